@@ -1,0 +1,174 @@
+"""One asyncio gRPC channel to the sidecar, with a deadline on every call.
+
+The Dapr SDK's own client is not used: its transaction call cannot say first-write, its bulk
+publish takes no metadata per entry, and its constructor blocks the event loop. Its generated
+stubs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import grpc
+from dapr.proto import api_service_v1, api_v1, common_v1
+
+from annals.dapr.errors import DaprError, translate
+
+Answer = TypeVar("Answer")
+
+_FIRST_WRITE = common_v1.StateOptions(concurrency=common_v1.StateOptions.CONCURRENCY_FIRST_WRITE)
+
+
+@dataclass(frozen=True, slots=True)
+class StateValue:
+    """What a key holds, and the etag to change it with."""
+
+    data: bytes
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One upsert. `insert_only` refuses an existing key; `etag` refuses a changed one."""
+
+    key: str
+    value: bytes
+    insert_only: bool = False
+    etag: str | None = None
+    ttl_seconds: int | None = None
+
+    def item(self) -> common_v1.StateItem:
+        """The upsert as the sidecar's API spells it."""
+        return common_v1.StateItem(
+            key=self.key,
+            value=self.value,
+            etag=None if self.etag is None else common_v1.Etag(value=self.etag),
+            options=_FIRST_WRITE if self.insert_only or self.etag is not None else None,
+            metadata=None if self.ttl_seconds is None else {"ttlInSeconds": str(self.ttl_seconds)},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a bulk publish; `entry_id` is unique in its bulk."""
+
+    entry_id: str
+    body: bytes
+    content_type: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class DaprSidecar:
+    """The sidecar of this process. Create it on the running loop, share it, close it."""
+
+    def __init__(
+        self, grpc_port: int, *, host: str = "127.0.0.1", timeout: float = 5.0, api_token: str | None = None
+    ) -> None:
+        self._timeout = timeout
+        self._metadata = (("dapr-api-token", api_token),) if api_token else None
+        self._channel = grpc.aio.insecure_channel(
+            f"{host}:{grpc_port}",
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+                # A sidecar that was killed is back within a second: look for it that often.
+                ("grpc.initial_reconnect_backoff_ms", 100),
+                ("grpc.max_reconnect_backoff_ms", 1000),
+            ],
+        )
+        self._stub = api_service_v1.DaprStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the channel; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def get_bulk(self, store: str, keys: Sequence[str]) -> dict[str, StateValue]:
+        """Read many keys in one round trip; keys that do not exist are left out.
+
+        An answer larger than the sidecar may send is fetched in halves.
+        """
+        if not keys:
+            return {}
+        request = api_v1.GetBulkStateRequest(store_name=store, keys=keys)
+        try:
+            answer = await self._call(self._stub.GetBulkState, request)
+        except DaprError as error:
+            if error.code is not grpc.StatusCode.RESOURCE_EXHAUSTED or len(keys) == 1:
+                raise
+            half = len(keys) // 2
+            return await self.get_bulk(store, keys[:half]) | await self.get_bulk(store, keys[half:])
+        values = {}
+        for item in answer.items:
+            if item.error:
+                raise DaprError(grpc.StatusCode.INTERNAL, f"{item.key}: {item.error}")
+            if item.etag:
+                values[item.key] = StateValue(item.data, item.etag)
+        return values
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        """Apply all writes or none, in their order.
+
+        Raises StateConflict when one was refused; after any other error the outcome is unknown.
+        """
+        request = api_v1.ExecuteStateTransactionRequest(
+            storeName=store,
+            operations=[
+                api_v1.TransactionalStateOperation(operationType="upsert", request=write.item())
+                for write in writes
+            ],
+        )
+        await self._call(self._stub.ExecuteStateTransaction, request)
+
+    async def save(self, store: str, write: Write) -> None:
+        """Apply a single write. Raises StateConflict when it was refused."""
+        await self._call(self._stub.SaveState, api_v1.SaveStateRequest(store_name=store, states=[write.item()]))
+
+    async def publish(self, pubsub: str, topic: str, messages: Sequence[Message]) -> frozenset[str]:
+        """Publish a bulk; the answer names the entries that the broker did not take."""
+        request = api_v1.BulkPublishRequest(
+            pubsub_name=pubsub,
+            topic=topic,
+            entries=[
+                api_v1.BulkPublishRequestEntry(
+                    entry_id=message.entry_id,
+                    event=message.body,
+                    content_type=message.content_type,
+                    metadata=message.metadata,
+                )
+                for message in messages
+            ],
+        )
+        answer = await self._call(self._stub.BulkPublishEvent, request)
+        return frozenset(entry.entry_id for entry in answer.failedEntries)
+
+    async def invoke_binding(
+        self, name: str, operation: str, metadata: Mapping[str, str], data: bytes = b""
+    ) -> bytes:
+        """Invoke an output binding and return what it answered."""
+        request = api_v1.InvokeBindingRequest(name=name, operation=operation, data=data, metadata=metadata)
+        answer = await self._call(self._stub.InvokeBinding, request)
+        return bytes(answer.data)
+
+    async def components(self) -> dict[str, str]:
+        """The components that the sidecar has loaded: name to type."""
+        answer = await self._call(self._stub.GetMetadata, api_v1.GetMetadataRequest())
+        return {component.name: component.type for component in answer.registered_components}
+
+    async def healthy(self) -> bool:
+        """Whether the sidecar answers at all."""
+        try:
+            await self.components()
+        except DaprError:
+            return False
+        return True
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable, request: object) -> Answer:
+        try:
+            call: Awaitable[Answer] = method(request, timeout=self._timeout, metadata=self._metadata)
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise translate(error) from error
+
+

@@ -1,0 +1,44 @@
+"""The event store: streams of events, appended all or none, and the log of all commits."""
+
+from annals.store.dapr_store import DaprEventReader, DaprEventStore
+from annals.store.feed import read_feed
+from annals.store.memory import MemoryEventStore
+from annals.store.probe import UnfitStore
+from annals.store.protocol import (
+    Append,
+    Appended,
+    AppendTooLarge,
+    Backpressure,
+    Commit,
+    ConflictError,
+    DuplicateCommand,
+    EventReader,
+    EventStore,
+    Head,
+    Outcome,
+    OutcomeUnknown,
+    StoreError,
+    StoreUnavailable,
+)
+
+__all__ = [
+    "Append",
+    "AppendTooLarge",
+    "Appended",
+    "Backpressure",
+    "Commit",
+    "ConflictError",
+    "DaprEventReader",
+    "DaprEventStore",
+    "DuplicateCommand",
+    "EventReader",
+    "EventStore",
+    "Head",
+    "MemoryEventStore",
+    "Outcome",
+    "OutcomeUnknown",
+    "StoreError",
+    "StoreUnavailable",
+    "UnfitStore",
+    "read_feed",
+]

@@ -1,0 +1,49 @@
+"""Reads that wait share one bulk get: the more callers, the fewer round trips for each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from annals.dapr import DaprError, DaprSidecar
+
+_KEYS_A_READ = 500
+_READS_AT_ONCE = 2
+
+
+class BulkReader:
+    """Gathers the keys that are asked for while earlier reads are under way."""
+
+    def __init__(self, sidecar: DaprSidecar, store: str) -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._waiting: list[tuple[Sequence[str], asyncio.Future[dict[str, bytes]]]] = []
+        self._reading: set[asyncio.Task[None]] = set()
+
+    async def get(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """The values of keys, those that exist. The read begins after this call, never before."""
+        future: asyncio.Future[dict[str, bytes]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((keys, future))
+        if len(self._reading) < _READS_AT_ONCE:
+            task = asyncio.create_task(self._read())
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+        return await future
+
+    async def _read(self) -> None:
+        while self._waiting:
+            taken, count = [], 0
+            while self._waiting and (not taken or count + len(self._waiting[0][0]) <= _KEYS_A_READ):
+                taken.append(self._waiting.pop(0))
+                count += len(taken[-1][0])
+            wanted = list(dict.fromkeys(key for keys, _ in taken for key in keys))
+            try:
+                values = await self._sidecar.get_bulk(self._store, wanted)
+            except DaprError as error:
+                for _, future in taken:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for keys, future in taken:
+                if not future.done():
+                    future.set_result({key: values[key].data for key in keys if key in values})

@@ -1,0 +1,187 @@
+"""The event store on Dapr's state API: any transactional state store with first-write will do."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+
+from annals.dapr import DaprError, DaprSidecar
+from annals.events import Position, RecordedEvent, StreamId
+from annals.store import keys, records
+from annals.store.bulk_reader import BulkReader
+from annals.store.group_commit import GroupCommit
+from annals.store.lane import Lane
+from annals.store.lease import LANES, Leases
+from annals.store.probe import probe
+from annals.store.protocol import (
+    Append,
+    Appended,
+    Commit,
+    ConflictError,
+    Head,
+    Outcome,
+    StoreUnavailable,
+)
+from annals.store.publisher import Publisher
+
+_PAGE = 256
+_KNOWN_VERSIONS = 50_000
+# What a commit takes beside its events and its head: keys, log entry, outcome.
+_COMMIT_OVERHEAD_BYTES = 1_000
+
+
+class DaprEventReader:
+    """See `EventReader`: reads what any instance wrote."""
+
+    def __init__(self, sidecar: DaprSidecar, store: str = "eventstore") -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._reader = BulkReader(sidecar, store)
+
+    async def load(
+        self, stream: StreamId, command_id: str | None = None
+    ) -> tuple[Head | None, Outcome | None]:
+        """See `EventReader`."""
+        head_key = keys.head(stream)
+        wanted = [head_key]
+        if command_id is not None:
+            wanted.append(keys.command(stream.tenant, command_id))
+        values = await self._get(wanted)
+        head, outcome = values.get(head_key), values.get(wanted[-1]) if command_id is not None else None
+        return (
+            records.decode_head(head) if head is not None else None,
+            records.decode_outcome(outcome) if outcome is not None else None,
+        )
+
+    async def read_stream(
+        self,
+        stream: StreamId,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See `EventReader`."""
+        head, _ = await self.load(stream)
+        first = max(from_version, 1)
+        last = min(head.version if head else 0, to_version if to_version is not None else 1 << 62)
+        versions = range(last, first - 1, -1) if backwards else range(first, last + 1)
+        versions = versions[:limit]
+        for start in range(0, len(versions), _PAGE):
+            page = versions[start : start + _PAGE]
+            for event in await self.read_events([(stream, version) for version in page]):
+                yield event
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        """See `EventReader`."""
+        wanted = [keys.event(stream, version) for stream, version in refs]
+        events = []
+        for start in range(0, len(wanted), _PAGE):
+            page = wanted[start : start + _PAGE]
+            values = await self._get(page)
+            events += [RecordedEvent.from_json(values[key]) for key in page if key in values]
+        return events
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+        """See `EventReader`."""
+        commits: list[Commit] = []
+        for start in range(max(first, 1), last + 1, _PAGE):
+            seqs = range(start, min(start + _PAGE, last + 1))
+            values = await self._get([keys.log(lane, seq) for seq in seqs])
+            for seq in seqs:
+                value = values.get(keys.log(lane, seq))
+                if value is None:
+                    return commits
+                commits.append(records.decode_commit(value, Position(lane, seq)))
+        return commits
+
+    async def lanes(self) -> list[int]:
+        """See `EventReader`."""
+        values = await self._get([keys.log(lane, 1) for lane in range(LANES)])
+        return [lane for lane in range(LANES) if keys.log(lane, 1) in values]
+
+    async def _get(self, wanted: Sequence[str]) -> dict[str, bytes]:
+        try:
+            return await self._reader.get(wanted)
+        except DaprError as error:
+            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
+
+
+class DaprEventStore(DaprEventReader):
+    """See `EventStore`. `run` owns the lane and must be running for appends to return."""
+
+    def __init__(
+        self,
+        sidecar: DaprSidecar,
+        *,
+        owner: str,
+        store: str = "eventstore",
+        pubsub: str = "pubsub",
+        topic: str = "domain-events",
+        command_ttl_seconds: int = 7 * 24 * 3600,
+        deadline_seconds: float = 10.0,
+        max_backlog: int = 100_000,
+    ) -> None:
+        super().__init__(sidecar, store)
+        self._known: OrderedDict[StreamId, int] = OrderedDict()
+
+        def new_publisher(lane: int, published: int, tail: int) -> Publisher:
+            return Publisher(sidecar, store, self, pubsub, topic, lane, published, tail)
+
+        self._lane = Lane(
+            Leases(sidecar, store, owner),
+            GroupCommit(sidecar, store, command_ttl_seconds),
+            new_publisher,
+            deadline_seconds=deadline_seconds,
+            max_backlog=max_backlog,
+        )
+
+    @property
+    def lane(self) -> int | None:
+        """The lane that this process writes now; None while it has none."""
+        return self._lane.held
+
+    async def probe(self) -> None:
+        """Refuse a state store that cannot hold an event store; raises UnfitStore."""
+        await probe(self._sidecar, self._store)
+
+    async def run(self) -> None:
+        """Hold a lane, write it and publish it, until `drain`."""
+        await self._lane.run()
+
+    async def drain(self) -> None:
+        """Take no more appends; `run` finishes what waits and returns."""
+        await self._lane.drain()
+
+    async def load(
+        self, stream: StreamId, command_id: str | None = None
+    ) -> tuple[Head | None, Outcome | None]:
+        """See `EventReader`."""
+        head, outcome = await super().load(stream, command_id)
+        if head is not None:
+            self._learn(stream, head.version)
+        return head, outcome
+
+    async def append(self, append: Append) -> Appended:
+        """See `EventStore`."""
+        # The insert-only event keys refuse a version that is taken, but not one that leaves a
+        # gap: that the expected version exists must be known, and versions never go back.
+        if self._known.get(append.stream, 0) < append.expected_version:
+            await self.load(append.stream)
+            known = self._known.get(append.stream, 0)
+            if known < append.expected_version:
+                raise ConflictError(append.stream, append.expected_version, known)
+        appended = await self._lane.append(append, _size(append))
+        self._learn(append.stream, appended.version)
+        return appended
+
+    def _learn(self, stream: StreamId, version: int) -> None:
+        self._known[stream] = max(version, self._known.pop(stream, 0))
+        if len(self._known) > _KNOWN_VERSIONS:
+            self._known.popitem(last=False)
+
+
+def _size(append: Append) -> int:
+    events = sum(len(event.to_json()) for event in append.events)
+    return events + len(records.encode_head(append)) + _COMMIT_OVERHEAD_BYTES

@@ -1,0 +1,38 @@
+"""The keys of the event store on a state API, all computed: that API cannot list what it has.
+
+No part may hold `||`, which Dapr keeps for itself; streams and tenants cannot by their own rules.
+"""
+
+from __future__ import annotations
+
+from annals.events import StreamId
+
+
+def event(stream: StreamId, version: int) -> str:
+    """One event."""
+    return f"stream/{stream.tenant}/{stream.name}/{version}"
+
+
+def head(stream: StreamId) -> str:
+    """A stream's version and folded state."""
+    return f"stream/{stream.tenant}/{stream.name}/head"
+
+
+def command(tenant: str, command_id: str) -> str:
+    """The outcome of a command; the tenant in it keeps one from reading another's."""
+    return f"command/{tenant}/{command_id}"
+
+
+def log(lane: int, seq: int) -> str:
+    """One commit of a lane."""
+    return f"log/{lane}/{seq}"
+
+
+def lease(lane: int) -> str:
+    """Who may write a lane, and until when."""
+    return f"lane/{lane}/lease"
+
+
+def published(lane: int) -> str:
+    """How far a lane is published."""
+    return f"lane/{lane}/published"

@@ -1,0 +1,225 @@
+"""A lane's owner: takes a lease, writes what waits, publishes it, and looks after orphaned lanes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from annals.dapr import DaprError
+from annals.store.group_commit import GroupCommit, LaneTaken, Waiting
+from annals.store.lease import LEASE_SECONDS, Leases
+from annals.store.protocol import (
+    Append,
+    Appended,
+    AppendTooLarge,
+    Backpressure,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from annals.store.publisher import Publisher
+from annals.telemetry import metrics
+
+_log = structlog.get_logger(__name__)
+
+_BATCH_COMMITS = 64
+# One transaction is one gRPC message to the sidecar, which takes 4 MiB by default.
+_BATCH_BYTES = 3_000_000
+_WAITING_COMMITS = 5_000
+_RETRY_SECONDS = 0.5
+_DRAIN_SECONDS = 10.0
+
+
+class Lane:
+    """The one lane that this process writes. `run` must be running for `append` to return."""
+
+    def __init__(
+        self,
+        leases: Leases,
+        group_commit: GroupCommit,
+        new_publisher: Callable[[int, int, int], Publisher],
+        *,
+        deadline_seconds: float,
+        max_backlog: int,
+    ) -> None:
+        self._leases = leases
+        self._group_commit = group_commit
+        self._new_publisher = new_publisher
+        self._deadline_seconds = deadline_seconds
+        self._max_backlog = max_backlog
+        self._waiting: deque[Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._draining = False
+        self._lane: int | None = None
+        self._tail = 0
+        self._publisher: Publisher | None = None
+        metrics.PUBLISH_BACKLOG.set_function(lambda: self._publisher.backlog if self._publisher else 0)
+        metrics.PUBLISH_BACKLOG_AGE.set_function(
+            lambda: self._publisher.backlog_age if self._publisher else 0.0
+        )
+
+    @property
+    def held(self) -> int | None:
+        """The lane that is held now; None while there is none."""
+        return self._lane
+
+    async def append(self, append: Append, size: int) -> Appended:
+        """Put an append into the next batch and wait for its outcome."""
+        if size > _BATCH_BYTES:
+            raise AppendTooLarge(f"the events take {size} bytes, one append may take {_BATCH_BYTES}")
+        if self._draining:
+            raise StoreUnavailable("this instance is shutting down")
+        if len(self._waiting) >= _WAITING_COMMITS:
+            raise Backpressure(f"{len(self._waiting)} commands wait to be written", retry_after=1)
+        if self._publisher is not None and self._publisher.backlog > self._max_backlog:
+            raise Backpressure(f"{self._publisher.backlog} commits wait to be published", retry_after=5)
+        waiting = Waiting(append, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                with metrics.APPEND_DURATION.time():
+                    return await waiting.done
+        except TimeoutError:
+            if waiting.begun:
+                raise OutcomeUnknown("the store has not answered; the command may still take effect") from None
+            raise StoreUnavailable("the store did not take the command in time") from None
+
+    async def run(self) -> None:
+        """Hold a lane and write it, for ever; after a drain, until nothing waits any more."""
+        while not self._draining:
+            try:
+                lane = await self._leases.acquire()
+                self._tail = await self._leases.tail(lane)
+                published = await self._leases.published(lane)
+            except (DaprError, StoreUnavailable) as error:
+                _log.warning("no lane yet", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            await self._hold(lane, published)
+
+    async def drain(self) -> None:
+        """Take no more appends; `run` then finishes what waits, publishes it and lets the lane go."""
+        self._draining = True
+        self._wake.set()
+
+    async def _hold(self, lane: int, published: int) -> None:
+        publisher = self._publisher = self._new_publisher(lane, published, self._tail)
+        lost = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            helpers = [
+                tasks.create_task(publisher.run()),
+                tasks.create_task(self._renew(lane, lost)),
+                tasks.create_task(self._adopt(lane)),
+            ]
+            self._lane = lane
+            try:
+                await self._write(lane, lost, publisher)
+            finally:
+                self._lane = None
+            if self._draining:
+                await self._leave(lane, publisher)
+            for helper in helpers:
+                helper.cancel()
+
+    async def _leave(self, lane: int, publisher: Publisher) -> None:
+        try:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await publisher.drain()
+                await self._leases.release(lane, self._tail)
+        except (TimeoutError, DaprError) as error:
+            _log.warning("left the lane with a backlog; its next owner publishes it", error=str(error))
+
+    async def _write(self, lane: int, lost: asyncio.Event, publisher: Publisher) -> None:
+        while not lost.is_set():
+            batch = self._take()
+            if not batch:
+                if self._draining:
+                    return
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            metrics.APPEND_BATCH_SIZE.observe(len(batch))
+            try:
+                committed = await self._group_commit.commit(lane, self._tail, batch)
+            except LaneTaken as error:
+                _log.warning("lane lost", reason=str(error))
+                self._waiting.extendleft(reversed(batch))
+                return
+            if committed:
+                self._tail = committed[-1].appended.position.seq
+                publisher.offer(committed)
+            for commit in committed:
+                commit.waiting.resolve(commit.appended)
+
+    def _take(self) -> list[Waiting]:
+        """The next batch: one append a stream and a command id, the others stay in their order."""
+        batch: list[Waiting] = []
+        later: list[Waiting] = []
+        busy: set[object] = set()
+        size = 0
+        while self._waiting and len(batch) < _BATCH_COMMITS:
+            waiting = self._waiting.popleft()
+            if waiting.done.done():
+                continue  # its caller gave up before it was begun
+            append = waiting.append
+            claims: set[object] = {append.stream}
+            if append.command_id is not None:
+                claims.add((append.stream.tenant, append.command_id))
+            if busy & claims:
+                later.append(waiting)
+                busy |= claims
+                continue
+            if batch and size + waiting.size > _BATCH_BYTES:
+                self._waiting.appendleft(waiting)
+                break
+            busy |= claims
+            size += waiting.size
+            waiting.begun = True
+            batch.append(waiting)
+        self._waiting.extendleft(reversed(later))
+        return batch
+
+    async def _renew(self, lane: int, lost: asyncio.Event) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                kept = await self._leases.renew(lane, self._tail)
+            except DaprError as error:
+                # The lane stays safe to write: a new owner would show at the next insert.
+                _log.warning("cannot renew the lease", lane=lane, error=str(error))
+                continue
+            if not kept:
+                _log.warning("lane lost", lane=lane, reason="its lease went to another instance")
+                lost.set()
+                self._wake.set()
+                return
+
+    async def _adopt(self, own: int) -> None:
+        """Publish what instances that are gone left behind in their lanes."""
+        while True:
+            try:
+                for lane, (lease, etag) in (await self._leases.read()).items():
+                    if lane != own and lease.free(time.time()):
+                        await self._publish_orphan(lane, lease.tail, etag)
+            except DaprError as error:
+                _log.warning("cannot look after orphaned lanes", error=str(error))
+            await asyncio.sleep(LEASE_SECONDS)
+
+    async def _publish_orphan(self, lane: int, hint: int, etag: str) -> None:
+        tail = await self._leases.tail(lane)
+        published = await self._leases.published(lane)
+        if published >= tail:
+            return
+        if not await self._leases.take(lane, hint, etag):
+            return
+        _log.info("publishing an orphaned lane", lane=lane, tail=tail)
+        publisher = self._new_publisher(lane, published, tail)
+        async with asyncio.TaskGroup() as tasks:
+            publishing = tasks.create_task(publisher.run())
+            await publisher.drain()
+            publishing.cancel()
+        await self._leases.release(lane, tail)

@@ -1,0 +1,130 @@
+"""Which instance writes a lane: a lease, taken and renewed by compare-and-set.
+
+A lease only keeps writers from getting in each other's way. What makes a late owner harmless is
+that the keys of the log can only be inserted, so clocks that differ cost time, never an event.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import orjson
+import structlog
+
+from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
+from annals.store import keys
+from annals.store.protocol import StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+LANES = 64
+LEASE_SECONDS = 10.0
+_PAGE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a lane's lease key says. `tail` is a sequence that the lane had reached then."""
+
+    owner: str
+    expires: float
+    tail: int
+
+    def free(self, now: float) -> bool:
+        """Whether another may take the lane."""
+        return self.expires <= now
+
+
+def _decode(value: StateValue | None) -> Lease | None:
+    if value is None:
+        return None
+    fields = orjson.loads(value.data)
+    return Lease(fields["owner"], fields["expires"], fields["tail"])
+
+
+class Leases:
+    """The leases of one store, as one owner sees them.
+
+    `owner` names the instance and outlives its process (a pod's name): an instance that restarts
+    takes its own lane again at once.
+    """
+
+    def __init__(self, sidecar: DaprSidecar, store: str, owner: str) -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._owner = owner
+
+    async def read(self) -> dict[int, tuple[Lease, str]]:
+        """Every lane that was ever leased, with its lease's etag."""
+        by_key = {keys.lease(lane): lane for lane in range(LANES)}
+        values = await self._sidecar.get_bulk(self._store, list(by_key))
+        leases = {}
+        for key, value in values.items():
+            lease = _decode(value)
+            if lease is not None:
+                leases[by_key[key]] = (lease, value.etag)
+        return dict(sorted(leases.items()))
+
+    async def acquire(self) -> int:
+        """Take a lane: one's own, else the first that is free. Raises StoreUnavailable."""
+        for _ in range(LANES):
+            now, leases = time.time(), await self.read()
+            own = [lane for lane, (lease, _) in leases.items() if lease.owner == self._owner]
+            free = [lane for lane in range(LANES) if lane not in leases or leases[lane][0].free(now)]
+            for lane in (own + free)[:1]:
+                lease, etag = leases.get(lane, (None, None))
+                if await self.take(lane, lease.tail if lease else 0, etag):
+                    return lane
+            if not own and not free:
+                raise StoreUnavailable(f"all {LANES} lanes are leased")
+        raise StoreUnavailable("no lane could be leased: other instances were faster each time")
+
+    async def take(self, lane: int, tail: int, etag: str | None) -> bool:
+        """Take one lane, unless another was faster."""
+        taken = await self._write(lane, etag, LEASE_SECONDS, tail)
+        if taken:
+            _log.info("lane leased", lane=lane, owner=self._owner)
+        return taken
+
+    async def renew(self, lane: int, tail: int) -> bool:
+        """Keep the lane for another while; False when it went to another owner."""
+        return await self._write_own(lane, LEASE_SECONDS, tail)
+
+    async def release(self, lane: int, tail: int) -> None:
+        """Leave the lane to whoever comes next."""
+        await self._write_own(lane, 0.0, tail)
+
+    async def tail(self, lane: int) -> int:
+        """The lane's last sequence, found from its hints on; 0 when it is empty."""
+        values = await self._sidecar.get_bulk(self._store, [keys.lease(lane)])
+        lease = _decode(values.get(keys.lease(lane)))
+        seq = max(lease.tail if lease else 0, await self.published(lane))
+        while True:
+            page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
+            found = await self._sidecar.get_bulk(self._store, page)
+            for key in page:
+                if key not in found:
+                    return seq
+                seq += 1
+
+    async def published(self, lane: int) -> int:
+        """The lane's saved watermark."""
+        mark = (await self._sidecar.get_bulk(self._store, [keys.published(lane)])).get(keys.published(lane))
+        return int(mark.data) if mark else 0
+
+    async def _write_own(self, lane: int, seconds: float, tail: int) -> bool:
+        value = (await self._sidecar.get_bulk(self._store, [keys.lease(lane)])).get(keys.lease(lane))
+        lease = _decode(value)
+        if value is None or lease is None or lease.owner != self._owner:
+            return False
+        return await self._write(lane, value.etag, seconds, max(tail, lease.tail))
+
+    async def _write(self, lane: int, etag: str | None, seconds: float, tail: int) -> bool:
+        value = orjson.dumps({"owner": self._owner, "expires": time.time() + seconds, "tail": tail})
+        write = Write(keys.lease(lane), value, insert_only=etag is None, etag=etag)
+        try:
+            await self._sidecar.save(self._store, write)
+        except StateConflict:
+            return False
+        return True

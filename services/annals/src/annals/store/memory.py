@@ -1,0 +1,94 @@
+"""An event store in memory, for unit tests: one lane, nothing durable, every rule kept."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+
+from annals.events import Position, RecordedEvent, StreamId
+from annals.store.protocol import (
+    Append,
+    Appended,
+    Commit,
+    ConflictError,
+    DuplicateCommand,
+    Head,
+    Outcome,
+)
+from annals.store.records import record
+
+_LANE = 0
+
+
+class MemoryEventStore:
+    """See `EventStore`."""
+
+    def __init__(self) -> None:
+        self._streams: dict[StreamId, list[RecordedEvent]] = {}
+        self._heads: dict[StreamId, Head] = {}
+        self._outcomes: dict[tuple[str, str], Outcome] = {}
+        self._log: list[Commit] = []
+
+    async def append(self, append: Append) -> Appended:
+        """See `EventStore`."""
+        key = (append.stream.tenant, append.command_id or "")
+        if key in self._outcomes:
+            raise DuplicateCommand(self._outcomes[key])
+        stream = self._streams.get(append.stream, [])
+        if len(stream) != append.expected_version:
+            raise ConflictError(append.stream, append.expected_version, len(stream))
+        position = Position(_LANE, len(self._log) + 1)
+        events = record(append, position)
+        self._streams[append.stream] = stream + events
+        self._heads[append.stream] = Head(append.last, append.state, append.state_schema)
+        self._log.append(
+            Commit(
+                position,
+                append.stream,
+                append.first,
+                append.last,
+                tuple(event.event_type for event in events),
+                datetime.now(UTC),
+                events[0].event_id,
+            )
+        )
+        appended = Appended(append.stream, append.last, position)
+        if append.command_id is not None:
+            self._outcomes[key] = Outcome(append.fingerprint, appended)
+        return appended
+
+    async def load(
+        self, stream: StreamId, command_id: str | None = None
+    ) -> tuple[Head | None, Outcome | None]:
+        """See `EventReader`."""
+        return self._heads.get(stream), self._outcomes.get((stream.tenant, command_id or ""))
+
+    async def read_stream(
+        self,
+        stream: StreamId,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        limit: int | None = None,
+        backwards: bool = False,
+    ) -> AsyncIterator[RecordedEvent]:
+        """See `EventReader`."""
+        events = self._streams.get(stream, [])[max(from_version, 1) - 1 : to_version]
+        for event in (events[::-1] if backwards else events)[:limit]:
+            yield event
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        """See `EventReader`."""
+        return [
+            self._streams[stream][version - 1]
+            for stream, version in refs
+            if 0 < version <= len(self._streams.get(stream, ()))
+        ]
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+        """See `EventReader`."""
+        return self._log[max(first, 1) - 1 : last] if lane == _LANE else []
+
+    async def lanes(self) -> list[int]:
+        """See `EventReader`."""
+        return [_LANE] if self._log else []

@@ -1,0 +1,48 @@
+"""Ask a state store, before anything is entrusted to it, whether it can hold an event store."""
+
+from __future__ import annotations
+
+import uuid
+
+from annals.dapr import DaprSidecar, StateConflict, Write
+
+_TTL_SECONDS = 60
+
+
+class UnfitStore(Exception):
+    """The state store does not keep the rules that the event store stands on."""
+
+
+async def probe(sidecar: DaprSidecar, store: str) -> None:
+    """Insert a key, then try to insert it again in a transaction with another key.
+
+    The transaction must be refused and must leave nothing behind. state.redis, for one, overwrites
+    the first and keeps the second (components-contrib, state/redis/redis.go, Multi), and would
+    lose events without a word. Raises UnfitStore; DaprError when the store cannot be asked.
+    """
+    taken, other = (f"probe/{uuid.uuid4()}" for _ in range(2))
+
+    def write(key: str, value: bytes) -> Write:
+        return Write(key, value, insert_only=True, ttl_seconds=_TTL_SECONDS)
+
+    await sidecar.transact(store, [write(taken, b"1"), write(f"{taken}/beside", b"1")])
+    try:
+        await sidecar.transact(store, [write(other, b"2"), write(taken, b"2")])
+    except StateConflict:
+        refused = True
+    else:
+        refused = False
+    values = await sidecar.get_bulk(store, [taken, other])
+    faults = []
+    if not refused:
+        faults.append("it does not refuse to insert a key that exists (first-write in a transaction)")
+    if taken not in values or values[taken].data != b"1":
+        faults.append("it overwrites a key that may only be inserted")
+    if other in values:
+        faults.append("it keeps a part of a transaction that failed")
+    if faults:
+        kind = (await sidecar.components()).get(store, "unknown type")
+        raise UnfitStore(
+            f"the state store '{store}' ({kind}) cannot hold an event store: {'; '.join(faults)}. "
+            "Use state.postgresql (v2) or state.sqlite; see docs/guarantees.md."
+        )

@@ -1,0 +1,82 @@
+"""The values of the event store, to bytes and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from annals.events import Position, RecordedEvent, StreamId
+from annals.store.protocol import Append, Appended, Commit, Head, Outcome
+
+
+def record(append: Append, position: Position) -> list[RecordedEvent]:
+    """The events of an append as they are stored: with version and position."""
+    return [
+        RecordedEvent.record(event, version=version, lane=position.lane, seq=position.seq)
+        for version, event in enumerate(append.events, start=append.first)
+    ]
+
+
+def encode_head(append: Append) -> bytes:
+    """The head that a stream has after an append."""
+    return orjson.dumps({"version": append.last, "state": append.state, "state_schema": append.state_schema})
+
+
+def decode_head(data: bytes) -> Head:
+    """See `encode_head`."""
+    value = orjson.loads(data)
+    return Head(value["version"], value["state"], value["state_schema"])
+
+
+def encode_outcome(append: Append, position: Position) -> bytes:
+    """What the command of an append came to."""
+    return orjson.dumps(
+        {
+            "fingerprint": append.fingerprint,
+            "tenant": append.stream.tenant,
+            "stream": append.stream.name,
+            "version": append.last,
+            "position": str(position),
+        }
+    )
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """See `encode_outcome`."""
+    value = orjson.loads(data)
+    stream = StreamId(value["tenant"], value["stream"])
+    return Outcome(
+        value["fingerprint"], Appended(stream, value["version"], Position.parse(value["position"]))
+    )
+
+
+def encode_commit(append: Append, time: datetime) -> bytes:
+    """A commit as the log holds it; its position is its key."""
+    return orjson.dumps(
+        {
+            "id": append.events[0].event_id,
+            "tenant": append.stream.tenant,
+            "stream": append.stream.name,
+            "first": append.first,
+            "last": append.last,
+            "types": [event.event_type for event in append.events],
+            "time": time,
+        },
+        option=orjson.OPT_UTC_Z,
+    )
+
+
+def decode_commit(data: bytes, position: Position) -> Commit:
+    """See `encode_commit`."""
+    value: dict[str, Any] = orjson.loads(data)
+    return Commit(
+        position,
+        StreamId(value["tenant"], value["stream"]),
+        value["first"],
+        value["last"],
+        tuple(value["types"]),
+        datetime.fromisoformat(value["time"]).astimezone(UTC),
+        value["id"],
+    )
