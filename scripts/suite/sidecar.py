@@ -1,0 +1,63 @@
+"""A Dapr sidecar as a `Spec`, with the flags that `dapr run` would give it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from suite import ports, runtime
+from suite.process import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarPorts:
+    """The ports of one sidecar."""
+
+    http: int
+    grpc: int
+    internal: int
+    metrics: int
+
+    @classmethod
+    def free(cls) -> SidecarPorts:
+        """Ports that nobody uses."""
+        return cls(*(ports.free_port() for _ in range(4)))
+
+
+def sidecar(
+    app_id: str,
+    at: SidecarPorts,
+    *,
+    resources: Sequence[Path],
+    config: Path | None,
+    home: Path,
+    app_port: int | None = None,
+    health_path: str | None = None,
+) -> Spec:
+    """How to run the sidecar of an app. Relative paths in its components start at `home`."""
+    argv = [
+        str(runtime.daprd()),
+        *("--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1"),
+        *("--dapr-http-port", str(at.http), "--dapr-grpc-port", str(at.grpc)),
+        *("--dapr-internal-grpc-port", str(at.internal), "--metrics-port", str(at.metrics)),
+        *("--enable-profiling=false", "--log-as-json"),
+        # Neither actors, workflows nor jobs are used by these apps: nothing to connect to.
+        *("--placement-host-address", "", "--scheduler-host-address", ""),
+    ]
+    for path in resources:
+        argv += ["--resources-path", str(path)]
+    if config is not None:
+        argv += ["--config", str(config)]
+    if app_port is not None:
+        argv += ["--app-port", str(app_port), "--app-protocol", "http"]
+    if health_path is not None:
+        argv += ["--enable-app-health-check", "--app-health-check-path", health_path]
+        argv += ["--app-health-probe-interval", "1", "--app-health-probe-timeout", "900"]
+    return Spec(
+        f"{app_id}-dapr",
+        argv,
+        lambda: ports.http_ok(at.http, "/v1.0/healthz/outbound"),
+        cwd=home,
+        stop_seconds=20,
+    )

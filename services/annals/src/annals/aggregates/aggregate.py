@@ -1,0 +1,46 @@
+"""What an aggregate is: a state that decides commands and is folded from events. Pure."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+from annals.events import EventData
+
+
+class RuleViolation(Exception):
+    """A command that a rule of the domain refuses; `rule` names it for programs."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class NotFound(Exception):
+    """The aggregate that a command is for does not exist, or does not any more."""
+
+
+class Command(BaseModel):
+    """Base of the commands: what a caller may say, validated. `command_type` is its public name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command_type: ClassVar[str]
+
+
+class Aggregate(BaseModel):
+    """Base of the states. A new aggregate is the class with its defaults, at version 0.
+
+    `state_schema` is counted up when the fields change their meaning: states stored under an older
+    number are not read, their events are folded again.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    aggregate_type: ClassVar[str]
+    state_schema: ClassVar[int] = 1
+
+    def apply(self, event: EventData) -> Self:
+        """The state after an event. It never refuses: what happened, happened."""
+        raise NotImplementedError

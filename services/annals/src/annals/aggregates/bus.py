@@ -1,0 +1,285 @@
+"""The command bus: loads an aggregate, lets it decide, appends what it decided."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation
+from annals.aggregates.keyed_locks import KeyedLocks
+from annals.events import DomainEvent, EventData, EventRegistry, StreamId, new_id
+from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore, Outcome
+
+_ATTEMPTS = 5
+_CACHED_STATES = 10_000
+_KEYED_IDS = uuid.UUID("6f0f7a8e-2f3b-5d0e-9a51-1f6f0a3f9f57")
+
+C = TypeVar("C", bound=Command)
+A = TypeVar("A", bound=Aggregate)
+
+
+class KeyReused(Exception):
+    """An idempotency key was used before, for another command."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandContext:
+    """Who asks, in what context."""
+
+    tenant: str = "default"
+    user: str | None = None
+    session: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRequest:
+    """A command, for whom, and how it may be repeated.
+
+    `idempotency_key` is the caller's: a repeat with the same key gets the first outcome.
+    """
+
+    type: str
+    data: Mapping[str, Any]
+    context: CommandContext = field(default_factory=CommandContext)
+    idempotency_key: str | None = None
+    expected_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a command came to. `created` says that its aggregate is new."""
+
+    aggregate_id: str
+    appended: Appended
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handler(Generic[C, A]):
+    """One use case: the command, the aggregate it is for, and the decision.
+
+    `identify` gives the aggregate's id; None lets the bus choose one, for a command that creates.
+    """
+
+    command: type[C]
+    aggregate: type[A]
+    identify: Callable[[C], str | None]
+    decide: Callable[[A, C], EventData | Iterable[EventData]]
+    creates: bool = False
+
+
+Next = Callable[[CommandRequest], Awaitable[CommandResult]]
+Middleware = Callable[[CommandRequest, Next], Awaitable[CommandResult]]
+
+
+class UnknownCommand(Exception):
+    """No use case has this type; `known` lists those there are."""
+
+    def __init__(self, command_type: str, known: list[str]) -> None:
+        super().__init__(f"no command is called {command_type!r}")
+        self.known = known
+
+
+class CommandBus:
+    """Carries out commands, those of one stream one after the other."""
+
+    def __init__(
+        self,
+        store: EventStore,
+        registry: EventRegistry,
+        handlers: Iterable[Handler[Any, Any]],
+        *,
+        source: str,
+        middleware: Iterable[Middleware] = (),
+    ) -> None:
+        self._store = store
+        self._registry = registry
+        self._handlers = {handler.command.command_type: handler for handler in handlers}
+        self._source = source
+        self._locks: KeyedLocks[StreamId] = KeyedLocks()
+        self._states: OrderedDict[StreamId, tuple[int, Aggregate]] = OrderedDict()
+        execute: Next = self._execute
+        for wrapper in reversed(list(middleware)):
+            execute = _wrap(wrapper, execute)
+        self._chain = execute
+
+    @property
+    def handlers(self) -> Mapping[str, Handler[Any, Any]]:
+        """The use cases by command type."""
+        return self._handlers
+
+    async def execute(self, request: CommandRequest) -> CommandResult:
+        """Carry out a command.
+
+        Raises UnknownCommand, pydantic's ValidationError, NotFound, RuleViolation, KeyReused and
+        the errors of `EventStore.append`.
+        """
+        return await self._chain(request)
+
+    async def _execute(self, request: CommandRequest) -> CommandResult:
+        handler = self._handlers.get(request.type)
+        if handler is None:
+            raise UnknownCommand(request.type, sorted(self._handlers))
+        command = handler.command.model_validate(request.data)
+        stream, aggregate_id, chosen = self._address(handler, command, request)
+        async with self._locks.hold(stream):
+            return await self._decide_and_append(handler, command, request, stream, aggregate_id, new=chosen)
+
+    def _address(
+        self, handler: Handler[C, A], command: C, request: CommandRequest
+    ) -> tuple[StreamId, str, bool]:
+        """The command's stream and aggregate id, and whether that id was made up just now."""
+        aggregate_id, chosen = handler.identify(command), False
+        if aggregate_id is None:
+            if request.idempotency_key is None:
+                aggregate_id, chosen = new_id(), True
+            else:
+                # The same key names the same aggregate, so that a repeat meets the first outcome.
+                scope = f"{request.context.tenant}/{request.type}/{request.idempotency_key}"
+                aggregate_id = str(uuid.uuid5(_KEYED_IDS, scope))
+        stream = StreamId.of(request.context.tenant, handler.aggregate.aggregate_type, aggregate_id)
+        return stream, aggregate_id, chosen
+
+    async def _decide_and_append(
+        self,
+        handler: Handler[C, A],
+        command: C,
+        request: CommandRequest,
+        stream: StreamId,
+        aggregate_id: str,
+        *,
+        new: bool,
+    ) -> CommandResult:
+        fingerprint = _fingerprint(request) if request.idempotency_key is not None else ""
+        for attempt in range(_ATTEMPTS):
+            cached = attempt == 0 and request.idempotency_key is None and stream in self._states
+            if new:
+                version, state, outcome = 0, handler.aggregate(), None
+            elif cached:
+                version, state, outcome = *self._cached(handler.aggregate, stream), None
+            else:
+                version, state, outcome = await self._load(
+                    handler.aggregate, stream, request.idempotency_key
+                )
+            if outcome is not None:
+                return _repeated(outcome, fingerprint, aggregate_id, handler)
+            try:
+                said = _decide(handler, state, command, stream, version, request.expected_version)
+            except (ConflictError, NotFound, RuleViolation):
+                if not cached:
+                    raise
+                # Another instance may have changed the aggregate since: refuse only what is so now.
+                del self._states[stream]
+                continue
+            for event in said:
+                state = state.apply(event)
+            append = Append(
+                stream,
+                self._envelopes(handler, request, aggregate_id, said),
+                version,
+                state.model_dump(mode="json"),
+                handler.aggregate.state_schema,
+                request.idempotency_key,
+                fingerprint,
+            )
+            try:
+                appended = await self._store.append(append)
+            except DuplicateCommand as duplicate:
+                return _repeated(duplicate.outcome, fingerprint, aggregate_id, handler)
+            except ConflictError:
+                self._states.pop(stream, None)
+                if request.expected_version is not None or attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            self._remember(stream, appended.version, state)
+            return CommandResult(aggregate_id, appended, created=version == 0)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _cached(self, aggregate: type[A], stream: StreamId) -> tuple[int, A]:
+        """The last state this process wrote. When it is stale, the append will be a conflict."""
+        self._states.move_to_end(stream)
+        version, state = self._states[stream]
+        if not isinstance(state, aggregate):
+            raise TypeError(f"{stream} is not a stream of {aggregate.__name__}")
+        return version, state
+
+    async def _load(
+        self, aggregate: type[A], stream: StreamId, key: str | None
+    ) -> tuple[int, A, Outcome | None]:
+        head, outcome = await self._store.load(stream, key)
+        if head is None:
+            return 0, aggregate(), outcome
+        if head.state is not None and head.state_schema == aggregate.state_schema:
+            return head.version, aggregate.model_validate(head.state), outcome
+        state = aggregate()
+        async for event in self._store.read_stream(stream, to_version=head.version):
+            state = state.apply(self._registry.decode(event))
+        return head.version, state, outcome
+
+    def _remember(self, stream: StreamId, version: int, state: Aggregate) -> None:
+        self._states[stream] = (version, state)
+        self._states.move_to_end(stream)
+        if len(self._states) > _CACHED_STATES:
+            self._states.popitem(last=False)
+
+    def _envelopes(
+        self, handler: Handler[C, A], request: CommandRequest, aggregate_id: str, said: Iterable[EventData]
+    ) -> tuple[DomainEvent, ...]:
+        context = request.context
+        causation_id = request.idempotency_key or new_id()
+        return tuple(
+            DomainEvent(
+                event_type=event.event_type,
+                event_version=event.event_version,
+                source=self._source,
+                tenant_id=context.tenant,
+                user_id=context.user,
+                session_id=context.session,
+                correlation_id=context.correlation_id,
+                causation_id=causation_id,
+                traceparent=context.traceparent,
+                aggregate_type=handler.aggregate.aggregate_type,
+                aggregate_id=aggregate_id,
+                data=event.model_dump(mode="json"),
+            )
+            for event in said
+        )
+
+
+def _wrap(middleware: Middleware, following: Next) -> Next:
+    async def execute(request: CommandRequest) -> CommandResult:
+        return await middleware(request, following)
+
+    return execute
+
+
+def _decide(
+    handler: Handler[C, A], state: A, command: C, stream: StreamId, version: int, expected: int | None
+) -> tuple[EventData, ...]:
+    if expected is not None and expected != version:
+        raise ConflictError(stream, expected, version)
+    if version == 0 and not handler.creates:
+        raise NotFound(f"there is no {stream.name}")
+    decided = handler.decide(state, command)
+    return (decided,) if isinstance(decided, EventData) else tuple(decided)
+
+
+def _fingerprint(request: CommandRequest) -> str:
+    body = orjson.dumps([request.type, request.data], option=orjson.OPT_SORT_KEYS, default=str)
+    return hashlib.sha256(body).hexdigest()
+
+
+def _repeated(
+    outcome: Outcome, fingerprint: str, aggregate_id: str, handler: Handler[Any, Any]
+) -> CommandResult:
+    if outcome.fingerprint != fingerprint:
+        raise KeyReused("this idempotency key was used before, for another command")
+    return CommandResult(aggregate_id, outcome.appended, created=handler.creates)

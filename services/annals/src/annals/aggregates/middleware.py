@@ -1,0 +1,98 @@
+"""What goes round every command: functions `(request, next) -> result`, outermost first."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import structlog
+from opentelemetry.trace import SpanKind
+from pydantic import ValidationError
+
+from annals.aggregates.aggregate import NotFound, RuleViolation
+from annals.aggregates.bus import (
+    CommandRequest,
+    CommandResult,
+    KeyReused,
+    Middleware,
+    Next,
+    UnknownCommand,
+)
+from annals.store import Backpressure, ConflictError, OutcomeUnknown, StoreUnavailable
+from annals.telemetry import context, metrics, traces
+
+_log = structlog.get_logger(__name__)
+
+_OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
+    (UnknownCommand, "unknown"),
+    (ValidationError, "invalid"),
+    (NotFound, "not_found"),
+    (RuleViolation, "rejected"),
+    (KeyReused, "rejected"),
+    (ConflictError, "conflict"),
+    (OutcomeUnknown, "outcome_unknown"),
+    (Backpressure, "backpressure"),
+    (StoreUnavailable, "unavailable"),
+    (PermissionError, "forbidden"),
+)
+
+
+def _outcome(error: Exception) -> str:
+    return next((name for kind, name in _OUTCOMES if isinstance(error, kind)), "error")
+
+
+async def log_commands(request: CommandRequest, following: Next) -> CommandResult:
+    """Log what became of each command, with its ids."""
+    ids = request.context
+    with context.bound(tenant=ids.tenant, correlation_id=ids.correlation_id, user=ids.user):
+        try:
+            result = await following(request)
+        except Exception as error:
+            _log.info("command failed", command=request.type, outcome=_outcome(error), reason=str(error))
+            raise
+        _log.debug("command done", command=request.type, position=str(result.appended.position))
+        return result
+
+
+async def count_commands(request: CommandRequest, following: Next) -> CommandResult:
+    """Count commands by type and outcome, and time them."""
+    started = time.perf_counter()
+    outcome = "done"
+    command_type = request.type
+    try:
+        return await following(request)
+    except UnknownCommand as error:
+        # Whatever a caller makes up must not become a series of its own.
+        outcome, command_type = _outcome(error), "unknown"
+        raise
+    except Exception as error:
+        outcome = _outcome(error)
+        raise
+    finally:
+        metrics.COMMANDS.labels(command_type, outcome).inc()
+        metrics.COMMAND_DURATION.labels(command_type).observe(time.perf_counter() - started)
+
+
+async def trace_commands(request: CommandRequest, following: Next) -> CommandResult:
+    """A span round the command; its events carry that span as their cause."""
+    parent = request.context.traceparent
+    if parent is None or not parent.endswith("-01"):
+        return await following(request)
+    tenant = {"annals.tenant": request.context.tenant}
+    with traces.span(f"command {request.type}", parent, SpanKind.SERVER, **tenant):
+        inner = dataclasses.replace(
+            request.context, traceparent=traces.current_traceparent() or request.context.traceparent
+        )
+        return await following(dataclasses.replace(request, context=inner))
+
+
+def authorise(allowed: Callable[[CommandRequest], bool]) -> Middleware:
+    """Refuse, with PermissionError, what `allowed` does not allow."""
+
+    async def check(request: CommandRequest, following: Next) -> CommandResult:
+        if not allowed(request):
+            raise PermissionError(f"{request.context.user or 'nobody'} may not send {request.type}")
+        return await following(request)
+
+    return check

@@ -1,0 +1,37 @@
+"""The event model: envelopes, data classes, their registry, and CloudEvents. Pure."""
+
+from annals.events.cloudevents import CONTENT_TYPE, from_cloudevent, to_cloudevent, to_cloudevent_json
+from annals.events.envelope import (
+    CommandEvent,
+    DomainEvent,
+    Event,
+    IntegrationEvent,
+    Priority,
+    QueryEvent,
+    RecordedEvent,
+)
+from annals.events.identity import Position, StreamId, new_id
+from annals.events.payload import EventData, UnknownEventData
+from annals.events.registry import EventRegistry
+from annals.events.upcasters import Upcaster
+
+__all__ = [
+    "CONTENT_TYPE",
+    "CommandEvent",
+    "DomainEvent",
+    "Event",
+    "EventData",
+    "EventRegistry",
+    "IntegrationEvent",
+    "Position",
+    "Priority",
+    "QueryEvent",
+    "RecordedEvent",
+    "StreamId",
+    "UnknownEventData",
+    "Upcaster",
+    "from_cloudevent",
+    "new_id",
+    "to_cloudevent",
+    "to_cloudevent_json",
+]

@@ -1,0 +1,74 @@
+"""Events as CloudEvents 1.0 and back. Source: the CloudEvents specification 1.0.2, JSON format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from annals.events.envelope import CommandEvent, DomainEvent, Event, IntegrationEvent, QueryEvent, RecordedEvent
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+
+def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.event_id,
+        "type": event.event_type,
+        "source": event.source,
+        "time": event.timestamp,
+        "datacontenttype": "application/json",
+        "tenantid": event.tenant_id,
+        "correlationid": event.correlation_id,
+    }
+    if isinstance(event, DomainEvent):
+        attributes["subject"] = event.stream.name
+        attributes["partitionkey"] = str(event.stream)
+    if isinstance(event, RecordedEvent):
+        attributes["streamversion"] = str(event.version)
+    optional = {
+        "causationid": event.causation_id,
+        "traceparent": traceparent or event.traceparent,
+        "tracestate": event.tracestate,
+    }
+    return attributes | {name: value for name, value in optional.items() if value}
+
+
+def to_cloudevent_json(event: Event, *, traceparent: str | None = None) -> bytes:
+    """A CloudEvent in JSON whose data is the whole envelope.
+
+    `traceparent` says which span published it; the event's own is the default.
+    """
+    attributes = _attributes(event, traceparent)
+    return orjson.dumps(attributes | {"data": orjson.Fragment(event.to_json())}, option=orjson.OPT_UTC_Z)
+
+
+def to_cloudevent(event: Event, *, traceparent: str | None = None) -> dict[str, Any]:
+    """See `to_cloudevent_json`."""
+    return dict(orjson.loads(to_cloudevent_json(event, traceparent=traceparent)))
+
+
+_KINDS: tuple[tuple[str, type[Event]], ...] = (
+    ("version", RecordedEvent),
+    ("aggregate_id", DomainEvent),
+    ("command_type", CommandEvent),
+    ("query_type", QueryEvent),
+    ("routing_key", IntegrationEvent),
+)
+
+
+def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
+    """The event in a CloudEvent, as the most specific envelope that its fields show.
+
+    The trace context is the CloudEvent's: it names the span that published the event. Raises
+    ValueError (pydantic's ValidationError is one) when it is none of ours.
+    """
+    data = cloudevent.get("data")
+    if not isinstance(data, dict):
+        raise ValueError("data: expected an event's envelope as a JSON object")
+    kind = next((cls for field, cls in _KINDS if field in data), Event)
+    if isinstance(traceparent := cloudevent.get("traceparent"), str) and traceparent:
+        data = data | {"traceparent": traceparent}
+    return kind.model_validate(data)

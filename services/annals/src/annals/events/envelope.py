@@ -1,0 +1,187 @@
+"""The envelopes: an event's metadata round its data."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from annals.events.identity import Position, StreamId, new_id
+
+# JSON numbers beyond this are rounded by whoever reads them as a double, Dapr's bulk delivery among them.
+_SAFE_INTEGER = 2**53 - 1
+
+
+class Priority(StrEnum):
+    """How urgent an event is to those who handle it."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+def _portable(value: Any, path: str = "data") -> Any:
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        if abs(value) > _SAFE_INTEGER:
+            raise ValueError(f"{path}: an integer beyond 2^53-1 is rounded on its way; send it as a string")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{path}: {value} is not a JSON number")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            _portable(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _portable(item, f"{path}[{index}]")
+    else:
+        raise ValueError(f"{path}: {type(value).__name__} is not a JSON value")
+    return value
+
+
+Data = Annotated[dict[str, Any], AfterValidator(_portable)]
+"""A JSON object whose numbers survive every broker."""
+
+EventType = Annotated[
+    str, StringConstraints(to_lower=True, max_length=200, pattern=r"(?i)^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+]
+"""`domain.event_name`, in lower case."""
+
+Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
+"""`major.minor`: 1.0, 1.1, 2.0 and what comes."""
+
+Utc = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+"""A moment with a time zone, kept in UTC."""
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Event(BaseModel):
+    """What every event carries. Fields it does not know are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", validate_default=False)
+
+    event_id: Name = Field(default_factory=new_id)
+    event_type: EventType
+    event_version: Version = "1.0"
+    timestamp: Utc = Field(default_factory=_now)
+    correlation_id: str | None = Field(default=None, max_length=256)
+    causation_id: str | None = Field(default=None, max_length=256)
+    source: Name
+    user_id: str | None = Field(default=None, max_length=256)
+    tenant_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
+    session_id: str | None = Field(default=None, max_length=256)
+    priority: Priority = Priority.NORMAL
+    retry_count: Annotated[int, Field(ge=0)] = 0
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    delay_until: Utc | None = None
+    schema_version: Version = "1.0"
+    traceparent: str | None = Field(default=None, max_length=64)
+    tracestate: str | None = Field(default=None, max_length=512)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _correlate(cls, fields: Any) -> Any:
+        """Without a correlation id an event belongs to what caused it, else it starts one."""
+        if not isinstance(fields, dict) or fields.get("correlation_id"):
+            return fields
+        event_id = fields.get("event_id") or new_id()
+        return fields | {"event_id": event_id, "correlation_id": fields.get("causation_id") or event_id}
+
+    def with_context(self, **changes: Any) -> Self:
+        """A copy with other metadata. Raises pydantic's ValidationError for values that do not fit."""
+        return type(self).model_validate(self.model_dump() | changes)
+
+    def to_json(self) -> bytes:
+        """The envelope as JSON, unknown fields included."""
+        return self.__pydantic_serializer__.to_json(self)
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """See `to_json`. Raises pydantic's ValidationError."""
+        return cls.model_validate_json(data)
+
+
+class DomainEvent(Event):
+    """A fact about one aggregate."""
+
+    aggregate_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
+    aggregate_type: Annotated[str, StringConstraints(to_lower=True, pattern=r"(?i)^[a-z][a-z0-9_]{0,62}$")]
+    data: Data = Field(default_factory=dict)
+
+    @property
+    def stream(self) -> StreamId:
+        """The stream that the event belongs to."""
+        return StreamId.of(self.tenant_id, self.aggregate_type, self.aggregate_id)
+
+
+class RecordedEvent(DomainEvent):
+    """A domain event as the store holds it: with its version in the stream and its position."""
+
+    version: Annotated[int, Field(ge=1)]
+    lane: Annotated[int, Field(ge=0)]
+    seq: Annotated[int, Field(ge=1)]
+
+    @classmethod
+    def record(cls, event: DomainEvent, *, version: int, lane: int, seq: int) -> Self:
+        """The event with its place. It was validated when it was made, and is not again."""
+        fields = event.__dict__ | (event.__pydantic_extra__ or {})
+        return cls.model_construct(event.model_fields_set, **fields, version=version, lane=lane, seq=seq)
+
+    @property
+    def position(self) -> Position:
+        """Where the event's commit stands in the log."""
+        return Position(self.lane, self.seq)
+
+
+class IntegrationEvent(Event):
+    """A fact for other services."""
+
+    target_services: tuple[Name, ...] = ()
+    routing_key: str = ""
+    message_format: Name = "json"
+    data: Data = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _route(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and not fields.get("routing_key") and isinstance(fields.get("event_type"), str):
+            return fields | {"routing_key": fields["event_type"].lower().replace(".", "/")}
+        return fields
+
+
+def _suffixed(suffix: str) -> AfterValidator:
+    return AfterValidator(lambda name: name if name.endswith(suffix) else name + suffix)
+
+
+class CommandEvent(Event):
+    """A request to change, as a message."""
+
+    command_type: Annotated[EventType, _suffixed(".command")]
+    command_data: Data = Field(default_factory=dict)
+    expected_version: Annotated[int, Field(ge=0)] | None = None
+
+
+class QueryEvent(Event):
+    """A request to read, as a message."""
+
+    query_type: Annotated[EventType, _suffixed(".query")]
+    query_params: Data = Field(default_factory=dict)
+    result_topic: str | None = Field(default=None, max_length=256)

@@ -1,0 +1,59 @@
+"""What names things: ids, streams and positions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+import uuid_utils
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_STREAM = re.compile(r"[a-z][a-z0-9_]{0,62}-[A-Za-z0-9._~@:-]{1,128}")
+_POSITION = re.compile(r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,17})")
+
+
+def new_id() -> str:
+    """A UUIDv7: unique, and in the order of its creation (RFC 9562, 5.7)."""
+    return str(uuid_utils.uuid7())
+
+
+@dataclass(frozen=True, slots=True)
+class StreamId:
+    """One aggregate's stream, within its tenant. Raises ValueError for a malformed name."""
+
+    tenant: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if not _TENANT.fullmatch(self.tenant):
+            raise ValueError(f"a tenant is like {_TENANT.pattern}, not {self.tenant!r}")
+        if not _STREAM.fullmatch(self.name):
+            raise ValueError(f"a stream is like {_STREAM.pattern}, not {self.name!r}")
+
+    @classmethod
+    def of(cls, tenant: str, aggregate_type: str, aggregate_id: str) -> Self:
+        """The stream of an aggregate."""
+        return cls(tenant, f"{aggregate_type}-{aggregate_id}")
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a commit stands: a lane, and the sequence in it. Its text is `lane-seq`."""
+
+    lane: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The position of a text such as `0-42`. Raises ValueError."""
+        match = _POSITION.fullmatch(text)
+        if match is None:
+            raise ValueError(f"a position is like 0-42, not {text!r}")
+        return cls(int(match[1]), int(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.lane}-{self.seq}"

@@ -1,0 +1,28 @@
+"""What an event says, as a class for each type and version."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class EventData(BaseModel):
+    """Base of the data classes: `class TaskCreated(EventData, type="task.created", version="1.0")`.
+
+    Fields that a class does not know are kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    event_type: ClassVar[str] = ""
+    event_version: ClassVar[str] = "1.0"
+
+    def __init_subclass__(cls, *, type: str = "", version: str = "1.0", **kwargs: Any) -> None:  # noqa: A002
+        super().__init_subclass__(**kwargs)
+        cls.event_type = type
+        cls.event_version = version
+
+
+class UnknownEventData(EventData):
+    """The data of an event whose type or version this code does not know; all of it is in the extras."""

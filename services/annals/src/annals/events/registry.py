@@ -1,0 +1,77 @@
+"""From an event's type and version to its class, old versions by way of upcasters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from annals.events.envelope import DomainEvent
+from annals.events.payload import EventData, UnknownEventData
+from annals.events.upcasters import Upcaster
+
+AnyDomainEvent = TypeVar("AnyDomainEvent", bound=DomainEvent)
+
+
+class EventRegistry:
+    """The data classes of a service, one for each type: its newest version.
+
+    Raises ValueError when a type is registered twice, or when an upcaster does not lead, by way of
+    others, to a registered class.
+    """
+
+    def __init__(self, classes: Iterable[type[EventData]], upcasters: Iterable[Upcaster] = ()) -> None:
+        self._classes: dict[str, type[EventData]] = {}
+        for cls in classes:
+            if not cls.event_type:
+                raise ValueError(f"{cls.__name__} names no event type")
+            if self._classes.setdefault(cls.event_type, cls) is not cls:
+                raise ValueError(f"{cls.event_type} is registered twice")
+        self._upcasters: dict[tuple[str, str], Upcaster] = {}
+        for upcaster in upcasters:
+            key = (upcaster.event_type, upcaster.from_version)
+            if key in self._upcasters:
+                raise ValueError(f"{key[0]} {key[1]} has two upcasters")
+            self._upcasters[key] = upcaster
+        for upcaster in self._upcasters.values():
+            self._check(upcaster)
+
+    @property
+    def classes(self) -> Mapping[str, type[EventData]]:
+        """The registered classes by event type."""
+        return self._classes
+
+    def decode(self, event: DomainEvent) -> EventData:
+        """What an event says, in its newest version; an unknown one is carried, not dropped."""
+        event = self.upcast(event)
+        cls = self._classes.get(event.event_type)
+        if cls is None or cls.event_version != event.event_version:
+            return UnknownEventData.model_validate(event.data)
+        return cls.model_validate(event.data)
+
+    def upcast(self, event: AnyDomainEvent) -> AnyDomainEvent:
+        """The event with its data and version as the newest code writes them."""
+        version, data = event.event_version, event.data
+        while (upcaster := self._upcasters.get((event.event_type, version))) is not None:
+            version, data = upcaster.to_version, upcaster.upcast(dict(data))
+        if version == event.event_version:
+            return event
+        return event.model_copy(update={"event_version": version, "data": data})
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        """The JSON Schema of every registered class, by `type@version`."""
+        return {
+            f"{name}@{cls.event_version}": cls.model_json_schema()
+            for name, cls in sorted(self._classes.items())
+        }
+
+    def _check(self, upcaster: Upcaster) -> None:
+        seen = {upcaster.from_version}
+        version = upcaster.to_version
+        while (following := self._upcasters.get((upcaster.event_type, version))) is not None:
+            if version in seen:
+                raise ValueError(f"the upcasters of {upcaster.event_type} go in a circle")
+            seen.add(version)
+            version = following.to_version
+        cls = self._classes.get(upcaster.event_type)
+        if cls is None or cls.event_version != version:
+            raise ValueError(f"the upcasters of {upcaster.event_type} end at {version}, which has no class")

@@ -1,0 +1,97 @@
+"""The FastAPI application that every service starts from."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from annals.web.problems import Problem, invalid, on_problem, problem_response
+from annals.web.settings import ServiceSettings
+
+_log = structlog.get_logger(__name__)
+_OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+
+Ready = Callable[[], Awaitable[Mapping[str, str]]]
+
+
+class ServiceApp(FastAPI):
+    """A service; `draining` turns true once it was told to end."""
+
+    draining = False
+
+
+def create_app(
+    title: str,
+    settings: ServiceSettings,
+    *,
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
+    ready: Ready,
+) -> ServiceApp:
+    """An application with health, metrics and problem details.
+
+    `ready` answers what is missing, name to reason; nothing missing is ready.
+    """
+    app = ServiceApp(title=title, lifespan=lifespan)
+
+    @app.get("/healthz", include_in_schema=False)
+    async def healthz() -> dict[str, str]:
+        """The process answers; what it depends on is /readyz's matter."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", include_in_schema=False)
+    async def readyz() -> Response:
+        missing = {"service": "it is shutting down"} if app.draining else await ready()
+        if missing:
+            problem = Problem(503, "not-ready", "not everything that is needed is there", missing=missing)
+            return problem_response(problem)
+        return Response(b'{"status":"ready"}', media_type="application/json")
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
+        return problem_response(invalid([{**one, "loc": one["loc"][1:]} for one in error.errors()]))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(request: Request, error: HTTPException) -> Response:
+        detail = f"{request.method} {request.url.path}: {error.detail}"
+        return problem_response(Problem(error.status_code, "http", detail, headers=error.headers))
+
+    @app.exception_handler(Exception)
+    async def on_error(request: Request, error: Exception) -> Response:
+        _log.error("request failed", path=request.url.path, exc_info=error)
+        return problem_response(Problem(500, "internal", "the service failed; its log says how"))
+
+    app.add_exception_handler(Problem, on_problem)
+    if settings.app_api_token is not None:
+        app.add_middleware(SidecarOnly, token=settings.app_api_token.get_secret_value())
+    return app
+
+
+class SidecarOnly:
+    """Refuses requests that do not come through the sidecar: those without its token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
+            given = dict(scope["headers"]).get(b"dapr-api-token", b"")
+            if not hmac.compare_digest(given, self._token):
+                problem = Problem(401, "unauthorised", "only the sidecar may call this service")
+                await problem_response(problem)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

@@ -1,0 +1,36 @@
+"""Background tasks whose death is the service's death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
+    """Run `work` beside what is within; at the end it is cancelled and waited for.
+
+    When it fails the process is told to end: a service that lives without it would look healthy.
+    """
+
+    def on_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("a background task failed: ending", task=name, exc_info=task.exception())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(on_end)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):  # on_end has said what it was
+            await task

@@ -1,0 +1,79 @@
+"""Problem details over HTTP (RFC 9457)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import Request, Response
+from pydantic import ValidationError
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """An answer that says what is wrong, for people and for programs.
+
+    `type` ends the problem's URI (`urn:annals:problem:<type>`); `fields` are its own members.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        type: str,  # noqa: A002
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.type = type
+        self.detail = detail
+        self.headers = headers
+        self.fields = fields
+
+    def body(self) -> dict[str, Any]:
+        """The problem as JSON."""
+        return {
+            "type": f"urn:annals:problem:{self.type}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        } | self.fields
+
+
+def problem_response(problem: Problem) -> Response:
+    """The HTTP answer of a problem."""
+    return Response(
+        orjson.dumps(problem.body(), default=str),
+        problem.status,
+        dict(problem.headers) if problem.headers else None,
+        MEDIA_TYPE,
+    )
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], detail: str = "some fields are not as expected") -> Problem:
+    """A 400 that names each field and what was expected there, from pydantic's errors."""
+    return Problem(
+        400,
+        "malformed",
+        detail,
+        errors=[
+            {"field": ".".join(map(str, error["loc"])) or "(body)", "expected": error["msg"]} for error in errors
+        ],
+    )
+
+
+def from_validation(error: ValidationError) -> Problem:
+    """See `invalid`."""
+    return invalid(error.errors(include_url=False, include_context=False, include_input=False))
+
+
+async def on_problem(_request: Request, error: Exception) -> Response:
+    """FastAPI's handler of `Problem`."""
+    if not isinstance(error, Problem):
+        raise TypeError("only problems come here") from error
+    return problem_response(error)

@@ -1,0 +1,41 @@
+"""The settings that every service has, from its environment."""
+
+from __future__ import annotations
+
+import socket
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Read once at the start. The names without a prefix are those that Dapr itself sets."""
+
+    model_config = SettingsConfigDict(env_prefix="ANNALS_", frozen=True, populate_by_name=True)
+
+    host: str = "127.0.0.1"
+    """The address to listen on; a sidecar is on the same host."""
+
+    app_port: int = Field(default=8000, validation_alias="APP_PORT")
+    """The port to listen on."""
+
+    dapr_grpc_port: int = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
+    """The sidecar's gRPC port."""
+
+    dapr_api_token: SecretStr | None = Field(default=None, validation_alias="DAPR_API_TOKEN")
+    """What the sidecar asks of its app."""
+
+    app_api_token: SecretStr | None = Field(default=None, validation_alias="APP_API_TOKEN")
+    """What the app asks of its sidecar: requests without it are refused."""
+
+    instance: str = Field(default_factory=socket.gethostname)
+    """Names this instance, also after a restart: a pod's name."""
+
+    zipkin_endpoint: str | None = None
+    """Where spans go; without it none are recorded."""
+
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    sidecar_timeout: float = 5.0
+    """Seconds that one call to the sidecar may take."""

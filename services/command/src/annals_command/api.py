@@ -1,0 +1,207 @@
+"""The HTTP side of the commands."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+
+from annals.aggregates import (
+    CommandBus,
+    CommandContext,
+    CommandRequest,
+    CommandResult,
+    KeyReused,
+    NotFound,
+    RuleViolation,
+    UnknownCommand,
+)
+from annals.events import CommandEvent
+from annals.store import (
+    AppendTooLarge,
+    Backpressure,
+    ConflictError,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from annals.web.problems import Problem, from_validation
+from annals.web.request_context import id_of, tenant_of
+
+_BATCH = 1_000
+_IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
+
+
+def routes(bus: CommandBus) -> APIRouter:
+    """`POST /commands/{type}`, `/commands` and `/commands:batch`."""
+    router = APIRouter()
+
+    async def post_one(request: Request) -> Response:
+        body = _object(await request.body())
+        command = _request(request, request.path_params["command_type"], body)
+        return _response(await _execute(bus, command))
+
+    # One route and no validation by FastAPI: the bus validates, once, and this is the hot path.
+    router.add_route("/commands/{command_type}", post_one, methods=["POST"])
+
+    @router.post("/commands", summary="Send a command in its whole envelope")
+    async def post_envelope(request: Request) -> Response:
+        try:
+            envelope = CommandEvent.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise from_validation(error) from error
+        command = CommandRequest(
+            envelope.command_type.removesuffix(".command"),
+            envelope.command_data,
+            CommandContext(
+                tenant_of(request),
+                id_of(request, "x-user-id") or envelope.user_id,
+                envelope.session_id,
+                envelope.correlation_id,
+                request.headers.get("traceparent") or envelope.traceparent,
+            ),
+            envelope.event_id if "event_id" in envelope.model_fields_set else None,
+            envelope.expected_version,
+        )
+        return _response(await _execute(bus, command))
+
+    @router.post("/commands:batch", summary="Send many commands; those of one aggregate keep their order")
+    async def post_batch(request: Request) -> Response:
+        items = _array(await request.body())
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for index, item in enumerate(items):
+            data = item.get("data")
+            key = data.get("id") if isinstance(data, dict) else None
+            groups[key if isinstance(key, str) else index].append(index)
+        results: list[dict[str, Any]] = [{}] * len(items)
+
+        async def run(indices: list[int]) -> None:
+            for index in indices:
+                results[index] = await _batch_item(bus, request, items[index])
+
+        await asyncio.gather(*(run(indices) for indices in groups.values()))
+        return Response(orjson.dumps({"results": results}, default=str), media_type="application/json")
+
+    return router
+
+
+async def _batch_item(bus: CommandBus, request: Request, item: dict[str, Any]) -> dict[str, Any]:
+    command_type, data, key = item.get("type"), item.get("data"), item.get("idempotency_key")
+    try:
+        if not isinstance(command_type, str) or not isinstance(data, dict):
+            raise _malformed("(item)", 'an object such as {"type": "task.create", "data": {…}}')
+        if key is not None and not isinstance(key, str):
+            raise _malformed("idempotency_key", "a string")
+        result = await _execute(bus, _request(request, command_type, data, key or None))
+    except Problem as problem:
+        return problem.body()
+    return {"status": 201 if result.created else 200} | _answer(result)
+
+
+def _request(
+    request: Request, command_type: str, body: dict[str, Any], key: str | None = None
+) -> CommandRequest:
+    expected = body.pop("expected_version", None)
+    if expected is not None and (not isinstance(expected, int) or isinstance(expected, bool) or expected < 0):
+        raise _malformed("expected_version", "a whole number, 0 or more")
+    if (header := request.headers.get("if-match")) is not None:
+        match = _IF_MATCH.fullmatch(header)
+        if match is None:
+            raise _malformed("If-Match", 'a version in quotes, such as "3"')
+        expected = int(match[1])
+    return CommandRequest(
+        command_type,
+        body,
+        CommandContext(
+            tenant_of(request),
+            id_of(request, "x-user-id"),
+            id_of(request, "x-session-id"),
+            id_of(request, "x-correlation-id"),
+            request.headers.get("traceparent"),
+        ),
+        key or id_of(request, "idempotency-key"),
+        expected,
+    )
+
+
+async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
+    """Carry out a command; each way to fail becomes its problem here and nowhere else."""
+    try:
+        return await bus.execute(command)
+    except UnknownCommand as error:
+        raise Problem(404, "unknown-command", str(error), known=error.known) from error
+    except ValidationError as error:
+        raise from_validation(error) from error
+    except ValueError as error:
+        raise Problem(400, "malformed", str(error)) from error
+    except PermissionError as error:
+        raise Problem(403, "forbidden", str(error)) from error
+    except NotFound as error:
+        raise Problem(404, "not-found", str(error)) from error
+    except ConflictError as error:
+        raise Problem(
+            409, "conflict", str(error), expected=error.expected, actual=error.actual, stream=error.stream.name
+        ) from error
+    except AppendTooLarge as error:
+        raise Problem(413, "too-large", str(error)) from error
+    except RuleViolation as error:
+        raise Problem(422, "rule", str(error), rule=error.rule) from error
+    except KeyReused as error:
+        raise Problem(422, "key-reused", str(error)) from error
+    except Backpressure as error:
+        raise Problem(503, "busy", str(error), headers={"Retry-After": str(error.retry_after)}) from error
+    except OutcomeUnknown as error:
+        detail = f"{error}; send it again with the same Idempotency-Key to learn what came of it"
+        raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
+    except StoreUnavailable as error:
+        detail = f"{error}; nothing was changed"
+        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+
+
+def _answer(result: CommandResult) -> dict[str, Any]:
+    appended = result.appended
+    return {
+        "id": result.aggregate_id,
+        "stream": appended.stream.name,
+        "version": appended.version,
+        "position": str(appended.position),
+    }
+
+
+def _response(result: CommandResult) -> Response:
+    return Response(
+        orjson.dumps(_answer(result)),
+        201 if result.created else 200,
+        {"ETag": f'"{result.appended.version}"'},
+        "application/json",
+    )
+
+
+def _malformed(field: str, expected: str) -> Problem:
+    detail = "the request is not as expected"
+    return Problem(400, "malformed", detail, errors=[{"field": field, "expected": expected}])
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, "malformed", f"the body is not JSON: {error}") from error
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    value = _json(body)
+    if not isinstance(value, dict):
+        raise _malformed("(body)", "a JSON object")
+    return value
+
+
+def _array(body: bytes) -> list[dict[str, Any]]:
+    value = _json(body)
+    if not isinstance(value, list) or not 0 < len(value) <= _BATCH or not all(isinstance(i, dict) for i in value):
+        raise _malformed("(body)", f"a JSON array of 1 to {_BATCH} objects")
+    return value

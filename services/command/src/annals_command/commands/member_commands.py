@@ -1,0 +1,70 @@
+"""The commands on members."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from annals.aggregates import Command, Handler
+from annals_command.commands.fields import Id
+from annals_command.domain.member import Member
+
+Capacity = Annotated[int, Field(ge=0, le=10_000)]
+
+
+class RegisterMember(Command):
+    """Register somebody, under their user id."""
+
+    command_type: ClassVar[str] = "member.register"
+
+    id: Id
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+    capacity: Capacity = 10
+
+
+class SetCapacity(Command):
+    """Say how many tasks a member may hold at once."""
+
+    command_type: ClassVar[str] = "member.set_capacity"
+
+    id: Id
+    capacity: Capacity
+
+
+class ReserveCapacity(Command):
+    """Reserve room for a task."""
+
+    command_type: ClassVar[str] = "member.reserve"
+
+    id: Id
+    task_id: Id
+
+
+class ReleaseCapacity(Command):
+    """Give the room for a task back."""
+
+    command_type: ClassVar[str] = "member.release"
+
+    id: Id
+    task_id: Id
+
+
+HANDLERS = (
+    Handler(
+        RegisterMember,
+        Member,
+        lambda command: command.id,
+        lambda member, command: member.register_as(command.name, command.capacity),
+        creates=True,
+    ),
+    Handler(
+        SetCapacity, Member, lambda command: command.id, lambda member, command: member.set_capacity(command.capacity)
+    ),
+    Handler(
+        ReserveCapacity, Member, lambda command: command.id, lambda member, command: member.reserve(command.task_id)
+    ),
+    Handler(
+        ReleaseCapacity, Member, lambda command: command.id, lambda member, command: member.release(command.task_id)
+    ),
+)

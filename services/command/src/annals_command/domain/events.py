@@ -1,0 +1,108 @@
+"""Every event of tasks and members. A changed meaning is a new version with an upcaster."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import AwareDatetime
+
+from annals.events import EventData, EventRegistry
+
+
+class TaskPriority(StrEnum):
+    """How urgent a task is."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+class TaskCreated(EventData, type="task.created"):
+    """A task came into being."""
+
+    title: str
+    description: str | None = None
+    due: AwareDatetime | None = None
+    priority: TaskPriority = TaskPriority.NORMAL
+    tags: tuple[str, ...] = ()
+    assignee: str | None = None
+
+
+class TaskUpdated(EventData, type="task.updated"):
+    """Some of a task's fields changed; `changes` holds those and no others."""
+
+    changes: dict[str, str | list[str] | None]
+
+
+class TaskAssigned(EventData, type="task.assigned"):
+    """A task got an assignee."""
+
+    assignee: str
+
+
+class TaskUnassigned(EventData, type="task.unassigned"):
+    """A task lost its assignee."""
+
+    assignee: str
+
+
+class TaskCompleted(EventData, type="task.completed"):
+    """A task was done."""
+
+
+class TaskReopened(EventData, type="task.reopened"):
+    """A task that was done is to do again."""
+
+
+class TaskDeleted(EventData, type="task.deleted"):
+    """A task was deleted."""
+
+
+class TaskDueDateSet(EventData, type="task.due_date_set"):
+    """A task's due date was set, or cleared."""
+
+    due: AwareDatetime | None
+
+
+class MemberRegistered(EventData, type="member.registered"):
+    """Somebody joined."""
+
+    name: str
+    capacity: int
+
+
+class MemberCapacitySet(EventData, type="member.capacity_set"):
+    """How many tasks a member may hold changed."""
+
+    capacity: int
+
+
+class MemberReserved(EventData, type="member.reserved"):
+    """A part of a member's capacity was reserved for a task."""
+
+    task_id: str
+
+
+class MemberReleased(EventData, type="member.released"):
+    """A reservation was given back."""
+
+    task_id: str
+
+
+REGISTRY = EventRegistry(
+    [
+        TaskCreated,
+        TaskUpdated,
+        TaskAssigned,
+        TaskUnassigned,
+        TaskCompleted,
+        TaskReopened,
+        TaskDeleted,
+        TaskDueDateSet,
+        MemberRegistered,
+        MemberCapacitySet,
+        MemberReserved,
+        MemberReleased,
+    ]
+)

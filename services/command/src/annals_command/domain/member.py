@@ -1,0 +1,76 @@
+"""A member: somebody who takes on tasks, no more than their capacity at once."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
+from annals.events import EventData
+from annals_command.domain.events import (
+    MemberCapacitySet,
+    MemberRegistered,
+    MemberReleased,
+    MemberReserved,
+)
+
+
+class Member(Aggregate):
+    """See the module."""
+
+    aggregate_type: ClassVar[str] = "member"
+    state_schema: ClassVar[int] = 1
+
+    registered: bool = False
+    name: str = ""
+    capacity: int = 0
+    reserved: tuple[str, ...] = ()
+
+    def register_as(self, name: str, capacity: int) -> MemberRegistered:
+        """Join, once."""
+        if self.registered:
+            raise RuleViolation("member.exists", "a member with this id exists")
+        return MemberRegistered(name=name, capacity=capacity)
+
+    def set_capacity(self, capacity: int) -> MemberCapacitySet:
+        """Change the capacity. What is reserved beyond a smaller one stays reserved."""
+        self._require_registered()
+        return MemberCapacitySet(capacity=capacity)
+
+    def reserve(self, task_id: str) -> MemberReserved:
+        """Reserve room for a task."""
+        self._require_registered()
+        if task_id in self.reserved:
+            raise RuleViolation("member.already_reserved", f"room for task {task_id} is reserved")
+        if len(self.reserved) >= self.capacity:
+            raise RuleViolation(
+                "member.capacity_exhausted", f"all {self.capacity} places of the member are reserved"
+            )
+        return MemberReserved(task_id=task_id)
+
+    def release(self, task_id: str) -> MemberReleased:
+        """Give the room for a task back."""
+        self._require_registered()
+        if task_id not in self.reserved:
+            raise RuleViolation("member.not_reserved", f"no room for task {task_id} is reserved")
+        return MemberReleased(task_id=task_id)
+
+    def apply(self, event: EventData) -> Self:
+        """See `Aggregate`."""
+        match event:
+            case MemberRegistered():
+                return self._with(registered=True, name=event.name, capacity=event.capacity)
+            case MemberCapacitySet():
+                return self._with(capacity=event.capacity)
+            case MemberReserved():
+                return self._with(reserved=(*self.reserved, event.task_id))
+            case MemberReleased():
+                return self._with(reserved=tuple(task for task in self.reserved if task != event.task_id))
+            case _:
+                return self
+
+    def _with(self, **changes: object) -> Self:
+        return self.model_copy(update=changes)
+
+    def _require_registered(self) -> None:
+        if not self.registered:
+            raise NotFound("there is no such member")

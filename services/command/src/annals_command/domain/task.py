@@ -1,0 +1,134 @@
+"""A task: what may happen to it, and what it is after it did."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
+from annals.events import EventData
+from annals_command.domain.events import (
+    TaskAssigned,
+    TaskCompleted,
+    TaskCreated,
+    TaskDeleted,
+    TaskDueDateSet,
+    TaskPriority,
+    TaskReopened,
+    TaskUnassigned,
+    TaskUpdated,
+)
+
+
+class TaskStatus(StrEnum):
+    """Where a task stands. `none`: it was never created."""
+
+    NONE = "none"
+    TODO = "todo"
+    DONE = "done"
+    DELETED = "deleted"
+
+
+class Task(Aggregate):
+    """See the module."""
+
+    aggregate_type: ClassVar[str] = "task"
+    state_schema: ClassVar[int] = 1
+
+    status: TaskStatus = TaskStatus.NONE
+    title: str = ""
+    description: str | None = None
+    due: datetime | None = None
+    priority: TaskPriority = TaskPriority.NORMAL
+    tags: tuple[str, ...] = ()
+    assignee: str | None = None
+
+    def create(self, created: TaskCreated) -> TaskCreated:
+        """Only a task that is not there can be created."""
+        if self.status is not TaskStatus.NONE:
+            raise RuleViolation("task.exists", "a task with this id exists")
+        return created
+
+    def update(self, changes: dict[str, Any]) -> TaskUpdated:
+        """Change fields of an open task."""
+        self._require_open()
+        return TaskUpdated(changes=changes)
+
+    def assign(self, assignee: str) -> TaskAssigned:
+        """Give an open task to somebody else."""
+        self._require_open()
+        if self.assignee == assignee:
+            raise RuleViolation("task.already_assigned", f"the task is assigned to {assignee}")
+        return TaskAssigned(assignee=assignee)
+
+    def unassign(self) -> TaskUnassigned:
+        """Take an open task from its assignee."""
+        self._require_open()
+        if self.assignee is None:
+            raise RuleViolation("task.not_assigned", "nobody is assigned to the task")
+        return TaskUnassigned(assignee=self.assignee)
+
+    def complete(self) -> TaskCompleted:
+        """Say that the task is done."""
+        self._require_open()
+        return TaskCompleted()
+
+    def reopen(self) -> TaskReopened:
+        """Say that the task is not done after all."""
+        self._require_there()
+        if self.status is not TaskStatus.DONE:
+            raise RuleViolation("task.not_completed", "the task is not completed")
+        return TaskReopened()
+
+    def delete(self) -> TaskDeleted:
+        """Delete the task, done or not."""
+        self._require_there()
+        return TaskDeleted()
+
+    def set_due_date(self, due: datetime | None) -> TaskDueDateSet:
+        """Set or clear the due date of an open task."""
+        self._require_open()
+        return TaskDueDateSet(due=due)
+
+    def apply(self, event: EventData) -> Self:
+        """See `Aggregate`."""
+        match event:
+            case TaskCreated():
+                return self._with(
+                    status=TaskStatus.TODO,
+                    title=event.title,
+                    description=event.description,
+                    due=event.due,
+                    priority=event.priority,
+                    tags=event.tags,
+                    assignee=event.assignee,
+                )
+            case TaskUpdated():
+                return type(self).model_validate(self.model_dump() | event.changes)
+            case TaskAssigned():
+                return self._with(assignee=event.assignee)
+            case TaskUnassigned():
+                return self._with(assignee=None)
+            case TaskCompleted():
+                return self._with(status=TaskStatus.DONE)
+            case TaskReopened():
+                return self._with(status=TaskStatus.TODO)
+            case TaskDeleted():
+                return self._with(status=TaskStatus.DELETED)
+            case TaskDueDateSet():
+                return self._with(due=event.due)
+            case _:
+                return self
+
+    def _with(self, **changes: object) -> Self:
+        return self.model_copy(update=changes)
+
+    def _require_there(self) -> None:
+        if self.status in (TaskStatus.NONE, TaskStatus.DELETED):
+            raise NotFound("there is no such task, or it was deleted")
+
+    def _require_open(self) -> None:
+        self._require_there()
+        if self.status is TaskStatus.DONE:
+            raise RuleViolation("task.already_completed", "the task is completed; reopen it first")

@@ -1,0 +1,27 @@
+"""The settings of the command service."""
+
+from __future__ import annotations
+
+from annals.web.settings import ServiceSettings
+
+
+class CommandSettings(ServiceSettings):
+    """See `ServiceSettings`."""
+
+    state_store: str = "eventstore"
+    """The state store component that holds the events."""
+
+    pubsub: str = "pubsub"
+    """The pub/sub component that events are published to."""
+
+    topic: str = "domain-events"
+    """The topic of the events."""
+
+    idempotency_days: int = 7
+    """For how long the outcome of a command with a key is kept."""
+
+    max_backlog: int = 100_000
+    """Commits that may wait for the broker before commands are answered with 503."""
+
+    append_deadline: float = 10.0
+    """Seconds that a command waits for the store."""

@@ -1,0 +1,105 @@
+"""Real servers for the tests that want them, started once a run and gone after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from suite import infra, ports
+from suite.paths import ROOT
+from suite.process import Process, Spec
+from suite.sidecar import SidecarPorts, sidecar
+
+COMPONENTS = ROOT / "components"
+
+
+@asynccontextmanager
+async def running(spec: Spec, log_dir: Path, *, restart: bool = False) -> AsyncIterator[Process]:
+    """A process that is ready inside, and gone after."""
+    log_dir.mkdir(parents=True, exist_ok=True)
+    process = Process(spec, log_dir, restart=restart)
+    try:
+        await process.start()
+        await process.wait_ready()
+        yield process
+    finally:
+        await process.stop()
+
+
+def write_secrets(home: Path, **values: str) -> None:
+    """The secrets file that the components of `home` read."""
+    path = home / ".annals" / "secrets.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(values))
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.Postgres]:
+    """A PostgreSQL for the whole run."""
+    directory = tmp_path_factory.mktemp("postgres")
+    server = infra.Postgres(directory, ports.free_port())
+    server.initialise()
+    async with running(server.spec(), directory):
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.Nats]:
+    """A NATS with JetStream for the whole run."""
+    directory = tmp_path_factory.mktemp("nats")
+    server = infra.Nats(directory, ports.free_port())
+    async with running(server.spec(), directory):
+        yield server
+
+
+@pytest.fixture
+async def database(postgres: infra.Postgres) -> str:
+    """The connection string of a database of the test's own."""
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres.dsn)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return postgres.dsn.removesuffix("annals") + name
+
+
+Launch = Callable[..., Any]
+
+
+@pytest.fixture
+async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
+    """Starts processes that end with the test: `await launch(spec, restart=False)`."""
+    async with AsyncExitStack() as stack:
+
+        async def start(spec: Spec, *, restart: bool = False) -> Process:
+            return await stack.enter_async_context(running(spec, tmp_path / "logs", restart=restart))
+
+        yield start
+
+
+@pytest.fixture
+async def bare_sidecar(launch: Launch, tmp_path: Path) -> Callable[..., Any]:
+    """Starts a sidecar without an app: `await bare_sidecar(resources, app_id="command")`."""
+
+    async def start(*resources: Path, app_id: str = "command", restart: bool = False) -> tuple[Process, SidecarPorts]:
+        at = SidecarPorts.free()
+        spec = sidecar(app_id, at, resources=resources, config=None, home=tmp_path)
+        return await launch(spec, restart=restart), at
+
+    return start
+
+
+
+async def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
+    """Wait until a condition holds and return what it gave; fail when it never does."""
+    async with asyncio.timeout(seconds):
+        while not (value := await condition()):
+            await asyncio.sleep(0.05)
+        return value
