@@ -88,13 +88,14 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
 async def bare_sidecar(launch: Launch, tmp_path: Path) -> Callable[..., Any]:
     """Starts a sidecar without an app: `await bare_sidecar(resources, app_id="command")`."""
 
-    async def start(*resources: Path, app_id: str = "command", restart: bool = False) -> tuple[Process, SidecarPorts]:
+    async def start(
+        *resources: Path, app_id: str = "command", restart: bool = False
+    ) -> tuple[Process, SidecarPorts]:
         at = SidecarPorts.free()
         spec = sidecar(app_id, at, resources=resources, config=None, home=tmp_path)
         return await launch(spec, restart=restart), at
 
     return start
-
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:

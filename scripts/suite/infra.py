@@ -86,7 +86,14 @@ class Postgres:
             [
                 str(self._bin / "postgres"),
                 *("-D", str(self._data), "-p", str(self.port)),
-                *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200"),
+                *(
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    "unix_socket_directories=",
+                    "-c",
+                    "max_connections=200",
+                ),
             ],
             self._ready,
             cwd=Path("/"),
@@ -184,7 +191,14 @@ class Kafka:
             )
         )
         if not (data / "meta.properties").exists():
-            argv = ["kafka.tools.StorageTool", "format", "-t", "YW5uYWxzLWxvY2FsLWthZg", "-c", str(self._config)]
+            argv = [
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                "YW5uYWxzLWxvY2FsLWthZg",
+                "-c",
+                str(self._config),
+            ]
             subprocess.run([*self._command("128m"), *argv], check=True, capture_output=True)
 
     def _command(self, heap: str) -> list[str]:

@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
 CACHE = Path(
-    os.environ.get("ANNALS_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annals"
+    os.environ.get("ANNALS_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annals"
 )
 
 

@@ -22,7 +22,11 @@ def step(what: str) -> Iterator[None]:
         console.print(f"{what}: {time.monotonic() - started:.0f} s", highlight=False)
         return
     with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
     ) as progress:
         progress.add_task(what, total=None)
         yield

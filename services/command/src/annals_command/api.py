@@ -144,7 +144,12 @@ async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
         raise Problem(404, "not-found", str(error)) from error
     except ConflictError as error:
         raise Problem(
-            409, "conflict", str(error), expected=error.expected, actual=error.actual, stream=error.stream.name
+            409,
+            "conflict",
+            str(error),
+            expected=error.expected,
+            actual=error.actual,
+            stream=error.stream.name,
         ) from error
     except AppendTooLarge as error:
         raise Problem(413, "too-large", str(error)) from error
@@ -202,6 +207,10 @@ def _object(body: bytes) -> dict[str, Any]:
 
 def _array(body: bytes) -> list[dict[str, Any]]:
     value = _json(body)
-    if not isinstance(value, list) or not 0 < len(value) <= _BATCH or not all(isinstance(i, dict) for i in value):
+    if (
+        not isinstance(value, list)
+        or not 0 < len(value) <= _BATCH
+        or not all(isinstance(i, dict) for i in value)
+    ):
         raise _malformed("(body)", f"a JSON array of 1 to {_BATCH} objects")
     return value

@@ -41,7 +41,8 @@ def _path(handler: Handler[Any, Any]) -> dict[str, Any]:
             "summary": (handler.command.__doc__ or "").strip(),
             "tags": [handler.aggregate.aggregate_type],
             "parameters": [
-                {"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in _HEADERS
+                {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+                for name in _HEADERS
             ],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
             "responses": {

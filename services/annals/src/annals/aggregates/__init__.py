@@ -1,7 +1,15 @@
 """Aggregates and the bus that brings commands to them."""
 
 from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation
-from annals.aggregates.bus import CommandBus, CommandContext, CommandRequest, CommandResult, Handler, KeyReused, UnknownCommand
+from annals.aggregates.bus import (
+    CommandBus,
+    CommandContext,
+    CommandRequest,
+    CommandResult,
+    Handler,
+    KeyReused,
+    UnknownCommand,
+)
 
 __all__ = [
     "Aggregate",

@@ -166,9 +166,7 @@ class CommandBus:
             elif cached:
                 version, state, outcome = *self._cached(handler.aggregate, stream), None
             else:
-                version, state, outcome = await self._load(
-                    handler.aggregate, stream, request.idempotency_key
-                )
+                version, state, outcome = await self._load(handler.aggregate, stream, request.idempotency_key)
             if outcome is not None:
                 return _repeated(outcome, fingerprint, aggregate_id, handler)
             try:

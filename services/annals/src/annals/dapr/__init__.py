@@ -3,4 +3,12 @@
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
 
-__all__ = ["DaprError", "DaprSidecar", "Message", "SidecarUnavailable", "StateConflict", "StateValue", "Write"]
+__all__ = [
+    "DaprError",
+    "DaprSidecar",
+    "Message",
+    "SidecarUnavailable",
+    "StateConflict",
+    "StateValue",
+    "Write",
+]

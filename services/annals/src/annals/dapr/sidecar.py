@@ -123,7 +123,9 @@ class DaprSidecar:
 
     async def save(self, store: str, write: Write) -> None:
         """Apply a single write. Raises StateConflict when it was refused."""
-        await self._call(self._stub.SaveState, api_v1.SaveStateRequest(store_name=store, states=[write.item()]))
+        await self._call(
+            self._stub.SaveState, api_v1.SaveStateRequest(store_name=store, states=[write.item()])
+        )
 
     async def publish(self, pubsub: str, topic: str, messages: Sequence[Message]) -> frozenset[str]:
         """Publish a bulk; the answer names the entries that the broker did not take."""
@@ -170,5 +172,3 @@ class DaprSidecar:
             return await call
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error
-
-

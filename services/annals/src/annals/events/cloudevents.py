@@ -7,7 +7,14 @@ from typing import Any
 
 import orjson
 
-from annals.events.envelope import CommandEvent, DomainEvent, Event, IntegrationEvent, QueryEvent, RecordedEvent
+from annals.events.envelope import (
+    CommandEvent,
+    DomainEvent,
+    Event,
+    IntegrationEvent,
+    QueryEvent,
+    RecordedEvent,
+)
 
 CONTENT_TYPE = "application/cloudevents+json"
 
@@ -28,9 +35,13 @@ def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
         attributes["partitionkey"] = str(event.stream)
     if isinstance(event, RecordedEvent):
         attributes["streamversion"] = str(event.version)
+    traceparent = traceparent or event.traceparent
     optional = {
         "causationid": event.causation_id,
-        "traceparent": traceparent or event.traceparent,
+        "traceparent": traceparent,
+        # Dapr puts a trace context of its own over both unless this one is there (1.18,
+        # components-contrib, pubsub/envelope.go, FromCloudEvent).
+        "traceid": traceparent,
         "tracestate": event.tracestate,
     }
     return attributes | {name: value for name, value in optional.items() if value}

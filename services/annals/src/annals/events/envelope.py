@@ -56,7 +56,8 @@ Data = Annotated[dict[str, Any], AfterValidator(_portable)]
 """A JSON object whose numbers survive every broker."""
 
 EventType = Annotated[
-    str, StringConstraints(to_lower=True, max_length=200, pattern=r"(?i)^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")
+    str,
+    StringConstraints(to_lower=True, max_length=200, pattern=r"(?i)^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$"),
 ]
 """`domain.event_name`, in lower case."""
 
@@ -162,7 +163,11 @@ class IntegrationEvent(Event):
     @model_validator(mode="before")
     @classmethod
     def _route(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and not fields.get("routing_key") and isinstance(fields.get("event_type"), str):
+        if (
+            isinstance(fields, dict)
+            and not fields.get("routing_key")
+            and isinstance(fields.get("event_type"), str)
+        ):
             return fields | {"routing_key": fields["event_type"].lower().replace(".", "/")}
         return fields
 

@@ -29,7 +29,9 @@ async def read_feed(
             ]
             events = await store.read_events(refs)
             if len(events) != len(refs):
-                raise StoreError(f"lane {lane} names {len(refs)} events after {seq}, the store has {len(events)}")
+                raise StoreError(
+                    f"lane {lane} names {len(refs)} events after {seq}, the store has {len(events)}"
+                )
             taken = 0
             for commit in commits:
                 size = commit.last - commit.first + 1

@@ -112,17 +112,13 @@ class GroupCommit:
                 return committed
         return []
 
-    def _prepare(
-        self, lane: int, tail: int, batch: Sequence[Waiting]
-    ) -> tuple[list[Committed], list[Write]]:
+    def _prepare(self, lane: int, tail: int, batch: Sequence[Waiting]) -> tuple[list[Committed], list[Write]]:
         now = datetime.now(UTC)
         committed, writes = [], []
         for seq, waiting in enumerate(batch, start=tail + 1):
             append, position = waiting.append, Position(lane, seq)
             events = records.record(append, position)
-            committed.append(
-                Committed(waiting, Appended(append.stream, append.last, position), events)
-            )
+            committed.append(Committed(waiting, Appended(append.stream, append.last, position), events))
             writes.append(Write(keys.log(lane, seq), records.encode_commit(append, now), insert_only=True))
             writes.append(Write(keys.head(append.stream), records.encode_head(append)))
             writes.extend(
@@ -181,9 +177,7 @@ class GroupCommit:
         remaining = []
         for waiting in batch:
             append = waiting.append
-            outcome = append.command_id and values.get(
-                keys.command(append.stream.tenant, append.command_id)
-            )
+            outcome = append.command_id and values.get(keys.command(append.stream.tenant, append.command_id))
             if outcome:
                 waiting.reject(DuplicateCommand(records.decode_outcome(outcome)))
             elif keys.event(append.stream, append.first) in values:

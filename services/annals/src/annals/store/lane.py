@@ -85,7 +85,9 @@ class Lane:
                     return await waiting.done
         except TimeoutError:
             if waiting.begun:
-                raise OutcomeUnknown("the store has not answered; the command may still take effect") from None
+                raise OutcomeUnknown(
+                    "the store has not answered; the command may still take effect"
+                ) from None
             raise StoreUnavailable("the store did not take the command in time") from None
 
     async def run(self) -> None:

@@ -60,7 +60,10 @@ class PostgresEventStore:
             position = Position(_LANE, last + 1)
             await connection.executemany(
                 "INSERT INTO events VALUES ($1, $2, $3, $4)",
-                [(tenant, name, event.version, event.to_json()) for event in records.record(append, position)],
+                [
+                    (tenant, name, event.version, event.to_json())
+                    for event in records.record(append, position)
+                ],
             )
             await connection.execute(
                 "INSERT INTO heads VALUES ($1, $2, $3) ON CONFLICT (tenant, stream) DO UPDATE SET value = $3",

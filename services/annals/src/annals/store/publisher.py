@@ -123,7 +123,9 @@ class Publisher:
             self._buffer.popleft()
         batch: list[tuple[int, list[RecordedEvent]]] = []
         events = 0
-        while self._buffer and events < _BULK_EVENTS and self._buffer[0][0] == self._published + len(batch) + 1:
+        while (
+            self._buffer and events < _BULK_EVENTS and self._buffer[0][0] == self._published + len(batch) + 1
+        ):
             batch.append(self._buffer.popleft())
             events += len(batch[-1][1])
         return batch or await self._read()

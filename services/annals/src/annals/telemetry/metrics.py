@@ -12,25 +12,33 @@ COMMAND_DURATION = Histogram(
 )
 
 APPEND_DURATION = Histogram(
-    "annals_append_duration_seconds", "From an append's call to its commit, waiting included.", buckets=_SECONDS
+    "annals_append_duration_seconds",
+    "From an append's call to its commit, waiting included.",
+    buckets=_SECONDS,
 )
 APPEND_BATCH_SIZE = Histogram(
     "annals_append_batch_commits", "Commits in one transaction.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 
 PUBLISH_BACKLOG = Gauge("annals_publish_backlog_commits", "Commits that are stored and not yet published.")
-PUBLISH_BACKLOG_AGE = Gauge("annals_publish_backlog_age_seconds", "For how long the oldest of them has waited.")
+PUBLISH_BACKLOG_AGE = Gauge(
+    "annals_publish_backlog_age_seconds", "For how long the oldest of them has waited."
+)
 PUBLISHED_EVENTS = Counter("annals_published_events_total", "Events that the broker took.")
 
 PROJECTED_EVENTS = Counter("annals_projection_events_total", "Events applied to the read models.")
-PROJECTION_SKIPPED = Counter("annals_projection_skipped_events_total", "Events delivered that were applied before.")
+PROJECTION_SKIPPED = Counter(
+    "annals_projection_skipped_events_total", "Events delivered that were applied before."
+)
 PROJECTION_HEALED = Counter(
     "annals_projection_healed_events_total", "Events that no message brought in time and the store did."
 )
 PROJECTION_UNREADABLE = Counter(
     "annals_projection_unreadable_messages_total", "Messages sent on to the dead letters unread."
 )
-PROJECTION_LAG = Gauge("annals_projection_lag_events", "Commits in the store that are not in the read models.")
+PROJECTION_LAG = Gauge(
+    "annals_projection_lag_events", "Commits in the store that are not in the read models."
+)
 PROJECTION_LAG_SECONDS = Histogram(
     "annals_projection_lag_seconds", "From an event's time to its being visible.", buckets=_SECONDS
 )

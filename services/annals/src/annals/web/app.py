@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -40,7 +41,9 @@ def create_app(
 
     `ready` answers what is missing, name to reason; nothing missing is ready.
     """
-    app = ServiceApp(title=title, lifespan=lifespan)
+    # The sidecar's spans show each request already, and the commands and projections have their own.
+    quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+    app = ServiceApp(title=title, lifespan=lifespan, telemetry=quiet)
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

@@ -62,7 +62,8 @@ def invalid(errors: Sequence[Mapping[str, Any]], detail: str = "some fields are 
         "malformed",
         detail,
         errors=[
-            {"field": ".".join(map(str, error["loc"])) or "(body)", "expected": error["msg"]} for error in errors
+            {"field": ".".join(map(str, error["loc"])) or "(body)", "expected": error["msg"]}
+            for error in errors
         ],
     )
 

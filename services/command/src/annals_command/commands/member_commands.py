@@ -59,12 +59,21 @@ HANDLERS = (
         creates=True,
     ),
     Handler(
-        SetCapacity, Member, lambda command: command.id, lambda member, command: member.set_capacity(command.capacity)
+        SetCapacity,
+        Member,
+        lambda command: command.id,
+        lambda member, command: member.set_capacity(command.capacity),
     ),
     Handler(
-        ReserveCapacity, Member, lambda command: command.id, lambda member, command: member.reserve(command.task_id)
+        ReserveCapacity,
+        Member,
+        lambda command: command.id,
+        lambda member, command: member.reserve(command.task_id),
     ),
     Handler(
-        ReleaseCapacity, Member, lambda command: command.id, lambda member, command: member.release(command.task_id)
+        ReleaseCapacity,
+        Member,
+        lambda command: command.id,
+        lambda member, command: member.release(command.task_id),
     ),
 )

@@ -113,10 +113,14 @@ HANDLERS = (
             command.model_dump(mode="json", include=command.model_fields_set - {"id"})
         ),
     ),
-    Handler(AssignTask, Task, lambda command: command.id, lambda task, command: task.assign(command.assignee)),
+    Handler(
+        AssignTask, Task, lambda command: command.id, lambda task, command: task.assign(command.assignee)
+    ),
     Handler(UnassignTask, Task, lambda command: command.id, lambda task, _: task.unassign()),
     Handler(CompleteTask, Task, lambda command: command.id, lambda task, _: task.complete()),
     Handler(ReopenTask, Task, lambda command: command.id, lambda task, _: task.reopen()),
     Handler(DeleteTask, Task, lambda command: command.id, lambda task, _: task.delete()),
-    Handler(SetDueDate, Task, lambda command: command.id, lambda task, command: task.set_due_date(command.due)),
+    Handler(
+        SetDueDate, Task, lambda command: command.id, lambda task, command: task.set_due_date(command.due)
+    ),
 )

@@ -79,15 +79,17 @@ class MemberCapacitySet(EventData, type="member.capacity_set"):
 
 
 class MemberReserved(EventData, type="member.reserved"):
-    """A part of a member's capacity was reserved for a task."""
+    """A part of a member's capacity was reserved for a task; `reserved` counts all that is."""
 
     task_id: str
+    reserved: int
 
 
 class MemberReleased(EventData, type="member.released"):
-    """A reservation was given back."""
+    """A reservation was given back; `reserved` counts what is left."""
 
     task_id: str
+    reserved: int
 
 
 REGISTRY = EventRegistry(

@@ -45,14 +45,14 @@ class Member(Aggregate):
             raise RuleViolation(
                 "member.capacity_exhausted", f"all {self.capacity} places of the member are reserved"
             )
-        return MemberReserved(task_id=task_id)
+        return MemberReserved(task_id=task_id, reserved=len(self.reserved) + 1)
 
     def release(self, task_id: str) -> MemberReleased:
         """Give the room for a task back."""
         self._require_registered()
         if task_id not in self.reserved:
             raise RuleViolation("member.not_reserved", f"no room for task {task_id} is reserved")
-        return MemberReleased(task_id=task_id)
+        return MemberReleased(task_id=task_id, reserved=len(self.reserved) - 1)
 
     def apply(self, event: EventData) -> Self:
         """See `Aggregate`."""

@@ -1,0 +1,8 @@
+"""The read models: a file for each projection."""
+
+from annals_projector.read_models.members import MEMBERS
+from annals_projector.read_models.tasks import TASKS
+
+PROJECTIONS = (TASKS, MEMBERS)
+
+__all__ = ["MEMBERS", "PROJECTIONS", "TASKS"]

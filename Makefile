@@ -1,0 +1,71 @@
+# `make` lists the targets. Each does its own set-up first, and may be run again at any time.
+PROFILE ?= embedded
+PYTHON ?= python3
+RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
+PYTEST := .venv/bin/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run start status stop logs test test-unit check format schemas lock soak bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  PROFILE=embedded (NATS, PostgreSQL) or kafka-postgres; now: $(PROFILE)"
+
+setup: ## install what is missing: packages, the Dapr runtime
+	@$(PYTHON) scripts/bootstrap.py
+	@$(RUN) -m suite setup
+
+run: setup ## run the suite in the foreground; Ctrl-C stops it
+	@$(RUN) -m suite run $(PROFILE)
+
+start: setup ## start the suite in the background, return when it is ready
+	@$(RUN) -m suite start $(PROFILE)
+
+status: setup ## show what runs
+	@$(RUN) -m suite status
+
+stop: setup ## stop the suite
+	@$(RUN) -m suite stop
+
+logs: setup ## follow the logs; APP=command for one
+	@$(RUN) -m suite logs $(APP)
+
+test: setup ## run all tests, on real servers
+	@scripts/install-test-servers
+	$(PYTEST) -m "not soak and not bench"
+
+test-unit: ## run the tests that need no server
+	@$(PYTHON) scripts/bootstrap.py
+	$(PYTEST) tests/unit
+
+check: ## lint, formatting, types, import rules, event schemas
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy services/annals/src services/command/src services/projector/src scripts/suite scripts/event_schemas.py
+	PYTHONPATH=services/annals/src:services/command/src:services/projector/src .venv/bin/lint-imports --no-cache
+	.venv/bin/python scripts/event_schemas.py check
+
+format: ## format the code
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+schemas: ## write the JSON Schemas of all events to docs/events
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/python scripts/event_schemas.py write
+
+lock: ## resolve the dependencies anew
+	@$(PYTHON) scripts/bootstrap.py
+	$$($(PYTHON) -c 'import sys; sys.path.insert(0, "scripts"); import bootstrap; print(bootstrap.uv())') lock --upgrade
+	$$($(PYTHON) -c 'import sys; sys.path.insert(0, "scripts"); import bootstrap; print(bootstrap.uv())') export --frozen --no-emit-workspace --no-annotate --no-header --format requirements.txt --quiet --output-file requirements.lock
+
+soak: setup ## kill everything at random under load, 50 times and more
+	$(PYTEST) -m soak -s
+
+bench: setup ## measure, side by side, and print ratios
+	$(PYTEST) -m bench -s
+
+clean: ## remove the environment, the data and the caches of this checkout
+	-@test ! -x .venv/bin/python || $(RUN) -m suite stop
+	rm -rf .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,71 @@
+"""Make the virtual environment what requirements.lock says; does nothing when it is so already.
+
+Runs under any Python 3.11 or newer with nothing installed. uv does the work, in an environment of
+its own in the cache; everything is installed with its hash required.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path(
+    os.environ.get("ANNALS_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annals"
+)
+PACKAGES = ("annals", "command", "projector")
+ENVIRONMENT = ROOT / ".venv"
+STAMP = ENVIRONMENT / ".installed"
+
+
+def fingerprint() -> str:
+    """Changes whenever what is to be installed does."""
+    digest = hashlib.sha256(sys.version.encode())
+    for path in (
+        ROOT / "requirements.lock",
+        *(ROOT / "services" / name / "pyproject.toml" for name in PACKAGES),
+    ):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def uv() -> Path:
+    """The uv program, installed on first use."""
+    home = CACHE / "uv" / f"{sys.version_info.major}.{sys.version_info.minor}"
+    program = home / "bin" / "uv"
+    if not program.exists():
+        print("Installing uv ...", flush=True)
+        venv.create(home, with_pip=True)
+        subprocess.run([home / "bin" / "pip", "install", "--quiet", "uv>=0.9,<1"], check=True)
+    return program
+
+
+def main() -> None:
+    """Install, unless it is done."""
+    if sys.version_info < (3, 11):
+        sys.exit(
+            f"Annals needs Python 3.11 or newer; this is {sys.version.split()[0]}. PYTHON=… make names another."
+        )
+    wanted = fingerprint()
+    if STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    tool = str(uv())
+    print("Installing the suite's packages into .venv ...", flush=True)
+    if not (ENVIRONMENT / "bin" / "python").exists():
+        subprocess.run([tool, "venv", "--quiet", "--python", sys.executable, str(ENVIRONMENT)], check=True)
+    environment = os.environ | {"VIRTUAL_ENV": str(ENVIRONMENT)}
+    lock = str(ROOT / "requirements.lock")
+    subprocess.run(
+        [tool, "pip", "sync", "--quiet", "--require-hashes", lock], check=True, env=environment, cwd=ROOT
+    )
+    editable = [part for name in PACKAGES for part in ("-e", str(ROOT / "services" / name))]
+    install = [tool, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable]
+    subprocess.run(install, check=True, env=environment, cwd=ROOT)
+    STAMP.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The JSON Schemas of all events, in docs/events: `write` them, or `check` that they are up to date.
+
+A check fails when a schema differs from the committed one, and says whether the change breaks
+readers of stored events: such a change needs a new version and an upcaster.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from annals.events.compatibility import incompatibilities
+from annals_command.domain.events import REGISTRY
+
+DIRECTORY = Path(__file__).resolve().parents[1] / "docs" / "events"
+
+
+def generated() -> dict[str, str]:
+    """The files as the code has them: name to text."""
+    return {
+        f"{name}.json": json.dumps(schema, indent=2, sort_keys=True) + "\n"
+        for name, schema in REGISTRY.schemas().items()
+    }
+
+
+def write() -> int:
+    """Write every schema, and say what the committed ones are compared with from now on."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for name, text in generated().items():
+        (DIRECTORY / name).write_text(text)
+    print(f"{len(generated())} schemas in docs/events")
+    return 0
+
+
+def check() -> int:
+    """Compare with the committed ones."""
+    wrong = []
+    for name, text in generated().items():
+        path = DIRECTORY / name
+        if not path.exists():
+            wrong.append(f"{name} is new: `make schemas` writes it")
+        elif path.read_text() != text:
+            old: dict[str, Any] = json.loads(path.read_text())
+            breaks = incompatibilities(old, json.loads(text))
+            if breaks:
+                wrong.append(
+                    f"{name} breaks stored events ({'; '.join(breaks)}): make a new version and an upcaster"
+                )
+            else:
+                wrong.append(f"{name} changed compatibly: `make schemas` writes it")
+    for line in wrong:
+        print(line)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    actions = {"write": write, "check": check}
+    if len(sys.argv) != 2 or sys.argv[1] not in actions:
+        sys.exit(f"usage: event_schemas.py {' | '.join(actions)}")
+    sys.exit(actions[sys.argv[1]]())

@@ -1,0 +1,161 @@
+"""What the Makefile's targets run: `python -m suite run|start|status|stop|logs|setup`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from suite import runtime, supervisor
+from suite.paths import ROOT
+from suite.profiles import PROFILES
+from suite.progress import step
+
+_START_SECONDS = 240
+console = Console()
+
+
+def main() -> int:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(prog="suite", description=__doc__)
+    parser.add_argument("action", choices=("run", "start", "status", "stop", "logs", "setup", "supervise"))
+    parser.add_argument("argument", nargs="?", default="")
+    arguments = parser.parse_args()
+    profile = arguments.argument or "embedded"
+    if arguments.action in ("run", "start", "supervise") and profile not in PROFILES:
+        console.print(f"There is no profile {profile}; there are: {', '.join(PROFILES)}.")
+        return 2
+    match arguments.action:
+        case "run":
+            return _run(profile)
+        case "start":
+            return _start(profile)
+        case "status":
+            return _status()
+        case "stop":
+            return _stop()
+        case "logs":
+            return _logs(arguments.argument)
+        case "setup":
+            return _setup()
+    asyncio.run(supervisor.supervise(profile))
+    return 0
+
+
+def _setup() -> int:
+    try:
+        runtime.daprd()
+    except runtime.Missing as error:
+        console.print(str(error))
+        return 1
+    return 0
+
+
+def _start(profile: str) -> int:
+    running = supervisor.read()
+    if running is not None:
+        console.print(f"The suite runs already (profile {running.profile}); `make stop` ends it.")
+        return 0 if running.profile == profile else 1
+    if code := _setup():
+        return code
+    supervisor.start_in_background(profile)
+    deadline = time.monotonic() + _START_SECONDS
+    seen = False
+    with step(f"Starting the suite (profile {profile})"):
+        while time.monotonic() < deadline:
+            report = supervisor.read()
+            if report is not None and report.state == "running":
+                break
+            if report is not None and report.error:
+                console.print(f"The suite did not start:\n{report.error}", style="red", highlight=False)
+                return 1
+            if report is None and seen:
+                break
+            seen = seen or report is not None
+            time.sleep(0.1)
+    report = supervisor.read()
+    if report is None or report.state != "running":
+        console.print(f"The suite did not start; {supervisor.LOG.relative_to(ROOT)} may say why.")
+        return 1
+    for name, address in report.addresses.items():
+        console.print(f"{name:12} {address}", highlight=False)
+    return 0
+
+
+def _run(profile: str) -> int:
+    """Start, show how it is until Ctrl-C, stop."""
+    if code := _start(profile):
+        return code
+    try:
+        with Live(console=console, refresh_per_second=4, auto_refresh=console.is_terminal) as live:
+            last = ""
+            while (report := supervisor.read()) is not None:
+                if console.is_terminal:
+                    live.update(Group(_table(report), Text("Ctrl-C stops everything.", style="dim")))
+                else:
+                    states = ", ".join(
+                        f"{name} {fields['state']}" for name, fields in report.processes.items()
+                    )
+                    if states != last:
+                        console.print(states, highlight=False)
+                        last = states
+                time.sleep(0.25)
+    except KeyboardInterrupt:
+        return _stop()
+    console.print("The suite ended.")
+    return 1
+
+
+def _status() -> int:
+    report = supervisor.read()
+    if report is None:
+        console.print("The suite does not run; `make start` starts it.")
+        return 3
+    console.print(f"Profile {report.profile}: {report.state}")
+    console.print(_table(report))
+    return 0 if report.state == "running" else 1
+
+
+def _table(report: supervisor.Report) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("process", "state", "pid", "restarts", "address", "log"):
+        table.add_column(heading)
+    for name, fields in report.processes.items():
+        style = "green" if fields["state"] == "ready" else "yellow"
+        table.add_row(
+            name,
+            Text(fields["state"], style=style),
+            fields["pid"],
+            fields["restarts"],
+            report.addresses.get(name.removesuffix("-dapr"), "")
+            if name.endswith("-dapr") or name == "zipkin"
+            else "",
+            fields["log"],
+        )
+    return table
+
+
+def _stop() -> int:
+    with step("Stopping the suite"):
+        stopped = supervisor.stop()
+    console.print("The suite has stopped." if stopped else "The suite does not run.")
+    return 0
+
+
+def _logs(name: str) -> int:
+    files = sorted(str(path) for path in (ROOT / ".annals").glob(f"*/logs/{name or '*'}.log"))
+    if not files:
+        console.print(f"There is no log of {name or 'anything'} yet.")
+        return 1
+    os.execvp("tail", ["tail", "-n", "50", "-F", *files])  # noqa: S606
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Reads dapr.yaml, the one description of the apps that `dapr run -f .` reads too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from suite.sidecar import SidecarPorts
+
+DEFAULT_PROFILE = "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One app of the manifest."""
+
+    app_id: str
+    app_port: int
+    ports: SidecarPorts
+    directory: Path
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    resources: tuple[Path, ...]
+    config: Path
+    health_path: str
+
+
+def read(path: Path, profile: str) -> list[App]:
+    """The apps of a manifest, with another profile's components in the place of the default's."""
+    manifest = yaml.safe_load(path.read_text())
+    return [_app(manifest["common"] | app, manifest, path.parent, profile) for app in manifest["apps"]]
+
+
+def _app(app: dict[str, Any], manifest: dict[str, Any], root: Path, profile: str) -> App:
+    env = manifest["common"].get("env", {}) | app.get("env", {})
+    resources = [Path(folder) for folder in app["resourcesPaths"]]
+    return App(
+        app["appID"],
+        app["appPort"],
+        SidecarPorts(
+            app["daprHTTPPort"], app["daprGRPCPort"], app["daprInternalGRPCPort"], app["metricsPort"]
+        ),
+        (root / app["appDirPath"]).resolve(),
+        tuple(app["command"]),
+        {name: str(value) for name, value in env.items()},
+        tuple(
+            (root / (folder.parent / profile if folder.name == DEFAULT_PROFILE else folder)).resolve()
+            for folder in resources
+        ),
+        (root / app["configFilePath"]).resolve(),
+        app["appHealthCheckPath"],
+    )

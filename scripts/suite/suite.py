@@ -1,0 +1,136 @@
+"""The whole suite as child processes of this one: servers, sidecars and services."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from suite import manifest, ports, profiles
+from suite.paths import BIN, ROOT
+from suite.process import Process, Spec
+from suite.sidecar import sidecar
+
+
+class PortBusy(Exception):
+    """A port that the suite needs is taken; the text says by whom."""
+
+
+class Suite:
+    """Start it, use it, stop it. `home` holds its state; `env` goes to every service."""
+
+    def __init__(
+        self, profile: str, *, home: Path = ROOT, restart: bool = True, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.profile = profile
+        self.home = home
+        self.apps = manifest.read(ROOT / "dapr.yaml", profile)
+        self.processes: dict[str, Process] = {}
+        self._restart = restart
+        self._env = env or {}
+        self._state = home / ".annals" / profile
+        self.logs = self._state / "logs"
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """Where what is, for people."""
+        found = {app.app_id: f"http://127.0.0.1:{app.ports.http} (sidecar)" for app in self.apps}
+        if "zipkin" in self.processes:
+            found["zipkin"] = f"http://127.0.0.1:{profiles.ZIPKIN_PORT}"
+        return found
+
+    async def start(self) -> None:
+        """Start everything and return when every service is ready.
+
+        Raises PortBusy, runtime.Missing and process.StartFailed.
+        """
+        self.logs.mkdir(parents=True, exist_ok=True)
+        infrastructure = await asyncio.to_thread(profiles.prepare, self.profile, self._state)
+        self._check_ports(infrastructure.ports)
+        self._write_secrets(infrastructure.secrets)
+        beside = [await self._launch(spec) for spec in infrastructure.beside]
+        needed = [await self._launch(spec) for spec in infrastructure.needed]
+        await asyncio.gather(*(process.wait_ready() for process in needed))
+        services = []
+        for app in self.apps:
+            services.append(await self._launch(self._sidecar(app)))
+            services.append(await self._launch(self._service(app)))
+        await asyncio.gather(*(process.wait_ready() for process in services + beside))
+
+    async def stop(self) -> None:
+        """End everything: services while they have their sidecars, sidecars while they have servers."""
+        names = {app.app_id for app in self.apps}
+        sidecars = {f"{name}-dapr" for name in names}
+        for group in (names, sidecars, self.processes.keys() - names - sidecars):
+            running = [process for name, process in self.processes.items() if name in group]
+            await asyncio.gather(*(process.stop() for process in running))
+
+    async def _launch(self, spec: Spec) -> Process:
+        process = self.processes[spec.name] = Process(spec, self.logs, restart=self._restart)
+        await process.start()
+        return process
+
+    def _sidecar(self, app: manifest.App) -> Spec:
+        return sidecar(
+            app.app_id,
+            app.ports,
+            resources=app.resources,
+            config=app.config,
+            home=self.home,
+            app_port=app.app_port,
+            health_path=app.health_path,
+        )
+
+    def _service(self, app: manifest.App) -> Spec:
+        program, *arguments = app.command
+        return Spec(
+            app.app_id,
+            [str(BIN / program) if (BIN / program).exists() else program, *arguments],
+            lambda: ports.http_ok(app.app_port, "/readyz"),
+            env={
+                **app.env,
+                **self._env,
+                # What `dapr run` gives its app.
+                "APP_ID": app.app_id,
+                "APP_PORT": str(app.app_port),
+                "DAPR_HTTP_PORT": str(app.ports.http),
+                "DAPR_GRPC_PORT": str(app.ports.grpc),
+            },
+            cwd=app.directory,
+            stop_seconds=30,
+        )
+
+    def _check_ports(self, servers: Mapping[str, int]) -> None:
+        wanted = dict(servers)
+        for app in self.apps:
+            wanted[app.app_id] = app.app_port
+            at = app.ports
+            wanted |= {f"{app.app_id}'s sidecar ({kind})": getattr(at, kind) for kind in at.__slots__}
+        taken = [
+            f"port {port}, which {name} needs, is used by {ports.owner(port)}"
+            for name, port in wanted.items()
+            if ports.busy(port)
+        ]
+        if taken:
+            raise PortBusy("\n".join(taken))
+
+    def _write_secrets(self, secrets: Mapping[str, str]) -> None:
+        path = self.home / ".annals" / "secrets.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(dict(secrets)))

@@ -1,0 +1,179 @@
+"""The suite in the background: one supervising process, and a file that says how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import psutil
+
+from suite.paths import ROOT
+from suite.process import StartFailed
+from suite.runtime import Missing
+from suite.suite import PortBusy, Suite
+
+STATE = ROOT / ".annals" / "suite.json"
+LOG = ROOT / ".annals" / "supervisor.log"
+_LOOK_SECONDS = 0.25
+_STOP_SECONDS = 90
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process that cannot be taken for another that got its id later."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """The identity of a running process."""
+        try:
+            return cls(pid, psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None
+
+    def alive(self) -> bool:
+        """Whether that very process still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            return process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+
+@dataclass(slots=True)
+class Report:
+    """What the supervisor last wrote of itself."""
+
+    supervisor: Identity
+    profile: str
+    state: str
+    error: str = ""
+    addresses: dict[str, str] = field(default_factory=dict)
+    processes: dict[str, dict[str, str]] = field(default_factory=dict)
+    children: list[Identity] = field(default_factory=list)
+
+
+def read() -> Report | None:
+    """The report of the suite that runs now; None when none does."""
+    try:
+        fields = json.loads(STATE.read_text())
+    except (OSError, ValueError):
+        return None
+    fields["supervisor"] = Identity(**fields["supervisor"])
+    fields["children"] = [Identity(**child) for child in fields["children"]]
+    report = Report(**fields)
+    return report if report.supervisor.alive() or any(child.alive() for child in report.children) else None
+
+
+def _write(report: Report) -> None:
+    STATE.parent.mkdir(parents=True, exist_ok=True)
+    partial = STATE.with_suffix(".partial")
+    partial.write_text(json.dumps(asdict(report)))
+    partial.rename(STATE)
+
+
+def observe(suite: Suite, state: str, error: str = "") -> Report:
+    """A report of a suite that this process runs."""
+    me = Identity.of(os.getpid())
+    if me is None:
+        raise RuntimeError("this process is not there")
+    report = Report(me, suite.profile, state, error, suite.addresses)
+    for name, process in suite.processes.items():
+        report.processes[name] = {
+            "state": process.state,
+            "pid": str(process.pid or ""),
+            "restarts": str(process.restarts),
+            "log": str(process.log.relative_to(ROOT)),
+        }
+        identity = Identity.of(process.pid) if process.pid else None
+        if identity is not None:
+            report.children.append(identity)
+    return report
+
+
+async def supervise(profile: str) -> None:
+    """Run a suite until SIGTERM or SIGINT, reporting how it is."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    suite = Suite(profile)
+    starting = asyncio.create_task(suite.start())
+    try:
+        while not stopping.is_set():
+            state, error = _progress(starting)
+            _write(observe(suite, state, error))
+            if error:
+                break
+            await _pause(stopping)
+    finally:
+        _write(observe(suite, "stopping", _progress(starting)[1]))
+        starting.cancel()
+        await asyncio.wait([starting])
+        failure = _progress(starting)[1]
+        await suite.stop()
+        if failure:
+            _write(observe(suite, "failed", failure))
+            await asyncio.sleep(1)  # so that `start`, which looks every quarter second, reads it
+        STATE.unlink(missing_ok=True)
+
+
+async def _pause(stopping: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(_LOOK_SECONDS):
+            await stopping.wait()
+    except TimeoutError:
+        return
+
+
+def _progress(starting: asyncio.Task[None]) -> tuple[str, str]:
+    if not starting.done():
+        return "starting", ""
+    if starting.cancelled():
+        return "stopping", ""
+    error = starting.exception()
+    if error is None:
+        return "running", ""
+    if isinstance(error, PortBusy | Missing | StartFailed):
+        return "failed", str(error)
+    return "failed", repr(error)
+
+
+def start_in_background(profile: str) -> None:
+    """Start the supervising process, by itself."""
+    LOG.parent.mkdir(parents=True, exist_ok=True)
+    with LOG.open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "suite", "supervise", profile],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def stop() -> bool:
+    """End the suite that runs, and whatever it left; False when none runs."""
+    report = read()
+    if report is None:
+        return False
+    if report.supervisor.alive():
+        os.kill(report.supervisor.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while report.supervisor.alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for identity in (report.supervisor, *report.children):
+        if identity.alive():
+            os.kill(identity.pid, signal.SIGKILL)
+    STATE.unlink(missing_ok=True)
+    return True

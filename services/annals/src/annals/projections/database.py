@@ -1,0 +1,55 @@
+"""The database of the read models, as the projector sees it: through a binding of its sidecar."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import orjson
+
+from annals.dapr import DaprError, DaprSidecar
+
+
+class DatabaseError(Exception):
+    """A statement failed or was not answered; what it wrote is not known."""
+
+
+class ReadModelDatabase(Protocol):
+    """Every statement that is fetched gives one row with one text: a JSON value.
+
+    That row is the proof that the statement ran: bindings.postgresql answers a statement that
+    failed while it ran with no rows and no error (components-contrib, bindings/postgres, query).
+    """
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        """Run a statement and return its JSON value. Parameters are texts; SQL casts them."""
+        ...
+
+    async def execute(self, sql: str) -> None:
+        """Run statements without parameters, together in one transaction."""
+        ...
+
+
+class BindingDatabase:
+    """See `ReadModelDatabase`."""
+
+    def __init__(self, sidecar: DaprSidecar, binding: str) -> None:
+        self._sidecar = sidecar
+        self._binding = binding
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        """See `ReadModelDatabase`."""
+        metadata = {"sql": sql, "params": orjson.dumps(params).decode()}
+        rows = orjson.loads(await self._invoke("query", metadata))
+        if not rows:
+            raise DatabaseError("the statement failed; PostgreSQL's own log says why")
+        return orjson.loads(rows[0][0])
+
+    async def execute(self, sql: str) -> None:
+        """See `ReadModelDatabase`."""
+        await self._invoke("exec", {"sql": sql})
+
+    async def _invoke(self, operation: str, metadata: dict[str, str]) -> bytes:
+        try:
+            return await self._sidecar.invoke_binding(self._binding, operation, metadata)
+        except DaprError as error:
+            raise DatabaseError(str(error)) from error

@@ -1,0 +1,92 @@
+"""Finds what no message brought: the lanes' sequences are dense, so a hole shows, also at their end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from annals.events import Position
+from annals.projections.applier import Applier, ProjectionStalled
+from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.store import Commit, EventReader, StoreError
+from annals.telemetry import metrics
+
+_log = structlog.get_logger(__name__)
+
+_EVERY_SECONDS = 1.0
+_GRACE = timedelta(seconds=1)
+_LOOK_AHEAD = 200
+
+_SEEN = """
+WITH checkpoint AS (
+  SELECT coalesce((SELECT seq FROM readmodels.lane_checkpoints WHERE lane = $1::text::integer), 0) AS seq),
+seen AS (
+  SELECT DISTINCT indexed.seq FROM readmodels.event_index indexed, checkpoint
+  WHERE indexed.lane = $1::text::integer AND indexed.seq > checkpoint.seq ORDER BY indexed.seq LIMIT 20000)
+SELECT json_build_object(
+  'checkpoint', (SELECT seq FROM checkpoint),
+  'seen', (SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM seen))::text"""
+
+_ADVANCE = """
+WITH moved AS (
+  INSERT INTO readmodels.lane_checkpoints AS known (lane, seq) VALUES ($1::text::integer, $2::text::bigint)
+  ON CONFLICT (lane) DO UPDATE SET seq = greatest(known.seq, excluded.seq) RETURNING seq)
+SELECT seq::text FROM moved"""
+
+
+class Sweeper:
+    """Compares the store's lanes with the event index, and applies what is missing there."""
+
+    def __init__(self, database: ReadModelDatabase, store: EventReader, applier: Applier) -> None:
+        self._database = database
+        self._store = store
+        self._applier = applier
+
+    async def run(self) -> None:
+        """Sweep for ever; what cannot be reached now is swept the next time."""
+        while True:
+            try:
+                await self.sweep()
+            except (DatabaseError, StoreError, ProjectionStalled) as error:
+                _log.warning("cannot sweep now", error=str(error))
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def sweep(self) -> None:
+        """Look at every lane once."""
+        lag = 0
+        for lane in await self._store.lanes():
+            lag += await self._sweep_lane(lane)
+        metrics.PROJECTION_LAG.set(lag)
+
+    async def _sweep_lane(self, lane: int) -> int:
+        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane))
+        checkpoint: int = found["checkpoint"]
+        seen = set(found["seen"])
+        reached = checkpoint
+        while reached + 1 in seen:
+            reached += 1
+        if reached > checkpoint:
+            await self._database.fetch(_ADVANCE, str(lane), str(reached))
+        highest = max(seen, default=checkpoint)
+        # Everything up to the highest that is not seen, and what the store has beyond it.
+        missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]
+        spans = [(seq, seq) for seq in missing] + [(highest + 1, highest + _LOOK_AHEAD)]
+        found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
+        commits = [commit for span in found_commits for commit in span]
+        late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
+        if late:
+            await self._heal(late)
+        return len(commits) - len(late)
+
+    async def _heal(self, commits: list[Commit]) -> None:
+        refs = [
+            (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
+        ]
+        first = Position(commits[0].position.lane, commits[0].position.seq)
+        _log.info("reading from the store what no message brought", commits=len(commits), first=str(first))
+        events = await self._store.read_events(refs)
+        metrics.PROJECTION_HEALED.inc(len(events))
+        await self._applier.apply(events)

@@ -1,0 +1,144 @@
+"""Queries on events: a stream's history, events by what they are, a state as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
+
+from annals.events import RecordedEvent, StreamId
+from annals.projections import Projection, ReadModelDatabase
+from annals.store import EventReader
+from annals.web import Problem
+from annals_projector.queries.parameters import (
+    Cursor,
+    Limit,
+    Tenant,
+    UpToDate,
+    bad,
+    decode_cursor,
+    encode_cursor,
+    only,
+)
+
+_BY_ID = """
+SELECT coalesce(json_agg(json_build_array(stream, version)), '[]')::text
+FROM readmodels.event_index WHERE tenant = $1 AND event_id = $2"""
+
+_FOUND = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT stream, version, time::text AS time, event_id FROM readmodels.event_index
+  WHERE tenant = $1
+    AND ($2::text IS NULL OR event_type = $2)
+    AND ($3::text IS NULL OR time >= $3::text::timestamptz)
+    AND ($4::text IS NULL OR time < $4::text::timestamptz)
+    AND ($5::text IS NULL OR correlation_id = $5)
+    AND ($6::text IS NULL OR user_id = $6)
+    AND ($7::text IS NULL OR stream = $7)
+    AND ($8::text IS NULL OR (time, event_id) > ($8::text::timestamptz, $9::text))
+  ORDER BY time, event_id LIMIT $10::text::integer) page"""
+
+
+def routes(
+    database: ReadModelDatabase, store: EventReader, projections: Sequence[Projection], up_to_date: UpToDate
+) -> APIRouter:
+    """`/queries/streams` and `/queries/events`."""
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+    by_type = {projection.aggregate_type: projection for projection in projections}
+
+    @router.get("/streams/{stream}/events", dependencies=[only("from", "to", "limit", "backwards")])
+    async def history(
+        tenant: Tenant,
+        stream: str,
+        from_version: Annotated[int, Query(alias="from", ge=1)] = 1,
+        to_version: Annotated[int | None, Query(alias="to", ge=1)] = None,
+        limit: Limit = 100,
+        backwards: bool = False,
+    ) -> dict[str, Any]:
+        """A stream's events, straight from the store."""
+        found = store.read_stream(
+            _stream(tenant, stream),
+            from_version=from_version,
+            to_version=to_version,
+            limit=limit,
+            backwards=backwards,
+        )
+        items = [_public(event) async for event in found]
+        if not items and from_version == 1 and to_version is None:
+            raise Problem(404, "not-found", f"there is no stream {stream}")
+        return {"items": items}
+
+    @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
+    async def state(
+        tenant: Tenant,
+        stream: str,
+        version: Annotated[int | None, Query(ge=1)] = None,
+        time: AwareDatetime | None = None,
+    ) -> dict[str, Any]:
+        """What an aggregate was at a version or at a time: its read model's row as of then."""
+        projection = by_type.get(stream.partition("-")[0])
+        if projection is None:
+            raise bad("stream", f"a stream of {' or '.join(by_type)}")
+        events = [
+            event
+            async for event in store.read_stream(_stream(tenant, stream), to_version=version)
+            if time is None or event.timestamp <= time
+        ]
+        row = projection.fold(events)
+        if row is None:
+            raise Problem(404, "not-found", f"{stream} was not there, or not any more")
+        return {name: value for name, value in row.items() if name != "tenant"}
+
+    @router.get("/events/{event_id}", dependencies=[only()])
+    async def event(tenant: Tenant, event_id: str) -> dict[str, Any]:
+        """One event by its id."""
+        refs = await database.fetch(_BY_ID, tenant, event_id)
+        for found in await store.read_events([(StreamId(tenant, name), version) for name, version in refs]):
+            return _public(found)
+        raise Problem(404, "not-found", f"there is no event {event_id}")
+
+    @router.get(
+        "/events",
+        dependencies=[only("type", "from", "to", "correlation_id", "user", "stream", "limit", "cursor")],
+    )
+    async def events(
+        tenant: Tenant,
+        event_type: Annotated[str | None, Query(alias="type")] = None,
+        from_time: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+        to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+        correlation_id: str | None = None,
+        user: str | None = None,
+        stream: str | None = None,
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """Events by type, time, correlation, user or stream, oldest first."""
+        after = decode_cursor(cursor, str, str) if cursor else [None, None]
+        times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
+        filters = (event_type, *times, correlation_id, user, stream)
+        rows = await database.fetch(_FOUND, tenant, *filters, *after, str(limit))
+        found = await store.read_events([(StreamId(tenant, row["stream"]), row["version"]) for row in rows])
+        more = len(rows) == limit
+        return {
+            "items": [_public(one) for one in found],
+            "next": encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None,
+        }
+
+    return router
+
+
+def _stream(tenant: str, name: str) -> StreamId:
+    try:
+        return StreamId(tenant, name)
+    except ValueError as error:
+        raise bad("stream", str(error)) from error
+
+
+def _public(event: RecordedEvent) -> dict[str, Any]:
+    return dict(orjson.loads(event.to_json())) | {
+        "stream": event.stream.name,
+        "position": str(event.position),
+    }

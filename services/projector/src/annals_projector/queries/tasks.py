@@ -1,0 +1,151 @@
+"""Queries on tasks and members."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
+
+from annals.projections import ReadModelDatabase
+from annals.web import Problem
+from annals_projector.queries.parameters import (
+    Cursor,
+    Limit,
+    Tenant,
+    UpToDate,
+    decode_cursor,
+    encode_cursor,
+    only,
+)
+
+
+class TaskSort(StrEnum):
+    """What tasks may be sorted by; a minus turns the order round."""
+
+    CREATED = "created_at"
+    CREATED_LAST = "-created_at"
+    UPDATED = "updated_at"
+    UPDATED_LAST = "-updated_at"
+    DUE = "due"
+    DUE_LAST = "-due"
+    TITLE = "title"
+    TITLE_LAST = "-title"
+
+
+# The only SQL that a sort brings in: each expression is compared and ordered by in the same form.
+_SORTS = {
+    "created_at": ("created_at", "timestamptz"),
+    "updated_at": ("updated_at", "timestamptz"),
+    "due": ("coalesce(due, 'infinity')", "timestamptz"),
+    "title": ("title", "text"),
+}
+
+_ONE = "SELECT json_build_object('row', (SELECT to_json(t) FROM (SELECT * FROM readmodels.{table} WHERE tenant = $1 AND id = $2) t))::text"
+
+_TASKS = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT to_jsonb(t) - 'tenant' AS row, {key}::text AS sort_key, id FROM readmodels.tasks t
+  WHERE tenant = $1
+    AND ($2::text IS NULL OR assignee = $2)
+    AND ($3::text IS NULL OR status = $3)
+    AND ($4::text IS NULL OR priority = $4)
+    AND ($5::text IS NULL OR tags @> jsonb_build_array($5::text))
+    AND ($6::text IS NULL OR due >= $6::text::timestamptz)
+    AND ($7::text IS NULL OR due < $7::text::timestamptz)
+    AND ($8::text IS NULL OR to_tsvector('simple', title || ' ' || left(coalesce(description, ''), 100000))
+         @@ websearch_to_tsquery('simple', $8))
+    AND ($9::text IS NULL OR ({key}, id) {after} ($9::text::{kind}, $10::text))
+  ORDER BY {key} {direction}, id {direction} LIMIT $11::text::integer) page"""
+
+_MEMBERS = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT to_jsonb(m) - 'tenant' AS row, created_at::text AS sort_key, id FROM readmodels.members m
+  WHERE tenant = $1 AND ($2::text IS NULL OR (created_at, id) > ($2::text::timestamptz, $3::text))
+  ORDER BY created_at, id LIMIT $4::text::integer) page"""
+
+
+def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
+    """`/queries/tasks` and `/queries/members`."""
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+
+    async def one(table: str, tenant: str, row_id: str) -> dict[str, Any]:
+        found = await database.fetch(_ONE.format(table=table), tenant, row_id)
+        if found["row"] is None:
+            raise Problem(404, "not-found", f"there is no {table.removesuffix('s')} {row_id}")
+        return {name: value for name, value in found["row"].items() if name != "tenant"}
+
+    @router.get("/tasks/{task_id}", dependencies=[only()])
+    async def task(tenant: Tenant, task_id: str) -> dict[str, Any]:
+        """One task."""
+        return await one("tasks", tenant, task_id)
+
+    @router.get("/members/{member_id}", dependencies=[only()])
+    async def member(tenant: Tenant, member_id: str) -> dict[str, Any]:
+        """One member."""
+        return await one("members", tenant, member_id)
+
+    @router.get(
+        "/tasks",
+        dependencies=[
+            only(
+                *(
+                    "assignee",
+                    "status",
+                    "priority",
+                    "tag",
+                    "due_from",
+                    "due_to",
+                    "text",
+                    "sort",
+                    "limit",
+                    "cursor",
+                )
+            )
+        ],
+    )
+    async def tasks(
+        tenant: Tenant,
+        assignee: str | None = None,
+        status: str | None = None,
+        priority: str | None = None,
+        tag: str | None = None,
+        due_from: AwareDatetime | None = None,
+        due_to: AwareDatetime | None = None,
+        text: Annotated[str | None, Query(max_length=500)] = None,
+        sort: TaskSort = TaskSort.CREATED,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """Tasks by who has them, what they are and when they are due."""
+        key, kind = _SORTS[sort.removeprefix("-")]
+        down = sort.startswith("-")
+        sql = _TASKS.format(
+            key=key, kind=kind, after="<" if down else ">", direction="DESC" if down else "ASC"
+        )
+        after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
+        if after[0] not in (None, sort.value):
+            after = decode_cursor("", str)  # a page of another order: refused as such
+        due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
+        filters = (assignee, status, priority, tag, *due, text)
+        rows = await database.fetch(sql, tenant, *filters, *after[1:], str(limit))
+        return _page(rows, limit, sort.value)
+
+    @router.get("/members", dependencies=[only("limit", "cursor")])
+    async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
+        """Members, in the order they joined."""
+        after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
+        rows = await database.fetch(_MEMBERS, tenant, *after[1:], str(limit))
+        return _page(rows, limit, "created_at")
+
+    return router
+
+
+def _page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
+    more = len(rows) == limit
+    last = rows[-1] if rows else {}
+    return {
+        "items": [row["row"] for row in rows],
+        "next": encode_cursor(sort, last["sort_key"], last["id"]) if more else None,
+    }

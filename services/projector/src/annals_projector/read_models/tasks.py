@@ -1,0 +1,36 @@
+"""The read model `tasks`."""
+
+from __future__ import annotations
+
+from annals.events import RecordedEvent
+from annals.projections import Delete, Patch, Projection, Put, Table
+
+
+def _created(event: RecordedEvent) -> Put:
+    names = ("title", "description", "due", "priority", "assignee")
+    row = {name: event.data.get(name) for name in names}
+    return Put(row | {"status": "todo", "tags": event.data.get("tags", [])})
+
+
+TASKS = Projection(
+    Table(
+        "tasks",
+        (
+            *("tenant", "id", "version", "title", "description", "status", "priority"),
+            *("tags", "due", "assignee", "created_at", "updated_at", "completed_at"),
+        ),
+    ),
+    "task",
+    {
+        "task.created": _created,
+        "task.updated": lambda event: Patch(event.data["changes"]),
+        "task.assigned": lambda event: Patch({"assignee": event.data["assignee"]}),
+        "task.unassigned": lambda _: Patch({"assignee": None}),
+        "task.completed": lambda event: Patch(
+            {"status": "done", "completed_at": event.timestamp.isoformat()}
+        ),
+        "task.reopened": lambda _: Patch({"status": "todo", "completed_at": None}),
+        "task.deleted": lambda _: Delete(),
+        "task.due_date_set": lambda event: Patch({"due": event.data["due"]}),
+    },
+)
