@@ -46,9 +46,7 @@ def uv() -> Path:
 def main() -> None:
     """Install, unless it is done."""
     if sys.version_info < (3, 11):
-        sys.exit(
-            f"Annals needs Python 3.11 or newer; this is {sys.version.split()[0]}. PYTHON=… make names another."
-        )
+        sys.exit(f"Annals needs Python 3.11 or newer, not {sys.version.split()[0]}: make PYTHON=python3.12 …")
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return

@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from suite import infra, ports
 from suite.paths import ROOT
 from suite.process import Process, Spec

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 
 import pytest
+
 from annals.events import DomainEvent, StreamId
 from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore, read_feed
 

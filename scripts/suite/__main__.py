@@ -150,11 +150,12 @@ def _stop() -> int:
 
 
 def _logs(name: str) -> int:
+    """Become `tail`; returns only when there is nothing to follow."""
     files = sorted(str(path) for path in (ROOT / ".annals").glob(f"*/logs/{name or '*'}.log"))
-    if not files:
-        console.print(f"There is no log of {name or 'anything'} yet.")
-        return 1
-    os.execvp("tail", ["tail", "-n", "50", "-F", *files])  # noqa: S606
+    if files:
+        os.execvp("tail", ["tail", "-n", "50", "-F", *files])  # noqa: S606
+    console.print(f"There is no log of {name or 'anything'} yet.")
+    return 1
 
 
 if __name__ == "__main__":

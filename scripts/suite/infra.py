@@ -106,7 +106,7 @@ class Postgres:
         """Whether it takes queries; makes the database at the first start."""
         try:
             connection = await asyncpg.connect(self.dsn.removesuffix("annals") + "postgres", timeout=2)
-        except (OSError, asyncpg.PostgresError, TimeoutError):
+        except (OSError, asyncpg.exceptions.PostgresError, TimeoutError):
             return False
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = 'annals'"):

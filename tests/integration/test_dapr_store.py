@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+
 from annals.dapr import DaprSidecar
 from annals.store import DaprEventStore, UnfitStore
 from annals.store.postgresql import PostgresEventStore

@@ -1,4 +1,5 @@
 import pytest
+
 from annals.store import MemoryEventStore
 from event_store_conformance import EventStoreConformance
 

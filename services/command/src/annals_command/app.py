@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.dapr import DaprSidecar

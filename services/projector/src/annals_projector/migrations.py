@@ -64,5 +64,5 @@ DO $migration$ BEGIN
     {sql}
     INSERT INTO readmodels.migrations (number) VALUES ({number});
   END IF;
-END $migration$"""
+END $migration$"""  # noqa: S608 - numbers and texts of this module
         )

@@ -7,16 +7,14 @@ stubs are.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any
 
 import grpc
 from dapr.proto import api_service_v1, api_v1, common_v1
 
 from annals.dapr.errors import DaprError, translate
-
-Answer = TypeVar("Answer")
 
 _FIRST_WRITE = common_v1.StateOptions(concurrency=common_v1.StateOptions.CONCURRENCY_FIRST_WRITE)
 
@@ -166,9 +164,8 @@ class DaprSidecar:
             return False
         return True
 
-    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable, request: object) -> Answer:
+    async def _call(self, method: Callable[..., Awaitable[Any]], request: object) -> Any:
         try:
-            call: Awaitable[Answer] = method(request, timeout=self._timeout, metadata=self._metadata)
-            return await call
+            return await method(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -144,7 +144,8 @@ class RecordedEvent(DomainEvent):
     def record(cls, event: DomainEvent, *, version: int, lane: int, seq: int) -> Self:
         """The event with its place. It was validated when it was made, and is not again."""
         fields = event.__dict__ | (event.__pydantic_extra__ or {})
-        return cls.model_construct(event.model_fields_set, **fields, version=version, lane=lane, seq=seq)
+        recorded = cls.model_construct(event.model_fields_set, **fields, version=version, lane=lane, seq=seq)
+        return cast("Self", recorded)
 
     @property
     def position(self) -> Position:

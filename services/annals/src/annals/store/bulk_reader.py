@@ -32,7 +32,8 @@ class BulkReader:
 
     async def _read(self) -> None:
         while self._waiting:
-            taken, count = [], 0
+            taken: list[tuple[Sequence[str], asyncio.Future[dict[str, bytes]]]] = []
+            count = 0
             while self._waiting and (not taken or count + len(self._waiting[0][0]) <= _KEYS_A_READ):
                 taken.append(self._waiting.pop(0))
                 count += len(taken[-1][0])

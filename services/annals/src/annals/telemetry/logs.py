@@ -28,7 +28,7 @@ def configure(service: str, level: str = "info") -> None:
     """Send the logs of this process, the libraries' too, to standard output."""
 
     def add_service(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
-        return {"service": service} | fields
+        return {"service": service, **fields}
 
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

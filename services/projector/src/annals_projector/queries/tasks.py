@@ -42,7 +42,9 @@ _SORTS = {
     "title": ("title", "text"),
 }
 
-_ONE = "SELECT json_build_object('row', (SELECT to_json(t) FROM (SELECT * FROM readmodels.{table} WHERE tenant = $1 AND id = $2) t))::text"
+_ONE = """
+SELECT json_build_object('row', (
+  SELECT to_jsonb(found) - 'tenant' FROM readmodels.{table} found WHERE tenant = $1 AND id = $2))::text"""
 
 _TASKS = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
@@ -74,7 +76,7 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
         found = await database.fetch(_ONE.format(table=table), tenant, row_id)
         if found["row"] is None:
             raise Problem(404, "not-found", f"there is no {table.removesuffix('s')} {row_id}")
-        return {name: value for name, value in found["row"].items() if name != "tenant"}
+        return dict(found["row"])
 
     @router.get("/tasks/{task_id}", dependencies=[only()])
     async def task(tenant: Tenant, task_id: str) -> dict[str, Any]:
