@@ -159,23 +159,30 @@ class CommandBus:
         new: bool,
     ) -> CommandResult:
         fingerprint = _fingerprint(request) if request.idempotency_key is not None else ""
+        certain = False
         for attempt in range(_ATTEMPTS):
-            cached = attempt == 0 and request.idempotency_key is None and stream in self._states
+            cached = (
+                not certain and attempt == 0 and request.idempotency_key is None and stream in self._states
+            )
             if new:
                 version, state, outcome = 0, handler.aggregate(), None
             elif cached:
                 version, state, outcome = *self._cached(handler.aggregate, stream), None
             else:
-                version, state, outcome = await self._load(handler.aggregate, stream, request.idempotency_key)
+                version, state, outcome = await self._load(
+                    handler.aggregate, stream, request.idempotency_key, certain=certain
+                )
             if outcome is not None:
                 return _repeated(outcome, fingerprint, aggregate_id, handler)
             try:
                 said = _decide(handler, state, command, stream, version, request.expected_version)
             except (ConflictError, NotFound, RuleViolation):
-                if not cached:
+                if certain:
                     raise
-                # Another instance may have changed the aggregate since: refuse only what is so now.
-                del self._states[stream]
+                # Refuse only what is certainly so now: another instance may have changed the
+                # aggregate since, and what a first look did not find may be there.
+                self._states.pop(stream, None)
+                certain = True
                 continue
             for event in said:
                 state = state.apply(event)
@@ -194,6 +201,7 @@ class CommandBus:
                 return _repeated(duplicate.outcome, fingerprint, aggregate_id, handler)
             except ConflictError:
                 self._states.pop(stream, None)
+                certain = True
                 if request.expected_version is not None or attempt == _ATTEMPTS - 1:
                     raise
                 continue
@@ -210,9 +218,9 @@ class CommandBus:
         return version, state
 
     async def _load(
-        self, aggregate: type[A], stream: StreamId, key: str | None
+        self, aggregate: type[A], stream: StreamId, key: str | None, *, certain: bool
     ) -> tuple[int, A, Outcome | None]:
-        head, outcome = await self._store.load(stream, key)
+        head, outcome = await self._store.load(stream, key, certain=certain)
         if head is None:
             return 0, aggregate(), outcome
         if head.state is not None and head.state_schema == aggregate.state_schema:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
 
@@ -45,7 +45,7 @@ class DaprEventReader:
         self._reader = BulkReader(sidecar, store)
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
         head_key = keys.head(stream)
@@ -53,6 +53,8 @@ class DaprEventReader:
         if command_id is not None:
             wanted.append(keys.command(stream.tenant, command_id))
         values = await self._get(wanted)
+        if certain:
+            values |= await self._look_again(wanted, values)
         head, outcome = values.get(head_key), values.get(wanted[-1]) if command_id is not None else None
         return (
             records.decode_head(head) if head is not None else None,
@@ -69,7 +71,7 @@ class DaprEventReader:
         backwards: bool = False,
     ) -> AsyncIterator[RecordedEvent]:
         """See `EventReader`."""
-        head, _ = await self.load(stream)
+        head, _ = await self.load(stream, certain=True)
         first = max(from_version, 1)
         last = min(head.version if head else 0, to_version if to_version is not None else 1 << 62)
         versions = range(last, first - 1, -1) if backwards else range(first, last + 1)
@@ -98,14 +100,28 @@ class DaprEventReader:
             for seq in seqs:
                 value = values.get(keys.log(lane, seq))
                 if value is None:
+                    value = (await self._look_again([keys.log(lane, seq)], {})).get(keys.log(lane, seq))
+                if value is None:
                     return commits
                 commits.append(records.decode_commit(value, Position(lane, seq)))
         return commits
 
     async def lanes(self) -> list[int]:
         """See `EventReader`."""
-        values = await self._get([keys.log(lane, 1) for lane in range(LANES)])
+        # Lane 0 is the first to be leased: where its lease is missing, so may the others be.
+        values = await self._get([keys.lease(0), *(keys.log(lane, 1) for lane in range(LANES))])
+        if keys.lease(0) not in values and await self._look_again([keys.lease(0)], values):
+            raise StoreUnavailable("the state store broke off its answer")
         return [lane for lane in range(LANES) if keys.log(lane, 1) in values]
+
+    async def _look_again(self, wanted: Sequence[str], values: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Ask for what a bulk left out, one by one, so that it is certain."""
+        absent = [key for key in wanted if key not in values]
+        try:
+            found = await asyncio.gather(*(self._sidecar.get(self._store, key) for key in absent))
+        except DaprError as error:
+            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
+        return {key: value.data for key, value in zip(absent, found, strict=True) if value is not None}
 
     async def _get(self, wanted: Sequence[str]) -> dict[str, bytes]:
         try:
@@ -167,10 +183,10 @@ class DaprEventStore(DaprEventReader):
         await self._lane.drain()
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
-        head, outcome = await super().load(stream, command_id)
+        head, outcome = await super().load(stream, command_id, certain=certain)
         if head is not None:
             self._learn(stream, head.version)
         return head, outcome
@@ -180,7 +196,7 @@ class DaprEventStore(DaprEventReader):
         # The insert-only event keys refuse a version that is taken, but not one that leaves a
         # gap: that the expected version exists must be known, and versions never go back.
         if self._known.get(append.stream, 0) < append.expected_version:
-            await self.load(append.stream)
+            await self.load(append.stream, certain=True)
             known = self._known.get(append.stream, 0)
             if known < append.expected_version:
                 raise ConflictError(append.stream, append.expected_version, known)

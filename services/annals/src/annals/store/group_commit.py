@@ -198,7 +198,7 @@ class GroupCommit:
         attempt = 0
         while True:
             try:
-                values = await self._sidecar.get_bulk(self._store, wanted)
+                values = await self._sidecar.get_certain(self._store, wanted)
             except SidecarUnavailable as error:
                 _log.warning("read back not answered, asking again", error=str(error))
             except DaprError as error:

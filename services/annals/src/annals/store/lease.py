@@ -97,8 +97,7 @@ class Leases:
 
     async def tail(self, lane: int) -> int:
         """The lane's last sequence, found from its hints on; 0 when it is empty."""
-        values = await self._sidecar.get_bulk(self._store, [keys.lease(lane)])
-        lease = _decode(values.get(keys.lease(lane)))
+        lease = _decode(await self._sidecar.get(self._store, keys.lease(lane)))
         seq = max(lease.tail if lease else 0, await self.published(lane))
         while True:
             page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
@@ -110,11 +109,11 @@ class Leases:
 
     async def published(self, lane: int) -> int:
         """The lane's saved watermark."""
-        mark = (await self._sidecar.get_bulk(self._store, [keys.published(lane)])).get(keys.published(lane))
+        mark = await self._sidecar.get(self._store, keys.published(lane))
         return int(mark.data) if mark else 0
 
     async def _write_own(self, lane: int, seconds: float, tail: int) -> bool:
-        value = (await self._sidecar.get_bulk(self._store, [keys.lease(lane)])).get(keys.lease(lane))
+        value = await self._sidecar.get(self._store, keys.lease(lane))
         lease = _decode(value)
         if value is None or lease is None or lease.owner != self._owner:
             return False

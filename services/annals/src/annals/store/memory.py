@@ -58,7 +58,7 @@ class MemoryEventStore:
         return appended
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
         return self._heads.get(stream), self._outcomes.get((stream.tenant, command_id or ""))

@@ -86,7 +86,7 @@ class PostgresEventStore:
         return Appended(append.stream, append.last, position)
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
         async with self._pool.acquire() as connection:

@@ -32,7 +32,7 @@ async def probe(sidecar: DaprSidecar, store: str) -> None:
         refused = True
     else:
         refused = False
-    values = await sidecar.get_bulk(store, [taken, other])
+    values = await sidecar.get_certain(store, [taken, other])
     faults = []
     if not refused:
         faults.append("it does not refuse to insert a key that exists (first-write in a transaction)")

@@ -137,9 +137,13 @@ class EventReader(Protocol):
     """The read side of an event store."""
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
-        """The stream's head and the outcome of a command id, in one round trip."""
+        """The stream's head and the outcome of a command id, in one round trip.
+
+        What is absent may exist all the same, unless `certain`, which costs another round trip for
+        it. To append on an absence is safe, the append would be refused; to refuse on it is not.
+        """
         ...
 
     def read_stream(

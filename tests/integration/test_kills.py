@@ -1,0 +1,35 @@
+"""A few kills under load, of everything that may die; `make soak` does it fifty times."""
+
+from __future__ import annotations
+
+import pytest
+
+from storm import check_read_models, check_store, check_topic, read_store, read_topic, storm
+from suite import infra, profiles
+from suite.suite import Suite
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize(
+    ("victims", "kills"),
+    [
+        (["command"], 2),
+        (["command-dapr"], 2),
+        (["postgres"], 2),
+        (["nats"], 2),
+        (["projector", "projector-dapr"], 2),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
+)
+async def test_nothing_acknowledged_is_lost_or_doubled(
+    embedded: Suite, victims: list[str], kills: int
+) -> None:
+    acknowledged = await storm(embedded, victims=victims, kills=kills, seed=kills)
+
+    assert len(acknowledged.answers) > 20
+    directory = embedded.home / ".annals" / "embedded"
+    dsn = infra.Postgres(directory, profiles.POSTGRES_PORT).dsn
+    stored = await read_store(dsn)
+    check_store(stored, acknowledged)
+    await check_read_models(dsn, stored)
+    check_topic(await read_topic(infra.Nats(directory, profiles.NATS_PORT).url), stored)

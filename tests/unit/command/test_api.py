@@ -1,0 +1,193 @@
+"""The HTTP side over the store in memory: what callers get for what they send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from annals.aggregates import CommandBus
+from annals.aggregates.middleware import count_commands, log_commands, trace_commands
+from annals.events import StreamId
+from annals.store import Append, Appended, Backpressure, ConflictError, MemoryEventStore, OutcomeUnknown
+from annals.web.problems import Problem, on_problem
+from annals_command.api import routes
+from annals_command.commands import HANDLERS
+from annals_command.domain.events import REGISTRY
+
+
+class FlakyStore(MemoryEventStore):
+    """Refuses the next appends with these errors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[Exception] = []
+
+    async def append(self, append: Append) -> Appended:
+        if self.errors:
+            raise self.errors.pop(0)
+        return await super().append(append)
+
+
+@pytest.fixture
+def store() -> FlakyStore:
+    return FlakyStore()
+
+
+@pytest.fixture
+async def client(store: FlakyStore) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    middleware = [log_commands, count_commands, trace_commands]
+    app.include_router(routes(CommandBus(store, REGISTRY, HANDLERS, source="command", middleware=middleware)))
+    app.add_exception_handler(Problem, on_problem)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test/commands") as client:
+        yield client
+
+
+async def test_a_created_task_is_answered_with_where_it_is(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/task.create", json={"title": "Write", "due": "2030-01-01T09:00:00Z"})
+    body = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["etag"] == '"1"'
+    assert body == {"id": body["id"], "stream": f"task-{body['id']}", "version": 1, "position": "0-1"}
+
+
+async def test_a_change_needs_the_version_it_was_made_for(client: httpx.AsyncClient) -> None:
+    task = (await client.post("/task.create", json={"title": "Write"})).json()["id"]
+    change = {"id": task, "assignee": "ada"}
+    wrong = await client.post("/task.assign", json=change, headers={"If-Match": '"7"'})
+    assert (wrong.status_code, wrong.json()["expected"], wrong.json()["actual"]) == (409, 7, 1)
+    right = await client.post("/task.assign", json=change | {"expected_version": 1})
+    assert (right.status_code, right.json()["version"]) == (200, 2)
+
+
+async def test_a_repeat_gets_the_first_outcome(client: httpx.AsyncClient, store: FlakyStore) -> None:
+    key = {"Idempotency-Key": "k"}
+    first = await client.post("/task.create", json={"title": "Write"}, headers=key)
+    await client.post("/task.complete", json={"id": first.json()["id"]})
+    again = await client.post("/task.create", json={"title": "Write"}, headers=key)
+    assert again.json() == first.json()
+    events = [event async for event in store.read_stream(StreamId("default", first.json()["stream"]))]
+    assert [event.event_type for event in events] == ["task.created", "task.completed"]
+    other = await client.post("/task.create", json={"title": "Other"}, headers=key)
+    assert (other.status_code, other.json()["type"]) == (422, "urn:annals:problem:key-reused")
+
+
+async def test_a_key_of_another_tenant_is_another_key(client: httpx.AsyncClient) -> None:
+    ids = set()
+    for tenant in ("acme", "globex"):
+        headers = {"Idempotency-Key": "k", "x-tenant-id": tenant}
+        ids.add((await client.post("/task.create", json={"title": "Write"}, headers=headers)).json()["id"])
+    assert len(ids) == 2
+
+
+async def test_another_tenants_task_is_not_there(client: httpx.AsyncClient) -> None:
+    task = (await client.post("/task.create", json={"title": "x"}, headers={"x-tenant-id": "acme"})).json()[
+        "id"
+    ]
+    answer = await client.post("/task.delete", json={"id": task}, headers={"x-tenant-id": "globex"})
+    assert answer.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers", "status", "fields"),
+    [
+        ("/task.create", b"{", {}, 400, None),
+        ("/task.create", b"[]", {}, 400, ["(body)"]),
+        ("/task.create", b'{"title": ""}', {}, 400, ["title"]),
+        ("/task.create", b'{"titel": "x"}', {}, 400, ["title", "titel"]),
+        ("/task.create", b'{"title": "x", "due": "tomorrow"}', {}, 400, ["due"]),
+        ("/task.create", b'{"title": "x", "due": "2030-01-01T09:00:00"}', {}, 400, ["due"]),
+        ("/task.create", b'{"title": "x", "expected_version": -1}', {}, 400, ["expected_version"]),
+        ("/task.create", b'{"title": "x"}', {"If-Match": "7"}, 400, ["If-Match"]),
+        ("/task.create", b'{"title": "x"}', {"x-tenant-id": "A B"}, 400, ["x-tenant-id"]),
+        ("/task.create", b'{"title": "x"}', {"Idempotency-Key": "k" * 300}, 400, ["idempotency-key"]),
+        ("/task.update", b'{"id": "a/b", "title": "x"}', {}, 400, ["id"]),
+        ("/task.update", b'{"id": "a"}', {}, 400, ["(body)"]),
+        ("/task.complete", b'{"id": "nobody"}', {}, 404, None),
+        ("/task.explode", b"{}", {}, 404, None),
+    ],
+)
+async def test_bad_input_says_what_was_expected_and_changes_nothing(
+    client: httpx.AsyncClient,
+    store: FlakyStore,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    status: int,
+    fields: list[str] | None,
+) -> None:
+    answer = await client.post(path, content=body, headers=headers)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert {"type", "title", "status", "detail"} <= problem.keys()
+    if fields is not None:
+        assert [error["field"] for error in problem["errors"]] == fields
+    assert await store.lanes() == []
+
+
+async def test_a_rule_is_named(client: httpx.AsyncClient) -> None:
+    task = (await client.post("/task.create", json={"title": "Write"})).json()["id"]
+    await client.post("/task.complete", json={"id": task})
+    answer = await client.post("/task.complete", json={"id": task})
+    assert (answer.status_code, answer.json()["rule"]) == (422, "task.already_completed")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retry_after"),
+    [(OutcomeUnknown("no answer"), "outcome-unknown", "2"), (Backpressure("full", 5), "busy", "5")],
+)
+async def test_what_may_be_tried_again_says_when(
+    client: httpx.AsyncClient, store: FlakyStore, error: Exception, kind: str, retry_after: str
+) -> None:
+    store.errors.append(error)
+    answer = await client.post("/task.create", json={"title": "Write"})
+    assert answer.status_code == 503
+    assert answer.json()["type"].endswith(kind)
+    assert answer.headers["retry-after"] == retry_after
+
+
+async def test_a_conflict_with_another_instance_is_decided_again(
+    client: httpx.AsyncClient, store: FlakyStore
+) -> None:
+    task = (await client.post("/task.create", json={"title": "Write"})).json()
+    store.errors.append(ConflictError(StreamId("default", task["stream"]), 1, 2))
+    answer = await client.post("/task.assign", json={"id": task["id"], "assignee": "ada"})
+    assert (answer.status_code, answer.json()["version"]) == (200, 2)
+
+
+async def test_commands_on_one_aggregate_at_once_all_take_effect(client: httpx.AsyncClient) -> None:
+    await client.post("/member.register", json={"id": "ada", "name": "Ada", "capacity": 20})
+    reserve = [client.post("/member.reserve", json={"id": "ada", "task_id": str(n)}) for n in range(30)]
+    statuses = [answer.status_code for answer in await asyncio.gather(*reserve)]
+    assert (statuses.count(200), statuses.count(422)) == (20, 10)
+
+
+async def test_a_batch_keeps_each_aggregates_order(client: httpx.AsyncClient) -> None:
+    items = [
+        {"type": "task.create", "data": {"id": "t", "title": "Write"}},
+        {"type": "task.complete", "data": {"id": "t"}},
+        {"type": "task.complete", "data": {"id": "t"}},
+        {"type": "task.create", "data": {"title": "Other"}},
+        {"type": "task.create"},
+    ]
+    answer = await client.post("http://test/commands:batch", json=items)
+    assert [result["status"] for result in answer.json()["results"]] == [201, 200, 422, 201, 400]
+
+
+async def test_a_whole_envelope_is_a_command_too(client: httpx.AsyncClient) -> None:
+    envelope = {
+        "event_id": "the-command",
+        "event_type": "task.create",
+        "source": "test",
+        "command_type": "task.create.command",
+        "command_data": {"title": "Write"},
+    }
+    first = await client.post("http://test/commands", json=envelope)
+    assert first.status_code == 201
+    assert (await client.post("http://test/commands", json=envelope)).json() == first.json()

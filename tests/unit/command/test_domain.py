@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from annals.events import EventData
+from annals.testing import given
+from annals_command.domain.events import (
+    MemberCapacitySet,
+    MemberRegistered,
+    MemberReleased,
+    MemberReserved,
+    TaskAssigned,
+    TaskCompleted,
+    TaskCreated,
+    TaskDeleted,
+    TaskDueDateSet,
+    TaskReopened,
+    TaskUnassigned,
+    TaskUpdated,
+)
+from annals_command.domain.member import Member
+from annals_command.domain.task import Task, TaskStatus
+
+CREATED = TaskCreated(title="Write")
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+ADA = MemberRegistered(name="Ada", capacity=1)
+
+
+@pytest.mark.parametrize(
+    ("past", "decide", "events"),
+    [
+        ([], lambda task: task.create(CREATED), [CREATED]),
+        ([CREATED], lambda task: task.update({"title": "Read"}), [TaskUpdated(changes={"title": "Read"})]),
+        ([CREATED], lambda task: task.assign("ada"), [TaskAssigned(assignee="ada")]),
+        (
+            [CREATED, TaskAssigned(assignee="ada")],
+            lambda task: task.unassign(),
+            [TaskUnassigned(assignee="ada")],
+        ),
+        ([CREATED], lambda task: task.complete(), [TaskCompleted()]),
+        ([CREATED, TaskCompleted()], lambda task: task.reopen(), [TaskReopened()]),
+        ([CREATED, TaskCompleted()], lambda task: task.delete(), [TaskDeleted()]),
+        ([CREATED], lambda task: task.set_due_date(NOON), [TaskDueDateSet(due=NOON)]),
+    ],
+)
+def test_what_may_happen_to_a_task(
+    past: list[EventData], decide: Callable[[Task], EventData], events: list[EventData]
+) -> None:
+    given(Task, *past).when(decide).then(*events)
+
+
+@pytest.mark.parametrize(
+    ("past", "decide", "rule"),
+    [
+        ([CREATED], lambda task: task.create(CREATED), "task.exists"),
+        ([CREATED, TaskDeleted()], lambda task: task.create(CREATED), "task.exists"),
+        ([], lambda task: task.complete(), "not_found"),
+        ([CREATED, TaskDeleted()], lambda task: task.delete(), "not_found"),
+        ([CREATED, TaskCompleted()], lambda task: task.complete(), "task.already_completed"),
+        ([CREATED, TaskCompleted()], lambda task: task.assign("ada"), "task.already_completed"),
+        ([CREATED, TaskAssigned(assignee="ada")], lambda task: task.assign("ada"), "task.already_assigned"),
+        ([CREATED], lambda task: task.unassign(), "task.not_assigned"),
+        ([CREATED], lambda task: task.reopen(), "task.not_completed"),
+    ],
+)
+def test_what_may_not(past: list[EventData], decide: Callable[[Task], EventData], rule: str) -> None:
+    given(Task, *past).when(decide).then_refused(rule)
+
+
+def test_a_task_is_what_its_events_say() -> None:
+    task = given(
+        Task,
+        CREATED,
+        TaskUpdated(changes={"title": "Read", "tags": ["a"]}),
+        TaskAssigned(assignee="ada"),
+        TaskDueDateSet(due=NOON),
+        TaskCompleted(),
+    ).state
+    assert (task.title, task.tags, task.assignee, task.due) == ("Read", ("a",), "ada", NOON)
+    assert task.status is TaskStatus.DONE
+    assert Task.model_validate(task.model_dump(mode="json")) == task
+
+
+def test_a_member_has_room_for_their_capacity() -> None:
+    first = MemberReserved(task_id="a", reserved=1)
+    given(Member, ADA).when(lambda member: member.reserve("a")).then(first)
+    given(Member, ADA, first).when(lambda member: member.reserve("b")).then_refused(
+        "member.capacity_exhausted"
+    )
+    given(Member, ADA, first).when(lambda member: member.reserve("a")).then_refused("member.already_reserved")
+    released = MemberReleased(task_id="a", reserved=0)
+    given(Member, ADA, first).when(lambda member: member.release("a")).then(released)
+    given(Member, ADA).when(lambda member: member.release("a")).then_refused("member.not_reserved")
+    given(Member, ADA, MemberCapacitySet(capacity=0)).when(lambda member: member.reserve("a")).then_refused(
+        "member.capacity_exhausted"
+    )
+
+
+def test_a_member_registers_once() -> None:
+    given(Member).when(lambda member: member.register_as("Ada", 1)).then(ADA)
+    given(Member, ADA).when(lambda member: member.register_as("Ada", 1)).then_refused("member.exists")
+    given(Member).when(lambda member: member.set_capacity(1)).then_refused("not_found")

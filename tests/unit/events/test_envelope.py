@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from annals.events import (
+    CommandEvent,
+    DomainEvent,
+    Event,
+    IntegrationEvent,
+    Position,
+    Priority,
+    QueryEvent,
+    RecordedEvent,
+    StreamId,
+    from_cloudevent,
+    new_id,
+    to_cloudevent,
+)
+
+safe_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+data = st.dictionaries(st.text(min_size=1), safe_json, max_size=5)
+
+
+def event(**fields: object) -> DomainEvent:
+    return DomainEvent.model_validate(
+        {
+            "event_type": "task.created",
+            "source": "test",
+            "aggregate_type": "task",
+            "aggregate_id": "1",
+            **fields,
+        }
+    )
+
+
+def recorded(**fields: object) -> RecordedEvent:
+    return RecordedEvent.record(event(**fields), version=3, lane=2, seq=7)
+
+
+@given(data)
+def test_an_event_survives_json(content: dict[str, object]) -> None:
+    before = recorded(data=content)
+    assert RecordedEvent.from_json(before.to_json()) == before
+
+
+@given(data)
+def test_an_event_survives_a_cloudevent(content: dict[str, object]) -> None:
+    before = recorded(data=content)
+    assert from_cloudevent(to_cloudevent(before)) == before
+
+
+def test_unknown_fields_survive_every_form() -> None:
+    before = recorded(invented="later", nested={"deep": [1]})
+    after = from_cloudevent(to_cloudevent(RecordedEvent.from_json(before.to_json())))
+    assert (after.model_extra or {})["invented"] == "later"
+    assert (after.model_extra or {})["nested"] == {"deep": [1]}
+
+
+@pytest.mark.parametrize(
+    "content", [{"n": 2**53}, {"n": [{"m": -(2**53)}]}, {"n": float("nan")}, {"n": {1, 2}}]
+)
+def test_data_that_a_broker_would_change_is_refused(content: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="data.n"):
+        event(data=content)
+
+
+def test_a_type_is_domain_and_event_in_lower_case() -> None:
+    assert event(event_type="Task.Created").event_type == "task.created"
+    for wrong in ("created", "task.", ".created", "task created", "task..x", ""):
+        with pytest.raises(ValidationError):
+            event(event_type=wrong)
+
+
+def test_a_timestamp_is_kept_in_utc_and_must_have_a_zone() -> None:
+    berlin = timezone(timedelta(hours=1))
+    assert event(timestamp=datetime(2026, 1, 1, 12, tzinfo=berlin)).timestamp == datetime(
+        2026, 1, 1, 11, tzinfo=UTC
+    )
+    with pytest.raises(ValidationError):
+        event(timestamp=datetime(2026, 1, 1, 12))  # noqa: DTZ001
+
+
+def test_the_correlation_is_the_cause_or_the_event_itself() -> None:
+    assert event(correlation_id="c", causation_id="x").correlation_id == "c"
+    assert event(causation_id="x").correlation_id == "x"
+    alone = event()
+    assert alone.correlation_id == alone.event_id
+
+
+def test_with_context_gives_a_checked_copy() -> None:
+    before = event()
+    after = before.with_context(user_id="ada", priority=Priority.HIGH)
+    assert (after.user_id, after.priority, after.event_id) == ("ada", Priority.HIGH, before.event_id)
+    assert before.user_id is None
+    with pytest.raises(ValidationError):
+        before.with_context(tenant_id="Not A Tenant")
+
+
+def test_the_kinds_of_events_normalise_their_names() -> None:
+    common = {"event_type": "task.moved", "source": "test"}
+    assert IntegrationEvent.model_validate(common).routing_key == "task/moved"
+    assert (
+        CommandEvent.model_validate(common | {"command_type": "Task.Create"}).command_type
+        == "task.create.command"
+    )
+    assert (
+        QueryEvent.model_validate(common | {"query_type": "task.list.query"}).query_type == "task.list.query"
+    )
+
+
+def test_a_cloudevent_has_what_its_specification_asks_for() -> None:
+    cloudevent = to_cloudevent(
+        recorded(tenant_id="acme"), traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    )
+    assert cloudevent["specversion"] == "1.0"
+    assert cloudevent["subject"] == "task-1"
+    assert cloudevent["partitionkey"] == "acme/task-1"
+    assert cloudevent["traceparent"] == cloudevent["traceid"]
+    assert all(name.islower() and name.isalnum() for name in cloudevent)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"data": 1}, {"data": {}}, {"data": {"version": 1}}])
+def test_what_is_no_event_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"data|validation"):
+        from_cloudevent(wrong)
+
+
+def test_ids_are_in_the_order_of_their_creation() -> None:
+    ids = [new_id() for _ in range(100)]
+    assert sorted(ids) == ids
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**12))
+def test_a_position_survives_its_text(lane: int, seq: int) -> None:
+    assert Position.parse(str(Position(lane, seq))) == Position(lane, seq)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1-", "-1", "a-b", "01-2", "1-2-3", "1-2\n", "-1-2"])
+def test_what_is_no_position_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="position"):
+        Position.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "name"), [("A", "task-1"), ("a", "task"), ("a", "task-||"), ("a", "task-a/b"), ("", "t-1")]
+)
+def test_a_malformed_stream_is_refused(tenant: str, name: str) -> None:
+    with pytest.raises(ValueError, match="like"):
+        StreamId(tenant, name)
+
+
+def test_every_event_has_an_envelope_of_its_own() -> None:
+    one, two = (Event(event_type="a.b", source="test") for _ in range(2))
+    assert one.event_id != two.event_id

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from annals.events import DomainEvent, EventData, EventRegistry, UnknownEventData, Upcaster
+from annals.events.compatibility import incompatibilities
+
+
+class Renamed(EventData, type="thing.renamed", version="2.0"):
+    first: str
+    last: str
+
+
+def split(data: dict[str, Any]) -> dict[str, Any]:
+    first, _, last = data.pop("name").partition(" ")
+    return data | {"first": first, "last": last}
+
+
+def rename(data: dict[str, Any]) -> dict[str, Any]:
+    return data | {"name": data.pop("title")}
+
+
+UPCASTERS = [
+    Upcaster("thing.renamed", "1.0", "1.1", rename),
+    Upcaster("thing.renamed", "1.1", "2.0", split),
+]
+
+
+def stored(version: str, data: dict[str, Any], event_type: str = "thing.renamed") -> DomainEvent:
+    return DomainEvent(
+        event_type=event_type,
+        event_version=version,
+        source="test",
+        aggregate_type="thing",
+        aggregate_id="1",
+        data=data,
+    )
+
+
+def test_an_old_event_is_read_through_the_whole_chain() -> None:
+    registry = EventRegistry([Renamed], UPCASTERS)
+    old = stored("1.0", {"title": "Ada Lovelace", "extra": 1})
+
+    data = registry.decode(old)
+
+    assert data == Renamed.model_validate({"first": "Ada", "last": "Lovelace", "extra": 1})
+    assert old.data == {"title": "Ada Lovelace", "extra": 1}
+
+
+@pytest.mark.parametrize(
+    "event", [stored("9.0", {"who": "knows"}), stored("1.0", {"who": "knows"}, "thing.unheard_of")]
+)
+def test_an_unknown_event_is_carried(event: DomainEvent) -> None:
+    data = EventRegistry([Renamed], UPCASTERS).decode(event)
+    assert isinstance(data, UnknownEventData)
+    assert data.model_extra == {"who": "knows"}
+
+
+@pytest.mark.parametrize(
+    ("upcasters", "reason"),
+    [
+        (UPCASTERS[:1], "no class"),
+        ([*UPCASTERS, UPCASTERS[0]], "two upcasters"),
+        ([UPCASTERS[0], Upcaster("thing.renamed", "1.1", "1.0", split)], "circle"),
+        ([Upcaster("thing.other", "1.0", "2.0", split)], "no class"),
+    ],
+)
+def test_a_chain_that_leads_nowhere_is_refused(upcasters: list[Upcaster], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        EventRegistry([Renamed], upcasters)
+
+
+class Before(EventData, type="a.b"):
+    kept: str
+    optional: int | None = None
+
+
+class Widened(EventData, type="a.b"):
+    kept: str
+    optional: int | str | None = None
+    added: str = ""
+
+
+class Narrowed(EventData, type="a.b"):
+    kept: int
+    added: str
+
+
+@pytest.mark.parametrize(
+    ("after", "breaks"),
+    [
+        (Before, []),
+        (Widened, []),
+        (Narrowed, ["kept changed its type", "optional is gone", "added is required now"]),
+    ],
+)
+def test_incompatible_changes_are_found(after: type[EventData], breaks: list[str]) -> None:
+    assert incompatibilities(Before.model_json_schema(), after.model_json_schema()) == breaks
