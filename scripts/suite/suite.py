@@ -20,17 +20,17 @@ class PortBusy(Exception):
 
 
 class Suite:
-    """Start it, use it, stop it. `home` holds its state; `env` goes to every service."""
+    """Start it, use it, stop it. `home` holds its state; `config` takes the place of the sidecars' own."""
 
     def __init__(
-        self, profile: str, *, home: Path = ROOT, restart: bool = True, env: Mapping[str, str] | None = None
+        self, profile: str, *, home: Path = ROOT, restart: bool = True, config: Path | None = None
     ) -> None:
         self.profile = profile
         self.home = home
         self.apps = manifest.read(ROOT / "dapr.yaml", profile)
         self.processes: dict[str, Process] = {}
         self._restart = restart
-        self._env = env or {}
+        self._config = config
         self._state = home / ".annals" / profile
         self.logs = self._state / "logs"
 
@@ -91,7 +91,7 @@ class Suite:
             app.app_id,
             app.ports,
             resources=app.resources,
-            config=app.config,
+            config=self._config or app.config,
             home=self.home,
             app_port=app.app_port,
             health_path=app.health_path,
@@ -105,7 +105,6 @@ class Suite:
             lambda: ports.http_ok(app.app_port, "/readyz"),
             env={
                 **app.env,
-                **self._env,
                 # What `dapr run` gives its app.
                 "APP_ID": app.app_id,
                 "APP_PORT": str(app.app_port),

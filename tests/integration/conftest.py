@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,9 @@ from suite.suite import Suite
 
 COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method"
 PROJECTOR = "http://127.0.0.1:3502/v1.0/invoke/projector/method"
+
+
+TASK = {"title": "Write the report", "due": "2030-01-01T09:00:00Z"}
 
 
 class Client:
@@ -28,6 +32,19 @@ class Client:
         return await self.http.get(
             f"{PROJECTOR}/queries/{path}", params=values, headers={"x-tenant-id": tenant}
         )
+
+    async def created(self, **headers: str) -> dict[str, Any]:
+        answer = await self.command("task.create", TASK, **headers)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def whole_trace(self, event_id: str) -> bool:
+        """Whether Zipkin shows one trace from the command to the read model."""
+        event = (await self.query(f"events/{event_id}")).json()
+        trace_id = event["traceparent"].split("-")[1]
+        answer = await self.http.get(f"http://127.0.0.1:9411/api/v2/trace/{trace_id}")
+        names = {span["name"] for span in answer.json()} if answer.status_code == 200 else set()
+        return {"command task.create", "publish domain-events", "project task.created"} <= names
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,11 @@ class MemoryEventStore:
         return appended
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
+        self,
+        stream: StreamId,
+        command_id: str | None = None,
+        *,
+        certain: bool = False,  # noqa: ARG002 - it always is
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
         return self._heads.get(stream), self._outcomes.get((stream.tenant, command_id or ""))

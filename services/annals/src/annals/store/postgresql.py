@@ -86,7 +86,11 @@ class PostgresEventStore:
         return Appended(append.stream, append.last, position)
 
     async def load(
-        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
+        self,
+        stream: StreamId,
+        command_id: str | None = None,
+        *,
+        certain: bool = False,  # noqa: ARG002 - it always is
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
         async with self._pool.acquire() as connection:

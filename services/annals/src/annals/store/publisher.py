@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import orjson
 import structlog
 
 from annals.dapr import DaprError, DaprSidecar, Message, Write
-from annals.events import RecordedEvent, StreamId, to_cloudevent_json
+from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.group_commit import Committed
 from annals.store.protocol import EventReader, StoreError, StoreUnavailable
@@ -153,12 +153,7 @@ class Publisher:
         """Publish all events, in order, however long the broker is away."""
         with traces.publish_spans(self._topic, events) as traceparents:
             messages = [
-                Message(
-                    entry_id=event.event_id,
-                    body=to_cloudevent_json(event, traceparent=traceparent),
-                    content_type="application/cloudevents+json",
-                    metadata=ordering_metadata(event.stream),
-                )
+                (event.stream, _message(event, traceparent))
                 for event, traceparent in zip(events, traceparents, strict=True)
             ]
             for bulk in _bulks(messages):
@@ -193,8 +188,34 @@ class Publisher:
             self._marked = mark
 
 
-def _bulks(messages: Sequence[Message]) -> list[list[Message]]:
-    """Messages in bulks that a sidecar takes: no more than so many, and so many bytes, in each."""
+def _message(event: RecordedEvent, traceparent: str | None) -> Message:
+    return Message(
+        entry_id=event.event_id,
+        body=to_cloudevent_json(event, traceparent=traceparent),
+        content_type=CONTENT_TYPE,
+        metadata=ordering_metadata(event.stream),
+    )
+
+
+def _bulks(messages: Sequence[tuple[StreamId, Message]]) -> list[list[Message]]:
+    """Messages in bulks that a sidecar takes, to be published one after the other.
+
+    A bulk holds no two events of one stream: where a broker has no bulk publish of its own, as
+    pubsub.jetstream has not, Dapr publishes a bulk's messages at the same time, in any order
+    (dapr, pkg/runtime/pubsub/default_bulkpub.go).
+    """
+    waves: list[list[Message]] = []
+    occurrences: Counter[StreamId] = Counter()
+    for stream, message in messages:
+        wave = occurrences[stream]
+        occurrences[stream] += 1
+        if wave == len(waves):
+            waves.append([])
+        waves[wave].append(message)
+    return [bulk for wave in waves for bulk in _sized(wave)]
+
+
+def _sized(messages: Sequence[Message]) -> list[list[Message]]:
     bulks: list[list[Message]] = [[]]
     size = 0
     for message in messages:

@@ -1,0 +1,186 @@
+"""Side by side, in one run: what two sidecars cost, what the store costs, what Annals makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from http_load import Measured, measure
+
+from annals.dapr import DaprSidecar, Write
+from annals.events import DomainEvent, StreamId
+from annals.store import Append, DaprEventReader, DaprEventStore, read_feed
+from conftest import COMPONENTS, running, until
+from suite import ports
+from suite.paths import ROOT
+from suite.process import Spec
+from suite.sidecar import SidecarPorts, sidecar
+from suite.suite import Suite
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
+
+SECONDS = float(os.environ.get("BENCH_SECONDS", "8"))
+CONNECTIONS = 32
+LINES: list[str] = []
+
+
+def say(line: str) -> None:
+    LINES.append(line)
+    sys.stdout.write(line + "\n")
+
+
+@pytest.fixture(scope="module")
+async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    """The embedded suite, with no request traced: the same for all that is compared."""
+    home = tmp_path_factory.mktemp("bench")
+    config = yaml.safe_load((COMPONENTS / "config.yaml").read_text())
+    config["spec"]["tracing"]["samplingRate"] = "0"
+    (home / "config.yaml").write_text(yaml.safe_dump(config))
+    async with Suite("embedded", home=home, config=home / "config.yaml") as suite:
+        say(
+            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {CONNECTIONS} connections"
+        )
+        yield suite
+
+
+@pytest.fixture(scope="module")
+async def noop(suite: Suite) -> AsyncIterator[None]:
+    at, port = SidecarPorts.free(), ports.free_port()
+    argv = [sys.executable, str(Path(__file__).with_name("noop_app.py"))]
+    app = Spec("noop", argv, lambda: ports.open_port(port), env={"APP_PORT": str(port)})
+    config = suite.home / "config.yaml"
+    beside = sidecar("noop", at, resources=[], config=config, home=suite.home, app_port=port)
+    async with running(app, suite.logs), running(beside, suite.logs):
+        yield
+
+
+def row(name: str, measured: Measured) -> None:
+    say(f"{name:28} {measured.rate:8.0f}/s   p50 {measured.p50:6.1f} ms   p99 {measured.p99:6.1f} ms")
+
+
+async def lag_counts(client: httpx.AsyncClient) -> dict[str, float]:
+    text = (await client.get("http://127.0.0.1:8002/metrics")).text
+    prefix = 'annals_projection_lag_seconds_bucket{le="'
+    lines = [line for line in text.splitlines() if line.startswith(prefix)]
+    return {line[len(prefix) : line.index('"}')]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+async def test_commands_against_noop_invocations(suite: Suite, noop: None) -> None:
+    body = b'{"title": "Write the report", "due": "2030-01-01T09:00:00Z"}'
+    invoke = "/v1.0/invoke/{}/method/{}"
+    paths = {
+        "noop": invoke.format("noop", "noop"),
+        "command": invoke.format("command", "commands/task.create"),
+    }
+    for path in paths.values():
+        await measure(3502, path, body, connections=CONNECTIONS, seconds=2)
+    async with httpx.AsyncClient() as client:
+        before = await lag_counts(client)
+        empty = await measure(3502, paths["noop"], body, connections=CONNECTIONS, seconds=SECONDS)
+        commands = await measure(3502, paths["command"], body, connections=CONNECTIONS, seconds=SECONDS)
+
+        async def all_visible() -> bool:
+            made = (await client.get("http://127.0.0.1:8001/metrics")).text
+            done = next(
+                line for line in made.splitlines() if line.startswith('annals_commands_total{outcome="done"')
+            )
+            return (await lag_counts(client))["+Inf"] >= float(done.rsplit(" ", 1)[1])
+
+        await until(all_visible, 120)
+        after = await lag_counts(client)
+    row("noop through two sidecars", empty)
+    row("task.create, end to end", commands)
+    say(f"  ratio {commands.rate / empty.rate:.2f}")
+    total = after["+Inf"] - before["+Inf"]
+    p99 = next(edge for edge in after if after[edge] - before[edge] >= 0.99 * total)
+    say(f"projection lag under that load: 99 % of {total:.0f} events within {p99} s")
+    assert empty.failed == commands.failed == 0
+
+
+async def test_raw_transactions(suite: Suite) -> None:
+    client = DaprSidecar(13501)
+    try:
+        for size in (1, 16):
+            done, end = 0, time.perf_counter() + SECONDS / 2
+            while time.perf_counter() < end:
+                writes = [
+                    Write(f"bench/{uuid.uuid4()}", b"x" * 500, insert_only=True) for _ in range(4 * size)
+                ]
+                await client.transact("eventstore", writes)
+                done += size
+            say(f"raw sidecar transactions, 4 keys x {size:2}: {done / (SECONDS / 2):8.0f} commits/s")
+    finally:
+        await client.close()
+
+
+async def test_loading_and_replay(suite: Suite) -> None:
+    client = DaprSidecar(13501)
+    store = DaprEventStore(client, owner="bench")
+    lane = asyncio.create_task(store.run())
+    try:
+
+        async def held() -> bool:
+            return store.lane is not None
+
+        await until(held)
+        times = {}
+        for length in (10, 1_000, 10_000):
+            stream = StreamId("bench", f"thing-{uuid.uuid4()}")
+            for version in range(0, length, 500):
+                await store.append(to_append(stream, version, min(500, length)))
+            times[length] = await median(lambda stream=stream: store.load(stream))
+        say("load: " + ", ".join(f"{length:,} events {took * 1000:.2f} ms" for length, took in times.items()))
+        say(f"  ratio 10,000 to 10 events {times[10_000] / times[10]:.2f}")
+        reader = DaprEventReader(client, "eventstore")
+        started, count = time.perf_counter(), 0
+        async for _, events in read_feed(reader):
+            count += len(events)
+        took = time.perf_counter() - started
+        say(f"replay from the store: {count} events, {count / took:.0f}/s")
+        await store.drain()
+        await lane
+    finally:
+        lane.cancel()
+        await client.close()
+
+
+def to_append(stream: StreamId, version: int, count: int) -> Append:
+    kind, _, name = stream.name.partition("-")
+    event = {
+        "event_type": "thing.happened",
+        "source": "bench",
+        "tenant_id": stream.tenant,
+        "aggregate_type": kind,
+        "aggregate_id": name,
+        "data": {"text": "x" * 100},
+    }
+    return Append(
+        stream, tuple(DomainEvent.model_validate(event) for _ in range(count)), version, {"count": version}
+    )
+
+
+async def median(work: Callable[[], Any], times: int = 50) -> float:
+    """The median of several runs, in seconds."""
+    took = []
+    for _ in range(times):
+        started = time.perf_counter()
+        await work()
+        took.append(time.perf_counter() - started)
+    return sorted(took)[times // 2]
+
+
+def test_write_down() -> None:
+    path = ROOT / ".annals" / "bench.txt"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(LINES) + "\n")
+    assert LINES

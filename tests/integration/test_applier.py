@@ -1,0 +1,172 @@
+"""The statement that applies a batch, on a real PostgreSQL: replicas, disorder, loss, repetition."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import uuid
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from annals.events import DomainEvent, Position, RecordedEvent, StreamId
+from annals.projections import Applier, ProjectionStalled, Sweeper, Visibility
+from annals.projections.visibility import NotVisible
+from annals.store import Append, MemoryEventStore
+from annals_projector.migrations import migrate
+from annals_projector.read_models import PROJECTIONS, TASKS
+from conftest import until
+
+
+class PoolDatabase:
+    """The port of the read models' database on a pool of connections."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        return json.loads(await self._pool.fetchval(sql, *params))
+
+    async def execute(self, sql: str) -> None:
+        await self._pool.execute(sql)
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(database, min_size=1, max_size=8) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def read_models(pool: asyncpg.Pool) -> PoolDatabase:
+    database = PoolDatabase(pool)
+    await asyncio.gather(migrate(database), migrate(database))
+    return database
+
+
+def applier(database: PoolDatabase, store: MemoryEventStore) -> Applier:
+    return Applier(database, store, PROJECTIONS, lambda _: None)
+
+
+async def history(store: MemoryEventStore, dice: random.Random, streams: int) -> list[RecordedEvent]:
+    """Tasks that went through something, stored and in the order of the log."""
+    versions: dict[StreamId, int] = {StreamId("acme", f"task-{uuid.UUID(int=n)}"): 0 for n in range(streams)}
+    for _ in range(streams * 6):
+        stream = dice.choice(list(versions))
+        version = versions[stream]
+        kinds: list[tuple[str, dict[str, Any]]] = [
+            ("task.updated", {"changes": {"title": f"title {version}", "tags": ["x", str(version)]}}),
+            ("task.assigned", {"assignee": f"user{version}"}),
+            ("task.unassigned", {"assignee": "x"}),
+            ("task.completed", {}),
+            ("task.reopened", {}),
+            ("task.unheard_of", {"x": 1}),
+            ("task.deleted", {}),
+        ]
+        kind, data = (
+            ("task.created", {"title": "new", "priority": "normal"}) if version == 0 else dice.choice(kinds)
+        )
+        event = DomainEvent(
+            event_type=kind,
+            source="test",
+            tenant_id="acme",
+            aggregate_type="task",
+            aggregate_id=stream.name.removeprefix("task-"),
+            data=data,
+        )
+        await store.append(Append(stream, (event,), version))
+        versions[stream] += 1
+    refs = [(stream, version) for stream, last in versions.items() for version in range(1, last + 1)]
+    events = await store.read_events(refs)
+    return sorted(events, key=lambda event: event.seq)
+
+
+def wanted(events: Iterable[RecordedEvent]) -> dict[str, tuple[Any, ...]]:
+    by_stream: dict[str, list[RecordedEvent]] = {}
+    for event in sorted(events, key=lambda event: event.version):
+        by_stream.setdefault(event.aggregate_id, []).append(event)
+    folded = {name: TASKS.fold(stream) for name, stream in by_stream.items()}
+    return {
+        name: (row["title"], row["status"], row["assignee"], tuple(row["tags"]), row["version"])
+        for name, row in folded.items()
+        if row is not None
+    }
+
+
+async def found(pool: asyncpg.Pool) -> dict[str, tuple[Any, ...]]:
+    rows = await pool.fetch("SELECT id, title, status, assignee, tags, version FROM readmodels.tasks")
+    return {
+        row["id"]: (
+            row["title"],
+            row["status"],
+            row["assignee"],
+            tuple(json.loads(row["tags"])),
+            row["version"],
+        )
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_two_replicas_with_disorder_and_repetition_end_at_the_fold(
+    pool: asyncpg.Pool, read_models: PoolDatabase, seed: int
+) -> None:
+    dice, store = random.Random(seed), MemoryEventStore()
+    events = await history(store, dice, streams=40)
+    deliveries = events * 2
+    dice.shuffle(deliveries)
+
+    async def replica(part: list[RecordedEvent]) -> None:
+        applying = applier(read_models, store)
+        for start in range(0, len(part), 25):
+            await applying.apply(part[start : start + 25])
+
+    await asyncio.gather(replica(deliveries[::2]), replica(deliveries[1::2]))
+
+    assert await found(pool) == wanted(events)
+    assert await pool.fetchval("SELECT count(*) FROM readmodels.event_index") == len(events)
+
+
+async def test_what_no_message_brings_is_swept_from_the_store(
+    pool: asyncpg.Pool, read_models: PoolDatabase
+) -> None:
+    dice, store = random.Random(7), MemoryEventStore()
+    events = await history(store, dice, streams=20)
+    applying = applier(read_models, store)
+    await applying.apply(dice.sample(events, len(events) // 3))
+    sweeper = Sweeper(read_models, store, applying)
+
+    async def complete() -> bool:
+        await sweeper.sweep()
+        return bool(
+            await pool.fetchval("SELECT coalesce(max(seq), 0) FROM readmodels.lane_checkpoints")
+            == len(events)
+        )
+
+    await until(complete)
+    assert await found(pool) == wanted(events)
+
+
+async def test_an_event_whose_past_is_nowhere_is_not_applied(
+    pool: asyncpg.Pool, read_models: PoolDatabase
+) -> None:
+    store = MemoryEventStore()
+    events = await history(store, random.Random(1), streams=1)
+    with pytest.raises(ProjectionStalled):
+        await applier(read_models, MemoryEventStore()).apply(events[3:])
+    assert await found(pool) == {}
+
+
+async def test_a_reader_waits_for_its_write(read_models: PoolDatabase) -> None:
+    store = MemoryEventStore()
+    events = await history(store, random.Random(2), streams=2)
+    visibility = Visibility(read_models)
+    with pytest.raises(NotVisible):
+        await visibility.wait(Position(0, 1), 0.1)
+    waiting = asyncio.create_task(visibility.wait(Position(0, 1), 10))
+    await Applier(read_models, store, PROJECTIONS, visibility.applied).apply(events)
+    await waiting
+    await Visibility(read_models).wait(Position(0, len(events)), 10)

@@ -1,0 +1,193 @@
+"""The suite as its users meet it: commands and queries through sidecars, one trace, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import nats
+import pytest
+
+from conftest import until
+from integration.conftest import TASK
+from suite import infra, profiles
+from suite.suite import Suite
+
+
+async def test_a_command_becomes_an_event_and_is_answered_by_a_query(embedded: Suite, client: Any) -> None:
+    task = await client.created()
+    answer = await client.query(f"tasks/{task['id']}", position=task["position"])
+    assert answer.status_code == 200
+    row = answer.json()
+    assert (row["id"], row["title"], row["status"], row["version"]) == (task["id"], TASK["title"], "todo", 1)
+
+
+async def test_one_trace_shows_the_whole_way(embedded: Suite, client: Any) -> None:
+    task = await client.created()
+    events = (await client.query(f"streams/{task['stream']}/events")).json()["items"]
+    await client.query(f"tasks/{task['id']}", position=task["position"])
+    await until(lambda: client.whole_trace(events[0]["event_id"]))
+
+
+async def test_a_repeated_command_takes_effect_once_through_the_sidecars(
+    embedded: Suite, client: Any
+) -> None:
+    answers = await asyncio.gather(*(client.created(idempotency_key="the-same") for _ in range(10)))
+    assert len({json.dumps(answer) for answer in answers}) == 1
+    history = await client.query(f"streams/{answers[0]['stream']}/events")
+    assert len(history.json()["items"]) == 1
+
+
+async def test_errors_come_through_as_problem_details(embedded: Suite, client: Any) -> None:
+    answer = await client.command("task.create", {"title": ""})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["errors"][0]["field"] == "title"
+
+
+async def test_tasks_are_found_by_what_they_are(embedded: Suite, client: Any) -> None:
+    tenant = {"x_tenant_id": "finders"}
+    position = ""
+    for number in range(7):
+        data = {
+            "title": f"Task {number}",
+            "priority": "high" if number % 2 else "low",
+            "tags": [f"t{number % 3}"],
+        }
+        answer = await client.command("task.create", data | {"id": f"task{number}"}, **tenant)
+        position = answer.json()["position"]
+    titles: list[str] = []
+    page = (await client.query("tasks", tenant="finders", sort="-title", limit=3, position=position)).json()
+    while True:
+        titles += [row["title"] for row in page["items"]]
+        if page["next"] is None:
+            break
+        page = (
+            await client.query("tasks", tenant="finders", sort="-title", limit=3, cursor=page["next"])
+        ).json()
+    assert titles == [f"Task {number}" for number in reversed(range(7))]
+    high = (await client.query("tasks", tenant="finders", priority="high")).json()["items"]
+    assert [row["title"] for row in high] == ["Task 1", "Task 3", "Task 5"]
+    tagged = (await client.query("tasks", tenant="finders", tag="t0", text="task")).json()["items"]
+    assert [row["id"] for row in tagged] == ["task0", "task3", "task6"]
+    assert (await client.query("tasks", tenant="others")).json()["items"] == []
+    assert (await client.query("tasks/task1", tenant="others")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "field"),
+    [
+        ("tasks", {"limit": 0}, "limit"),
+        ("tasks", {"sort": "colour"}, "sort"),
+        ("tasks", {"due_from": "soon"}, "due_from"),
+        ("tasks", {"cursor": "%%%"}, "cursor"),
+        ("tasks", {"asignee": "ada"}, "asignee"),
+        ("tasks", {"position": "there"}, "position"),
+        ("streams/nonsense/events", {}, "stream"),
+        ("streams/lamp-1/state", {}, "stream"),
+    ],
+)
+async def test_a_bad_query_says_which_parameter(
+    embedded: Suite, client: Any, path: str, parameters: dict[str, Any], field: str
+) -> None:
+    answer = await client.query(path, **parameters)
+    assert answer.status_code == 400, answer.text
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+async def test_the_past_can_be_seen(embedded: Suite, client: Any) -> None:
+    task = await client.created()
+    await client.command("task.assign", {"id": task["id"], "assignee": "ada"})
+    done = (await client.command("task.complete", {"id": task["id"]}, x_user_id="ada")).json()
+    await client.query(f"tasks/{task['id']}", position=done["position"])
+    states = [
+        (await client.query(f"streams/{task['stream']}/state", version=version)).json()
+        for version in (1, 2, 3)
+    ]
+    assert [(state["status"], state["assignee"]) for state in states] == [
+        ("todo", None),
+        ("todo", "ada"),
+        ("done", "ada"),
+    ]
+    history = (await client.query(f"streams/{task['stream']}/events", backwards=True)).json()["items"]
+    assert [event["event_type"] for event in history] == ["task.completed", "task.assigned", "task.created"]
+    mine = (await client.query("events", type="task.completed", user="ada", stream=task["stream"])).json()[
+        "items"
+    ]
+    assert [event["event_id"] for event in mine] == [history[0]["event_id"]]
+    correlated = await client.query("events", correlation_id=history[0]["correlation_id"])
+    assert history[0]["event_id"] in {event["event_id"] for event in correlated.json()["items"]}
+
+
+async def test_a_position_that_does_not_come_is_waited_for_only_so_long(embedded: Suite, client: Any) -> None:
+    answer = await client.query("tasks", position="0-999999999")
+    assert answer.status_code == 504
+    assert answer.json()["type"].endswith("behind")
+
+
+async def test_an_unreadable_message_goes_to_the_dead_letters(embedded: Suite, client: Any) -> None:
+    url = infra.Nats(embedded.home / ".annals" / "embedded", profiles.NATS_PORT).url
+    broker = await nats.connect(url)
+    try:
+        stream = broker.jetstream()
+        dead = await stream.subscribe("domain-events.dead-letter", ordered_consumer=True)
+        poison = {
+            "specversion": "1.0",
+            "id": "poison",
+            "type": "x.y",
+            "source": "t",
+            "data": {"nonsense": True},
+        }
+        await stream.publish("domain-events", json.dumps(poison).encode())
+        message = await dead.next_msg(timeout=30)
+        assert json.loads(message.data)["id"] == "poison"
+    finally:
+        await broker.close()
+    task = await client.created()
+    assert (await client.query(f"tasks/{task['id']}", position=task["position"])).status_code == 200
+
+
+async def test_metrics_and_health_are_served(embedded: Suite, client: Any) -> None:
+    await client.created()
+    command = (await client.http.get("http://127.0.0.1:8001/metrics")).text
+    assert 'annals_commands_total{outcome="done",type="task.create"}' in command
+    assert "annals_publish_backlog_commits 0.0" in command
+    projector = (await client.http.get("http://127.0.0.1:8002/metrics")).text
+    assert "annals_projection_events_total" in projector
+    for port in (8001, 8002):
+        assert (await client.http.get(f"http://127.0.0.1:{port}/readyz")).json() == {"status": "ready"}
+
+
+async def test_a_service_without_its_sidecar_says_what_is_missing(embedded: Suite, client: Any) -> None:
+    sidecar = embedded.processes["projector-dapr"]
+    sidecar.kill()
+    answer = await client.http.get("http://127.0.0.1:8002/readyz")
+    assert answer.status_code == 503
+    assert "sidecar" in answer.json()["missing"]
+
+    async def ready() -> bool:
+        return (await client.http.get("http://127.0.0.1:8002/readyz")).status_code == 200
+
+    await until(ready)
+
+
+async def test_the_broker_away_for_a_while_loses_nothing(embedded: Suite, client: Any) -> None:
+    broker = embedded.processes["nats"]
+    broker.restart = False
+    broker.kill()
+    await broker.wait_exit()
+    tasks = [await client.created() for _ in range(20)]
+    await broker.start()
+    await broker.wait_ready()
+    broker.restart = True
+    rows = [await client.query(f"tasks/{task['id']}", position=task["position"]) for task in tasks]
+    assert {row.status_code for row in rows} == {200}
+
+    async def drained() -> bool:
+        return (
+            "annals_publish_backlog_commits 0.0"
+            in (await client.http.get("http://127.0.0.1:8001/metrics")).text
+        )
+
+    await until(drained, 60)
