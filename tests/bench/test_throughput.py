@@ -18,7 +18,7 @@ import yaml
 from http_load import Measured, measure
 
 from annals.dapr import DaprSidecar, Write
-from annals.events import DomainEvent, StreamId
+from annals.events import DomainEvent, StreamId, new_id
 from annals.store import Append, DaprEventReader, DaprEventStore, read_feed
 from conftest import COMPONENTS, running, until
 from suite import ports
@@ -47,9 +47,8 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite
     config["spec"]["tracing"]["samplingRate"] = "0"
     (home / "config.yaml").write_text(yaml.safe_dump(config))
     async with Suite("embedded", home=home, config=home / "config.yaml") as suite:
-        say(
-            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {CONNECTIONS} connections"
-        )
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+        say(f"{machine}, {CONNECTIONS} connections")
         yield suite
 
 
@@ -113,9 +112,7 @@ async def test_raw_transactions(suite: Suite) -> None:
         for size in (1, 16):
             done, end = 0, time.perf_counter() + SECONDS / 2
             while time.perf_counter() < end:
-                writes = [
-                    Write(f"bench/{uuid.uuid4()}", b"x" * 500, insert_only=True) for _ in range(4 * size)
-                ]
+                writes = [Write(f"bench/{new_id()}", b"x" * 500, insert_only=True) for _ in range(4 * size)]
                 await client.transact("eventstore", writes)
                 done += size
             say(f"raw sidecar transactions, 4 keys x {size:2}: {done / (SECONDS / 2):8.0f} commits/s")
