@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 
@@ -20,9 +21,10 @@ from annals.aggregates.bus import (
     UnknownCommand,
 )
 from annals.store import Backpressure, ConflictError, OutcomeUnknown, StoreUnavailable
-from annals.telemetry import context, metrics, traces
+from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
+_logger = logging.getLogger(__name__)
 
 _OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (UnknownCommand, "unknown"),
@@ -44,15 +46,26 @@ def _outcome(error: Exception) -> str:
 
 async def log_commands(request: CommandRequest, following: Next) -> CommandResult:
     """Log what became of each command, with its ids."""
-    ids = request.context
-    with context.bound(tenant=ids.tenant, correlation_id=ids.correlation_id, user=ids.user):
-        try:
-            result = await following(request)
-        except Exception as error:
-            _log.info("command failed", command=request.type, outcome=_outcome(error), reason=str(error))
-            raise
-        _log.debug("command done", command=request.type, position=str(result.appended.position))
-        return result
+    try:
+        result = await following(request)
+    except Exception as error:
+        _log.info("command failed", **_ids(request), outcome=_outcome(error), reason=str(error))
+        raise
+    if _logger.isEnabledFor(logging.DEBUG):
+        _log.debug("command done", **_ids(request), position=str(result.appended.position))
+    return result
+
+
+def _ids(request: CommandRequest) -> dict[str, str | None]:
+    given = request.context
+    trace_id = given.traceparent[3:35] if given.traceparent else None
+    return {
+        "command": request.type,
+        "tenant": given.tenant,
+        "user": given.user,
+        "correlation_id": given.correlation_id or request.idempotency_key,
+        "trace_id": trace_id,
+    }
 
 
 async def count_commands(request: CommandRequest, following: Next) -> CommandResult:
