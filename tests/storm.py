@@ -39,14 +39,17 @@ async def send(
     while True:
         try:
             answer = await client.post(f"{COMMAND}/{kind}", json=data, headers={"Idempotency-Key": key})
-        except httpx.HTTPError:
+            body = answer.json()
+        except (httpx.HTTPError, ValueError):
+            # No reply, or one that broke off: a sidecar passes on the status of a service that
+            # dies before its body. Neither says anything.
             acknowledged.attempts[0] += 1
             await asyncio.sleep(0.1)
             continue
         acknowledged.attempts[answer.status_code] += 1
         if answer.status_code in (200, 201):
-            acknowledged.answers[key] = answer.json()
-            return answer.json()
+            acknowledged.answers[key] = body
+            return dict(body)
         if answer.status_code < 500:
             raise AssertionError(f"{kind} {data}: {answer.status_code} {answer.text}")
         await asyncio.sleep(0.1)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import until
+from suite import manifest, ports
+from suite.paths import ROOT
+from suite.process import Process, Spec, StartFailed, back_off
+from suite.profiles import PROFILES
+from suite.supervisor import Identity
+
+
+def test_the_manifest_is_read_as_the_dapr_cli_would() -> None:
+    apps = {app.app_id: app for app in manifest.read(ROOT / "dapr.yaml", "embedded")}
+    command = apps["command"]
+    assert (command.app_port, command.ports.http, command.ports.grpc) == (8001, 3501, 13501)
+    assert apps["projector"].ports.http == 3502
+    assert command.resources == (ROOT / "components" / "shared", ROOT / "components" / "embedded")
+    assert all(app.ports.grpc == app.ports.http + 10000 for app in apps.values())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profile_is_another_folder_of_components(profile: str) -> None:
+    for app in manifest.read(ROOT / "dapr.yaml", profile):
+        assert app.resources == (ROOT / "components" / "shared", ROOT / "components" / profile)
+        assert all(list(folder.glob("*.yaml")) for folder in app.resources)
+
+
+def test_a_busy_port_is_named_with_its_owner() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert ports.busy(port)
+        assert f"pid {os.getpid()}" in ports.owner(port)
+    assert not ports.busy(port)
+
+
+def test_restarts_wait_longer_each_time() -> None:
+    waits = [back_off(restarts) for restarts in range(8)]
+    assert waits == sorted(waits)
+    assert waits[0] < 1 < waits[-1] == waits[-2]
+
+
+def test_a_process_is_not_taken_for_another_with_its_id() -> None:
+    me = Identity.of(os.getpid())
+    assert me is not None
+    assert me.alive()
+    assert not Identity(me.pid, me.created - 100).alive()
+
+
+async def test_a_process_that_ends_before_it_is_ready_says_what_its_log_says(tmp_path: Path) -> None:
+    async def never() -> bool:
+        return False
+
+    process = Process(
+        Spec("failing", [sys.executable, "-c", "print('the reason')"], never), tmp_path, restart=False
+    )
+    await process.start()
+    with pytest.raises(StartFailed, match="the reason"):
+        await process.wait_ready()
+    await process.stop()
+
+
+async def test_a_stopped_process_leaves_no_child_behind(tmp_path: Path) -> None:
+    started = tmp_path / "child"
+
+    async def ready() -> bool:
+        return started.exists() and bool(started.read_text())
+
+    code = (
+        "import subprocess, sys, time, pathlib;"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+        f"pathlib.Path({str(started)!r}).write_text(str(child.pid)); time.sleep(600)"
+    )
+    process = Process(Spec("parent", [sys.executable, "-c", code], ready), tmp_path)
+    await process.start()
+    await process.wait_ready()
+    child = Identity.of(int(started.read_text()))
+    assert child is not None
+    await process.stop()
+
+    async def gone() -> bool:
+        return not child.alive()
+
+    await until(gone, 5)
