@@ -136,7 +136,11 @@ class Process:
 
     async def _watch(self) -> None:
         while self._process is not None:
-            code = await self._process.wait()
+            noting = asyncio.create_task(self._note_ready())
+            try:
+                code = await self._process.wait()
+            finally:
+                noting.cancel()
             if not self.restart:
                 self.state = f"exited ({code})"
                 return
@@ -149,6 +153,11 @@ class Process:
                 log.write(f"--- {self.spec.name} exited with {code}; restart {self.restarts} in {wait} s\n")
             await asyncio.sleep(wait)
             await self._spawn()
+
+    async def _note_ready(self) -> None:
+        while not await self.spec.ready():
+            await asyncio.sleep(0.1)
+        self.state = "ready"
 
 
 def _die_with_parent() -> None:

@@ -44,7 +44,7 @@ class Client:
         trace_id = event["traceparent"].split("-")[1]
         answer = await self.http.get(f"http://127.0.0.1:9411/api/v2/trace/{trace_id}")
         names = {span["name"] for span in answer.json()} if answer.status_code == 200 else set()
-        return {"command task.create", "publish domain-events", "project task.created"} <= names
+        return {"command task.create", "append", "publish domain-events", "project task.created"} <= names
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from annals.store.protocol import (
     StoreUnavailable,
 )
 from annals.store.publisher import Publisher
+from annals.telemetry import traces
 
 _log = structlog.get_logger(__name__)
 
@@ -201,7 +202,8 @@ class DaprEventStore(DaprEventReader):
             known = self._known.get(append.stream, 0)
             if known < append.expected_version:
                 raise ConflictError(append.stream, append.expected_version, known)
-        appended = await self._lane.append(append, _size(append))
+        with traces.append_span(append.stream, len(append.events)):
+            appended = await self._lane.append(append, _size(append))
         self._learn(append.stream, appended.version)
         return appended
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from annals.events import RecordedEvent
+from annals.events import RecordedEvent, StreamId
 
 _tracer = trace.get_tracer("annals")
 _propagator = TraceContextTextMapPropagator()
@@ -49,6 +49,24 @@ def span(
     """A span round a piece of work, within the current one or the one that `traceparent` names."""
     context = _propagator.extract({"traceparent": traceparent}) if traceparent else None
     with _tracer.start_as_current_span(name, context, kind, attributes):
+        yield
+
+
+@contextmanager
+def append_span(stream: StreamId, events: int) -> Iterator[None]:
+    """A span round an append, in the trace of its command; none when that is not sampled.
+
+    The transaction it ends in serves other commands too: each has such a span in its own trace.
+    """
+    if not trace.get_current_span().get_span_context().trace_flags.sampled:
+        yield
+        return
+    attributes: dict[str, str | int] = {
+        "annals.stream": stream.name,
+        "annals.tenant": stream.tenant,
+        "annals.events": events,
+    }
+    with _tracer.start_as_current_span("append", kind=SpanKind.CLIENT, attributes=attributes):
         yield
 
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from annals.aggregates import CommandBus, CommandContext, CommandRequest, RuleViolation
+from annals.aggregates.middleware import authorise
+from annals.events import DomainEvent, StreamId
+from annals.store import Append, MemoryEventStore
+from annals_command.commands import HANDLERS
+from annals_command.domain.events import REGISTRY
+
+TASK = StreamId("default", "task-t")
+
+
+def bus(store: MemoryEventStore, **options: object) -> CommandBus:
+    return CommandBus(store, REGISTRY, HANDLERS, source="test", **options)  # type: ignore[arg-type]
+
+
+def event(kind: str, data: dict[str, object]) -> DomainEvent:
+    return DomainEvent(event_type=kind, source="test", aggregate_type="task", aggregate_id="t", data=data)
+
+
+def command(kind: str, **data: object) -> CommandRequest:
+    return CommandRequest(kind, {"id": "t", **data}, CommandContext(user="ada"))
+
+
+async def test_a_state_of_an_older_schema_is_folded_again() -> None:
+    store = MemoryEventStore()
+    past = (event("task.created", {"title": "Write"}), event("task.completed", {}))
+    await store.append(Append(TASK, past, 0, state={"nonsense": True}, state_schema=0))
+    with pytest.raises(RuleViolation, match="completed"):
+        await bus(store).execute(command("task.complete"))
+    assert (await bus(store).execute(command("task.reopen"))).appended.version == 3
+
+
+async def test_what_another_instance_did_is_seen_before_a_command_is_refused() -> None:
+    store = MemoryEventStore()
+    one, two = bus(store), bus(store)
+    await one.execute(command("task.create", title="Write"))
+    await one.execute(command("task.complete"))
+    await two.execute(command("task.reopen"))
+    assert (await one.execute(command("task.complete"))).appended.version == 4
+
+
+async def test_events_carry_who_and_why() -> None:
+    store = MemoryEventStore()
+    context = CommandContext(
+        "acme", "ada", "session", "correlation", "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+    )
+    request = CommandRequest("task.create", {"id": "t", "title": "Write"}, context, "the-key")
+    await bus(store).execute(request)
+    (recorded,) = [event async for event in store.read_stream(StreamId("acme", "task-t"))]
+    assert (recorded.user_id, recorded.session_id, recorded.correlation_id) == (
+        "ada",
+        "session",
+        "correlation",
+    )
+    assert (recorded.causation_id, recorded.traceparent) == ("the-key", context.traceparent)
+
+
+async def test_what_a_policy_does_not_allow_is_not_done() -> None:
+    store = MemoryEventStore()
+    guarded = bus(store, middleware=[authorise(lambda request: request.context.user == "bob")])
+    with pytest.raises(PermissionError, match="ada may not send"):
+        await guarded.execute(command("task.create", title="Write"))
+    assert await store.lanes() == []
