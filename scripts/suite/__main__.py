@@ -85,7 +85,7 @@ def _start(profile: str) -> int:
         console.print(f"The suite did not start; {supervisor.LOG.relative_to(ROOT)} may say why.")
         return 1
     for name, address in report.addresses.items():
-        console.print(f"{name:12} {address}", highlight=False)
+        console.print(f"{name:16} {address}", highlight=False)
     return 0
 
 
@@ -125,7 +125,7 @@ def _status() -> int:
 
 def _table(report: supervisor.Report) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("process", "state", "pid", "restarts", "address", "log"):
+    for heading in ("process", "state", "pid", "restarts", "address"):
         table.add_column(heading)
     for name, fields in report.processes.items():
         style = "green" if fields["state"] == "ready" else "yellow"
@@ -134,10 +134,7 @@ def _table(report: supervisor.Report) -> Table:
             Text(fields["state"], style=style),
             fields["pid"],
             fields["restarts"],
-            report.addresses.get(name.removesuffix("-dapr"), "")
-            if name.endswith("-dapr") or name == "zipkin"
-            else "",
-            fields["log"],
+            report.addresses.get(name, ""),
         )
     return table
 

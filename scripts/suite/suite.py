@@ -50,7 +50,7 @@ class Suite:
     @property
     def addresses(self) -> dict[str, str]:
         """Where what is, for people."""
-        found = {app.app_id: f"http://127.0.0.1:{app.ports.http} (sidecar)" for app in self.apps}
+        found = {f"{app.app_id}-dapr": f"http://127.0.0.1:{app.ports.http}" for app in self.apps}
         if "zipkin" in self.processes:
             found["zipkin"] = f"http://127.0.0.1:{profiles.ZIPKIN_PORT}"
         return found
