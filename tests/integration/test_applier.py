@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import Applier, ProjectionStalled, Sweeper, Visibility
+from annals.projections import Applier, Sweeper, Visibility
 from annals.projections.visibility import NotVisible
 from annals.store import Append, MemoryEventStore
 from annals_projector.migrations import migrate
@@ -155,9 +155,35 @@ async def test_an_event_whose_past_is_nowhere_is_not_applied(
 ) -> None:
     store = MemoryEventStore()
     events = await history(store, random.Random(1), streams=1)
-    with pytest.raises(ProjectionStalled):
-        await applier(read_models, MemoryEventStore()).apply(events[3:])
+    failed = await applier(read_models, MemoryEventStore()).apply(events[3:])
+    assert failed == {events[0].stream}
     assert await found(pool) == {}
+
+
+async def test_a_stream_on_which_a_projection_fails_does_not_hold_up_the_others(
+    pool: asyncpg.Pool, read_models: PoolDatabase
+) -> None:
+    store = MemoryEventStore()
+    events = await history(store, random.Random(3), streams=5)
+    poisoned = events[0].stream
+    poison = DomainEvent(
+        event_type="task.assigned",
+        source="test",
+        tenant_id="acme",
+        aggregate_type="task",
+        aggregate_id=poisoned.name.removeprefix("task-"),
+        data={"nobody": "expected this"},
+    )
+    last = max(event.version for event in events if event.stream == poisoned)
+    await store.append(Append(poisoned, (poison,), last))
+    applying = applier(read_models, store)
+
+    failed = await applying.apply([*events, *await store.read_events([(poisoned, last + 1)])])
+
+    assert failed == {poisoned}
+    others = [event for event in events if event.stream != poisoned]
+    assert await found(pool) == wanted(others)
+    await Sweeper(read_models, store, applying).sweep()
 
 
 async def test_a_reader_waits_for_its_write(read_models: PoolDatabase) -> None:

@@ -53,11 +53,13 @@ async def _apply(applier: Applier, entries: Mapping[str, Any]) -> dict[str, str]
         else:
             events[entry_id] = event
     try:
-        await applier.apply(events.values())
+        failed = await applier.apply(events.values())
     except (DatabaseError, ProjectionStalled, StoreError) as error:
         _log.warning("events not applied, to be delivered again", events=len(events), error=str(error))
         return statuses | dict.fromkeys(events, "RETRY")
-    return statuses | dict.fromkeys(events, "SUCCESS")
+    return statuses | {
+        entry_id: "RETRY" if event.stream in failed else "SUCCESS" for entry_id, event in events.items()
+    }
 
 
 def _json(value: object) -> Response:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import orjson
+import structlog
 
 from annals.events import Position, RecordedEvent, StreamId
 from annals.projections.changes import Change, Delete, Patch, Put, merge
@@ -17,6 +18,8 @@ from annals.projections.projection import Projection
 from annals.projections.statement import apply_statement
 from annals.store import EventReader
 from annals.telemetry import metrics, traces
+
+_log = structlog.get_logger(__name__)
 
 _ROUNDS = 10
 _KNOWN_VERSIONS = 100_000
@@ -29,7 +32,7 @@ JOIN readmodels.stream_versions USING (tenant, stream)"""
 
 
 class ProjectionStalled(Exception):
-    """Events cannot be applied now: what comes before them is nowhere, or others were faster each time."""
+    """Events cannot be applied now: other replicas were faster each time."""
 
 
 class Applier:
@@ -51,32 +54,35 @@ class Applier:
         self._known: OrderedDict[StreamId, int] = OrderedDict()
         self._turn = asyncio.Lock()
 
-    async def apply(self, events: Iterable[RecordedEvent]) -> None:
+    async def apply(self, events: Iterable[RecordedEvent]) -> frozenset[StreamId]:
         """Make events visible, with those before them; those that are visible already are skipped.
 
-        Raises ProjectionStalled, DatabaseError and StoreError: then some of them may be visible.
+        Returns the streams that stay behind, because a projection fails on one of their events or
+        the store lacks one; they do not hold up the others. Raises ProjectionStalled, DatabaseError
+        and StoreError: then some of the events may be visible.
         """
+        failed: set[StreamId] = set()
         given: dict[StreamId, dict[int, RecordedEvent]] = defaultdict(dict)
         for event in events:
             given[event.stream][event.version] = event
         async with self._turn:
             for _ in range(_ROUNDS):
-                batch = await self._behind(given)
+                batch = await self._behind(given, failed)
                 if not batch:
-                    return
+                    return frozenset(failed)
                 for part in _parts(batch):
-                    await self._write(part)
+                    await self._write(part, failed)
         raise ProjectionStalled(f"{len(given)} streams did not advance in {_ROUNDS} rounds")
 
     async def _behind(
-        self, given: Mapping[StreamId, Mapping[int, RecordedEvent]]
+        self, given: Mapping[StreamId, Mapping[int, RecordedEvent]], failed: set[StreamId]
     ) -> dict[StreamId, list[RecordedEvent]]:
         """For each stream that is behind what was given: all events up to there, from its version on."""
         versions = await self._versions(given)
         wanted = {
             stream: range(versions[stream] + 1, max(events) + 1)
             for stream, events in given.items()
-            if versions[stream] < max(events)
+            if versions[stream] < max(events) and stream not in failed
         }
         missing = [
             (stream, version)
@@ -91,8 +97,11 @@ class Applier:
             read = await self._store.read_events(missing)
             found = {(event.stream, event.version): event for event in read}
             metrics.PROJECTION_HEALED.inc(len(found))
-            if len(found) != len(missing):
-                raise ProjectionStalled(f"{len(missing) - len(found)} earlier events are not in the store")
+            for stream, version in missing:
+                if (stream, version) not in found:
+                    _log.error("an earlier event is not in the store", stream=str(stream), version=version)
+                    failed.add(stream)
+                    wanted.pop(stream, None)
         return {
             stream: [given[stream].get(version) or found[stream, version] for version in span]
             for stream, span in wanted.items()
@@ -112,10 +121,14 @@ class Applier:
         self._known[stream] = version
         self._known.move_to_end(stream)
 
-    async def _write(self, batch: Mapping[StreamId, Sequence[RecordedEvent]]) -> None:
+    async def _write(self, part: Mapping[StreamId, Sequence[RecordedEvent]], failed: set[StreamId]) -> None:
+        changes = self._changes(part, failed)
+        batch = {stream: events for stream, events in part.items() if stream not in failed}
+        if not batch:
+            return
         events = [event for stream_events in batch.values() for event in stream_events]
         with traces.project_spans(events):
-            advanced = await self._database.fetch(self._statement, *self._parameters(batch, events))
+            advanced = await self._database.fetch(self._statement, *_parameters(batch, events, changes))
         visible: list[RecordedEvent] = []
         for stream in batch:
             # Whatever did not advance was moved by another replica: look again.
@@ -132,28 +145,43 @@ class Applier:
         metrics.PROJECTED_EVENTS.inc(len(visible))
         self._on_applied({event.position for event in visible})
 
-    def _parameters(
-        self, batch: Mapping[StreamId, Sequence[RecordedEvent]], events: Sequence[RecordedEvent]
-    ) -> list[str]:
-        versions = [
-            {
-                "tenant": stream.tenant,
-                "stream": stream.name,
-                "version": stream_events[-1].version,
-                "prior": stream_events[0].version - 1,
-            }
-            for stream, stream_events in batch.items()
-        ]
+    def _changes(
+        self, batch: Mapping[StreamId, Sequence[RecordedEvent]], failed: set[StreamId]
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The changes of each table's rows; a stream on which its projection fails joins `failed`."""
         changes: dict[str, list[dict[str, Any]]] = {
             projection.table.name: [] for projection in self._projections
         }
-        for stream, stream_events in batch.items():
-            projection = self._by_type.get(stream_events[0].aggregate_type)
-            if projection is not None:
-                change = _changed(projection, stream_events)
-                changes[projection.table.name].append(_change_row(stream, stream_events[0], change))
-        rows = (versions, [_index_row(event) for event in events], *changes.values())
-        return [orjson.dumps(row).decode() for row in rows]
+        for stream, events in batch.items():
+            projection = self._by_type.get(events[0].aggregate_type)
+            if projection is None:
+                continue
+            try:
+                change = _changed(projection, events)
+            except Exception as error:  # noqa: BLE001 - a projection may fail in any way
+                _log.error("a projection failed", stream=str(stream), exc_info=error)
+                failed.add(stream)
+            else:
+                changes[projection.table.name].append(_change_row(stream, events[0], change))
+        return changes
+
+
+def _parameters(
+    batch: Mapping[StreamId, Sequence[RecordedEvent]],
+    events: Sequence[RecordedEvent],
+    changes: Mapping[str, list[dict[str, Any]]],
+) -> list[str]:
+    versions = [
+        {
+            "tenant": stream.tenant,
+            "stream": stream.name,
+            "version": stream_events[-1].version,
+            "prior": stream_events[0].version - 1,
+        }
+        for stream, stream_events in batch.items()
+    ]
+    rows = (versions, [_index_row(event) for event in events], *changes.values())
+    return [orjson.dumps(row).decode() for row in rows]
 
 
 def _parts(
