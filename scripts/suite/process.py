@@ -55,6 +55,7 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._started = 0.0
+        self._ready = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -69,7 +70,7 @@ class Process:
     async def wait_ready(self) -> None:
         """Wait until it serves. Raises StartFailed."""
         deadline = time.monotonic() + self.spec.ready_seconds
-        while not await self.spec.ready():
+        while not self._ready.is_set():
             if self.pid is None and not self.restart:
                 raise StartFailed(f"{self.spec.name} exited; its log ends:\n{self.log_tail()}")
             if time.monotonic() > deadline:
@@ -78,11 +79,11 @@ class Process:
                     f"its log ends:\n{self.log_tail()}"
                 )
             await asyncio.sleep(0.05)
-        self.state = "ready"
 
     def kill(self) -> None:
         """End it as a crash would, with SIGKILL to it and its children."""
         if self.pid is not None:
+            self._ready.clear()
             os.killpg(self.pid, signal.SIGKILL)
 
     async def wait_exit(self) -> None:
@@ -119,6 +120,7 @@ class Process:
 
     async def _spawn(self) -> None:
         self.state = "starting"
+        self._ready.clear()
         self._started = time.monotonic()
         user = pwd.getpwnam(self.spec.user) if self.spec.user and os.geteuid() == 0 else None
         with self.log.open("ab") as log:
@@ -141,6 +143,7 @@ class Process:
                 code = await self._process.wait()
             finally:
                 noting.cancel()
+                self._ready.clear()
             if not self.restart:
                 self.state = f"exited ({code})"
                 return
@@ -158,6 +161,7 @@ class Process:
         while not await self.spec.ready():
             await asyncio.sleep(0.1)
         self.state = "ready"
+        self._ready.set()
 
 
 def _die_with_parent() -> None:
