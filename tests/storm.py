@@ -139,6 +139,18 @@ def check_store(stored: Stored, acknowledged: Acknowledged) -> None:
     assert logged == {(name, version) for name, events in stored.streams.items() for version in events}
 
 
+async def published(url: str, stored: Stored) -> list[dict[str, Any]]:
+    """Every message of the topic, once each stored event is there: the publisher follows behind."""
+    wanted = {event["event_id"] for events in stored.streams.values() for event in events.values()}
+    async with asyncio.timeout(60):
+        while True:
+            messages = await read_topic(url)
+            missing = wanted - {message["id"] for message in messages}
+            if not missing:
+                return messages
+            await asyncio.sleep(0.5)
+
+
 async def read_topic(url: str) -> list[dict[str, Any]]:
     """Every message of the topic of domain events, in the broker's order."""
     client = await nats.connect(url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storm import check_read_models, check_store, check_topic, read_store, read_topic, storm
+from storm import check_read_models, check_store, check_topic, published, read_store, storm
 from suite import infra, profiles
 from suite.suite import Suite
 
@@ -32,4 +32,4 @@ async def test_nothing_acknowledged_is_lost_or_doubled(
     stored = await read_store(dsn)
     check_store(stored, acknowledged)
     await check_read_models(dsn, stored)
-    check_topic(await read_topic(infra.Nats(directory, profiles.NATS_PORT).url), stored)
+    check_topic(await published(infra.Nats(directory, profiles.NATS_PORT).url, stored), stored)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from storm import check_read_models, check_store, check_topic, read_store, read_topic, storm
+from storm import check_read_models, check_store, check_topic, published, read_store, storm
 from suite import infra, profiles
 from suite.suite import Suite
 
@@ -28,7 +28,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled(tmp_path_factory: pytest.
         stored = await read_store(dsn)
         check_store(stored, acknowledged)
         await check_read_models(dsn, stored)
-        messages = await read_topic(infra.Nats(directory, profiles.NATS_PORT).url)
+        messages = await published(infra.Nats(directory, profiles.NATS_PORT).url, stored)
         check_topic(messages, stored)
     events = sum(len(stream) for stream in stored.streams.values())
     sys.stdout.write(
