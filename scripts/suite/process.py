@@ -56,6 +56,7 @@ class Process:
         self._watcher: asyncio.Task[None] | None = None
         self._started = 0.0
         self._ready = asyncio.Event()
+        self._noting: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -71,6 +72,8 @@ class Process:
         """Wait until it serves. Raises StartFailed."""
         deadline = time.monotonic() + self.spec.ready_seconds
         while not self._ready.is_set():
+            if self._noting is not None and self._noting.done() and not self._noting.cancelled():
+                self._noting.result()  # what went wrong while it was asked
             if self.pid is None and not self.restart:
                 raise StartFailed(f"{self.spec.name} exited; its log ends:\n{self.log_tail()}")
             if time.monotonic() > deadline:
@@ -138,11 +141,11 @@ class Process:
 
     async def _watch(self) -> None:
         while self._process is not None:
-            noting = asyncio.create_task(self._note_ready())
+            self._noting = asyncio.create_task(self._note_ready())
             try:
                 code = await self._process.wait()
             finally:
-                noting.cancel()
+                self._noting.cancel()
                 self._ready.clear()
             if not self.restart:
                 self.state = f"exited ({code})"
