@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,11 @@ async def test_loading_and_replay(suite: Suite) -> None:
             return store.lane is not None
 
         await until(held)
-        times = {}
-        for length in (10, 1_000, 10_000):
-            stream = StreamId("bench", f"thing-{uuid.uuid4()}")
+        streams = {length: StreamId("bench", f"thing-{uuid.uuid4()}") for length in (10, 1_000, 10_000)}
+        for length, stream in streams.items():
             for version in range(0, length, 500):
                 await store.append(to_append(stream, version, min(500, length)))
-            times[length] = await median(lambda stream=stream: store.load(stream))
+        times = await medians({length: partial(store.load, stream) for length, stream in streams.items()})
         say("load: " + ", ".join(f"{length:,} events {took * 1000:.2f} ms" for length, took in times.items()))
         say(f"  ratio 10,000 to 10 events {times[10_000] / times[10]:.2f}")
         reader = DaprEventReader(client, "eventstore")
@@ -166,14 +166,15 @@ def to_append(stream: StreamId, version: int, count: int) -> Append:
     )
 
 
-async def median(work: Callable[[], Any], times: int = 50) -> float:
-    """The median of several runs, in seconds."""
-    took = []
+async def medians(work: dict[int, Callable[[], Any]], times: int = 100) -> dict[int, float]:
+    """The median of several runs of each, in seconds; in turn, so that noise strikes all alike."""
+    took: dict[int, list[float]] = {name: [] for name in work}
     for _ in range(times):
-        started = time.perf_counter()
-        await work()
-        took.append(time.perf_counter() - started)
-    return sorted(took)[times // 2]
+        for name, run in work.items():
+            started = time.perf_counter()
+            await run()
+            took[name].append(time.perf_counter() - started)
+    return {name: sorted(runs)[times // 2] for name, runs in took.items()}
 
 
 def test_write_down() -> None:
