@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from annals.events.compatibility import incompatibilities
-from annals_command.domain.events import REGISTRY
+from annals.sagas.events import REGISTRY as SAGA_EVENTS
+from annals_command.domain.events import REGISTRY as DOMAIN_EVENTS
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "docs" / "events"
 
@@ -19,7 +20,8 @@ def generated() -> dict[str, str]:
     """The files as the code has them: name to text."""
     return {
         f"{name}.json": json.dumps(schema, indent=2, sort_keys=True) + "\n"
-        for name, schema in REGISTRY.schemas().items()
+        for registry in (DOMAIN_EVENTS, SAGA_EVENTS)
+        for name, schema in registry.schemas().items()
     }
 
 

@@ -116,10 +116,38 @@ async def read_store(dsn: str) -> Stored:
     return Stored(streams, lanes)
 
 
+async def read_settled_store(dsn: str) -> Stored:
+    """Read the store once every task that was completed has had its saga, and that has ended."""
+    async with asyncio.timeout(120):
+        while True:
+            stored = await read_store(dsn)
+            if all(name in stored.streams and _ended(stored.streams[name]) for name in _sagas(stored)):
+                return stored
+            await asyncio.sleep(0.5)
+
+
+def _sagas(stored: Stored) -> set[str]:
+    """The streams of the sagas that completed tasks started, and of any others."""
+    triggered = {
+        f"default/saga-capacity-release-{event['event_id']}"
+        for events in stored.streams.values()
+        for event in events.values()
+        if event["event_type"] == "task.completed" and event["data"]["assignee"]
+    }
+    return triggered | {name for name in stored.streams if "/saga-" in name}
+
+
+def _ended(events: dict[int, dict[str, Any]]) -> bool:
+    return events[max(events)]["event_type"] == "saga.completed"
+
+
 def check_store(stored: Stored, acknowledged: Acknowledged) -> None:
     """Every acknowledged command exactly once; streams and lanes without holes, and agreeing."""
     by_command = Counter(
-        event["causation_id"] for events in stored.streams.values() for event in events.values()
+        event["causation_id"]
+        for name, events in stored.streams.items()
+        for event in events.values()
+        if "/saga-" not in name
     )
     lost = [key for key in acknowledged.answers if key not in by_command]
     assert not lost, f"{len(lost)} acknowledged commands are not in the store"
@@ -140,7 +168,7 @@ def check_store(stored: Stored, acknowledged: Acknowledged) -> None:
 
 
 async def published(url: str, stored: Stored) -> list[dict[str, Any]]:
-    """Every message of the topic, once each stored event is there: the publisher follows behind."""
+    """Every message of the topics, once each stored event is there: the publishers follow behind."""
     wanted = {event["event_id"] for events in stored.streams.values() for event in events.values()}
     async with asyncio.timeout(60):
         while True:
@@ -152,19 +180,17 @@ async def published(url: str, stored: Stored) -> list[dict[str, Any]]:
 
 
 async def read_topic(url: str) -> list[dict[str, Any]]:
-    """Every message of the topic of domain events, in the broker's order."""
+    """Every message of the topics of domain and saga events, each in the broker's order."""
     client = await nats.connect(url)
     try:
         stream = client.jetstream()
-        info = await stream.stream_info("annals")
-        consumer = await stream.subscribe("domain-events", ordered_consumer=True)
         messages = []
-        last = info.state.last_seq
-        while last:
-            message = await consumer.next_msg(timeout=10)
-            messages.append(json.loads(message.data))
-            if message.metadata.num_pending == 0:
-                break
+        for topic in ("domain-events", "saga-events"):
+            info = await stream.stream_info("annals", subjects_filter=topic)
+            left = (info.state.subjects or {}).get(topic, 0)
+            consumer = await stream.subscribe(topic, ordered_consumer=True)
+            for _ in range(left):
+                messages.append(json.loads((await consumer.next_msg(timeout=10)).data))
         return messages
     finally:
         await client.close()

@@ -51,7 +51,8 @@ def main() -> int:
 
 def _setup() -> int:
     try:
-        runtime.daprd()
+        for program in runtime.DAPR_PROGRAMS:
+            runtime.dapr(program)
     except runtime.Missing as error:
         console.print(str(error))
         return 1

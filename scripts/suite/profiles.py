@@ -14,6 +14,7 @@ POSTGRES_PORT = 15432
 NATS_PORT = 14222
 KAFKA_PORT = 19092
 ZIPKIN_PORT = 9411
+CONTROL_PLANE_PORT = 15050  # and the eight that follow
 
 PROFILES = ("embedded", "kafka-postgres")
 
@@ -26,20 +27,25 @@ class Infrastructure:
     beside: Sequence[Spec]
     ports: Mapping[str, int]
     secrets: Mapping[str, str]
+    control_plane: infra.ControlPlane
 
 
 def prepare(profile: str, directory: Path) -> Infrastructure:
     """Make a profile's servers ready to be started. Raises runtime.Missing."""
     postgres = infra.Postgres(directory, POSTGRES_PORT)
     postgres.initialise()
+    control_plane = infra.ControlPlane(directory, CONTROL_PLANE_PORT)
+    servers = [postgres.spec(), *control_plane.specs()]
+    ports = {"postgres": POSTGRES_PORT} | control_plane.ports
     if profile == "kafka-postgres":
         kafka = infra.Kafka(directory, KAFKA_PORT)
         kafka.initialise()
         return Infrastructure(
-            [postgres.spec(), kafka.spec()],
+            [*servers, kafka.spec()],
             [infra.zipkin(ZIPKIN_PORT)],
-            {"postgres": POSTGRES_PORT, "kafka": KAFKA_PORT, "zipkin": ZIPKIN_PORT},
+            ports | {"kafka": KAFKA_PORT, "zipkin": ZIPKIN_PORT},
             {"postgres": postgres.dsn, "kafka": f"127.0.0.1:{KAFKA_PORT}"},
+            control_plane,
         )
     nats = infra.Nats(directory, NATS_PORT)
     beside = []
@@ -48,8 +54,9 @@ def prepare(profile: str, directory: Path) -> Infrastructure:
     except runtime.Missing as error:
         console.print(f"Without Zipkin: {error}")
     return Infrastructure(
-        [postgres.spec(), nats.spec()],
+        [*servers, nats.spec()],
         beside,
-        {"postgres": POSTGRES_PORT, "nats": NATS_PORT} | ({"zipkin": ZIPKIN_PORT} if beside else {}),
+        ports | {"nats": NATS_PORT} | ({"zipkin": ZIPKIN_PORT} if beside else {}),
         {"postgres": postgres.dsn, "nats": nats.url},
+        control_plane,
     )

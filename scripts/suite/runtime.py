@@ -20,6 +20,8 @@ from suite.progress import step
 
 DAPR_VERSION = "1.18.2"
 _DAPR_FITS = re.compile(r"1\.18\.\d+")
+DAPR_PROGRAMS = ("daprd", "placement", "scheduler")
+_BUILD_MINUTES = {"daprd": "4 to 8", "placement": "1 to 2", "scheduler": "1 to 2"}
 _GO_AT_LEAST = (1, 26, 5)
 _JAVA_AT_LEAST = 17
 
@@ -37,31 +39,32 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def daprd() -> Path:
-    """The Dapr sidecar: an installed 1.18, else built from its Go modules, once."""
-    for installed in (Path.home() / ".dapr" / "bin" / "daprd", shutil.which("daprd")):
+def dapr(program: str) -> Path:
+    """daprd, placement or scheduler: an installed 1.18, else built from its Go modules, once."""
+    for installed in (Path.home() / ".dapr" / "bin" / program, shutil.which(program)):
         if (
             installed
             and Path(installed).exists()
             and _DAPR_FITS.search(_output([str(installed), "--version"]))
         ):
             return Path(installed)
-    built = CACHE / "dapr" / DAPR_VERSION / "daprd"
+    built = CACHE / "dapr" / DAPR_VERSION / program
     with _locked(built.parent):
         if not built.exists():
-            _build_dapr("daprd", built, tags="allcomponents")
+            _build_dapr(program, built)
     return built
 
 
-def _build_dapr(command: str, target: Path, tags: str) -> None:
+def _build_dapr(command: str, target: Path) -> None:
     partial = target.with_suffix(".partial")
-    with step(f"Building Dapr {DAPR_VERSION} ({command}) from its Go modules; once, 4 to 8 minutes"):
+    took = _BUILD_MINUTES[command]
+    with step(f"Building Dapr {DAPR_VERSION} ({command}) from its Go modules; once, {took} minutes"):
         result = subprocess.run(
             [
                 str(_go()),
                 "build",
                 "-tags",
-                tags,
+                "allcomponents",
                 "-ldflags",
                 f"-s -w -X github.com/dapr/dapr/pkg/buildinfo.version={DAPR_VERSION}",
                 "-o",

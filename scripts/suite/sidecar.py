@@ -34,16 +34,20 @@ def sidecar(
     home: Path,
     app_port: int | None = None,
     health_path: str | None = None,
+    placement: str = "",
+    scheduler: str = "",
 ) -> Spec:
-    """How to run the sidecar of an app. Relative paths in its components start at `home`."""
+    """How to run the sidecar of an app. Relative paths in its components start at `home`.
+
+    Workflows and jobs need the addresses of `placement` and `scheduler`.
+    """
     argv = [
-        str(runtime.daprd()),
+        str(runtime.dapr("daprd")),
         *("--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1"),
         *("--dapr-http-port", str(at.http), "--dapr-grpc-port", str(at.grpc)),
         *("--dapr-internal-grpc-port", str(at.internal), "--metrics-port", str(at.metrics)),
         *("--enable-profiling=false", "--log-as-json"),
-        # Neither actors, workflows nor jobs are used by these apps: nothing to connect to.
-        *("--placement-host-address", "", "--scheduler-host-address", ""),
+        *("--placement-host-address", placement, "--scheduler-host-address", scheduler),
     ]
     for path in resources:
         argv += ["--resources-path", str(path)]

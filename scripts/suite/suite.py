@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from suite import manifest, ports, profiles
+from suite import infra, manifest, ports, profiles
 from suite.paths import BIN, ROOT
 from suite.process import Process, Spec
 from suite.sidecar import sidecar
@@ -69,7 +69,7 @@ class Suite:
         await asyncio.gather(*(process.wait_ready() for process in needed))
         services = []
         for app in self.apps:
-            services.append(await self._launch(self._sidecar(app)))
+            services.append(await self._launch(self._sidecar(app, infrastructure.control_plane)))
             services.append(await self._launch(self._service(app)))
         await asyncio.gather(*(process.wait_ready() for process in services + beside))
 
@@ -86,7 +86,7 @@ class Suite:
         await process.start()
         return process
 
-    def _sidecar(self, app: manifest.App) -> Spec:
+    def _sidecar(self, app: manifest.App, control_plane: infra.ControlPlane) -> Spec:
         return sidecar(
             app.app_id,
             app.ports,
@@ -95,6 +95,8 @@ class Suite:
             home=self.home,
             app_port=app.app_port,
             health_path=app.health_path,
+            placement=control_plane.placement,
+            scheduler=control_plane.scheduler,
         )
 
     def _service(self, app: manifest.App) -> Spec:

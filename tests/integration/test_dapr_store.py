@@ -55,7 +55,7 @@ IN_MEMORY_PUBSUB = """
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata:
-  name: pubsub
+  name: domain-events
 spec:
   type: pubsub.in-memory
   version: v1

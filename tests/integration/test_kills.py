@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from storm import check_read_models, check_store, check_topic, published, read_store, storm
+from storm import check_read_models, check_store, check_topic, published, read_settled_store, storm
 from suite import infra, profiles
 from suite.suite import Suite
 
@@ -18,6 +18,7 @@ from suite.suite import Suite
         (["postgres"], 2),
         (["nats"], 2),
         (["projector", "projector-dapr"], 2),
+        (["saga-orchestrator", "saga-orchestrator-dapr", "scheduler"], 3),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )
@@ -29,7 +30,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled(
     assert len(acknowledged.answers) > 20
     directory = embedded.home / ".annals" / "embedded"
     dsn = infra.Postgres(directory, profiles.POSTGRES_PORT).dsn
-    stored = await read_store(dsn)
+    stored = await read_settled_store(dsn)
     check_store(stored, acknowledged)
     await check_read_models(dsn, stored)
     check_topic(await published(infra.Nats(directory, profiles.NATS_PORT).url, stored), stored)

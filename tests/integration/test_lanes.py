@@ -68,7 +68,7 @@ async def test_what_an_instance_left_unpublished_is_published_by_another(
     monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
     monkeypatch.setattr(lane, "LEASE_SECONDS", 1.0)
     client = DaprSidecar(at[1].grpc)
-    gone = DaprEventStore(client, owner="gone", pubsub="nowhere")
+    gone = DaprEventStore(client, owner="gone", topic="nowhere")
     running = asyncio.create_task(gone.run())
     await until(lambda: asyncio.sleep(0, gone.lane is not None))
     for _ in range(5):
@@ -91,7 +91,7 @@ async def test_what_an_instance_left_unpublished_is_published_by_another(
 
 async def test_past_a_backlog_commands_are_refused_with_a_time(at: tuple[Process, SidecarPorts]) -> None:
     client = DaprSidecar(at[1].grpc)
-    store = DaprEventStore(client, owner="test", pubsub="nowhere", max_backlog=3)
+    store = DaprEventStore(client, owner="test", topic="nowhere", max_backlog=3)
     running = asyncio.create_task(store.run())
     await until(lambda: asyncio.sleep(0, store.lane is not None))
     for _ in range(4):

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from storm import check_read_models, check_store, check_topic, published, read_store, storm
+from storm import check_read_models, check_store, check_topic, published, read_settled_store, storm
 from suite import infra, profiles
 from suite.suite import Suite
 
@@ -25,7 +25,7 @@ async def test_nothing_acknowledged_is_lost_or_doubled(tmp_path_factory: pytest.
         acknowledged = await storm(suite, victims=victims, kills=KILLS, seed=SEED)
         directory = suite.home / ".annals" / "embedded"
         dsn = infra.Postgres(directory, profiles.POSTGRES_PORT).dsn
-        stored = await read_store(dsn)
+        stored = await read_settled_store(dsn)
         check_store(stored, acknowledged)
         await check_read_models(dsn, stored)
         messages = await published(infra.Nats(directory, profiles.NATS_PORT).url, stored)

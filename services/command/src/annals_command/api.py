@@ -17,19 +17,12 @@ from annals.aggregates import (
     CommandRequest,
     CommandResult,
     KeyReused,
-    NotFound,
-    RuleViolation,
     UnknownCommand,
 )
 from annals.events import CommandEvent
-from annals.store import (
-    AppendTooLarge,
-    Backpressure,
-    ConflictError,
-    OutcomeUnknown,
-    StoreUnavailable,
-)
-from annals.web.problems import Problem, from_validation
+from annals.web.domain_problems import domain_problems
+from annals.web.problems import Problem, from_validation, malformed
+from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of
 
 _BATCH = 1_000
@@ -41,7 +34,7 @@ def routes(bus: CommandBus) -> APIRouter:
     router = APIRouter()
 
     async def post_one(request: Request) -> Response:
-        body = _object(await request.body())
+        body = json_object(await request.body())
         command = _request(request, request.path_params["command_type"], body)
         return _response(await _execute(bus, command))
 
@@ -93,9 +86,9 @@ async def _batch_item(bus: CommandBus, request: Request, item: dict[str, Any]) -
     command_type, data, key = item.get("type"), item.get("data"), item.get("idempotency_key")
     try:
         if not isinstance(command_type, str) or not isinstance(data, dict):
-            raise _malformed("(item)", 'an object such as {"type": "task.create", "data": {…}}')
+            raise malformed("(item)", 'an object such as {"type": "task.create", "data": {…}}')
         if key is not None and not isinstance(key, str):
-            raise _malformed("idempotency_key", "a string")
+            raise malformed("idempotency_key", "a string")
         result = await _execute(bus, _request(request, command_type, data, key or None))
     except Problem as problem:
         return problem.body()
@@ -107,11 +100,11 @@ def _request(
 ) -> CommandRequest:
     expected = body.pop("expected_version", None)
     if expected is not None and (not isinstance(expected, int) or isinstance(expected, bool) or expected < 0):
-        raise _malformed("expected_version", "a whole number, 0 or more")
+        raise malformed("expected_version", "a whole number, 0 or more")
     if (header := request.headers.get("if-match")) is not None:
         match = _IF_MATCH.fullmatch(header)
         if match is None:
-            raise _malformed("If-Match", 'a version in quotes, such as "3"')
+            raise malformed("If-Match", 'a version in quotes, such as "3"')
         expected = int(match[1])
     return CommandRequest(
         command_type,
@@ -129,42 +122,14 @@ def _request(
 
 
 async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
-    """Carry out a command; each way to fail becomes its problem here and nowhere else."""
-    try:
-        return await bus.execute(command)
-    except UnknownCommand as error:
-        raise Problem(404, "unknown-command", str(error), known=error.known) from error
-    except ValidationError as error:
-        raise from_validation(error) from error
-    except ValueError as error:
-        raise Problem(400, "malformed", str(error)) from error
-    except PermissionError as error:
-        raise Problem(403, "forbidden", str(error)) from error
-    except NotFound as error:
-        raise Problem(404, "not-found", str(error)) from error
-    except ConflictError as error:
-        raise Problem(
-            409,
-            "conflict",
-            str(error),
-            expected=error.expected,
-            actual=error.actual,
-            stream=error.stream.name,
-        ) from error
-    except AppendTooLarge as error:
-        raise Problem(413, "too-large", str(error)) from error
-    except RuleViolation as error:
-        raise Problem(422, "rule", str(error), rule=error.rule) from error
-    except KeyReused as error:
-        raise Problem(422, "key-reused", str(error)) from error
-    except Backpressure as error:
-        raise Problem(503, "busy", str(error), headers={"Retry-After": str(error.retry_after)}) from error
-    except OutcomeUnknown as error:
-        detail = f"{error}; send it again with the same Idempotency-Key to learn what came of it"
-        raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
-    except StoreUnavailable as error:
-        detail = f"{error}; nothing was changed"
-        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+    """Carry out a command; each way to fail becomes its problem."""
+    with domain_problems():
+        try:
+            return await bus.execute(command)
+        except UnknownCommand as error:
+            raise Problem(404, "unknown-command", str(error), known=error.known) from error
+        except KeyReused as error:
+            raise Problem(422, "key-reused", str(error)) from error
 
 
 def _answer(result: CommandResult) -> dict[str, Any]:
@@ -186,31 +151,12 @@ def _response(result: CommandResult) -> Response:
     )
 
 
-def _malformed(field: str, expected: str) -> Problem:
-    detail = "the request is not as expected"
-    return Problem(400, "malformed", detail, errors=[{"field": field, "expected": expected}])
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, "malformed", f"the body is not JSON: {error}") from error
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    value = _json(body)
-    if not isinstance(value, dict):
-        raise _malformed("(body)", "a JSON object")
-    return value
-
-
 def _array(body: bytes) -> list[dict[str, Any]]:
-    value = _json(body)
+    value = json_value(body)
     if (
         not isinstance(value, list)
         or not 0 < len(value) <= _BATCH
         or not all(isinstance(i, dict) for i in value)
     ):
-        raise _malformed("(body)", f"a JSON array of 1 to {_BATCH} objects")
+        raise malformed("(body)", f"a JSON array of 1 to {_BATCH} objects")
     return value

@@ -38,7 +38,6 @@ def create(settings: CommandSettings) -> ServiceApp:
             sidecar,
             owner=settings.instance,
             store=settings.state_store,
-            pubsub=settings.pubsub,
             topic=settings.topic,
             command_ttl_seconds=settings.idempotency_days * _SECONDS_A_DAY,
             deadline_seconds=settings.append_deadline,

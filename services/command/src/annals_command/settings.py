@@ -11,11 +11,8 @@ class CommandSettings(ServiceSettings):
     state_store: str = "eventstore"
     """The state store component that holds the events."""
 
-    pubsub: str = "pubsub"
-    """The pub/sub component that events are published to."""
-
     topic: str = "domain-events"
-    """The topic of the events."""
+    """The topic of the events, and the pub/sub component it is on."""
 
     idempotency_days: int = 7
     """For how long the outcome of a command with a key is kept."""

@@ -15,7 +15,7 @@ from annals.web import ServiceApp, create_app
 from annals.web.background import background
 from annals_projector import subscription
 from annals_projector.migrations import migrate
-from annals_projector.queries import events, tasks
+from annals_projector.queries import events, sagas, tasks
 from annals_projector.queries.parameters import UpToDate
 from annals_projector.read_models import PROJECTIONS
 from annals_projector.settings import ProjectorSettings
@@ -55,6 +55,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         up_to_date = UpToDate(visibility, settings.visibility_timeout)
         app.include_router(subscription.routes(applier))
         app.include_router(tasks.routes(database, up_to_date))
+        app.include_router(sagas.routes(database, store, up_to_date))
         app.include_router(events.routes(database, store, PROJECTIONS, up_to_date))
         async with background(prepare_and_sweep(database, Sweeper(database, store, applier)), "sweeper"):
             yield

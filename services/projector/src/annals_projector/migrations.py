@@ -50,6 +50,20 @@ CREATE TABLE readmodels.members (
   PRIMARY KEY (tenant, id));
 CREATE INDEX members_created ON readmodels.members (tenant, created_at, id);
 """,
+    "ALTER TABLE readmodels.tasks ADD COLUMN previous_assignee text;",
+    """
+CREATE TABLE readmodels.sagas (
+  tenant text, id text, version bigint NOT NULL, type text NOT NULL, saga_version integer NOT NULL,
+  status text NOT NULL, business_key text, parent text, user_id text, correlation_id text,
+  input jsonb NOT NULL, step_names jsonb NOT NULL, steps jsonb NOT NULL, waits_for jsonb, reason text,
+  remaining jsonb, output jsonb, suspended boolean NOT NULL,
+  created_at timestamptz NOT NULL, updated_at timestamptz NOT NULL, ended_at timestamptz,
+  PRIMARY KEY (tenant, id));
+CREATE INDEX sagas_created ON readmodels.sagas (tenant, created_at, id);
+CREATE INDEX sagas_business_key ON readmodels.sagas (tenant, business_key, created_at, id);
+CREATE INDEX sagas_status ON readmodels.sagas (tenant, status, created_at, id);
+CREATE INDEX sagas_parent ON readmodels.sagas (tenant, parent, created_at, id);
+""",
 )
 
 

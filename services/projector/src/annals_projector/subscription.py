@@ -18,11 +18,12 @@ _log = structlog.get_logger(__name__)
 
 
 def routes(applier: Applier) -> APIRouter:
-    """The route that `components/shared/subscriptions.yaml` names."""
+    """The routes that `components/shared/subscriptions.yaml` names: each topic brings events alike."""
     router = APIRouter()
 
     @router.post("/events/domain-events", include_in_schema=False)
-    async def domain_events(request: Request) -> Response:
+    @router.post("/events/saga-events", include_in_schema=False)
+    async def deliver(request: Request) -> Response:
         body = orjson.loads(await request.body())
         entries = body.get("entries")
         if entries is None:

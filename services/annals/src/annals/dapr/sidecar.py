@@ -141,10 +141,13 @@ class DaprSidecar:
             self._stub.SaveState, api_v1.SaveStateRequest(store_name=store, states=[write.item()])
         )
 
-    async def publish(self, pubsub: str, topic: str, messages: Sequence[Message]) -> frozenset[str]:
-        """Publish a bulk; the answer names the entries that the broker did not take."""
+    async def publish(self, topic: str, messages: Sequence[Message]) -> frozenset[str]:
+        """Publish a bulk; the answer names the entries that the broker did not take.
+
+        Each topic is on a pub/sub component of its own name; see components/README.md.
+        """
         request = api_v1.BulkPublishRequest(
-            pubsub_name=pubsub,
+            pubsub_name=topic,
             topic=topic,
             entries=[
                 api_v1.BulkPublishRequestEntry(

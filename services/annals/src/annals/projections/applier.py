@@ -205,7 +205,7 @@ def _parts(
 def _changed(projection: Projection, events: Sequence[RecordedEvent]) -> Change:
     change = projection.change(events[0])
     for event in events[1:]:
-        change = merge(change, projection.change(event))
+        change = merge(change, projection.change(event), projection.table.maps)
     return change
 
 

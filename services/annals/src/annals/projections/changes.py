@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,21 +31,21 @@ class Delete:
 Change = Put | Patch | Delete
 
 
-def merge(first: Change, then: Change) -> Change:
-    """The one change that two in a row come to."""
+def merge(first: Change, then: Change, maps: Sequence[str] = ()) -> Change:
+    """The one change that two in a row come to; see `Table` for `maps`."""
     match first, then:
         case _, Put() | Delete():
             return then
         case Delete(), Patch():
             return first
         case Put(), Patch():
-            return Put({**first.row, **then.row})
+            return Put(_patched(first.row, then.row, maps))
         case Patch(), Patch():
-            return Patch({**first.row, **then.row})
+            return Patch(_patched(first.row, then.row, maps))
     raise AssertionError("every pair of changes is named above")
 
 
-def fold(changes: Iterable[Change]) -> Row | None:
+def fold(changes: Iterable[Change], maps: Sequence[str] = ()) -> Row | None:
     """The row that changes leave behind, from none."""
     row: Row | None = None
     for change in changes:
@@ -53,7 +53,12 @@ def fold(changes: Iterable[Change]) -> Row | None:
             case Put():
                 row = change.row
             case Patch():
-                row = None if row is None else {**row, **change.row}
+                row = None if row is None else _patched(row, change.row, maps)
             case Delete():
                 row = None
     return row
+
+
+def _patched(row: Row, patch: Row, maps: Sequence[str]) -> Row:
+    members = {name: {**(row.get(name) or {}), **patch[name]} for name in maps if name in patch}
+    return {**row, **patch, **members}

@@ -11,10 +11,14 @@ from annals.projections.changes import Change, Delete, Patch, Put, Row, fold
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A read model's table. Its primary key is `(tenant, id)`, and a row belongs to one stream."""
+    """A read model's table. Its primary key is `(tenant, id)`, and a row belongs to one stream.
+
+    A column in `maps` holds a JSON object, of which a patch changes the members it names.
+    """
 
     name: str
     columns: tuple[str, ...]
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,4 +52,4 @@ class Projection:
 
     def fold(self, events: Iterable[RecordedEvent]) -> Row | None:
         """The row after a stream's events; None where there is none."""
-        return fold(self.change(event) for event in events)
+        return fold((self.change(event) for event in events), self.table.maps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from annals.projections.projection import Table
 
@@ -78,15 +78,20 @@ def apply_statement(tables: Iterable[Table]) -> str:
     names = ", ".join(INDEX_COLUMNS)
     typed = ", ".join(f"{name} {kind}" for name, kind in INDEX_COLUMNS.items())
     parts = [_GATE, _INDEX.format(names=names, typed=typed)]
-    parts += [_table(table.name, table.columns, place) for place, table in enumerate(tables, start=3)]
+    parts += [_table(table, place) for place, table in enumerate(tables, start=3)]
     return "".join((*parts, _ADVANCED))
 
 
-def _table(name: str, columns: Sequence[str], place: int) -> str:
+def _table(table: Table, place: int) -> str:
+    def value(column: str) -> str:
+        if column in table.maps:
+            return f"coalesce(old.{column}, '{{}}') || coalesce(change.row -> '{column}', '{{}}')"
+        return f"new.{column}"
+
     return _TABLE.format(
-        name=name,
+        name=table.name,
         place=place,
-        columns=", ".join(columns),
-        new_columns=", ".join(f"new.{column}" for column in columns),
-        assignments=", ".join(f"{column} = excluded.{column}" for column in columns),
+        columns=", ".join(table.columns),
+        new_columns=", ".join(map(value, table.columns)),
+        assignments=", ".join(f"{column} = excluded.{column}" for column in table.columns),
     )

@@ -2,6 +2,7 @@
 
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
 from annals.store.feed import read_feed
+from annals.store.lease import SAGA_LANES
 from annals.store.memory import MemoryEventStore
 from annals.store.probe import UnfitStore
 from annals.store.protocol import (
@@ -22,6 +23,7 @@ from annals.store.protocol import (
 )
 
 __all__ = [
+    "SAGA_LANES",
     "Append",
     "AppendTooLarge",
     "Appended",

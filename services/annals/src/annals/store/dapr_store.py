@@ -15,7 +15,7 @@ from annals.store import keys, records
 from annals.store.bulk_reader import BulkReader
 from annals.store.group_commit import GroupCommit
 from annals.store.lane import Lane
-from annals.store.lease import LANES, Leases
+from annals.store.lease import DOMAIN_LANES, LANES, Leases
 from annals.store.probe import probe
 from annals.store.protocol import (
     Append,
@@ -141,8 +141,8 @@ class DaprEventStore(DaprEventReader):
         *,
         owner: str,
         store: str = "eventstore",
-        pubsub: str = "pubsub",
         topic: str = "domain-events",
+        lanes: range = DOMAIN_LANES,
         command_ttl_seconds: int = 7 * 24 * 3600,
         deadline_seconds: float = 10.0,
         max_backlog: int = 100_000,
@@ -151,10 +151,10 @@ class DaprEventStore(DaprEventReader):
         self._known: OrderedDict[StreamId, int] = OrderedDict()
 
         def new_publisher(lane: int, published: int, tail: int) -> Publisher:
-            return Publisher(sidecar, store, self, pubsub, topic, lane, published, tail)
+            return Publisher(sidecar, store, self, topic, lane, published, tail)
 
         self._lane = Lane(
-            Leases(sidecar, store, owner),
+            Leases(sidecar, store, owner, lanes),
             GroupCommit(sidecar, store, command_ttl_seconds),
             new_publisher,
             deadline_seconds=deadline_seconds,

@@ -19,6 +19,9 @@ from annals.store.protocol import StoreUnavailable
 _log = structlog.get_logger(__name__)
 
 LANES = 64
+# A lane is published to one topic, whoever publishes it: each writing service has lanes of its own.
+DOMAIN_LANES = range(48)
+SAGA_LANES = range(48, LANES)
 LEASE_SECONDS = 10.0
 _PAGE = 256
 
@@ -47,17 +50,18 @@ class Leases:
     """The leases of one store, as one owner sees them.
 
     `owner` names the instance and outlives its process (a pod's name): an instance that restarts
-    takes its own lane again at once.
+    takes its own lane again at once. `lanes` are those that its service may write.
     """
 
-    def __init__(self, sidecar: DaprSidecar, store: str, owner: str) -> None:
+    def __init__(self, sidecar: DaprSidecar, store: str, owner: str, lanes: range = DOMAIN_LANES) -> None:
         self._sidecar = sidecar
         self._store = store
         self._owner = owner
+        self._lanes = lanes
 
     async def read(self) -> dict[int, tuple[Lease, str]]:
-        """Every lane that was ever leased, with its lease's etag."""
-        by_key = {keys.lease(lane): lane for lane in range(LANES)}
+        """Every lane of the service that was ever leased, with its lease's etag."""
+        by_key = {keys.lease(lane): lane for lane in self._lanes}
         values = await self._sidecar.get_bulk(self._store, list(by_key))
         leases = {}
         for key, value in values.items():
@@ -68,16 +72,16 @@ class Leases:
 
     async def acquire(self) -> int:
         """Take a lane: one's own, else the first that is free. Raises StoreUnavailable."""
-        for _ in range(LANES):
+        for _ in self._lanes:
             now, leases = time.time(), await self.read()
             own = [lane for lane, (lease, _) in leases.items() if lease.owner == self._owner]
-            free = [lane for lane in range(LANES) if lane not in leases or leases[lane][0].free(now)]
+            free = [lane for lane in self._lanes if lane not in leases or leases[lane][0].free(now)]
             for lane in (own + free)[:1]:
                 lease, etag = leases.get(lane, (None, None))
                 if await self.take(lane, lease.tail if lease else 0, etag):
                     return lane
             if not own and not free:
-                raise StoreUnavailable(f"all {LANES} lanes are leased")
+                raise StoreUnavailable(f"all {len(self._lanes)} lanes are leased")
         raise StoreUnavailable("no lane could be leased: other instances were faster each time")
 
     async def take(self, lane: int, tail: int, etag: str | None) -> bool:

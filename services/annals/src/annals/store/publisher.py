@@ -46,7 +46,6 @@ class Publisher:
         sidecar: DaprSidecar,
         store: str,
         reader: EventReader,
-        pubsub: str,
         topic: str,
         lane: int,
         published: int,
@@ -55,7 +54,6 @@ class Publisher:
         self._sidecar = sidecar
         self._store = store
         self._reader = reader
-        self._pubsub = pubsub
         self._topic = topic
         self._lane = lane
         self._tail = tail
@@ -164,7 +162,7 @@ class Publisher:
         attempt = 0
         while messages:
             try:
-                failed = await self._sidecar.publish(self._pubsub, self._topic, messages)
+                failed = await self._sidecar.publish(self._topic, messages)
             except DaprError as error:
                 attempt = await self._back_off("cannot publish", error, attempt)
                 continue

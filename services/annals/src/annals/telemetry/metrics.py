@@ -42,3 +42,10 @@ PROJECTION_LAG = Gauge(
 PROJECTION_LAG_SECONDS = Histogram(
     "annals_projection_lag_seconds", "From an event's time to its being visible.", buckets=_SECONDS
 )
+
+SAGA_TRANSITIONS = Counter(
+    "annals_saga_transitions_total", "Transitions of sagas by their type and the event's.", ["saga", "event"]
+)
+SAGA_ACTIONS = Counter(
+    "annals_saga_actions_total", "Tries of sagas' actions and compensations.", ["step", "outcome"]
+)

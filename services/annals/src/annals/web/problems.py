@@ -68,6 +68,12 @@ def invalid(errors: Sequence[Mapping[str, Any]], detail: str = "some fields are 
     )
 
 
+def malformed(field: str, expected: str) -> Problem:
+    """A 400 for one field."""
+    detail = "the request is not as expected"
+    return Problem(400, "malformed", detail, errors=[{"field": field, "expected": expected}])
+
+
 def from_validation(error: ValidationError) -> Problem:
     """See `invalid`."""
     return invalid(error.errors(include_url=False, include_context=False, include_input=False))

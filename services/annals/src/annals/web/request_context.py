@@ -6,7 +6,7 @@ import re
 
 from fastapi import Request
 
-from annals.web.problems import Problem
+from annals.web.problems import malformed
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MAX_ID = 256
@@ -16,12 +16,7 @@ def tenant_of(request: Request) -> str:
     """The request's tenant; raises a Problem for a malformed one."""
     tenant = request.headers.get("x-tenant-id") or "default"
     if not _TENANT.fullmatch(tenant):
-        raise Problem(
-            400,
-            "malformed",
-            "the tenant is not as expected",
-            errors=[{"field": "x-tenant-id", "expected": f"like {_TENANT.pattern}"}],
-        )
+        raise malformed("x-tenant-id", f"like {_TENANT.pattern}")
     return tenant
 
 
@@ -29,10 +24,5 @@ def id_of(request: Request, header: str) -> str | None:
     """An id from a header; raises a Problem when it is too long."""
     value = request.headers.get(header)
     if value is not None and not 0 < len(value) <= _MAX_ID:
-        raise Problem(
-            400,
-            "malformed",
-            "an id is not as expected",
-            errors=[{"field": header, "expected": f"1 to {_MAX_ID} characters"}],
-        )
+        raise malformed(header, f"1 to {_MAX_ID} characters")
     return value

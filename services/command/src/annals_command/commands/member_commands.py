@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from annals.aggregates import Command, Handler
 from annals_command.commands.fields import Id
+from annals_command.domain.events import MemberLeft
 from annals_command.domain.member import Member
 
 Capacity = Annotated[int, Field(ge=0, le=10_000)]
@@ -50,6 +52,27 @@ class ReleaseCapacity(Command):
     task_id: Id
 
 
+class LeaveMember(Command):
+    """Let a member go: successors, taken in turn, are asked to take over the open tasks."""
+
+    command_type: ClassVar[str] = "member.leave"
+
+    id: Id
+    successors: Annotated[tuple[Id, ...], Field(min_length=1, max_length=1_000)]
+    deadline: timedelta = timedelta(days=1)
+
+    @model_validator(mode="after")
+    def _somebody_else(self) -> LeaveMember:
+        if self.id in self.successors:
+            raise ValueError("nobody succeeds themselves")
+        return self
+
+
+def _leave(member: Member, command: LeaveMember) -> MemberLeft:
+    deadline: str = command.model_dump(mode="json", include={"deadline"})["deadline"]
+    return member.leave(command.successors, deadline)
+
+
 HANDLERS = (
     Handler(
         RegisterMember,
@@ -76,4 +99,5 @@ HANDLERS = (
         lambda command: command.id,
         lambda member, command: member.release(command.task_id),
     ),
+    Handler(LeaveMember, Member, lambda command: command.id, _leave),
 )

@@ -66,6 +66,24 @@ class UnassignTask(Command):
     id: Id
 
 
+class AcceptTask(Command):
+    """Say that an assignee takes a task on."""
+
+    command_type: ClassVar[str] = "task.accept"
+
+    id: Id
+    assignee: Id
+
+
+class RevertAssignment(Command):
+    """Take a task from an assignee and give it back to who had it before."""
+
+    command_type: ClassVar[str] = "task.revert_assignment"
+
+    id: Id
+    assignee: Id
+
+
 class CompleteTask(Command):
     """Say that a task is done."""
 
@@ -117,6 +135,15 @@ HANDLERS = (
         AssignTask, Task, lambda command: command.id, lambda task, command: task.assign(command.assignee)
     ),
     Handler(UnassignTask, Task, lambda command: command.id, lambda task, _: task.unassign()),
+    Handler(
+        AcceptTask, Task, lambda command: command.id, lambda task, command: task.accept(command.assignee)
+    ),
+    Handler(
+        RevertAssignment,
+        Task,
+        lambda command: command.id,
+        lambda task, command: task.revert_assignment(command.assignee),
+    ),
     Handler(CompleteTask, Task, lambda command: command.id, lambda task, _: task.complete()),
     Handler(ReopenTask, Task, lambda command: command.id, lambda task, _: task.reopen()),
     Handler(DeleteTask, Task, lambda command: command.id, lambda task, _: task.delete()),

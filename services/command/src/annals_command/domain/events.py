@@ -36,9 +36,10 @@ class TaskUpdated(EventData, type="task.updated"):
 
 
 class TaskAssigned(EventData, type="task.assigned"):
-    """A task got an assignee."""
+    """A task got an assignee; `previous` had it before."""
 
     assignee: str
+    previous: str | None = None
 
 
 class TaskUnassigned(EventData, type="task.unassigned"):
@@ -47,8 +48,16 @@ class TaskUnassigned(EventData, type="task.unassigned"):
     assignee: str
 
 
+class TaskAccepted(EventData, type="task.accepted"):
+    """An assignee said that they take a task on."""
+
+    assignee: str
+
+
 class TaskCompleted(EventData, type="task.completed"):
-    """A task was done."""
+    """A task was done, by its assignee if it has one."""
+
+    assignee: str | None = None
 
 
 class TaskReopened(EventData, type="task.reopened"):
@@ -56,7 +65,9 @@ class TaskReopened(EventData, type="task.reopened"):
 
 
 class TaskDeleted(EventData, type="task.deleted"):
-    """A task was deleted."""
+    """A task was deleted; `assignee` had it."""
+
+    assignee: str | None = None
 
 
 class TaskDueDateSet(EventData, type="task.due_date_set"):
@@ -92,12 +103,20 @@ class MemberReleased(EventData, type="member.released"):
     reserved: int
 
 
+class MemberLeft(EventData, type="member.left"):
+    """A member takes on no more tasks; `successors` are asked to take over the open ones."""
+
+    successors: tuple[str, ...]
+    deadline: str
+
+
 REGISTRY = EventRegistry(
     [
         TaskCreated,
         TaskUpdated,
         TaskAssigned,
         TaskUnassigned,
+        TaskAccepted,
         TaskCompleted,
         TaskReopened,
         TaskDeleted,
@@ -106,5 +125,6 @@ REGISTRY = EventRegistry(
         MemberCapacitySet,
         MemberReserved,
         MemberReleased,
+        MemberLeft,
     ]
 )

@@ -8,6 +8,7 @@ from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
 from annals.events import EventData
 from annals_command.domain.events import (
     MemberCapacitySet,
+    MemberLeft,
     MemberRegistered,
     MemberReleased,
     MemberReserved,
@@ -18,12 +19,13 @@ class Member(Aggregate):
     """See the module."""
 
     aggregate_type: ClassVar[str] = "member"
-    state_schema: ClassVar[int] = 1
+    state_schema: ClassVar[int] = 2
 
     registered: bool = False
     name: str = ""
     capacity: int = 0
     reserved: tuple[str, ...] = ()
+    left: bool = False
 
     def register_as(self, name: str, capacity: int) -> MemberRegistered:
         """Join, once."""
@@ -39,6 +41,8 @@ class Member(Aggregate):
     def reserve(self, task_id: str) -> MemberReserved:
         """Reserve room for a task."""
         self._require_registered()
+        if self.left:
+            raise RuleViolation("member.left", "the member has left and takes on no more tasks")
         if task_id in self.reserved:
             raise RuleViolation("member.already_reserved", f"room for task {task_id} is reserved")
         if len(self.reserved) >= self.capacity:
@@ -54,6 +58,13 @@ class Member(Aggregate):
             raise RuleViolation("member.not_reserved", f"no room for task {task_id} is reserved")
         return MemberReleased(task_id=task_id, reserved=len(self.reserved) - 1)
 
+    def leave(self, successors: tuple[str, ...], deadline: str) -> MemberLeft:
+        """Take on no more tasks."""
+        self._require_registered()
+        if self.left:
+            raise RuleViolation("member.left", "the member has left")
+        return MemberLeft(successors=successors, deadline=deadline)
+
     def apply(self, event: EventData) -> Self:
         """See `Aggregate`."""
         match event:
@@ -65,6 +76,8 @@ class Member(Aggregate):
                 return self._with(reserved=(*self.reserved, event.task_id))
             case MemberReleased():
                 return self._with(reserved=tuple(task for task in self.reserved if task != event.task_id))
+            case MemberLeft():
+                return self._with(left=True)
             case _:
                 return self
 

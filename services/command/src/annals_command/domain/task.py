@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
 from annals.events import EventData
 from annals_command.domain.events import (
+    TaskAccepted,
     TaskAssigned,
     TaskCompleted,
     TaskCreated,
@@ -34,7 +35,7 @@ class Task(Aggregate):
     """See the module."""
 
     aggregate_type: ClassVar[str] = "task"
-    state_schema: ClassVar[int] = 1
+    state_schema: ClassVar[int] = 2
 
     status: TaskStatus = TaskStatus.NONE
     title: str = ""
@@ -43,6 +44,7 @@ class Task(Aggregate):
     priority: TaskPriority = TaskPriority.NORMAL
     tags: tuple[str, ...] = ()
     assignee: str | None = None
+    previous_assignee: str | None = None
 
     def create(self, created: TaskCreated) -> TaskCreated:
         """Only a task that is not there can be created."""
@@ -60,7 +62,7 @@ class Task(Aggregate):
         self._require_open()
         if self.assignee == assignee:
             raise RuleViolation("task.already_assigned", f"the task is assigned to {assignee}")
-        return TaskAssigned(assignee=assignee)
+        return TaskAssigned(assignee=assignee, previous=self.assignee)
 
     def unassign(self) -> TaskUnassigned:
         """Take an open task from its assignee."""
@@ -69,10 +71,24 @@ class Task(Aggregate):
             raise RuleViolation("task.not_assigned", "nobody is assigned to the task")
         return TaskUnassigned(assignee=self.assignee)
 
+    def accept(self, assignee: str) -> TaskAccepted:
+        """Let its assignee take the task on."""
+        self._require_open()
+        self._require_assigned_to(assignee)
+        return TaskAccepted(assignee=assignee)
+
+    def revert_assignment(self, assignee: str) -> TaskAssigned | TaskUnassigned:
+        """Take an open task from an assignee and give it back to who had it before."""
+        self._require_open()
+        self._require_assigned_to(assignee)
+        if self.previous_assignee is None:
+            return TaskUnassigned(assignee=assignee)
+        return TaskAssigned(assignee=self.previous_assignee, previous=assignee)
+
     def complete(self) -> TaskCompleted:
         """Say that the task is done."""
         self._require_open()
-        return TaskCompleted()
+        return TaskCompleted(assignee=self.assignee)
 
     def reopen(self) -> TaskReopened:
         """Say that the task is not done after all."""
@@ -84,7 +100,7 @@ class Task(Aggregate):
     def delete(self) -> TaskDeleted:
         """Delete the task, done or not."""
         self._require_there()
-        return TaskDeleted()
+        return TaskDeleted(assignee=self.assignee)
 
     def set_due_date(self, due: datetime | None) -> TaskDueDateSet:
         """Set or clear the due date of an open task."""
@@ -107,9 +123,9 @@ class Task(Aggregate):
             case TaskUpdated():
                 return type(self).model_validate(self.model_dump() | event.changes)
             case TaskAssigned():
-                return self._with(assignee=event.assignee)
+                return self._with(assignee=event.assignee, previous_assignee=self.assignee)
             case TaskUnassigned():
-                return self._with(assignee=None)
+                return self._with(assignee=None, previous_assignee=self.assignee)
             case TaskCompleted():
                 return self._with(status=TaskStatus.DONE)
             case TaskReopened():
@@ -127,6 +143,10 @@ class Task(Aggregate):
     def _require_there(self) -> None:
         if self.status in (TaskStatus.NONE, TaskStatus.DELETED):
             raise NotFound("there is no such task, or it was deleted")
+
+    def _require_assigned_to(self, assignee: str) -> None:
+        if self.assignee != assignee:
+            raise RuleViolation("task.assignee_changed", f"the task is not assigned to {assignee}")
 
     def _require_open(self) -> None:
         self._require_there()

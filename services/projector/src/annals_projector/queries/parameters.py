@@ -78,3 +78,12 @@ def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
     ):
         raise bad("cursor", "the `next` of a page of the same query")
     return values
+
+
+def page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
+    """A page of rows that were read with their `sort_key`, and where the next begins."""
+    last = rows[-1] if rows else {}
+    return {
+        "items": [row["row"] for row in rows],
+        "next": encode_cursor(sort, last["sort_key"], last["id"]) if len(rows) == limit else None,
+    }

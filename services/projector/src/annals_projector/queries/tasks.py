@@ -16,8 +16,8 @@ from annals_projector.queries.parameters import (
     Tenant,
     UpToDate,
     decode_cursor,
-    encode_cursor,
     only,
+    page,
 )
 
 
@@ -132,22 +132,13 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
         filters = (assignee, status, priority, tag, *due, text)
         rows = await database.fetch(sql, tenant, *filters, *after[1:], str(limit))
-        return _page(rows, limit, sort.value)
+        return page(rows, limit, sort.value)
 
     @router.get("/members", dependencies=[only("limit", "cursor")])
     async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
         """Members, in the order they joined."""
         after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
         rows = await database.fetch(_MEMBERS, tenant, *after[1:], str(limit))
-        return _page(rows, limit, "created_at")
+        return page(rows, limit, "created_at")
 
     return router
-
-
-def _page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
-    more = len(rows) == limit
-    last = rows[-1] if rows else {}
-    return {
-        "items": [row["row"] for row in rows],
-        "next": encode_cursor(sort, last["sort_key"], last["id"]) if more else None,
-    }

@@ -17,15 +17,19 @@ TASKS = Projection(
         "tasks",
         (
             *("tenant", "id", "version", "title", "description", "status", "priority"),
-            *("tags", "due", "assignee", "created_at", "updated_at", "completed_at"),
+            *("tags", "due", "assignee", "previous_assignee", "created_at", "updated_at", "completed_at"),
         ),
     ),
     "task",
     {
         "task.created": _created,
         "task.updated": lambda event: Patch(event.data["changes"]),
-        "task.assigned": lambda event: Patch({"assignee": event.data["assignee"]}),
-        "task.unassigned": lambda _: Patch({"assignee": None}),
+        "task.assigned": lambda event: Patch(
+            {"assignee": event.data["assignee"], "previous_assignee": event.data.get("previous")}
+        ),
+        "task.unassigned": lambda event: Patch(
+            {"assignee": None, "previous_assignee": event.data["assignee"]}
+        ),
         "task.completed": lambda event: Patch(
             {"status": "done", "completed_at": event.timestamp.isoformat()}
         ),

@@ -1,0 +1,233 @@
+"""What a saga's workflow has done for it: its actions, and the record of what happened.
+
+Each of these may be called again for the same thing: after a crash, after a lost reply, at the same
+time as before. The history says what is done already; beyond that the idempotency key of an action,
+made of the saga, the step and the direction, lets it take effect once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import structlog
+from opentelemetry.trace import SpanKind
+
+from annals.dapr import DaprError, DaprHttp, DaprSidecar, Message, NotAnswered
+from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
+from annals.sagas.engine import entry
+from annals.sagas.events import SagaError, StepCompleted, StepFailed, StepStarted
+from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.telemetry import metrics, traces
+
+_log = structlog.get_logger(__name__)
+
+# Answers that say that the request itself is refused: the same request will be refused again.
+_REJECTED = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
+# Problems of ours that say that nothing was changed.
+_UNCHANGED = frozenset({"busy", "unavailable", "conflict"})
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCall:
+    """What a function called by `CallActivity` is given. `key` is the same each time it is tried."""
+
+    tenant: str
+    user: str | None
+    key: str
+    input: Any
+
+
+Activity = Callable[[ActivityCall], Awaitable[Any]]
+
+
+class Rejected(Exception):
+    """Raised by a function called by `CallActivity`: to try it again would change nothing."""
+
+
+class _Failure(Exception):
+    def __init__(self, kind: str, message: str, *, rule: str | None = None, uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.error = SagaError(kind=kind, message=message[:2000], rule=rule)
+        self.uncertain = uncertain
+
+
+class SagaActivities:
+    """See the module."""
+
+    def __init__(
+        self,
+        history: SagaHistory,
+        http: DaprHttp,
+        sidecar: DaprSidecar,
+        functions: Mapping[str, Activity],
+        *,
+        topic: str = "integration-events",
+    ) -> None:
+        self._history = history
+        self._http = http
+        self._sidecar = sidecar
+        self._functions = functions
+        self._topic = topic
+
+    async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
+        """Record transitions. The answer tells whether somebody ended the saga by force."""
+        state = await self._history.record(SagaKey.of(call), call["entries"], traceparent)
+        return {"terminated": state.terminated}
+
+    async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
+        """Try an action or a compensation once, with the record of that."""
+        key, step, attempt, undo = SagaKey.of(call), call["step"], call["attempt"], call["undo"]
+        begun = entry(StepStarted(step=step, attempt=attempt, compensation=undo), _now())
+        state = await self._history.record(key, [*call["before"], begun], traceparent)
+        known = _known_result(state, step, attempt, undo=undo)
+        if known is not None:
+            return known
+        if state.status.ended or (state.status is SagaStatus.COMPENSATING and not undo):
+            # Ended by force; or a call from before, come late to a saga that has moved on.
+            return {"outcome": "ended"}
+        with traces.span(f"saga step {step}{' (undo)' if undo else ''}", traceparent, SpanKind.INTERNAL):
+            here = traces.current_traceparent() or traceparent
+            try:
+                result = await self._try(key, call, here)
+            except _Failure as failure:
+                metrics.SAGA_ACTIONS.labels(step, failure.error.kind).inc()
+                return await self._failed(key, call, failure, traceparent)
+        metrics.SAGA_ACTIONS.labels(step, "done").inc()
+        at = _now()
+        if call["then"]:
+            completed = StepCompleted(step=step, attempt=attempt, result=result)
+            await self._history.record(key, [entry(completed, at), *call["then"]], traceparent)
+        return {"outcome": "done", "result": result, "at": at}
+
+    async def _failed(
+        self, key: SagaKey, call: Mapping[str, Any], failure: _Failure, traceparent: str | None
+    ) -> dict[str, Any]:
+        rejected = failure.error.kind == "rejected"
+        event = StepFailed(
+            step=call["step"],
+            attempt=call["attempt"],
+            error=failure.error,
+            final=rejected or call["final"],
+            uncertain=failure.uncertain,
+            compensation=call["undo"],
+        )
+        await self._history.record(key, [entry(event, _now())], traceparent)
+        return {
+            "outcome": "rejected" if rejected else "failed",
+            "message": failure.error.message,
+            "uncertain": failure.uncertain,
+        }
+
+    async def _try(self, key: SagaKey, call: Mapping[str, Any], traceparent: str | None) -> Any:
+        action, timeout = call["call"], call["timeout"]
+        once = f"saga:{key.id}/{call['step']}{'/undo' if call['undo'] else ''}"
+        try:
+            async with asyncio.timeout(timeout):
+                match action["kind"]:
+                    case "command" | "query":
+                        return await self._invoke(key, action, once, traceparent)
+                    case "publish":
+                        return await self._publish(key, action, once, traceparent)
+                    case "activity":
+                        return await self._call(key, action, once)
+                    case kind:
+                        raise _Failure("rejected", f"this orchestrator knows no action of kind {kind}")
+        except TimeoutError:
+            raise _Failure("timeout", f"no answer within {timeout:g} s", uncertain=True) from None
+
+    async def _invoke(
+        self, key: SagaKey, action: Mapping[str, Any], once: str, traceparent: str | None
+    ) -> Any:
+        headers = {
+            "x-tenant-id": key.tenant,
+            "x-user-id": key.user,
+            "x-correlation-id": key.correlation_id or key.id,
+            "traceparent": traceparent,
+        }
+        given = {name: value for name, value in headers.items() if value}
+        app = action["app"]
+        try:
+            if action["kind"] == "query":
+                answer = await self._http.invoke(app, "GET", action["path"], headers=given)
+            else:
+                answer = await self._http.invoke(
+                    app,
+                    "POST",
+                    f"commands/{action['type']}",
+                    json=action["data"],
+                    headers=given | {"idempotency-key": once},
+                )
+        except NotAnswered as error:
+            raise _Failure("failed", str(error), uncertain=True) from error
+        if answer.ok and action["kind"] == "query":
+            return {name: answer.body.get(name) for name in action["fields"]}
+        if answer.ok:
+            return answer.body
+        if answer.status not in _REJECTED:
+            raise _Failure("failed", answer.message, uncertain=answer.problem not in _UNCHANGED)
+        rule = answer.body.get("rule") if isinstance(answer.body, dict) else None
+        rule = rule or ("not_found" if answer.problem == "not-found" else None)
+        if rule is not None and rule in action.get("accept", ()):
+            return {"accepted": rule}
+        raise _Failure("rejected", answer.message, rule=rule)
+
+    async def _publish(
+        self, key: SagaKey, action: Mapping[str, Any], once: str, traceparent: str | None
+    ) -> Any:
+        event = IntegrationEvent(
+            event_id=str(uuid5(NAMESPACE_URL, f"annals:{key.tenant}/{once}")),
+            event_type=action["type"],
+            source="saga-orchestrator",
+            tenant_id=key.tenant,
+            user_id=key.user,
+            correlation_id=key.correlation_id or key.id,
+            causation_id=key.id,
+            traceparent=traceparent,
+            target_services=tuple(action["targets"]),
+            data=action["data"],
+        )
+        ordering = {"partitionKey": f"{key.tenant}/{key.id}"}
+        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, ordering)
+        try:
+            refused = await self._sidecar.publish(self._topic, [message])
+        except DaprError as error:
+            raise _Failure("failed", f"the event was not published: {error}", uncertain=True) from error
+        if refused:
+            raise _Failure("failed", "the broker refused the event")
+        return {"event_id": event.event_id}
+
+    async def _call(self, key: SagaKey, action: Mapping[str, Any], once: str) -> Any:
+        function = self._functions.get(action["name"])
+        if function is None:
+            raise _Failure("rejected", f"this orchestrator has no activity {action['name']}")
+        try:
+            return await function(ActivityCall(key.tenant, key.user, once, action["input"]))
+        except Rejected as error:
+            raise _Failure("rejected", str(error)) from error
+        except TimeoutError:
+            raise
+        except Exception as error:
+            _log.warning("an activity failed", activity=action["name"], saga=key.id, exc_info=error)
+            raise _Failure("failed", f"{type(error).__name__}: {error}", uncertain=True) from error
+
+
+def _known_result(state: SagaState, step: str, attempt: int, *, undo: bool) -> dict[str, Any] | None:
+    """What an earlier call for the same try came to, when that succeeded and was recorded."""
+    known = state.steps.get(step)
+    if known is None:
+        return None
+    if undo:
+        done = known.status is StepStatus.COMPENSATED and known.undo_attempts == attempt
+    else:
+        done = known.status is StepStatus.COMPLETED and known.attempts == attempt
+    return {"outcome": "done", "result": known.result, "at": _now()} if done else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()

@@ -1,0 +1,98 @@
+"""One running saga for a business key: a key of the state store says which.
+
+The claim holds all that the saga is started with. Whoever finds the claim of a saga that has no
+stream yet, because its starter stopped half-way or is about to go on, starts that saga first: so
+no claim is ever taken from a saga that may still come into being.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import NAMESPACE_URL, uuid5
+
+import orjson
+
+from annals.dapr import DaprSidecar, StateConflict, Write
+from annals.sagas.events import SagaStarted
+from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.state import SagaState, SagaStatus
+
+_ATTEMPTS = 20
+
+Begin = Callable[[SagaKey, SagaStarted], Awaitable[SagaState]]
+
+
+class ClaimContended(Exception):
+    """Others were faster each time."""
+
+
+class SagaRuns(Exception):
+    """A saga of the same type runs for the business key."""
+
+    def __init__(self, key: SagaKey, state: SagaState) -> None:
+        super().__init__(f"saga {key.id} runs for {state.business_key}")
+        self.key = key
+        self.state = state
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    key: SagaKey
+    started: SagaStarted
+
+    def to_json(self) -> bytes:
+        return orjson.dumps({"id": self.key.id, "started": self.started.model_dump(mode="json")})
+
+    @classmethod
+    def from_json(cls, tenant: str, data: bytes) -> _Claim:
+        value = orjson.loads(data)
+        started = SagaStarted.model_validate(value["started"])
+        return cls(SagaKey(value["id"], tenant, started.user, started.correlation_id), started)
+
+
+class Claims:
+    """The claims in one state store."""
+
+    def __init__(self, sidecar: DaprSidecar, store: str, history: SagaHistory) -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._history = history
+
+    async def holder(self, tenant: str, saga_type: str, business_key: str) -> str | None:
+        """The saga that last claimed a business key."""
+        value = await self._sidecar.get(self._store, _key(tenant, saga_type, business_key))
+        return None if value is None else _Claim.from_json(tenant, value.data).key.id
+
+    async def take(self, key: SagaKey, started: SagaStarted, begin: Begin) -> None:
+        """Claim the business key of a saga that is to start.
+
+        `begin` starts the saga of somebody else's claim. Raises SagaRuns, ClaimContended, and
+        DaprError, after which the claim may have been made: to take it again finds that out.
+        """
+        if started.business_key is None:
+            return
+        place = _key(key.tenant, started.saga_type, started.business_key)
+        mine = _Claim(key, started).to_json()
+        for _ in range(_ATTEMPTS):
+            value = await self._sidecar.get(self._store, place)
+            if value is not None:
+                theirs = _Claim.from_json(key.tenant, value.data)
+                if theirs.key.id == key.id:
+                    return
+                _, state = await self._history.load(theirs.key)
+                if state.status is SagaStatus.NONE:
+                    state = await begin(theirs.key, theirs.started)
+                if not state.status.ended:
+                    raise SagaRuns(theirs.key, state)
+            write = Write(place, mine, insert_only=value is None, etag=value.etag if value else None)
+            try:
+                await self._sidecar.save(self._store, write)
+            except StateConflict:
+                continue
+            return
+        raise ClaimContended(f"{started.business_key} is being claimed by many at once")
+
+
+def _key(tenant: str, saga_type: str, business_key: str) -> str:
+    return f"saga-claim/{tenant}/{saga_type}/{uuid5(NAMESPACE_URL, business_key)}"

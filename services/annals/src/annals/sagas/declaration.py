@@ -1,0 +1,234 @@
+"""How a saga is declared: its steps, what each does, and how that is taken back. Pure.
+
+Whatever is given as a function of the `SagaContext` is called again whenever the workflow is
+replayed: it may look at the context and at nothing else (no clock, no random numbers, no I/O).
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class SagaInput(BaseModel):
+    """Base of what a saga is started with; it is validated when it is started."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+I = TypeVar("I", bound=SagaInput)  # noqa: E741 - the one letter for an input
+
+
+@dataclass(frozen=True, slots=True)
+class SagaContext(Generic[I]):
+    """What a declaration's functions may look at. `results` has what each completed step gave."""
+
+    id: str
+    tenant: str
+    user: str | None
+    input: I
+    results: Mapping[str, Any]
+    started: datetime
+
+
+Given = Callable[[SagaContext[Any]], Any]
+"""A function of the context."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendCommand:
+    """Send a command by service invocation; its reply is the step's result.
+
+    `accept` names rules whose refusal is as good as success: what was wanted is so already. A
+    missing aggregate is the rule `not_found`.
+    """
+
+    type: str
+    data: Given
+    accept: tuple[str, ...] = ()
+    app: str = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class AskQuery:
+    """Ask another service, by a GET of a path; `fields` of its answer are the step's result.
+
+    A result is kept in the saga's history: what is not needed is best left out.
+    """
+
+    path: Given
+    fields: tuple[str, ...]
+    app: str = "projector"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishEvent:
+    """Publish an integration event, under an id that is the same each time it is tried."""
+
+    type: str
+    data: Given
+    targets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CallActivity:
+    """Call a function of the orchestrator; see `annals.sagas.activities`.
+
+    It may be called more than once for one step, and is given a key that stays the same.
+    """
+
+    name: str
+    input: Given
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEvent:
+    """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step."""
+
+    events: tuple[str, ...]
+    deadline: Given
+    refusals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StartSaga:
+    """Run another saga and wait for its end; one that does not complete fails the step."""
+
+    saga: str
+    input: Given
+
+
+@dataclass(frozen=True, slots=True)
+class StartSagas:
+    """Run a saga for each of many inputs, so many at a time. Some may fail: the result counts them."""
+
+    saga: str
+    inputs: Callable[[SagaContext[Any]], Sequence[Mapping[str, Any]]]
+    concurrency: int = 10
+
+
+Action = SendCommand | AskQuery | PublishEvent | CallActivity
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often an action is tried again, and after what wait: `first`, doubled each time, to `cap`."""
+
+    max_retries: int = 3
+    first: timedelta = timedelta(seconds=1)
+    cap: timedelta = timedelta(seconds=30)
+
+    def wait(self, attempt: int) -> timedelta:
+        """How long to wait after a failed attempt, counted from 1."""
+        doublings: int = 2 ** min(attempt - 1, 30)
+        return min(self.first * doublings, self.cap)
+
+
+COMPENSATION_RETRY = Retry(max_retries=10)
+"""What is given up here is left to people: a compensation is tried for some minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step. `when` says whether it is needed at all; `timeout` is that of one attempt."""
+
+    name: str
+    action: Action | AwaitEvent | StartSaga | StartSagas
+    compensation: Action | None = None
+    retry: Retry = Retry()
+    compensation_retry: Retry = COMPENSATION_RETRY
+    timeout: timedelta = timedelta(seconds=30)
+    when: Callable[[SagaContext[Any]], bool] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """Steps that run at the same time. When one fails the others are waited for, then all is undone."""
+
+    steps: tuple[Step, ...]
+
+    def __init__(self, *steps: Step) -> None:
+        object.__setattr__(self, "steps", steps)
+
+
+@dataclass(frozen=True, slots=True)
+class StartOn:
+    """Start a saga when a domain event is published; None from `input` is a no."""
+
+    event_type: str
+    input: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None]
+    """Takes the event's data and its aggregate's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOn:
+    """Cancel the saga that runs for a business key when a domain event is published."""
+
+    event_type: str
+    business_key: Callable[[Mapping[str, Any], str], str | None]
+    """Takes the event's data and its aggregate's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saga(Generic[I]):
+    """A saga. Of one `business_key` no two run at the same time.
+
+    A changed saga is a new `version`, declared beside the old one: what runs goes on under the
+    version it was started with. Raises ValueError for step names that are not unique.
+    """
+
+    type: str
+    input: builtins.type[I]
+    steps: tuple[Step | Parallel, ...]
+    version: int = 1
+    business_key: Callable[[I], str] | None = None
+    output: Given | None = None
+    triggers: tuple[StartOn | CancelOn, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        names = [step.name for step in self.flat()]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"{self.type}: step names must be unique, and there must be one: {names}")
+
+    def flat(self) -> Iterator[Step]:
+        """All steps, those in parallel too."""
+        for block in self.steps:
+            if isinstance(block, Parallel):
+                yield from block.steps
+            else:
+                yield block
+
+
+class SagaCatalog:
+    """The sagas of an orchestrator. Raises ValueError when one is declared twice."""
+
+    def __init__(self, *sagas: Saga[Any]) -> None:
+        self._versions: dict[str, dict[int, Saga[Any]]] = {}
+        for saga in sagas:
+            versions = self._versions.setdefault(saga.type, {})
+            if saga.version in versions:
+                raise ValueError(f"version {saga.version} of {saga.type} is declared twice")
+            versions[saga.version] = saga
+
+    @property
+    def types(self) -> list[str]:
+        """What sagas there are."""
+        return sorted(self._versions)
+
+    def all(self) -> list[Saga[Any]]:
+        """Every version of every saga."""
+        return [saga for versions in self._versions.values() for saga in versions.values()]
+
+    def newest(self, saga_type: str) -> Saga[Any]:
+        """The version that is started. Raises KeyError."""
+        versions = self._versions[saga_type]
+        return versions[max(versions)]
+
+    def get(self, saga_type: str, version: int) -> Saga[Any]:
+        """One version. Raises KeyError."""
+        return self._versions[saga_type][version]

@@ -1,0 +1,481 @@
+"""How a declared saga runs: a generator that asks a workflow for one thing after another. Pure.
+
+It runs on Dapr Workflow (`annals.sagas.workflow`) and in tests (`annals.testing`). The workflow is
+replayed from its history, so this code and the declaration must ask for the same things in the same
+order each time: whoever changes that order here breaks the sagas that run.
+
+What happens is recorded in the saga's stream by the activities: each takes along what came to pass
+since the last one, so that history costs no activity of its own while actions follow actions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+from uuid import NAMESPACE_URL, uuid5
+
+from annals.events import EventData
+from annals.sagas.declaration import (
+    Action,
+    AskQuery,
+    AwaitEvent,
+    CallActivity,
+    Parallel,
+    PublishEvent,
+    Retry,
+    Saga,
+    SagaContext,
+    SendCommand,
+    StartSaga,
+    StartSagas,
+    Step,
+)
+from annals.sagas.events import (
+    SagaCompensated,
+    SagaCompensating,
+    SagaCompleted,
+    SagaError,
+    SagaFailed,
+    SagaResumed,
+    SagaWaiting,
+    StepCompensated,
+    StepCompleted,
+    StepFailed,
+    StepSkipped,
+    StepStarted,
+)
+
+CANCEL = "annals.cancel"
+"""The event that asks a running saga to be taken back."""
+
+
+class Task(Protocol):
+    """Something that a workflow was asked for and that completes some time."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it has completed."""
+        ...
+
+    def get_result(self) -> Any:
+        """What it came to."""
+        ...
+
+
+class Workflow(Protocol):
+    """What the engine asks of whatever it runs on."""
+
+    @property
+    def now(self) -> datetime:
+        """The time, the same when it is replayed."""
+        ...
+
+    def activity(self, name: str, call: Mapping[str, Any]) -> Task:
+        """`perform`, `record`, `begin_child` or `cancel_child`; see `annals.sagas.activities`."""
+        ...
+
+    def child(self, start: Mapping[str, Any]) -> Task:
+        """Run another saga; gives what its engine returns."""
+        ...
+
+    def event(self, name: str) -> Task:
+        """The next event of a name."""
+        ...
+
+    def timer(self, delay: timedelta) -> Task:
+        """Nothing, later."""
+        ...
+
+    def any(self, tasks: Sequence[Task]) -> Task:
+        """Completes with the first of several."""
+        ...
+
+
+Steps = Generator[Task, Any, Any]
+
+
+class _Stop(Exception):
+    """The saga will not complete."""
+
+
+class _Ended(Exception):
+    """The saga's stream says that it was ended: nothing more is to be done."""
+
+
+def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
+    """A transition as an activity takes it along; `at` is when it came to pass."""
+    return {"type": event.event_type, "data": event.model_dump(mode="json"), "at": at}
+
+
+def child_id(parent: str, step: str, index: int) -> str:
+    """The id of a saga that another started: always the same."""
+    return str(uuid5(NAMESPACE_URL, f"annals:saga:{parent}/{step}/{index}"))
+
+
+def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
+    """What an activity is to do, in JSON: it knows no declaration."""
+    match action:
+        case SendCommand():
+            return {
+                "kind": "command",
+                "app": action.app,
+                "type": action.type,
+                "data": action.data(context),
+                "accept": list(action.accept),
+            }
+        case AskQuery():
+            path, fields = action.path(context), list(action.fields)
+            return {"kind": "query", "app": action.app, "path": path, "fields": fields}
+        case PublishEvent():
+            data = action.data(context)
+            return {"kind": "publish", "type": action.type, "data": data, "targets": list(action.targets)}
+        case CallActivity():
+            return {"kind": "activity", "name": action.name, "input": action.input(context)}
+
+
+def run(saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]) -> Steps:
+    """Run a saga, or take again what `start["undo"]` names. Returns its status and output.
+
+    `start` is what `annals.sagas.orchestrator` schedules the workflow with.
+    """
+    return (yield from _Run(saga, workflow, start).run())
+
+
+def _feed(branch: Steps, completed: Task) -> Task:
+    """Let a branch go on with what it waited for."""
+    try:
+        result = completed.get_result()
+    except Exception as error:  # noqa: BLE001 - it is the branch's to handle
+        return branch.throw(error)
+    return branch.send(result)
+
+
+class _Run:
+    def __init__(self, saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]) -> None:
+        self._saga = saga
+        self._workflow = workflow
+        self._start = start
+        self._results: dict[str, Any] = dict(start.get("results") or {})
+        self._context: SagaContext[Any] = SagaContext(
+            start["id"],
+            start["tenant"],
+            start.get("user"),
+            saga.input.model_validate(start["input"]),
+            self._results,
+            datetime.fromisoformat(start["started"]),
+        )
+        self._common = {name: start.get(name) for name in ("id", "tenant", "user", "correlation_id")}
+        self._unrecorded: list[dict[str, Any]] = []
+        self._undo: deque[tuple[Step, int]] = deque()
+        self._events: dict[str, Task] = {}
+        self._completion_recorded = False
+
+    def run(self) -> Steps:
+        try:
+            if (undo := self._start.get("undo")) is not None:
+                steps = {step.name: step for step in self._saga.flat()}
+                self._undo.extend((steps[name], tried) for name, tried in undo)
+                return (yield from self._compensate(self._start["reason"]))
+            try:
+                output = yield from self._forward()
+            except _Stop as stop:
+                return (yield from self._compensate(str(stop)))
+            except _Ended:
+                raise
+            except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
+                return (yield from self._compensate(f"{type(error).__name__}: {error}"))
+            else:
+                return {"status": "completed", "output": output}
+        except _Ended:
+            return {"status": "ended"}
+
+    # --- forward ---
+
+    def _forward(self) -> Steps:
+        cancel = self._event(CANCEL)
+        for index, block in enumerate(self._saga.steps):
+            if cancel.is_complete:
+                raise _Stop(cancel.get_result()["reason"])
+            steps = block.steps if isinstance(block, Parallel) else (block,)
+            needed = []
+            for step in steps:
+                if step.when is None or step.when(self._context):
+                    needed.append(step)
+                else:
+                    self._note(StepSkipped(step=step.name))
+            last = index == len(self._saga.steps) - 1 and self._saga.output is None
+            if len(needed) == 1:
+                yield from self._step(needed[0], last=last)
+            elif needed:
+                stops = yield from self._concurrently([self._branch(step) for step in needed], len(needed))
+                for stop in stops:
+                    if stop is not None:
+                        raise stop
+        output = self._saga.output(self._context) if self._saga.output else None
+        if not self._completion_recorded:
+            self._note(SagaCompleted(output=output))
+            yield from self._record()
+        return output
+
+    def _branch(self, step: Step) -> Steps:
+        """A step beside others: its failure is told once they are all over."""
+        try:
+            yield from self._step(step, last=False)
+        except _Stop as stop:
+            return stop
+        return None
+
+    def _step(self, step: Step, *, last: bool) -> Steps:
+        match step.action:
+            case AwaitEvent():
+                yield from self._await(step, step.action)
+            case StartSaga():
+                yield from self._run_child(step, step.action)
+            case StartSagas():
+                yield from self._run_children(step, step.action)
+            case action:
+                yield from self._act(step, action, last=last)
+
+    def _act(self, step: Step, action: Action, *, last: bool) -> Steps:
+        call = describe(action, self._context)
+        uncertain = False
+        attempt = 0
+        while True:
+            attempt += 1
+            final = attempt > step.retry.max_retries
+            # What belongs to the last step's success is recorded with it.
+            then = [entry(SagaCompleted())] if last else []
+            done = yield from self._perform(step, call, attempt, final=final, then=then, undo=False)
+            if done["outcome"] == "done":
+                self._results[step.name] = done["result"]
+                self._undo.append((step, 0))
+                self._completion_recorded = last
+                if not last:
+                    completed = StepCompleted(step=step.name, attempt=attempt, result=done["result"])
+                    self._unrecorded.append(entry(completed, done["at"]))
+                return
+            if done["outcome"] == "rejected":
+                raise _Stop(f"{step.name}: {done['message']}")
+            uncertain = uncertain or done["uncertain"]
+            if final:
+                if uncertain:
+                    # It may have taken effect: taken back it does no harm.
+                    self._undo.append((step, 0))
+                raise _Stop(f"{step.name}: {done['message']}")
+            yield from self._sleep(step.retry.wait(attempt))
+
+    def _perform(
+        self,
+        step: Step,
+        call: Mapping[str, Any],
+        attempt: int,
+        *,
+        final: bool,
+        then: Sequence[Mapping[str, Any]],
+        undo: bool,
+    ) -> Steps:
+        done = yield self._workflow.activity(
+            "perform",
+            self._common
+            | {
+                "before": self._take(),
+                "step": step.name,
+                "undo": undo,
+                "attempt": attempt,
+                "final": final,
+                "timeout": step.timeout.total_seconds(),
+                "call": call,
+                "then": list(then),
+            },
+        )
+        if done["outcome"] == "ended":
+            raise _Ended
+        return done
+
+    def _sleep(self, delay: timedelta) -> Steps:
+        cancel = self._event(CANCEL)
+        if not cancel.is_complete:
+            yield self._workflow.any([self._workflow.timer(delay), cancel])
+        if cancel.is_complete:
+            raise _Stop(cancel.get_result()["reason"])
+
+    def _await(self, step: Step, action: AwaitEvent) -> Steps:
+        cancel = self._event(CANCEL)
+        delay = action.deadline(self._context)
+        names = (*action.events, *action.refusals)
+        deadline = self._workflow.now + delay
+        self._note(SagaWaiting(step=step.name, events=names, deadline=deadline))
+        yield from self._record()
+        timer = self._workflow.timer(delay)
+        waited = {name: self._event(name) for name in names}
+        if not any(task.is_complete for task in (*waited.values(), cancel)):
+            yield self._workflow.any([*waited.values(), cancel, timer])
+        raised = next((name for name in names if waited[name].is_complete), None)
+        if raised is None and cancel.is_complete:
+            raise _Stop(cancel.get_result()["reason"])
+        payload = {} if raised is None else self._consume(raised)
+        data, user = payload.get("data"), payload.get("user")
+        refused = raised in action.refusals
+        self._note(SagaResumed(step=step.name, event=raised, refused=refused, data=data, user=user))
+        if raised is None:
+            raise _Stop(f"{step.name}: nobody answered in time")
+        if refused:
+            raise _Stop(f"{step.name}: {raised}")
+        self._results[step.name] = {"event": raised, "data": data}
+        self._undo.append((step, 0))
+
+    # --- other sagas ---
+
+    def _run_child(self, step: Step, action: StartSaga) -> Steps:
+        [ended] = yield from self._children(step, action.saga, [action.input(self._context)], 1)
+        if ended["status"] != "completed":
+            message = ended.get("reason") or f"saga {ended['id']} ended {ended['status']}"
+            error = SagaError(kind="rejected", message=message)
+            self._note(StepFailed(step=step.name, attempt=1, error=error, final=True))
+            raise _Stop(f"{step.name}: {message}")
+        self._step_done(step, ended)
+
+    def _run_children(self, step: Step, action: StartSagas) -> Steps:
+        inputs = list(action.inputs(self._context))
+        ended = yield from self._children(step, action.saga, inputs, action.concurrency)
+        counts: dict[str, int] = {}
+        for one in ended:
+            counts[one["status"]] = counts.get(one["status"], 0) + 1
+        failed = [one for one in ended if one["status"] != "completed"]
+        self._step_done(step, {"total": len(ended), "by_status": counts, "not_completed": failed})
+
+    def _step_done(self, step: Step, result: Any) -> None:
+        self._results[step.name] = result
+        self._undo.append((step, 0))
+        self._note(StepCompleted(step=step.name, attempt=1, result=result))
+
+    def _children(
+        self, step: Step, saga: str, inputs: Sequence[Mapping[str, Any]], concurrency: int
+    ) -> Steps:
+        yield from self._record_started(step)
+        branches = [self._child(step, saga, index, given) for index, given in enumerate(inputs)]
+        ended = yield from self._concurrently(branches, concurrency)
+        cancel = self._event(CANCEL)
+        if cancel.is_complete:
+            self._step_done(step, {"total": len(inputs), "cancelled": True})
+            raise _Stop(cancel.get_result()["reason"])
+        return ended
+
+    def _record_started(self, step: Step) -> Steps:
+        self._note(StepStarted(step=step.name, attempt=1))
+        yield from self._record()
+
+    def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> Steps:
+        cancel = self._event(CANCEL)
+        saga_id = child_id(self._start["id"], step.name, index)
+        if cancel.is_complete:
+            return {"id": saga_id, "status": "not_started", "reason": "cancelled"}
+        begun = yield self._workflow.activity(
+            "begin_child", self._common | {"child": saga_id, "type": saga, "input": dict(given)}
+        )
+        if begun["refused"] is not None:
+            return {"id": saga_id, "status": "not_started", "reason": begun["refused"]}
+        child = self._workflow.child(begun["start"])
+        if not cancel.is_complete:
+            yield self._workflow.any([child, cancel])
+        if not child.is_complete:
+            yield self._workflow.activity("cancel_child", self._common | {"child": saga_id})
+            yield child
+        ended = child.get_result()
+        return {"id": saga_id, "status": ended["status"], "reason": ended.get("reason")}
+
+    def _concurrently(self, branches: Sequence[Steps], limit: int) -> Steps:
+        """Run branches side by side, `limit` at a time; their returns, in order."""
+        returned: list[Any] = [None] * len(branches)
+        waiting = deque(enumerate(branches))
+        running: dict[int, tuple[Steps, Task]] = {}
+
+        def advance(index: int, branch: Steps, task: Task | None) -> None:
+            try:
+                task = next(branch) if task is None else _feed(branch, task)
+                while task.is_complete:
+                    task = _feed(branch, task)
+            except StopIteration as stop:
+                returned[index] = stop.value
+                running.pop(index, None)
+            else:
+                running[index] = (branch, task)
+
+        while waiting or running:
+            while waiting and len(running) < limit:
+                index, branch = waiting.popleft()
+                advance(index, branch, None)
+            if not running:
+                continue
+            yield self._workflow.any([task for _, task in running.values()])
+            for index, (branch, task) in list(running.items()):
+                if task.is_complete:
+                    advance(index, branch, task)
+        return returned
+
+    # --- back ---
+
+    def _compensate(self, reason: str) -> Steps:
+        self._note(SagaCompensating(reason=reason))
+        left: list[str] = []
+        while self._undo:
+            step, tried = self._undo.pop()
+            if step.compensation is None:
+                continue
+            if not (yield from self._take_back(step, step.compensation, tried)):
+                left.append(step.name)
+        if left:
+            self._note(SagaFailed(reason=reason, left=tuple(left)))
+        else:
+            self._note(SagaCompensated(reason=reason))
+        yield from self._record()
+        return {"status": "failed" if left else "compensated", "reason": reason}
+
+    def _take_back(self, step: Step, compensation: Action, tried: int) -> Steps:
+        try:
+            call = describe(compensation, self._context)
+        except Exception as error:  # noqa: BLE001 - as above; what it would take back is left
+            failed = SagaError(kind="failed", message=f"{type(error).__name__}: {error}")
+            self._note(
+                StepFailed(step=step.name, attempt=tried + 1, error=failed, final=True, compensation=True)
+            )
+            return False
+        retry: Retry = step.compensation_retry
+        for attempt in range(1, retry.max_retries + 2):
+            final = attempt > retry.max_retries
+            done = yield from self._perform(step, call, tried + attempt, final=final, then=(), undo=True)
+            if done["outcome"] == "done":
+                undone = StepCompensated(step=step.name, attempt=tried + attempt)
+                self._unrecorded.append(entry(undone, done["at"]))
+                return True
+            if done["outcome"] == "rejected":
+                return False
+            if not final:
+                yield self._workflow.timer(retry.wait(attempt))
+        return False
+
+    # --- what is recorded, and what is waited for ---
+
+    def _note(self, event: EventData) -> None:
+        self._unrecorded.append(entry(event, self._workflow.now.isoformat()))
+
+    def _take(self) -> list[dict[str, Any]]:
+        taken, self._unrecorded = self._unrecorded, []
+        return taken
+
+    def _record(self) -> Steps:
+        done = yield self._workflow.activity("record", self._common | {"entries": self._take()})
+        if done["terminated"]:
+            raise _Ended
+
+    def _event(self, name: str) -> Task:
+        """The one wait for an event: two of them would take turns at what is raised."""
+        if name not in self._events:
+            self._events[name] = self._workflow.event(name)
+        return self._events[name]
+
+    def _consume(self, name: str) -> dict[str, Any]:
+        payload: dict[str, Any] = self._events.pop(name).get_result()
+        return payload

@@ -1,0 +1,175 @@
+"""A saga's stream in the event store: loaded, decided on, appended to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from annals.aggregates.keyed_locks import KeyedLocks
+from annals.events import DomainEvent, EventData, StreamId
+from annals.sagas.events import REGISTRY
+from annals.sagas.state import SagaState
+from annals.store import Append, ConflictError, EventStore, StoreError
+from annals.telemetry import metrics
+
+_log = structlog.get_logger(__name__)
+
+_CACHED = 5_000
+_RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+_SOURCE = "saga-orchestrator"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """What happened to a saga, and when if that is not now."""
+
+    event: EventData
+    at: datetime | None = None
+
+
+Decide = Callable[[SagaState], Sequence[EventData] | Sequence[Transition]]
+
+
+@dataclass(frozen=True, slots=True)
+class SagaKey:
+    """Which saga, on whose behalf; what its events carry."""
+
+    id: str
+    tenant: str
+    user: str | None = None
+    correlation_id: str | None = None
+
+    @property
+    def stream(self) -> StreamId:
+        """The saga's stream."""
+        return StreamId.of(self.tenant, SagaState.aggregate_type, self.id)
+
+    @classmethod
+    def of(cls, call: Mapping[str, Any]) -> SagaKey:
+        """The key that the engine gives to each activity."""
+        return cls(call["id"], call["tenant"], call.get("user"), call.get("correlation_id"))
+
+
+class SagaHistory:
+    """Appends to the streams of sagas, each transition once however often it is told."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._locks: KeyedLocks[StreamId] = KeyedLocks()
+        self._known: dict[StreamId, tuple[int, SagaState]] = {}
+
+    async def load(self, key: SagaKey) -> tuple[int, SagaState]:
+        """The saga as it certainly is now, with its stream's version; version 0 when there is none."""
+        head, _ = await self._store.load(key.stream, certain=True)
+        if head is None:
+            return 0, SagaState()
+        if head.state is not None and head.state_schema == SagaState.state_schema:
+            return head.version, SagaState.model_validate(head.state)
+        state = SagaState()
+        async for event in self._store.read_stream(key.stream, to_version=head.version):
+            state = state.apply(REGISTRY.decode(event))
+        return head.version, state
+
+    async def decide(
+        self, key: SagaKey, decide: Decide, *, traceparent: str | None = None, user: str | None = None
+    ) -> SagaState:
+        """Append what `decide` says of the saga as it is now; gives the saga after that.
+
+        `decide` may be called several times. Raises what it raises, and the errors of the store.
+        """
+        async with self._locks.hold(key.stream):
+            version, state = self._known.get(key.stream) or await self.load(key)
+            while True:
+                try:
+                    said = [one if isinstance(one, Transition) else Transition(one) for one in decide(state)]
+                except Exception:
+                    # Refuse only what is certainly so.
+                    fresh, state = await self.load(key)
+                    if fresh == version:
+                        raise
+                    version = fresh
+                    continue
+                if not said:
+                    return state
+                after = state
+                for one in said:
+                    after = after.apply(one.event)
+                try:
+                    await self._store.append(
+                        Append(
+                            key.stream,
+                            tuple(_envelope(key, one, traceparent, user) for one in said),
+                            version,
+                            after.model_dump(mode="json"),
+                            SagaState.state_schema,
+                        )
+                    )
+                except ConflictError:
+                    # Somebody else wrote, or a reply to our own write was lost: `decide` will tell.
+                    version, state = await self.load(key)
+                    continue
+                except StoreError:
+                    self._known.pop(key.stream, None)
+                    raise
+                for one in said:
+                    metrics.SAGA_TRANSITIONS.labels(after.saga_type, one.event.event_type).inc()
+                self._remember(key.stream, version + len(said), after)
+                return after
+
+    async def record(
+        self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None
+    ) -> SagaState:
+        """Append those of the engine's entries that are news, however long the store is away."""
+        told = [_decode(entry) for entry in entries]
+
+        def news(state: SagaState) -> list[Transition]:
+            said: list[Transition] = []
+            for one in told:
+                for event in state.record(one.event):
+                    said.append(Transition(event, one.at))
+                    state = state.apply(event)
+            return said
+
+        attempt = 0
+        while True:
+            try:
+                return await self.decide(key, news, traceparent=traceparent)
+            except StoreError as error:
+                # To give up here would leave the saga's history with a hole.
+                _log.warning("a transition cannot be recorded yet", saga=key.id, error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+                attempt += 1
+
+    def _remember(self, stream: StreamId, version: int, state: SagaState) -> None:
+        self._known.pop(stream, None)
+        if not state.status.ended:
+            self._known[stream] = (version, state)
+            if len(self._known) > _CACHED:
+                del self._known[next(iter(self._known))]
+
+
+def _decode(entry: Mapping[str, Any]) -> Transition:
+    event = REGISTRY.classes[entry["type"]].model_validate(entry["data"])
+    return Transition(event, datetime.fromisoformat(entry["at"]) if entry["at"] else None)
+
+
+def _envelope(key: SagaKey, said: Transition, traceparent: str | None, user: str | None) -> DomainEvent:
+    return DomainEvent(
+        event_type=said.event.event_type,
+        event_version=said.event.event_version,
+        timestamp=said.at or datetime.now(UTC),
+        source=_SOURCE,
+        tenant_id=key.tenant,
+        user_id=user or key.user,
+        correlation_id=key.correlation_id or key.id,
+        causation_id=key.id,
+        traceparent=traceparent,
+        aggregate_type=SagaState.aggregate_type,
+        aggregate_id=key.id,
+        data=said.event.model_dump(mode="json"),
+    )

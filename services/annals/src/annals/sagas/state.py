@@ -1,0 +1,317 @@
+"""A saga as its stream tells it: what it did, what it waits for, what people asked of it. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
+from annals.events import EventData
+from annals.sagas.events import (
+    CompensationRetried,
+    SagaCancelRequested,
+    SagaCompensated,
+    SagaCompensating,
+    SagaCompleted,
+    SagaContinued,
+    SagaError,
+    SagaFailed,
+    SagaResumed,
+    SagaStarted,
+    SagaSuspended,
+    SagaTerminated,
+    SagaWaiting,
+    StepCompensated,
+    StepCompleted,
+    StepFailed,
+    StepSkipped,
+    StepStarted,
+)
+
+
+class SagaStatus(StrEnum):
+    """Where a saga stands. `pending`: its first step has not begun."""
+
+    NONE = "none"
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    COMPENSATING = "compensating"
+    COMPENSATED = "compensated"
+    FAILED = "failed"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing happens any more by itself."""
+        return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
+
+
+class StepStatus(StrEnum):
+    """Where a step stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    COMPENSATING = "compensating"
+    COMPENSATED = "compensated"
+    COMPENSATION_FAILED = "compensation_failed"
+
+
+# How far a try has come: what is no further than what is known is not news.
+_BEGUN, _OVER = 1, 2
+
+
+class StepState(BaseModel):
+    """One step. `attempts` and `undo_attempts` count the tries of its action and its compensation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: StepStatus = StepStatus.PENDING
+    attempts: int = 0
+    undo_attempts: int = 0
+    phase: int = 0
+    undo_phase: int = 0
+    uncertain: bool = False
+    result: Any = None
+    error: SagaError | None = None
+
+    def knows(self, attempt: int, phase: int, *, undo: bool) -> bool:
+        """Whether this try was seen to come as far already."""
+        known = (self.undo_attempts, self.undo_phase) if undo else (self.attempts, self.phase)
+        return known >= (attempt, phase)
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether it did something, or may have, that was not taken back."""
+        return self.status in (
+            StepStatus.RUNNING,
+            StepStatus.COMPLETED,
+            StepStatus.COMPENSATING,
+            StepStatus.COMPENSATION_FAILED,
+        ) or (self.status is StepStatus.FAILED and self.uncertain)
+
+
+class SagaState(Aggregate):
+    """See the module."""
+
+    aggregate_type: ClassVar[str] = "saga"
+    state_schema: ClassVar[int] = 1
+
+    status: SagaStatus = SagaStatus.NONE
+    started_at: datetime | None = None
+    user: str | None = None
+    correlation_id: str | None = None
+    saga_type: str = ""
+    saga_version: int = 0
+    business_key: str | None = None
+    input: dict[str, Any] = Field(default_factory=dict)
+    parent: str | None = None
+    steps: dict[str, StepState] = Field(default_factory=dict)
+    undo_order: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
+    cancel_requested: bool = False
+    cancel_reason: str | None = None
+    terminated: bool = False
+    suspended: bool = False
+    run: int = 0
+    reason: str | None = None
+    left: tuple[str, ...] = ()
+    output: Any = None
+
+    def record(self, event: EventData) -> tuple[EventData, ...]:
+        """What of a transition that the workflow went through is news: a repeat is not.
+
+        The workflow of a saga that was ended by force is told so by `status` and records nothing.
+        """
+        if self.status.ended:
+            return ()
+        match event:
+            case SagaStarted():
+                news = self.status is SagaStatus.NONE
+            case StepStarted():
+                news = not self._knows(event.step, event.attempt, _BEGUN, undo=event.compensation)
+            case StepFailed():
+                news = not self._knows(event.step, event.attempt, _OVER, undo=event.compensation)
+            case StepCompleted():
+                news = not self._knows(event.step, event.attempt, _OVER, undo=False)
+            case StepCompensated():
+                news = not self._knows(event.step, event.attempt, _OVER, undo=True)
+            case SagaWaiting():
+                news = not self._knows(event.step, 1, _BEGUN, undo=False)
+            case SagaResumed():
+                news = not self._knows(event.step, 1, _OVER, undo=False)
+            case StepSkipped():
+                news = self._step(event.step).status is StepStatus.PENDING
+            case SagaCompensating():
+                news = self.status is not SagaStatus.COMPENSATING
+            case _:
+                news = True
+        return (event,) if news else ()
+
+    def cancel(self, reason: str) -> tuple[EventData, ...]:
+        """Ask that it be taken back; once is enough."""
+        self._require_active()
+        return () if self.cancel_requested else (SagaCancelRequested(reason=reason),)
+
+    def terminate(self, reason: str, undoable: frozenset[str]) -> tuple[EventData, ...]:
+        """End it where it is. `undoable` names the steps that have a compensation."""
+        self._require_active()
+        left = tuple(name for name, step in self.steps.items() if name in undoable and step.has_effect)
+        return (SagaTerminated(reason=reason, left=left),)
+
+    def suspend(self) -> tuple[EventData, ...]:
+        """Halt it."""
+        self._require_active()
+        return () if self.suspended else (SagaSuspended(),)
+
+    def resume(self) -> tuple[EventData, ...]:
+        """Let it go on."""
+        self._require_active()
+        return (SagaContinued(),) if self.suspended else ()
+
+    def retry_compensation(self) -> tuple[EventData, ...]:
+        """Try again what could not be taken back."""
+        self._require_there()
+        if self.status is SagaStatus.COMPENSATING and self.run:
+            return ()
+        if self.status is not SagaStatus.FAILED or not self.left:
+            raise RuleViolation("saga.nothing_left", f"the saga is {self.status}, with nothing left to undo")
+        return (CompensationRetried(run=self.run + 1, left=self.left),)
+
+    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]]) -> None:
+        """Refuse an event that no step waits for now or later. `declared`: step to its events."""
+        self._require_active()
+        steps = [step for step, events in declared.items() if event in events]
+        if not steps:
+            known = sorted({name for events in declared.values() for name in events})
+            raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
+        open_ones = (StepStatus.PENDING, StepStatus.WAITING)
+        if self.status is SagaStatus.COMPENSATING or not any(
+            self._step(step).status in open_ones for step in steps
+        ):
+            raise RuleViolation("saga.not_waiting", f"nothing waits for {event} any more")
+
+    def apply(self, event: EventData) -> Self:
+        """See `Aggregate`."""
+        match event:
+            case SagaStarted():
+                return self._with(
+                    status=SagaStatus.PENDING,
+                    started_at=event.started_at,
+                    user=event.user,
+                    correlation_id=event.correlation_id,
+                    saga_type=event.saga_type,
+                    saga_version=event.saga_version,
+                    business_key=event.business_key,
+                    input=event.input,
+                    parent=event.parent,
+                    steps={name: StepState() for name in event.steps},
+                )
+            case StepStarted(compensation=True):
+                return self._undo(
+                    event.step, event.attempt, _BEGUN, status=StepStatus.COMPENSATING, error=None
+                )
+            case StepStarted():
+                return self._try(event.step, event.attempt, _BEGUN, status=StepStatus.RUNNING, error=None)
+            case StepCompleted():
+                completed = StepStatus.COMPLETED
+                state = self._try(event.step, event.attempt, _OVER, status=completed, result=event.result)
+                return state.model_copy(update={"undo_order": (*self.undo_order, event.step)})
+            case StepFailed(compensation=True):
+                status = StepStatus.COMPENSATION_FAILED if event.final else StepStatus.COMPENSATING
+                return self._undo(event.step, event.attempt, _OVER, status=status, error=event.error)
+            case StepFailed():
+                state = self._try(
+                    event.step,
+                    event.attempt,
+                    _OVER,
+                    status=StepStatus.FAILED if event.final else StepStatus.RUNNING,
+                    error=event.error,
+                    uncertain=event.uncertain,
+                )
+                if event.final and event.uncertain:
+                    return state.model_copy(update={"undo_order": (*self.undo_order, event.step)})
+                return state
+            case StepSkipped():
+                return self._step_with(event.step, status=StepStatus.SKIPPED)
+            case StepCompensated():
+                return self._undo(event.step, event.attempt, _OVER, status=StepStatus.COMPENSATED, error=None)
+            case SagaWaiting():
+                state = self._try(event.step, 1, _BEGUN, status=StepStatus.WAITING)
+                return state.model_copy(update={"waits_for": event.events})
+            case SagaResumed():
+                failed = event.event is None or event.refused
+                result = {"event": event.event, "data": event.data}
+                status = StepStatus.FAILED if failed else StepStatus.COMPLETED
+                state = self._try(event.step, 1, _OVER, status=status, result=result)
+                order = self.undo_order if failed else (*self.undo_order, event.step)
+                return state.model_copy(update={"waits_for": (), "undo_order": order})
+            case SagaCompensating():
+                return self._with(status=SagaStatus.COMPENSATING, reason=event.reason, waits_for=())
+            case SagaCompleted():
+                return self._with(status=SagaStatus.COMPLETED, output=event.output)
+            case SagaCompensated():
+                return self._with(status=SagaStatus.COMPENSATED, left=())
+            case SagaFailed():
+                return self._with(status=SagaStatus.FAILED, left=event.left)
+            case SagaCancelRequested():
+                return self._with(cancel_requested=True, cancel_reason=event.reason)
+            case SagaTerminated():
+                return self._with(
+                    status=SagaStatus.FAILED, terminated=True, reason=event.reason, left=event.left
+                )
+            case SagaSuspended():
+                return self._with(suspended=True)
+            case SagaContinued():
+                return self._with(suspended=False)
+            case CompensationRetried():
+                return self._with(status=SagaStatus.COMPENSATING, run=event.run, terminated=False)
+            case _:
+                return self
+
+    def require_ended(self) -> None:
+        """Refuse what is only done to a saga that has ended."""
+        self._require_there()
+        if not self.status.ended:
+            raise RuleViolation("saga.active", f"the saga is {self.status}; cancel or terminate it first")
+
+    def to_undo(self) -> list[tuple[str, int]]:
+        """What is left to take back, the first thing done first, and how often that was tried."""
+        unordered = [name for name in self.left if name not in self.undo_order]
+        ordered = [name for name in self.undo_order if name in self.left]
+        return [(name, self._step(name).undo_attempts) for name in (*ordered, *unordered)]
+
+    def _step(self, name: str) -> StepState:
+        return self.steps.get(name) or StepState()
+
+    def _knows(self, step: str, attempt: int, phase: int, *, undo: bool) -> bool:
+        return self._step(step).knows(attempt, phase, undo=undo)
+
+    def _try(self, step: str, attempt: int, phase: int, **changes: object) -> Self:
+        running = SagaStatus.RUNNING if self.status is SagaStatus.PENDING else self.status
+        tried = self._step(step).model_copy(update={"attempts": attempt, "phase": phase, **changes})
+        return self._with(status=running, steps=self.steps | {step: tried})
+
+    def _undo(self, step: str, attempt: int, phase: int, **changes: object) -> Self:
+        return self._step_with(step, undo_attempts=attempt, undo_phase=phase, **changes)
+
+    def _step_with(self, name: str, **changes: object) -> Self:
+        return self._with(steps=self.steps | {name: self._step(name).model_copy(update=changes)})
+
+    def _with(self, **changes: object) -> Self:
+        return self.model_copy(update=changes)
+
+    def _require_there(self) -> None:
+        if self.status is SagaStatus.NONE:
+            raise NotFound("there is no such saga")
+
+    def _require_active(self) -> None:
+        self._require_there()
+        if self.status.ended:
+            raise RuleViolation("saga.ended", f"the saga has ended: it is {self.status}")

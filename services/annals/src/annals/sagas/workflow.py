@@ -1,0 +1,106 @@
+"""The engine on Dapr Workflow: each version of each saga is a workflow of its own name and version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from dapr.ext.workflow import (
+    DaprWorkflowContext,
+    WorkflowActivityContext,
+    WorkflowRuntime,
+    when_any,
+)
+from dapr.ext.workflow.logger import LoggerOptions
+
+from annals.sagas import engine
+from annals.sagas.declaration import Saga, SagaCatalog
+from annals.telemetry import traces
+
+Activity = Callable[[Mapping[str, Any], str | None], Awaitable[dict[str, Any]]]
+
+
+class _DaprWorkflow:
+    """See `engine.Workflow`."""
+
+    def __init__(self, context: DaprWorkflowContext) -> None:
+        self._context = context
+
+    @property
+    def now(self) -> datetime:
+        return self._context.current_utc_datetime.replace(tzinfo=UTC)
+
+    def activity(self, name: str, call: Mapping[str, Any]) -> engine.Task:
+        return self._context.call_activity(name, input=call)
+
+    def child(self, start: Mapping[str, Any]) -> engine.Task:
+        return self._context.call_child_workflow(start["type"], input=start, instance_id=start["instance"])
+
+    def event(self, name: str) -> engine.Task:
+        return self._context.wait_for_external_event(name)
+
+    def timer(self, delay: timedelta) -> engine.Task:
+        return self._context.create_timer(delay)
+
+    def any(self, tasks: Sequence[engine.Task]) -> engine.Task:
+        return when_any(list(tasks))  # type: ignore[arg-type]  # all are its own
+
+
+class SagaWorker:
+    """Runs workflows and activities for the sidecar, on threads of its own.
+
+    The activities run on the loop that this was created on, where their connections are.
+    """
+
+    def __init__(self, grpc_port: int, catalog: SagaCatalog, activities: Mapping[str, Activity]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.connected = False
+        self._runtime = WorkflowRuntime(
+            host="127.0.0.1",
+            port=str(grpc_port),
+            # No handler of its own: what it says goes where all else goes.
+            logger_options=LoggerOptions("WARNING", logging.NullHandler()),
+        )
+        logging.getLogger("durabletask-worker").setLevel(logging.WARNING)
+        newest = {saga_type: catalog.newest(saga_type).version for saga_type in catalog.types}
+        for saga in catalog.all():
+            self._runtime.register_versioned_workflow(
+                _workflow(catalog, saga),
+                name=saga.type,
+                version_name=f"v{saga.version}",
+                is_latest=newest[saga.type] == saga.version,
+            )
+        for name, activity in activities.items():
+            self._runtime.register_activity(self._bridge(activity), name=name)
+
+    async def run(self) -> None:
+        """Connect, and work until cancelled; what is under way then is done again elsewhere."""
+        await asyncio.to_thread(self._runtime.start)
+        self.connected = True
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.connected = False
+            await asyncio.shield(asyncio.to_thread(self._runtime.shutdown))
+
+    def _bridge(self, activity: Activity) -> Callable[..., Awaitable[dict[str, Any]]]:
+        async def on_worker(_context: WorkflowActivityContext, call: dict[str, Any]) -> dict[str, Any]:
+            work = activity(call, traces.current_traceparent())
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))  # type: ignore[arg-type]
+
+        return on_worker
+
+
+def _workflow(
+    catalog: SagaCatalog, saga: Saga[Any]
+) -> Callable[[DaprWorkflowContext, dict[str, Any]], Generator[Any, Any, Any]]:
+    def run(context: DaprWorkflowContext, start: dict[str, Any]) -> Generator[Any, Any, Any]:
+        # Dapr keeps an instance on the version it began with. A saga that was begun under an older
+        # one than it was scheduled under keeps its own.
+        declared = saga if start["version"] == saga.version else catalog.get(saga.type, start["version"])
+        return (yield from engine.run(declared, _DaprWorkflow(context), start))
+
+    return run

@@ -1,0 +1,343 @@
+"""Sagas as given / when / then: no sidecar, and a clock that is turned forward instead of waited for.
+
+```python
+run = (
+    scenario(TASK_HANDOVER, {"task_id": "t1", "assignee": "ada"})
+    .when("member.reserve", rejected("member.capacity_exhausted"))
+    .run()
+)
+run.then("compensated").then_did("member.reserve")
+```
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+import orjson
+
+from annals.sagas import engine
+from annals.sagas.declaration import Saga
+from annals.sagas.events import REGISTRY, SagaStarted, StepCompleted, StepFailed, StepStarted
+from annals.sagas.events import SagaError as Error
+from annals.sagas.state import SagaState
+
+_START = datetime(2030, 1, 1, 9, tzinfo=UTC)
+_MOST_REQUESTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How something that a saga asks for ends, and how long it takes."""
+
+    outcome: str = "done"
+    result: Any = None
+    message: str = ""
+    rule: str | None = None
+    uncertain: bool = False
+    takes: timedelta = timedelta(0)
+
+
+def done(result: Any = None, *, takes: timedelta = timedelta(0)) -> Reply:
+    """It succeeds."""
+    return Reply(result=result, takes=takes)
+
+
+def rejected(rule: str) -> Reply:
+    """A rule refuses it."""
+    return Reply("rejected", message=rule, rule=rule)
+
+
+def failed(message: str = "it failed") -> Reply:
+    """It does not succeed this time, and nothing was changed."""
+    return Reply("failed", message=message)
+
+
+def timed_out() -> Reply:
+    """No reply comes: it may have taken effect."""
+    return Reply("failed", message="no answer", uncertain=True)
+
+
+class _Task:
+    def __init__(self) -> None:
+        self.is_complete = False
+        self.result: Any = None
+        self.parents: list[_Task] = []
+
+    def get_result(self) -> Any:
+        return self.result
+
+    def complete(self, result: Any) -> None:
+        if not self.is_complete:
+            self.is_complete = True
+            self.result = result
+            for parent in self.parents:
+                parent.complete(self)
+
+
+class _VirtualWorkflow:
+    """See `engine.Workflow`. What it is asked for completes when its clock comes to it."""
+
+    def __init__(self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]]) -> None:
+        self.now = _START
+        self.asked: list[bytes] = []
+        self._answer = answer
+        self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._raised: dict[str, deque[Any]] = defaultdict(deque)
+        self._waiting: dict[str, deque[_Task]] = defaultdict(deque)
+
+    def activity(self, name: str, call: Mapping[str, Any]) -> _Task:
+        return self._ask(name, call)
+
+    def child(self, start: Mapping[str, Any]) -> _Task:
+        return self._ask("child", start)
+
+    def timer(self, delay: timedelta) -> _Task:
+        self._note("timer", delay.total_seconds())
+        task = _Task()
+        self.at(self.now + delay, lambda: task.complete(None))
+        return task
+
+    def event(self, name: str) -> _Task:
+        self._note("event", name)
+        task = _Task()
+        if self._raised[name]:
+            task.complete(self._raised[name].popleft())
+        else:
+            self._waiting[name].append(task)
+        return task
+
+    def any(self, tasks: Sequence[engine.Task]) -> _Task:
+        first = _Task()
+        for task in tasks:
+            if not isinstance(task, _Task):
+                raise TypeError("a task of another workflow")
+            if task.is_complete:
+                first.complete(task)
+            else:
+                task.parents.append(first)
+        return first
+
+    def at(self, moment: datetime, what: Callable[[], None]) -> None:
+        heapq.heappush(self._agenda, (moment, next(self._order), what))
+
+    def raise_event(self, name: str, payload: Any) -> None:
+        if self._waiting[name]:
+            self._waiting[name].popleft().complete(payload)
+        else:
+            self._raised[name].append(payload)
+
+    def drive(self, generator: engine.Steps) -> Any:
+        """Run to the end; what the generator returns."""
+        try:
+            task = next(generator)
+            while True:
+                while not task.is_complete:
+                    if not self._agenda:
+                        raise AssertionError("the saga waits for something that never happens")
+                    self.now, _, what = heapq.heappop(self._agenda)
+                    what()
+                task = generator.send(task.get_result())
+        except StopIteration as stop:
+            return stop.value
+
+    def _ask(self, name: str, call: Mapping[str, Any]) -> _Task:
+        self._note(name, call)
+        task = _Task()
+
+        def begin() -> None:
+            result, takes = self._answer(name, call)
+            self.at(self.now + takes, lambda: task.complete(result))
+
+        self.at(self.now, begin)
+        return task
+
+    def _note(self, kind: str, what: object) -> None:
+        self.asked.append(orjson.dumps([kind, what], option=orjson.OPT_SORT_KEYS))
+        if len(self.asked) > _MOST_REQUESTS:
+            raise AssertionError("the saga does not come to an end")
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of a saga. `did` lists what it asked others for, compensations with an `undo `."""
+
+    state: SagaState
+    did: tuple[str, ...]
+    calls: tuple[Mapping[str, Any], ...]
+    took: timedelta
+
+    def then(self, status: str, *, left: tuple[str, ...] = (), reason: str | None = None) -> Self:
+        """It ended like this; `reason` is a part of why."""
+        if self.state.status != status or self.state.left != left:
+            raise AssertionError(
+                f"it is {self.state.status}, left {self.state.left}, because of {self.state.reason}"
+            )
+        if reason is not None and reason not in (self.state.reason or ""):
+            raise AssertionError(f"the reason is {self.state.reason!r}")
+        return self
+
+    def then_did(self, *names: str) -> Self:
+        """It asked others for exactly this, in this order."""
+        if self.did != names:
+            raise AssertionError(f"it did {self.did}")
+        return self
+
+
+@dataclass(slots=True)
+class Scenario:
+    """A saga, and how the world answers it; see `scenario`."""
+
+    saga: Saga[Any]
+    given: Mapping[str, Any]
+    _replies: dict[str, list[Reply]] = field(default_factory=lambda: defaultdict(list))
+    _events: list[tuple[timedelta, str, Any]] = field(default_factory=list)
+
+    def when(self, name: str, *replies: Reply) -> Self:
+        """What a command, query, event, function or saga of a name is answered, time after time.
+
+        The last reply stays; `undo NAME` is for a compensation. All else succeeds at once.
+        """
+        self._replies[name] += replies
+        return self
+
+    def raised(self, event: str, *, after: timedelta = timedelta(0), data: Any = None) -> Self:
+        """Somebody raises an event, so long after the start."""
+        self._events.append((after, event, {"data": data, "user": "somebody"}))
+        return self
+
+    def cancelled(self, *, after: timedelta = timedelta(0), reason: str = "cancelled") -> Self:
+        """Somebody cancels the saga, so long after the start."""
+        self._events.append((after, engine.CANCEL, {"reason": reason}))
+        return self
+
+    def run(self) -> Ran:
+        """Run it, and once more from what was recorded, as Dapr does after a restart.
+
+        Raises AssertionError when that asks for anything else: a declaration that is not
+        deterministic breaks in production.
+        """
+        first, asked = self._run_once()
+        _, again = self._run_once()
+        for number, (one, other) in enumerate(itertools.zip_longest(asked, again), start=1):
+            if one != other:
+                raise AssertionError(f"not deterministic: request {number} was {one!r}, replayed {other!r}")
+        return first
+
+    def _run_once(self) -> tuple[Ran, list[bytes]]:
+        world = _World(self.saga, self.given, self._replies)
+        workflow = _VirtualWorkflow(world.answer)
+        world.clock = workflow
+        for after, name, payload in self._events:
+            workflow.at(
+                _START + after,
+                lambda name=name, payload=payload: workflow.raise_event(name, payload),  # type: ignore[misc]
+            )
+        workflow.drive(engine.run(self.saga, workflow, world.start()))
+        ran = Ran(world.state, tuple(world.did), tuple(world.calls), workflow.now - _START)
+        if not ran.state.status.ended:
+            raise AssertionError(f"the workflow has ended, but the saga is {ran.state.status}")
+        return ran, workflow.asked
+
+
+class _World:
+    """What stands in the place of the activities: the saga's stream, and the replies of a scenario."""
+
+    def __init__(
+        self, saga: Saga[Any], given: Mapping[str, Any], replies: Mapping[str, Sequence[Reply]]
+    ) -> None:
+        validated = saga.input.model_validate(given)
+        self.state = SagaState().apply(
+            SagaStarted(
+                started_at=_START,
+                saga_type=saga.type,
+                saga_version=saga.version,
+                business_key=saga.business_key(validated) if saga.business_key else None,
+                input=validated.model_dump(mode="json"),
+                steps=tuple(step.name for step in saga.flat()),
+            )
+        )
+        self.did: list[str] = []
+        self.calls: list[Mapping[str, Any]] = []
+        self.clock: _VirtualWorkflow | None = None
+        self._replies = {name: deque(given) for name, given in replies.items()}
+
+    def start(self) -> dict[str, Any]:
+        return {
+            "id": "saga-under-test",
+            "tenant": "default",
+            "user": "somebody",
+            "input": self.state.input,
+            "started": _START.isoformat(),
+        }
+
+    def answer(self, name: str, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
+        match name:
+            case "record":
+                self._record(call["entries"])
+                return {"terminated": self.state.terminated}, timedelta(0)
+            case "begin_child":
+                start = {"id": call["child"], "type": call["type"], "input": call["input"]}
+                return {"refused": None, "start": start}, timedelta(0)
+            case "child":
+                reply = self._reply(call["type"], {})
+                status = {"done": "completed"}.get(reply.outcome, "compensated")
+                return {"status": status, "reason": reply.message or None}, reply.takes
+            case "perform":
+                return self._perform(call)
+        return {}, timedelta(0)
+
+    def _perform(self, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
+        step, attempt, undo = call["step"], call["attempt"], call["undo"]
+        begun = engine.entry(StepStarted(step=step, attempt=attempt, compensation=undo))
+        self._record([*call["before"], begun])
+        action = call["call"]
+        name = action.get("type") or action.get("name") or action["path"].partition("?")[0]
+        reply = self._reply(f"undo {name}" if undo else name, action)
+        if reply.outcome == "done":
+            result = reply.result if reply.result is not None else {"position": "0-1"}
+            if call["then"]:
+                completed = StepCompleted(step=step, attempt=attempt, result=result)
+                self._record([engine.entry(completed), *call["then"]])
+            at = self.clock.now.isoformat() if self.clock else None
+            return {"outcome": "done", "result": result, "at": at}, reply.takes
+        event = StepFailed(
+            step=step,
+            attempt=attempt,
+            error=Error(kind=reply.outcome, message=reply.message, rule=reply.rule),
+            final=reply.outcome == "rejected" or call["final"],
+            uncertain=reply.uncertain,
+            compensation=undo,
+        )
+        self._record([engine.entry(event)])
+        answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
+        return answer, reply.takes
+
+    def _reply(self, name: str, action: Mapping[str, Any]) -> Reply:
+        self.did.append(name)
+        self.calls.append(action)
+        waiting = self._replies.get(name)
+        if not waiting:
+            return Reply()
+        reply = waiting.popleft() if len(waiting) > 1 else waiting[0]
+        if reply.rule is not None and reply.rule in action.get("accept", ()):
+            return Reply(result={"accepted": reply.rule})
+        return reply
+
+    def _record(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        for entry in entries:
+            event = REGISTRY.classes[entry["type"]].model_validate(entry["data"])
+            for news in self.state.record(event):
+                self.state = self.state.apply(news)
+
+
+def scenario(saga: Saga[Any], given: Mapping[str, Any]) -> Scenario:
+    """A saga that is started with an input; say how the world answers, then `run`."""
+    return Scenario(saga, given)

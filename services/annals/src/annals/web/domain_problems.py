@@ -1,0 +1,51 @@
+"""What the domain and the event store refuse, as problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from annals.aggregates import NotFound, RuleViolation
+from annals.store import (
+    AppendTooLarge,
+    Backpressure,
+    ConflictError,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from annals.web.problems import Problem, from_validation
+
+
+@contextmanager
+def domain_problems() -> Iterator[None]:
+    """Turn each way to fail into its problem, here and nowhere else."""
+    try:
+        yield
+    except ValidationError as error:
+        raise from_validation(error) from error
+    except ValueError as error:
+        raise Problem(400, "malformed", str(error)) from error
+    except PermissionError as error:
+        raise Problem(403, "forbidden", str(error)) from error
+    except NotFound as error:
+        raise Problem(404, "not-found", str(error)) from error
+    except ConflictError as error:
+        stream = error.stream.name
+        detail = str(error)
+        raise Problem(
+            409, "conflict", detail, expected=error.expected, actual=error.actual, stream=stream
+        ) from error
+    except AppendTooLarge as error:
+        raise Problem(413, "too-large", str(error)) from error
+    except RuleViolation as error:
+        raise Problem(422, "rule", str(error), rule=error.rule) from error
+    except Backpressure as error:
+        raise Problem(503, "busy", str(error), headers={"Retry-After": str(error.retry_after)}) from error
+    except OutcomeUnknown as error:
+        detail = f"{error}; send it again with the same Idempotency-Key to learn what came of it"
+        raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
+    except StoreUnavailable as error:
+        detail = f"{error}; nothing was changed"
+        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error

@@ -1,0 +1,104 @@
+"""Queries on sagas."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import AwareDatetime
+
+from annals.events import RecordedEvent, StreamId
+from annals.projections import ReadModelDatabase
+from annals.store import EventReader
+from annals.web import Problem
+from annals_projector.queries.parameters import (
+    Cursor,
+    Limit,
+    Tenant,
+    UpToDate,
+    bad,
+    decode_cursor,
+    only,
+    page,
+)
+
+_ONE = """
+SELECT json_build_object('row', (
+  SELECT to_jsonb(found) - 'tenant' FROM readmodels.sagas found WHERE tenant = $1 AND id = $2))::text"""
+
+_SAGAS = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT to_jsonb(s) - 'tenant' AS row, created_at::text AS sort_key, id FROM readmodels.sagas s
+  WHERE tenant = $1
+    AND ($2::text IS NULL OR status = $2)
+    AND ($3::text IS NULL OR type = $3)
+    AND ($4::text IS NULL OR business_key = $4)
+    AND ($5::text IS NULL OR parent = $5)
+    AND ($6::text IS NULL OR created_at >= $6::text::timestamptz)
+    AND ($7::text IS NULL OR created_at < $7::text::timestamptz)
+    AND ($8::text IS NULL OR (created_at, id) < ($8::text::timestamptz, $9::text))
+  ORDER BY created_at DESC, id DESC LIMIT $10::text::integer) page"""
+
+_NOT_IN_TIMELINE = frozenset({"input", "user", "correlation_id", "started_at"})
+
+
+def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate) -> APIRouter:
+    """`/queries/sagas`."""
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+
+    @router.get("/sagas/{saga_id}", dependencies=[only()])
+    async def saga(tenant: Tenant, saga_id: str) -> dict[str, Any]:
+        """One saga, with everything that happened to it, in order."""
+        try:
+            stream = StreamId.of(tenant, "saga", saga_id)
+        except ValueError as error:
+            raise bad("saga_id", str(error)) from error
+        found = await database.fetch(_ONE, tenant, saga_id)
+        if found["row"] is None:
+            raise Problem(404, "not-found", f"there is no saga {saga_id}")
+        timeline = [_moment(event) async for event in store.read_stream(stream)]
+        return _public(found["row"]) | {"timeline": timeline}
+
+    @router.get(
+        "/sagas",
+        dependencies=[
+            only("status", "type", "business_key", "parent", "from", "to", "limit", "cursor"),
+        ],
+    )
+    async def sagas(
+        tenant: Tenant,
+        status: str | None = None,
+        type: str | None = None,  # noqa: A002 - the parameter's public name
+        business_key: str | None = None,
+        parent: str | None = None,
+        from_time: Annotated[AwareDatetime | None, Query(alias="from")] = None,
+        to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """Sagas by what they are, stand for and when they began, the newest first."""
+        after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
+        times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
+        filters = (status, type, business_key, parent, *times)
+        rows = await database.fetch(_SAGAS, tenant, *filters, *after[1:], str(limit))
+        found = page(rows, limit, "-created_at")
+        return found | {"items": [_public(row) for row in found["items"]]}
+
+    return router
+
+
+def _public(row: dict[str, Any]) -> dict[str, Any]:
+    """The steps in their order, each with its name."""
+    names = row.pop("step_names")
+    return row | {"steps": [{"name": name, **row["steps"].get(name, {})} for name in names]}
+
+
+def _moment(event: RecordedEvent) -> dict[str, Any]:
+    data = {name: value for name, value in event.data.items() if name not in _NOT_IN_TIMELINE}
+    return {
+        "type": event.event_type,
+        "time": event.timestamp,
+        "version": event.version,
+        "user": event.user_id,
+        "trace_id": event.traceparent[3:35] if event.traceparent else None,
+    } | data

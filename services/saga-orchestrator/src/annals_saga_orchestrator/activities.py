@@ -1,0 +1,36 @@
+"""The functions that sagas call by name; see `annals.sagas.CallActivity`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from annals.dapr import DaprHttp
+from annals.sagas.activities import Activity, ActivityCall, Rejected
+
+_PAGE = 500
+_MOST_TASKS = 2_000
+
+
+def functions(http: DaprHttp) -> Mapping[str, Activity]:
+    """The functions by name."""
+
+    async def open_tasks(call: ActivityCall) -> list[str]:
+        """The ids of an assignee's open tasks, the oldest first."""
+        found: list[str] = []
+        cursor: str | None = None
+        while True:
+            query = {"assignee": call.input["assignee"], "status": "todo", "limit": _PAGE}
+            path = "queries/tasks?" + urlencode(query | ({"cursor": cursor} if cursor else {}))
+            headers = {"x-tenant-id": call.tenant}
+            answer = await http.invoke("projector", "GET", path, headers=headers)
+            if not answer.ok:
+                raise RuntimeError(answer.message)
+            found += [task["id"] for task in answer.body["items"]]
+            if len(found) > _MOST_TASKS:
+                raise Rejected(f"more than {_MOST_TASKS} tasks are open: close or reassign some first")
+            cursor = answer.body["next"]
+            if cursor is None:
+                return found
+
+    return {"open-tasks": open_tasks}

@@ -1,0 +1,154 @@
+"""The HTTP side of the sagas."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+from uuid import NAMESPACE_URL, uuid5
+
+import orjson
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from annals.dapr import DaprError, DaprHttp, NotAnswered, WorkflowError
+from annals.events import new_id
+from annals.sagas import SagaState, SagaStatus
+from annals.sagas.claims import ClaimContended, SagaRuns
+from annals.sagas.history import SagaKey
+from annals.sagas.orchestrator import Orchestrator, UnknownSaga
+from annals.web import Problem
+from annals.web.domain_problems import domain_problems
+from annals.web.problems import malformed
+from annals.web.request_body import json_object, json_value
+from annals.web.request_context import id_of, tenant_of
+
+# With what a run of a retried compensation adds, an id stays within the 64 characters that Dapr takes.
+_ID = r"[A-Za-z0-9_-]{1,60}"
+_LIST_SECONDS = 10.0
+_RETRY_AFTER = {"Retry-After": "1"}
+
+SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
+Ask = Callable[[SagaKey, str | None, str | None], Awaitable[SagaState]]
+
+
+def routes(orchestrator: Orchestrator, http: DaprHttp) -> APIRouter:
+    """`/sagas`."""
+    router = APIRouter(prefix="/sagas")
+
+    @router.get("", summary="List and search sagas: status, type, business_key, parent, from, to")
+    async def listing(request: Request) -> Response:
+        path = f"queries/sagas?{request.url.query}" if request.url.query else "queries/sagas"
+        try:
+            async with asyncio.timeout(_LIST_SECONDS):
+                headers = {"x-tenant-id": tenant_of(request)}
+                answer = await http.invoke("projector", "GET", path, headers=headers)
+        except (NotAnswered, TimeoutError) as error:
+            raise Problem(503, "unavailable", f"the projector: {error}", headers=_RETRY_AFTER) from error
+        media_type = "application/json" if answer.ok else "application/problem+json"
+        return Response(orjson.dumps(answer.body), answer.status, media_type=media_type)
+
+    @router.post("/{saga_type}", status_code=202, summary="Start a saga with its input")
+    async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
+        given = json_object(await request.body())
+        if id is not None and not re.fullmatch(_ID, id):
+            raise malformed("id", f"like {_ID}")
+        tenant, once = tenant_of(request), id_of(request, "idempotency-key")
+        if id is None:
+            id = new_id() if once is None else str(uuid5(NAMESPACE_URL, f"{tenant}/{saga_type}/{once}"))  # noqa: A001
+        key = SagaKey(id, tenant, id_of(request, "x-user-id"), id_of(request, "x-correlation-id"))
+        with _problems():
+            started = await orchestrator.start(key, saga_type, given, request.headers.get("traceparent"))
+        headers = {"Location": f"/sagas/{started.id}"}
+        return _json({"id": started.id, "created": started.created}, 202, headers)
+
+    @router.get("/{saga_id}", summary="One saga as it is now")
+    async def get(request: Request, saga_id: SagaId) -> Response:
+        with _problems():
+            state = await orchestrator.load(SagaKey(saga_id, tenant_of(request)))
+        if state.status is SagaStatus.NONE:
+            raise Problem(404, "not-found", f"there is no saga {saga_id}")
+        return _json(_public(saga_id, state))
+
+    @router.post("/{saga_id}/events/{event}", status_code=202, summary="Raise an event that a saga waits for")
+    async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
+        body = await request.body()
+        data = json_value(body) if body else None
+        user = id_of(request, "x-user-id")
+        with _problems():
+            await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, user)
+        return _json({"id": saga_id, "event": event}, 202)
+
+    def operation(name: str, summary: str, ask: Callable[[Request, str], Ask]) -> None:
+        async def operate(request: Request, saga_id: SagaId) -> Response:
+            body = await request.body()
+            reason = json_object(body).get("reason") if body else None
+            if reason is not None and not (isinstance(reason, str) and 0 < len(reason) <= 500):
+                raise malformed("reason", "1 to 500 characters")
+            user = id_of(request, "x-user-id")
+            key = SagaKey(saga_id, tenant_of(request))
+            by = f"{name} by {user or 'an operator'}"
+            with _problems():
+                state = await ask(request, reason or by)(key, user, request.headers.get("traceparent"))
+            return _json(_public(saga_id, state), 202)
+
+        path = f"/{{saga_id}}/{name}"
+        router.add_api_route(path, operate, methods=["POST"], status_code=202, summary=summary)
+
+    operation(
+        "cancel",
+        "Take a saga back",
+        lambda _request, reason: lambda key, user, trace: orchestrator.cancel(key, reason, user, trace),
+    )
+    operation(
+        "terminate",
+        "End a saga where it is: nothing is taken back, the answer names what is left",
+        lambda _request, reason: lambda key, user, trace: orchestrator.terminate(key, reason, user, trace),
+    )
+    operation("suspend", "Halt a saga", lambda _request, _reason: orchestrator.suspend)
+    operation("resume", "Let a halted saga go on", lambda _request, _reason: orchestrator.resume)
+    operation("retry", "Try again what could not be taken back", lambda _request, _reason: orchestrator.retry)
+
+    @router.post("/{saga_id}/purge", status_code=204, summary="Forget an ended saga's workflow")
+    async def purge(request: Request, saga_id: SagaId) -> None:
+        with _problems():
+            await orchestrator.purge(SagaKey(saga_id, tenant_of(request)))
+
+    return router
+
+
+def _public(saga_id: str, state: SagaState) -> dict[str, Any]:
+    inner = {"steps", "undo_order", "saga_type", "saga_version", "run"}
+    steps = [
+        {"name": name, **step.model_dump(mode="json", exclude={"phase", "undo_phase"})}
+        for name, step in state.steps.items()
+    ]
+    return {
+        "id": saga_id,
+        "type": state.saga_type,
+        "version": state.saga_version,
+        **state.model_dump(mode="json", exclude=inner),
+        "steps": steps,
+    }
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Each way to fail becomes its problem here and nowhere else."""
+    with domain_problems():
+        try:
+            yield
+        except UnknownSaga as error:
+            raise Problem(404, "unknown-saga", str(error), known=error.known) from error
+        except SagaRuns as error:
+            raise Problem(
+                409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
+            ) from error
+        except (ClaimContended, DaprError, NotAnswered, TimeoutError, WorkflowError) as error:
+            detail = f"{error or 'no answer in time'}; send it again, it takes effect once"
+            raise Problem(503, "unavailable", detail, headers=_RETRY_AFTER) from error
+
+
+def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, "application/json")

@@ -1,0 +1,76 @@
+"""The saga orchestrator: runs sagas, and keeps their history in the event store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from annals.dapr import DaprHttp, DaprSidecar
+from annals.sagas.activities import SagaActivities
+from annals.sagas.claims import Claims
+from annals.sagas.history import SagaHistory
+from annals.sagas.orchestrator import Orchestrator
+from annals.sagas.workflow import SagaWorker
+from annals.store import SAGA_LANES, DaprEventStore
+from annals.web import ServiceApp, create_app
+from annals.web.background import background
+from annals_saga_orchestrator import api, subscription
+from annals_saga_orchestrator.activities import functions
+from annals_saga_orchestrator.sagas import CATALOG
+from annals_saga_orchestrator.settings import SagaSettings
+
+
+def create(settings: SagaSettings) -> ServiceApp:
+    """The application; it reaches for its sidecar when it is started."""
+    store: DaprEventStore | None = None
+    sidecar: DaprSidecar | None = None
+    worker: SagaWorker | None = None
+
+    @asynccontextmanager
+    async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
+        nonlocal store, sidecar, worker
+        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
+        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
+        http = DaprHttp(settings.dapr_http_port, api_token=token)
+        store = DaprEventStore(
+            sidecar,
+            owner=settings.instance,
+            store=settings.state_store,
+            topic=settings.topic,
+            lanes=SAGA_LANES,
+            max_backlog=settings.max_backlog,
+        )
+        history = SagaHistory(store)
+        orchestrator = Orchestrator(CATALOG, history, Claims(sidecar, settings.state_store, history), http)
+        activities = SagaActivities(history, http, sidecar, functions(http))
+        worker = SagaWorker(
+            settings.dapr_grpc_port,
+            CATALOG,
+            {
+                "perform": activities.perform,
+                "record": activities.record,
+                "begin_child": orchestrator.begin_child,
+                "cancel_child": orchestrator.cancel_child,
+            },
+        )
+        app.include_router(api.routes(orchestrator, http))
+        app.include_router(subscription.routes(orchestrator, CATALOG))
+        async with background(store.run(), "lane") as lane:
+            async with background(worker.run(), "worker"):
+                yield
+            await store.drain()
+            await lane
+        await http.close()
+        await sidecar.close()
+
+    async def ready() -> Mapping[str, str]:
+        missing = {}
+        if sidecar is None or not await sidecar.healthy():
+            missing["sidecar"] = "it does not answer"
+        if store is None or store.lane is None:
+            missing["lane"] = "none is held yet"
+        if worker is None or not worker.connected:
+            missing["worker"] = "it is not connected to the workflow engine"
+        return missing
+
+    return create_app("Annals saga orchestrator", settings, lifespan=lifespan, ready=ready)

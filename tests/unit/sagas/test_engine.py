@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from annals.sagas import (
+    AwaitEvent,
+    CallActivity,
+    Parallel,
+    Retry,
+    Saga,
+    SagaInput,
+    SendCommand,
+    StartSaga,
+    StartSagas,
+    Step,
+)
+from annals.testing import done, failed, rejected, scenario
+
+
+class Nothing(SagaInput):
+    pass
+
+
+def command(name: str, **step: Any) -> Step:
+    undo = SendCommand(f"{name}_back", lambda _: {})
+    return Step(name, SendCommand(name, lambda _: {}), compensation=undo, **step)
+
+
+def saga(*steps: Step | Parallel, **fields: Any) -> Saga[Nothing]:
+    return Saga("test", Nothing, steps, **fields)
+
+
+def test_steps_run_in_order_and_are_taken_back_in_reverse() -> None:
+    declared = saga(command("a"), command("b"), command("c"))
+    scenario(declared, {}).run().then("completed").then_did("a", "b", "c")
+    run = scenario(declared, {}).when("c", rejected("no")).run()
+    run.then("compensated", reason="no").then_did("a", "b", "c", "undo b_back", "undo a_back")
+
+
+def test_a_failing_step_waits_longer_each_time_and_no_longer_than_the_cap() -> None:
+    retry = Retry(max_retries=5, first=timedelta(seconds=2), cap=timedelta(seconds=10))
+    run = scenario(saga(command("a", retry=retry)), {}).when("a", failed()).run()
+    run.then("compensated").then_did(*["a"] * 6)
+    assert run.took == timedelta(seconds=2 + 4 + 8 + 10 + 10)
+
+
+def test_a_step_that_recovers_goes_on() -> None:
+    run = scenario(saga(command("a"), command("b")), {}).when("a", failed(), failed(), done()).run()
+    run.then("completed").then_did("a", "a", "a", "b")
+    assert run.state.steps["a"].attempts == 3
+
+
+def test_parallel_steps_overlap_and_one_failure_takes_all_back() -> None:
+    declared = saga(Parallel(command("a"), command("b"), command("c")), command("d"))
+    second = timedelta(seconds=1)
+    run = (
+        scenario(declared, {})
+        .when("a", done(takes=3 * second))
+        .when("b", done(takes=2 * second))
+        .when("c", done(takes=second))
+        .run()
+    )
+    run.then("completed").then_did("a", "b", "c", "d")
+    assert run.took == 3 * second
+    run = scenario(declared, {}).when("a", done(takes=second)).when("b", rejected("no")).run()
+    run.then("compensated").then_did("a", "b", "c", "undo a_back", "undo c_back")
+
+
+def test_a_condition_skips_a_step() -> None:
+    declared = saga(command("a"), command("b", when=lambda s: s.results["a"]["go"]), command("c"))
+    run = scenario(declared, {}).when("a", done({"go": False})).run()
+    run.then("completed").then_did("a", "c")
+    assert run.state.steps["b"].status == "skipped"
+    last = saga(command("a"), command("b", when=lambda _: False))
+    scenario(last, {}).run().then("completed").then_did("a")
+
+
+def test_an_event_that_comes_early_is_kept() -> None:
+    wait = Step("wait", AwaitEvent(("yes",), deadline=lambda _: timedelta(hours=1)))
+    declared = saga(command("a"), wait, command("b"))
+    run = scenario(declared, {}).when("a", done(takes=timedelta(minutes=1))).raised("yes").run()
+    run.then("completed").then_did("a", "b")
+    assert run.took == timedelta(minutes=1)
+
+
+def test_two_waits_for_the_same_event_take_one_each() -> None:
+    steps = [Step(f"wait{n}", AwaitEvent(("yes",), deadline=lambda _: timedelta(hours=1))) for n in (1, 2)]
+    declared = saga(*steps)
+    run = scenario(declared, {}).raised("yes").raised("yes", after=timedelta(minutes=2)).run()
+    run.then("completed")
+    assert run.took == timedelta(minutes=2)
+    scenario(declared, {}).raised("yes").run().then("compensated", reason="nobody answered")
+
+
+def test_a_cancel_ends_a_wait_between_retries() -> None:
+    retry = Retry(first=timedelta(minutes=10), cap=timedelta(minutes=10))
+    run = (
+        scenario(saga(command("a"), command("b", retry=retry)), {})
+        .when("b", failed())
+        .cancelled(after=timedelta(minutes=1))
+        .run()
+    )
+    run.then("compensated", reason="cancelled").then_did("a", "b", "undo a_back")
+    assert run.took == timedelta(minutes=1)
+
+
+def test_a_child_that_does_not_complete_fails_its_step() -> None:
+    declared = saga(command("a"), Step("child", StartSaga("other", lambda _: {})))
+    scenario(declared, {}).run().then("completed").then_did("a", "other")
+    run = scenario(declared, {}).when("other", rejected("no")).run()
+    run.then("compensated").then_did("a", "other", "undo a_back")
+
+
+def test_many_children_run_a_few_at_a_time_and_some_may_fail() -> None:
+    fan_out = StartSagas("other", lambda _: [{"n": n} for n in range(7)], concurrency=3)
+    declared = saga(Step("all", fan_out), output=lambda s: s.results["all"])
+    minute = done(takes=timedelta(minutes=1))
+    run = scenario(declared, {}).when("other", minute, rejected("no"), minute).run().then("completed")
+    assert run.state.output["by_status"] == {"completed": 6, "compensated": 1}
+    assert [one["reason"] for one in run.state.output["not_completed"]] == ["no"]
+    # The refused one makes room at once: two go with it in the first minute, then three, then one.
+    assert run.took == timedelta(minutes=2)
+
+
+def test_a_function_that_fails_takes_the_saga_back() -> None:
+    broken = Step("b", SendCommand("b", lambda s: s.results["missing"]))
+    run = scenario(saga(command("a"), broken), {}).run()
+    run.then("compensated", reason="KeyError").then_did("a", "undo a_back")
+    undo = SendCommand("x", lambda s: s.results["missing"])
+    steps = (command("a"), Step("b", SendCommand("b", lambda _: {}), compensation=undo), command("c"))
+    run = scenario(saga(*steps), {}).when("c", rejected("no")).run()
+    run.then("failed", left=("b",)).then_did("a", "b", "c", "undo a_back")
+
+
+def test_a_declaration_that_is_not_deterministic_is_found() -> None:
+    declared = saga(Step("a", CallActivity("roll", lambda _: random.random())))
+    with pytest.raises(AssertionError, match="not deterministic: request 2"):
+        scenario(declared, {}).run()
+
+
+def test_step_names_are_unique() -> None:
+    with pytest.raises(ValueError, match="must be unique"):
+        saga(command("a"), Parallel(command("a")))
