@@ -189,8 +189,7 @@ async def read_topic(url: str) -> list[dict[str, Any]]:
             info = await stream.stream_info("annals", subjects_filter=topic)
             left = (info.state.subjects or {}).get(topic, 0)
             consumer = await stream.subscribe(topic, ordered_consumer=True)
-            for _ in range(left):
-                messages.append(json.loads((await consumer.next_msg(timeout=10)).data))
+            messages += [json.loads((await consumer.next_msg(timeout=10)).data) for _ in range(left)]
         return messages
     finally:
         await client.close()

@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
+from annals.events import new_id
+from conftest import until
 from suite.suite import Suite
 
 COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method"
@@ -57,3 +59,96 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Su
 async def client() -> AsyncIterator[Client]:
     async with httpx.AsyncClient(timeout=30) as http:
         yield Client(http)
+
+
+SAGAS = "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas"
+
+
+class Sagas:
+    """What a user does with sagas, and what is there afterwards."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def post(self, path: str, data: object = None, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.http.post(f"{SAGAS}/{path}", json=data, headers=names)
+
+    async def start(self, kind: str, data: object, **headers: str) -> str:
+        answer = await self.post(kind, data, **headers)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    async def get(self, saga_id: str, *, tenant: str = "default") -> dict[str, Any]:
+        answer = await self.client.http.get(f"{SAGAS}/{saga_id}", headers={"x-tenant-id": tenant})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def reaches(self, saga_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until a saga has one of these statuses."""
+
+        async def there() -> dict[str, Any] | None:
+            saga = await self.get(saga_id)
+            return saga if saga["status"] in statuses else None
+
+        return dict(await until(there, seconds, f"{saga_id} to be {statuses}"))
+
+    async def waits(self, saga_id: str) -> None:
+        """Wait until a saga waits for somebody."""
+
+        async def waiting() -> bool:
+            return bool((await self.get(saga_id))["waits_for"])
+
+        await until(waiting)
+
+    async def member(self, capacity: int = 3) -> str:
+        """A new member."""
+        name = f"m-{new_id()}"
+        answer = await self.client.command(
+            "member.register", {"id": name, "name": name, "capacity": capacity}
+        )
+        assert answer.status_code == 201, answer.text
+        return name
+
+    async def handover(self, *, deadline: str = "PT1H", capacity: int = 3) -> tuple[str, str, str]:
+        """A hand-over that waits for its answer: saga, task, member."""
+        member, task = await self.member(capacity), (await self.client.created())["id"]
+        given = {"task_id": task, "assignee": member, "deadline": deadline}
+        saga_id = await self.start("task-handover", given)
+        return saga_id, task, member
+
+    async def facts(self, stream: str) -> list[dict[str, Any]]:
+        """A stream's events, straight from the store."""
+        answer = await self.client.query(f"streams/{stream}/events", limit=500)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["items"])
+
+    async def check(self, saga_id: str, task: str, member: str) -> None:
+        """The task and the capacity are as the saga's end says, and nothing was done twice."""
+        saga = await self.get(saga_id)
+        kinds = [event["event_type"] for event in await self.facts(f"member-{member}")]
+        tries = [
+            (event["event_type"], *(event["data"].get(name) for name in ("step", "attempt", "compensation")))
+            for event in await self.facts(f"saga-{saga_id}")
+            if event["event_type"].startswith("saga.step_")
+        ]
+        assert len(set(tries)) == len(tries), "a transition was recorded twice"
+        assert kinds.count("member.reserved") <= 1, "capacity was reserved twice"
+        changes = await self.facts(f"task-{task}")
+        assignee = None
+        for event in changes:
+            if event["event_type"] in ("task.assigned", "task.unassigned"):
+                assignee = event["data"]["assignee"] if event["event_type"] == "task.assigned" else None
+        if saga["status"] == "completed":
+            assert kinds[1:] == ["member.reserved"], kinds
+            assert assignee == member
+            assert [event["event_type"] for event in changes].count("task.accepted") == 1
+        else:
+            assert saga["status"] == "compensated", saga
+            assert kinds.count("member.reserved") == kinds.count("member.released"), kinds
+            assert assignee is None
+
+
+@pytest.fixture
+async def sagas(client: Client) -> Sagas:
+    return Sagas(client)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlencode
 
-from annals.dapr import DaprHttp
+from annals.dapr import ServiceInvocation
 from annals.sagas.activities import Activity, ActivityCall, Rejected
 
 _PAGE = 500
 _MOST_TASKS = 2_000
 
 
-def functions(http: DaprHttp) -> Mapping[str, Activity]:
+def functions(invocation: ServiceInvocation) -> Mapping[str, Activity]:
     """The functions by name."""
 
     async def open_tasks(call: ActivityCall) -> list[str]:
@@ -23,7 +23,7 @@ def functions(http: DaprHttp) -> Mapping[str, Activity]:
             query = {"assignee": call.input["assignee"], "status": "todo", "limit": _PAGE}
             path = "queries/tasks?" + urlencode(query | ({"cursor": cursor} if cursor else {}))
             headers = {"x-tenant-id": call.tenant}
-            answer = await http.invoke("projector", "GET", path, headers=headers)
+            answer = await invocation.invoke("projector", "GET", path, headers=headers)
             if not answer.ok:
                 raise RuntimeError(answer.message)
             found += [task["id"] for task in answer.body["items"]]

@@ -12,7 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from annals.dapr import DaprError, DaprHttp, NotAnswered, WorkflowError
+from annals.dapr import DaprError, NotAnswered, ServiceInvocation
 from annals.events import new_id
 from annals.sagas import SagaState, SagaStatus
 from annals.sagas.claims import ClaimContended, SagaRuns
@@ -33,7 +33,7 @@ SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
 Ask = Callable[[SagaKey, str | None, str | None], Awaitable[SagaState]]
 
 
-def routes(orchestrator: Orchestrator, http: DaprHttp) -> APIRouter:
+def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRouter:
     """`/sagas`."""
     router = APIRouter(prefix="/sagas")
 
@@ -43,7 +43,7 @@ def routes(orchestrator: Orchestrator, http: DaprHttp) -> APIRouter:
         try:
             async with asyncio.timeout(_LIST_SECONDS):
                 headers = {"x-tenant-id": tenant_of(request)}
-                answer = await http.invoke("projector", "GET", path, headers=headers)
+                answer = await invocation.invoke("projector", "GET", path, headers=headers)
         except (NotAnswered, TimeoutError) as error:
             raise Problem(503, "unavailable", f"the projector: {error}", headers=_RETRY_AFTER) from error
         media_type = "application/json" if answer.ok else "application/problem+json"
@@ -145,8 +145,8 @@ def _problems() -> Iterator[None]:
             raise Problem(
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
-        except (ClaimContended, DaprError, NotAnswered, TimeoutError, WorkflowError) as error:
-            detail = f"{error or 'no answer in time'}; send it again, it takes effect once"
+        except (ClaimContended, DaprError) as error:
+            detail = f"{error}; send it again, it takes effect once"
             raise Problem(503, "unavailable", detail, headers=_RETRY_AFTER) from error
 
 

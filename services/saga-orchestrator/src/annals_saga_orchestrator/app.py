@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from annals.dapr import DaprHttp, DaprSidecar
+from annals.dapr import DaprSidecar, ServiceInvocation, Workflows
+from annals.sagas import SagaCatalog
 from annals.sagas.activities import SagaActivities
 from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory
@@ -20,8 +21,8 @@ from annals_saga_orchestrator.sagas import CATALOG
 from annals_saga_orchestrator.settings import SagaSettings
 
 
-def create(settings: SagaSettings) -> ServiceApp:
-    """The application; it reaches for its sidecar when it is started."""
+def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp:
+    """The application for a catalogue of sagas; it reaches for its sidecar when it is started."""
     store: DaprEventStore | None = None
     sidecar: DaprSidecar | None = None
     worker: SagaWorker | None = None
@@ -31,7 +32,7 @@ def create(settings: SagaSettings) -> ServiceApp:
         nonlocal store, sidecar, worker
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
-        http = DaprHttp(settings.dapr_http_port, api_token=token)
+        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
         store = DaprEventStore(
             sidecar,
             owner=settings.instance,
@@ -41,11 +42,13 @@ def create(settings: SagaSettings) -> ServiceApp:
             max_backlog=settings.max_backlog,
         )
         history = SagaHistory(store)
-        orchestrator = Orchestrator(CATALOG, history, Claims(sidecar, settings.state_store, history), http)
-        activities = SagaActivities(history, http, sidecar, functions(http))
+        orchestrator = Orchestrator(
+            catalog, history, Claims(sidecar, settings.state_store, history), Workflows(sidecar)
+        )
+        activities = SagaActivities(history, invocation, sidecar, functions(invocation))
         worker = SagaWorker(
             settings.dapr_grpc_port,
-            CATALOG,
+            catalog,
             {
                 "perform": activities.perform,
                 "record": activities.record,
@@ -53,14 +56,14 @@ def create(settings: SagaSettings) -> ServiceApp:
                 "cancel_child": orchestrator.cancel_child,
             },
         )
-        app.include_router(api.routes(orchestrator, http))
-        app.include_router(subscription.routes(orchestrator, CATALOG))
+        app.include_router(api.routes(orchestrator, invocation))
+        app.include_router(subscription.routes(orchestrator, catalog))
         async with background(store.run(), "lane") as lane:
             async with background(worker.run(), "worker"):
                 yield
             await store.drain()
             await lane
-        await http.close()
+        await invocation.close()
         await sidecar.close()
 
     async def ready() -> Mapping[str, str]:

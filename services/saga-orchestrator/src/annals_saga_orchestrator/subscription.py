@@ -10,7 +10,7 @@ import orjson
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from annals.dapr import DaprError, NotAnswered, WorkflowError
+from annals.dapr import DaprError
 from annals.events import DomainEvent, from_cloudevent
 from annals.sagas import SagaCatalog
 from annals.sagas.claims import ClaimContended
@@ -96,7 +96,7 @@ async def _one(cloudevent: Mapping[str, Any], wanted: frozenset[str] | set[str],
         return "DROP"
     try:
         await handle(event)
-    except (ClaimContended, DaprError, NotAnswered, StoreError, TimeoutError, WorkflowError) as error:
+    except (ClaimContended, DaprError, StoreError) as error:
         _log.warning("an event is to be delivered again", event_id=event.event_id, error=str(error))
         return "RETRY"
     return "SUCCESS"

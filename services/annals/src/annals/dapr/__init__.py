@@ -1,19 +1,20 @@
 """The thin asyncio client of the sidecar: what the services reach the outside with."""
 
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
-from annals.dapr.http import Answer, DaprHttp, NotAnswered, WorkflowError
+from annals.dapr.invocation import Answer, NotAnswered, ServiceInvocation
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
+from annals.dapr.workflows import Workflows
 
 __all__ = [
     "Answer",
     "DaprError",
-    "DaprHttp",
     "DaprSidecar",
     "Message",
     "NotAnswered",
+    "ServiceInvocation",
     "SidecarUnavailable",
     "StateConflict",
     "StateValue",
-    "WorkflowError",
+    "Workflows",
     "Write",
 ]

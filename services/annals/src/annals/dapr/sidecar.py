@@ -183,8 +183,17 @@ class DaprSidecar:
             return False
         return True
 
-    async def _call(self, method: Callable[..., Awaitable[Any]], request: object) -> Any:
+    async def call(self, method: str, request: object, traceparent: str | None = None) -> Any:
+        """Call a method of the sidecar's API by its name, as a part of a trace if one is named."""
+        return await self._call(getattr(self._stub, method), request, traceparent)
+
+    async def _call(
+        self, method: Callable[..., Awaitable[Any]], request: object, traceparent: str | None = None
+    ) -> Any:
+        metadata = self._metadata
+        if traceparent is not None:
+            metadata = (*(metadata or ()), ("traceparent", traceparent))
         try:
-            return await method(request, timeout=self._timeout, metadata=self._metadata)
+            return await method(request, timeout=self._timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error

@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 import structlog
 from opentelemetry.trace import SpanKind
 
-from annals.dapr import DaprError, DaprHttp, DaprSidecar, Message, NotAnswered
+from annals.dapr import DaprError, DaprSidecar, Message, NotAnswered, ServiceInvocation
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.sagas.engine import entry
 from annals.sagas.events import SagaError, StepCompleted, StepFailed, StepStarted
@@ -63,14 +63,14 @@ class SagaActivities:
     def __init__(
         self,
         history: SagaHistory,
-        http: DaprHttp,
+        invocation: ServiceInvocation,
         sidecar: DaprSidecar,
         functions: Mapping[str, Activity],
         *,
         topic: str = "integration-events",
     ) -> None:
         self._history = history
-        self._http = http
+        self._invocation = invocation
         self._sidecar = sidecar
         self._functions = functions
         self._topic = topic
@@ -154,9 +154,9 @@ class SagaActivities:
         app = action["app"]
         try:
             if action["kind"] == "query":
-                answer = await self._http.invoke(app, "GET", action["path"], headers=given)
+                answer = await self._invocation.invoke(app, "GET", action["path"], headers=given)
             else:
-                answer = await self._http.invoke(
+                answer = await self._invocation.invoke(
                     app,
                     "POST",
                     f"commands/{action['type']}",

@@ -32,7 +32,7 @@ class SagaContext(Generic[I]):
     tenant: str
     user: str | None
     input: I
-    results: Mapping[str, Any]
+    results: dict[str, Any]
     started: datetime
 
 

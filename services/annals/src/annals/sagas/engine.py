@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
@@ -93,7 +94,19 @@ class Workflow(Protocol):
         ...
 
 
-Steps = Generator[Task, Any, Any]
+@dataclass(frozen=True, slots=True)
+class _AnyOf:
+    """The first of several tasks. Branches that run side by side may name the same one."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        return any(task.is_complete for task in self.tasks)
+
+
+_Wanted = Task | _AnyOf
+_Steps = Generator[_Wanted, Any, Any]
 
 
 class _Stop(Exception):
@@ -112,6 +125,18 @@ def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
 def child_id(parent: str, step: str, index: int) -> str:
     """The id of a saga that another started: always the same."""
     return str(uuid5(NAMESPACE_URL, f"annals:saga:{parent}/{step}/{index}"))
+
+
+def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]:
+    """The ids of all sagas that a step starts, whether they have begun or not."""
+    match step.action:
+        case StartSaga():
+            count = 1
+        case StartSagas():
+            count = len(step.action.inputs(_context(saga, start)))
+        case _:
+            count = 0
+    return [child_id(start["id"], step.name, index) for index in range(count)]
 
 
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
@@ -135,16 +160,37 @@ def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
             return {"kind": "activity", "name": action.name, "input": action.input(context)}
 
 
-def run(saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]) -> Steps:
+def run(
+    saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]
+) -> Generator[Task, Any, dict[str, Any]]:
     """Run a saga, or take again what `start["undo"]` names. Returns its status and output.
 
     `start` is what `annals.sagas.orchestrator` schedules the workflow with.
     """
-    return (yield from _Run(saga, workflow, start).run())
+    steps = _Run(saga, workflow, start).run()
+    try:
+        wanted = next(steps)
+        while True:
+            if isinstance(wanted, _AnyOf):
+                if not wanted.is_complete:
+                    yield workflow.any(wanted.tasks)
+                wanted = steps.send(None)
+                continue
+            try:
+                result = yield wanted
+            except Exception as error:  # noqa: BLE001 - it is the saga's to handle
+                wanted = steps.throw(error)
+            else:
+                wanted = steps.send(result)
+    except StopIteration as stop:
+        ended: dict[str, Any] = stop.value
+        return ended
 
 
-def _feed(branch: Steps, completed: Task) -> Task:
+def _feed(branch: _Steps, completed: _Wanted) -> _Wanted:
     """Let a branch go on with what it waited for."""
+    if isinstance(completed, _AnyOf):
+        return branch.send(None)
     try:
         result = completed.get_result()
     except Exception as error:  # noqa: BLE001 - it is the branch's to handle
@@ -152,27 +198,31 @@ def _feed(branch: Steps, completed: Task) -> Task:
     return branch.send(result)
 
 
+def _context(saga: Saga[Any], start: Mapping[str, Any]) -> SagaContext[Any]:
+    return SagaContext(
+        start["id"],
+        start["tenant"],
+        start.get("user"),
+        saga.input.model_validate(start["input"]),
+        dict(start.get("results") or {}),
+        datetime.fromisoformat(start["started"]),
+    )
+
+
 class _Run:
     def __init__(self, saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]) -> None:
         self._saga = saga
         self._workflow = workflow
         self._start = start
-        self._results: dict[str, Any] = dict(start.get("results") or {})
-        self._context: SagaContext[Any] = SagaContext(
-            start["id"],
-            start["tenant"],
-            start.get("user"),
-            saga.input.model_validate(start["input"]),
-            self._results,
-            datetime.fromisoformat(start["started"]),
-        )
+        self._context = _context(saga, start)
+        self._results = self._context.results
         self._common = {name: start.get(name) for name in ("id", "tenant", "user", "correlation_id")}
         self._unrecorded: list[dict[str, Any]] = []
         self._undo: deque[tuple[Step, int]] = deque()
         self._events: dict[str, Task] = {}
         self._completion_recorded = False
 
-    def run(self) -> Steps:
+    def run(self) -> _Steps:
         try:
             if (undo := self._start.get("undo")) is not None:
                 steps = {step.name: step for step in self._saga.flat()}
@@ -193,7 +243,7 @@ class _Run:
 
     # --- forward ---
 
-    def _forward(self) -> Steps:
+    def _forward(self) -> _Steps:
         cancel = self._event(CANCEL)
         for index, block in enumerate(self._saga.steps):
             if cancel.is_complete:
@@ -219,7 +269,7 @@ class _Run:
             yield from self._record()
         return output
 
-    def _branch(self, step: Step) -> Steps:
+    def _branch(self, step: Step) -> _Steps:
         """A step beside others: its failure is told once they are all over."""
         try:
             yield from self._step(step, last=False)
@@ -227,7 +277,7 @@ class _Run:
             return stop
         return None
 
-    def _step(self, step: Step, *, last: bool) -> Steps:
+    def _step(self, step: Step, *, last: bool) -> _Steps:
         match step.action:
             case AwaitEvent():
                 yield from self._await(step, step.action)
@@ -238,7 +288,7 @@ class _Run:
             case action:
                 yield from self._act(step, action, last=last)
 
-    def _act(self, step: Step, action: Action, *, last: bool) -> Steps:
+    def _act(self, step: Step, action: Action, *, last: bool) -> _Steps:
         call = describe(action, self._context)
         uncertain = False
         attempt = 0
@@ -275,7 +325,7 @@ class _Run:
         final: bool,
         then: Sequence[Mapping[str, Any]],
         undo: bool,
-    ) -> Steps:
+    ) -> _Steps:
         done = yield self._workflow.activity(
             "perform",
             self._common
@@ -294,14 +344,14 @@ class _Run:
             raise _Ended
         return done
 
-    def _sleep(self, delay: timedelta) -> Steps:
+    def _sleep(self, delay: timedelta) -> _Steps:
         cancel = self._event(CANCEL)
         if not cancel.is_complete:
-            yield self._workflow.any([self._workflow.timer(delay), cancel])
+            yield _AnyOf((self._workflow.timer(delay), cancel))
         if cancel.is_complete:
             raise _Stop(cancel.get_result()["reason"])
 
-    def _await(self, step: Step, action: AwaitEvent) -> Steps:
+    def _await(self, step: Step, action: AwaitEvent) -> _Steps:
         cancel = self._event(CANCEL)
         delay = action.deadline(self._context)
         names = (*action.events, *action.refusals)
@@ -310,8 +360,7 @@ class _Run:
         yield from self._record()
         timer = self._workflow.timer(delay)
         waited = {name: self._event(name) for name in names}
-        if not any(task.is_complete for task in (*waited.values(), cancel)):
-            yield self._workflow.any([*waited.values(), cancel, timer])
+        yield _AnyOf((*waited.values(), cancel, timer))
         raised = next((name for name in names if waited[name].is_complete), None)
         if raised is None and cancel.is_complete:
             raise _Stop(cancel.get_result()["reason"])
@@ -328,7 +377,7 @@ class _Run:
 
     # --- other sagas ---
 
-    def _run_child(self, step: Step, action: StartSaga) -> Steps:
+    def _run_child(self, step: Step, action: StartSaga) -> _Steps:
         [ended] = yield from self._children(step, action.saga, [action.input(self._context)], 1)
         if ended["status"] != "completed":
             message = ended.get("reason") or f"saga {ended['id']} ended {ended['status']}"
@@ -337,7 +386,7 @@ class _Run:
             raise _Stop(f"{step.name}: {message}")
         self._step_done(step, ended)
 
-    def _run_children(self, step: Step, action: StartSagas) -> Steps:
+    def _run_children(self, step: Step, action: StartSagas) -> _Steps:
         inputs = list(action.inputs(self._context))
         ended = yield from self._children(step, action.saga, inputs, action.concurrency)
         counts: dict[str, int] = {}
@@ -353,7 +402,7 @@ class _Run:
 
     def _children(
         self, step: Step, saga: str, inputs: Sequence[Mapping[str, Any]], concurrency: int
-    ) -> Steps:
+    ) -> _Steps:
         yield from self._record_started(step)
         branches = [self._child(step, saga, index, given) for index, given in enumerate(inputs)]
         ended = yield from self._concurrently(branches, concurrency)
@@ -363,11 +412,11 @@ class _Run:
             raise _Stop(cancel.get_result()["reason"])
         return ended
 
-    def _record_started(self, step: Step) -> Steps:
+    def _record_started(self, step: Step) -> _Steps:
         self._note(StepStarted(step=step.name, attempt=1))
         yield from self._record()
 
-    def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> Steps:
+    def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> _Steps:
         cancel = self._event(CANCEL)
         saga_id = child_id(self._start["id"], step.name, index)
         if cancel.is_complete:
@@ -378,30 +427,29 @@ class _Run:
         if begun["refused"] is not None:
             return {"id": saga_id, "status": "not_started", "reason": begun["refused"]}
         child = self._workflow.child(begun["start"])
-        if not cancel.is_complete:
-            yield self._workflow.any([child, cancel])
+        yield _AnyOf((child, cancel))
         if not child.is_complete:
             yield self._workflow.activity("cancel_child", self._common | {"child": saga_id})
             yield child
         ended = child.get_result()
         return {"id": saga_id, "status": ended["status"], "reason": ended.get("reason")}
 
-    def _concurrently(self, branches: Sequence[Steps], limit: int) -> Steps:
+    def _concurrently(self, branches: Sequence[_Steps], limit: int) -> _Steps:
         """Run branches side by side, `limit` at a time; their returns, in order."""
         returned: list[Any] = [None] * len(branches)
         waiting = deque(enumerate(branches))
-        running: dict[int, tuple[Steps, Task]] = {}
+        running: dict[int, tuple[_Steps, _Wanted]] = {}
 
-        def advance(index: int, branch: Steps, task: Task | None) -> None:
+        def advance(index: int, branch: _Steps, wanted: _Wanted | None) -> None:
             try:
-                task = next(branch) if task is None else _feed(branch, task)
-                while task.is_complete:
-                    task = _feed(branch, task)
+                wanted = next(branch) if wanted is None else _feed(branch, wanted)
+                while wanted.is_complete:
+                    wanted = _feed(branch, wanted)
             except StopIteration as stop:
                 returned[index] = stop.value
                 running.pop(index, None)
             else:
-                running[index] = (branch, task)
+                running[index] = (branch, wanted)
 
         while waiting or running:
             while waiting and len(running) < limit:
@@ -409,15 +457,19 @@ class _Run:
                 advance(index, branch, None)
             if not running:
                 continue
-            yield self._workflow.any([task for _, task in running.values()])
-            for index, (branch, task) in list(running.items()):
-                if task.is_complete:
-                    advance(index, branch, task)
+            tasks: dict[int, Task] = {}
+            for _, wanted in running.values():
+                for task in wanted.tasks if isinstance(wanted, _AnyOf) else (wanted,):
+                    tasks[id(task)] = task
+            yield _AnyOf(tuple(tasks.values()))
+            for index, (branch, wanted) in list(running.items()):
+                if wanted.is_complete:
+                    advance(index, branch, wanted)
         return returned
 
     # --- back ---
 
-    def _compensate(self, reason: str) -> Steps:
+    def _compensate(self, reason: str) -> _Steps:
         self._note(SagaCompensating(reason=reason))
         left: list[str] = []
         while self._undo:
@@ -433,7 +485,7 @@ class _Run:
         yield from self._record()
         return {"status": "failed" if left else "compensated", "reason": reason}
 
-    def _take_back(self, step: Step, compensation: Action, tried: int) -> Steps:
+    def _take_back(self, step: Step, compensation: Action, tried: int) -> _Steps:
         try:
             call = describe(compensation, self._context)
         except Exception as error:  # noqa: BLE001 - as above; what it would take back is left
@@ -465,7 +517,7 @@ class _Run:
         taken, self._unrecorded = self._unrecorded, []
         return taken
 
-    def _record(self) -> Steps:
+    def _record(self) -> _Steps:
         done = yield self._workflow.activity("record", self._common | {"entries": self._take()})
         if done["terminated"]:
             raise _Ended

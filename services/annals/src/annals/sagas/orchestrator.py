@@ -15,13 +15,13 @@ from typing import Any
 import structlog
 
 from annals.aggregates.aggregate import RuleViolation
-from annals.dapr import DaprHttp, NotAnswered, WorkflowError
+from annals.dapr import DaprError, Workflows
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import AwaitEvent, CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL
+from annals.sagas.engine import CANCEL, children
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
-from annals.sagas.state import SagaState, SagaStatus
+from annals.sagas.state import SagaState, SagaStatus, StepStatus
 
 _log = structlog.get_logger(__name__)
 
@@ -47,11 +47,13 @@ class Started:
 class Orchestrator:
     """See the module."""
 
-    def __init__(self, catalog: SagaCatalog, history: SagaHistory, claims: Claims, http: DaprHttp) -> None:
+    def __init__(
+        self, catalog: SagaCatalog, history: SagaHistory, claims: Claims, workflows: Workflows
+    ) -> None:
         self._catalog = catalog
         self._history = history
         self._claims = claims
-        self._http = http
+        self._workflows = workflows
 
     async def start(
         self, key: SagaKey, saga_type: str, given: Mapping[str, Any], traceparent: str | None
@@ -100,7 +102,7 @@ class Orchestrator:
     async def raise_event(self, key: SagaKey, event: str, data: Any, user: str | None) -> None:
         """Raise an event that a step of the saga waits for, now or later.
 
-        Raises NotFound, RuleViolation, NotAnswered, TimeoutError and WorkflowError.
+        Raises NotFound, RuleViolation and DaprError.
         """
         state = await self.load(key)
         if state.status is not SagaStatus.NONE:
@@ -113,7 +115,7 @@ class Orchestrator:
         else:
             declared = {}
         state.require_raisable(event, declared)
-        await self._http.raise_workflow_event(_instance(key, state), event, {"data": data, "user": user})
+        await self._workflows.raise_event(_instance(key, state), event, {"data": data, "user": user})
 
     async def cancel(self, key: SagaKey, reason: str, user: str | None, traceparent: str | None) -> SagaState:
         """Ask that a saga be taken back. Raises NotFound and RuleViolation."""
@@ -144,7 +146,7 @@ class Orchestrator:
         state = await self.load(key)
         state.require_ended()
         for run in range(state.run + 1):
-            await self._http.manage_workflow(_instance(key, state.model_copy(update={"run": run})), "purge")
+            await self._workflows.purge(_instance(key, state.model_copy(update={"run": run})))
 
     async def on_domain_event(
         self,
@@ -177,30 +179,31 @@ class Orchestrator:
     async def reconcile(
         self, key: SagaKey, state: SagaState | None = None, traceparent: str | None = None
     ) -> None:
-        """Make the workflow what the saga's stream wants. Raises NotAnswered, TimeoutError, WorkflowError."""
+        """Make the workflow what the saga's stream wants. Raises DaprError."""
         if state is None:
             state = await self.load(key)
         if state.status is SagaStatus.NONE or (state.status.ended and not state.terminated):
             return
         instance = _instance(key, state)
-        status = await self._http.workflow_status(instance)
+        status = await self._workflows.status(instance)
         if state.terminated and state.status.ended:
             if status in _RUNNING:
-                await self._http.manage_workflow(instance, "terminate")
+                await self._workflows.terminate(instance)
+            await self._terminate_children(key, state)
             return
         if status is None:
             if state.parent is not None and state.run == 0:
                 return  # the workflow of its parent runs it
-            await self._http.start_workflow(state.saga_type, instance, _start(key, state), traceparent)
+            await self._workflows.start(state.saga_type, instance, _start(key, state), traceparent)
             status = "RUNNING"
         if state.cancel_requested and state.status is not SagaStatus.COMPENSATING:
-            await self._http.raise_workflow_event(
+            await self._workflows.raise_event(
                 instance, CANCEL, {"reason": state.cancel_reason or "cancelled"}
             )
         if state.suspended and status != "SUSPENDED":
-            await self._http.manage_workflow(instance, "pause")
+            await self._workflows.pause(instance)
         if not state.suspended and status == "SUSPENDED":
-            await self._http.manage_workflow(instance, "resume")
+            await self._workflows.resume(instance)
 
     def _started(
         self, key: SagaKey, saga_type: str, given: Mapping[str, Any], parent: str | None
@@ -255,7 +258,7 @@ class Orchestrator:
         """Carry out now what the event's delivery would carry out a little later."""
         try:
             await self.reconcile(key, state, traceparent)
-        except (NotAnswered, TimeoutError, WorkflowError) as error:
+        except DaprError as error:
             _log.warning("the workflow follows when the event is delivered", saga=key.id, error=str(error))
 
     async def _start_triggered(
@@ -280,6 +283,18 @@ class Orchestrator:
                 await self.cancel(key, event_type, None, traceparent)
             except RuleViolation:
                 _log.info("a saga ended before it could be cancelled", saga=holder)
+
+    async def _terminate_children(self, key: SagaKey, state: SagaState) -> None:
+        """Dapr ends the workflows of the sagas that a terminated one runs; so they are terminated too."""
+        saga = self._catalog.get(state.saga_type, state.saga_version)
+        for step in saga.flat():
+            if state.steps[step.name].status is StepStatus.RUNNING:
+                for child in children(saga, step, _start(key, state)):
+                    child_key = replace(key, id=child)
+                    child_state = await self.load(child_key)
+                    if child_state.status is not SagaStatus.NONE and not child_state.status.ended:
+                        reason = f"saga {key.id}, which started it, was terminated"
+                        await self.terminate(child_key, reason, None, None)
 
     def _undoable(self, state: SagaState) -> frozenset[str]:
         if state.status is SagaStatus.NONE:
@@ -309,7 +324,7 @@ def _start(key: SagaKey, state: SagaState) -> dict[str, Any]:
         "input": state.input,
         "started": state.started_at.isoformat() if state.started_at else None,
     }
+    start["results"] = {name: step.result for name, step in state.steps.items() if step.result is not None}
     if state.run:
-        results = {name: step.result for name, step in state.steps.items() if step.result is not None}
-        start |= {"undo": state.to_undo(), "results": results, "reason": state.reason or "tried again"}
+        start |= {"undo": state.to_undo(), "reason": state.reason or "tried again"}
     return start

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -68,7 +68,7 @@ class _Task:
     def __init__(self) -> None:
         self.is_complete = False
         self.result: Any = None
-        self.parents: list[_Task] = []
+        self.parent: _Task | None = None
 
     def get_result(self) -> Any:
         return self.result
@@ -77,8 +77,8 @@ class _Task:
         if not self.is_complete:
             self.is_complete = True
             self.result = result
-            for parent in self.parents:
-                parent.complete(self)
+            if self.parent is not None:
+                self.parent.complete(self)
 
 
 class _VirtualWorkflow:
@@ -121,8 +121,10 @@ class _VirtualWorkflow:
                 raise TypeError("a task of another workflow")
             if task.is_complete:
                 first.complete(task)
-            else:
-                task.parents.append(first)
+                continue
+            if task.parent is not None and not task.parent.is_complete:
+                raise ValueError("this task is waited for already: Dapr Workflow would refuse it")
+            task.parent = first
         return first
 
     def at(self, moment: datetime, what: Callable[[], None]) -> None:
@@ -134,7 +136,7 @@ class _VirtualWorkflow:
         else:
             self._raised[name].append(payload)
 
-    def drive(self, generator: engine.Steps) -> Any:
+    def drive(self, generator: Generator[engine.Task, Any, dict[str, Any]]) -> Any:
         """Run to the end; what the generator returns."""
         try:
             task = next(generator)

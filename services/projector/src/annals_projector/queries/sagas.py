@@ -94,7 +94,8 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _moment(event: RecordedEvent) -> dict[str, Any]:
-    data = {name: value for name, value in event.data.items() if name not in _NOT_IN_TIMELINE}
+    hidden = _NOT_IN_TIMELINE if event.event_type == "saga.started" else frozenset[str]()
+    data = {name: value for name, value in event.data.items() if name not in hidden and value is not None}
     return {
         "type": event.event_type,
         "time": event.timestamp,

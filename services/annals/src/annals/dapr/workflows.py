@@ -1,0 +1,90 @@
+"""The management of workflows: started, looked at, told of events, halted and ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+from dapr.proto import api_v1
+
+from annals.dapr.errors import DaprError
+from annals.dapr.sidecar import DaprSidecar
+
+_ENGINE = "dapr"
+_EXISTS = "already exists"
+_MISSING = "no such instance exists"
+
+
+class Workflows:
+    """The workflows of this app. All its methods raise DaprError when the sidecar does not do it.
+
+    gRPC, and not HTTP: only so is what a workflow does a part of the trace that started it.
+    """
+
+    def __init__(self, sidecar: DaprSidecar) -> None:
+        self._sidecar = sidecar
+
+    async def start(self, name: str, instance: str, given: Any, traceparent: str | None) -> None:
+        """Start a workflow, unless an instance of that id is running.
+
+        An instance that has ended is started anew: whoever calls this looks first.
+        """
+        request = api_v1.StartWorkflowRequest(
+            instance_id=instance,
+            workflow_component=_ENGINE,
+            workflow_name=name,
+            input=orjson.dumps(given),
+        )
+        try:
+            await self._sidecar.call("StartWorkflowBeta1", request, traceparent)
+        except DaprError as error:
+            if _EXISTS not in str(error):
+                raise
+
+    async def status(self, instance: str) -> str | None:
+        """A workflow's status, such as RUNNING; None when there is no such instance."""
+        request = api_v1.GetWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
+        try:
+            answer = await self._sidecar.call("GetWorkflowBeta1", request)
+        except DaprError as error:
+            if _MISSING in str(error):
+                return None
+            raise
+        return str(answer.runtime_status) or None
+
+    async def raise_event(self, instance: str, event: str, data: Any) -> None:
+        """Raise an event; it is kept until the workflow waits for it, and dropped if there is none."""
+        request = api_v1.RaiseEventWorkflowRequest(
+            instance_id=instance,
+            workflow_component=_ENGINE,
+            event_name=event,
+            event_data=orjson.dumps(data),
+        )
+        await self._unless_missing("RaiseEventWorkflowBeta1", request)
+
+    async def terminate(self, instance: str) -> None:
+        """End a workflow and those it runs where they are."""
+        request = api_v1.TerminateWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
+        await self._unless_missing("TerminateWorkflowBeta1", request)
+
+    async def pause(self, instance: str) -> None:
+        """Halt a workflow."""
+        request = api_v1.PauseWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
+        await self._unless_missing("PauseWorkflowBeta1", request)
+
+    async def resume(self, instance: str) -> None:
+        """Let a halted workflow go on."""
+        request = api_v1.ResumeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
+        await self._unless_missing("ResumeWorkflowBeta1", request)
+
+    async def purge(self, instance: str) -> None:
+        """Forget a workflow that has ended."""
+        request = api_v1.PurgeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
+        await self._unless_missing("PurgeWorkflowBeta1", request)
+
+    async def _unless_missing(self, method: str, request: object) -> None:
+        try:
+            await self._sidecar.call(method, request)
+        except DaprError as error:
+            if _MISSING not in str(error):
+                raise
