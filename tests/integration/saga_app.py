@@ -1,0 +1,54 @@
+"""The saga orchestrator with sagas made for tests: `python saga_app.py 1 2` knows two versions."""
+
+from __future__ import annotations
+
+import sys
+from datetime import timedelta
+
+from annals.sagas import (
+    AwaitEvent,
+    Retry,
+    Saga,
+    SagaCatalog,
+    SagaInput,
+    SendCommand,
+    Step,
+)
+from annals.web import serve
+from annals_saga_orchestrator.app import create
+from annals_saga_orchestrator.settings import SagaSettings
+
+QUICK = Retry(max_retries=3, first=timedelta(milliseconds=100), cap=timedelta(milliseconds=400))
+
+
+class Pledge(SagaInput):
+    """Whose place is reserved for what."""
+
+    member: str
+    task_id: str
+
+
+def _place(suffix: str = "") -> Step:
+    given = lambda saga: {"id": saga.input.member, "task_id": saga.input.task_id + suffix}  # noqa: E731
+    return Step(
+        f"reserve{suffix}",
+        SendCommand("member.reserve", given),
+        compensation=SendCommand("member.release", given, accept=("member.not_reserved",)),
+        retry=QUICK,
+        compensation_retry=QUICK,
+        timeout=timedelta(seconds=1),
+    )
+
+
+_WAIT = Step("wait", AwaitEvent(("go",), refusals=("stop",), deadline=lambda _: timedelta(minutes=5)))
+
+VERSIONS = {
+    1: Saga("pledge", Pledge, (_place(), _WAIT), 1, output=lambda _: "version 1"),
+    # A step more, before the wait: an instance of version 1 could not go on under it.
+    2: Saga("pledge", Pledge, (_place(), _place("-twice"), _WAIT), 2, output=lambda _: "version 2"),
+}
+
+if __name__ == "__main__":
+    settings = SagaSettings()
+    catalog = SagaCatalog(*(VERSIONS[int(version)] for version in sys.argv[1:]))
+    serve(create(settings, catalog), settings, "saga-orchestrator")

@@ -1,0 +1,227 @@
+"""Sagas when the services they call misbehave, and when their own definition changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientSession, web
+
+from conftest import until
+from integration.conftest import SAGAS, Sagas
+from suite import infra
+from suite.manifest import App
+from suite.process import Spec
+from suite.suite import Suite
+
+APP = Path(__file__).with_name("saga_app.py")
+FRONT, COMMAND = 18001, 8001
+
+
+class FaultyPort:
+    """Stands between the command service and its sidecar, and does to commands what it is told to.
+
+    `faults` holds, for the commands to come, `500`, `lose the reply`, `delay`, `twice` or nothing.
+    """
+
+    def __init__(self) -> None:
+        self.faults: deque[str] = deque()
+        self.always: str | None = None
+        self.seen: list[tuple[str, str]] = []
+
+    async def run(self) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", FRONT).start()
+        async with ClientSession() as self._session:
+            yield
+        await runner.cleanup()
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        fault = None
+        if request.path.startswith("/commands/") and "idempotency-key" in request.headers:
+            fault = self.always or (self.faults.popleft() if self.faults else "")
+            self.seen.append((request.path.rpartition("/")[2], fault))
+        if fault == "500":
+            return web.Response(status=500, text="out of order")
+        for _ in range(2 if fault == "twice" else 1):
+            url = f"http://127.0.0.1:{COMMAND}{request.path_qs}"
+            try:
+                async with self._session.request(
+                    request.method, url, data=body, headers=request.headers
+                ) as answer:
+                    reply = web.Response(
+                        status=answer.status,
+                        body=await answer.read(),
+                        headers={"content-type": answer.headers.get("content-type", "application/json")},
+                    )
+            except OSError:
+                return web.Response(status=503)
+        if fault == "delay":
+            await asyncio.sleep(2)  # longer than a step's timeout in saga_app.py
+        if fault == "lose the reply" and request.transport is not None:
+            request.transport.close()
+        return reply
+
+
+class TestSuite(Suite):
+    """The suite with the sagas of saga_app.py, and with the command service behind a FaultyPort."""
+
+    __test__ = False
+    versions = ("1",)
+
+    def _sidecar(self, app: App, control_plane: infra.ControlPlane) -> Spec:
+        seen = replace(app, app_port=FRONT) if app.app_id == "command" else app
+        return super()._sidecar(seen, control_plane)
+
+    def _service(self, app: App) -> Spec:
+        spec = super()._service(app)
+        if app.app_id == "saga-orchestrator":
+            return replace(spec, argv=[spec.argv[0], str(APP), *self.versions])
+        return spec
+
+    async def deploy(self, *versions: str) -> None:
+        """Stop the orchestrator and start it anew with these versions."""
+        self.versions = versions
+        await self.processes["saga-orchestrator"].stop()
+        [app] = [app for app in self.apps if app.app_id == "saga-orchestrator"]
+        await (await self._launch(self._service(app))).wait_ready()
+        await self.reachable()
+
+    async def reachable(self) -> None:
+        """Wait until the orchestrator's sidecar knows that its app is there again."""
+        async with ClientSession() as session:
+
+            async def answered() -> bool:
+                async with session.get(f"{SAGAS}/nowhere") as answer:
+                    return answer.status == 404
+
+            await until(answered)
+
+
+@pytest.fixture(scope="module")
+async def port() -> AsyncIterator[FaultyPort]:
+    port = FaultyPort()
+    running = port.run()
+    await anext(running)
+    yield port
+    await anext(running, None)
+
+
+@pytest.fixture(scope="module")
+async def faulty(port: FaultyPort, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TestSuite]:
+    async with TestSuite("embedded", home=tmp_path_factory.mktemp("faulty")) as suite:
+        yield suite
+
+
+async def reserved(sagas: Sagas, member: str) -> list[str]:
+    return [event["event_type"] for event in await sagas.facts(f"member-{member}")][1:]
+
+
+@pytest.mark.parametrize("fault", ["500", "lose the reply", "delay", "twice"])
+async def test_a_fault_that_passes_leaves_one_effect(
+    faulty: TestSuite, port: FaultyPort, sagas: Sagas, fault: str
+) -> None:
+    member = await sagas.member()
+    port.seen.clear()
+    port.faults.extend([fault, fault])
+    saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    await sagas.waits(saga_id)
+    assert [seen for _, seen in port.seen][:2] == [fault, fault if fault != "twice" else ""][: len(port.seen)]
+    assert await reserved(sagas, member) == ["member.reserved"]
+    port.faults.clear()
+    await sagas.post(f"{saga_id}/events/go")
+    assert (await sagas.reaches(saga_id, "completed"))["output"] == "version 1"
+
+
+@pytest.mark.parametrize("fault", ["500", "lose the reply", "delay"])
+async def test_a_fault_that_stays_is_taken_back_also_when_it_took_effect(
+    faulty: TestSuite, port: FaultyPort, sagas: Sagas, fault: str
+) -> None:
+    member = await sagas.member()
+    port.faults.extend([fault] * 4)
+    saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    saga = await sagas.reaches(saga_id, "compensated")
+    assert saga["steps"][0]["attempts"] == 4
+    expected = [] if fault == "500" else ["member.reserved", "member.released"]
+    assert await reserved(sagas, member) == expected
+
+
+async def test_what_could_not_be_taken_back_is_named_and_can_be_tried_again(
+    faulty: TestSuite, port: FaultyPort, sagas: Sagas
+) -> None:
+    member = await sagas.member()
+    saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    await sagas.waits(saga_id)
+    port.always = "500"
+    await sagas.post(f"{saga_id}/events/stop")
+    saga = await sagas.reaches(saga_id, "failed")
+    assert saga["left"] == ["reserve"]
+    assert saga["steps"][0]["status"] == "compensation_failed"
+    await sagas.post(f"{saga_id}/retry")
+    port.always = None
+    await sagas.reaches(saga_id, "compensated")
+    assert await reserved(sagas, member) == ["member.reserved", "member.released"]
+
+
+async def test_events_that_are_delivered_again_change_nothing(faulty: TestSuite, sagas: Sagas) -> None:
+    member = await sagas.member()
+    saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    await sagas.post(f"{saga_id}/cancel")
+    await sagas.reaches(saga_id, "compensated")
+    history = await sagas.facts(f"saga-{saga_id}")
+    entries = [
+        {"entryId": f"{turn}-{event['event_id']}", "event": {"type": event["event_type"], "data": event}}
+        for turn in range(3)
+        for event in history
+    ]
+    # What the sidecar would deliver, straight to the app: the broker's redelivery, three times over.
+    answer = await sagas.client.http.post(
+        "http://127.0.0.1:8003/events/saga-events", json={"entries": entries}
+    )
+    assert {entry["status"] for entry in answer.json()["statuses"]} == {"SUCCESS"}
+    assert await sagas.facts(f"saga-{saga_id}") == history
+
+
+async def test_a_saga_ends_on_the_version_that_it_began_on(faulty: TestSuite, sagas: Sagas) -> None:
+    old_member, new_member = await sagas.member(), await sagas.member()
+    old = await sagas.start("pledge", {"member": old_member, "task_id": "t"})
+    await sagas.waits(old)
+    await faulty.deploy("1", "2")
+    new = await sagas.start("pledge", {"member": new_member, "task_id": "t"})
+    await sagas.waits(new)
+    for saga_id in (old, new):
+        await sagas.post(f"{saga_id}/events/go")
+    ended = [await sagas.reaches(saga_id, "completed") for saga_id in (old, new)]
+    assert [(saga["version"], saga["output"]) for saga in ended] == [(1, "version 1"), (2, "version 2")]
+    assert len(await reserved(sagas, old_member)) == 1
+    assert len(await reserved(sagas, new_member)) == 2
+
+
+async def test_a_start_whose_workflow_was_never_scheduled_is_made_up_for(
+    faulty: TestSuite, sagas: Sagas
+) -> None:
+    """The orchestrator is stopped as soon as the start is in the store: the event brings it back."""
+    member = await sagas.member()
+    starting = asyncio.create_task(
+        sagas.post("pledge?id=half-way", {"member": member, "task_id": "t"}, idempotency_key="half-way")
+    )
+
+    async def begun() -> bool:
+        answer = await sagas.client.query("streams/saga-half-way/events")
+        return answer.status_code == 200
+
+    await until(begun)
+    faulty.processes["saga-orchestrator"].kill()
+    await asyncio.gather(starting, return_exceptions=True)
+    await faulty.processes["saga-orchestrator"].wait_ready()
+    await faulty.reachable()
+    await sagas.waits("half-way")
+    assert (await reserved(sagas, member))[0] == "member.reserved"

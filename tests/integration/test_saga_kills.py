@@ -1,0 +1,115 @@
+"""A kill at each step of the hand-over in turn, of everything that carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+
+from conftest import until
+from integration.conftest import Sagas
+from suite import infra, profiles
+from suite.suite import Suite
+
+VICTIMS = ["saga-orchestrator", "saga-orchestrator-dapr", "scheduler", "command"]
+# Where the saga is when the kill comes, and how it is answered.
+POINTS = [
+    ("reserve-capacity", "running", "accept"),
+    ("assign-task", "running", "accept"),
+    ("find-previous-assignee", "running", "accept"),
+    ("notify", "running", "accept"),
+    ("await-answer", "waiting", "accept"),
+    ("accept-task", "running", "accept"),
+    ("notify", "compensating", "decline"),
+    ("assign-task", "compensating", "decline"),
+    ("reserve-capacity", "compensating", "decline"),
+]
+
+
+@pytest.fixture(scope="module")
+async def heads(embedded: Suite) -> AsyncIterator[asyncpg.Connection]:
+    directory = embedded.home / ".annals" / "embedded"
+    connection = await asyncpg.connect(infra.Postgres(directory, profiles.POSTGRES_PORT).dsn)
+    yield connection
+    await connection.close()
+
+
+async def stands(heads: asyncpg.Connection, saga_id: str, step: str, status: str) -> bool:
+    """Whether a saga has come to a point, read from the store itself: the API may be what is killed."""
+    key = f"stream/default/saga-{saga_id}/head"
+    value = await heads.fetchval("SELECT value FROM annals_state WHERE key = $1", key)
+    state = json.loads(value)["state"] if value else {}
+    here = state.get("steps", {}).get(step, {}).get("status")
+    past = {"running": ("running", "completed"), "compensating": ("compensating", "compensated")}
+    return here in past.get(status, (status,))
+
+
+async def answered(sagas: Sagas, saga_id: str, event: str) -> bool:
+    """Whether the answer was taken; who is killed does not take it."""
+    try:
+        answer = await sagas.post(f"{saga_id}/events/{event}")
+    except httpx.HTTPError:
+        return False
+    return answer.status_code in (202, 422)
+
+
+async def started(sagas: Sagas) -> tuple[str, str, str] | None:
+    """A new hand-over, once what was killed before is back."""
+    try:
+        return await sagas.handover()
+    except (AssertionError, httpx.HTTPError):
+        return None
+
+
+async def over(sagas: Sagas, saga_id: str) -> dict[str, Any] | None:
+    """The saga, once it has ended."""
+    try:
+        saga = await sagas.get(saga_id)
+    except (AssertionError, httpx.HTTPError):
+        return None
+    return saga if saga["status"] in ("completed", "compensated", "failed") else None
+
+
+async def kill_at_each(
+    suite: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str, points: list[tuple[str, str, str]]
+) -> None:
+    process = suite.processes[victim]
+    for step, status, answer in points:
+        await process.wait_ready()
+        process.restarts = 0  # these are our kills: the runner need not wait longer each time
+        saga_id, task, member = await until(partial(started, sagas))
+        if status == "compensating" or step == "accept-task":
+            await until(partial(answered, sagas, saga_id, answer))
+        async with asyncio.timeout(30):
+            while not await stands(heads, saga_id, step, status):
+                await asyncio.sleep(0.001)
+        process.kill()
+        await until(partial(answered, sagas, saga_id, answer))
+        saga = await until(partial(over, sagas, saga_id), 60)
+        expected = "completed" if answer == "accept" else "compensated"
+        assert saga["status"] == expected, f"killed {victim} at {step} {status}: {saga}"
+        await sagas.check(saga_id, task, member)
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("number", range(len(VICTIMS)), ids=VICTIMS)
+async def test_a_kill_leaves_task_and_capacity_right(
+    embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, number: int
+) -> None:
+    """Every step once, and every victim: the whole matrix is a part of `make soak`."""
+    await kill_at_each(embedded, heads, sagas, VICTIMS[number], POINTS[number % 3 :: 3])
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("victim", VICTIMS)
+async def test_a_kill_at_each_step_leaves_task_and_capacity_right(
+    embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str
+) -> None:
+    await kill_at_each(embedded, heads, sagas, victim, POINTS)
