@@ -22,6 +22,8 @@ class PortBusy(Exception):
 class Suite:
     """Start it, use it, stop it. `home` holds its state; `config` takes the place of the sidecars' own."""
 
+    control_plane: infra.ControlPlane
+
     def __init__(
         self, profile: str, *, home: Path = ROOT, restart: bool = True, config: Path | None = None
     ) -> None:
@@ -62,6 +64,7 @@ class Suite:
         """
         self.logs.mkdir(parents=True, exist_ok=True)
         infrastructure = await asyncio.to_thread(profiles.prepare, self.profile, self._state)
+        self.control_plane = infrastructure.control_plane
         self._check_ports(infrastructure.ports)
         self._write_secrets(infrastructure.secrets)
         beside = [await self._launch(spec) for spec in infrastructure.beside]
@@ -69,7 +72,7 @@ class Suite:
         await asyncio.gather(*(process.wait_ready() for process in needed))
         services = []
         for app in self.apps:
-            services.append(await self._launch(self._sidecar(app, infrastructure.control_plane)))
+            services.append(await self._launch(self._sidecar(app)))
             services.append(await self._launch(self._service(app)))
         await asyncio.gather(*(process.wait_ready() for process in services + beside))
 
@@ -86,7 +89,7 @@ class Suite:
         await process.start()
         return process
 
-    def _sidecar(self, app: manifest.App, control_plane: infra.ControlPlane) -> Spec:
+    def _sidecar(self, app: manifest.App) -> Spec:
         return sidecar(
             app.app_id,
             app.ports,
@@ -95,8 +98,8 @@ class Suite:
             home=self.home,
             app_port=app.app_port,
             health_path=app.health_path,
-            placement=control_plane.placement,
-            scheduler=control_plane.scheduler,
+            placement=self.control_plane.placement,
+            scheduler=self.control_plane.scheduler,
         )
 
     def _service(self, app: manifest.App) -> Spec:

@@ -12,6 +12,7 @@ from annals.sagas import (
     SagaCatalog,
     SagaInput,
     SendCommand,
+    StartOn,
     Step,
 )
 from annals.web import serve
@@ -48,7 +49,30 @@ VERSIONS = {
     2: Saga("pledge", Pledge, (_place(), _place("-twice"), _WAIT), 2, output=lambda _: "version 2"),
 }
 
+
+class Release(SagaInput):
+    """Whose place is free again."""
+
+    member: str
+
+
+RELEASE = Saga(
+    "release",
+    Release,
+    (
+        Step(
+            "release",
+            SendCommand(
+                "member.release",
+                lambda saga: {"id": saga.input.member, "task_id": "none"},
+                accept=("member.not_reserved",),
+            ),
+        ),
+    ),
+    triggers=(StartOn("task.completed", lambda data, _: {"member": data["assignee"]}),),
+)
+
 if __name__ == "__main__":
     settings = SagaSettings()
-    catalog = SagaCatalog(*(VERSIONS[int(version)] for version in sys.argv[1:]))
+    catalog = SagaCatalog(RELEASE, *(VERSIONS[int(version)] for version in sys.argv[1:]))
     serve(create(settings, catalog), settings, "saga-orchestrator")

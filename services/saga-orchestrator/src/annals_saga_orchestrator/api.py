@@ -17,7 +17,7 @@ from annals.events import new_id
 from annals.sagas import SagaState, SagaStatus
 from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Orchestrator, UnknownSaga
+from annals.sagas.orchestrator import Asker, Orchestrator, UnknownSaga
 from annals.web import Problem
 from annals.web.domain_problems import domain_problems
 from annals.web.problems import malformed
@@ -27,10 +27,11 @@ from annals.web.request_context import id_of, tenant_of
 # With what a run of a retried compensation adds, an id stays within the 64 characters that Dapr takes.
 _ID = r"[A-Za-z0-9_-]{1,60}"
 _LIST_SECONDS = 10.0
+_MAX_REASON = 500
 _RETRY_AFTER = {"Retry-After": "1"}
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
-Ask = Callable[[SagaKey, str | None, str | None], Awaitable[SagaState]]
+Ask = Callable[[SagaKey, str, Asker], Awaitable[SagaState]]
 
 
 def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRouter:
@@ -55,11 +56,13 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRout
         if id is not None and not re.fullmatch(_ID, id):
             raise malformed("id", f"like {_ID}")
         tenant, once = tenant_of(request), id_of(request, "idempotency-key")
+        new = id is None and once is None
         if id is None:
             id = new_id() if once is None else str(uuid5(NAMESPACE_URL, f"{tenant}/{saga_type}/{once}"))  # noqa: A001
         key = SagaKey(id, tenant, id_of(request, "x-user-id"), id_of(request, "x-correlation-id"))
         with _problems():
-            started = await orchestrator.start(key, saga_type, given, request.headers.get("traceparent"))
+            traceparent = request.headers.get("traceparent")
+            started = await orchestrator.start(key, saga_type, given, traceparent, new=new)
         headers = {"Location": f"/sagas/{started.id}"}
         return _json({"id": started.id, "created": started.created}, 202, headers)
 
@@ -80,35 +83,34 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRout
             await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, user)
         return _json({"id": saga_id, "event": event}, 202)
 
-    def operation(name: str, summary: str, ask: Callable[[Request, str], Ask]) -> None:
+    def operation(name: str, summary: str, ask: Ask) -> None:
         async def operate(request: Request, saga_id: SagaId) -> Response:
             body = await request.body()
             reason = json_object(body).get("reason") if body else None
-            if reason is not None and not (isinstance(reason, str) and 0 < len(reason) <= 500):
-                raise malformed("reason", "1 to 500 characters")
-            user = id_of(request, "x-user-id")
-            key = SagaKey(saga_id, tenant_of(request))
-            by = f"{name} by {user or 'an operator'}"
+            if reason is not None and not (isinstance(reason, str) and 0 < len(reason) <= _MAX_REASON):
+                raise malformed("reason", f"1 to {_MAX_REASON} characters")
+            asker = Asker(id_of(request, "x-user-id"), request.headers.get("traceparent"))
+            given = reason or f"{name} by {asker.user or 'an operator'}"
             with _problems():
-                state = await ask(request, reason or by)(key, user, request.headers.get("traceparent"))
+                state = await ask(SagaKey(saga_id, tenant_of(request)), given, asker)
             return _json(_public(saga_id, state), 202)
 
         path = f"/{{saga_id}}/{name}"
         router.add_api_route(path, operate, methods=["POST"], status_code=202, summary=summary)
 
-    operation(
-        "cancel",
-        "Take a saga back",
-        lambda _request, reason: lambda key, user, trace: orchestrator.cancel(key, reason, user, trace),
-    )
+    operation("cancel", "Take a saga back", orchestrator.cancel)
     operation(
         "terminate",
         "End a saga where it is: nothing is taken back, the answer names what is left",
-        lambda _request, reason: lambda key, user, trace: orchestrator.terminate(key, reason, user, trace),
+        orchestrator.terminate,
     )
-    operation("suspend", "Halt a saga", lambda _request, _reason: orchestrator.suspend)
-    operation("resume", "Let a halted saga go on", lambda _request, _reason: orchestrator.resume)
-    operation("retry", "Try again what could not be taken back", lambda _request, _reason: orchestrator.retry)
+    operation("suspend", "Halt a saga", lambda key, _, asker: orchestrator.suspend(key, asker))
+    operation("resume", "Let a halted saga go on", lambda key, _, asker: orchestrator.resume(key, asker))
+    operation(
+        "retry",
+        "Try again what could not be taken back",
+        lambda key, _, asker: orchestrator.retry(key, asker),
+    )
 
     @router.post("/{saga_id}/purge", status_code=204, summary="Forget an ended saga's workflow")
     async def purge(request: Request, saga_id: SagaId) -> None:
@@ -146,7 +148,7 @@ def _problems() -> Iterator[None]:
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
         except (ClaimContended, DaprError) as error:
-            detail = f"{error}; send it again, it takes effect once"
+            detail = f"{error}; send it again, with the same id or Idempotency-Key: it takes effect once"
             raise Problem(503, "unavailable", detail, headers=_RETRY_AFTER) from error
 
 

@@ -1,4 +1,4 @@
-"""What the sidecar delivers: the sagas' own events, and the domain's, which start and cancel sagas."""
+"""What the sidecar delivers: domain events, which start and cancel sagas."""
 
 from __future__ import annotations
 
@@ -14,35 +14,18 @@ from annals.dapr import DaprError
 from annals.events import DomainEvent, from_cloudevent
 from annals.sagas import SagaCatalog
 from annals.sagas.claims import ClaimContended
-from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Orchestrator
 from annals.store import StoreError
 
 _log = structlog.get_logger(__name__)
 
-# The events that say what people want; all others tell what the workflow itself has done.
-_WANTED = frozenset(
-    {
-        "saga.started",
-        "saga.cancel_requested",
-        "saga.terminated",
-        "saga.suspended",
-        "saga.continued",
-        "saga.compensation_retried",
-    }
-)
-
 Handle = Callable[[DomainEvent], Awaitable[None]]
 
 
 def routes(orchestrator: Orchestrator, catalog: SagaCatalog) -> APIRouter:
-    """The routes that `components/shared/subscriptions.yaml` names."""
+    """The route that `components/shared/subscriptions.yaml` names."""
     router = APIRouter()
     triggering = {trigger.event_type for saga in catalog.all() for trigger in saga.triggers}
-
-    async def reconcile(event: DomainEvent) -> None:
-        key = SagaKey(event.aggregate_id, event.tenant_id)
-        await orchestrator.reconcile(key, traceparent=event.traceparent)
 
     async def trigger(event: DomainEvent) -> None:
         await orchestrator.on_domain_event(
@@ -56,10 +39,6 @@ def routes(orchestrator: Orchestrator, catalog: SagaCatalog) -> APIRouter:
             event.traceparent,
         )
 
-    @router.post("/events/saga-events", include_in_schema=False)
-    async def saga_events(request: Request) -> Response:
-        return await _deliver(request, _WANTED, reconcile)
-
     @router.post("/events/domain-events", include_in_schema=False)
     async def domain_events(request: Request) -> Response:
         return await _deliver(request, triggering, trigger)
@@ -67,7 +46,7 @@ def routes(orchestrator: Orchestrator, catalog: SagaCatalog) -> APIRouter:
     return router
 
 
-async def _deliver(request: Request, wanted: frozenset[str] | set[str], handle: Handle) -> Response:
+async def _deliver(request: Request, wanted: set[str], handle: Handle) -> Response:
     body = orjson.loads(await request.body())
     entries = body.get("entries")
     if entries is None:
@@ -83,7 +62,7 @@ async def _deliver(request: Request, wanted: frozenset[str] | set[str], handle: 
     )
 
 
-async def _one(cloudevent: Mapping[str, Any], wanted: frozenset[str] | set[str], handle: Handle) -> str:
+async def _one(cloudevent: Mapping[str, Any], wanted: set[str], handle: Handle) -> str:
     try:
         if cloudevent.get("type") not in wanted:
             return "SUCCESS"

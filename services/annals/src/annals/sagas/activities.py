@@ -78,7 +78,7 @@ class SagaActivities:
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Record transitions. The answer tells whether somebody ended the saga by force."""
         state = await self._history.record(SagaKey.of(call), call["entries"], traceparent)
-        return {"terminated": state.terminated}
+        return {"terminated": state.terminated, "cancel": state.cancel_reason}
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Try an action or a compensation once, with the record of that."""
@@ -103,7 +103,7 @@ class SagaActivities:
         if call["then"]:
             completed = StepCompleted(step=step, attempt=attempt, result=result)
             await self._history.record(key, [entry(completed, at), *call["then"]], traceparent)
-        return {"outcome": "done", "result": result, "at": at}
+        return {"outcome": "done", "result": result, "at": at, "cancel": state.cancel_reason}
 
     async def _failed(
         self, key: SagaKey, call: Mapping[str, Any], failure: _Failure, traceparent: str | None
@@ -117,11 +117,12 @@ class SagaActivities:
             uncertain=failure.uncertain,
             compensation=call["undo"],
         )
-        await self._history.record(key, [entry(event, _now())], traceparent)
+        state = await self._history.record(key, [entry(event, _now())], traceparent)
         return {
             "outcome": "rejected" if rejected else "failed",
             "message": failure.error.message,
             "uncertain": failure.uncertain,
+            "cancel": state.cancel_reason,
         }
 
     async def _try(self, key: SagaKey, call: Mapping[str, Any], traceparent: str | None) -> Any:
@@ -226,7 +227,9 @@ def _known_result(state: SagaState, step: str, attempt: int, *, undo: bool) -> d
         done = known.status is StepStatus.COMPENSATED and known.undo_attempts == attempt
     else:
         done = known.status is StepStatus.COMPLETED and known.attempts == attempt
-    return {"outcome": "done", "result": known.result, "at": _now()} if done else None
+    if not done:
+        return None
+    return {"outcome": "done", "result": known.result, "at": _now(), "cancel": state.cancel_reason}
 
 
 def _now() -> str:

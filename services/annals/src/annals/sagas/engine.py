@@ -221,6 +221,9 @@ class _Run:
         self._undo: deque[tuple[Step, int]] = deque()
         self._events: dict[str, Task] = {}
         self._completion_recorded = False
+        self._cancel_reason: str | None = None
+        if "begun" in start:
+            self._unrecorded.append(start["begun"])
 
     def run(self) -> _Steps:
         try:
@@ -244,10 +247,8 @@ class _Run:
     # --- forward ---
 
     def _forward(self) -> _Steps:
-        cancel = self._event(CANCEL)
         for index, block in enumerate(self._saga.steps):
-            if cancel.is_complete:
-                raise _Stop(cancel.get_result()["reason"])
+            self._stop_if_cancelled()
             steps = block.steps if isinstance(block, Parallel) else (block,)
             needed = []
             for step in steps:
@@ -342,14 +343,13 @@ class _Run:
         )
         if done["outcome"] == "ended":
             raise _Ended
+        self._cancel_reason = self._cancel_reason or done["cancel"]
         return done
 
     def _sleep(self, delay: timedelta) -> _Steps:
-        cancel = self._event(CANCEL)
-        if not cancel.is_complete:
-            yield _AnyOf((self._workflow.timer(delay), cancel))
-        if cancel.is_complete:
-            raise _Stop(cancel.get_result()["reason"])
+        self._stop_if_cancelled()
+        yield _AnyOf((self._workflow.timer(delay), self._event(CANCEL)))
+        self._stop_if_cancelled()
 
     def _await(self, step: Step, action: AwaitEvent) -> _Steps:
         cancel = self._event(CANCEL)
@@ -358,12 +358,13 @@ class _Run:
         deadline = self._workflow.now + delay
         self._note(SagaWaiting(step=step.name, events=names, deadline=deadline))
         yield from self._record()
+        self._stop_if_cancelled()
         timer = self._workflow.timer(delay)
         waited = {name: self._event(name) for name in names}
         yield _AnyOf((*waited.values(), cancel, timer))
         raised = next((name for name in names if waited[name].is_complete), None)
-        if raised is None and cancel.is_complete:
-            raise _Stop(cancel.get_result()["reason"])
+        if raised is None:
+            self._stop_if_cancelled()
         payload = {} if raised is None else self._consume(raised)
         data, user = payload.get("data"), payload.get("user")
         refused = raised in action.refusals
@@ -406,10 +407,9 @@ class _Run:
         yield from self._record_started(step)
         branches = [self._child(step, saga, index, given) for index, given in enumerate(inputs)]
         ended = yield from self._concurrently(branches, concurrency)
-        cancel = self._event(CANCEL)
-        if cancel.is_complete:
+        if self._event(CANCEL).is_complete:
             self._step_done(step, {"total": len(inputs), "cancelled": True})
-            raise _Stop(cancel.get_result()["reason"])
+            self._stop_if_cancelled()
         return ended
 
     def _record_started(self, step: Step) -> _Steps:
@@ -521,6 +521,14 @@ class _Run:
         done = yield self._workflow.activity("record", self._common | {"entries": self._take()})
         if done["terminated"]:
             raise _Ended
+        self._cancel_reason = self._cancel_reason or done["cancel"]
+
+    def _stop_if_cancelled(self) -> None:
+        cancel = self._event(CANCEL)
+        if cancel.is_complete:
+            self._cancel_reason = cancel.get_result()["reason"]
+        if self._cancel_reason is not None:
+            raise _Stop(self._cancel_reason)
 
     def _event(self, name: str) -> Task:
         """The one wait for an event: two of them would take turns at what is raised."""

@@ -63,9 +63,12 @@ class SagaHistory:
         self._locks: KeyedLocks[StreamId] = KeyedLocks()
         self._known: dict[StreamId, tuple[int, SagaState]] = {}
 
-    async def load(self, key: SagaKey) -> tuple[int, SagaState]:
-        """The saga as it certainly is now, with its stream's version; version 0 when there is none."""
-        head, _ = await self._store.load(key.stream, certain=True)
+    async def load(self, key: SagaKey, *, certain: bool = True) -> tuple[int, SagaState]:
+        """The saga as it is now, with its stream's version; version 0 when there is none.
+
+        What is not found exists for certain not, unless that is not asked for.
+        """
+        head, _ = await self._store.load(key.stream, certain=certain)
         if head is None:
             return 0, SagaState()
         if head.state is not None and head.state_schema == SagaState.state_schema:

@@ -1,8 +1,9 @@
-"""What may be asked of sagas. Each request is first an event of the saga's stream, then carried out.
+"""What may be asked of sagas.
 
-The stream says what is wanted; `reconcile` makes the workflow follow. It is called right after the
-event was appended, and again when the event is delivered from `saga-events`: so a process may die
-between the two, and what was acknowledged still happens.
+A start schedules the workflow first, which from then on happens whatever dies; its first record is
+that it was started. Everything else is an event of the saga's stream first, which says what is
+wanted, and then the workflow is made to follow. Nothing is acknowledged before both are done, and
+each may be asked for again: a repeat does what is left to do.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ from typing import Any
 import structlog
 
 from annals.aggregates.aggregate import RuleViolation
-from annals.dapr import DaprError, Workflows
+from annals.dapr import Workflows
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import AwaitEvent, CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL, children
+from annals.sagas.engine import CANCEL, children, entry
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 
 _log = structlog.get_logger(__name__)
-
-_RUNNING = frozenset({"RUNNING", "PENDING", "SUSPENDED", "STALLED"})
 
 
 class UnknownSaga(Exception):
@@ -34,6 +33,14 @@ class UnknownSaga(Exception):
     def __init__(self, saga_type: str, known: list[str]) -> None:
         super().__init__(f"no saga is called {saga_type!r}")
         self.known = known
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks something of a saga, in which trace."""
+
+    user: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +63,35 @@ class Orchestrator:
         self._workflows = workflows
 
     async def start(
-        self, key: SagaKey, saga_type: str, given: Mapping[str, Any], traceparent: str | None
+        self,
+        key: SagaKey,
+        saga_type: str,
+        given: Mapping[str, Any],
+        traceparent: str | None,
+        *,
+        new: bool = False,
     ) -> Started:
         """Start a saga. A repeat, by id or by business key with the same input, finds the first.
 
-        Raises UnknownSaga, pydantic's ValidationError, SagaRuns, RuleViolation, ClaimContended and
-        the errors of the store.
+        `new` says that the id was made up just now. Raises UnknownSaga, pydantic's ValidationError,
+        SagaRuns, RuleViolation, ClaimContended, DaprError and the errors of the store.
         """
         started = self._started(key, saga_type, given, parent=None)
         try:
-            await self._claims.take(key, started, self._begin)
+            await self._claims.take(key, started, self._help)
         except SagaRuns as running:
             if running.state.input != started.input:
                 raise
             return Started(running.key.id, created=False)
-        state, created = await self._begin_once(key, started, traceparent)
-        await self._try_reconcile(key, state, traceparent)
-        return Started(key.id, created)
+        return Started(key.id, await self._begin(key, started, traceparent, new=new))
 
     async def begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Begin a saga that the workflow of another will run."""
         key = replace(SagaKey.of(call), id=call["child"])
         try:
             started = self._started(key, call["type"], call["input"], parent=call["id"])
-            await self._claims.take(key, started, self._begin)
-            state, _ = await self._begin_once(key, started, traceparent)
+            await self._claims.take(key, started, self._help)
+            state = await self._history.record(key, [_begun(started)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation) as error:
             return {"refused": str(error), "start": None}
         return {"refused": None, "start": _start(key, state)}
@@ -89,7 +100,7 @@ class Orchestrator:
         """Have a saga taken back, when the one that runs it is."""
         key = replace(SagaKey.of(call), id=call["child"])
         try:
-            await self.cancel(key, "the saga that started it was cancelled", key.user, traceparent)
+            await self.cancel(key, "the saga that started it was cancelled", Asker(key.user, traceparent))
         except RuleViolation as error:
             _log.info("a saga ended before it could be cancelled", saga=key.id, reason=str(error))
         return {}
@@ -117,29 +128,45 @@ class Orchestrator:
         state.require_raisable(event, declared)
         await self._workflows.raise_event(_instance(key, state), event, {"data": data, "user": user})
 
-    async def cancel(self, key: SagaKey, reason: str, user: str | None, traceparent: str | None) -> SagaState:
-        """Ask that a saga be taken back. Raises NotFound and RuleViolation."""
-        return await self._ask(key, lambda state: state.cancel(reason), user, traceparent)
+    async def cancel(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
+        """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
+        state = await self._decide(key, lambda state: state.cancel(reason), asker)
+        if state.status is not SagaStatus.COMPENSATING:
+            payload = {"reason": state.cancel_reason}
+            await self._workflows.raise_event(_instance(key, state), CANCEL, payload)
+        return state
 
-    async def terminate(
-        self, key: SagaKey, reason: str, user: str | None, traceparent: str | None
-    ) -> SagaState:
-        """End a saga where it is, with nothing taken back. Raises NotFound and RuleViolation."""
-        return await self._ask(
-            key, lambda state: state.terminate(reason, self._undoable(state)), user, traceparent
+    async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
+        """End a saga, and those it runs, where they are, with nothing taken back."""
+        state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
+        await self._workflows.terminate(_instance(key, state))
+        # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
+        for child in self._running_children(key, state):
+            child_state = await self.load(child)
+            if child_state.status is not SagaStatus.NONE and not child_state.status.ended:
+                why = f"saga {key.id}, which started it, was terminated"
+                await self.terminate(child, why, asker)
+        return state
+
+    async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
+        """Halt a saga."""
+        state = await self._decide(key, lambda state: state.suspend(), asker)
+        await self._workflows.pause(_instance(key, state))
+        return state
+
+    async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
+        """Let a halted saga go on."""
+        state = await self._decide(key, lambda state: state.resume(), asker)
+        await self._workflows.resume(_instance(key, state))
+        return state
+
+    async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
+        """Try again what could not be taken back."""
+        state = await self._decide(key, lambda state: state.retry_compensation(), asker)
+        await self._workflows.start(
+            state.saga_type, _instance(key, state), _start(key, state), asker.traceparent
         )
-
-    async def suspend(self, key: SagaKey, user: str | None, traceparent: str | None) -> SagaState:
-        """Halt a saga. Raises NotFound and RuleViolation."""
-        return await self._ask(key, lambda state: state.suspend(), user, traceparent)
-
-    async def resume(self, key: SagaKey, user: str | None, traceparent: str | None) -> SagaState:
-        """Let a halted saga go on. Raises NotFound and RuleViolation."""
-        return await self._ask(key, lambda state: state.resume(), user, traceparent)
-
-    async def retry(self, key: SagaKey, user: str | None, traceparent: str | None) -> SagaState:
-        """Try again what could not be taken back. Raises NotFound and RuleViolation."""
-        return await self._ask(key, lambda state: state.retry_compensation(), user, traceparent)
+        return state
 
     async def purge(self, key: SagaKey) -> None:
         """Forget the workflow of a saga that has ended; its own history stays. Raises RuleViolation."""
@@ -176,35 +203,6 @@ class Orchestrator:
                         if business_key is not None:
                             await self._cancel_triggered(saga, tenant, business_key, event_type, traceparent)
 
-    async def reconcile(
-        self, key: SagaKey, state: SagaState | None = None, traceparent: str | None = None
-    ) -> None:
-        """Make the workflow what the saga's stream wants. Raises DaprError."""
-        if state is None:
-            state = await self.load(key)
-        if state.status is SagaStatus.NONE or (state.status.ended and not state.terminated):
-            return
-        instance = _instance(key, state)
-        status = await self._workflows.status(instance)
-        if state.terminated and state.status.ended:
-            if status in _RUNNING:
-                await self._workflows.terminate(instance)
-            await self._terminate_children(key, state)
-            return
-        if status is None:
-            if state.parent is not None and state.run == 0:
-                return  # the workflow of its parent runs it
-            await self._workflows.start(state.saga_type, instance, _start(key, state), traceparent)
-            status = "RUNNING"
-        if state.cancel_requested and state.status is not SagaStatus.COMPENSATING:
-            await self._workflows.raise_event(
-                instance, CANCEL, {"reason": state.cancel_reason or "cancelled"}
-            )
-        if state.suspended and status != "SUSPENDED":
-            await self._workflows.pause(instance)
-        if not state.suspended and status == "SUSPENDED":
-            await self._workflows.resume(instance)
-
     def _started(
         self, key: SagaKey, saga_type: str, given: Mapping[str, Any], parent: str | None
     ) -> SagaStarted:
@@ -225,41 +223,31 @@ class Orchestrator:
             parent=parent,
         )
 
-    async def _begin_once(
-        self, key: SagaKey, started: SagaStarted, traceparent: str | None
-    ) -> tuple[SagaState, bool]:
-        created = False
+    async def _begin(
+        self, key: SagaKey, started: SagaStarted, traceparent: str | None, *, new: bool = False
+    ) -> bool:
+        """Schedule the workflow and record the start, unless that was done; whether it was not."""
+        if not new:
+            _, known = await self._history.load(key, certain=False)
+            if known.status is not SagaStatus.NONE:
+                if (known.saga_type, known.input) != (started.saga_type, started.input):
+                    raise RuleViolation("saga.exists", "another saga has this id")
+                return False
+        # Should the saga have run and ended after all, it runs again over what it has recorded, and
+        # finds each of its steps done.
+        state = SagaState().apply(started)
+        await self._workflows.start(started.saga_type, key.id, _start(key, state), traceparent)
+        await self._history.record(key, [_begun(started)], traceparent)
+        return True
 
-        def begin(state: SagaState) -> tuple[SagaStarted, ...]:
-            nonlocal created
-            created = state.status is SagaStatus.NONE
-            if created:
-                return (started,)
-            if (state.saga_type, state.input) != (started.saga_type, started.input):
-                raise RuleViolation("saga.exists", "another saga has this id")
-            return ()
+    async def _help(self, key: SagaKey, started: SagaStarted) -> SagaState:
+        """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
+        if started.parent is None:
+            await self._begin(key, started, None)
+        return await self._history.record(key, [_begun(started)], None)
 
-        state = await self._history.decide(key, begin, traceparent=traceparent)
-        return state, created
-
-    async def _begin(self, key: SagaKey, started: SagaStarted) -> SagaState:
-        state, _ = await self._begin_once(key, started, None)
-        await self._try_reconcile(key, state, None)
-        return state
-
-    async def _ask(
-        self, key: SagaKey, decide: Decide, user: str | None, traceparent: str | None
-    ) -> SagaState:
-        state = await self._history.decide(key, decide, traceparent=traceparent, user=user)
-        await self._try_reconcile(key, state, traceparent)
-        return state
-
-    async def _try_reconcile(self, key: SagaKey, state: SagaState, traceparent: str | None) -> None:
-        """Carry out now what the event's delivery would carry out a little later."""
-        try:
-            await self.reconcile(key, state, traceparent)
-        except DaprError as error:
-            _log.warning("the workflow follows when the event is delivered", saga=key.id, error=str(error))
+    async def _decide(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
+        return await self._history.decide(key, decide, traceparent=asker.traceparent, user=asker.user)
 
     async def _start_triggered(
         self, key: SagaKey, saga: Saga[Any], given: Mapping[str, Any], traceparent: str | None
@@ -280,21 +268,18 @@ class Orchestrator:
         state = await self.load(key)
         if state.status is not SagaStatus.NONE and not state.status.ended:
             try:
-                await self.cancel(key, event_type, None, traceparent)
+                await self.cancel(key, event_type, Asker(None, traceparent))
             except RuleViolation:
                 _log.info("a saga ended before it could be cancelled", saga=holder)
 
-    async def _terminate_children(self, key: SagaKey, state: SagaState) -> None:
-        """Dapr ends the workflows of the sagas that a terminated one runs; so they are terminated too."""
+    def _running_children(self, key: SagaKey, state: SagaState) -> list[SagaKey]:
         saga = self._catalog.get(state.saga_type, state.saga_version)
-        for step in saga.flat():
-            if state.steps[step.name].status is StepStatus.RUNNING:
-                for child in children(saga, step, _start(key, state)):
-                    child_key = replace(key, id=child)
-                    child_state = await self.load(child_key)
-                    if child_state.status is not SagaStatus.NONE and not child_state.status.ended:
-                        reason = f"saga {key.id}, which started it, was terminated"
-                        await self.terminate(child_key, reason, None, None)
+        return [
+            replace(key, id=child)
+            for step in saga.flat()
+            if state.steps[step.name].status is StepStatus.RUNNING
+            for child in children(saga, step, _start(key, state))
+        ]
 
     def _undoable(self, state: SagaState) -> frozenset[str]:
         if state.status is SagaStatus.NONE:
@@ -311,6 +296,10 @@ def _instance(key: SagaKey, state: SagaState) -> str:
     return key.id if state.run == 0 else f"{key.id}_{state.run}"
 
 
+def _begun(started: SagaStarted) -> dict[str, Any]:
+    return entry(started, started.started_at.isoformat())
+
+
 def _start(key: SagaKey, state: SagaState) -> dict[str, Any]:
     """What a saga's workflow is given; see `annals.sagas.engine.run`."""
     start: dict[str, Any] = {
@@ -325,6 +314,8 @@ def _start(key: SagaKey, state: SagaState) -> dict[str, Any]:
         "started": state.started_at.isoformat() if state.started_at else None,
     }
     start["results"] = {name: step.result for name, step in state.steps.items() if step.result is not None}
-    if state.run:
+    if state.run == 0:
+        start["begun"] = _begun(state.as_started())
+    else:
         start |= {"undo": state.to_undo(), "reason": state.reason or "tried again"}
     return start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -161,6 +161,9 @@ class SagaState(Aggregate):
 
     def terminate(self, reason: str, undoable: frozenset[str]) -> tuple[EventData, ...]:
         """End it where it is. `undoable` names the steps that have a compensation."""
+        self._require_there()
+        if self.terminated:
+            return ()
         self._require_active()
         left = tuple(name for name, step in self.steps.items() if name in undoable and step.has_effect)
         return (SagaTerminated(reason=reason, left=left),)
@@ -274,6 +277,20 @@ class SagaState(Aggregate):
                 return self._with(status=SagaStatus.COMPENSATING, run=event.run, terminated=False)
             case _:
                 return self
+
+    def as_started(self) -> SagaStarted:
+        """The event that began the saga."""
+        return SagaStarted(
+            started_at=self.started_at or datetime.min.replace(tzinfo=UTC),
+            user=self.user,
+            correlation_id=self.correlation_id,
+            saga_type=self.saga_type,
+            saga_version=self.saga_version,
+            business_key=self.business_key,
+            input=self.input,
+            steps=tuple(self.steps),
+            parent=self.parent,
+        )
 
     def require_ended(self) -> None:
         """Refuse what is only done to a saga that has ended."""

@@ -284,7 +284,7 @@ class _World:
         match name:
             case "record":
                 self._record(call["entries"])
-                return {"terminated": self.state.terminated}, timedelta(0)
+                return {"terminated": self.state.terminated, "cancel": None}, timedelta(0)
             case "begin_child":
                 start = {"id": call["child"], "type": call["type"], "input": call["input"]}
                 return {"refused": None, "start": start}, timedelta(0)
@@ -309,7 +309,7 @@ class _World:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
                 self._record([engine.entry(completed), *call["then"]])
             at = self.clock.now.isoformat() if self.clock else None
-            return {"outcome": "done", "result": result, "at": at}, reply.takes
+            return {"outcome": "done", "result": result, "at": at, "cancel": None}, reply.takes
         event = StepFailed(
             step=step,
             attempt=attempt,
@@ -320,7 +320,7 @@ class _World:
         )
         self._record([engine.entry(event)])
         answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
-        return answer, reply.takes
+        return answer | {"cancel": None}, reply.takes
 
     def _reply(self, name: str, action: Mapping[str, Any]) -> Reply:
         self.did.append(name)
