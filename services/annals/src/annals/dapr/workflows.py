@@ -1,4 +1,4 @@
-"""The management of workflows: started, looked at, told of events, halted and ended."""
+"""The management of workflows: started, told of events, halted and ended."""
 
 from __future__ import annotations
 
@@ -41,26 +41,15 @@ class Workflows:
             if _EXISTS not in str(error):
                 raise
 
-    async def status(self, instance: str) -> str | None:
-        """A workflow's status, such as RUNNING; None when there is no such instance."""
-        request = api_v1.GetWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
-        try:
-            answer = await self._sidecar.call("GetWorkflowBeta1", request)
-        except DaprError as error:
-            if _MISSING in str(error):
-                return None
-            raise
-        return str(answer.runtime_status) or None
-
-    async def raise_event(self, instance: str, event: str, data: Any) -> None:
-        """Raise an event; it is kept until the workflow waits for it, and dropped if there is none."""
+    async def raise_event(self, instance: str, event: str, data: Any) -> bool:
+        """Raise an event, to be kept until the workflow waits for it; False when there is no instance."""
         request = api_v1.RaiseEventWorkflowRequest(
             instance_id=instance,
             workflow_component=_ENGINE,
             event_name=event,
             event_data=orjson.dumps(data),
         )
-        await self._unless_missing("RaiseEventWorkflowBeta1", request)
+        return await self._unless_missing("RaiseEventWorkflowBeta1", request)
 
     async def terminate(self, instance: str) -> None:
         """End a workflow and those it runs where they are."""
@@ -82,9 +71,11 @@ class Workflows:
         request = api_v1.PurgeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         await self._unless_missing("PurgeWorkflowBeta1", request)
 
-    async def _unless_missing(self, method: str, request: object) -> None:
+    async def _unless_missing(self, method: str, request: object) -> bool:
         try:
             await self._sidecar.call(method, request)
         except DaprError as error:
             if _MISSING not in str(error):
                 raise
+            return False
+        return True

@@ -8,6 +8,7 @@ each may be asked for again: a repeat does what is left to do.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ from annals.sagas.state import SagaState, SagaStatus, StepStatus
 
 _log = structlog.get_logger(__name__)
 
+_NOT_YET_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
 
 class UnknownSaga(Exception):
     """No saga has this type; `known` lists those there are."""
@@ -33,6 +36,10 @@ class UnknownSaga(Exception):
     def __init__(self, saga_type: str, known: list[str]) -> None:
         super().__init__(f"no saga is called {saga_type!r}")
         self.known = known
+
+
+class NotBegun(Exception):
+    """A saga's workflow is not there yet; it will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ class Orchestrator:
     async def raise_event(self, key: SagaKey, event: str, data: Any, user: str | None) -> None:
         """Raise an event that a step of the saga waits for, now or later.
 
-        Raises NotFound, RuleViolation and DaprError.
+        Raises NotFound, RuleViolation, NotBegun and DaprError.
         """
         state = await self.load(key)
         if state.status is not SagaStatus.NONE:
@@ -126,7 +133,13 @@ class Orchestrator:
         else:
             declared = {}
         state.require_raisable(event, declared)
-        await self._workflows.raise_event(_instance(key, state), event, {"data": data, "user": user})
+        payload = {"data": data, "user": user}
+        for wait in _NOT_YET_SECONDS:
+            if await self._workflows.raise_event(_instance(key, state), event, payload):
+                return
+            # A saga that another runs has a stream a moment before it has a workflow.
+            await asyncio.sleep(wait)
+        raise NotBegun(f"the workflow of saga {key.id} has not begun yet")
 
     async def cancel(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
