@@ -16,6 +16,9 @@ KAFKA_PORT = 19092
 ZIPKIN_PORT = 9411
 CONTROL_PLANE_PORT = 15050  # and the eight that follow
 
+# Where a mail server on this machine is looked for; without one e-mails wait.
+MAIL = {"smtp-host": "127.0.0.1", "smtp-port": "11025", "smtp-user": "", "smtp-password": ""}
+
 PROFILES = ("embedded", "kafka-postgres")
 
 
@@ -44,7 +47,7 @@ def prepare(profile: str, directory: Path) -> Infrastructure:
             [*servers, kafka.spec()],
             [infra.zipkin(ZIPKIN_PORT)],
             ports | {"kafka": KAFKA_PORT, "zipkin": ZIPKIN_PORT},
-            {"postgres": postgres.dsn, "kafka": f"127.0.0.1:{KAFKA_PORT}"},
+            {"postgres": postgres.dsn, "kafka": f"127.0.0.1:{KAFKA_PORT}"} | MAIL,
             control_plane,
         )
     nats = infra.Nats(directory, NATS_PORT)
@@ -57,6 +60,6 @@ def prepare(profile: str, directory: Path) -> Infrastructure:
         [*servers, nats.spec()],
         beside,
         ports | {"nats": NATS_PORT} | ({"zipkin": ZIPKIN_PORT} if beside else {}),
-        {"postgres": postgres.dsn, "nats": nats.url},
+        {"postgres": postgres.dsn, "nats": nats.url} | MAIL,
         control_plane,
     )

@@ -10,9 +10,7 @@ import pytest
 
 from suite.paths import ROOT
 
-BLOCKS = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs" / "write-your-own-saga.md").read_text(), re.DOTALL
-)
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "write-your-own-saga.md").read_text(), re.DOTALL)
 MODULE = "annals_saga_orchestrator.sagas.task_review"
 
 

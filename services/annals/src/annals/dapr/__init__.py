@@ -2,6 +2,7 @@
 
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
 from annals.dapr.invocation import Answer, NotAnswered, ServiceInvocation
+from annals.dapr.jobs import Jobs
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
 from annals.dapr.workflows import Workflows
 
@@ -9,6 +10,7 @@ __all__ = [
     "Answer",
     "DaprError",
     "DaprSidecar",
+    "Jobs",
     "Message",
     "NotAnswered",
     "ServiceInvocation",

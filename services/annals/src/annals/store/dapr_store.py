@@ -116,6 +116,19 @@ class DaprEventReader:
             raise StoreUnavailable("the state store broke off its answer")
         return [lane for lane in range(LANES) if keys.log(lane, 1) in values]
 
+    async def moved(self, after: Mapping[int, int]) -> list[int]:
+        """Which lanes have gone beyond these sequences, in one read; one may be left out once."""
+        following = {keys.log(lane, after.get(lane, 0) + 1): lane for lane in range(LANES)}
+        return sorted(following[key] for key in await self._get(list(following)))
+
+    async def reached(self) -> dict[int, int]:
+        """The last sequence of each lane that was ever written."""
+        leases = Leases(self._sidecar, self._store, owner="", lanes=range(LANES))
+        try:
+            return {lane: await leases.tail(lane) for lane in await self.lanes()}
+        except DaprError as error:
+            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
+
     async def _look_again(self, wanted: Sequence[str], values: Mapping[str, bytes]) -> dict[str, bytes]:
         """Ask for what a bulk left out, one by one, so that it is certain."""
         absent = [key for key in wanted if key not in values]

@@ -49,3 +49,13 @@ SAGA_TRANSITIONS = Counter(
 SAGA_ACTIONS = Counter(
     "annals_saga_actions_total", "Tries of sagas' actions and compensations.", ["step", "outcome"]
 )
+
+STREAM_CLIENTS = Gauge("annals_stream_clients", "Clients of live streams on this replica.")
+STREAM_CUT = Counter("annals_stream_cut_clients_total", "Clients cut off because they were too slow.")
+STREAM_REFUSED = Counter("annals_stream_refused_clients_total", "Clients turned away by a full replica.")
+NOTIFICATIONS = Counter(
+    "annals_notification_deliveries_total",
+    "Tries of deliveries by channel and outcome.",
+    ["channel", "outcome"],
+)
+REMINDERS = Counter("annals_reminders_fired_total", "Reminders that fired, and whether late.", ["late"])

@@ -1,0 +1,192 @@
+"""The HTTP side: preferences, inbox, deliveries, reminders, recurrences and held events."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import ValidationError
+
+from annals.events import IntegrationEvent
+from annals.projections import DatabaseError
+from annals.web import Problem
+from annals.web.problems import from_validation, malformed
+from annals.web.request_body import json_object
+from annals.web.request_context import id_of, tenant_of
+from annals_notification.deliveries.channels import Forbidden, WebhookSender
+from annals_notification.deliveries.preferences import Preferences
+from annals_notification.deliveries.users import Users
+from annals_notification.due import NotNow
+from annals_notification.held_events import HeldEvents
+from annals_notification.recurrence import Recurrence
+from annals_notification.recurrences import Recurrences
+from annals_notification.reminders import Reminders
+
+_ID = r"^[A-Za-z0-9._~@:-]{1,128}$"
+Tenant = Annotated[str, Depends(tenant_of)]
+Name = Annotated[str, Path(pattern=_ID)]
+Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page")]
+Cursor = Annotated[str | None, Query(max_length=400, description="`next` of the page before")]
+_CURSOR = re.compile(r"([0-9:. +TZ-]{10,40})~(.{1,300})")
+
+
+def routes(
+    users: Users,
+    webhooks: WebhookSender,
+    reminders: Reminders,
+    recurrences: Recurrences,
+    held: HeldEvents,
+) -> APIRouter:
+    """See the module."""
+    router = APIRouter()
+
+    @router.get("/preferences/{user}", summary="What a user wants to be told, and how")
+    async def get_preferences(tenant: Tenant, user: Name) -> Response:
+        return _json(_shown(await users.preferences(tenant, user)))
+
+    @router.put("/preferences/{user}", summary="Replace a user's preferences")
+    async def put_preferences(request: Request, tenant: Tenant, user: Name) -> Response:
+        try:
+            preferences = Preferences.model_validate(json_object(await request.body()))
+        except ValidationError as error:
+            raise from_validation(error) from error
+        if preferences.webhook is not None:
+            try:
+                await webhooks.check(preferences.webhook)
+            except (Forbidden, OSError) as error:
+                raise malformed("webhook.url", f"a host that may be reached: {error}") from error
+        await users.prefer(tenant, user, preferences)
+        return _json(_shown(preferences))
+
+    @router.get("/inbox/{user}", summary="A user's inbox, the newest first")
+    async def inbox(
+        tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
+    ) -> Response:
+        found = await users.inbox(tenant, user, unread=unread, after=_after(cursor), limit=limit)
+        return _json({"unread": found["unread"]} | _page(found["rows"], limit))
+
+    @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read")
+    async def read_all(tenant: Tenant, user: Name) -> Response:
+        return _json({"changed": await users.mark(tenant, user, None, read=True)})
+
+    @router.put("/inbox/{user}/{notice}/read", summary="Mark one as read")
+    async def read(tenant: Tenant, user: Name, notice: Name) -> Response:
+        return _json({"changed": await users.mark(tenant, user, notice, read=True)})
+
+    @router.delete("/inbox/{user}/{notice}/read", summary="Mark one as unread")
+    async def unread(tenant: Tenant, user: Name, notice: Name) -> Response:
+        return _json({"changed": await users.mark(tenant, user, notice, read=False)})
+
+    @router.get("/deliveries", summary="The delivery log, the newest first")
+    async def deliveries(
+        tenant: Tenant,
+        user: str | None = None,
+        status: str | None = None,
+        event_id: str | None = None,
+        channel: str | None = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> Response:
+        filters = (user, status, event_id, channel)
+        return _json(_page(await users.deliveries(tenant, filters, _after(cursor), limit), limit))
+
+    @router.get("/reminders", summary="Reminders, in the order in which they fire")
+    async def list_reminders(
+        tenant: Tenant,
+        task_id: str | None = None,
+        user: str | None = None,
+        status: str | None = None,
+        limit: Limit = 50,
+        cursor: Cursor = None,
+    ) -> Response:
+        rows = await reminders.page(tenant, (task_id, user, status), _after(cursor), limit)
+        return _json(_page(rows, limit))
+
+    @router.get("/recurrences", summary="What recurs")
+    async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
+        return _json(_page(await recurrences.page(tenant, _after(cursor), limit), limit))
+
+    @router.get("/recurrences/{id}", summary="One, with its next occurrence")
+    async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
+        row = await recurrences.get(tenant, id)
+        if row is None:
+            raise Problem(404, "not-found", f"nothing recurs under {id}")
+        return _json(_recurs(row))
+
+    @router.put("/recurrences/{id}", summary="Let a command recur")
+    async def put_recurrence(request: Request, tenant: Tenant, id: Name) -> Response:  # noqa: A002
+        body = json_object(await request.body())
+        known = await recurrences.get(tenant, id)
+        body.setdefault("start", known["data"]["start"] if known else datetime.now(UTC).isoformat())
+        body.setdefault("user", id_of(request, "x-user-id"))
+        try:
+            recurrence = Recurrence.model_validate(body)
+        except ValidationError as error:
+            raise from_validation(error) from error
+        row = await recurrences.put(tenant, id, recurrence)
+        return _json(_recurs(row), 200 if known else 201)
+
+    @router.delete("/recurrences/{id}", status_code=204, summary="Let it recur no more")
+    async def delete_recurrence(tenant: Tenant, id: Name) -> None:  # noqa: A002
+        if not await recurrences.delete(tenant, id):
+            raise Problem(404, "not-found", f"nothing recurs under {id}")
+
+    @router.post("/events", status_code=202, summary="Publish an integration event, when its time comes")
+    async def hold(request: Request, tenant: Tenant) -> Response:
+        body = json_object(await request.body())
+        try:
+            event = IntegrationEvent.model_validate({"source": "notification", **body, "tenant_id": tenant})
+        except ValidationError as error:
+            raise from_validation(error) from error
+        await held.hold(event)
+        return _json({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
+
+    return router
+
+
+async def on_unavailable(_request: Request, error: Exception) -> Response:
+    """FastAPI's handler of DatabaseError and NotNow."""
+    if not isinstance(error, DatabaseError | NotNow):
+        raise TypeError("only these come here") from error
+    problem = Problem(503, "unavailable", f"{error}; send it again")
+    return Response(
+        orjson.dumps(problem.body()), 503, {"Retry-After": "1"}, media_type="application/problem+json"
+    )
+
+
+def _shown(preferences: Preferences) -> dict[str, Any]:
+    """Preferences without the secret, which nobody is to read back."""
+    shown = preferences.model_dump(mode="json")
+    if shown["webhook"] is not None:
+        shown["webhook"] = {"url": shown["webhook"]["url"]}
+    return shown
+
+
+def _recurs(row: dict[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = row.pop("data")
+    return data | row
+
+
+def _after(cursor: str | None) -> tuple[str | None, str | None]:
+    if cursor is None:
+        return None, None
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise malformed("cursor", "the `next` of a page before")
+    return match[1], match[2]
+
+
+def _page(rows: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    last = rows[-1] if rows else {}
+    more = len(rows) == limit
+    return {
+        "items": [row["row"] for row in rows],
+        "next": f"{last['sort_key']}~{last['id']}" if more else None,
+    }
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")

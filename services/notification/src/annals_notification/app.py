@@ -1,0 +1,96 @@
+"""The notification service: live streams, deliveries, reminders, and what recurs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+
+from annals.dapr import DaprSidecar, Jobs, ServiceInvocation
+from annals.projections import BindingDatabase, DatabaseError
+from annals.store import DaprEventReader
+from annals.web import ServiceApp, create_app
+from annals.web.background import background
+from annals_notification import api, subscription
+from annals_notification.deliveries.channels import MailSender, WebhookSender
+from annals_notification.deliveries.dispatcher import Dispatcher
+from annals_notification.deliveries.log import DeliveryLog
+from annals_notification.deliveries.users import Users
+from annals_notification.due import Alarms, Due, NotNow
+from annals_notification.held_events import HeldEvents
+from annals_notification.migrations import migrate
+from annals_notification.notices import Notices
+from annals_notification.recurrences import Recurrences
+from annals_notification.reminders import Reminders
+from annals_notification.settings import NotificationSettings
+from annals_notification.streams import routes as streams
+from annals_notification.streams.hub import Hub
+
+_log = structlog.get_logger(__name__)
+_MIGRATE_SECONDS = 0.5
+
+
+def create(settings: NotificationSettings) -> ServiceApp:
+    """The application; it reaches for its sidecar when it is started."""
+    sidecar: DaprSidecar | None = None
+    migrated = asyncio.Event()
+
+    async def prepare(database: BindingDatabase) -> None:
+        while not migrated.is_set():
+            try:
+                await migrate(database)
+                migrated.set()
+            except DatabaseError as error:
+                _log.warning("the tables cannot be prepared yet", error=str(error))
+                await asyncio.sleep(_MIGRATE_SECONDS)
+
+    async def send_and_sweep(database: BindingDatabase, dispatcher: Dispatcher, due: Due) -> None:
+        await prepare(database)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(dispatcher.run())
+            tasks.create_task(due.run())
+
+    @asynccontextmanager
+    async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
+        nonlocal sidecar
+        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
+        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
+        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
+        database = BindingDatabase(sidecar, settings.database)
+        store = DaprEventReader(sidecar, settings.state_store)
+        hub = Hub(store, lambda: app.draining, max_clients=settings.max_stream_clients)
+        log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
+        webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
+        mails = MailSender(sidecar, settings.email)
+        dispatcher = Dispatcher(log, users, webhooks, mails, settings.delivery_retry_seconds)
+        notices = Notices(log, dispatcher.look)
+        reminders = Reminders(database, store, notices, alarms, settings.remind_before)
+        recurrences = Recurrences(database, invocation, alarms)
+        held = HeldEvents(database, sidecar, alarms)
+        due = Due(reminders, recurrences, held)
+        app.include_router(subscription.routes(subscription.Inbound(hub, notices, reminders, held), due))
+        app.include_router(streams.routes(hub))
+        app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
+        async with (
+            background(hub.run(), "hub"),
+            background(send_and_sweep(database, dispatcher, due), "deliveries"),
+        ):
+            yield
+        await webhooks.close()
+        await invocation.close()
+        await sidecar.close()
+
+    async def ready() -> Mapping[str, str]:
+        missing = {}
+        if sidecar is None or not await sidecar.healthy():
+            missing["sidecar"] = "it does not answer"
+        if not migrated.is_set():
+            missing["tables"] = "they are not prepared yet"
+        return missing
+
+    app = create_app("Annals notification", settings, lifespan=lifespan, ready=ready)
+    app.add_exception_handler(DatabaseError, api.on_unavailable)
+    app.add_exception_handler(NotNow, api.on_unavailable)
+    return app

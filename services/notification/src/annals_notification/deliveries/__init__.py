@@ -1,0 +1,1 @@
+"""Deliveries: who is told of what, over which channel, and what came of it."""

@@ -1,0 +1,151 @@
+"""How an e-mail and a webhook are sent. Each answers what was said, or raises NotDelivered."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import socket
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from annals.dapr import DaprError, DaprSidecar
+from annals_notification.deliveries import texts
+from annals_notification.deliveries.log import Claimed
+from annals_notification.deliveries.preferences import Webhook
+
+_TIMEOUT_SECONDS = 10.0
+_GONE = 410
+
+
+class NotDelivered(Exception):
+    """It did not arrive, or it is not known to have. `final`: to try it again is of no use."""
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
+
+
+class Forbidden(OSError):
+    """A webhook's host is in a network that must not be reached."""
+
+
+class _PublicResolver(AbstractResolver):
+    """Resolves hosts, and refuses private ones: also when a name changes between check and use."""
+
+    def __init__(self) -> None:
+        self._resolver = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for one in found:
+            _require_public(one["host"])
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def _require_public(address: str) -> None:
+    if not ipaddress.ip_address(address).is_global:
+        raise Forbidden(f"{address} is a private or link-local address")
+
+
+class WebhookSender:
+    """Posts signed notices, as the Standard Webhooks specification 1.0 has it."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        resolver = None if allow_private else _PublicResolver()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=resolver, limit=50),
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
+        )
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._session.close()
+
+    async def check(self, webhook: Webhook) -> None:
+        """Raise Forbidden or OSError for a URL that will not be posted to."""
+        parts = urlsplit(webhook.url)
+        host = parts.hostname or ""
+        if self._allow_private:
+            return
+        try:
+            _require_public(host)
+        except ValueError:  # no literal address: a name
+            resolver = _PublicResolver()
+            try:
+                await resolver.resolve(host, parts.port or 443, socket.AF_UNSPEC)
+            finally:
+                await resolver.close()
+
+    async def send(self, webhook: Webhook, claimed: Claimed) -> str:
+        """Post one notice."""
+        body = orjson.dumps(
+            {
+                "id": claimed.id,
+                "type": claimed.kind,
+                "timestamp": claimed.occurred,
+                "tenant": claimed.tenant,
+                "user": claimed.user,
+                "data": claimed.data,
+            }
+        )
+        headers = signed(webhook.secret, claimed.id, datetime.now(UTC), body)
+        if claimed.traceparent:
+            headers["traceparent"] = claimed.traceparent
+        try:
+            await self.check(webhook)
+            async with self._session.post(
+                webhook.url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                said = (await answer.content.read(500)).decode(errors="replace")
+        except Forbidden as error:
+            raise NotDelivered(str(error), final=True) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise NotDelivered(f"{type(error).__name__}: {error}") from error
+        if not 200 <= answer.status < 300:
+            raise NotDelivered(f"{answer.status}: {said}", final=answer.status == _GONE)
+        return f"{answer.status}: {said}"
+
+
+def signed(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+    """The headers by which a receiver knows that a message is ours and new."""
+    stamp = str(int(at.timestamp()))
+    content = f"{message_id}.{stamp}.".encode() + body
+    signature = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
+    return {
+        "content-type": "application/json",
+        "webhook-id": message_id,
+        "webhook-timestamp": stamp,
+        "webhook-signature": f"v1,{signature}",
+    }
+
+
+class MailSender:
+    """Sends e-mails by the output binding `email`."""
+
+    def __init__(self, sidecar: DaprSidecar, binding: str) -> None:
+        self._sidecar = sidecar
+        self._binding = binding
+
+    async def send(self, address: str, claimed: Sequence[Claimed]) -> str:
+        """Send one e-mail about one or several notices."""
+        subject, html = texts.mail(claimed)
+        metadata: dict[str, Any] = {"emailTo": address, "subject": subject}
+        try:
+            await self._sidecar.invoke_binding(self._binding, "create", metadata, html.encode())
+        except DaprError as error:
+            raise NotDelivered(str(error)) from error
+        return "handed to the mail server"

@@ -1,0 +1,64 @@
+"""From something that happened to who is told of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from annals.events import DomainEvent, Event, IntegrationEvent
+from annals_notification.deliveries.preferences import Channel, Preferences
+
+_CONCERNED = ("user", "assignee", "previous")
+"""The fields of an event's data that name whom it concerns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something to be told: `kind` is an event's type, `concerns` whom it is about."""
+
+    tenant: str
+    event_id: str
+    kind: str
+    concerns: frozenset[str]
+    data: Mapping[str, Any]
+    occurred: datetime
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+    @classmethod
+    def of(cls, event: Event) -> Notice:
+        """The notice of an event."""
+        data: dict[str, Any] = event.data if isinstance(event, DomainEvent | IntegrationEvent) else {}
+        subject = {"stream": event.stream.name} if isinstance(event, DomainEvent) else {}
+        return cls(
+            event.tenant_id,
+            event.event_id,
+            event.event_type,
+            frozenset(data[name] for name in _CONCERNED if isinstance(data.get(name), str)),
+            {**data, **subject},
+            event.timestamp,
+            event.correlation_id,
+            event.traceparent,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """One delivery that is to be made."""
+
+    user: str
+    channel: Channel
+    due: datetime
+
+
+def plan(notice: Notice, preferences: Mapping[str, Preferences], now: datetime) -> list[Planned]:
+    """Who is told over which channels, and when. `preferences` are those of all who may be."""
+    users = sorted(set(preferences) | notice.concerns)
+    planned: list[Planned] = []
+    for user in users:
+        wants = preferences.get(user) or Preferences()
+        channels = wants.channels_for(notice.kind, mine=user in notice.concerns)
+        planned += [Planned(user, channel, wants.due(channel, now)) for channel in channels]
+    return planned

@@ -1,0 +1,118 @@
+"""What a user wants to be told, and how. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from enum import StrEnum
+from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+
+class Channel(StrEnum):
+    """Ways to reach somebody."""
+
+    INBOX = "inbox"
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"{name!r} is no time zone; one is like Europe/Berlin") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+Address = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>]{1,64}@[^@\s,;<>]{1,255}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$")]
+Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$")]
+"""An event type, or the beginning of some and a star: `task.*`."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class QuietHours(_Model):
+    """When not to be disturbed, by the clock of the user's time zone; it may span midnight."""
+
+    start: time
+    end: time
+
+    def until(self, now: datetime, zone: ZoneInfo) -> datetime | None:
+        """When the quiet that it is now ends; None when it is not quiet."""
+        local = now.astimezone(zone)
+        clock = local.timetz().replace(tzinfo=None)
+        spans = self.start > self.end
+        quiet = (clock >= self.start or clock < self.end) if spans else self.start <= clock < self.end
+        if not quiet:
+            return None
+        day = local.date() + timedelta(days=1 if spans and clock >= self.start else 0)
+        return datetime.combine(day, self.end, tzinfo=zone)
+
+
+class Webhook(_Model):
+    """Where to post, and what to sign it with."""
+
+    url: Url
+    secret: Annotated[str, StringConstraints(min_length=16, max_length=256)]
+
+
+class Subscription(_Model):
+    """Events to be told of. `mine`: only those that concern the user."""
+
+    events: Pattern
+    channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = (Channel.INBOX,)
+    mine: bool = True
+
+
+class Preferences(_Model):
+    """See the module. Without any, a user is told in the inbox of what concerns them most."""
+
+    subscriptions: Annotated[tuple[Subscription, ...], Field(max_length=100)] = (
+        Subscription(events="notification.*"),
+        Subscription(events="reminder.*"),
+        Subscription(events="task.assigned"),
+    )
+    timezone: Zone = "UTC"
+    quiet_hours: QuietHours | None = None
+    digest_at: time | None = None
+    """When the day's e-mails come together, as one; without it each comes by itself."""
+    email: Address | None = None
+    webhook: Webhook | None = None
+
+    def channels_for(self, kind: str, *, mine: bool) -> tuple[Channel, ...]:
+        """The channels of an event that concerns the user, or does not."""
+        wanted = {
+            channel
+            for subscription in self.subscriptions
+            if (mine or not subscription.mine) and _matches(subscription.events, kind)
+            for channel in subscription.channels
+        }
+        reachable = {
+            Channel.INBOX: True,
+            Channel.EMAIL: self.email is not None,
+            Channel.WEBHOOK: self.webhook is not None,
+        }
+        return tuple(channel for channel in Channel if channel in wanted and reachable[channel])
+
+    def due(self, channel: Channel, now: datetime) -> datetime:
+        """When something that comes up now is to go out over a channel."""
+        zone = ZoneInfo(self.timezone)
+        at = now
+        if channel is Channel.EMAIL and self.digest_at is not None:
+            local = now.astimezone(zone)
+            at = datetime.combine(local.date(), self.digest_at, tzinfo=zone)
+            if at <= now:
+                at = datetime.combine(local.date() + timedelta(days=1), self.digest_at, tzinfo=zone)
+        elif channel is not Channel.INBOX and self.quiet_hours is not None:
+            at = self.quiet_hours.until(now, zone) or now
+        return at
+
+
+def _matches(pattern: str, kind: str) -> bool:
+    return kind.startswith(pattern[:-1]) if pattern.endswith("*") else kind == pattern

@@ -1,0 +1,65 @@
+"""What deliveries say to people. The templates are Jinja's, and escape what they are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from annals_notification.deliveries.log import Claimed
+
+_TITLES = {
+    "task.assigned": "Task {{ stream | replace('task-', '') }} was assigned to {{ assignee }}",
+    "task.completed": "Task {{ stream | replace('task-', '') }} is done",
+    "handover_requested": "You are asked to take on task {{ task_id }}, by {{ answer_by }}",
+    "handover_reminder": "Your answer about task {{ task_id }} is still wanted, by {{ answer_by }}",
+    "handover_withdrawn": "Task {{ task_id }} is not to be taken on by you any more",
+    "reminder.due": "“{{ title }}” is due {{ due }}",
+    "notification.webhook_disabled": "Your webhook was switched off: {{ answer }}",
+}
+
+_MAIL = """<!doctype html><html><body style="font-family: sans-serif">
+{% for one in notices %}<h2 style="font-size: 1.1em">{{ one.title }}</h2>
+{% if one.actions %}<ul>
+{% for name, path in one.actions.items() %}<li>{{ name }}: <code>POST {{ path }}</code></li>
+{% endfor %}</ul>
+{% endif %}<p style="color: #666">{{ one.kind }}, {{ one.occurred }}</p>
+{% endfor %}</body></html>"""
+
+_html = Environment(autoescape=True, undefined=StrictUndefined)
+_text = Environment(autoescape=False, undefined=StrictUndefined)  # noqa: S701 - a subject is no HTML
+_mail = _html.from_string(_MAIL)
+_titles = {kind: _text.from_string(text) for kind, text in _TITLES.items()}
+
+
+def title(kind: str, data: dict[str, Any]) -> str:
+    """One line that says what happened."""
+    template = _titles.get(str(data.get("kind"))) or _titles.get(kind)
+    if template is None:
+        return kind
+    known: dict[str, Any] = {
+        "assignee": "",
+        "task_id": "",
+        "answer_by": "",
+        "title": "",
+        "due": "",
+        "stream": "",
+    }
+    return template.render(known | data)
+
+
+def mail(claimed: Sequence[Claimed]) -> tuple[str, str]:
+    """Subject and HTML of an e-mail about one thing, or of a digest of several."""
+    notices = [
+        {
+            "title": title(one.kind, dict(one.data)),
+            "kind": one.kind,
+            "occurred": one.occurred.isoformat(timespec="minutes"),
+            "actions": one.data.get("actions"),
+        }
+        for one in claimed
+    ]
+    subject = str(notices[0]["title"]) if len(notices) == 1 else f"{len(notices)} notifications"
+    return subject.replace("\n", " ")[:200], str(Markup(_mail.render(notices=notices)))  # noqa: S704 - escaped

@@ -1,0 +1,114 @@
+"""Users' preferences and inboxes, as they are stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from annals.projections import ReadModelDatabase
+from annals_notification.deliveries.preferences import Preferences
+
+_FAILURES_UNTIL_OFF = 5
+
+_GET = """
+SELECT json_build_object('data', (
+  SELECT data FROM notifications.preferences WHERE tenant = $1 AND user_id = $2))::text"""
+
+_PUT = """
+WITH put AS (
+  INSERT INTO notifications.preferences (tenant, user_id, data) VALUES ($1, $2, $3::text::jsonb)
+  ON CONFLICT (tenant, user_id) DO UPDATE SET data = excluded.data, webhook_failures = 0 RETURNING 1)
+SELECT count(*)::text FROM put"""
+
+_WORKS = """
+WITH reset AS (
+  UPDATE notifications.preferences SET webhook_failures = 0
+  WHERE tenant = $1 AND user_id = $2 AND webhook_failures > 0 RETURNING 1)
+SELECT count(*)::text FROM reset"""
+
+_FAILS = f"""
+WITH counted AS (
+  UPDATE notifications.preferences SET webhook_failures = webhook_failures + 1,
+    data = CASE WHEN webhook_failures + 1 >= {_FAILURES_UNTIL_OFF}
+      THEN jsonb_set(data, '{{webhook}}', 'null') ELSE data END
+  WHERE tenant = $1 AND user_id = $2 RETURNING webhook_failures),
+told AS (
+  INSERT INTO notifications.inbox (tenant, user_id, id, kind, data)
+  SELECT $1, $2, gen_random_uuid()::text, 'notification.webhook_disabled',
+    jsonb_build_object('answer', $3::text)
+  FROM counted WHERE webhook_failures = {_FAILURES_UNTIL_OFF} RETURNING 1)
+SELECT count(*)::text FROM told"""  # noqa: S608 - a constant of this module
+
+_INBOX = """
+SELECT json_build_object(
+  'unread', (SELECT count(*) FROM notifications.inbox
+             WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL),
+  'rows', (SELECT coalesce(json_agg(page), '[]') FROM (
+    SELECT to_jsonb(i) - 'tenant' - 'user_id' AS row, created_at::text AS sort_key, id
+    FROM notifications.inbox i
+    WHERE tenant = $1 AND user_id = $2 AND ($3::text IS NULL OR read_at IS NULL)
+      AND ($4::text IS NULL OR (created_at, id) < ($4::text::timestamptz, $5::text))
+    ORDER BY created_at DESC, id DESC LIMIT $6::text::integer) page))::text"""
+
+_READ = """
+WITH read AS (
+  UPDATE notifications.inbox SET read_at = CASE WHEN $4::text = 'true' THEN now() END
+  WHERE tenant = $1 AND user_id = $2 AND ($3::text IS NULL OR id = $3)
+    AND (read_at IS NULL) = ($4::text = 'true') RETURNING 1)
+SELECT count(*)::text FROM read"""
+
+_DELIVERIES = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT to_jsonb(d) - 'tenant' - 'traceparent' AS row, created_at::text AS sort_key, id
+  FROM notifications.deliveries d
+  WHERE tenant = $1 AND ($2::text IS NULL OR user_id = $2) AND ($3::text IS NULL OR status = $3)
+    AND ($4::text IS NULL OR event_id = $4) AND ($5::text IS NULL OR channel = $5)
+    AND ($6::text IS NULL OR (created_at, id) < ($6::text::timestamptz, $7::text))
+  ORDER BY created_at DESC, id DESC LIMIT $8::text::integer) page"""
+
+
+class Users:
+    """See the module. All raise DatabaseError."""
+
+    def __init__(self, database: ReadModelDatabase) -> None:
+        self._database = database
+
+    async def preferences(self, tenant: str, user: str) -> Preferences:
+        """A user's preferences, or the defaults."""
+        found = await self._database.fetch(_GET, tenant, user)
+        return Preferences.model_validate(found["data"] or {})
+
+    async def prefer(self, tenant: str, user: str, preferences: Preferences) -> None:
+        """Replace a user's preferences."""
+        data = orjson.dumps(preferences.model_dump(mode="json")).decode()
+        await self._database.fetch(_PUT, tenant, user, data)
+
+    async def webhook_works(self, tenant: str, user: str) -> None:
+        """Its failures so far do not count any more."""
+        await self._database.fetch(_WORKS, tenant, user)
+
+    async def webhook_fails(self, tenant: str, user: str, answer: str) -> None:
+        """Count a delivery that was given up; after some the webhook is off, and the user is told."""
+        await self._database.fetch(_FAILS, tenant, user, answer[:500])
+
+    async def inbox(
+        self, tenant: str, user: str, *, unread: bool, after: tuple[str | None, str | None], limit: int
+    ) -> dict[str, Any]:
+        """How many are unread, and a page of rows, the newest first."""
+        only = "unread" if unread else None
+        found: dict[str, Any] = await self._database.fetch(_INBOX, tenant, user, only, *after, str(limit))
+        return found
+
+    async def mark(self, tenant: str, user: str, notice: str | None, *, read: bool) -> int:
+        """Mark one notice, or all, as read or unread; how many changed."""
+        return int(await self._database.fetch(_READ, tenant, user, notice, "true" if read else "false"))
+
+    async def deliveries(
+        self, tenant: str, filters: tuple[str | None, ...], after: tuple[str | None, str | None], limit: int
+    ) -> list[dict[str, Any]]:
+        """A page of the delivery log by user, status, event and channel, the newest first."""
+        rows: list[dict[str, Any]] = await self._database.fetch(
+            _DELIVERIES, tenant, *filters, *after, str(limit)
+        )
+        return rows

@@ -1,0 +1,80 @@
+"""Events that are to be published later, on whatever broker there is."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from annals.dapr import DaprError, DaprSidecar, Message
+from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
+from annals.projections import ReadModelDatabase
+from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
+
+TOPIC = "integration-events"
+
+_HOLD = """
+WITH held AS (
+  INSERT INTO notifications.held_events (tenant, id, topic, event, due)
+  VALUES ($1, $2, $3, $4::text::jsonb, $5::text::timestamptz) ON CONFLICT DO NOTHING RETURNING 1)
+SELECT count(*)::text FROM held"""
+
+_ONE = """
+SELECT json_build_object('event', (
+  SELECT event FROM notifications.held_events
+  WHERE tenant = $1 AND id = $2 AND published_at IS NULL AND due <= now()))::text"""
+
+_PUBLISHED = """
+WITH done AS (
+  UPDATE notifications.held_events SET published_at = now()
+  WHERE tenant = $1 AND id = $2 AND published_at IS NULL RETURNING 1)
+SELECT count(*)::text FROM done"""
+
+_OVERDUE = f"""
+SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
+  SELECT tenant, id FROM notifications.held_events
+  WHERE published_at IS NULL AND due < now() - interval '{OVERDUE_SECONDS} seconds'
+  ORDER BY due LIMIT 500) overdue"""  # noqa: S608 - a constant
+
+
+class HeldEvents:
+    """See `due.Kind`."""
+
+    name = "held_event"
+
+    def __init__(self, database: ReadModelDatabase, sidecar: DaprSidecar, alarms: Alarms) -> None:
+        self._database = database
+        self._sidecar = sidecar
+        self._alarms = alarms
+
+    async def hold(self, event: IntegrationEvent) -> None:
+        """Hold an event until its `delay_until`; one that need not wait is published a moment later."""
+        due = event.delay_until or datetime.now(UTC)
+        text = event.to_json().decode()
+        await self._database.fetch(_HOLD, event.tenant_id, event.event_id, TOPIC, text, due.isoformat())
+        if due <= datetime.now(UTC):
+            await self.fire(event.tenant_id, event.event_id)
+        else:
+            await self._alarms.set(self.name, event.tenant_id, event.event_id, due)
+
+    async def drop(self, tenant: str, row_id: str) -> None:
+        """Let a held event not be published, unless it was."""
+        await self._database.fetch(_PUBLISHED, tenant, row_id)
+
+    async def fire(self, tenant: str, row_id: str) -> None:
+        """See `due.Kind`. Published first and marked second: consumers know it by its id."""
+        held = (await self._database.fetch(_ONE, tenant, row_id))["event"]
+        if held is None:
+            return
+        event = IntegrationEvent.model_validate(held)
+        ordering = {"partitionKey": f"{tenant}/{event.routing_key}"}
+        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, ordering)
+        try:
+            refused = await self._sidecar.publish(TOPIC, [message])
+        except DaprError as error:
+            raise NotNow(str(error)) from error
+        if refused:
+            raise NotNow("the broker refused the event")
+        await self._database.fetch(_PUBLISHED, tenant, row_id)
+
+    async def overdue(self) -> list[tuple[str, str]]:
+        """See `due.Kind`."""
+        return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]

@@ -1,0 +1,67 @@
+"""The tables of the service, in numbered steps. A step that has run anywhere is never changed."""
+
+from __future__ import annotations
+
+from annals.projections import ReadModelDatabase
+
+_LOCK = "SELECT pg_advisory_xact_lock(4707280152)"
+
+_LEDGER = """
+CREATE SCHEMA IF NOT EXISTS notifications;
+CREATE TABLE IF NOT EXISTS notifications.migrations (
+  number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"""
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+CREATE TABLE notifications.preferences (
+  tenant text, user_id text, data jsonb NOT NULL, webhook_failures integer NOT NULL DEFAULT 0,
+  PRIMARY KEY (tenant, user_id));
+CREATE TABLE notifications.deliveries (
+  id text PRIMARY KEY, tenant text NOT NULL, event_id text NOT NULL, user_id text NOT NULL,
+  channel text NOT NULL, kind text NOT NULL, data jsonb NOT NULL, occurred timestamptz NOT NULL,
+  correlation_id text, traceparent text, status text NOT NULL, due timestamptz NOT NULL,
+  attempts integer NOT NULL DEFAULT 0, answer text, created_at timestamptz NOT NULL DEFAULT now(),
+  ended_at timestamptz);
+CREATE UNIQUE INDEX deliveries_once ON notifications.deliveries (tenant, event_id, user_id, channel);
+CREATE INDEX deliveries_due ON notifications.deliveries (due) WHERE status IN ('pending', 'sending');
+CREATE INDEX deliveries_user ON notifications.deliveries (tenant, user_id, created_at, id);
+CREATE TABLE notifications.inbox (
+  tenant text, user_id text, id text, kind text NOT NULL, data jsonb NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(), read_at timestamptz, PRIMARY KEY (tenant, user_id, id));
+CREATE INDEX inbox_page ON notifications.inbox (tenant, user_id, created_at, id);
+CREATE TABLE notifications.service (one integer PRIMARY KEY CHECK (one = 1), since timestamptz NOT NULL);
+INSERT INTO notifications.service VALUES (1, now());
+""",
+    """
+CREATE TABLE notifications.reminders (
+  tenant text, id text, task_id text NOT NULL, user_id text, kind text NOT NULL, title text NOT NULL,
+  due timestamptz NOT NULL, fires timestamptz NOT NULL, status text NOT NULL, late boolean,
+  version bigint NOT NULL, fired_at timestamptz, PRIMARY KEY (tenant, id));
+CREATE INDEX reminders_fires ON notifications.reminders (fires) WHERE status = 'scheduled';
+CREATE INDEX reminders_task ON notifications.reminders (tenant, task_id);
+CREATE TABLE notifications.recurrences (
+  tenant text, id text, data jsonb NOT NULL, next timestamptz, occurrences bigint NOT NULL DEFAULT 0,
+  last timestamptz, last_error text, created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant, id));
+CREATE INDEX recurrences_next ON notifications.recurrences (next);
+CREATE TABLE notifications.held_events (
+  tenant text, id text, topic text NOT NULL, event jsonb NOT NULL, due timestamptz NOT NULL,
+  published_at timestamptz, PRIMARY KEY (tenant, id));
+CREATE INDEX held_events_due ON notifications.held_events (due) WHERE published_at IS NULL;
+""",
+)
+
+
+async def migrate(database: ReadModelDatabase) -> None:
+    """Bring the tables up to what this code expects. Raises DatabaseError."""
+    await database.execute(f"{_LOCK};{_LEDGER}")
+    for number, sql in enumerate(MIGRATIONS, start=1):
+        await database.execute(
+            f"""{_LOCK};
+DO $migration$ BEGIN
+  IF NOT EXISTS (SELECT FROM notifications.migrations WHERE number = {number}) THEN
+    {sql}
+    INSERT INTO notifications.migrations (number) VALUES ({number});
+  END IF;
+END $migration$"""  # noqa: S608 - numbers and texts of this module
+        )

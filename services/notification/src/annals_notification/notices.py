@@ -1,0 +1,30 @@
+"""From something that happened to deliveries in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from annals_notification.deliveries.log import DeliveryLog
+from annals_notification.deliveries.plan import Notice, plan
+
+
+class Notices:
+    """`added` is called when there is something to send."""
+
+    def __init__(self, log: DeliveryLog, added: Callable[[], None]) -> None:
+        self._log = log
+        self._added = added
+
+    async def tell(self, notice: Notice) -> None:
+        """Log what is to be delivered of a notice; once, however often it is told. Raises DatabaseError.
+
+        What happened before this service was there is told to nobody: a first start is given all
+        that the broker still has.
+        """
+        since, preferences = await self._log.interested(notice)
+        if notice.occurred < since:
+            return
+        planned = plan(notice, preferences, datetime.now(UTC))
+        if planned and await self._log.add(notice, planned):
+            self._added()

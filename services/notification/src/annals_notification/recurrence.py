@@ -1,0 +1,118 @@
+"""When something recurs: iCalendar's RRULE in a time zone. Pure.
+
+A rule is counted in the zone's own clock, so that nine o'clock stays nine o'clock when the clocks
+change. A time that the clock skips is taken as the same time by the clock before the change; one that
+comes twice is taken the first time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice, pairwise
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from dateutil.rrule import rrule, rruleset, rrulestr
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from annals_notification.deliveries.preferences import Zone
+
+_MOST_LOOKED_AT = 100_000
+_SHORTEST = timedelta(minutes=1)
+
+
+class CatchUp(StrEnum):
+    """What of that which came due while everything was down is made up for."""
+
+    ONE = "one"
+    ALL = "all"
+    NONE = "none"
+
+
+class RecurringCommand(BaseModel):
+    """The command that each occurrence sends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
+    data: dict[str, Any]
+
+
+class Recurrence(BaseModel):
+    """A rule, and what it does. `start` is its first moment, from which an interval is counted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Annotated[str, StringConstraints(min_length=5, max_length=500)]
+    timezone: Zone = "UTC"
+    command: RecurringCommand
+    start: AwareDatetime
+    skip: Annotated[tuple[AwareDatetime, ...], Field(max_length=1_000)] = ()
+    """Occurrences that are left out."""
+    moved: Annotated[dict[AwareDatetime, AwareDatetime], Field(max_length=1_000)] = {}
+    """Occurrences that come at another time."""
+    paused: bool = False
+    catch_up: CatchUp = CatchUp.ONE
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _can_be_counted(self) -> Recurrence:
+        try:
+            first = list(islice(self._rule(), 3))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"rule: expected an RRULE such as FREQ=WEEKLY;BYDAY=MO: {error}") from None
+        for one, other in pairwise(first):
+            if other - one < _SHORTEST:
+                raise ValueError("rule: expected occurrences at least a minute apart")
+        return self
+
+    def _rule(self) -> rrule | rruleset:
+        zone = ZoneInfo(self.timezone)
+        start = self.start.astimezone(zone).replace(tzinfo=None)
+        # UNTIL is in UTC by the standard; the rule is counted by the zone's clock, without a zone.
+        parts = []
+        for part in self.rule.removeprefix("RRULE:").split(";"):
+            name, _, value = part.partition("=")
+            if name.upper() == "UNTIL" and value.endswith("Z"):
+                until = datetime.strptime(value, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+                part = f"UNTIL={until.astimezone(zone):%Y%m%dT%H%M%S}"
+            if name.upper() in ("DTSTART", "EXDATE", "RDATE"):
+                raise ValueError(f"{name} has a field of its own here")
+            parts.append(part)
+        return rrulestr("RRULE:" + ";".join(parts), dtstart=start)
+
+    def after(self, moment: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """The occurrences that come after a moment: when by the rule, and when they come; both UTC."""
+        zone = ZoneInfo(self.timezone)
+        skipped = {one.astimezone(UTC) for one in self.skip}
+        moved = {one.astimezone(UTC): other.astimezone(UTC) for one, other in self.moved.items()}
+        early = [(one, other) for one, other in moved.items() if one <= moment < other and one not in skipped]
+        # From a little before: a clock that is set back makes local times run twice.
+        local = moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
+        yield from sorted(early, key=lambda pair: pair[1])
+        for occurrence in islice(self._rule().xafter(local, inc=True), _MOST_LOOKED_AT):
+            exact = occurrence.replace(tzinfo=zone).astimezone(UTC)
+            if exact in skipped:
+                continue
+            comes = moved.get(exact, exact)
+            if comes > moment and exact > moment:
+                yield exact, comes
+
+    def next(self, moment: datetime) -> tuple[datetime, datetime] | None:
+        """The first of `after`; None when the rule has come to its end."""
+        return min(islice(self.after(moment), 50), key=lambda pair: pair[1], default=None)
+
+    def missed(self, since: datetime, now: datetime) -> list[datetime]:
+        """The occurrences to be made now, of those between two moments, by the catch-up policy."""
+        due = []
+        for exact, comes in self.after(since):
+            if comes > now:
+                break
+            due.append(exact)
+        if not due or self.catch_up is CatchUp.ALL:
+            return due
+        if self.catch_up is CatchUp.ONE:
+            return due[-1:]
+        return [exact for exact in due if now - exact <= _SHORTEST]

@@ -1,0 +1,144 @@
+"""Commands that recur."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import orjson
+
+from annals.dapr import NotAnswered, ServiceInvocation
+from annals.projections import ReadModelDatabase
+from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
+from annals_notification.recurrence import Recurrence
+
+_COMMAND_SECONDS = 30.0
+_REFUSED = frozenset({400, 403, 404, 409, 413, 422})
+
+_PUT = """
+WITH put AS (
+  INSERT INTO notifications.recurrences AS r (tenant, id, data, next, last)
+  VALUES ($1, $2, $3::text::jsonb, $4::text::timestamptz, $5::text::timestamptz)
+  ON CONFLICT (tenant, id) DO UPDATE SET data = excluded.data, next = excluded.next,
+    last = CASE WHEN r.data = excluded.data THEN r.last ELSE excluded.last END, last_error = NULL
+  RETURNING 1)
+SELECT count(*)::text FROM put"""
+
+_GET = """
+SELECT json_build_object('row', (
+  SELECT to_jsonb(r) - 'tenant' FROM notifications.recurrences r WHERE tenant = $1 AND id = $2))::text"""
+
+_DELETE = """
+WITH gone AS (DELETE FROM notifications.recurrences WHERE tenant = $1 AND id = $2 RETURNING 1)
+SELECT count(*)::text FROM gone"""
+
+_ADVANCE = """
+WITH moved AS (
+  UPDATE notifications.recurrences SET last = $4::text::timestamptz, next = $5::text::timestamptz,
+    occurrences = occurrences + $6::text::bigint, last_error = $7
+  WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz RETURNING 1)
+SELECT count(*)::text FROM moved"""
+
+_OVERDUE = f"""
+SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
+  SELECT tenant, id FROM notifications.recurrences
+  WHERE next < now() - interval '{OVERDUE_SECONDS} seconds' ORDER BY next LIMIT 500) overdue"""  # noqa: S608
+
+_LIST = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT to_jsonb(r) - 'tenant' AS row, created_at::text AS sort_key, id FROM notifications.recurrences r
+  WHERE tenant = $1 AND ($2::text IS NULL OR (created_at, id) > ($2::text::timestamptz, $3::text))
+  ORDER BY created_at, id LIMIT $4::text::integer) page"""
+
+
+class Recurrences:
+    """See `due.Kind`. What it stores raises DatabaseError."""
+
+    name = "recurrence"
+
+    def __init__(self, database: ReadModelDatabase, invocation: ServiceInvocation, alarms: Alarms) -> None:
+        self._database = database
+        self._invocation = invocation
+        self._alarms = alarms
+
+    async def put(self, tenant: str, row_id: str, recurrence: Recurrence) -> dict[str, Any]:
+        """Set what recurs under an id. What was due until now is not made up for."""
+        now = datetime.now(UTC)
+        coming = None if recurrence.paused else recurrence.next(now)
+        data = orjson.dumps(recurrence.model_dump(mode="json")).decode()
+        following = coming[1].isoformat() if coming else None
+        await self._database.fetch(_PUT, tenant, row_id, data, following, now.isoformat())
+        if coming:
+            await self._alarms.set(self.name, tenant, row_id, coming[1])
+        row = await self.get(tenant, row_id)
+        if row is None:
+            raise NotNow("it was deleted at the same time")
+        return row
+
+    async def get(self, tenant: str, row_id: str) -> dict[str, Any] | None:
+        """One, as it stands."""
+        row: dict[str, Any] | None = (await self._database.fetch(_GET, tenant, row_id))["row"]
+        return row
+
+    async def delete(self, tenant: str, row_id: str) -> bool:
+        """Let it recur no more; whether it was there."""
+        return bool(await self._database.fetch(_DELETE, tenant, row_id))
+
+    async def fire(self, tenant: str, row_id: str) -> None:
+        """See `due.Kind`. Every occurrence has a key of its own, and takes effect once."""
+        row = await self.get(tenant, row_id)
+        if row is None or row["next"] is None:
+            return
+        now = datetime.now(UTC)
+        recurrence = Recurrence.model_validate(row["data"])
+        last = datetime.fromisoformat(row["last"])
+        due = recurrence.missed(last, now)
+        refused = None
+        for occurrence in due:
+            refused = await self._send(tenant, row_id, recurrence, occurrence) or refused
+        coming = recurrence.next(now)
+        following = coming[1].isoformat() if coming else None
+        counted = str(len(due))
+        moved = await self._database.fetch(
+            _ADVANCE, tenant, row_id, row["last"], now.isoformat(), following, counted, refused
+        )
+        if moved and coming:
+            await self._alarms.set(self.name, tenant, row_id, coming[1])
+
+    async def overdue(self) -> list[tuple[str, str]]:
+        """See `due.Kind`."""
+        return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
+
+    async def page(
+        self, tenant: str, after: tuple[str | None, str | None], limit: int
+    ) -> list[dict[str, Any]]:
+        """A page of what recurs."""
+        rows: list[dict[str, Any]] = await self._database.fetch(_LIST, tenant, *after, str(limit))
+        return rows
+
+    async def _send(
+        self, tenant: str, row_id: str, recurrence: Recurrence, occurrence: datetime
+    ) -> str | None:
+        """Send the command of an occurrence; why it was refused, if it was. Raises NotNow."""
+        key = f"recurrence:{row_id}:{occurrence.isoformat()}"
+        data = dict(recurrence.command.data)
+        if recurrence.command.type.endswith(".create"):
+            data.setdefault("id", str(uuid5(NAMESPACE_URL, f"annals:{tenant}/{key}")))
+        headers = {"x-tenant-id": tenant, "idempotency-key": key}
+        if recurrence.user:
+            headers["x-user-id"] = recurrence.user
+        path = f"commands/{recurrence.command.type}"
+        try:
+            async with asyncio.timeout(_COMMAND_SECONDS):
+                answer = await self._invocation.invoke("command", "POST", path, json=data, headers=headers)
+        except (NotAnswered, TimeoutError) as error:
+            raise NotNow(f"the command service: {error}") from error
+        if answer.ok:
+            return None
+        if answer.status in _REFUSED:
+            # The one that was made already says that it exists: its key was forgotten meanwhile.
+            rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
+            return None if rule.endswith(".exists") else answer.message
+        raise NotNow(answer.message)

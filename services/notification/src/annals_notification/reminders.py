@@ -1,0 +1,192 @@
+"""Reminders of due dates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from annals.events import StreamId
+from annals.projections import ReadModelDatabase
+from annals.store import EventReader
+from annals.telemetry import metrics
+from annals_notification.deliveries.plan import Notice
+from annals_notification.due import OVERDUE_SECONDS, Alarms
+from annals_notification.notices import Notices
+
+_LATE = timedelta(minutes=1)
+
+_SET = """
+WITH planned AS (
+  SELECT * FROM jsonb_to_recordset($4::text::jsonb) AS row (
+    id text, user_id text, kind text, title text, due timestamptz, fires timestamptz)),
+cancelled AS (
+  UPDATE notifications.reminders r SET status = 'cancelled', version = $3::text::bigint
+  WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled' AND version < $3::text::bigint
+    AND NOT EXISTS (SELECT FROM planned WHERE planned.id = r.id)),
+written AS (
+  INSERT INTO notifications.reminders AS r
+    (tenant, id, task_id, user_id, kind, title, due, fires, status, version)
+  SELECT $1, id, $2, user_id, kind, title, due, fires, 'scheduled', $3::text::bigint FROM planned
+  ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
+    due = excluded.due, fires = excluded.fires, version = excluded.version, late = NULL,
+    fired_at = NULL, status = 'scheduled'
+  WHERE r.version < excluded.version AND (r.status <> 'fired' OR r.fires <> excluded.fires)
+  RETURNING id, fires)
+SELECT coalesce(json_agg(json_build_array(id, fires)), '[]')::text FROM written"""
+
+_ONE = """
+SELECT json_build_object('row', (
+  SELECT to_jsonb(r) FROM notifications.reminders r
+  WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires <= now()))::text"""
+
+_FIRED = """
+WITH fired AS (
+  UPDATE notifications.reminders SET status = $4, late = $5::text::boolean, fired_at = now()
+  WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires = $3::text::timestamptz RETURNING 1)
+SELECT count(*)::text FROM fired"""
+
+_OVERDUE = f"""
+SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
+  SELECT tenant, id FROM notifications.reminders
+  WHERE status = 'scheduled' AND fires < now() - interval '{OVERDUE_SECONDS} seconds'
+  ORDER BY fires LIMIT 500) overdue"""  # noqa: S608 - a constant
+
+_LIST = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT to_jsonb(r) - 'tenant' AS row, fires::text AS sort_key, id FROM notifications.reminders r
+  WHERE tenant = $1 AND ($2::text IS NULL OR task_id = $2) AND ($3::text IS NULL OR user_id = $3)
+    AND ($4::text IS NULL OR status = $4)
+    AND ($5::text IS NULL OR (fires, id) > ($5::text::timestamptz, $6::text))
+  ORDER BY fires, id LIMIT $7::text::integer) page"""
+
+EVENTS = frozenset(
+    {
+        "task.created",
+        "task.updated",
+        "task.assigned",
+        "task.unassigned",
+        "task.completed",
+        "task.reopened",
+        "task.deleted",
+        "task.due_date_set",
+    }
+)
+"""After these a task's reminders may not be what they were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reminder:
+    """One reminder that a task is to have."""
+
+    kind: str
+    due: datetime
+    fires: datetime
+
+
+def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], now: datetime) -> list[Reminder]:
+    """The reminders of a task as it is: none that would already be past. Pure."""
+    if task is None or task.get("status") != "todo" or not task.get("due"):
+        return []
+    due = datetime.fromisoformat(task["due"])
+    planned = [Reminder(_kind(one), due, due - one) for one in before]
+    return [one for one in planned if one.fires > now]
+
+
+def _kind(before: timedelta) -> str:
+    hours, rest = divmod(int(before.total_seconds()), 3600)
+    return "due" if not before else f"{hours}h" if not rest else f"{int(before.total_seconds())}s"
+
+
+class Reminders:
+    """See `due.Kind`. `before` is how long before a due date to remind."""
+
+    name = "reminder"
+
+    def __init__(
+        self,
+        database: ReadModelDatabase,
+        store: EventReader,
+        notices: Notices,
+        alarms: Alarms,
+        before: Sequence[timedelta],
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._notices = notices
+        self._alarms = alarms
+        self._before = before
+
+    async def follow(self, stream: StreamId) -> None:
+        """Bring a task's reminders in line with what it is now. Raises DatabaseError and StoreError.
+
+        The message that told of a change is a hint: the task is read from the store.
+        """
+        head, _ = await self._store.load(stream, certain=True)
+        if head is None:
+            return
+        task_id = stream.name.removeprefix("task-")
+        state = head.state or {}
+        rows = [
+            {
+                "id": f"{task_id}:{one.kind}",
+                "user_id": state.get("assignee"),
+                "kind": one.kind,
+                "title": state.get("title", ""),
+                "due": one.due,
+                "fires": one.fires,
+            }
+            for one in plan(state, self._before, datetime.now(UTC))
+        ]
+        written = await self._database.fetch(
+            _SET, stream.tenant, task_id, str(head.version), orjson.dumps(rows).decode()
+        )
+        for row_id, fires in written:
+            await self._alarms.set(self.name, stream.tenant, row_id, datetime.fromisoformat(fires))
+
+    async def fire(self, tenant: str, row_id: str) -> None:
+        """See `due.Kind`."""
+        row = (await self._database.fetch(_ONE, tenant, row_id))["row"]
+        if row is None:
+            return
+        head, _ = await self._store.load(StreamId.of(tenant, "task", row["task_id"]), certain=True)
+        state = head.state if head is not None and head.state is not None else {}
+        fires, due = datetime.fromisoformat(row["fires"]), datetime.fromisoformat(row["due"])
+        still = state.get("status") == "todo" and state.get("due") is not None
+        status, late = "cancelled", datetime.now(UTC) - fires > _LATE
+        if still and datetime.fromisoformat(state["due"]) == due:
+            # Told first and marked second: told again it is the same notice, and counts once.
+            assignee = state.get("assignee")
+            await self._notices.tell(
+                Notice(
+                    tenant,
+                    f"reminder:{row_id}:{row['fires']}",
+                    "reminder.due",
+                    frozenset({assignee} if assignee else ()),
+                    {
+                        "task_id": row["task_id"],
+                        "title": state.get("title", ""),
+                        "due": row["due"],
+                        "before": row["kind"],
+                        "late": late,
+                    },
+                    datetime.now(UTC),
+                )
+            )
+            status = "fired"
+            metrics.REMINDERS.labels(str(late).lower()).inc()
+        await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
+
+    async def overdue(self) -> list[tuple[str, str]]:
+        """See `due.Kind`."""
+        return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
+
+    async def page(
+        self, tenant: str, filters: tuple[str | None, ...], after: tuple[str | None, str | None], limit: int
+    ) -> list[dict[str, Any]]:
+        """A page of reminders by task, user and status. Raises DatabaseError."""
+        rows: list[dict[str, Any]] = await self._database.fetch(_LIST, tenant, *filters, *after, str(limit))
+        return rows

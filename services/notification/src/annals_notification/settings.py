@@ -1,0 +1,37 @@
+"""The settings of the notification service."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from annals.web.settings import ServiceSettings
+
+
+class NotificationSettings(ServiceSettings):
+    """See `ServiceSettings`."""
+
+    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
+    """The sidecar's HTTP port."""
+
+    state_store: str = "eventstore"
+    """The state store component that holds the events."""
+
+    database: str = "notifications"
+    """The binding component of the service's own tables."""
+
+    email: str = "email"
+    """The output binding that sends e-mails."""
+
+    max_stream_clients: int = 2_000
+    """Clients of live streams that one replica serves."""
+
+    remind_before: tuple[timedelta, ...] = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
+    """How long before a due date to remind."""
+
+    delivery_retry_seconds: tuple[float, ...] = (5, 30, 120, 600, 3_600, 10_800, 21_600)
+    """The waits after failed tries of a delivery; after the last it has failed."""
+
+    webhook_allow_private: bool = False
+    """Whether webhooks may be in private networks: for a laptop."""

@@ -1,0 +1,1 @@
+"""Live streams: what happens, to whoever looks, from wherever they left off."""

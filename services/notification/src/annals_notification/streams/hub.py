@@ -1,0 +1,118 @@
+"""Clients and what waits for each: a slow one is told so and cut, and holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+
+from annals.store import DaprEventReader
+from annals.telemetry import metrics
+from annals_notification.streams import positions, tail
+from annals_notification.streams.filters import Filter
+from annals_notification.streams.tail import Commit, Tail
+
+_BUFFERED = 1_000
+HEARTBEAT_SECONDS = 15.0
+_TICK_SECONDS = 1.0
+
+
+class TooSlow(Exception):
+    """The client does not take what it is sent."""
+
+
+class TooMany(Exception):
+    """This replica serves as many clients as it may."""
+
+
+class Client:
+    """One that looks, and what waits to be sent to it."""
+
+    def __init__(self, wanted: Filter) -> None:
+        self.wanted = wanted
+        self.queue: asyncio.Queue[Commit] = asyncio.Queue(_BUFFERED)
+        self.cut = False
+
+    def offer(self, commit: Commit) -> None:
+        """Put a commit into its buffer, or cut it off when that is full."""
+        if self.cut or not any(self.wanted.matches(event) for event, _ in commit.events):
+            return
+        try:
+            self.queue.put_nowait(commit)
+        except asyncio.QueueFull:
+            self.cut = True
+
+
+class Hub:
+    """Tells every client of what the tail brings. `run` must be running."""
+
+    def __init__(self, store: DaprEventReader, draining: Callable[[], bool], *, max_clients: int) -> None:
+        self._store = store
+        self._tail = Tail(store)
+        self._clients: set[Client] = set()
+        self._draining = draining
+        self._max_clients = max_clients
+        metrics.STREAM_CLIENTS.set_function(lambda: len(self._clients))
+
+    def look(self) -> None:
+        """Something was published."""
+        self._tail.look()
+
+    async def run(self) -> None:
+        """Follow the store for ever."""
+        async for commit in self._tail.follow():
+            for client in self._clients:
+                client.offer(commit)
+
+    async def listen(
+        self, wanted: Filter, after: Mapping[int, int] | None
+    ) -> AsyncIterator[tuple[str, list[str]]]:
+        """What a client is sent: what it has seen then, and events as JSON; no events, a heartbeat.
+
+        `after` is what it had seen when it was last here; without it, it is told what is new.
+        Raises TooSlow and TooMany.
+        """
+        if len(self._clients) >= self._max_clients:
+            metrics.STREAM_REFUSED.inc()
+            raise TooMany(f"{self._max_clients} clients are connected to this replica")
+        await self._tail.started.wait()
+        client = Client(wanted)
+        self._clients.add(client)
+        try:
+            joined = dict(self._tail.seen)
+            yield positions.render(joined if after is None else after), []
+            if after is not None:
+                async for seen, events in self._missed(wanted, after, joined):
+                    yield seen, events
+            silent = 0.0
+            while not self._draining():
+                try:
+                    async with asyncio.timeout(_TICK_SECONDS):
+                        commit = await client.queue.get()
+                except TimeoutError:
+                    silent += _TICK_SECONDS
+                    if silent >= HEARTBEAT_SECONDS:
+                        silent = 0.0
+                        yield positions.render(self._tail.seen), []
+                    continue
+                silent = 0.0
+                if commit.seq > joined.get(commit.lane, 0):
+                    yield commit.seen, _matching(wanted, commit)
+                if client.cut and client.queue.empty():
+                    metrics.STREAM_CUT.inc()
+                    raise TooSlow("too much waited to be sent: come back with your last id")
+        finally:
+            self._clients.discard(client)
+
+    async def _missed(
+        self, wanted: Filter, after: Mapping[int, int], upto: Mapping[int, int]
+    ) -> AsyncIterator[tuple[str, list[str]]]:
+        seen = dict(after)
+        for lane, last in upto.items():
+            async for commit in tail.read(self._store, seen, lane, last):
+                seen[lane] = commit.seq
+                if events := _matching(wanted, commit):
+                    yield commit.seen, events
+
+
+def _matching(wanted: Filter, commit: Commit) -> list[str]:
+    return [text for event, text in commit.events if wanted.matches(event)]

@@ -1,0 +1,108 @@
+"""`/stream` (Server-Sent Events) and `/ws` (WebSocket)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, WebSocket, WebSocketDisconnect
+from fastapi.responses import StreamingResponse
+from starlette.datastructures import Headers, QueryParams
+
+from annals.store import StoreError
+from annals.web import Problem
+from annals.web.problems import malformed
+from annals.web.request_context import tenant_of
+from annals_notification.streams import positions
+from annals_notification.streams.filters import TOPICS, Filter
+from annals_notification.streams.hub import Hub, TooMany, TooSlow
+
+_PARAMETERS = frozenset({"topic", "type", "stream", "user", "after"})
+_POLICY_VIOLATION, _TRY_AGAIN = 1008, 1013
+
+
+def routes(hub: Hub) -> APIRouter:
+    """See the module."""
+    router = APIRouter()
+
+    @router.get("/stream", summary="What happens, live, as Server-Sent Events")
+    async def stream(
+        request: Request,
+        topic: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001 - documented here, read below
+        type: Annotated[list[str] | None, Query()] = None,  # noqa: A002, ARG001
+        user: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001
+        after: str | None = None,
+    ) -> StreamingResponse:
+        """`Last-Event-ID`, or `after`, continues where a client left off, on whichever replica."""
+        wanted = _filter(request.query_params, tenant_of(request))
+        seen = _seen(request.headers.get("last-event-id") or after)
+        listening = hub.listen(wanted, seen)
+        try:
+            first = await anext(listening)
+        except TooMany as error:
+            raise Problem(503, "busy", str(error), headers={"Retry-After": "5"}) from error
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_sse(first, listening), media_type="text/event-stream", headers=headers)
+
+    @router.websocket("/ws")
+    async def websocket(socket: WebSocket) -> None:
+        try:
+            wanted = _filter(socket.query_params, _tenant(socket.headers))
+            seen = _seen(socket.query_params.get("after"))
+        except Problem as problem:
+            await socket.accept()
+            await socket.close(_POLICY_VIOLATION, problem.detail)
+            return
+        await socket.accept()
+        try:
+            async for token, events in hub.listen(wanted, seen):
+                await socket.send_text(f'{{"id":"{token}","events":[{",".join(events)}]}}')
+            await socket.close(_TRY_AGAIN, "this replica is shutting down")
+        except (TooSlow, TooMany, StoreError) as error:
+            await socket.close(_TRY_AGAIN, str(error))
+        except WebSocketDisconnect:
+            return
+
+    return router
+
+
+async def _sse(
+    first: tuple[str, list[str]], listening: AsyncIterator[tuple[str, list[str]]]
+) -> AsyncIterator[str]:
+    """An id without data moves the client's position on, and shows it nothing: a heartbeat."""
+    yield f"retry: 1000\nid: {first[0]}\n\n"
+    try:
+        async for seen, events in listening:
+            # Of a commit with several events only the last has the id: one cut off half-way is sent
+            # again from its first.
+            for text in events[:-1]:
+                yield f"data: {text}\n\n"
+            yield f"id: {seen}\ndata: {events[-1]}\n\n" if events else f"id: {seen}\n\n"
+    except (TooSlow, StoreError) as error:
+        yield f"event: cut\ndata: {error}\n\n"
+
+
+def _filter(parameters: QueryParams, tenant: str) -> Filter:
+    for name in parameters:
+        if name not in _PARAMETERS:
+            raise malformed(name, f"one of {', '.join(sorted(_PARAMETERS))}")
+    for topic in parameters.getlist("topic"):
+        if topic not in TOPICS:
+            raise malformed("topic", f"one of {', '.join(TOPICS)}")
+    return Filter(
+        tenant,
+        *(tuple(parameters.getlist(name)) for name in ("topic", "type", "stream", "user")),
+    )
+
+
+def _seen(token: str | None) -> dict[int, int] | None:
+    if not token:
+        return None
+    try:
+        return positions.parse(token)
+    except ValueError as error:
+        raise malformed("Last-Event-ID", f"an id of this stream: {error}") from error
+
+
+def _tenant(headers: Headers) -> str:
+    return tenant_of(Request({"type": "http", "headers": headers.raw}))

@@ -1,0 +1,113 @@
+"""Follows the event store: every replica reads all of it, whichever of them a message came to.
+
+The lanes are dense, so nothing is missed and nothing comes twice; a message from the broker only says
+that it is time to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from annals.events import RecordedEvent
+from annals.store import DaprEventReader, StoreError
+from annals_notification.streams import positions
+
+_log = structlog.get_logger(__name__)
+
+_PAGE = 200
+_POLL_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit's events with what a client has seen once it has seen them."""
+
+    lane: int
+    seq: int
+    seen: str
+    events: tuple[tuple[RecordedEvent, str], ...]
+    """Each with its JSON, made once for all clients."""
+
+
+class Tail:
+    """See the module. `hub` is told of each commit, in each lane's order."""
+
+    def __init__(self, store: DaprEventReader) -> None:
+        self._store = store
+        self._wake = asyncio.Event()
+        self._listeners: set[asyncio.Queue[Commit]] = set()
+        self.seen: dict[int, int] = {}
+        self.started = asyncio.Event()
+
+    def look(self) -> None:
+        """Something was published: do not wait for the next look."""
+        self._wake.set()
+
+    async def follow(self) -> AsyncIterator[Commit]:
+        """Every commit from now on, for ever."""
+        while not self.started.is_set():
+            try:
+                self.seen = await self._store.reached()
+                self.started.set()
+            except StoreError as error:
+                _log.warning("the event store cannot be followed yet", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+        while True:
+            self._wake.clear()
+            try:
+                moved = await self._store.moved(self.seen)
+                for lane in moved:
+                    async for commit in read(self._store, self.seen, lane, self.seen.get(lane, 0) + _PAGE):
+                        self.seen[lane] = commit.seq
+                        yield commit
+            except StoreError as error:
+                _log.warning("the event store cannot be followed now", error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            if not moved:
+                try:
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+
+async def read(
+    store: DaprEventReader, seen: Mapping[int, int], lane: int, last: int
+) -> AsyncIterator[Commit]:
+    """A lane's commits behind what was seen, up to a sequence. Raises StoreError."""
+    reached = dict(seen)
+    while reached.get(lane, 0) < last:
+        first = reached.get(lane, 0) + 1
+        commits = await store.read_log(lane, first, min(first + _PAGE - 1, last))
+        refs = [
+            (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
+        ]
+        events = await store.read_events(refs)
+        if len(events) != len(refs):
+            raise StoreError(
+                f"lane {lane} names {len(refs)} events from {first} on, {len(events)} were found"
+            )
+        if not commits:
+            return
+        found = iter(events)
+        for commit in commits:
+            reached[lane] = commit.position.seq
+            own = tuple(next(found) for _ in range(commit.first, commit.last + 1))
+            yield Commit(
+                lane,
+                commit.position.seq,
+                positions.render(reached, lane),
+                tuple((event, _public(event)) for event in own),
+            )
+
+
+def _public(event: RecordedEvent) -> str:
+    """The envelope with its stream and position, as the queries give it."""
+    envelope = event.to_json().decode()
+    return f'{envelope[:-1]},"stream":"{event.stream.name}","position":"{event.position}"}}'

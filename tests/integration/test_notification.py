@@ -1,0 +1,488 @@
+"""Notifications as people and systems meet them: live streams, inbox, webhook, e-mail, what is due."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from aiohttp import web
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Message
+
+from annals.events import new_id
+from conftest import until
+from integration.conftest import Client
+from suite import ports
+from suite.manifest import App
+from suite.process import Spec
+from suite.suite import Suite
+
+THROUGH_SIDECAR = "http://127.0.0.1:3504/v1.0/invoke/notification/method"
+DIRECT = "http://127.0.0.1:8004"
+SECRET = "a-secret-of-enough-length"
+
+
+class NotifyingSuite(Suite):
+    """The suite with short waits, and with webhooks to this machine."""
+
+    def _service(self, app: App) -> Spec:
+        spec = super()._service(app)
+        if app.app_id != "notification":
+            return spec
+        quick = {
+            "ANNALS_WEBHOOK_ALLOW_PRIVATE": "true",
+            "ANNALS_DELIVERY_RETRY_SECONDS": "[0.2, 0.2]",
+            "ANNALS_REMIND_BEFORE": '["PT2S", "PT0S"]',
+        }
+        return replace(spec, env={**spec.env, **quick})
+
+
+@pytest.fixture(scope="module")
+async def notifying(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NotifyingSuite]:
+    async with NotifyingSuite("embedded", home=tmp_path_factory.mktemp("notifying")) as suite:
+        yield suite
+
+
+class Mails(Message):
+    """A real SMTP server's mailbox."""
+
+    def __init__(self) -> None:
+        super().__init__(EmailMessage)
+        self.received: list[Any] = []
+
+    def handle_message(self, message: Any) -> None:
+        self.received.append(message)
+
+
+@pytest.fixture
+def mails() -> Any:
+    handler = Mails()
+    server = Controller(handler, hostname="127.0.0.1", port=11025)
+    server.start()
+    yield handler
+    server.stop()
+
+
+class Hook:
+    """A webhook's receiver, that answers what it is told to."""
+
+    def __init__(self) -> None:
+        self.port = ports.free_port()
+        self.answers: list[int] = []
+        self.received: list[tuple[dict[str, str], bytes]] = []
+
+    async def run(self) -> AsyncIterator[None]:
+        app = web.Application()
+        app.router.add_post("/hook", self._receive)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        yield
+        await runner.cleanup()
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        self.received.append((dict(request.headers), await request.read()))
+        return web.Response(status=self.answers.pop(0) if self.answers else 204)
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    hook = Hook()
+    running = hook.run()
+    await anext(running)
+    yield hook
+    await anext(running, None)
+
+
+class Notifications:
+    """What a user does with the service."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def call(self, method: str, path: str, body: object = None, **parameters: str) -> httpx.Response:
+        tenant = parameters.pop("tenant", "default")
+        return await self.client.http.request(
+            method,
+            f"{THROUGH_SIDECAR}/{path}",
+            json=body,
+            params=parameters,
+            headers={"x-tenant-id": tenant},
+        )
+
+    async def inbox(self, user: str, at_least: int = 1, kind: str = "") -> list[dict[str, Any]]:
+        """A user's inbox, once there is so much in it."""
+
+        async def there() -> list[dict[str, Any]] | None:
+            items = (await self.call("GET", f"inbox/{user}")).json()["items"]
+            found = [item for item in items if item["kind"].startswith(kind)]
+            return found if len(found) >= at_least else None
+
+        return list(await until(there, what=f"{at_least} in the inbox of {user}"))
+
+    async def assigned(self, user: str) -> str:
+        """A task that is assigned to a user."""
+        task = (await self.client.created())["id"]
+        await self.client.command("task.assign", {"id": task, "assignee": user})
+        return str(task)
+
+    async def ended(self, user: str, channel: str) -> dict[str, Any]:
+        """The one delivery to a user over a channel, once it was sent or given up."""
+
+        async def there() -> dict[str, Any] | None:
+            answer = await self.call("GET", "deliveries", user=user, channel=channel)
+            items = [item for item in answer.json()["items"] if item["status"] in ("sent", "failed")]
+            return items[0] if items else None
+
+        return dict(await until(there))
+
+
+@pytest.fixture
+async def notifications(client: Client) -> Notifications:
+    return Notifications(client)
+
+
+@asynccontextmanager
+async def listening(
+    path: str, *, base: str = DIRECT, last: str | None = None, tenant: str = "default"
+) -> AsyncIterator[AsyncIterator[tuple[str | None, dict[str, Any] | None]]]:
+    """A stream's messages: each id with its event, or with None for one that only moves on."""
+    headers = {"x-tenant-id": tenant} | ({"last-event-id": last} if last else {})
+    async with (
+        httpx.AsyncClient(timeout=30) as http,
+        http.stream("GET", f"{base}/{path}", headers=headers) as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+        async def messages() -> AsyncIterator[tuple[str | None, dict[str, Any] | None]]:
+            fields: dict[str, str] = {}
+            async for line in answer.aiter_lines():
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                elif fields:
+                    yield fields.get("id"), json.loads(fields["data"]) if "data" in fields else None
+                    fields = {}
+
+        yield messages()
+
+
+async def next_event(
+    messages: AsyncIterator[tuple[str | None, dict[str, Any] | None]],
+) -> tuple[str, dict[str, Any]]:
+    async with asyncio.timeout(15):
+        async for token, event in messages:
+            if event is not None:
+                assert token is not None
+                return token, event
+    raise AssertionError("the stream has ended")
+
+
+@pytest.mark.parametrize("base", [DIRECT, THROUGH_SIDECAR], ids=["direct", "through the sidecar"])
+async def test_a_stream_shows_what_happens_and_goes_on_where_it_was_left(
+    notifying: Suite, notifications: Notifications, base: str
+) -> None:
+    async with listening("stream?type=task.created", base=base) as messages:
+        await anext(messages)
+        created = await notifications.client.created()
+        last, event = await next_event(messages)
+        assert (event["aggregate_id"], event["position"]) == (created["id"], created["position"])
+        assert last.startswith(created["position"])
+    missed = [(await notifications.client.created())["id"] for _ in range(3)]
+    await notifications.client.command("task.complete", {"id": missed[0]})
+    async with listening("stream?type=task.created", base=base, last=last) as messages:
+        assert [(await next_event(messages))[1]["aggregate_id"] for _ in missed] == missed
+        live = await notifications.client.created()
+        assert (await next_event(messages))[1]["aggregate_id"] == live["id"]
+
+
+async def test_a_stream_shows_a_tenant_its_own_and_what_it_asks_for(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    user = f"u-{new_id()}"
+    async with (
+        listening("stream", tenant="others") as others,
+        listening(f"stream?user={user}&topic=domain-events") as theirs,
+    ):
+        await anext(others)
+        await anext(theirs)
+        await notifications.client.created()
+        task = await notifications.assigned(user)
+        _, event = await next_event(theirs)
+        assert (event["event_type"], event["aggregate_id"]) == ("task.assigned", task)
+        own = await notifications.client.created(x_tenant_id="others")
+        assert (await next_event(others))[1]["aggregate_id"] == own["id"]
+    wrong = await notifications.call("GET", "stream", topic="gossip")
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (400, "topic")
+    assert (await notifications.call("GET", "stream", after="yesterday")).status_code == 400
+
+
+async def test_a_websocket_shows_the_same_and_goes_on_where_it_was_left(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    url = "ws://127.0.0.1:8004/ws?type=task.created"
+    async with websockets.connect(url) as socket:
+        json.loads(await socket.recv())
+        created = await notifications.client.created()
+        message = json.loads(await socket.recv())
+        assert message["events"][0]["aggregate_id"] == created["id"]
+    missed = await notifications.client.created()
+    async with websockets.connect(f"{url}&after={message['id']}") as socket:
+        await socket.recv()
+        assert json.loads(await socket.recv())["events"][0]["aggregate_id"] == missed["id"]
+
+
+async def test_who_is_assigned_a_task_finds_it_in_the_inbox(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    user = f"u-{new_id()}"
+    first, second = await notifications.assigned(user), await notifications.assigned(user)
+    items = await notifications.inbox(user, 2)
+    assert [item["data"]["stream"] for item in items] == [f"task-{second}", f"task-{first}"]
+    assert (await notifications.call("PUT", f"inbox/{user}/{items[0]['id']}/read")).json() == {"changed": 1}
+    after = (await notifications.call("GET", f"inbox/{user}", unread="true")).json()
+    assert (after["unread"], [item["id"] for item in after["items"]]) == (1, [items[1]["id"]])
+    assert (await notifications.call("POST", f"inbox/{user}/read")).json() == {"changed": 1}
+    page = (await notifications.call("GET", f"inbox/{user}", limit="1")).json()
+    rest = (await notifications.call("GET", f"inbox/{user}", limit="1", cursor=page["next"])).json()
+    assert [item["id"] for item in page["items"] + rest["items"]] == [item["id"] for item in items]
+    hidden = await notifications.call("GET", f"inbox/{user}", tenant="others")
+    assert hidden.json()["items"] == []
+
+
+async def test_a_webhook_is_signed_retried_and_logged(
+    notifying: Suite, notifications: Notifications, hook: Hook
+) -> None:
+    user = f"u-{new_id()}"
+    wanted = {
+        "webhook": {"url": f"http://127.0.0.1:{hook.port}/hook", "secret": SECRET},
+        "subscriptions": [{"events": "task.assigned", "channels": ["webhook"]}],
+    }
+    put = await notifications.call("PUT", f"preferences/{user}", wanted)
+    assert put.status_code == 200
+    assert "secret" not in put.text
+    hook.answers = [500, 503]
+    task = await notifications.assigned(user)
+    delivery = await notifications.ended(user, "webhook")
+    assert (delivery["status"], delivery["attempts"]) == ("sent", 3)
+    headers, body = hook.received[-1]
+    given = {name.lower(): value for name, value in headers.items()}
+    content = f"{given['webhook-id']}.{given['webhook-timestamp']}.".encode() + body
+    signature = base64.b64encode(hmac.new(SECRET.encode(), content, "sha256").digest()).decode()
+    assert given["webhook-signature"] == f"v1,{signature}"
+    assert json.loads(body)["data"]["stream"] == f"task-{task}"
+    assert len({headers["webhook-id"] for headers, _ in hook.received}) == 1
+
+
+async def test_a_webhook_that_keeps_failing_is_switched_off_and_its_user_told(
+    notifying: Suite, notifications: Notifications, hook: Hook
+) -> None:
+    user = f"u-{new_id()}"
+    wanted = {
+        "webhook": {"url": f"http://127.0.0.1:{hook.port}/hook", "secret": SECRET},
+        "subscriptions": [{"events": "task.assigned", "channels": ["webhook"]}],
+    }
+    await notifications.call("PUT", f"preferences/{user}", wanted)
+    hook.answers = [410] * 5
+    for _ in range(5):
+        await notifications.assigned(user)
+    [told] = await notifications.inbox(user, kind="notification.webhook_disabled")
+    assert "410" in told["data"]["answer"]
+    assert (await notifications.call("GET", f"preferences/{user}")).json()["webhook"] is None
+
+
+async def test_an_email_arrives_and_one_that_cannot_is_given_up(
+    notifying: Suite, notifications: Notifications, mails: Mails
+) -> None:
+    user = f"u-{new_id()}"
+    wanted = {
+        "email": f"{user}@example.com",
+        "subscriptions": [{"events": "task.assigned", "channels": ["email"]}],
+    }
+    await notifications.call("PUT", f"preferences/{user}", wanted)
+    task = await notifications.assigned(user)
+    delivery = await notifications.ended(user, "email")
+    assert delivery["status"] == "sent", delivery
+    [mail] = [mail for mail in mails.received if mail["To"] == f"{user}@example.com"]
+    assert task in mail["Subject"]
+
+
+async def test_preferences_that_make_no_sense_are_refused_and_change_nothing(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    answer = await notifications.call(
+        "PUT", "preferences/somebody", {"email": "nowhere", "timezone": "Mars/Base"}
+    )
+    assert answer.status_code == 400
+    assert {error["field"] for error in answer.json()["errors"]} == {"email", "timezone"}
+    assert (await notifications.call("GET", "preferences/somebody")).json()["email"] is None
+
+
+async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    user, task = f"u-{new_id()}", f"t-{new_id()}"
+    far = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    await notifications.client.command(
+        "task.create", {"id": task, "title": "Pay the rent", "due": far, "assignee": user}
+    )
+
+    async def scheduled() -> list[dict[str, Any]] | None:
+        items = (await notifications.call("GET", "reminders", task_id=task)).json()["items"]
+        return items if [item["status"] for item in items] == ["scheduled", "scheduled"] else None
+
+    await until(scheduled)
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    await notifications.client.command("task.set_due_date", {"id": task, "due": soon.isoformat()})
+    items = await notifications.inbox(user, 2, kind="reminder.due")
+    assert [item["data"]["before"] for item in items] == ["due", "2s"]
+    assert items[0]["data"]["late"] is False
+    log = (await notifications.call("GET", "deliveries", user=user)).json()["items"]
+    assert len([one for one in log if one["kind"] == "reminder.due"]) == 2
+
+
+async def test_a_task_that_is_done_reminds_nobody(notifying: Suite, notifications: Notifications) -> None:
+    user, task = f"u-{new_id()}", f"t-{new_id()}"
+    soon = (datetime.now(UTC) + timedelta(seconds=4)).isoformat()
+    await notifications.client.command(
+        "task.create", {"id": task, "title": "Pay the rent", "due": soon, "assignee": user}
+    )
+    await notifications.client.command("task.complete", {"id": task})
+
+    async def cancelled() -> bool:
+        items = (await notifications.call("GET", "reminders", task_id=task)).json()["items"]
+        return {item["status"] for item in items} == {"cancelled"}
+
+    await until(cancelled)
+
+
+async def test_what_recurs_makes_its_task_once_each_time_and_can_be_ended(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    name, tag = f"r-{new_id()}", f"tag-{new_id()}"[:40]
+    start = datetime.now(UTC) + timedelta(seconds=2)
+    body = {
+        "rule": "FREQ=MINUTELY;COUNT=1",
+        "timezone": "Europe/Berlin",
+        "command": {"type": "task.create", "data": {"title": "Stand-up", "tags": [tag]}},
+        "start": start.isoformat(),
+    }
+    put = await notifications.call("PUT", f"recurrences/{name}", body)
+    assert put.status_code == 201
+    assert put.json()["next"] is not None
+
+    async def made() -> list[dict[str, Any]] | None:
+        items = (await notifications.client.query("tasks", tag=tag)).json()["items"]
+        return items or None
+
+    assert len(await until(made)) == 1
+
+    async def over() -> bool:
+        return (await notifications.call("GET", f"recurrences/{name}")).json()["next"] is None
+
+    await until(over)
+    # The alarm rings again, as it may: nothing more is made.
+    job = {"kind": "recurrence", "tenant": "default", "id": name}
+    assert (await notifications.client.http.post(f"{DIRECT}/job/again", json=job)).status_code == 200
+    assert len((await notifications.client.query("tasks", tag=tag)).json()["items"]) == 1
+    assert (await notifications.call("DELETE", f"recurrences/{name}")).status_code == 204
+    assert (await notifications.call("GET", f"recurrences/{name}")).status_code == 404
+    wrong = await notifications.call("PUT", f"recurrences/{name}", body | {"rule": "FREQ=NEVER"})
+    assert wrong.status_code == 400
+
+
+async def test_an_event_is_held_until_its_time(notifying: Suite, notifications: Notifications) -> None:
+    user = f"u-{new_id()}"
+    at = datetime.now(UTC) + timedelta(seconds=2)
+    held = await notifications.call(
+        "POST",
+        "events",
+        {
+            "event_type": "notification.requested",
+            "delay_until": at.isoformat(),
+            "data": {"user": user, "kind": "handover_reminder", "task_id": "t", "answer_by": "soon"},
+        },
+    )
+    assert held.status_code == 202
+    [told] = await notifications.inbox(user)
+    assert datetime.fromisoformat(told["created_at"]) >= at
+
+
+async def test_a_handover_asks_in_the_inbox_with_the_ways_to_answer(
+    notifying: Suite, notifications: Notifications, sagas: Any
+) -> None:
+    saga_id, _, member = await sagas.handover()
+    [asked] = await notifications.inbox(member, kind="notification.requested")
+    assert asked["data"]["actions"]["accept"] == f"/sagas/{saga_id}/events/accept"
+    await sagas.post(f"{saga_id}/events/accept")
+    await sagas.reaches(saga_id, "completed")
+
+
+async def test_what_was_due_while_everything_was_down_comes_on_return_and_once(
+    notifying: NotifyingSuite, notifications: Notifications
+) -> None:
+    user, task = f"u-{new_id()}", f"t-{new_id()}"
+    soon = datetime.now(UTC) + timedelta(seconds=5)
+    await notifications.client.command(
+        "task.create", {"id": task, "title": "Pay the rent", "due": soon.isoformat(), "assignee": user}
+    )
+
+    async def scheduled() -> bool:
+        items = (await notifications.call("GET", "reminders", task_id=task)).json()["items"]
+        return [item["status"] for item in items] == ["scheduled", "scheduled"]
+
+    await until(scheduled)
+    victims = [notifying.processes[name] for name in ("notification", "notification-dapr", "scheduler")]
+    for victim in victims:
+        victim.kill()
+    await asyncio.gather(*(victim.wait_ready() for victim in victims))
+
+    async def both() -> list[dict[str, Any]] | None:
+        try:
+            items = (await notifications.call("GET", f"inbox/{user}")).json()["items"]
+        except (httpx.HTTPError, KeyError):
+            return None
+        found = [item for item in items if item["kind"] == "reminder.due"]
+        return found if len(found) >= 2 else None
+
+    found = await until(both, 60)
+    assert sorted(item["data"]["before"] for item in found) == ["2s", "due"]
+
+
+@pytest.mark.parametrize("victim", ["notification", "notification-dapr", "nats"])
+async def test_kills_under_load_lose_and_double_no_delivery(
+    notifying: NotifyingSuite, notifications: Notifications, victim: str
+) -> None:
+    user = f"u-{new_id()}"
+    tasks: list[str] = []
+    for number in range(30):
+        tasks.append(await notifications.assigned(user))
+        if number in (10, 20):
+            notifying.processes[victim].restarts = 0
+            notifying.processes[victim].kill()
+    await notifying.processes[victim].wait_ready()
+
+    async def all_there() -> list[dict[str, Any]] | None:
+        try:
+            answer = await notifications.call("GET", f"inbox/{user}", limit="200")
+            items = answer.json()["items"]
+        except (httpx.HTTPError, KeyError, ValueError):
+            return None
+        return items if len(items) >= len(tasks) else None
+
+    items = await until(all_there, 90)
+    assert sorted(item["data"]["stream"] for item in items) == sorted(f"task-{task}" for task in tasks)
+    log = (await notifications.call("GET", "deliveries", user=user, limit="200")).json()["items"]
+    assert len(log) == len(tasks)

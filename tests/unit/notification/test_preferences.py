@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+import hmac
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import ValidationError
+
+from annals_notification.deliveries.channels import signed
+from annals_notification.deliveries.plan import Notice, plan
+from annals_notification.deliveries.preferences import Channel, Preferences
+from annals_notification.reminders import plan as plan_reminders
+
+NOW = datetime(2030, 6, 1, 21, 30, tzinfo=UTC)
+WEBHOOK = {"url": "https://example.com/hook", "secret": "a-secret-of-enough-length"}
+
+
+def notice(kind: str, *concerns: str) -> Notice:
+    return Notice("default", "e1", kind, frozenset(concerns), {}, NOW)
+
+
+def prefer(**fields: object) -> Preferences:
+    return Preferences.model_validate(fields)
+
+
+def test_without_preferences_a_user_is_told_in_the_inbox_of_what_concerns_them() -> None:
+    assert [(one.user, one.channel) for one in plan(notice("task.assigned", "ada"), {}, NOW)] == [
+        ("ada", Channel.INBOX)
+    ]
+    assert plan(notice("task.updated", "ada"), {}, NOW) == []
+
+
+def test_subscriptions_choose_events_and_channels() -> None:
+    everything = prefer(
+        email="ada@example.com",
+        subscriptions=[
+            {"events": "task.*", "channels": ["inbox", "email"], "mine": False},
+            {"events": "member.left", "channels": ["webhook"]},
+        ],
+    )
+    told = plan(notice("task.completed", "bob"), {"ada": everything}, NOW)
+    assert [(one.user, one.channel) for one in told] == [("ada", Channel.INBOX), ("ada", Channel.EMAIL)]
+    assert plan(notice("member.left", "ada"), {"ada": everything}, NOW) == [], "there is no webhook"
+
+
+def test_quiet_hours_span_midnight_in_the_users_own_zone() -> None:
+    quiet = prefer(
+        timezone="Europe/Berlin",
+        quiet_hours={"start": "22:00", "end": "07:00"},
+        webhook=WEBHOOK,
+        subscriptions=[{"events": "task.*", "channels": ["inbox", "webhook"]}],
+    )
+    told = plan(notice("task.assigned", "ada"), {"ada": quiet}, NOW)
+    morning = datetime(2030, 6, 2, 5, tzinfo=UTC)
+    assert [(one.channel, one.due) for one in told] == [(Channel.INBOX, NOW), (Channel.WEBHOOK, morning)]
+    by_day = NOW - timedelta(hours=6)
+    assert {one.due for one in plan(notice("task.assigned", "ada"), {"ada": quiet}, by_day)} == {by_day}
+
+
+def test_a_digest_comes_at_its_time() -> None:
+    digest = prefer(
+        timezone="Europe/Berlin",
+        digest_at="08:00",
+        email="ada@example.com",
+        subscriptions=[{"events": "task.*", "channels": ["email"]}],
+    )
+    [told] = plan(notice("task.assigned", "ada"), {"ada": digest}, NOW)
+    assert told.due == datetime(2030, 6, 2, 6, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"email": "nobody"}, "email"),
+        ({"email": "a@b.c, d@e.f"}, "email"),
+        ({"timezone": "Mars/Base"}, "no time zone"),
+        ({"webhook": {"url": "ftp://example.com", "secret": "x" * 16}}, "webhook"),
+        ({"webhook": {"url": "https://example.com", "secret": "short"}}, "secret"),
+        ({"subscriptions": [{"events": "task.*", "channels": ["pigeon"]}]}, "channels"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Preferences.model_validate(fields)
+
+
+def test_reminders_are_planned_for_what_is_still_to_come() -> None:
+    before = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
+    due = NOW + timedelta(hours=5)
+    task = {"status": "todo", "due": due.isoformat()}
+    assert [(one.kind, one.fires) for one in plan_reminders(task, before, NOW)] == [
+        ("1h", due - timedelta(hours=1)),
+        ("due", due),
+    ]
+    assert plan_reminders(task | {"status": "done"}, before, NOW) == []
+    assert plan_reminders({"status": "todo", "due": None}, before, NOW) == []
+    assert plan_reminders(None, before, NOW) == []
+
+
+def test_a_signature_is_that_of_id_time_and_body() -> None:
+    headers = signed("secret-secret-secret", "msg_1", datetime(2030, 1, 1, tzinfo=UTC), b'{"a":1}')
+    content = b'msg_1.1893456000.{"a":1}'
+    expected = base64.b64encode(hmac.new(b"secret-secret-secret", content, "sha256").digest()).decode()
+    assert headers["webhook-timestamp"] == "1893456000"
+    assert headers["webhook-signature"] == f"v1,{expected}"

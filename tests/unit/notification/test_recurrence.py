@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from itertools import islice
+
+import pytest
+from pydantic import ValidationError
+
+from annals_notification.recurrence import CatchUp, Recurrence
+
+COMMAND = {"type": "task.create", "data": {"title": "Stand-up"}}
+
+
+def recurring(rule: str, *, start: str = "2030-01-01T09:00:00+00:00", **fields: object) -> Recurrence:
+    return Recurrence.model_validate({"rule": rule, "command": COMMAND, "start": start, **fields})
+
+
+def comes(recurrence: Recurrence, after: str, count: int = 3) -> list[str]:
+    moment = datetime.fromisoformat(after)
+    return [f"{when:%Y-%m-%dT%H:%MZ}" for _, when in islice(recurrence.after(moment), count)]
+
+
+def test_weekly_in_the_zones_own_clock_over_both_changes_of_the_clocks() -> None:
+    start = "2030-01-07T09:00:00+01:00"
+    mondays = recurring("FREQ=WEEKLY;BYDAY=MO", timezone="Europe/Berlin", start=start)
+    spring = comes(mondays, "2030-03-20T00:00:00Z", 2)
+    assert spring == ["2030-03-25T08:00Z", "2030-04-01T07:00Z"]
+    autumn = comes(mondays, "2030-10-20T00:00:00Z", 2)
+    assert autumn == ["2030-10-21T07:00Z", "2030-10-28T08:00Z"]
+
+
+def test_a_time_that_the_clock_skips_or_has_twice_comes_once() -> None:
+    nightly = recurring("FREQ=DAILY", timezone="Europe/Berlin", start="2030-01-01T02:30:00+01:00")
+    assert comes(nightly, "2030-03-30T12:00:00Z", 2) == ["2030-03-31T01:30Z", "2030-04-01T00:30Z"]
+    assert comes(nightly, "2030-10-26T12:00:00Z", 2) == ["2030-10-27T00:30Z", "2030-10-28T01:30Z"]
+
+
+def test_the_last_day_of_each_month() -> None:
+    last = recurring("FREQ=MONTHLY;BYMONTHDAY=-1")
+    assert comes(last, "2032-01-15T00:00:00Z") == [
+        "2032-01-31T09:00Z",
+        "2032-02-29T09:00Z",
+        "2032-03-31T09:00Z",
+    ]
+    on_31st = recurring("FREQ=MONTHLY;BYMONTHDAY=31")
+    assert comes(on_31st, "2030-02-01T00:00:00Z", 2) == ["2030-03-31T09:00Z", "2030-05-31T09:00Z"]
+
+
+def test_a_rule_ends_by_count_and_by_date() -> None:
+    thrice = recurring("FREQ=DAILY;COUNT=3")
+    assert comes(thrice, "2029-12-31T00:00:00Z", 9) == [f"2030-01-0{day}T09:00Z" for day in (1, 2, 3)]
+    until = recurring("FREQ=DAILY;UNTIL=20300102T090000Z")
+    assert comes(until, "2029-12-31T00:00:00Z", 9) == ["2030-01-01T09:00Z", "2030-01-02T09:00Z"]
+    assert until.next(datetime(2030, 2, 1, tzinfo=UTC)) is None
+
+
+def test_an_occurrence_is_skipped_and_another_moved() -> None:
+    daily = recurring(
+        "FREQ=DAILY",
+        skip=["2030-01-02T09:00:00Z"],
+        moved={"2030-01-03T09:00:00Z": "2030-01-03T15:00:00Z"},
+    )
+    assert comes(daily, "2030-01-01T10:00:00Z") == [
+        "2030-01-03T15:00Z",
+        "2030-01-04T09:00Z",
+        "2030-01-05T09:00Z",
+    ]
+    assert comes(daily, "2030-01-03T12:00:00Z", 1) == ["2030-01-03T15:00Z"], "its own time has passed"
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "days"), [(CatchUp.ALL, [2, 3, 4]), (CatchUp.ONE, [4]), (CatchUp.NONE, [])]
+)
+def test_what_was_missed_is_made_up_for_by_the_policy(catch_up: CatchUp, days: list[int]) -> None:
+    daily = recurring("FREQ=DAILY", catch_up=catch_up)
+    since, now = datetime(2030, 1, 1, 12, tzinfo=UTC), datetime(2030, 1, 4, 12, tzinfo=UTC)
+    assert [one.day for one in daily.missed(since, now)] == days
+    on_time = datetime(2030, 1, 4, 9, 0, 20, tzinfo=UTC)
+    assert [one.day for one in daily.missed(datetime(2030, 1, 3, 12, tzinfo=UTC), on_time)] == [4]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"rule": "FREQ=SOMETIMES"}, "expected an RRULE"),
+        ({"rule": "every monday"}, "expected an RRULE"),
+        ({"rule": "FREQ=SECONDLY"}, "a minute apart"),
+        ({"rule": "FREQ=DAILY;DTSTART=20300101T000000Z"}, "a field of its own"),
+        ({"timezone": "Europe/Atlantis"}, "no time zone"),
+        ({"start": "2030-01-01T09:00:00"}, "timezone"),
+        ({"command": {"type": "nonsense", "data": {}}}, "pattern"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:
+    good = {"rule": "FREQ=DAILY", "command": COMMAND, "start": "2030-01-01T09:00:00Z"}
+    with pytest.raises(ValidationError, match=said):
+        Recurrence.model_validate(good | fields)
