@@ -10,7 +10,7 @@ import structlog
 
 from annals.dapr import DaprSidecar, Jobs, ServiceInvocation
 from annals.projections import BindingDatabase, DatabaseError
-from annals.store import DaprEventReader
+from annals.store import DOMAIN_LANES, DaprEventReader, Follower
 from annals.web import ServiceApp, create_app
 from annals.web.background import background
 from annals_notification import api, subscription
@@ -46,9 +46,12 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 _log.warning("the tables cannot be prepared yet", error=str(error))
                 await asyncio.sleep(_MIGRATE_SECONDS)
 
-    async def send_and_sweep(database: BindingDatabase, dispatcher: Dispatcher, due: Due) -> None:
+    async def follow_and_send(
+        database: BindingDatabase, follower: Follower, dispatcher: Dispatcher, due: Due
+    ) -> None:
         await prepare(database)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follower.run())
             tasks.create_task(dispatcher.run())
             tasks.create_task(due.run())
 
@@ -70,12 +73,26 @@ def create(settings: NotificationSettings) -> ServiceApp:
         recurrences = Recurrences(database, invocation, alarms)
         held = HeldEvents(database, sidecar, alarms)
         due = Due(reminders, recurrences, held)
-        app.include_router(subscription.routes(subscription.Inbound(hub, notices, reminders, held), due))
+        inbound = subscription.Inbound(notices, reminders, held)
+        follower = Follower(
+            sidecar,
+            settings.state_store,
+            "notification",
+            settings.instance,
+            DOMAIN_LANES,
+            inbound.recorded,
+        )
+
+        def look() -> None:
+            hub.look()
+            follower.look()
+
+        app.include_router(subscription.routes(inbound, look, due))
         app.include_router(streams.routes(hub))
         app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
         async with (
             background(hub.run(), "hub"),
-            background(send_and_sweep(database, dispatcher, due), "deliveries"),
+            background(follow_and_send(database, follower, dispatcher, due), "deliveries"),
         ):
             yield
         await webhooks.close()

@@ -1,9 +1,8 @@
-"""What the sidecar delivers: events of all topics, and the calls of jobs."""
+"""What the sidecar delivers: integration events, that there are others in the store, and jobs."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -12,16 +11,15 @@ import orjson
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from annals.events import DomainEvent, Event, IntegrationEvent, from_cloudevent
+from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.projections import DatabaseError
-from annals.store import StoreError
+from annals.web.deliveries import hinted, status
 from annals_notification import reminders
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import Due, NotNow
 from annals_notification.held_events import HeldEvents
 from annals_notification.notices import Notices
 from annals_notification.reminders import Reminders
-from annals_notification.streams.hub import Hub
 
 _log = structlog.get_logger(__name__)
 
@@ -29,42 +27,42 @@ _log = structlog.get_logger(__name__)
 class Inbound:
     """What becomes of an event."""
 
-    def __init__(self, hub: Hub, notices: Notices, reminders: Reminders, held: HeldEvents) -> None:
-        self._hub = hub
+    def __init__(self, notices: Notices, reminders: Reminders, held: HeldEvents) -> None:
         self._notices = notices
         self._reminders = reminders
         self._held = held
 
-    async def take(self, cloudevent: Mapping[str, Any]) -> str:
-        """Handle one event; the status that the sidecar is answered with."""
+    async def recorded(self, event: RecordedEvent) -> None:
+        """An event that the store has. Raises DatabaseError and StoreError."""
+        if event.event_type in reminders.EVENTS:
+            await self._reminders.follow(event.stream)
+        await self._notices.tell(Notice.of(event))
+
+    async def delivered(self, cloudevent: Mapping[str, Any]) -> str:
+        """An integration event, which only the broker has; what the sidecar is answered."""
         try:
             event = from_cloudevent(cloudevent)
+            if not isinstance(event, IntegrationEvent):
+                raise ValueError("it is no integration event")
         except (ValueError, AttributeError, TypeError) as error:
             # To deliver it again would change nothing: it goes to the dead letters.
             _log.warning("unreadable message", reason=str(error))
             return "DROP"
         try:
-            await self._handle(event)
-        except (DatabaseError, StoreError, NotNow) as error:
+            match event.event_type:
+                case "reminder.requested":
+                    await self._held.hold(_as_reminder(event))
+                case "reminder.cancelled":
+                    await self._held.drop(event.tenant_id, _reminder_id(event))
+                case _:
+                    await self._notices.tell(Notice.of(event))
+        except (KeyError, ValueError) as error:
+            _log.warning("an event lacks what it must say", event_id=event.event_id, reason=repr(error))
+            return "DROP"
+        except (DatabaseError, NotNow) as error:
             _log.warning("an event is to be delivered again", event_id=event.event_id, error=str(error))
             return "RETRY"
         return "SUCCESS"
-
-    async def _handle(self, event: Event) -> None:
-        match event:
-            case DomainEvent():
-                self._hub.look()
-                if event.aggregate_type == "saga":
-                    return
-                if event.event_type in reminders.EVENTS:
-                    await self._reminders.follow(event.stream)
-                await self._notices.tell(Notice.of(event))
-            case IntegrationEvent(event_type="reminder.requested"):
-                await self._held.hold(_as_reminder(event))
-            case IntegrationEvent(event_type="reminder.cancelled"):
-                await self._held.drop(event.tenant_id, _reminder_id(event))
-            case IntegrationEvent():
-                await self._notices.tell(Notice.of(event))
 
 
 def _reminder_id(event: IntegrationEvent) -> str:
@@ -82,24 +80,22 @@ def _as_reminder(event: IntegrationEvent) -> IntegrationEvent:
     )
 
 
-def routes(inbound: Inbound, due: Due) -> APIRouter:
-    """The routes that `components/shared/subscriptions.yaml` names, and `/job/{name}`."""
+def routes(inbound: Inbound, look: Callable[[], None], due: Due) -> APIRouter:
+    """The routes that `components/shared/subscriptions.yaml` names, and `/job/{name}`.
+
+    `look` is called when there is something new in the event store.
+    """
     router = APIRouter()
 
     @router.post("/events/domain-events", include_in_schema=False)
     @router.post("/events/saga-events", include_in_schema=False)
+    async def hint(request: Request) -> Response:
+        look()
+        return hinted(await request.body())
+
     @router.post("/events/integration-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:
-        body = orjson.loads(await request.body())
-        entries = body.get("entries")
-        if entries is None:
-            return _json({"status": await inbound.take(body)})
-        statuses = await asyncio.gather(*(inbound.take(entry.get("event")) for entry in entries))
-        answered = [
-            {"entryId": entry["entryId"], "status": status}
-            for entry, status in zip(entries, statuses, strict=True)
-        ]
-        return _json({"statuses": answered})
+        return status(await inbound.delivered(orjson.loads(await request.body())))
 
     @router.post("/job/{name}", include_in_schema=False)
     async def job(request: Request) -> Response:
@@ -107,7 +103,3 @@ def routes(inbound: Inbound, due: Due) -> APIRouter:
         return Response(status_code=200 if done else 503)
 
     return router
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

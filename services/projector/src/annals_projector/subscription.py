@@ -13,6 +13,8 @@ from annals.events import RecordedEvent, from_cloudevent
 from annals.projections import Applier, DatabaseError, ProjectionStalled
 from annals.store import StoreError
 from annals.telemetry import metrics
+from annals.web.deliveries import status
+from annals.web.deliveries import statuses as answered
 
 _log = structlog.get_logger(__name__)
 
@@ -28,11 +30,9 @@ def routes(applier: Applier) -> APIRouter:
         entries = body.get("entries")
         if entries is None:
             statuses = await _apply(applier, {"": body})
-            return _json({"status": statuses[""]})
+            return status(statuses[""])
         statuses = await _apply(applier, {entry["entryId"]: entry.get("event") for entry in entries})
-        return _json(
-            {"statuses": [{"entryId": entry, "status": status} for entry, status in statuses.items()]}
-        )
+        return answered(statuses)
 
     return router
 
@@ -61,7 +61,3 @@ async def _apply(applier: Applier, entries: Mapping[str, Any]) -> dict[str, str]
     return statuses | {
         entry_id: "RETRY" if event.stream in failed else "SUCCESS" for entry_id, event in events.items()
     }
-
-
-def _json(value: object) -> Response:
-    return Response(orjson.dumps(value), media_type="application/json")

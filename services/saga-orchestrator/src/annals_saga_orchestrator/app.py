@@ -12,7 +12,7 @@ from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.workflow import SagaWorker
-from annals.store import SAGA_LANES, DaprEventStore
+from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app
 from annals.web.background import background
 from annals_saga_orchestrator import api, subscription
@@ -57,9 +57,17 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             },
         )
         app.include_router(api.routes(orchestrator, invocation))
-        app.include_router(subscription.routes(orchestrator, catalog))
+        follower = Follower(
+            sidecar,
+            settings.state_store,
+            "saga-triggers",
+            settings.instance,
+            DOMAIN_LANES,
+            subscription.handler(orchestrator, catalog),
+        )
+        app.include_router(subscription.routes(follower))
         async with background(store.run(), "lane") as lane:
-            async with background(worker.run(), "worker"):
+            async with background(worker.run(), "worker"), background(follower.run(), "follower"):
                 yield
             await store.drain()
             await lane

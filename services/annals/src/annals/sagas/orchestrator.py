@@ -18,6 +18,7 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import Workflows
+from annals.events import RecordedEvent
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import AwaitEvent, CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.engine import CANCEL, children, entry
@@ -188,33 +189,27 @@ class Orchestrator:
         for run in range(state.run + 1):
             await self._workflows.purge(_instance(key, state.model_copy(update={"run": run})))
 
-    async def on_domain_event(
-        self,
-        tenant: str,
-        event_type: str,
-        event_id: str,
-        data: Mapping[str, Any],
-        aggregate_id: str,
-        user: str | None,
-        correlation_id: str | None,
-        traceparent: str | None,
-    ) -> None:
+    async def on_domain_event(self, event: RecordedEvent) -> None:
         """Do what sagas declare for a domain event. It may be told of one more than once."""
+        tenant, traceparent = event.tenant_id, event.traceparent
+        data, aggregate_id = event.data, event.aggregate_id
         for saga in map(self._catalog.newest, self._catalog.types):
             for trigger in saga.triggers:
-                if trigger.event_type != event_type:
+                if trigger.event_type != event.event_type:
                     continue
                 match trigger:
                     case StartOn():
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
-                            saga_id = f"{saga.type}-{event_id}"[:_ID_LENGTH]
-                            key = SagaKey(saga_id, tenant, user, correlation_id)
+                            saga_id = f"{saga.type}-{event.event_id}"[:_ID_LENGTH]
+                            key = SagaKey(saga_id, tenant, event.user_id, event.correlation_id)
                             await self._start_triggered(key, saga, given, traceparent)
                     case CancelOn():
                         business_key = trigger.business_key(data, aggregate_id)
                         if business_key is not None:
-                            await self._cancel_triggered(saga, tenant, business_key, event_type, traceparent)
+                            await self._cancel_triggered(
+                                saga, tenant, business_key, event.event_type, traceparent
+                            )
 
     def _started(
         self, key: SagaKey, saga_type: str, given: Mapping[str, Any], parent: str | None

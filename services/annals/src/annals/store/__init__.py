@@ -2,7 +2,8 @@
 
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
 from annals.store.feed import read_feed
-from annals.store.lease import SAGA_LANES
+from annals.store.follower import Follower
+from annals.store.lease import ALL_LANES, DOMAIN_LANES, SAGA_LANES
 from annals.store.memory import MemoryEventStore
 from annals.store.probe import UnfitStore
 from annals.store.protocol import (
@@ -23,6 +24,8 @@ from annals.store.protocol import (
 )
 
 __all__ = [
+    "ALL_LANES",
+    "DOMAIN_LANES",
     "SAGA_LANES",
     "Append",
     "AppendTooLarge",
@@ -35,6 +38,7 @@ __all__ = [
     "DuplicateCommand",
     "EventReader",
     "EventStore",
+    "Follower",
     "Head",
     "MemoryEventStore",
     "Outcome",

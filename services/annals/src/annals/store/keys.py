@@ -36,3 +36,8 @@ def lease(lane: int) -> str:
 def published(lane: int) -> str:
     """How far a lane is published."""
     return f"lane/{lane}/published"
+
+
+def follower(name: str) -> str:
+    """Who follows the store under a name, and how far they have come."""
+    return f"follower/{name}"

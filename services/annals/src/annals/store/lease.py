@@ -22,6 +22,7 @@ LANES = 64
 # A lane is published to one topic, whoever publishes it: each writing service has lanes of its own.
 DOMAIN_LANES = range(48)
 SAGA_LANES = range(48, LANES)
+ALL_LANES = range(LANES)
 LEASE_SECONDS = 10.0
 _PAGE = 256
 

@@ -45,8 +45,8 @@ added AS (
     CASE channel WHEN 'inbox' THEN now() END
   FROM planned ON CONFLICT DO NOTHING RETURNING *),
 shown AS (
-  INSERT INTO notifications.inbox (tenant, user_id, id, kind, data)
-  SELECT tenant, user_id, id, kind, data FROM added WHERE channel = 'inbox' ON CONFLICT DO NOTHING)
+  INSERT INTO notifications.inbox (tenant, user_id, id, kind, data, created_at)
+  SELECT tenant, user_id, id, kind, data, occurred FROM added WHERE channel = 'inbox' ON CONFLICT DO NOTHING)
 SELECT count(*)::text FROM added"""
 
 _CLAIM = f"""

@@ -38,7 +38,7 @@ class Notice:
             event.event_type,
             frozenset(data[name] for name in _CONCERNED if isinstance(data.get(name), str)),
             {**data, **subject},
-            event.timestamp,
+            max(event.timestamp, event.delay_until or event.timestamp),
             event.correlation_id,
             event.traceparent,
         )

@@ -1,0 +1,163 @@
+"""Follows the event store from a saved place: every event, at least once, whatever the broker loses.
+
+The lanes are dense, so nothing is left out, and where the follower stands is kept in the state store,
+in the same key that says which instance follows now. A message from the broker only says that it is
+time to look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+
+import orjson
+import structlog
+
+from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
+from annals.events import RecordedEvent, StreamId
+from annals.store import keys
+from annals.store.dapr_store import DaprEventReader
+from annals.store.protocol import StoreError
+
+_log = structlog.get_logger(__name__)
+
+_PAGE = 200
+_LEASE_SECONDS = 10.0
+_SAVE_SECONDS = 1.0
+_POLL_SECONDS = 0.25
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+Handle = Callable[[RecordedEvent], Awaitable[None]]
+
+
+class _Lost(Exception):
+    """Another instance follows now."""
+
+
+class Follower:
+    """See the module. One instance of a `name` follows at a time; `owner` names this one.
+
+    `handle` is given the events of a stream one after the other, those of several at the same time.
+    It must be idempotent. What it raises makes it be called again, later: an event that can never
+    be handled is for it to tell apart.
+    """
+
+    def __init__(
+        self, sidecar: DaprSidecar, store: str, name: str, owner: str, lanes: range, handle: Handle
+    ) -> None:
+        self._sidecar = sidecar
+        self._state_store = store
+        self._reader = DaprEventReader(sidecar, store)
+        self._key = keys.follower(name)
+        self._owner = owner
+        self._lanes = lanes
+        self._handle = handle
+        self._wake = asyncio.Event()
+        self._seen: dict[int, int] = {}
+        self._etag: str | None = None
+        self._saved_at = 0.0
+        self._saving = asyncio.Lock()
+
+    def look(self) -> None:
+        """Something was published: do not wait for the next look."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Follow for ever; where nobody has followed before, from now on."""
+        while True:
+            try:
+                if await self._acquire():
+                    await self._follow()
+            except _Lost:
+                _log.info("another instance follows", follower=self._key)
+            except (DaprError, StoreError) as error:
+                _log.warning("the event store cannot be followed now", error=str(error))
+            await asyncio.sleep(_RETRY_SECONDS[2])
+
+    async def _acquire(self) -> bool:
+        value = await self._sidecar.get(self._state_store, self._key)
+        if value is None:
+            self._etag = None
+            self._seen = await self._reader.reached()
+        else:
+            known = orjson.loads(value.data)
+            if known["owner"] != self._owner and known["expires"] > time.time():
+                return False
+            self._etag = value.etag
+            self._seen = {int(lane): seq for lane, seq in known["seen"].items()}
+        await self._save(0.0)
+        return True
+
+    async def _save(self, patience: float) -> None:
+        """Renew the lease and say how far this instance has come, in one write. Raises _Lost.
+
+        Not before `patience` seconds have gone since the last time.
+        """
+        async with self._saving:
+            if time.monotonic() - self._saved_at > patience:
+                await self._write()
+
+    async def _write(self) -> None:
+        expires = time.time() + _LEASE_SECONDS
+        seen = {str(lane): seq for lane, seq in self._seen.items()}
+        data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen})
+        write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
+        try:
+            await self._sidecar.save(self._state_store, write)
+        except StateConflict:
+            raise _Lost from None
+        value = await self._sidecar.get(self._state_store, self._key)
+        if value is None or value.data != data:
+            raise _Lost
+        self._etag = value.etag
+        self._saved_at = time.monotonic()
+
+    async def _follow(self) -> None:
+        while True:
+            self._wake.clear()
+            before = dict(self._seen)
+            for lane in await self._reader.moved(self._seen):
+                if lane in self._lanes:
+                    await self._read(lane)
+            # Idle, the lease is renewed now and then; busy, how far it has come is saved each second.
+            patience = _SAVE_SECONDS if self._seen != before else _LEASE_SECONDS / 3
+            await self._save(patience)
+            if self._seen == before:
+                try:
+                    async with asyncio.timeout(_POLL_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
+
+    async def _read(self, lane: int) -> None:
+        first = self._seen.get(lane, 0) + 1
+        commits = await self._reader.read_log(lane, first, first + _PAGE - 1)
+        refs = [
+            (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
+        ]
+        events = await self._reader.read_events(refs)
+        if len(events) != len(refs):
+            raise StoreError(
+                f"lane {lane} names {len(refs)} events from {first} on, {len(events)} were found"
+            )
+        streams: dict[StreamId, list[RecordedEvent]] = defaultdict(list)
+        for event in events:
+            streams[event.stream].append(event)
+        await asyncio.gather(*(self._handle_stream(own) for own in streams.values()))
+        if commits:
+            self._seen[lane] = commits[-1].position.seq
+
+    async def _handle_stream(self, events: Sequence[RecordedEvent]) -> None:
+        for event in events:
+            attempt = 0
+            while True:
+                try:
+                    await self._handle(event)
+                    break
+                except Exception as error:  # noqa: BLE001 - whatever it is, the event is not let go
+                    _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
+                    await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+                    attempt += 1
+                    await self._save(_LEASE_SECONDS / 3)
