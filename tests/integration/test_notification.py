@@ -20,7 +20,7 @@ from aiohttp import web
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 
-from annals.events import new_id
+from annals.events import IntegrationEvent, new_id, to_cloudevent
 from conftest import until
 from integration.conftest import Client
 from suite import ports
@@ -419,6 +419,26 @@ async def test_an_event_is_held_until_its_time(notifying: Suite, notifications: 
     assert held.status_code == 202
     [told] = await notifications.inbox(user)
     assert datetime.fromisoformat(told["created_at"]) >= at
+
+
+async def test_a_reminder_that_is_cancelled_before_it_is_asked_for_does_not_come(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    users = {"cancelled": f"u-{new_id()}", "kept": f"u-{new_id()}"}
+    at = (datetime.now(UTC) + timedelta(seconds=1)).isoformat()
+
+    async def deliver(event_type: str, **data: str) -> None:
+        event = IntegrationEvent(event_type=event_type, source="test", data=data)
+        answer = await notifications.client.http.post(
+            f"{DIRECT}/events/integration-events", json=to_cloudevent(event)
+        )
+        assert answer.json() == {"status": "SUCCESS"}
+
+    await deliver("reminder.cancelled", reminder_id=users["cancelled"])
+    for user in users.values():
+        await deliver("reminder.requested", reminder_id=user, user=user, at=at, kind="handover_reminder")
+    await notifications.inbox(users["kept"])
+    assert (await notifications.call("GET", f"inbox/{users['cancelled']}")).json()["items"] == []
 
 
 async def test_a_handover_asks_in_the_inbox_with_the_ways_to_answer(

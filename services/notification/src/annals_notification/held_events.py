@@ -28,6 +28,14 @@ WITH done AS (
   WHERE tenant = $1 AND id = $2 AND published_at IS NULL RETURNING 1)
 SELECT count(*)::text FROM done"""
 
+# Told to drop an event before it was told to hold it, it holds none: messages come in any order.
+_DROP = """
+WITH dropped AS (
+  INSERT INTO notifications.held_events AS held (tenant, id, topic, event, due, published_at)
+  VALUES ($1, $2, $3, '{}', now(), now())
+  ON CONFLICT (tenant, id) DO UPDATE SET published_at = coalesce(held.published_at, now()) RETURNING 1)
+SELECT count(*)::text FROM dropped"""
+
 _OVERDUE = f"""
 SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
   SELECT tenant, id FROM notifications.held_events
@@ -56,8 +64,8 @@ class HeldEvents:
             await self._alarms.set(self.name, event.tenant_id, event.event_id, due)
 
     async def drop(self, tenant: str, row_id: str) -> None:
-        """Let a held event not be published, unless it was."""
-        await self._database.fetch(_PUBLISHED, tenant, row_id)
+        """Let a held event not be published, unless it was; also one that is yet to come."""
+        await self._database.fetch(_DROP, tenant, row_id, TOPIC)
 
     async def fire(self, tenant: str, row_id: str) -> None:
         """See `due.Kind`. Published first and marked second: consumers know it by its id."""

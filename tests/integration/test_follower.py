@@ -1,0 +1,135 @@
+"""Followers of the store on a real sidecar: one at a time, from a saved place, nothing left out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annals.dapr import DaprSidecar
+from annals.events import DomainEvent, RecordedEvent, StreamId
+from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower
+from conftest import COMPONENTS, until, write_secrets
+
+
+@pytest.fixture
+async def store(
+    bare_sidecar: Callable[..., Any], database: str, tmp_path: Path
+) -> AsyncIterator[tuple[DaprSidecar, DaprEventStore]]:
+    write_secrets(tmp_path, postgres=database)
+    shared = tmp_path / "components"
+    shared.mkdir()
+    for name in ("eventstore", "secretstore"):
+        (shared / f"{name}.yaml").write_text((COMPONENTS / "shared" / f"{name}.yaml").read_text())
+    _, at = await bare_sidecar(shared)
+    client = DaprSidecar(at.grpc)
+    store = DaprEventStore(client, owner="writer")
+    running = asyncio.create_task(store.run())
+
+    async def held() -> bool:
+        return store.lane is not None
+
+    await until(held)
+    yield client, store
+    running.cancel()
+    await client.close()
+
+
+async def append(store: DaprEventStore, name: str, count: int) -> None:
+    events = [
+        DomainEvent(event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id=name)
+        for _ in range(count)
+    ]
+    for version, event in enumerate(events):
+        await store.append(Append(StreamId("default", f"thing-{name}"), (event,), version))
+
+
+def follower(client: DaprSidecar, owner: str, handle: Any) -> asyncio.Task[None]:
+    following = Follower(client, "eventstore", "test", owner, DOMAIN_LANES, handle)
+    return asyncio.create_task(following.run())
+
+
+async def test_it_begins_where_the_store_ends_and_then_misses_nothing(
+    store: tuple[DaprSidecar, DaprEventStore],
+) -> None:
+    client, events = store
+    await append(events, "old", 5)
+    seen: list[tuple[str, int]] = []
+
+    async def handle(event: RecordedEvent) -> None:
+        seen.append((event.aggregate_id, event.version))
+
+    first = follower(client, "one", handle)
+    await until(lambda: _exists(client))
+    await asyncio.gather(*(append(events, name, 40) for name in ("a", "b", "c")))
+    await until(lambda: _count(seen, 120))
+    for name in ("a", "b", "c"):
+        assert [version for one, version in seen if one == name] == list(range(1, 41)), "in order"
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await append(events, "d", 7)
+    again = follower(client, "one", handle)
+    await until(lambda: _count([one for one in seen if one[0] == "d"], 7))
+    again.cancel()
+    assert "old" not in {name for name, _ in seen}
+
+
+async def test_another_takes_over_when_the_first_is_gone_and_only_then(
+    store: tuple[DaprSidecar, DaprEventStore],
+) -> None:
+    client, events = store
+    seen: dict[str, list[int]] = {"one": [], "two": []}
+
+    def handler(owner: str) -> Any:
+        async def handle(event: RecordedEvent) -> None:
+            seen[owner].append(event.version)
+
+        return handle
+
+    one = follower(client, "one", handler("one"))
+    await until(lambda: _exists(client))
+    two = follower(client, "two", handler("two"))
+    await append(events, "x", 20)
+    await until(lambda: _count(seen["one"], 20))
+    assert seen["two"] == []
+    one.cancel()  # as a crash would: the lease is left to run out
+    await asyncio.gather(one, return_exceptions=True)
+    await append(events, "y", 20)
+    await until(lambda: _count(seen["two"], 20), 30)
+    two.cancel()
+    assert max(Counter(seen["two"]).values()) <= 2, "what one had not saved may come again, no more"
+
+
+async def test_an_event_that_cannot_be_handled_now_is_handled_later(
+    store: tuple[DaprSidecar, DaprEventStore],
+) -> None:
+    client, events = store
+    tries: Counter[int] = Counter()
+
+    async def handle(event: RecordedEvent) -> None:
+        tries[event.version] += 1
+        if event.version == 2 and tries[2] < 3:
+            raise RuntimeError("not now")
+
+    following = follower(client, "one", handle)
+    await until(lambda: _exists(client))
+    await append(events, "z", 4)
+
+    async def done() -> bool:
+        return set(tries) == {1, 2, 3, 4}
+
+    await until(done)
+    following.cancel()
+    assert tries == {1: 1, 2: 3, 3: 1, 4: 1}
+
+
+async def _exists(client: DaprSidecar) -> bool:
+    return await client.get("eventstore", "follower/test") is not None
+
+
+async def _count(seen: list[Any], wanted: int) -> bool:
+    return len(seen) >= wanted

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from annals_notification.deliveries import texts
+from annals_notification.deliveries.channels import Forbidden, WebhookSender
+from annals_notification.deliveries.log import Claimed
+from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "[::1]", "[fe80::1]", "192.168.0.1", "localhost"]
+)
+async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
+    webhook = Webhook(url=f"http://{host}/hook", secret="x" * 16)
+    sender = WebhookSender(allow_private=False)
+    try:
+        with pytest.raises(Forbidden, match="private or link-local"):
+            await sender.check(webhook)
+    finally:
+        await sender.close()
+
+
+def claimed(event_type: str, **data: Any) -> Claimed:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    return Claimed("d1", "default", "ada", Channel.EMAIL, event_type, data, now, 1, None, Preferences())
+
+
+def test_a_mail_says_what_happened_and_escapes_what_others_wrote() -> None:
+    subject, html = texts.mail([claimed("reminder.due", title="<b>Rent</b>\nBcc: eve", due="today")])
+    assert subject == "“<b>Rent</b> Bcc: eve” is due today"
+    assert "&lt;b&gt;Rent&lt;/b&gt;" in html
+    assert "<b>" not in html
+
+
+def test_several_are_one_digest() -> None:
+    asked = claimed(
+        "notification.requested",
+        kind="handover_requested",
+        task_id="t1",
+        answer_by="noon",
+        actions={"accept": "/sagas/s1/events/accept"},
+    )
+    subject, html = texts.mail([asked, claimed("task.assigned", stream="task-7", assignee="ada")])
+    assert subject == "2 notifications"
+    assert "You are asked to take on task t1, by noon" in html
+    assert "POST /sagas/s1/events/accept" in html
+    assert "Task 7 was assigned to ada" in html
+
+
+def test_what_has_no_text_of_its_own_is_named_by_its_type() -> None:
+    assert texts.title("member.left", {"successors": []}) == "member.left"
