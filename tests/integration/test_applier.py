@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import Applier, Sweeper, Visibility
+from annals.projections import Applier, Sweeper, Visibility, migrate
 from annals.projections.visibility import NotVisible
 from annals.store import Append, MemoryEventStore
-from annals_projector.migrations import migrate
+from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.read_models import PROJECTIONS, TASKS
 from conftest import until
 
@@ -43,7 +43,7 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
 @pytest.fixture
 async def read_models(pool: asyncpg.Pool) -> PoolDatabase:
     database = PoolDatabase(pool)
-    await asyncio.gather(migrate(database), migrate(database))
+    await asyncio.gather(*(migrate(database, SCHEMA, LOCK, MIGRATIONS) for _ in range(2)))
     return database
 
 

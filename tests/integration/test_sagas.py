@@ -221,7 +221,8 @@ async def test_a_leaving_members_tasks_are_handed_over_and_the_saga_sums_up(
     assert len(saga["output"]["still_assigned"]) == 2
 
 
-async def test_who_is_terminated_takes_the_sagas_they_run_along(embedded: Suite, sagas: Any) -> None:
+async def offboarding(sagas: Any) -> tuple[str, str]:
+    """A saga that runs another, which waits for its answer."""
     leaving, successor = await sagas.member(), await sagas.member()
     task = (await sagas.client.created())["id"]
     assigned = await sagas.client.command("task.assign", {"id": task, "assignee": leaving})
@@ -234,6 +235,11 @@ async def test_who_is_terminated_takes_the_sagas_they_run_along(embedded: Suite,
 
     running = await until(child)
     await sagas.waits(running)
+    return parent, running
+
+
+async def test_who_is_terminated_takes_the_sagas_they_run_along(embedded: Suite, sagas: Any) -> None:
+    parent, running = await offboarding(sagas)
     await sagas.post(f"{parent}/terminate")
     ended = await sagas.reaches(running, "failed")
     assert ended["terminated"]
@@ -241,18 +247,7 @@ async def test_who_is_terminated_takes_the_sagas_they_run_along(embedded: Suite,
 
 
 async def test_who_is_cancelled_has_the_sagas_they_run_taken_back(embedded: Suite, sagas: Any) -> None:
-    leaving, successor = await sagas.member(), await sagas.member()
-    task = (await sagas.client.created())["id"]
-    assigned = await sagas.client.command("task.assign", {"id": task, "assignee": leaving})
-    await sagas.client.query("tasks", position=assigned.json()["position"])
-    parent = await sagas.start("member-offboarding", {"member": leaving, "successors": [successor]})
-
-    async def child() -> str | None:
-        found = (await sagas.client.query("sagas", parent=parent)).json()["items"]
-        return found[0]["id"] if found else None
-
-    running = await until(child)
-    await sagas.waits(running)
+    parent, running = await offboarding(sagas)
     await sagas.post(f"{parent}/cancel")
     await sagas.reaches(parent, "compensated")
     assert (await sagas.get(running))["status"] == "compensated"

@@ -20,7 +20,9 @@ SEED = int(os.environ.get("SOAK_SEED", str(random.randrange(10**6))))
 @pytest.mark.timeout(60 + KILLS * 30)
 async def test_nothing_acknowledged_is_lost_or_doubled(tmp_path_factory: pytest.TempPathFactory) -> None:
     sys.stdout.write(f"SOAK_SEED={SEED} SOAK_KILLS={KILLS}\n")
-    victims = ["command", "command-dapr", "projector", "projector-dapr", "postgres", "nats"]
+    services = ("command", "projector", "saga-orchestrator", "notification")
+    sidecars = tuple(f"{name}-dapr" for name in services)
+    victims = [*services, *sidecars, "postgres", "nats", "placement", "scheduler"]
     async with Suite("embedded", home=tmp_path_factory.mktemp("soak")) as suite:
         acknowledged = await storm(suite, victims=victims, kills=KILLS, seed=SEED)
         directory = suite.home / ".annals" / "embedded"

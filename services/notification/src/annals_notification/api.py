@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import ValidationError
 
 from annals.events import IntegrationEvent
 from annals.projections import DatabaseError
 from annals.web import Problem
+from annals.web.paging import Cursor, Limit, decode_cursor, page
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals.web.request_context import id_of, tenant_of
@@ -28,9 +28,6 @@ from annals_notification.reminders import Reminders
 _ID = r"^[A-Za-z0-9._~@:-]{1,128}$"
 Tenant = Annotated[str, Depends(tenant_of)]
 Name = Annotated[str, Path(pattern=_ID)]
-Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page")]
-Cursor = Annotated[str | None, Query(max_length=400, description="`next` of the page before")]
-_CURSOR = re.compile(r"([0-9:. +TZ-]{10,40})~(.{1,300})")
 
 
 def routes(
@@ -65,8 +62,9 @@ def routes(
     async def inbox(
         tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
     ) -> Response:
-        found = await users.inbox(tenant, user, unread=unread, after=_after(cursor), limit=limit)
-        return _json({"unread": found["unread"]} | _page(found["rows"], limit))
+        after = decode_cursor(cursor, str, str, str)[1:]
+        found = await users.inbox(tenant, user, unread=unread, after=after, limit=limit)
+        return _json({"unread": found["unread"]} | page(found["rows"], limit, "-created_at"))
 
     @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read")
     async def read_all(tenant: Tenant, user: Name) -> Response:
@@ -91,7 +89,8 @@ def routes(
         cursor: Cursor = None,
     ) -> Response:
         filters = (user, status, event_id, channel)
-        return _json(_page(await users.deliveries(tenant, filters, _after(cursor), limit), limit))
+        after = decode_cursor(cursor, str, str, str)[1:]
+        return _json(page(await users.deliveries(tenant, filters, after, limit), limit, "-created_at"))
 
     @router.get("/reminders", summary="Reminders, in the order in which they fire")
     async def list_reminders(
@@ -102,12 +101,14 @@ def routes(
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        rows = await reminders.page(tenant, (task_id, user, status), _after(cursor), limit)
-        return _json(_page(rows, limit))
+        after = decode_cursor(cursor, str, str, str)[1:]
+        rows = await reminders.page(tenant, (task_id, user, status), after, limit)
+        return _json(page(rows, limit, "fires"))
 
     @router.get("/recurrences", summary="What recurs")
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
-        return _json(_page(await recurrences.page(tenant, _after(cursor), limit), limit))
+        after = decode_cursor(cursor, str, str, str)[1:]
+        return _json(page(await recurrences.page(tenant, after, limit), limit, "created_at"))
 
     @router.get("/recurrences/{id}", summary="One, with its next occurrence")
     async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
@@ -168,24 +169,6 @@ def _shown(preferences: Preferences) -> dict[str, Any]:
 def _recurs(row: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = row.pop("data")
     return data | row
-
-
-def _after(cursor: str | None) -> tuple[str | None, str | None]:
-    if cursor is None:
-        return None, None
-    match = _CURSOR.fullmatch(cursor)
-    if match is None:
-        raise malformed("cursor", "the `next` of a page before")
-    return match[1], match[2]
-
-
-def _page(rows: list[dict[str, Any]], limit: int) -> dict[str, Any]:
-    last = rows[-1] if rows else {}
-    more = len(rows) == limit
-    return {
-        "items": [row["row"] for row in rows],
-        "next": f"{last['sort_key']}~{last['id']}" if more else None,
-    }
 
 
 def _json(value: object, status: int = 200) -> Response:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from annals.dapr import DaprSidecar, Jobs, ServiceInvocation
-from annals.projections import BindingDatabase, DatabaseError
+from annals.projections import BindingDatabase, DatabaseError, migrate
 from annals.store import DOMAIN_LANES, DaprEventReader, Follower
 from annals.web import ServiceApp, create_app
 from annals.web.background import background
@@ -20,7 +20,7 @@ from annals_notification.deliveries.log import DeliveryLog
 from annals_notification.deliveries.users import Users
 from annals_notification.due import Alarms, Due, NotNow
 from annals_notification.held_events import HeldEvents
-from annals_notification.migrations import migrate
+from annals_notification.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
@@ -40,7 +40,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
     async def prepare(database: BindingDatabase) -> None:
         while not migrated.is_set():
             try:
-                await migrate(database)
+                await migrate(database, SCHEMA, LOCK, MIGRATIONS)
                 migrated.set()
             except DatabaseError as error:
                 _log.warning("the tables cannot be prepared yet", error=str(error))

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from annals.projections import ReadModelDatabase
-
-_LOCK = "SELECT pg_advisory_xact_lock(4707280152)"
-
-_LEDGER = """
-CREATE SCHEMA IF NOT EXISTS notifications;
-CREATE TABLE IF NOT EXISTS notifications.migrations (
-  number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"""
+SCHEMA = "notifications"
+LOCK = 4707280152
+"""The advisory lock by which replicas that start together take turns."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -50,18 +45,3 @@ CREATE TABLE notifications.held_events (
 CREATE INDEX held_events_due ON notifications.held_events (due) WHERE published_at IS NULL;
 """,
 )
-
-
-async def migrate(database: ReadModelDatabase) -> None:
-    """Bring the tables up to what this code expects. Raises DatabaseError."""
-    await database.execute(f"{_LOCK};{_LEDGER}")
-    for number, sql in enumerate(MIGRATIONS, start=1):
-        await database.execute(
-            f"""{_LOCK};
-DO $migration$ BEGIN
-  IF NOT EXISTS (SELECT FROM notifications.migrations WHERE number = {number}) THEN
-    {sql}
-    INSERT INTO notifications.migrations (number) VALUES ({number});
-  END IF;
-END $migration$"""  # noqa: S608 - numbers and texts of this module
-        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -111,9 +112,7 @@ class Recurrences:
         """See `due.Kind`."""
         return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
 
-    async def page(
-        self, tenant: str, after: tuple[str | None, str | None], limit: int
-    ) -> list[dict[str, Any]]:
+    async def page(self, tenant: str, after: Sequence[str | None], limit: int) -> list[dict[str, Any]]:
         """A page of what recurs."""
         rows: list[dict[str, Any]] = await self._database.fetch(_LIST, tenant, *after, str(limit))
         return rows

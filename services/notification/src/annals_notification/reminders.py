@@ -185,7 +185,7 @@ class Reminders:
         return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
 
     async def page(
-        self, tenant: str, filters: tuple[str | None, ...], after: tuple[str | None, str | None], limit: int
+        self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
     ) -> list[dict[str, Any]]:
         """A page of reminders by task, user and status. Raises DatabaseError."""
         rows: list[dict[str, Any]] = await self._database.fetch(_LIST, tenant, *filters, *after, str(limit))

@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 import structlog
 
 from annals.dapr import DaprSidecar
-from annals.projections import Applier, BindingDatabase, DatabaseError, Sweeper, Visibility
+from annals.projections import Applier, BindingDatabase, DatabaseError, Sweeper, Visibility, migrate
 from annals.store import DaprEventReader
 from annals.web import ServiceApp, create_app
 from annals.web.background import background
 from annals_projector import subscription
-from annals_projector.migrations import migrate
+from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import events, sagas, tasks
 from annals_projector.queries.parameters import UpToDate
 from annals_projector.read_models import PROJECTIONS
@@ -32,7 +32,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
     async def prepare_and_sweep(database: BindingDatabase, sweeper: Sweeper) -> None:
         while not migrated.is_set():
             try:
-                await migrate(database)
+                await migrate(database, SCHEMA, LOCK, MIGRATIONS)
                 migrated.set()
             except DatabaseError as error:
                 _log.warning("the read models cannot be prepared yet", error=str(error))

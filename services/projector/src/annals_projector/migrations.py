@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from annals.projections import ReadModelDatabase
-
-# Replicas that start together take turns. One call runs in one transaction, which the lock is bound to.
-_LOCK = "SELECT pg_advisory_xact_lock(4707280151)"
-
-_LEDGER = """
-CREATE SCHEMA IF NOT EXISTS readmodels;
-CREATE TABLE IF NOT EXISTS readmodels.migrations (
-  number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"""
+SCHEMA = "readmodels"
+LOCK = 4707280151
+"""The advisory lock by which replicas that start together take turns."""
 
 MIGRATIONS: tuple[str, ...] = (
     """
@@ -65,18 +59,3 @@ CREATE INDEX sagas_status ON readmodels.sagas (tenant, status, created_at, id);
 CREATE INDEX sagas_parent ON readmodels.sagas (tenant, parent, created_at, id);
 """,
 )
-
-
-async def migrate(database: ReadModelDatabase) -> None:
-    """Bring the tables up to what this code expects. Raises DatabaseError."""
-    await database.execute(f"{_LOCK};{_LEDGER}")
-    for number, sql in enumerate(MIGRATIONS, start=1):
-        await database.execute(
-            f"""{_LOCK};
-DO $migration$ BEGIN
-  IF NOT EXISTS (SELECT FROM readmodels.migrations WHERE number = {number}) THEN
-    {sql}
-    INSERT INTO readmodels.migrations (number) VALUES ({number});
-  END IF;
-END $migration$"""  # noqa: S608 - numbers and texts of this module
-        )

@@ -3,6 +3,7 @@
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.changes import Change, Delete, Patch, Put, fold, merge
 from annals.projections.database import BindingDatabase, DatabaseError, ReadModelDatabase
+from annals.projections.migrations import migrate
 from annals.projections.projection import Projection, Table
 from annals.projections.sweeper import Sweeper
 from annals.projections.visibility import Visibility
@@ -23,4 +24,5 @@ __all__ = [
     "Visibility",
     "fold",
     "merge",
+    "migrate",
 ]

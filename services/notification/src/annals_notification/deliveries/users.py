@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -93,7 +94,7 @@ class Users:
         await self._database.fetch(_FAILS, tenant, user, answer[:500])
 
     async def inbox(
-        self, tenant: str, user: str, *, unread: bool, after: tuple[str | None, str | None], limit: int
+        self, tenant: str, user: str, *, unread: bool, after: Sequence[str | None], limit: int
     ) -> dict[str, Any]:
         """How many are unread, and a page of rows, the newest first."""
         only = "unread" if unread else None
@@ -105,7 +106,7 @@ class Users:
         return int(await self._database.fetch(_READ, tenant, user, notice, "true" if read else "false"))
 
     async def deliveries(
-        self, tenant: str, filters: tuple[str | None, ...], after: tuple[str | None, str | None], limit: int
+        self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
     ) -> list[dict[str, Any]]:
         """A page of the delivery log by user, status, event and channel, the newest first."""
         rows: list[dict[str, Any]] = await self._database.fetch(

@@ -13,16 +13,9 @@ from annals.events import RecordedEvent, StreamId
 from annals.projections import Projection, ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
-from annals_projector.queries.parameters import (
-    Cursor,
-    Limit,
-    Tenant,
-    UpToDate,
-    bad,
-    decode_cursor,
-    encode_cursor,
-    only,
-)
+from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
+from annals.web.problems import malformed
+from annals_projector.queries.parameters import Tenant, UpToDate, only
 
 _BY_ID = """
 SELECT coalesce(json_agg(json_build_array(stream, version)), '[]')::text
@@ -81,7 +74,7 @@ def routes(
         """What an aggregate was at a version or at a time: its read model's row as of then."""
         projection = by_type.get(stream.partition("-")[0])
         if projection is None:
-            raise bad("stream", f"a stream of {' or '.join(by_type)}")
+            raise malformed("stream", f"a stream of {' or '.join(by_type)}")
         events = [
             event
             async for event in store.read_stream(_stream(tenant, stream), to_version=version)
@@ -116,7 +109,7 @@ def routes(
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         """Events by type, time, correlation, user or stream, oldest first."""
-        after = decode_cursor(cursor, str, str) if cursor else [None, None]
+        after = decode_cursor(cursor, str, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (event_type, *times, correlation_id, user, stream)
         rows = await database.fetch(_FOUND, tenant, *filters, *after, str(limit))
@@ -134,7 +127,7 @@ def _stream(tenant: str, name: str) -> StreamId:
     try:
         return StreamId(tenant, name)
     except ValueError as error:
-        raise bad("stream", str(error)) from error
+        raise malformed("stream", str(error)) from error
 
 
 def _public(event: RecordedEvent) -> dict[str, Any]:

@@ -1,22 +1,19 @@
-"""What queries share: who asks, from when on, which page."""
+"""What queries share: who asks, and from when on."""
 
 from __future__ import annotations
 
-import base64
 from typing import Annotated, Any
 
-import orjson
 from fastapi import Depends, Query, Request
 
 from annals.events import Position
 from annals.projections import Visibility
 from annals.projections.visibility import NotVisible
 from annals.web import Problem
+from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
 
 Tenant = Annotated[str, Depends(tenant_of)]
-Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page")]
-Cursor = Annotated[str | None, Query(max_length=2000, description="`next` of the page before")]
 
 
 class UpToDate:
@@ -35,7 +32,7 @@ class UpToDate:
         try:
             parsed = Position.parse(position)
         except ValueError as error:
-            raise bad("position", str(error)) from error
+            raise malformed("position", str(error)) from error
         try:
             await self._visibility.wait(parsed, self._seconds)
         except NotVisible as error:
@@ -48,42 +45,6 @@ def only(*known: str) -> Any:
     def check(request: Request) -> None:
         for name in request.query_params:
             if name not in known and name != "position":
-                raise bad(name, f"one of {', '.join(known)}")
+                raise malformed(name, f"one of {', '.join(known)}")
 
     return Depends(check)
-
-
-def bad(field: str, expected: str) -> Problem:
-    """A 400 about one parameter."""
-    return Problem(
-        400, "malformed", "a parameter is not as expected", errors=[{"field": field, "expected": expected}]
-    )
-
-
-def encode_cursor(*values: Any) -> str:
-    """An opaque token of where a page ended."""
-    return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str, *kinds: type) -> list[Any]:
-    """See `encode_cursor`. Raises a Problem for a token of something else."""
-    try:
-        values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError as error:
-        raise bad("cursor", "the `next` of a page before") from error
-    if (
-        not isinstance(values, list)
-        or len(values) != len(kinds)
-        or not all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True))
-    ):
-        raise bad("cursor", "the `next` of a page of the same query")
-    return values
-
-
-def page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
-    """A page of rows that were read with their `sort_key`, and where the next begins."""
-    last = rows[-1] if rows else {}
-    return {
-        "items": [row["row"] for row in rows],
-        "next": encode_cursor(sort, last["sort_key"], last["id"]) if len(rows) == limit else None,
-    }

@@ -11,16 +11,9 @@ from annals.events import RecordedEvent, StreamId
 from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
-from annals_projector.queries.parameters import (
-    Cursor,
-    Limit,
-    Tenant,
-    UpToDate,
-    bad,
-    decode_cursor,
-    only,
-    page,
-)
+from annals.web.paging import Cursor, Limit, decode_cursor, page
+from annals.web.problems import malformed
+from annals_projector.queries.parameters import Tenant, UpToDate, only
 
 _ONE = """
 SELECT json_build_object('row', (
@@ -52,7 +45,7 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         try:
             stream = StreamId.of(tenant, "saga", saga_id)
         except ValueError as error:
-            raise bad("saga_id", str(error)) from error
+            raise malformed("saga_id", str(error)) from error
         found = await database.fetch(_ONE, tenant, saga_id)
         if found["row"] is None:
             raise Problem(404, "not-found", f"there is no saga {saga_id}")
@@ -77,7 +70,7 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         """Sagas by what they are, stand for and when they began, the newest first."""
-        after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
+        after = decode_cursor(cursor, str, str, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (status, type, business_key, parent, *times)
         rows = await database.fetch(_SAGAS, tenant, *filters, *after[1:], str(limit))

@@ -10,15 +10,8 @@ from pydantic import AwareDatetime
 
 from annals.projections import ReadModelDatabase
 from annals.web import Problem
-from annals_projector.queries.parameters import (
-    Cursor,
-    Limit,
-    Tenant,
-    UpToDate,
-    decode_cursor,
-    only,
-    page,
-)
+from annals.web.paging import Cursor, Limit, decode_cursor, page
+from annals_projector.queries.parameters import Tenant, UpToDate, only
 
 
 class TaskSort(StrEnum):
@@ -126,7 +119,7 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
         sql = _TASKS.format(
             key=key, kind=kind, after="<" if down else ">", direction="DESC" if down else "ASC"
         )
-        after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
+        after = decode_cursor(cursor, str, str, str)
         if after[0] not in (None, sort.value):
             after = decode_cursor("", str)  # a page of another order: refused as such
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
@@ -137,7 +130,7 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
     @router.get("/members", dependencies=[only("limit", "cursor")])
     async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
         """Members, in the order they joined."""
-        after = decode_cursor(cursor, str, str, str) if cursor else [None, None, None]
+        after = decode_cursor(cursor, str, str, str)
         rows = await database.fetch(_MEMBERS, tenant, *after[1:], str(limit))
         return page(rows, limit, "created_at")
 
