@@ -21,11 +21,12 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 
 from annals.events import IntegrationEvent, new_id, to_cloudevent
-from conftest import until
+from conftest import running, until
 from integration.conftest import Client
 from suite import ports
 from suite.manifest import App
 from suite.process import Spec
+from suite.sidecar import SidecarPorts
 from suite.suite import Suite
 
 THROUGH_SIDECAR = "http://127.0.0.1:3504/v1.0/invoke/notification/method"
@@ -99,10 +100,10 @@ class Hook:
 @pytest.fixture
 async def hook() -> AsyncIterator[Hook]:
     hook = Hook()
-    running = hook.run()
-    await anext(running)
+    receiving = hook.run()
+    await anext(receiving)
     yield hook
-    await anext(running, None)
+    await anext(receiving, None)
 
 
 class Notifications:
@@ -204,6 +205,31 @@ async def test_a_stream_shows_what_happens_and_goes_on_where_it_was_left(
     await notifications.client.command("task.complete", {"id": missed[0]})
     async with listening("stream?type=task.created", base=base, last=last) as messages:
         assert [(await next_event(messages))[1]["aggregate_id"] for _ in missed] == missed
+        live = await notifications.client.created()
+        assert (await next_event(messages))[1]["aggregate_id"] == live["id"]
+
+
+async def test_a_stream_goes_on_at_another_replica(
+    notifying: NotifyingSuite, notifications: Notifications
+) -> None:
+    async with listening("stream?type=task.created") as messages:
+        await anext(messages)
+        await notifications.client.created()
+        last, _ = await next_event(messages)
+    missed = await notifications.client.created()
+    [app] = [app for app in notifying.apps if app.app_id == "notification"]
+    other = replace(app, app_port=ports.free_port(), ports=SidecarPorts.free())
+    service = notifying._service(other)
+    env = {**service.env, "ANNALS_INSTANCE": "another"}
+    logs, _there = notifying.logs / "another", f"http://127.0.0.1:{other.app_port}"
+    async with (
+        running(notifying._sidecar(other), logs),
+        running(replace(service, env=env), logs),
+        listening(
+            "stream?type=task.created", base=f"http://127.0.0.1:{other.app_port}", last=last
+        ) as messages,
+    ):
+        assert (await next_event(messages))[1]["aggregate_id"] == missed["id"]
         live = await notifications.client.created()
         assert (await next_event(messages))[1]["aggregate_id"] == live["id"]
 

@@ -35,6 +35,7 @@ _MIGRATE_SECONDS = 0.5
 def create(settings: NotificationSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
     sidecar: DaprSidecar | None = None
+    follower: Follower | None = None
     migrated = asyncio.Event()
 
     async def prepare(database: BindingDatabase) -> None:
@@ -57,7 +58,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal sidecar
+        nonlocal sidecar, follower
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
@@ -83,11 +84,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
             inbound.recorded,
         )
 
-        def look() -> None:
-            hub.look()
-            follower.look()
-
-        app.include_router(subscription.routes(inbound, look, due))
+        app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))
         app.include_router(streams.routes(hub))
         app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
         async with (
@@ -105,6 +102,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
             missing["sidecar"] = "it does not answer"
         if not migrated.is_set():
             missing["tables"] = "they are not prepared yet"
+        if follower is None or not follower.placed:
+            missing["follower"] = "it does not know yet from where on it is to follow the store"
         return missing
 
     app = create_app("Annals notification", settings, lifespan=lifespan, ready=ready)

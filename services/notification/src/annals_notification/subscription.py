@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -80,17 +80,18 @@ def _as_reminder(event: IntegrationEvent) -> IntegrationEvent:
     )
 
 
-def routes(inbound: Inbound, look: Callable[[], None], due: Due) -> APIRouter:
+def routes(inbound: Inbound, looks: Sequence[Callable[[], None]], due: Due) -> APIRouter:
     """The routes that `components/shared/subscriptions.yaml` names, and `/job/{name}`.
 
-    `look` is called when there is something new in the event store.
+    `looks` are called when there is something new in the event store.
     """
     router = APIRouter()
 
     @router.post("/events/domain-events", include_in_schema=False)
     @router.post("/events/saga-events", include_in_schema=False)
     async def hint(request: Request) -> Response:
-        look()
+        for look in looks:
+            look()
         return hinted(await request.body())
 
     @router.post("/events/integration-events", include_in_schema=False)

@@ -25,11 +25,12 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
     """The application for a catalogue of sagas; it reaches for its sidecar when it is started."""
     store: DaprEventStore | None = None
     sidecar: DaprSidecar | None = None
+    follower: Follower | None = None
     worker: SagaWorker | None = None
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal store, sidecar, worker
+        nonlocal store, sidecar, worker, follower
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
@@ -82,6 +83,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             missing["lane"] = "none is held yet"
         if worker is None or not worker.connected:
             missing["worker"] = "it is not connected to the workflow engine"
+        if follower is None or not follower.placed:
+            missing["follower"] = "it does not know yet from where on it is to follow the store"
         return missing
 
     return create_app("Annals saga orchestrator", settings, lifespan=lifespan, ready=ready)

@@ -59,6 +59,8 @@ class Follower:
         self._etag: str | None = None
         self._saved_at = 0.0
         self._saving = asyncio.Lock()
+        self.placed = False
+        """Whether it is saved from where on events are handled, by this instance or another."""
 
     def look(self) -> None:
         """Something was published: do not wait for the next look."""
@@ -83,11 +85,13 @@ class Follower:
             self._seen = await self._reader.reached()
         else:
             known = orjson.loads(value.data)
+            self.placed = True
             if known["owner"] != self._owner and known["expires"] > time.time():
                 return False
             self._etag = value.etag
             self._seen = {int(lane): seq for lane, seq in known["seen"].items()}
         await self._save(0.0)
+        self.placed = True
         return True
 
     async def _save(self, patience: float) -> None:
