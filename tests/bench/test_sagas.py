@@ -16,6 +16,8 @@ import yaml
 from dapr.ext.workflow.aio import DaprWorkflowClient
 
 from annals.events import new_id
+from annals.sagas.history import SagaKey
+from annals.sagas.orchestrator import instance_id
 from conftest import COMPONENTS, running
 from suite.manifest import App
 from suite.paths import ROOT
@@ -114,7 +116,9 @@ async def test_sagas_against_a_bare_workflow(suite: BenchSuite, bare: int) -> No
         async def saga() -> None:
             name = names.pop()
             answer = await http.post(f"{SAGAS}/bench", json={"member": name})
-            ended = await orchestrator.wait_for_workflow_completion(answer.json()["id"])
+            ended = await orchestrator.wait_for_workflow_completion(
+                instance_id(SagaKey(answer.json()["id"], "default"))
+            )
             assert ended is not None
             assert '"completed"' in (ended.serialized_output or "")
             names.append(name)

@@ -221,13 +221,11 @@ async def test_a_stream_goes_on_at_another_replica(
     other = replace(app, app_port=ports.free_port(), ports=SidecarPorts.free())
     service = notifying._service(other)
     env = {**service.env, "ANNALS_INSTANCE": "another"}
-    logs, _there = notifying.logs / "another", f"http://127.0.0.1:{other.app_port}"
+    logs, there = notifying.logs / "another", f"http://127.0.0.1:{other.app_port}"
     async with (
         running(notifying._sidecar(other), logs),
         running(replace(service, env=env), logs),
-        listening(
-            "stream?type=task.created", base=f"http://127.0.0.1:{other.app_port}", last=last
-        ) as messages,
+        listening("stream?type=task.created", base=there, last=last) as messages,
     ):
         assert (await next_event(messages))[1]["aggregate_id"] == missed["id"]
         live = await notifications.client.created()

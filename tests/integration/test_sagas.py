@@ -154,6 +154,33 @@ async def test_a_tenant_does_not_see_anothers_sagas(embedded: Suite, sagas: Any)
     assert hidden.status_code == 404
 
 
+async def test_two_tenants_sagas_of_one_id_do_not_touch(embedded: Suite, sagas: Any) -> None:
+    name, others = "the-same-id", {"x_tenant_id": "others"}
+    member = await sagas.member()
+    await sagas.client.command("member.register", {"id": member, "name": member}, **others)
+    for tenant in ({}, others):
+        task = (await sagas.client.created(**tenant))["id"]
+        given = {"task_id": task, "assignee": member}
+        answer = await sagas.post(f"task-handover?id={name}", given, **tenant)
+        assert answer.json() == {"id": name, "created": True}
+
+    async def waits(tenant: str) -> bool:
+        return bool((await sagas.get(name, tenant=tenant))["waits_for"])
+
+    for tenant_name in ("default", "others"):
+        await until(lambda tenant_name=tenant_name: waits(tenant_name))
+    await sagas.post(f"{name}/cancel", **others)
+
+    async def taken_back() -> bool:
+        return bool((await sagas.get(name, tenant="others"))["status"] == "compensated")
+
+    await until(taken_back)
+    assert (await sagas.get(name))["status"] == "running"
+    await sagas.post(f"{name}/events/accept")
+    await sagas.reaches(name, "completed")
+    assert (await sagas.get(name, tenant="others"))["status"] == "compensated"
+
+
 async def test_cancel_takes_back_and_terminate_does_not(embedded: Suite, sagas: Any) -> None:
     saga_id, task, member = await sagas.handover()
     await sagas.waits(saga_id)

@@ -24,8 +24,7 @@ from annals.web.problems import malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of
 
-# With what a run of a retried compensation adds, an id stays within the 64 characters that Dapr takes.
-_ID = r"[A-Za-z0-9_-]{1,60}"
+_ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
 _MAX_REASON = 500
 _RETRY_AFTER = {"Retry-After": "1"}

@@ -9,6 +9,7 @@ each may be asked for again: a repeat does what is left to do.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -136,7 +137,7 @@ class Orchestrator:
         state.require_raisable(event, declared)
         payload = {"data": data, "user": user}
         for wait in _NOT_YET_SECONDS:
-            if await self._workflows.raise_event(_instance(key, state), event, payload):
+            if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
                 return
             # A saga that another runs has a stream a moment before it has a workflow.
             await asyncio.sleep(wait)
@@ -147,13 +148,13 @@ class Orchestrator:
         state = await self._decide(key, lambda state: state.cancel(reason), asker)
         if state.status is not SagaStatus.COMPENSATING:
             payload = {"reason": state.cancel_reason}
-            await self._workflows.raise_event(_instance(key, state), CANCEL, payload)
+            await self._workflows.raise_event(instance_id(key, state.run), CANCEL, payload)
         return state
 
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """End a saga, and those it runs, where they are, with nothing taken back."""
         state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
-        await self._workflows.terminate(_instance(key, state))
+        await self._workflows.terminate(instance_id(key, state.run))
         # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
         for child in self._running_children(key, state):
             child_state = await self.load(child)
@@ -165,20 +166,20 @@ class Orchestrator:
     async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
         """Halt a saga."""
         state = await self._decide(key, lambda state: state.suspend(), asker)
-        await self._workflows.pause(_instance(key, state))
+        await self._workflows.pause(instance_id(key, state.run))
         return state
 
     async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
         """Let a halted saga go on."""
         state = await self._decide(key, lambda state: state.resume(), asker)
-        await self._workflows.resume(_instance(key, state))
+        await self._workflows.resume(instance_id(key, state.run))
         return state
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Try again what could not be taken back."""
         state = await self._decide(key, lambda state: state.retry_compensation(), asker)
         await self._workflows.start(
-            state.saga_type, _instance(key, state), _start(key, state), asker.traceparent
+            state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
         )
         return state
 
@@ -187,7 +188,7 @@ class Orchestrator:
         state = await self.load(key)
         state.require_ended()
         for run in range(state.run + 1):
-            await self._workflows.purge(_instance(key, state.model_copy(update={"run": run})))
+            await self._workflows.purge(instance_id(key, run))
 
     async def on_domain_event(self, event: RecordedEvent) -> None:
         """Do what sagas declare for a domain event. It may be told of one more than once."""
@@ -201,7 +202,7 @@ class Orchestrator:
                     case StartOn():
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
-                            saga_id = f"{saga.type}-{event.event_id}"[:_ID_LENGTH]
+                            saga_id = f"{saga.type}-{event.event_id}"
                             key = SagaKey(saga_id, tenant, event.user_id, event.correlation_id)
                             await self._start_triggered(key, saga, given, traceparent)
                     case CancelOn():
@@ -244,7 +245,7 @@ class Orchestrator:
         # Should the saga have run and ended after all, it runs again over what it has recorded, and
         # finds each of its steps done.
         state = SagaState().apply(started)
-        await self._workflows.start(started.saga_type, key.id, _start(key, state), traceparent)
+        await self._workflows.start(started.saga_type, instance_id(key), _start(key, state), traceparent)
         await self._history.record(key, [_begun(started)], traceparent)
         return True
 
@@ -296,12 +297,17 @@ class Orchestrator:
         return frozenset(step.name for step in saga.flat() if step.compensation is not None)
 
 
-_ID_LENGTH = 64
-"""The longest id that Dapr's workflow API takes."""
+# Together they stay within the 64 characters that Dapr's workflow API takes.
+_ID_SHOWN, _DIGEST = 30, 32
 
 
-def _instance(key: SagaKey, state: SagaState) -> str:
-    return key.id if state.run == 0 else f"{key.id}_{state.run}"
+def instance_id(key: SagaKey, run: int = 0) -> str:
+    """The workflow of a saga: of its tenant's and of nobody else's, whatever ids others choose.
+
+    It begins with the saga's id, for people; what tells it from others is the rest.
+    """
+    digest = hashlib.sha256(f"{key.tenant}/{key.id}/{run}".encode()).hexdigest()
+    return f"{key.id[:_ID_SHOWN]}-{digest[:_DIGEST]}"
 
 
 def _begun(started: SagaStarted) -> dict[str, Any]:
@@ -312,7 +318,7 @@ def _start(key: SagaKey, state: SagaState) -> dict[str, Any]:
     """What a saga's workflow is given; see `annals.sagas.engine.run`."""
     start: dict[str, Any] = {
         "id": key.id,
-        "instance": _instance(key, state),
+        "instance": instance_id(key, state.run),
         "tenant": key.tenant,
         "user": state.user,
         "correlation_id": state.correlation_id,
