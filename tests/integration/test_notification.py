@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -43,6 +44,7 @@ class NotifyingSuite(Suite):
             return spec
         quick = {
             "ANNALS_WEBHOOK_ALLOW_PRIVATE": "true",
+            "ANNALS_STREAM_BUFFER": "2000",
             "ANNALS_DELIVERY_RETRY_SECONDS": "[0.2, 0.2]",
             "ANNALS_REMIND_BEFORE": '["PT2S", "PT0S"]',
         }
@@ -253,19 +255,60 @@ async def test_a_stream_shows_a_tenant_its_own_and_what_it_asks_for(
     assert (await notifications.call("GET", "stream", after="yesterday")).status_code == 400
 
 
+async def test_a_client_that_does_not_read_is_cut_and_holds_nobody_up(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    tenant, batches, seen = f"busy-{new_id()}"[:40], 8, 0
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(("127.0.0.1", 8004))
+    slow.sendall(f"GET /stream HTTP/1.1\r\nHost: x\r\nx-tenant-id: {tenant}\r\n\r\n".encode())
+    assert slow.recv(16).startswith(b"HTTP/1.1 200")
+    command = {"type": "task.create", "data": {"title": "x" * 400}}
+
+    async def read_all(messages: AsyncIterator[tuple[str | None, dict[str, Any] | None]]) -> None:
+        nonlocal seen
+        async for _, event in messages:
+            seen += event is not None
+            if seen == batches * 1000:
+                return
+
+    async with listening("stream", tenant=tenant) as messages:
+        await anext(messages)
+        reading = asyncio.create_task(read_all(messages))
+        for _ in range(batches):
+            answer = await notifications.client.http.post(
+                "http://127.0.0.1:3501/v1.0/invoke/command/method/commands:batch",
+                json=[command] * 1000,
+                headers={"x-tenant-id": tenant},
+            )
+            assert answer.status_code == 200
+        await asyncio.wait_for(reading, 60)
+
+    def read_to_the_end() -> bytes:
+        last = b""
+        slow.settimeout(20)
+        while b"event: cut" not in last and (more := slow.recv(1 << 20)):
+            last = (last + more)[-4096:]
+        return last
+
+    assert b"event: cut\ndata: too much waited" in await asyncio.to_thread(read_to_the_end)
+    slow.close()
+
+
 async def test_a_websocket_shows_the_same_and_goes_on_where_it_was_left(
     notifying: Suite, notifications: Notifications
 ) -> None:
     url = "ws://127.0.0.1:8004/ws?type=task.created"
-    async with websockets.connect(url) as socket:
-        json.loads(await socket.recv())
+    async with websockets.connect(url) as connection:
+        json.loads(await connection.recv())
         created = await notifications.client.created()
-        message = json.loads(await socket.recv())
+        message = json.loads(await connection.recv())
         assert message["events"][0]["aggregate_id"] == created["id"]
     missed = await notifications.client.created()
-    async with websockets.connect(f"{url}&after={message['id']}") as socket:
-        await socket.recv()
-        assert json.loads(await socket.recv())["events"][0]["aggregate_id"] == missed["id"]
+    async with websockets.connect(f"{url}&after={message['id']}") as connection:
+        await connection.recv()
+        assert json.loads(await connection.recv())["events"][0]["aggregate_id"] == missed["id"]
 
 
 async def test_who_is_assigned_a_task_finds_it_in_the_inbox(

@@ -7,7 +7,7 @@ import pytest
 from annals.events import RecordedEvent
 from annals_notification.streams import positions
 from annals_notification.streams.filters import Filter
-from annals_notification.streams.hub import _BUFFERED, Client
+from annals_notification.streams.hub import Client
 from annals_notification.streams.tail import Commit
 
 
@@ -55,13 +55,13 @@ def test_a_place_is_written_with_the_events_own_lane_first_and_read_again() -> N
 
 
 def test_a_client_that_takes_nothing_is_cut_and_what_it_has_not_asked_for_does_not_count() -> None:
-    client = Client(Filter("default", types=("task.*",)))
+    client = Client(Filter("default", types=("task.*",)), buffer=50)
     other = Commit(0, 1, "0-1", ((event("member.left"), "{}"),))
     wanted = Commit(0, 2, "0-2", ((event(), "{}"),))
-    for _ in range(_BUFFERED * 2):
+    for _ in range(100):
         client.offer(other)
     assert client.queue.empty()
-    for _ in range(_BUFFERED):
+    for _ in range(50):
         client.offer(wanted)
     assert not client.cut
     client.offer(wanted)

@@ -64,7 +64,12 @@ def create(settings: NotificationSettings) -> ServiceApp:
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
         database = BindingDatabase(sidecar, settings.database)
         store = DaprEventReader(sidecar, settings.state_store)
-        hub = Hub(store, lambda: app.draining, max_clients=settings.max_stream_clients)
+        hub = Hub(
+            store,
+            lambda: app.draining,
+            max_clients=settings.max_stream_clients,
+            buffer=settings.stream_buffer,
+        )
         log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
         webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
         mails = MailSender(sidecar, settings.email)

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from annals.events import StreamId
+from annals.events import RecordedEvent, StreamId
 from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.telemetry import metrics
@@ -63,19 +63,11 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($5::text IS NULL OR (fires, id) > ($5::text::timestamptz, $6::text))
   ORDER BY fires, id LIMIT $7::text::integer) page"""
 
-EVENTS = frozenset(
-    {
-        "task.created",
-        "task.updated",
-        "task.assigned",
-        "task.unassigned",
-        "task.completed",
-        "task.reopened",
-        "task.deleted",
-        "task.due_date_set",
-    }
-)
-"""After these a task's reminders may not be what they were."""
+_REASSIGN = """
+WITH moved AS (
+  UPDATE notifications.reminders SET user_id = $3
+  WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled' RETURNING 1)
+SELECT count(*)::text FROM moved"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +112,20 @@ class Reminders:
         self._alarms = alarms
         self._before = before
 
-    async def follow(self, stream: StreamId) -> None:
-        """Bring a task's reminders in line with what it is now. Raises DatabaseError and StoreError.
+    async def on_event(self, event: RecordedEvent) -> None:
+        """Follow what changes a task's reminders. Raises DatabaseError and StoreError."""
+        match event.event_type:
+            case "task.created" if event.data.get("due") is None:
+                return
+            case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
+                await self._follow(event.stream)
+            case "task.assigned" | "task.unassigned":
+                # Who is told is read when a reminder fires; this is what the list of them shows.
+                assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
+                await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
+
+    async def _follow(self, stream: StreamId) -> None:
+        """Bring a task's reminders in line with what it is now.
 
         The message that told of a change is a hint: the task is read from the store.
         """

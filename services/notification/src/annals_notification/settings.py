@@ -27,6 +27,9 @@ class NotificationSettings(ServiceSettings):
     max_stream_clients: int = 2_000
     """Clients of live streams that one replica serves."""
 
+    stream_buffer: int = 10_000
+    """Commits that may wait to be sent to a client before it is cut off."""
+
     remind_before: tuple[timedelta, ...] = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
     """How long before a due date to remind."""
 

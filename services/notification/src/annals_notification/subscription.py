@@ -14,7 +14,6 @@ from fastapi import APIRouter, Request, Response
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.projections import DatabaseError
 from annals.web.deliveries import hinted, status
-from annals_notification import reminders
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import Due, NotNow
 from annals_notification.held_events import HeldEvents
@@ -34,8 +33,7 @@ class Inbound:
 
     async def recorded(self, event: RecordedEvent) -> None:
         """An event that the store has. Raises DatabaseError and StoreError."""
-        if event.event_type in reminders.EVENTS:
-            await self._reminders.follow(event.stream)
+        await self._reminders.on_event(event)
         await self._notices.tell(Notice.of(event))
 
     async def delivered(self, cloudevent: Mapping[str, Any]) -> str:

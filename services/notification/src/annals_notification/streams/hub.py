@@ -11,7 +11,6 @@ from annals_notification.streams import positions, tail
 from annals_notification.streams.filters import Filter
 from annals_notification.streams.tail import Commit, Tail
 
-_BUFFERED = 1_000
 HEARTBEAT_SECONDS = 15.0
 _TICK_SECONDS = 1.0
 
@@ -27,9 +26,9 @@ class TooMany(Exception):
 class Client:
     """One that looks, and what waits to be sent to it."""
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: Filter, buffer: int) -> None:
         self.wanted = wanted
-        self.queue: asyncio.Queue[Commit] = asyncio.Queue(_BUFFERED)
+        self.queue: asyncio.Queue[Commit] = asyncio.Queue(buffer)
         self.cut = False
 
     def offer(self, commit: Commit) -> None:
@@ -45,12 +44,15 @@ class Client:
 class Hub:
     """Tells every client of what the tail brings. `run` must be running."""
 
-    def __init__(self, store: DaprEventReader, draining: Callable[[], bool], *, max_clients: int) -> None:
+    def __init__(
+        self, store: DaprEventReader, draining: Callable[[], bool], *, max_clients: int, buffer: int
+    ) -> None:
         self._store = store
         self._tail = Tail(store)
         self._clients: set[Client] = set()
         self._draining = draining
         self._max_clients = max_clients
+        self._buffer = buffer
         metrics.STREAM_CLIENTS.set_function(lambda: len(self._clients))
 
     def look(self) -> None:
@@ -75,7 +77,7 @@ class Hub:
             metrics.STREAM_REFUSED.inc()
             raise TooMany(f"{self._max_clients} clients are connected to this replica")
         await self._tail.started.wait()
-        client = Client(wanted)
+        client = Client(wanted, self._buffer)
         self._clients.add(client)
         try:
             joined = dict(self._tail.seen)
