@@ -18,19 +18,29 @@ class BulkReader:
         self._sidecar = sidecar
         self._store = store
         self._waiting: list[tuple[Sequence[str], asyncio.Future[dict[str, bytes]]]] = []
-        self._reading: set[asyncio.Task[None]] = set()
+        self._readers = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of keys, those that exist. The read begins after this call, never before."""
         future: asyncio.Future[dict[str, bytes]] = asyncio.get_running_loop().create_future()
         self._waiting.append((keys, future))
-        if len(self._reading) < _READS_AT_ONCE:
+        if self._readers < _READS_AT_ONCE:
+            self._readers += 1
             task = asyncio.create_task(self._read())
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await future
 
     async def _read(self) -> None:
+        # The count goes down in the very step that finds nothing waiting. A done callback runs only
+        # after the callers that this reader woke, and what they ask for next would wait for nobody.
+        try:
+            await self._read_waiting()
+        finally:
+            self._readers -= 1
+
+    async def _read_waiting(self) -> None:
         while self._waiting:
             taken: list[tuple[Sequence[str], asyncio.Future[dict[str, bytes]]]] = []
             count = 0
