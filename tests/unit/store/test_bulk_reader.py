@@ -18,7 +18,7 @@ class Sidecar:
         self.asked = 0
         self.answering = asyncio.Event()
 
-    async def get_bulk(self, store: str, keys: Sequence[str]) -> dict[str, StateValue]:
+    async def get_bulk(self, _store: str, keys: Sequence[str]) -> dict[str, StateValue]:
         self.asked += 1
         await self.answering.wait()
         return {key: StateValue(key.encode(), "1") for key in keys}
@@ -26,7 +26,7 @@ class Sidecar:
 
 async def test_who_asks_again_while_all_readers_are_just_done_is_answered() -> None:
     sidecar = Sidecar()
-    reader = BulkReader(cast(DaprSidecar, sidecar), "store")
+    reader = BulkReader(cast("DaprSidecar", sidecar), "store")
 
     async def ask(*keys: str) -> None:
         for key in keys:
