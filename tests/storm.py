@@ -210,19 +210,26 @@ def check_topic(messages: list[dict[str, Any]], stored: Stored) -> None:
         assert published[name] == sorted(events), f"{name} was published as {published[name]}"
 
 
+_ROWS = """
+SELECT 'task-' || id AS stream, version FROM readmodels.tasks UNION ALL
+SELECT 'member-' || id, version FROM readmodels.members UNION ALL
+SELECT 'saga-' || id, version FROM readmodels.sagas"""
+
+
 async def check_read_models(dsn: str, stored: Stored) -> None:
     """Wait until the read models are where the store is, then compare every task."""
     connection = await asyncpg.connect(dsn)
     try:
         wanted = {name.removeprefix("default/"): max(events) for name, events in stored.streams.items()}
         rows: dict[str, int] = {}
+        indexed = 0
+        total = sum(len(events) for events in stored.streams.values())
         async with asyncio.timeout(60):
-            while rows != wanted:
-                found = await connection.fetch("SELECT stream, version FROM readmodels.stream_versions")
+            while rows != wanted or indexed != total:
+                found = await connection.fetch(_ROWS)
                 rows = {row["stream"]: row["version"] for row in found}
+                indexed = await connection.fetchval("SELECT count(*) FROM readmodels.event_index")
                 await asyncio.sleep(0.2)
-        indexed = await connection.fetchval("SELECT count(*) FROM readmodels.event_index")
-        assert indexed == sum(len(events) for events in stored.streams.values())
         states = {1: ("todo", None), 2: ("todo", "ada"), 3: ("done", "ada")}
         for row in await connection.fetch("SELECT id, version, status, assignee FROM readmodels.tasks"):
             assert row["version"] == wanted[f"task-{row['id']}"]

@@ -19,10 +19,9 @@ from suite import ports, runtime
 from suite.paths import BIN
 from suite.process import Spec
 
-TOPICS = tuple(
-    name + suffix
-    for name in ("domain-events", "saga-events", "integration-events")
-    for suffix in ("", ".dead-letter")
+TOPICS = (
+    *("domain-events", "saga-events", "integration-events"),
+    *("projector.dead-letters", "notification.dead-letters"),
 )
 KAFKA_VERSION = "4.0.0"
 ZIPKIN_VERSION = "3.5.1"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
+from annals.dapr import DaprSidecar
+from annals.deadletters import DeadLetters
 from annals.events import new_id
-from conftest import until
+from annals.web.background import background
+from conftest import COMPONENTS, until, write_secrets
+from read_model_database import PoolDatabase, prepared
 from suite.suite import Suite
 
 COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method"
@@ -34,6 +41,13 @@ class Client:
         return await self.http.get(
             f"{PROJECTOR}/queries/{path}", params=values, headers={"x-tenant-id": tenant}
         )
+
+    async def operate(
+        self, method: str, path: str, *, json: object = None, tenant: str = "default"
+    ) -> httpx.Response:
+        """What an operator asks of the projector."""
+        headers = {"x-tenant-id": tenant, "x-user-id": "ada"}
+        return await self.http.request(method, f"{PROJECTOR}/{path}", json=json, headers=headers)
 
     async def created(self, **headers: str) -> dict[str, Any]:
         answer = await self.command("task.create", TASK, **headers)
@@ -152,3 +166,36 @@ class Sagas:
 @pytest.fixture
 async def sagas(client: Client) -> Sagas:
     return Sagas(client)
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(database, min_size=1, max_size=8) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def read_models(pool: asyncpg.Pool) -> PoolDatabase:
+    return await prepared(pool)
+
+
+@pytest.fixture
+async def sidecar(database: str, tmp_path: Path, bare_sidecar: Any) -> AsyncIterator[DaprSidecar]:
+    """A real sidecar with the event store in a database of the test's own."""
+    write_secrets(tmp_path, postgres=database)
+    resources = tmp_path / "components"
+    resources.mkdir()
+    for name in ("eventstore.yaml", "secretstore.yaml"):
+        shutil.copy(COMPONENTS / "shared" / name, resources)
+    _, at = await bare_sidecar(resources)
+    sidecar = DaprSidecar(at.grpc)
+    yield sidecar
+    await sidecar.close()
+
+
+@pytest.fixture
+async def dead_letters(sidecar: DaprSidecar) -> AsyncIterator[DeadLetters]:
+    letters = DeadLetters(sidecar, "eventstore", "projector")
+    await letters.refresh()
+    async with background(letters.run(), "letters"):
+        yield letters

@@ -6,49 +6,42 @@ import asyncio
 import json
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
 import pytest
 
+from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import Applier, Sweeper, Visibility, migrate
+from annals.projections import Applier, Generations, Replays, Sweeper, Visibility
 from annals.projections.visibility import NotVisible
 from annals.store import Append, MemoryEventStore
-from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.read_models import PROJECTIONS, TASKS
 from conftest import until
+from read_model_database import PoolDatabase
 
 
-class PoolDatabase:
-    """The port of the read models' database on a pool of connections."""
+class Replica:
+    """What a replica of the projector has."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
-
-    async def fetch(self, sql: str, *params: str | None) -> Any:
-        return json.loads(await self._pool.fetchval(sql, *params))
-
-    async def execute(self, sql: str) -> None:
-        await self._pool.execute(sql)
-
-
-@pytest.fixture
-async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(database, min_size=1, max_size=8) as pool:
-        yield pool
+    def __init__(self, database: PoolDatabase, store: MemoryEventStore, letters: DeadLetters) -> None:
+        self.generations = Generations(database, PROJECTIONS)
+        self.visibility = Visibility(database)
+        self.applier = Applier(
+            database, store, lambda: self.generations.live, letters, self.visibility.applied
+        )
+        self.replays = Replays(database, store, self.applier, self.generations, letters)
 
 
-@pytest.fixture
-async def read_models(pool: asyncpg.Pool) -> PoolDatabase:
-    database = PoolDatabase(pool)
-    await asyncio.gather(*(migrate(database, SCHEMA, LOCK, MIGRATIONS) for _ in range(2)))
-    return database
+async def replica_of(database: PoolDatabase, store: MemoryEventStore, letters: DeadLetters) -> Replica:
+    one = Replica(database, store, letters)
+    await one.generations.refresh()
+    return one
 
 
-def applier(database: PoolDatabase, store: MemoryEventStore) -> Applier:
-    return Applier(database, store, PROJECTIONS, lambda _: None)
+async def applier(database: PoolDatabase, store: MemoryEventStore, letters: DeadLetters) -> Applier:
+    return (await replica_of(database, store, letters)).applier
 
 
 async def history(store: MemoryEventStore, dice: random.Random, streams: int) -> list[RecordedEvent]:
@@ -112,7 +105,7 @@ async def found(pool: asyncpg.Pool) -> dict[str, tuple[Any, ...]]:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_two_replicas_with_disorder_and_repetition_end_at_the_fold(
-    pool: asyncpg.Pool, read_models: PoolDatabase, seed: int
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters, seed: int
 ) -> None:
     dice, store = random.Random(seed), MemoryEventStore()
     events = await history(store, dice, streams=40)
@@ -120,7 +113,7 @@ async def test_two_replicas_with_disorder_and_repetition_end_at_the_fold(
     dice.shuffle(deliveries)
 
     async def replica(part: list[RecordedEvent]) -> None:
-        applying = applier(read_models, store)
+        applying = await applier(read_models, store, dead_letters)
         for start in range(0, len(part), 25):
             await applying.apply(part[start : start + 25])
 
@@ -131,11 +124,11 @@ async def test_two_replicas_with_disorder_and_repetition_end_at_the_fold(
 
 
 async def test_what_no_message_brings_is_swept_from_the_store(
-    pool: asyncpg.Pool, read_models: PoolDatabase
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
 ) -> None:
     dice, store = random.Random(7), MemoryEventStore()
     events = await history(store, dice, streams=20)
-    applying = applier(read_models, store)
+    applying = await applier(read_models, store, dead_letters)
     await applying.apply(dice.sample(events, len(events) // 3))
     sweeper = Sweeper(read_models, store, applying)
 
@@ -151,17 +144,17 @@ async def test_what_no_message_brings_is_swept_from_the_store(
 
 
 async def test_an_event_whose_past_is_nowhere_is_not_applied(
-    pool: asyncpg.Pool, read_models: PoolDatabase
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
 ) -> None:
     store = MemoryEventStore()
     events = await history(store, random.Random(1), streams=1)
-    failed = await applier(read_models, MemoryEventStore()).apply(events[3:])
+    failed = await (await applier(read_models, MemoryEventStore(), dead_letters)).apply(events[3:])
     assert failed == {events[0].stream}
     assert await found(pool) == {}
 
 
 async def test_a_stream_on_which_a_projection_fails_does_not_hold_up_the_others(
-    pool: asyncpg.Pool, read_models: PoolDatabase
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
 ) -> None:
     store = MemoryEventStore()
     events = await history(store, random.Random(3), streams=5)
@@ -176,23 +169,27 @@ async def test_a_stream_on_which_a_projection_fails_does_not_hold_up_the_others(
     )
     last = max(event.version for event in events if event.stream == poisoned)
     await store.append(Append(poisoned, (poison,), last))
-    applying = applier(read_models, store)
+    applying = await applier(read_models, store, dead_letters)
 
-    failed = await applying.apply([*events, *await store.read_events([(poisoned, last + 1)])])
+    lacking = await applying.apply([*events, *await store.read_events([(poisoned, last + 1)])])
 
-    assert failed == {poisoned}
-    others = [event for event in events if event.stream != poisoned]
-    assert await found(pool) == wanted(others)
-    await Sweeper(read_models, store, applying).sweep()
+    assert lacking == frozenset()
+    assert await found(pool) == wanted(events)
+    letter = dead_letters.find("tasks", poisoned, 1)
+    assert letter is not None
+    assert (letter.version, letter.status, letter.attempts) == (last + 1, Status.PARKED, 1)
+    assert letter.reason == "KeyError: 'assignee'"
+    assert await pool.fetchval("SELECT count(*) FROM readmodels.event_index") == len(events) + 1
 
 
-async def test_a_reader_waits_for_its_write(read_models: PoolDatabase) -> None:
+async def test_a_reader_waits_for_its_write(read_models: PoolDatabase, dead_letters: DeadLetters) -> None:
     store = MemoryEventStore()
     events = await history(store, random.Random(2), streams=2)
-    visibility = Visibility(read_models)
+    replica = await replica_of(read_models, store, dead_letters)
+    visibility = replica.visibility
     with pytest.raises(NotVisible):
         await visibility.wait(Position(0, 1), 0.1)
     waiting = asyncio.create_task(visibility.wait(Position(0, 1), 10))
-    await Applier(read_models, store, PROJECTIONS, visibility.applied).apply(events)
+    await replica.applier.apply(events)
     await waiting
     await Visibility(read_models).wait(Position(0, len(events)), 10)

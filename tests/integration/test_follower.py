@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from annals.dapr import DaprSidecar
+from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower
 from conftest import COMPONENTS, until, write_secrets
@@ -49,8 +50,15 @@ async def append(store: DaprEventStore, name: str, count: int) -> None:
 
 
 def follower(client: DaprSidecar, owner: str, handle: Any) -> asyncio.Task[None]:
-    following = Follower(client, "eventstore", "test", owner, DOMAIN_LANES, handle)
-    return asyncio.create_task(following.run())
+    letters = DeadLetters(client, "eventstore", "test")
+    following = Follower(client, "eventstore", "test", owner, DOMAIN_LANES, handle, letters)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(letters.run())
+            tasks.create_task(following.run())
+
+    return asyncio.create_task(run())
 
 
 async def test_it_begins_where_the_store_ends_and_then_misses_nothing(
@@ -125,6 +133,46 @@ async def test_an_event_that_cannot_be_handled_now_is_handled_later(
     await until(done)
     following.cancel()
     assert tries == {1: 1, 2: 3, 3: 1, 4: 1}
+
+
+async def test_what_cannot_be_handled_is_parked_with_what_comes_after_it_and_replayed_in_order(
+    store: tuple[DaprSidecar, DaprEventStore],
+) -> None:
+    client, events = store
+    seen: list[tuple[str, int]] = []
+    mended = False
+
+    async def handle(event: RecordedEvent) -> None:
+        if event.aggregate_id == "bad" and event.version == 2 and not mended:
+            raise RuntimeError("poison")
+        seen.append((event.aggregate_id, event.version))
+
+    following = follower(client, "one", handle)
+    await until(lambda: _exists(client))
+    await append(events, "bad", 3)
+    letters = DeadLetters(client, "eventstore", "test")
+
+    async def parked() -> bool:
+        await letters.refresh()
+        return len(letters.parked("default")) == 1
+
+    await until(parked)
+    await append(events, "good", 3)
+    await until(lambda: _count([one for one in seen if one[0] == "good"], 3))
+    (letter,) = letters.parked("default")
+    assert (letter.stream, letter.version, letter.attempts) == ("thing-bad", 2, 5)
+    assert letter.reason == "RuntimeError: poison"
+    mended = True
+    await letters.release(letter, "ada", "mended")
+    await until(lambda: _count([one for one in seen if one[0] == "bad"], 3))
+    assert [version for name, version in seen if name == "bad"] == [1, 2, 3]
+
+    async def done() -> bool:
+        known, detail = await letters.get("default", letter.id)
+        return known.status is Status.DONE and detail.history[0]["user"] == "ada"
+
+    await until(done)
+    following.cancel()
 
 
 async def _exists(client: DaprSidecar) -> bool:

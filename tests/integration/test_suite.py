@@ -126,26 +126,48 @@ async def test_a_position_that_does_not_come_is_waited_for_only_so_long(embedded
     assert answer.json()["type"].endswith("behind")
 
 
-async def test_an_unreadable_message_goes_to_the_dead_letters(embedded: Suite, client: Any) -> None:
+async def test_an_unreadable_message_is_kept_edited_and_read_again(embedded: Suite, client: Any) -> None:
     url = infra.Nats(embedded.home / ".annals" / "embedded", profiles.NATS_PORT).url
     broker = await nats.connect(url)
+    poison = {"specversion": "1.0", "id": "poison", "type": "x.y", "source": "t", "data": {"nonsense": True}}
     try:
-        stream = broker.jetstream()
-        dead = await stream.subscribe("domain-events.dead-letter", ordered_consumer=True)
-        poison = {
-            "specversion": "1.0",
-            "id": "poison",
-            "type": "x.y",
-            "source": "t",
-            "data": {"nonsense": True},
-        }
-        await stream.publish("domain-events", json.dumps(poison).encode())
-        message = await dead.next_msg(timeout=30)
-        assert json.loads(message.data)["id"] == "poison"
+        await broker.jetstream().publish("domain-events", json.dumps(poison).encode())
+        await broker.jetstream().publish("projector.dead-letters", b"not even JSON")
     finally:
         await broker.close()
+
+    async def both() -> list[dict[str, Any]]:
+        found = (await client.operate("GET", "dead-letters")).json()["items"]
+        return found if len(found) == 2 else []
+
+    letters = await until(both)
+    assert {one["kind"] for one in letters} == {"raw"}
+    details = [(await client.operate("GET", f"dead-letters/{one['id']}")).json() for one in letters]
+    assert any('"nonsense"' in one["raw"] for one in details)
     task = await client.created()
     assert (await client.query(f"tasks/{task['id']}", position=task["position"])).status_code == 200
+
+    mended = next(one["id"] for one in details if "nonsense" in one["raw"])
+    other = next(one["id"] for one in letters if one["id"] != mended)
+    (event,) = (await client.query(f"streams/task-{task['id']}/events")).json()["items"]
+    raw = json.dumps({**poison, "data": {n: v for n, v in event.items() if n not in ("stream", "position")}})
+    edit = {"raw": raw, "reason": "the producer sent half of it"}
+    assert (await client.operate("PUT", f"dead-letters/{mended}/data", json=edit)).status_code == 200
+    reason = {"reason": "it is mended"}
+    assert (await client.operate("POST", f"dead-letters/{mended}/replay", json=reason)).status_code == 202
+    assert (await client.operate("POST", f"dead-letters/{other}/discard", json=reason)).status_code == 200
+
+    async def none() -> bool:
+        return (await client.operate("GET", "dead-letters")).json()["items"] == []
+
+    await until(none)
+    history = (await client.operate("GET", f"dead-letters/{mended}")).json()["history"]
+    assert [one["action"] for one in history] == ["edited", "replayed"]
+    assert history[0]["user"] == "ada"
+    assert "nonsense" in history[0]["before"]
+    assert (await client.operate("GET", "dead-letters/unheard-of")).status_code == 404
+    refused = await client.operate("POST", f"dead-letters/{mended}/replay", json={})
+    assert refused.json()["errors"] == [{"field": "reason", "expected": "Field required"}]
 
 
 async def test_metrics_and_health_are_served(embedded: Suite, client: Any) -> None:

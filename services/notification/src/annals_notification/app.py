@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 import structlog
 
 from annals.dapr import DaprSidecar, Jobs, ServiceInvocation
-from annals.projections import BindingDatabase, DatabaseError, migrate
+from annals.deadletters import DeadLetters
+from annals.projections import BindingDatabase, DatabaseError, StatementRefused, migrate
 from annals.store import DOMAIN_LANES, DaprEventReader, Follower
-from annals.web import ServiceApp, create_app
+from annals.store.follower import passes
+from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
+from annals.web.dead_letters import not_tried_out
 from annals_notification import api, subscription
 from annals_notification.deliveries.channels import MailSender, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
@@ -79,7 +82,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
         recurrences = Recurrences(database, invocation, alarms)
         held = HeldEvents(database, sidecar, alarms)
         due = Due(reminders, recurrences, held)
-        inbound = subscription.Inbound(notices, reminders, held)
+        letters = DeadLetters(sidecar, settings.state_store, "notification")
+        inbound = subscription.Inbound(notices, reminders, held, letters)
         follower = Follower(
             sidecar,
             settings.state_store,
@@ -87,13 +91,18 @@ def create(settings: NotificationSettings) -> ServiceApp:
             settings.instance,
             DOMAIN_LANES,
             inbound.recorded,
+            letters,
+            _passes,
         )
 
         app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))
         app.include_router(streams.routes(hub))
+        app.include_router(dead_letters.routes(letters, store, not_tried_out))
         app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
         async with (
             background(hub.run(), "hub"),
+            background(letters.run(), "dead letters"),
+            background(inbound.read_again(), "unreadable messages"),
             background(follow_and_send(database, follower, dispatcher, due), "deliveries"),
         ):
             yield
@@ -115,3 +124,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
     app.add_exception_handler(DatabaseError, api.on_unavailable)
     app.add_exception_handler(NotNow, api.on_unavailable)
     return app
+
+
+def _passes(error: Exception) -> bool:
+    """See `annals.store.follower.passes`: a statement that the database refuses does not pass."""
+    return passes(error) or (isinstance(error, DatabaseError) and not isinstance(error, StatementRefused))

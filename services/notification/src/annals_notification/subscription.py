@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -11,9 +11,10 @@ import orjson
 import structlog
 from fastapi import APIRouter, Request, Response
 
+from annals.deadletters import DeadLetters, Unreadable
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.projections import DatabaseError
-from annals.web.deliveries import hinted, status
+from annals.web.deliveries import hinted, published, status
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import Due, NotNow
 from annals_notification.held_events import HeldEvents
@@ -26,7 +27,11 @@ _log = structlog.get_logger(__name__)
 class Inbound:
     """What becomes of an event."""
 
-    def __init__(self, notices: Notices, reminders: Reminders, held: HeldEvents) -> None:
+    def __init__(
+        self, notices: Notices, reminders: Reminders, held: HeldEvents, dead_letters: DeadLetters
+    ) -> None:
+        self._unreadable = Unreadable(dead_letters, self._handle)
+        self.read_again = self._unreadable.run
         self._notices = notices
         self._reminders = reminders
         self._held = held
@@ -36,16 +41,26 @@ class Inbound:
         await self._reminders.on_event(event)
         await self._notices.tell(Notice.of(event))
 
-    async def delivered(self, cloudevent: Mapping[str, Any]) -> str:
+    async def delivered(self, cloudevent: Any) -> str:
         """An integration event, which only the broker has; what the sidecar is answered."""
         try:
+            await self._handle(cloudevent)
+        except ValueError as error:
+            # To deliver it again would change nothing.
+            return await self._unreadable.keep(cloudevent, str(error))
+        except (DatabaseError, NotNow) as error:
+            _log.warning("an event is to be delivered again", error=str(error))
+            return "RETRY"
+        return "SUCCESS"
+
+    async def _handle(self, cloudevent: Any) -> None:
+        """Raises ValueError for what cannot be read, DatabaseError and NotNow."""
+        try:
             event = from_cloudevent(cloudevent)
-            if not isinstance(event, IntegrationEvent):
-                raise ValueError("it is no integration event")
-        except (ValueError, AttributeError, TypeError) as error:
-            # To deliver it again would change nothing: it goes to the dead letters.
-            _log.warning("unreadable message", reason=str(error))
-            return "DROP"
+        except (AttributeError, TypeError, KeyError) as error:
+            raise ValueError(f"it is no CloudEvent: {error}") from error
+        if not isinstance(event, IntegrationEvent):
+            raise ValueError("it is no integration event")
         try:
             match event.event_type:
                 case "reminder.requested":
@@ -54,13 +69,8 @@ class Inbound:
                     await self._held.drop(event.tenant_id, _reminder_id(event))
                 case _:
                     await self._notices.tell(Notice.of(event))
-        except (KeyError, ValueError) as error:
-            _log.warning("an event lacks what it must say", event_id=event.event_id, reason=repr(error))
-            return "DROP"
-        except (DatabaseError, NotNow) as error:
-            _log.warning("an event is to be delivered again", event_id=event.event_id, error=str(error))
-            return "RETRY"
-        return "SUCCESS"
+        except KeyError as error:
+            raise ValueError(f"its data lacks {error}") from error
 
 
 def _reminder_id(event: IntegrationEvent) -> str:
@@ -95,6 +105,10 @@ def routes(inbound: Inbound, looks: Sequence[Callable[[], None]], due: Due) -> A
     @router.post("/events/integration-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:
         return status(await inbound.delivered(orjson.loads(await request.body())))
+
+    @router.post("/events/dead-letters", include_in_schema=False)
+    async def given_up(request: Request) -> Response:
+        return status(await inbound.delivered(published(await request.body())))
 
     @router.post("/job/{name}", include_in_schema=False)
     async def job(request: Request) -> Response:

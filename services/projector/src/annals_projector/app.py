@@ -8,12 +8,24 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from annals.dapr import DaprSidecar
-from annals.projections import Applier, BindingDatabase, DatabaseError, Sweeper, Visibility, migrate
+from annals.dapr import DaprError, DaprSidecar
+from annals.deadletters import DeadLetters
+from annals.projections import (
+    Applier,
+    BindingDatabase,
+    Builder,
+    DatabaseError,
+    Generations,
+    Outdated,
+    Replays,
+    Sweeper,
+    Visibility,
+    migrate,
+)
 from annals.store import DaprEventReader
-from annals.web import ServiceApp, create_app
+from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
-from annals_projector import subscription
+from annals_projector import projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import events, sagas, tasks
 from annals_projector.queries.parameters import UpToDate
@@ -27,46 +39,71 @@ _MIGRATE_SECONDS = 0.5
 def create(settings: ProjectorSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
     sidecar: DaprSidecar | None = None
-    migrated = asyncio.Event()
+    generations: Generations | None = None
+    prepared = asyncio.Event()
 
-    async def prepare_and_sweep(database: BindingDatabase, sweeper: Sweeper) -> None:
-        while not migrated.is_set():
+    async def prepare(database: BindingDatabase, generations: Generations, letters: DeadLetters) -> None:
+        while not prepared.is_set():
             try:
                 await migrate(database, SCHEMA, LOCK, MIGRATIONS)
-                migrated.set()
-            except DatabaseError as error:
+                await generations.prepare()
+                await letters.refresh()
+                prepared.set()
+            except (DatabaseError, DaprError) as error:
                 _log.warning("the read models cannot be prepared yet", error=str(error))
                 await asyncio.sleep(_MIGRATE_SECONDS)
-        await sweeper.run()
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal sidecar
-        token = settings.dapr_api_token
-        sidecar = DaprSidecar(
-            settings.dapr_grpc_port,
-            timeout=settings.sidecar_timeout,
-            api_token=token.get_secret_value() if token else None,
-        )
+        nonlocal sidecar, generations
+        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
+        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
+        patient = DaprSidecar(settings.dapr_grpc_port, timeout=settings.maintenance_timeout, api_token=token)
         database = BindingDatabase(sidecar, settings.read_models)
         store = DaprEventReader(sidecar, settings.state_store)
+        letters = DeadLetters(sidecar, settings.state_store, "projector")
         visibility = Visibility(database)
-        applier = Applier(database, store, PROJECTIONS, visibility.applied)
+        catalogue = generations = Generations(database, PROJECTIONS)
+        applier = Applier(database, store, lambda: catalogue.live, letters, visibility.applied)
+        inbound = subscription.Inbound(applier, letters)
+        builder = Builder(database, store, catalogue, letters, settings.instance)
+        replays = Replays(database, store, applier, catalogue, letters)
+        sweeper = Sweeper(database, store, applier)
+
+        async def keep_up() -> None:
+            await prepare(database, catalogue, letters)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(letters.run())
+                tasks.create_task(catalogue.run())
+                tasks.create_task(sweeper.run())
+                tasks.create_task(builder.run())
+                tasks.create_task(replays.run())
+                tasks.create_task(inbound.read_again())
+
         up_to_date = UpToDate(visibility, settings.visibility_timeout)
-        app.include_router(subscription.routes(applier))
+        app.include_router(subscription.routes(inbound))
         app.include_router(tasks.routes(database, up_to_date))
         app.include_router(sagas.routes(database, store, up_to_date))
         app.include_router(events.routes(database, store, PROJECTIONS, up_to_date))
-        async with background(prepare_and_sweep(database, Sweeper(database, store, applier)), "sweeper"):
+        maintenance = BindingDatabase(patient, settings.read_models)
+        app.include_router(projections_api.routes(maintenance, store, catalogue, builder, letters))
+        app.include_router(dead_letters.routes(letters, store, replays.dry_run))
+        async with background(keep_up(), "read models"):
             yield
+        await patient.close()
         await sidecar.close()
 
     async def ready() -> Mapping[str, str]:
         missing = {}
         if sidecar is None or not await sidecar.healthy():
             missing["sidecar"] = "it does not answer"
-        if not migrated.is_set():
+        if not prepared.is_set():
             missing["read models"] = "their tables are not prepared yet"
+        elif generations is not None:
+            try:
+                _ = generations.live
+            except Outdated as error:
+                missing["read models"] = str(error)
         return missing
 
     return create_app("Annals projector", settings, lifespan=lifespan, ready=ready)

@@ -16,3 +16,6 @@ class ProjectorSettings(ServiceSettings):
 
     visibility_timeout: float = 5.0
     """Seconds that a query with a position waits for it."""
+
+    maintenance_timeout: float = 600.0
+    """Seconds that a comparison or a change of tables may take."""

@@ -9,18 +9,66 @@ import orjson
 import structlog
 from fastapi import APIRouter, Request, Response
 
+from annals.dapr import DaprError
+from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked, Unreadable
 from annals.events import RecordedEvent, from_cloudevent
-from annals.projections import Applier, DatabaseError, ProjectionStalled
+from annals.projections import Applier, DatabaseError, Outdated, ProjectionStalled
 from annals.store import StoreError
 from annals.telemetry import metrics
-from annals.web.deliveries import status
+from annals.web.deliveries import published, status
 from annals.web.deliveries import statuses as answered
 
 _log = structlog.get_logger(__name__)
 
+_NOT_NOW = (
+    DatabaseError,
+    ProjectionStalled,
+    StoreError,
+    DaprError,
+    DeadLettersUnknown,
+    TooManyParked,
+    Outdated,
+)
 
-def routes(applier: Applier) -> APIRouter:
-    """The routes that `components/shared/subscriptions.yaml` names: each topic brings events alike."""
+
+class Inbound:
+    """Messages to events, and what cannot be read to the dead letters."""
+
+    def __init__(self, applier: Applier, dead_letters: DeadLetters) -> None:
+        self._applier = applier
+        self._unreadable = Unreadable(dead_letters, self.handle)
+        self.read_again = self._unreadable.run
+
+    async def deliver(self, entries: Mapping[str, Any]) -> dict[str, str]:
+        """Apply what can be read, and say for each entry what is to become of it."""
+        statuses: dict[str, str] = {}
+        events: dict[str, RecordedEvent] = {}
+        for entry_id, cloudevent in entries.items():
+            try:
+                events[entry_id] = _event(cloudevent)
+            except ValueError as error:
+                metrics.PROJECTION_UNREADABLE.inc()
+                statuses[entry_id] = await self._unreadable.keep(cloudevent, str(error))
+        try:
+            lacking = await self._applier.apply(events.values())
+        except _NOT_NOW as error:
+            _log.warning("events not applied, to be delivered again", events=len(events), error=str(error))
+            return statuses | dict.fromkeys(events, "RETRY")
+        return statuses | {
+            entry_id: "RETRY" if event.stream in lacking else "SUCCESS" for entry_id, event in events.items()
+        }
+
+    async def handle(self, cloudevent: Any) -> None:
+        """Handle a message that could not be read before. Raises ValueError when it still cannot be."""
+        if await self._applier.apply([_event(cloudevent)]):
+            raise ValueError("an earlier event of the stream is not in the store")
+
+
+def routes(inbound: Inbound) -> APIRouter:
+    """The routes that `components/shared/subscriptions.yaml` names: each topic brings events alike.
+
+    What the broker itself gives up comes back by the topic of dead letters: it is handled as if new.
+    """
     router = APIRouter()
 
     @router.post("/events/domain-events", include_in_schema=False)
@@ -29,35 +77,23 @@ def routes(applier: Applier) -> APIRouter:
         body = orjson.loads(await request.body())
         entries = body.get("entries")
         if entries is None:
-            statuses = await _apply(applier, {"": body})
-            return status(statuses[""])
-        statuses = await _apply(applier, {entry["entryId"]: entry.get("event") for entry in entries})
-        return answered(statuses)
+            return status((await inbound.deliver({"": body}))[""])
+        return answered(await inbound.deliver({entry["entryId"]: entry.get("event") for entry in entries}))
+
+    @router.post("/events/dead-letters", include_in_schema=False)
+    async def given_up(request: Request) -> Response:
+        message = published(await request.body())
+        return status((await inbound.deliver({"": message}))[""])
 
     return router
 
 
-async def _apply(applier: Applier, entries: Mapping[str, Any]) -> dict[str, str]:
-    """Apply what can be read, and say for each entry what is to become of it."""
-    statuses: dict[str, str] = {}
-    events: dict[str, RecordedEvent] = {}
-    for entry_id, cloudevent in entries.items():
-        try:
-            event = from_cloudevent(cloudevent)
-            if not isinstance(event, RecordedEvent):
-                raise ValueError("it is not a domain event with its version and position")
-        except (ValueError, AttributeError, TypeError) as error:
-            # To deliver it again would change nothing: it goes to the dead letters.
-            metrics.PROJECTION_UNREADABLE.inc()
-            _log.warning("unreadable message", entry=entry_id, reason=str(error))
-            statuses[entry_id] = "DROP"
-        else:
-            events[entry_id] = event
+def _event(cloudevent: Any) -> RecordedEvent:
+    """The event that a message is. Raises ValueError, which pydantic's ValidationError is."""
     try:
-        failed = await applier.apply(events.values())
-    except (DatabaseError, ProjectionStalled, StoreError) as error:
-        _log.warning("events not applied, to be delivered again", events=len(events), error=str(error))
-        return statuses | dict.fromkeys(events, "RETRY")
-    return statuses | {
-        entry_id: "RETRY" if event.stream in failed else "SUCCESS" for entry_id, event in events.items()
-    }
+        event = from_cloudevent(cloudevent)
+    except (AttributeError, TypeError, KeyError) as error:
+        raise ValueError(f"it is no CloudEvent: {error}") from error
+    if not isinstance(event, RecordedEvent):
+        raise ValueError("it is not a domain event with its version and position")
+    return event

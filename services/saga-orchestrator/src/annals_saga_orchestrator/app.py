@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from annals.dapr import DaprSidecar, ServiceInvocation, Workflows
+from annals.dapr import DaprSidecar, NotAnswered, ServiceInvocation, Workflows
+from annals.deadletters import DeadLetters
 from annals.sagas import SagaCatalog
 from annals.sagas.activities import SagaActivities
 from annals.sagas.claims import Claims
@@ -13,8 +14,10 @@ from annals.sagas.history import SagaHistory
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.workflow import SagaWorker
 from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
-from annals.web import ServiceApp, create_app
+from annals.store.follower import passes
+from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
+from annals.web.dead_letters import not_tried_out
 from annals_saga_orchestrator import api, subscription
 from annals_saga_orchestrator.activities import functions
 from annals_saga_orchestrator.sagas import CATALOG
@@ -58,6 +61,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             },
         )
         app.include_router(api.routes(orchestrator, invocation))
+        letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
         follower = Follower(
             sidecar,
             settings.state_store,
@@ -65,10 +69,17 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             settings.instance,
             DOMAIN_LANES,
             subscription.handler(orchestrator, catalog),
+            letters,
+            lambda error: passes(error) or isinstance(error, NotAnswered),
         )
+        app.include_router(dead_letters.routes(letters, store, not_tried_out))
         app.include_router(subscription.routes(follower))
         async with background(store.run(), "lane") as lane:
-            async with background(worker.run(), "worker"), background(follower.run(), "follower"):
+            async with (
+                background(worker.run(), "worker"),
+                background(letters.run(), "dead letters"),
+                background(follower.run(), "follower"),
+            ):
                 yield
             await store.drain()
             await lane

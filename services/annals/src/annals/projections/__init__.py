@@ -1,27 +1,44 @@
 """Projections: fold events into the rows of read models, each batch once or not at all."""
 
 from annals.projections.applier import Applier, ProjectionStalled
+from annals.projections.builder import Builder
 from annals.projections.changes import Change, Delete, Patch, Put, fold, merge
-from annals.projections.database import BindingDatabase, DatabaseError, ReadModelDatabase
+from annals.projections.comparison import difference
+from annals.projections.database import (
+    BindingDatabase,
+    DatabaseError,
+    ReadModelDatabase,
+    StatementRefused,
+)
+from annals.projections.generations import Generation, Generations, GenerationStatus, Outdated
 from annals.projections.migrations import migrate
 from annals.projections.projection import Projection, Table
+from annals.projections.replays import Replays
 from annals.projections.sweeper import Sweeper
 from annals.projections.visibility import Visibility
 
 __all__ = [
     "Applier",
     "BindingDatabase",
+    "Builder",
     "Change",
     "DatabaseError",
     "Delete",
+    "Generation",
+    "GenerationStatus",
+    "Generations",
+    "Outdated",
     "Patch",
     "Projection",
     "ProjectionStalled",
     "Put",
     "ReadModelDatabase",
+    "Replays",
+    "StatementRefused",
     "Sweeper",
     "Table",
     "Visibility",
+    "difference",
     "fold",
     "merge",
     "migrate",

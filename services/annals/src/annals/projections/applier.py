@@ -1,19 +1,22 @@
-"""Applies events to all read models of a service, whatever order they come in and how often."""
+"""Applies events to the read models of a service, whatever order they come in and how often."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import structlog
 
+from annals.deadletters import DeadLetters, Status, of_event
 from annals.events import Position, RecordedEvent, StreamId
 from annals.projections.changes import Change, Delete, Patch, Put, merge
-from annals.projections.database import ReadModelDatabase
+from annals.projections.database import ReadModelDatabase, StatementRefused
+from annals.projections.generations import Generation
 from annals.projections.projection import Projection
 from annals.projections.statement import apply_statement
 from annals.store import EventReader
@@ -24,74 +27,114 @@ _log = structlog.get_logger(__name__)
 _ROUNDS = 10
 _KNOWN_VERSIONS = 100_000
 _STATEMENT_EVENTS = 500
+_REFUSALS = 3
 
 _VERSIONS = """
-SELECT coalesce(json_agg(json_build_array(tenant, stream, version)), '[]')::text
-FROM jsonb_to_recordset($1::text::jsonb) AS wanted (tenant text, stream text)
-JOIN readmodels.stream_versions USING (tenant, stream)"""
+SELECT coalesce(json_agg(json_build_array(wanted.tenant, wanted.id, version)), '[]')::text
+FROM jsonb_to_recordset($1::text::jsonb) AS wanted (tenant text, id text)
+JOIN readmodels.{table} known ON known.tenant = wanted.tenant AND known.id = wanted.id"""
+
+_PING = "SELECT '1'::text"
+
+_Place = tuple[Generation, StreamId]
 
 
 class ProjectionStalled(Exception):
     """Events cannot be applied now: other replicas were faster each time."""
 
 
+class RowRefused(Exception):
+    """The database does not take the row that a projection made."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Events of a stream in order, as many as one statement takes, and how far each table is behind."""
+
+    stream: StreamId
+    events: Sequence[RecordedEvent]
+    priors: Mapping[Generation, int]
+
+
 class Applier:
-    """One batch after the other. `on_applied` is told the positions that became visible."""
+    """One batch after the other. `on_applied` is told the positions that became visible.
+
+    `generations` gives the tables that are filled now. Without `on_applied` nothing is indexed: so is
+    a table filled that does not answer queries. What a projection fails on is parked: its stream
+    waits there, for that read model alone, and is indexed all the same.
+    """
 
     def __init__(
         self,
         database: ReadModelDatabase,
         store: EventReader,
-        projections: Sequence[Projection],
-        on_applied: Callable[[Iterable[Position]], None],
+        generations: Callable[[], Sequence[Generation]],
+        dead_letters: DeadLetters,
+        on_applied: Callable[[Iterable[Position]], None] | None = None,
     ) -> None:
         self._database = database
         self._store = store
-        self._projections = projections
+        self._generations = generations
+        self._dead_letters = dead_letters
         self._on_applied = on_applied
-        self._by_type = {projection.aggregate_type: projection for projection in projections}
-        self._statement = apply_statement(projection.table for projection in projections)
-        self._known: OrderedDict[StreamId, int] = OrderedDict()
+        self._filled: tuple[Generation, ...] = ()
+        self._by_type: dict[str, list[Generation]] = {}
+        self._statement = ""
+        self._known: OrderedDict[_Place, int] = OrderedDict()
         self._turn = asyncio.Lock()
 
     async def apply(self, events: Iterable[RecordedEvent]) -> frozenset[StreamId]:
         """Make events visible, with those before them; those that are visible already are skipped.
 
-        Returns the streams that stay behind, because a projection fails on one of their events or
-        the store lacks one; they do not hold up the others. Raises ProjectionStalled, DatabaseError
-        and StoreError: then some of the events may be visible.
+        Returns the streams that stay behind because the store lacks an earlier event of theirs. Raises
+        ProjectionStalled, DatabaseError, StoreError, DeadLettersUnknown, TooManyParked and DaprError:
+        then some of the events may be visible.
         """
-        failed: set[StreamId] = set()
+        lacking: set[StreamId] = set()
         given: dict[StreamId, dict[int, RecordedEvent]] = defaultdict(dict)
         for event in events:
             given[event.stream][event.version] = event
         async with self._turn:
+            self._dead_letters.require_fresh()
+            self._fill(tuple(self._generations()))
             for _ in range(_ROUNDS):
-                batch = await self._behind(given, failed)
-                if not batch:
-                    return frozenset(failed)
-                for part in _parts(batch):
-                    await self._write(part, failed)
+                if not given:
+                    return frozenset(lacking)
+                pieces = await self._outstanding(given, lacking)
+                left: set[StreamId] = set()
+                for part in _parts(pieces):
+                    left |= await self._write(part)
+                given = {stream: given[stream] for stream in left if stream not in lacking}
+        if not given:
+            return frozenset(lacking)
         raise ProjectionStalled(f"{len(given)} streams did not advance in {_ROUNDS} rounds")
 
-    async def _behind(
-        self, given: Mapping[StreamId, Mapping[int, RecordedEvent]], failed: set[StreamId]
-    ) -> dict[StreamId, list[RecordedEvent]]:
-        """For each stream that is behind what was given: all events up to there, from its version on."""
+    def _fill(self, generations: tuple[Generation, ...]) -> None:
+        if generations == self._filled and self._statement:
+            return
+        self._filled = generations
+        self._by_type = defaultdict(list)
+        for generation in generations:
+            self._by_type[generation.projection.aggregate_type].append(generation)
+        self._statement = apply_statement(generations, indexed=self._on_applied is not None)
+        self._known.clear()
+
+    async def _outstanding(
+        self, given: Mapping[StreamId, Mapping[int, RecordedEvent]], lacking: set[StreamId]
+    ) -> list[_Piece]:
+        """What is to be written of each stream: all that a table lacks, and what was given."""
         versions = await self._versions(given)
-        wanted = {
-            stream: range(versions[stream] + 1, max(events) + 1)
-            for stream, events in given.items()
-            if versions[stream] < max(events) and stream not in failed
-        }
+        spans: dict[StreamId, range] = {}
+        for stream, events in given.items():
+            behind = [versions[one, stream] for one in self._waiting(stream)]
+            spans[stream] = range(min([*behind, min(events) - 1]) + 1, max(events) + 1)
+            metrics.PROJECTION_SKIPPED.inc(sum(all(v >= version for v in behind) for version in events))
         missing = [
             (stream, version)
-            for stream, span in wanted.items()
+            for stream, span in spans.items()
             for version in span
             if version not in given[stream]
         ]
-        skipped = sum(version <= versions[stream] for stream, events in given.items() for version in events)
-        metrics.PROJECTION_SKIPPED.inc(skipped)
         found: dict[tuple[StreamId, int], RecordedEvent] = {}
         if missing:
             read = await self._store.read_events(missing)
@@ -100,117 +143,185 @@ class Applier:
             for stream, version in missing:
                 if (stream, version) not in found:
                     _log.error("an earlier event is not in the store", stream=str(stream), version=version)
-                    failed.add(stream)
-                    wanted.pop(stream, None)
-        return {
-            stream: [given[stream].get(version) or found[stream, version] for version in span]
-            for stream, span in wanted.items()
-        }
+                    lacking.add(stream)
+                    spans.pop(stream, None)
+        pieces = []
+        for stream, span in spans.items():
+            priors = {one: versions[one, stream] for one in self._waiting(stream)}
+            whole = [given[stream].get(version) or found[stream, version] for version in span]
+            for start in range(0, len(whole), _STATEMENT_EVENTS):
+                piece = whole[start : start + _STATEMENT_EVENTS]
+                first, last = piece[0].version, piece[-1].version
+                ahead = {one: max(at, first - 1) for one, at in priors.items() if at < last}
+                pieces.append(_Piece(stream, piece, ahead))
+        return pieces
 
-    async def _versions(self, streams: Iterable[StreamId]) -> dict[StreamId, int]:
-        unknown = [stream for stream in streams if stream not in self._known]
-        if unknown:
-            wanted = [{"tenant": stream.tenant, "stream": stream.name} for stream in unknown]
-            rows = await self._database.fetch(_VERSIONS, orjson.dumps(wanted).decode())
-            there = {StreamId(tenant, name): version for tenant, name, version in rows}
-            for stream in unknown:
-                self._learn(stream, there.get(stream, 0))
-        return {stream: self._known[stream] for stream in streams}
+    def _waiting(self, stream: StreamId) -> list[Generation]:
+        """The tables that want a stream's events, but for those where it is parked."""
+        wanting = self._by_type.get(stream.name.partition("-")[0], [])
+        return [one for one in wanting if not self._parked(one, stream)]
 
-    def _learn(self, stream: StreamId, version: int) -> None:
-        self._known[stream] = version
-        self._known.move_to_end(stream)
+    def _parked(self, generation: Generation, stream: StreamId) -> bool:
+        letter = self._dead_letters.find(generation.projection.table.name, stream, generation.number)
+        return letter is not None and letter.status is Status.PARKED
 
-    async def _write(self, part: Mapping[StreamId, Sequence[RecordedEvent]], failed: set[StreamId]) -> None:
-        changes = self._changes(part, failed)
-        batch = {stream: events for stream, events in part.items() if stream not in failed}
-        if not batch:
-            return
-        events = [event for stream_events in batch.values() for event in stream_events]
-        with traces.project_spans(events):
-            advanced = await self._database.fetch(self._statement, *_parameters(batch, events, changes))
-        visible: list[RecordedEvent] = []
-        for stream in batch:
-            # Whatever did not advance was moved by another replica: look again.
-            del self._known[stream]
-        for tenant, name in advanced:
-            stream = StreamId(tenant, name)
-            self._learn(stream, batch[stream][-1].version)
-            visible += batch[stream]
+    async def _versions(self, streams: Iterable[StreamId]) -> dict[_Place, int]:
+        wanted = [(one, stream) for stream in streams for one in self._waiting(stream)]
+        unknown: dict[Generation, list[StreamId]] = defaultdict(list)
+        for generation, stream in wanted:
+            if (generation, stream) not in self._known:
+                unknown[generation].append(stream)
+        for generation, missing in unknown.items():
+            rows = await self._database.fetch(
+                _VERSIONS.format(table=generation.name),
+                orjson.dumps([{"tenant": one.tenant, "id": _id(one)} for one in missing]).decode(),
+            )
+            there = {(tenant, row_id): version for tenant, row_id, version in rows}
+            for stream in missing:
+                self._learn((generation, stream), there.get((stream.tenant, _id(stream)), 0))
+        return {place: self._known[place] for place in wanted}
+
+    def _learn(self, place: _Place, version: int) -> None:
+        self._known[place] = version
+        self._known.move_to_end(place)
+
+    async def _write(self, part: Sequence[_Piece]) -> set[StreamId]:
+        """Write pieces of different streams; gives the streams that are to be looked at again."""
+        try:
+            return await self._write_at_once(part)
+        except StatementRefused:
+            if len(part) == 1:
+                return await self._write_refused(part[0])
+        # One row that the database does not take spoils the statement for all: find out which.
+        half = len(part) // 2
+        return await self._write(part[:half]) | await self._write(part[half:])
+
+    async def _write_refused(self, piece: _Piece) -> set[StreamId]:
+        """A statement of one stream was refused: park it, if it is so each time and nothing else is."""
+        for _ in range(_REFUSALS):
+            await self._database.fetch(_PING)
+            try:
+                return await self._write_at_once([piece])
+            except StatementRefused as error:
+                refused = error
+        if len(piece.events) > 1 or len(piece.priors) > 1:
+            # Event by event and table by table, to park exactly where it begins.
+            for event in piece.events:
+                for generation, prior in piece.priors.items():
+                    if prior < event.version and not self._parked(generation, piece.stream):
+                        one = _Piece(piece.stream, [event], {generation: event.version - 1})
+                        await self._write([one])
+        else:
+            reason = RowRefused("the database does not take the row; its own log says why")
+            reason.__cause__ = refused
+            for generation in piece.priors:
+                await self._park(generation, piece.events[0], reason)
+        return {piece.stream}
+
+    async def _write_at_once(self, part: Sequence[_Piece]) -> set[StreamId]:
+        again: set[StreamId] = set()
+        changes: dict[Generation, list[dict[str, Any]]] = {one: [] for one in self._filled}
+        index: list[dict[str, Any]] = []
+        ends: dict[_Place, int] = {}
+        for piece in part:
+            needs = 0
+            for generation, prior in piece.priors.items():
+                events = [event for event in piece.events if event.version > prior]
+                change, last = await self._change(generation, events)
+                if last < events[-1].version:
+                    again.add(piece.stream)  # it was parked; what is left is indexed without this table
+                if change is not None:
+                    changes[generation].append(change_row(events[0], change, last, prior))
+                    ends[generation, piece.stream] = last
+                    needs += 1
+            if piece.stream not in again:
+                index += [_index_row(event) | {"needs": needs} for event in piece.events]
+        if not index and not ends:
+            return again
+        visible = [event for piece in part for event in piece.events if piece.stream not in again]
+        rows = changes.values() if self._on_applied is None else (index, *changes.values())
+        parameters = [orjson.dumps(one).decode() for one in rows]
+        with traces.project_spans(visible):
+            advanced = await self._database.fetch(self._statement, *parameters)
+        moved = {(self._filled[place], StreamId(tenant, stream)) for place, tenant, stream in advanced}
+        for place, last in ends.items():
+            if place in moved:
+                self._learn(place, last)
+            else:
+                # Whatever did not advance was moved by another replica: look again.
+                self._known.pop(place, None)
+                again.add(place[1])
         while len(self._known) > _KNOWN_VERSIONS:
             self._known.popitem(last=False)
+        if self._on_applied is None:
+            return again
         now = datetime.now(UTC)
+        visible = [event for event in visible if event.stream not in again]
         for event in visible:
             metrics.PROJECTION_LAG_SECONDS.observe((now - event.timestamp).total_seconds())
         metrics.PROJECTED_EVENTS.inc(len(visible))
         self._on_applied({event.position for event in visible})
+        return again
 
-    def _changes(
-        self, batch: Mapping[StreamId, Sequence[RecordedEvent]], failed: set[StreamId]
-    ) -> dict[str, list[dict[str, Any]]]:
-        """The changes of each table's rows; a stream on which its projection fails joins `failed`."""
-        changes: dict[str, list[dict[str, Any]]] = {
-            projection.table.name: [] for projection in self._projections
-        }
-        for stream, events in batch.items():
-            projection = self._by_type.get(events[0].aggregate_type)
-            if projection is None:
-                continue
+    async def _change(
+        self, generation: Generation, events: Sequence[RecordedEvent]
+    ) -> tuple[Change | None, int]:
+        """What events change, and the last that was taken: an event that fails is parked there."""
+        projection = generation.projection
+        change: Change | None = None
+        last = events[0].version - 1
+        for event in events:
             try:
-                change = _changed(projection, events)
+                change = changed(projection, change, event, self._dead_letters)
             except Exception as error:  # noqa: BLE001 - a projection may fail in any way
-                _log.error("a projection failed", stream=str(stream), exc_info=error)
-                failed.add(stream)
-            else:
-                changes[projection.table.name].append(_change_row(stream, events[0], change))
-        return changes
+                await self._park(generation, event, error)
+                break
+            last = event.version
+        return change, last
+
+    async def _park(self, generation: Generation, event: RecordedEvent, error: Exception) -> None:
+        read_model = generation.projection.table.name
+        letter = of_event(read_model, event, error, attempts=1, generation=generation.number)
+        await self._dead_letters.park(*letter)
 
 
-def _parameters(
-    batch: Mapping[StreamId, Sequence[RecordedEvent]],
-    events: Sequence[RecordedEvent],
-    changes: Mapping[str, list[dict[str, Any]]],
-) -> list[str]:
-    versions = [
-        {
-            "tenant": stream.tenant,
-            "stream": stream.name,
-            "version": stream_events[-1].version,
-            "prior": stream_events[0].version - 1,
-        }
-        for stream, stream_events in batch.items()
-    ]
-    rows = (versions, [_index_row(event) for event in events], *changes.values())
-    return [orjson.dumps(row).decode() for row in rows]
+def changed(
+    projection: Projection, before: Change | None, event: RecordedEvent, dead_letters: DeadLetters
+) -> Change:
+    """What a change comes to with one more event, as operators corrected it."""
+    corrected = dead_letters.corrected(projection.table.name, event)
+    change = Patch({}) if corrected is None else projection.change(corrected)
+    return change if before is None else merge(before, change, projection.table.maps)
 
 
-def _parts(
-    batch: Mapping[StreamId, list[RecordedEvent]],
-) -> Iterable[dict[StreamId, list[RecordedEvent]]]:
-    """The batch in parts that one statement takes; a long stream goes in several, in order."""
-    part: dict[StreamId, list[RecordedEvent]] = {}
+def _parts(pieces: Iterable[_Piece]) -> Iterable[list[_Piece]]:
+    """The pieces in parts that one statement takes; those of one stream are in different ones, in order."""
+    part: list[_Piece] = []
+    streams: set[StreamId] = set()
     size = 0
-    for stream, events in batch.items():
-        for start in range(0, len(events), _STATEMENT_EVENTS):
-            piece = events[start : start + _STATEMENT_EVENTS]
-            if part and (size + len(piece) > _STATEMENT_EVENTS or stream in part):
-                yield part
-                part, size = {}, 0
-            part[stream] = piece
-            size += len(piece)
+    for piece in pieces:
+        if part and (size + len(piece.events) > _STATEMENT_EVENTS or piece.stream in streams):
+            yield part
+            part, size, streams = [], 0, set()
+        part.append(piece)
+        streams.add(piece.stream)
+        size += len(piece.events)
     if part:
         yield part
 
 
-def _changed(projection: Projection, events: Sequence[RecordedEvent]) -> Change:
-    change = projection.change(events[0])
-    for event in events[1:]:
-        change = merge(change, projection.change(event), projection.table.maps)
-    return change
+def _id(stream: StreamId) -> str:
+    return stream.name.partition("-")[2]
 
 
-def _change_row(stream: StreamId, event: RecordedEvent, change: Change) -> dict[str, Any]:
-    row: dict[str, Any] = {"tenant": stream.tenant, "stream": stream.name, "id": event.aggregate_id}
+def change_row(event: RecordedEvent, change: Change, version: int, prior: int) -> dict[str, Any]:
+    """What `apply_statement` takes of a stream: its change, from `prior` to `version`."""
+    row: dict[str, Any] = {
+        "tenant": event.tenant_id,
+        "id": event.aggregate_id,
+        "version": version,
+        "prior": prior,
+    }
     match change:
         case Put(values):
             return row | {"op": "put", "row": values}
@@ -221,6 +332,7 @@ def _change_row(stream: StreamId, event: RecordedEvent, change: Change) -> dict[
 
 
 def _index_row(event: RecordedEvent) -> dict[str, Any]:
+    extra = event.model_extra or {}
     return {
         "tenant": event.tenant_id,
         "stream": event.stream.name,
@@ -234,4 +346,7 @@ def _index_row(event: RecordedEvent) -> dict[str, Any]:
         "causation_id": event.causation_id,
         "user_id": event.user_id,
         "trace_id": event.traceparent[3:35] if event.traceparent else None,
+        "session_id": event.session_id,
+        "source": event.source,
+        "client": extra.get("client"),
     }

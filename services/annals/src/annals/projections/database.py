@@ -13,6 +13,10 @@ class DatabaseError(Exception):
     """A statement failed or was not answered; what it wrote is not known."""
 
 
+class StatementRefused(DatabaseError):
+    """The database was reached and gave nothing: the statement failed, or the connection broke."""
+
+
 class ReadModelDatabase(Protocol):
     """Every statement that is fetched gives one row with one text: a JSON value.
 
@@ -41,7 +45,7 @@ class BindingDatabase:
         metadata = {"sql": sql, "params": orjson.dumps(params).decode()}
         rows = orjson.loads(await self._invoke("query", metadata))
         if not rows:
-            raise DatabaseError("the statement failed; PostgreSQL's own log says why")
+            raise StatementRefused("the statement failed; PostgreSQL's own log says why")
         return orjson.loads(rows[0][0])
 
     async def execute(self, sql: str) -> None:

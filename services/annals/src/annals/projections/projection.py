@@ -9,42 +9,43 @@ from annals.events import RecordedEvent
 from annals.projections.changes import Change, Delete, Patch, Put, Row, fold
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A read model's table. Its primary key is `(tenant, id)`, and a row belongs to one stream.
+    """A read model's table, which the library makes: a row belongs to one stream, `(tenant, id)`.
 
-    A column in `maps` holds a JSON object, of which a patch changes the members it names.
+    `columns` takes a name to an SQL type; every row also has `version`, `created_at` and `updated_at`.
+    `indexes` are what stands behind `CREATE INDEX ON table`. A column in `maps` holds a JSON object, of
+    which a patch changes the members it names.
     """
 
     name: str
-    columns: tuple[str, ...]
+    columns: Mapping[str, str]
+    indexes: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Projection:
     """Events of one aggregate type, to rows.
 
     `changes` takes the event to what it changes; every row also keeps its stream's `version` and
     the time it last changed, which the library sees to. Other events of the type only advance those.
+    A projection whose rows come out otherwise than before has a higher `version`: its table is then
+    built anew beside the one that is in use.
     """
 
     table: Table
     aggregate_type: str
     changes: Mapping[str, Callable[[RecordedEvent], Change]]
+    version: int = 1
 
     def change(self, event: RecordedEvent) -> Change:
         """What an event of the aggregate type changes."""
-        moved = {"version": event.version, "updated_at": event.timestamp.isoformat()}
+        moved = {"updated_at": event.timestamp.isoformat()}
         to_change = self.changes.get(event.event_type)
         match to_change(event) if to_change else Patch({}):
             case Put(row):
-                created = {
-                    "tenant": event.tenant_id,
-                    "id": event.aggregate_id,
-                    "created_at": event.timestamp.isoformat(),
-                }
-                return Put({**row, **created, **moved})
+                return Put({**row, "created_at": event.timestamp.isoformat(), **moved})
             case Patch(row):
                 return Patch({**row, **moved})
             case Delete() as delete:
@@ -52,4 +53,13 @@ class Projection:
 
     def fold(self, events: Iterable[RecordedEvent]) -> Row | None:
         """The row after a stream's events; None where there is none."""
-        return fold((self.change(event) for event in events), self.table.maps)
+        version, stream_id = 0, ""
+
+        def changes() -> Iterable[Change]:
+            nonlocal version, stream_id
+            for event in events:
+                version, stream_id = event.version, event.aggregate_id
+                yield self.change(event)
+
+        row = fold(changes(), self.table.maps)
+        return None if row is None else {**row, "id": stream_id, "version": version}

@@ -1,10 +1,10 @@
-"""The one statement that applies a batch: versions, rows and index together. Pure."""
+"""The one statement that applies a batch: rows and index together. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from annals.projections.projection import Table
+from annals.projections.generations import STAMPS, Generation
 
 INDEX_COLUMNS = {
     "tenant": "text",
@@ -19,79 +19,92 @@ INDEX_COLUMNS = {
     "causation_id": "text",
     "user_id": "text",
     "trace_id": "text",
+    "session_id": "text",
+    "source": "text",
+    "client": "text",
 }
 
-# Versions advance only from just behind the batch, in one order for everybody so that two
-# replicas do not lock each other out. What a stream's rows are changed from is then what the
-# snapshot of this statement shows: `prior` was read before it, and nobody moved it since.
-_GATE = """
-WITH gate AS (
-  INSERT INTO readmodels.stream_versions AS known (tenant, stream, version, prior)
-  SELECT tenant, stream, version, prior
-  FROM jsonb_to_recordset($1::text::jsonb) AS batch (tenant text, stream text, version bigint, prior bigint)
-  WHERE prior = 0 OR EXISTS (
-    SELECT FROM readmodels.stream_versions there
-    WHERE there.tenant = batch.tenant AND there.stream = batch.stream)
-  ORDER BY tenant, stream
-  ON CONFLICT (tenant, stream) DO UPDATE SET version = excluded.version, prior = excluded.prior
-  WHERE known.version = excluded.prior
-  RETURNING tenant, stream
+# A row advances only from just behind the batch: `prior` is what its version was when the batch was
+# made. Both the snapshot that the change is worked out from and the row that is then locked must have
+# that version, and versions only grow: so they are the same row. Rows are taken in one order by
+# everybody, so that two replicas do not lock each other out. A row that is deleted stays, empty, for
+# its version: an event that comes late finds out that it is late.
+_TABLE = """{name}_written AS (
+  INSERT INTO readmodels.{name} AS known (tenant, id, version, prior, deleted, {columns})
+  SELECT change.tenant, change.id, change.version, change.prior, change.op = 'none', {new_columns}
+  FROM (
+    SELECT given.tenant, given.id, given.version, given.prior, given.row, coalesce(there.version, 0) AS at,
+      CASE WHEN given.op = 'patch' AND coalesce(there.deleted, true) THEN 'none'
+           WHEN given.op = 'delete' THEN 'none' ELSE given.op END AS op,
+      there AS old
+    FROM jsonb_to_recordset(${place}::text::jsonb)
+      AS given (tenant text, id text, version bigint, prior bigint, op text, row jsonb)
+    LEFT JOIN readmodels.{name} there USING (tenant, id)
+  ) change
+  CROSS JOIN LATERAL jsonb_populate_record(
+    CASE change.op WHEN 'patch' THEN change.old END,
+    CASE change.op WHEN 'none' THEN '{{}}' ELSE change.row END) AS new
+  WHERE change.at = change.prior
+  ORDER BY change.tenant, change.id
+  ON CONFLICT (tenant, id) DO UPDATE
+    SET version = excluded.version, prior = excluded.prior, deleted = excluded.deleted, {assignments}
+    WHERE known.version = excluded.prior
+  RETURNING tenant, id
 )"""
 
-_INDEX = """
-, indexed AS (
+# An event is indexed once every read model that wants it has it: what is not indexed is what the
+# sweeper looks for. `needs` is how many do.
+_INDEX = """indexed AS (
   INSERT INTO readmodels.event_index ({names})
-  SELECT {names} FROM jsonb_to_recordset($2::text::jsonb) AS batch ({typed}) JOIN gate USING (tenant, stream)
+  SELECT {names} FROM jsonb_to_recordset($1::text::jsonb) AS batch ({typed}, id text, needs integer)
+  WHERE needs = (SELECT count(*) FROM advanced
+                 WHERE advanced.tenant = batch.tenant AND advanced.stream = batch.stream)
   ON CONFLICT DO NOTHING
 )"""
 
-_TABLE = """
-, {name}_changes AS (
-  SELECT change.* FROM jsonb_to_recordset(${place}::text::jsonb)
-    AS change (tenant text, stream text, id text, op text, row jsonb)
-  JOIN gate USING (tenant, stream)
-)
-, {name}_deleted AS (
-  DELETE FROM readmodels.{name} gone USING {name}_changes change
-  WHERE change.op = 'delete' AND gone.tenant = change.tenant AND gone.id = change.id
-)
-, {name}_written AS (
-  INSERT INTO readmodels.{name} ({columns})
-  SELECT {new_columns}
-  FROM {name}_changes change
-  LEFT JOIN readmodels.{name} old
-    ON change.op = 'patch' AND old.tenant = change.tenant AND old.id = change.id
-  CROSS JOIN LATERAL jsonb_populate_record(old, change.row) AS new
-  WHERE change.op = 'put' OR (change.op = 'patch' AND old.id IS NOT NULL)
-  ON CONFLICT (tenant, id) DO UPDATE SET {assignments}
-)"""
-
 _ADVANCED = """
-SELECT coalesce(json_agg(json_build_array(tenant, stream)), '[]')::text FROM gate"""
+SELECT coalesce(json_agg(json_build_array(place, tenant, stream)), '[]')::text FROM advanced"""
 
 
-def apply_statement(tables: Iterable[Table]) -> str:
-    """SQL whose parameters are JSON texts: stream versions, index rows, then each table's changes.
+def apply_statement(generations: Sequence[Generation], *, indexed: bool = True) -> str:
+    """SQL whose parameters are JSON texts: index rows, if `indexed`, then each generation's changes.
 
-    It gives the streams that advanced; whatever belongs to the others was left alone.
+    It gives what advanced: the generation's place among those given, tenant and stream. Whatever
+    belongs to others was left alone.
     """
-    names = ", ".join(INDEX_COLUMNS)
-    typed = ", ".join(f"{name} {kind}" for name, kind in INDEX_COLUMNS.items())
-    parts = [_GATE, _INDEX.format(names=names, typed=typed)]
-    parts += [_table(table, place) for place, table in enumerate(tables, start=3)]
-    return "".join((*parts, _ADVANCED))
+    first = 2 if indexed else 1
+    parts = [_table(generation, place) for place, generation in enumerate(generations, start=first)]
+    advanced = " UNION ALL ".join(
+        f"SELECT {place} AS place, tenant, '{one.projection.aggregate_type}-' || id AS stream"
+        f" FROM {one.name}_written"
+        for place, one in enumerate(generations)
+    )
+    nothing = "SELECT 0 AS place, '' AS tenant, '' AS stream WHERE false"
+    parts.append(f"advanced AS ({advanced or nothing})")
+    if indexed:
+        names = ", ".join(INDEX_COLUMNS)
+        typed = ", ".join(f"{name} {kind}" for name, kind in INDEX_COLUMNS.items())
+        parts.append(_INDEX.format(names=names, typed=typed))
+    return "WITH " + ", ".join(parts) + _ADVANCED
 
 
-def _table(table: Table, place: int) -> str:
+def _table(generation: Generation, place: int) -> str:
+    table = generation.projection.table
+    columns = [*table.columns, *STAMPS]
+
     def value(column: str) -> str:
         if column in table.maps:
-            return f"coalesce(old.{column}, '{{}}') || coalesce(change.row -> '{column}', '{{}}')"
+            return (
+                f"CASE change.op WHEN 'patch' THEN"
+                f" coalesce((change.old).{column}, '{{}}') || coalesce(change.row -> '{column}', '{{}}')"
+                f" ELSE new.{column} END"
+            )
         return f"new.{column}"
 
     return _TABLE.format(
-        name=table.name,
+        name=generation.name,
         place=place,
-        columns=", ".join(table.columns),
-        new_columns=", ".join(map(value, table.columns)),
-        assignments=", ".join(f"{column} = excluded.{column}" for column in table.columns),
+        columns=", ".join(columns),
+        new_columns=", ".join(map(value, columns)),
+        assignments=", ".join(f"{column} = excluded.{column}" for column in columns),
     )

@@ -8,9 +8,12 @@ from typing import Any
 
 import structlog
 
+from annals.dapr import DaprError
+from annals.deadletters import DeadLettersUnknown, TooManyParked
 from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.projections.generations import Outdated
 from annals.store import Commit, EventReader, StoreError
 from annals.telemetry import metrics
 
@@ -50,8 +53,10 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
-            except (DatabaseError, StoreError, ProjectionStalled) as error:
+            except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
                 _log.warning("cannot sweep now", error=str(error))
+            except (DeadLettersUnknown, TooManyParked, Outdated) as error:
+                _log.error("nothing is applied any more", error=str(error))
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def sweep(self) -> None:

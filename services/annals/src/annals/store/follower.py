@@ -2,7 +2,8 @@
 
 The lanes are dense, so nothing is left out, and where the follower stands is kept in the state store,
 in the same key that says which instance follows now. A message from the broker only says that it is
-time to look.
+time to look. An event that cannot be handled is parked, and what comes after it in its stream waits
+behind it; other streams go on.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 
+import grpc
 import orjson
 import structlog
 
 from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
+from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, TooManyParked, of_event
 from annals.events import RecordedEvent, StreamId
 from annals.store import keys
 from annals.store.dapr_store import DaprEventReader
@@ -28,8 +31,17 @@ _LEASE_SECONDS = 10.0
 _SAVE_SECONDS = 1.0
 _POLL_SECONDS = 0.25
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_ATTEMPTS = 5
 
 Handle = Callable[[RecordedEvent], Awaitable[None]]
+Passes = Callable[[Exception], bool]
+
+
+def passes(error: Exception) -> bool:
+    """Whether an error is of the surroundings, and not of what is being handled: it will pass."""
+    if isinstance(error, DaprError):
+        return error.code not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    return isinstance(error, StoreError | DeadLettersUnknown)
 
 
 class _Lost(Exception):
@@ -40,12 +52,20 @@ class Follower:
     """See the module. One instance of a `name` follows at a time; `owner` names this one.
 
     `handle` is given the events of a stream one after the other, those of several at the same time.
-    It must be idempotent. What it raises makes it be called again, later: an event that can never
-    be handled is for it to tell apart.
+    It must be idempotent. What it raises makes it be called again, later: for ever where the error
+    `passes`, else until the event is parked under the follower's name.
     """
 
     def __init__(
-        self, sidecar: DaprSidecar, store: str, name: str, owner: str, lanes: range, handle: Handle
+        self,
+        sidecar: DaprSidecar,
+        store: str,
+        name: str,
+        owner: str,
+        lanes: range,
+        handle: Handle,
+        dead_letters: DeadLetters,
+        passes: Passes = passes,
     ) -> None:
         self._sidecar = sidecar
         self._state_store = store
@@ -54,6 +74,9 @@ class Follower:
         self._owner = owner
         self._lanes = lanes
         self._handle = handle
+        self._name = name
+        self._dead_letters = dead_letters
+        self._passes = passes
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
         self._etag: str | None = None
@@ -74,8 +97,10 @@ class Follower:
                     await self._follow()
             except _Lost:
                 _log.info("another instance follows", follower=self._key)
-            except (DaprError, StoreError) as error:
+            except (DaprError, StoreError, DeadLettersUnknown) as error:
                 _log.warning("the event store cannot be followed now", error=str(error))
+            except TooManyParked as error:
+                _log.error("the event store is not followed any more", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS[2])
 
     async def _acquire(self) -> bool:
@@ -122,6 +147,9 @@ class Follower:
         while True:
             self._wake.clear()
             before = dict(self._seen)
+            for letter in self._dead_letters.released():
+                if letter.consumer == self._name:
+                    await self._replay(letter)
             for lane in await self._reader.moved(self._seen):
                 if lane in self._lanes:
                     await self._read(lane)
@@ -136,6 +164,7 @@ class Follower:
                     continue
 
     async def _read(self, lane: int) -> None:
+        self._dead_letters.require_fresh()
         first = self._seen.get(lane, 0) + 1
         commits = await self._reader.read_log(lane, first, first + _PAGE - 1)
         refs = [
@@ -155,13 +184,40 @@ class Follower:
 
     async def _handle_stream(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
-            attempt = 0
-            while True:
-                try:
-                    await self._handle(event)
-                    break
-                except Exception as error:  # noqa: BLE001 - whatever it is, the event is not let go
-                    _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
-                    await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
-                    attempt += 1
-                    await self._save(_LEASE_SECONDS / 3)
+            if self._dead_letters.find(self._name, event.stream) is not None:
+                return  # they wait; a replay reads them from the store
+            error = await self._try(event)
+            if error is not None:
+                await self._dead_letters.park(*of_event(self._name, event, error, attempts=_ATTEMPTS))
+
+    async def _try(self, event: RecordedEvent) -> Exception | None:
+        """Handle an event, as often as it takes; gives the error of one that is to be parked."""
+        corrected = self._dead_letters.corrected(self._name, event)
+        if corrected is None:
+            return None
+        attempt = failures = 0
+        while True:
+            try:
+                await self._handle(corrected)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the event is not let go
+                attempt += 1
+                failures += not self._passes(error)
+                if failures >= _ATTEMPTS:
+                    return error
+                _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
+                await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1])
+                await self._save(_LEASE_SECONDS / 3)
+            else:
+                return None
+
+    async def _replay(self, letter: DeadLetter) -> None:
+        """Handle a released sequence, up to where the lanes were read; what is beyond comes by itself."""
+        events = self._reader.read_stream(letter.sequence, from_version=letter.version)
+        async for event in events:
+            if event.seq > self._seen.get(event.lane, 0):
+                break
+            error = await self._try(event)
+            if error is not None:
+                await self._dead_letters.park(*of_event(self._name, event, error, attempts=_ATTEMPTS))
+                return
+        await self._dead_letters.done(letter)

@@ -43,6 +43,19 @@ PROJECTION_LAG_SECONDS = Histogram(
     "annals_projection_lag_seconds", "From an event's time to its being visible.", buckets=_SECONDS
 )
 
+BUILT_EVENTS = Counter(
+    "annals_projection_built_events_total",
+    "Events that tables which are not live were filled with.",
+    ["read_model"],
+)
+PROJECTION_POSITION = Gauge(
+    "annals_projection_position",
+    "The sequence of a lane up to which the read models have everything.",
+    ["lane"],
+)
+PARKED = Counter("annals_dead_letters_parked_total", "Times that something was parked.", ["consumer"])
+DEAD_LETTERS = Gauge("annals_dead_letters", "Sequences and messages that are parked now.")
+
 SAGA_TRANSITIONS = Counter(
     "annals_saga_transitions_total", "Transitions of sagas by their type and the event's.", ["saga", "event"]
 )

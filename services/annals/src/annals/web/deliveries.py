@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
+from typing import Any
 
 import orjson
 from fastapi import Response
+
+
+def published(body: bytes) -> Any:
+    """What somebody published, from a delivery of a subscription with `rawPayload`: JSON, or else text."""
+    raw = base64.b64decode(orjson.loads(body)["data_base64"])
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return raw.decode(errors="backslashreplace")
 
 
 def statuses(by_entry: Mapping[str, str]) -> Response:

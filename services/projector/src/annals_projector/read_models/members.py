@@ -7,7 +7,8 @@ from annals.projections import Patch, Projection, Put, Table
 MEMBERS = Projection(
     Table(
         "members",
-        ("tenant", "id", "version", "name", "capacity", "reserved", "created_at", "updated_at"),
+        {"name": "text", "capacity": "integer", "reserved": "integer"},
+        indexes=("(tenant, created_at, id)",),
     ),
     "member",
     {

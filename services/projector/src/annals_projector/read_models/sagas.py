@@ -67,10 +67,29 @@ def _ended(event: RecordedEvent, status: str) -> Change:
 SAGAS = Projection(
     Table(
         "sagas",
-        (
-            *("tenant", "id", "version", "type", "saga_version", "status", "business_key", "parent"),
-            *("user_id", "correlation_id", "input", "step_names", "steps", "waits_for", "reason"),
-            *("remaining", "output", "suspended", "created_at", "updated_at", "ended_at"),
+        {
+            "type": "text",
+            "saga_version": "integer",
+            "status": "text",
+            "business_key": "text",
+            "parent": "text",
+            "user_id": "text",
+            "correlation_id": "text",
+            "input": "jsonb",
+            "step_names": "jsonb",
+            "steps": "jsonb",
+            "waits_for": "jsonb",
+            "reason": "text",
+            "remaining": "jsonb",
+            "output": "jsonb",
+            "suspended": "boolean",
+            "ended_at": "timestamptz",
+        },
+        indexes=(
+            "(tenant, created_at, id)",
+            "(tenant, business_key, created_at, id)",
+            "(tenant, status, created_at, id)",
+            "(tenant, parent, created_at, id)",
         ),
         maps=("steps",),
     ),

@@ -15,9 +15,24 @@ def _created(event: RecordedEvent) -> Put:
 TASKS = Projection(
     Table(
         "tasks",
-        (
-            *("tenant", "id", "version", "title", "description", "status", "priority"),
-            *("tags", "due", "assignee", "previous_assignee", "created_at", "updated_at", "completed_at"),
+        {
+            "title": "text",
+            "description": "text",
+            "status": "text",
+            "priority": "text",
+            "tags": "jsonb",
+            "due": "timestamptz",
+            "assignee": "text",
+            "previous_assignee": "text",
+            "completed_at": "timestamptz",
+        },
+        indexes=(
+            "(tenant, created_at, id)",
+            "(tenant, assignee, created_at, id)",
+            "(tenant, status, created_at, id)",
+            "(tenant, due, id)",
+            "USING gin (tags)",
+            "USING gin (to_tsvector('simple', title || ' ' || left(coalesce(description, ''), 100000)))",
         ),
     ),
     "task",

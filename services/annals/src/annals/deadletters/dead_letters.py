@@ -1,0 +1,268 @@
+"""The dead letters of one service, in the state store: every replica knows what is parked.
+
+An index key holds all that is parked and what operators corrected, bounded; each letter's details have
+a key of their own. Changes are first-write on the index: of two that change it at once, one looks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import orjson
+import structlog
+
+from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
+from annals.deadletters import letter as letters
+from annals.deadletters.letter import DeadLetter, Detail, Kind, Status
+from annals.events import RecordedEvent, StreamId
+from annals.telemetry import metrics
+
+_log = structlog.get_logger(__name__)
+
+_REFRESH_SECONDS = 0.5
+_STALE_SECONDS = 2.0
+SETTLED_SECONDS = 2 * _STALE_SECONDS
+"""After this every replica knows of a change, or has stopped."""
+
+_MAX_PARKED = 1_000
+_MAX_DONE = 200
+_ATTEMPTS = 20
+
+
+class TooManyParked(Exception):
+    """So many are parked that it is not single messages that are wrong: the consumer stops."""
+
+
+class UnknownLetter(Exception):
+    """There is no such dead letter, or not any more."""
+
+
+class DeadLettersUnknown(Exception):
+    """What is parked cannot be read now."""
+
+
+@dataclass(slots=True)
+class _Index:
+    parked: dict[str, DeadLetter] = field(default_factory=dict)
+    done: dict[str, DeadLetter] = field(default_factory=dict)
+    corrections: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def decode(cls, data: bytes | None) -> _Index:
+        if data is None:
+            return cls()
+        value = orjson.loads(data)
+        return cls(
+            {one["id"]: _letter(one) for one in value["parked"]},
+            {one["id"]: _letter(one) for one in value["done"]},
+            value["corrections"],
+        )
+
+    def encode(self) -> bytes:
+        return orjson.dumps(
+            {
+                "parked": [asdict(one) for one in self.parked.values()],
+                "done": [asdict(one) for one in list(self.done.values())[-_MAX_DONE:]],
+                "corrections": self.corrections,
+            }
+        )
+
+
+class DeadLetters:
+    """See the module. `run` must be running; methods that write raise DaprError."""
+
+    def __init__(self, sidecar: DaprSidecar, store: str, service: str) -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._prefix = f"dead-letters/{service}"
+        self._index = _Index()
+        self._read_at = float("-inf")
+        metrics.DEAD_LETTERS.set_function(lambda: len(self._index.parked))
+
+    async def run(self) -> None:
+        """Keep what is known of the parked fresh, for ever."""
+        while True:
+            try:
+                await self.refresh()
+            except DaprError as error:
+                _log.warning("the dead letters cannot be read now", error=str(error))
+            await asyncio.sleep(_REFRESH_SECONDS)
+
+    async def refresh(self) -> None:
+        """Read what is parked."""
+        began = time.monotonic()
+        value = await self._sidecar.get(self._store, self._prefix)
+        self._index = _Index.decode(value.data if value else None)
+        self._read_at = began
+
+    def require_fresh(self) -> None:
+        """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked."""
+        if time.monotonic() - self._read_at > _STALE_SECONDS:
+            raise DeadLettersUnknown("what is parked is not known now")
+        if len(self._index.parked) >= _MAX_PARKED:
+            raise TooManyParked(f"{len(self._index.parked)} sequences are parked: something general is wrong")
+
+    def find(self, consumer: str, stream: StreamId, generation: int = 0) -> DeadLetter | None:
+        """The letter behind which a stream's events wait, as far as this replica knows."""
+        if not self._index.parked:
+            return None
+        return self._index.parked.get(letters.sequence_id(consumer, stream, generation))
+
+    def corrected(self, consumer: str, event: RecordedEvent) -> RecordedEvent | None:
+        """The event as it is to be handled; None when it is to be passed over."""
+        if self._index.corrections:
+            correction = self._index.corrections.get(_place(consumer, event.stream, event.version))
+            if correction is not None:
+                return letters.corrected(event, correction)
+        return event
+
+    async def park(self, letter: DeadLetter, detail: Detail) -> None:
+        """Park. What is parked already stays at its first failure, with one attempt more.
+
+        A released sequence that fails again is parked again, where it fails now.
+        """
+
+        def change(index: _Index) -> None:
+            known = index.parked.get(letter.id)
+            if known is None or known.status is Status.RELEASED or letter.version < known.version:
+                attempts = letter.attempts + (known.attempts if known else 0)
+                index.parked[letter.id] = replace(letter, attempts=attempts)
+            else:
+                index.parked[letter.id] = replace(known, attempts=known.attempts + letter.attempts)
+
+        before = await self._detail(letter.id)
+        _log.error(
+            "parked",
+            dead_letter=letter.id,
+            consumer=letter.consumer,
+            stream=letter.stream,
+            version=letter.version,
+            reason=letter.reason,
+            trace_id=letter.trace_id,
+        )
+        metrics.PARKED.labels(letter.consumer).inc()
+        await self._change(change, letter.id, replace(detail, history=before.history))
+
+    async def park_again(self, letter: DeadLetter, reason: str) -> None:
+        """Park what was released and cannot be handled yet."""
+
+        def change(index: _Index) -> None:
+            known = _require(index, letter.id)
+            index.parked[letter.id] = replace(
+                known, status=Status.PARKED, reason=reason, attempts=known.attempts + 1
+            )
+
+        await self._change(change, letter.id, await self._detail(letter.id))
+
+    def parked(self, tenant: str) -> list[DeadLetter]:
+        """What is parked, oldest first."""
+        return [one for one in self._index.parked.values() if one.tenant == tenant]
+
+    def released(self) -> list[DeadLetter]:
+        """The letters that are to be handled again."""
+        return [one for one in self._index.parked.values() if one.status is Status.RELEASED]
+
+    async def get(self, tenant: str, letter_id: str) -> tuple[DeadLetter, Detail]:
+        """One letter, parked or done. Raises UnknownLetter."""
+        await self.refresh()
+        letter = self._index.parked.get(letter_id) or self._index.done.get(letter_id)
+        if letter is None or letter.tenant != tenant:
+            raise UnknownLetter(f"there is no dead letter {letter_id}")
+        return letter, await self._detail(letter_id)
+
+    async def correct(
+        self, letter: DeadLetter, data: dict[str, Any] | None, who: str | None, reason: str
+    ) -> None:
+        """Have the consumer see other data in the event that failed; None: have it pass the event over.
+
+        The event itself stays what it is. The correction holds for every later time as well, also
+        when the read model is built anew.
+        """
+        _, detail = await self.get(letter.tenant, letter.id)
+        what = "discarded" if data is None else "edited"
+        entry = letters.action(what, who, reason, version=letter.version, data=data)
+        stream = letter.sequence
+
+        def change(index: _Index) -> None:
+            _require(index, letter.id)
+            place = _place(letter.consumer, stream, letter.version)
+            index.corrections[place] = {"data": data, "user": who, "reason": reason, "at": entry["at"]}
+
+        await self._change(change, letter.id, replace(detail, history=[*detail.history, entry]))
+
+    async def rewrite(self, letter: DeadLetter, raw: str, who: str | None, reason: str) -> None:
+        """Replace the text of what could not be read."""
+        _, detail = await self.get(letter.tenant, letter.id)
+        entry = letters.action("edited", who, reason, before=detail.raw)
+        history = [*detail.history, entry]
+        await self._change(
+            lambda index: _require(index, letter.id), letter.id, replace(detail, raw=raw, history=history)
+        )
+
+    async def release(self, letter: DeadLetter, who: str | None, reason: str | None) -> None:
+        """Have a parked sequence handled again, from its first event on."""
+        _, detail = await self.get(letter.tenant, letter.id)
+        entry = letters.action("replayed", who, reason)
+
+        def change(index: _Index) -> None:
+            known = _require(index, letter.id)
+            index.parked[letter.id] = replace(known, status=Status.RELEASED, released_at=time.time())
+
+        await self._change(change, letter.id, replace(detail, history=[*detail.history, entry]))
+
+    async def done(self, letter: DeadLetter, who: str | None = None, reason: str | None = None) -> None:
+        """A released sequence was handled to its end, or a text was discarded."""
+        detail = await self._detail(letter.id)
+        if who is not None or reason is not None:
+            entry = letters.action("discarded", who, reason)
+            detail = replace(detail, history=[*detail.history, entry])
+
+        def change(index: _Index) -> None:
+            known = index.parked.get(letter.id)
+            if known is None or (letter.kind is Kind.EVENT and known != letter):
+                return  # it failed again meanwhile
+            del index.parked[letter.id]
+            index.done[letter.id] = replace(known, status=Status.DONE)
+
+        await self._change(change, letter.id, detail)
+
+    async def _detail(self, letter_id: str) -> Detail:
+        value = await self._sidecar.get(self._store, f"{self._prefix}/{letter_id}")
+        return Detail(**orjson.loads(value.data)) if value else Detail()
+
+    async def _change(self, change: Callable[[_Index], object], letter_id: str, detail: Detail) -> None:
+        for _ in range(_ATTEMPTS):
+            value = await self._sidecar.get(self._store, self._prefix)
+            index = _Index.decode(value.data if value else None)
+            change(index)
+            etag = value.etag if value else None
+            writes = [
+                Write(self._prefix, index.encode(), insert_only=etag is None, etag=etag),
+                Write(f"{self._prefix}/{letter_id}", orjson.dumps(asdict(detail))),
+            ]
+            try:
+                await self._sidecar.transact(self._store, writes)
+            except StateConflict:
+                continue
+            self._index = index
+            return
+        raise DeadLettersUnknown("the dead letters are being changed by many at once")
+
+
+def _require(index: _Index, letter_id: str) -> DeadLetter:
+    known = index.parked.get(letter_id)
+    if known is None:
+        raise UnknownLetter(f"{letter_id} is not parked any more")
+    return known
+
+
+def _place(consumer: str, stream: StreamId, version: int) -> str:
+    return f"{consumer}/{stream.tenant}/{stream.name}/{version}"
+
+
+def _letter(value: dict[str, Any]) -> DeadLetter:
+    return DeadLetter(**value | {"kind": Kind(value["kind"]), "status": Status(value["status"])})

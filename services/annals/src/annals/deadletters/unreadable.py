@@ -1,0 +1,68 @@
+"""Messages that cannot be read: kept as they came, and read again when somebody says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import structlog
+
+from annals.dapr import DaprError
+from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown, UnknownLetter
+from annals.deadletters.letter import Kind, of_raw
+
+_log = structlog.get_logger(__name__)
+
+_CONSUMER = "messages"
+_EVERY_SECONDS = 0.5
+
+HandleMessage = Callable[[Any], Awaitable[None]]
+
+
+class Unreadable:
+    """Keeps messages, and hands them to `handle` again when they are released.
+
+    `handle` raises ValueError for what it still cannot read, and whatever else for what it cannot do now.
+    """
+
+    def __init__(self, dead_letters: DeadLetters, handle: HandleMessage) -> None:
+        self._dead_letters = dead_letters
+        self._handle = handle
+
+    async def keep(self, message: Any, reason: str) -> str:
+        """Keep a message; gives what the sidecar is to be answered."""
+        data = message.get("data") if isinstance(message, dict) else None
+        tenant = data.get("tenant_id") if isinstance(data, dict) else None
+        raw = message if isinstance(message, str) else orjson.dumps(message).decode()
+        try:
+            known = tenant if isinstance(tenant, str) else "default"
+            await self._dead_letters.park(*of_raw(_CONSUMER, known, raw, reason))
+        except (DaprError, DeadLettersUnknown) as error:
+            _log.warning("an unreadable message is not kept yet", error=str(error))
+            return "RETRY"
+        return "SUCCESS"
+
+    async def run(self) -> None:
+        """Read again what is released, for ever."""
+        while True:
+            for letter in self._dead_letters.released():
+                if letter.kind is Kind.RAW:
+                    try:
+                        await self._read_again(letter.tenant, letter.id)
+                    except UnknownLetter:
+                        continue  # another replica has done it
+                    except Exception as error:  # noqa: BLE001 - it stays released, and is tried again
+                        _log.warning("cannot be read again now", dead_letter=letter.id, error=str(error))
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def _read_again(self, tenant: str, letter_id: str) -> None:
+        letter, detail = await self._dead_letters.get(tenant, letter_id)
+        try:
+            await self._handle(json.loads(detail.raw or ""))
+        except ValueError as error:
+            await self._dead_letters.park_again(letter, str(error))
+        else:
+            await self._dead_letters.done(letter)

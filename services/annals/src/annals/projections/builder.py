@@ -1,0 +1,205 @@
+"""Fills the tables that are not live from the store: new ones from the beginning, old ones from then on.
+
+One replica at a time does it for a generation, by a lease in the catalogue. How far it is in each lane
+is kept after each page: who takes over goes on there, and what is applied twice changes nothing. A
+generation that has just gone live is filled on for a while, until every replica knows that it is live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+
+import structlog
+
+from annals.dapr import DaprError
+from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked
+from annals.events import RecordedEvent
+from annals.projections.applier import Applier, ProjectionStalled
+from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.projections.generations import Generation, Generations, GenerationStatus, Known
+from annals.store import StoreError
+from annals.store.dapr_store import DaprEventReader
+from annals.telemetry import metrics
+
+_log = structlog.get_logger(__name__)
+
+_PAGE_COMMITS = 2_000
+_LOOK_SECONDS = 0.5
+_LEASE_SECONDS = 10
+_AFTER_SWITCH_SECONDS = 15.0
+
+_LEASE = """
+WITH mine AS (
+  UPDATE readmodels.generations SET owner = $3, expires = now() + $4::text::interval
+  WHERE read_model = $1 AND number = $2::text::integer AND (owner = $3 OR owner IS NULL OR expires < now())
+  RETURNING 1)
+SELECT (EXISTS (SELECT FROM mine))::text"""
+
+_ADVANCE = """
+WITH mine AS (
+  UPDATE readmodels.generations SET expires = now() + $6::text::interval
+  WHERE read_model = $1 AND number = $2::text::integer AND owner = $3
+    AND status IN ('building', 'retired', 'live')
+  RETURNING read_model, number),
+moved AS (
+  INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
+  SELECT read_model, number, $4::text::integer, $5::text::bigint FROM mine
+  ON CONFLICT (read_model, number, lane) DO UPDATE SET seq = greatest(known.seq, excluded.seq))
+SELECT (EXISTS (SELECT FROM mine))::text"""
+
+_CAUGHT_UP = """
+WITH done AS (
+  UPDATE readmodels.generations SET caught_up = true
+  WHERE read_model = $1 AND number = $2::text::integer RETURNING 1)
+SELECT (EXISTS (SELECT FROM done))::text"""
+
+
+class _Lost(Exception):
+    """Another replica fills the generation, or it is not to be filled any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Events of a lane up to a sequence, of one aggregate type."""
+
+    seq: int
+    events: tuple[RecordedEvent, ...]
+
+
+class Builder:
+    """See the module. `owner` names this replica."""
+
+    def __init__(
+        self,
+        database: ReadModelDatabase,
+        store: DaprEventReader,
+        generations: Generations,
+        dead_letters: DeadLetters,
+        owner: str,
+        *,
+        page: int = _PAGE_COMMITS,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._generations = generations
+        self._dead_letters = dead_letters
+        self._owner = owner
+        self._page = page
+        self._appliers: dict[Generation, Applier] = {}
+        self._wake = asyncio.Event()
+
+    def look(self) -> None:
+        """Something was asked for: do not wait for the next look."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Fill for ever."""
+        while True:
+            self._wake.clear()
+            await self.step()
+            try:
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def step(self) -> None:
+        """Fill each generation that is to be filled as far as the store is now."""
+        to_fill = {
+            generation: known
+            for known in self._generations.all
+            if _to_fill(known) and (generation := self._generations.generation(known)) is not None
+        }
+        for gone in self._appliers.keys() - to_fill.keys():
+            del self._appliers[gone]
+        await asyncio.gather(*(self._fill_if_free(known, one) for one, known in to_fill.items()))
+
+    async def _fill_if_free(self, known: Known, generation: Generation) -> None:
+        try:
+            if await self._lease(known):
+                await self._fill(known, generation)
+        except _Lost:
+            _log.info("no longer filled here", table=generation.name)
+        except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
+            _log.warning("cannot be filled now", table=generation.name, error=str(error))
+        except (DeadLettersUnknown, TooManyParked) as error:
+            _log.error("is not filled on", table=generation.name, error=str(error))
+
+    async def _lease(self, known: Known) -> bool:
+        lease = f"{_LEASE_SECONDS} seconds"
+        return bool(
+            await self._database.fetch(_LEASE, known.read_model, str(known.number), self._owner, lease)
+        )
+
+    async def _fill(self, known: Known, generation: Generation) -> None:
+        applier = self._appliers.get(generation)
+        if applier is None:
+            applier = Applier(self._database, self._store, lambda: [generation], self._dead_letters)
+            self._appliers[generation] = applier
+        progress = dict(known.progress)
+        while lanes := await self._store.moved(progress):
+            for lane in lanes:
+                progress[lane] = await self._fill_lane(
+                    known, generation, applier, lane, progress.get(lane, 0)
+                )
+        if not known.caught_up:
+            await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
+            _log.info("caught up with the store", table=generation.name)
+            if known.status is GenerationStatus.BUILDING and known.automatic:
+                await self._generations.switch(known)
+
+    async def _fill_lane(
+        self, known: Known, generation: Generation, applier: Applier, lane: int, seq: int
+    ) -> int:
+        """Page after page, the next read while one is written; gives how far it came."""
+        aggregate_type = generation.projection.aggregate_type
+        reading = asyncio.create_task(self._read(lane, seq, aggregate_type))
+        try:
+            while True:
+                began = time.monotonic()
+                page = await reading
+                if page.seq == seq:
+                    return seq
+                reading = asyncio.create_task(self._read(lane, page.seq, aggregate_type))
+                await applier.apply(page.events)
+                seq = page.seq
+                known = await self._advance(known, lane, seq)
+                metrics.BUILT_EVENTS.labels(known.read_model).inc(len(page.events))
+                if known.throttle:
+                    await asyncio.sleep(len(page.events) / known.throttle - (time.monotonic() - began))
+        finally:
+            reading.cancel()
+
+    async def _read(self, lane: int, after: int, aggregate_type: str) -> Page:
+        commits = await self._store.read_log(lane, after + 1, after + self._page)
+        refs = [
+            (commit.stream, version)
+            for commit in commits
+            if commit.stream.name.startswith(f"{aggregate_type}-")
+            for version in range(commit.first, commit.last + 1)
+        ]
+        events = await self._store.read_events(refs)
+        if len(events) != len(refs):
+            raise StoreError(f"lane {lane} names {len(refs)} events after {after}, {len(events)} were found")
+        return Page(commits[-1].position.seq if commits else after, tuple(events))
+
+    async def _advance(self, known: Known, lane: int, seq: int) -> Known:
+        """Keep how far it is. Raises _Lost when it is paused, dropped or another's by now."""
+        place = (known.read_model, str(known.number), self._owner)
+        lease = f"{_LEASE_SECONDS} seconds"
+        if not await self._database.fetch(_ADVANCE, *place, str(lane), str(seq), lease):
+            raise _Lost
+        fresh = self._generations.find(known.read_model, known.number)
+        return known if fresh is None else replace(known, throttle=fresh.throttle)
+
+
+def _to_fill(known: Known) -> bool:
+    match known.status:
+        case GenerationStatus.BUILDING | GenerationStatus.RETIRED:
+            return True
+        case GenerationStatus.LIVE:
+            return known.since_switch is not None and known.since_switch < _AFTER_SWITCH_SECONDS
+        case _:
+            return False

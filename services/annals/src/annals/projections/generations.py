@@ -1,0 +1,297 @@
+"""The tables of read models: each is a generation, and a view says which of them answers.
+
+The catalogue is a table beside them. Making, switching and dropping are single transactions, by which
+replicas that do it together take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import structlog
+
+from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.projections.projection import Projection, Table
+
+_log = structlog.get_logger(__name__)
+
+_LOCK = 4707280152
+_REFRESH_SECONDS = 0.5
+KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
+STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
+
+_LIST = """
+SELECT coalesce(json_agg(json_build_object(
+  'read_model', read_model, 'number', number, 'version', version, 'status', status,
+  'reason', reason, 'automatic', automatic, 'throttle', throttle, 'caught_up', caught_up,
+  'started_at', started_at,
+  'since_switch', extract(epoch FROM now() - switched_at),
+  'progress', (SELECT coalesce(json_object_agg(lane, seq), '{}') FROM readmodels.build_progress reached
+               WHERE reached.read_model = one.read_model AND reached.number = one.number))
+  ORDER BY read_model, number), '[]')::text
+FROM readmodels.generations one WHERE status <> 'dropped'"""
+
+
+class GenerationStatus(StrEnum):
+    """What becomes of a generation."""
+
+    BUILDING = "building"
+    """Filled from the store, then kept up to it: it may be switched to once it has caught up."""
+
+    LIVE = "live"
+    """It answers queries, and what is delivered goes there."""
+
+    RETIRED = "retired"
+    """It answered before, and is still kept up to the store, so that one may switch back."""
+
+    PAUSED = "paused"
+    """Its building is halted."""
+
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One table of a read model."""
+
+    projection: Projection
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The table's name in its schema."""
+        return table_name(self.projection.table.name, self.number)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A generation as the catalogue has it; its version may be one that this code does not know."""
+
+    read_model: str
+    number: int
+    version: int
+    status: GenerationStatus
+    reason: str
+    automatic: bool
+    """Whether it is switched to by itself once it has caught up."""
+    throttle: int | None
+    """Events a second that its building may take at most."""
+    caught_up: bool
+    started_at: str
+    since_switch: float | None
+    """Seconds since it went live."""
+    progress: Mapping[int, int]
+    """How far it is in each lane, when it is filled from the store."""
+
+
+def table_name(read_model: str, number: int) -> str:
+    """The table of a generation."""
+    return f"{read_model}_{number}"
+
+
+def columns(table: Table) -> dict[str, str]:
+    """The columns that queries see, name to type."""
+    return KEPT | dict(table.columns) | STAMPS
+
+
+class Outdated(Exception):
+    """A table answers queries that this code does not know how to fill: it must not say it has applied."""
+
+
+class Generations:
+    """The catalogue, and this code's projections for it. All methods raise DatabaseError."""
+
+    def __init__(self, database: ReadModelDatabase, projections: Iterable[Projection]) -> None:
+        self._database = database
+        self._projections = {(one.table.name, one.version): one for one in projections}
+        self.all: Sequence[Known] = ()
+        self._live: tuple[Generation, ...] = ()
+        self._foreign: Known | None = None
+
+    async def prepare(self) -> None:
+        """Make what is missing: every read model has a live generation, of this code's version.
+
+        One that is new to an installation that has events, or has another version than the live one,
+        is built from the store and switched to when it has caught up.
+        """
+        for read_model in {name for name, _ in self._projections}:
+            newest = max(
+                (one for (name, _), one in self._projections.items() if name == read_model),
+                key=lambda projection: projection.version,
+            )
+            await self._database.execute(_prepare_sql(newest))
+        await self.refresh()
+
+    async def run(self) -> None:
+        """Keep what is known of the catalogue fresh, for ever."""
+        while True:
+            try:
+                await self.refresh()
+            except DatabaseError as error:
+                _log.warning("the catalogue of read models cannot be read now", error=str(error))
+            await asyncio.sleep(_REFRESH_SECONDS)
+
+    async def refresh(self) -> None:
+        """Read the catalogue."""
+        rows = await self._database.fetch(_LIST)
+        self.all = tuple(_known(row) for row in rows)
+        live = [one for one in self.all if one.status is GenerationStatus.LIVE]
+        self._foreign = next((one for one in live if self.generation(one) is None), None)
+        self._live = tuple(generation for one in live if (generation := self.generation(one)) is not None)
+
+    @property
+    def live(self) -> tuple[Generation, ...]:
+        """The tables that answer queries. Raises Outdated."""
+        if self._foreign is not None:
+            one = self._foreign
+            raise Outdated(
+                f"version {one.version} of {one.read_model} answers queries, which this code does not know:"
+                f" switch back to an older generation, or drop it if the read model is not wanted any more"
+            )
+        return self._live
+
+    def generation(self, known: Known) -> Generation | None:
+        """A generation with its projection; None for a version that this code does not have."""
+        projection = self._projections.get((known.read_model, known.version))
+        return None if projection is None else Generation(projection, known.number)
+
+    def newest(self, read_model: str) -> Projection | None:
+        """The projection that a new generation of a read model is built by."""
+        versions = [one for (name, _), one in self._projections.items() if name == read_model]
+        return max(versions, key=lambda projection: projection.version, default=None)
+
+    def find(self, read_model: str, number: int) -> Known | None:
+        """A generation as it was when the catalogue was last read."""
+        return next((one for one in self.all if (one.read_model, one.number) == (read_model, number)), None)
+
+    async def create(self, projection: Projection, reason: str) -> int:
+        """Make a generation that is to be built, and return its number; one that builds is returned."""
+        await self._database.execute(
+            f"SELECT pg_advisory_xact_lock({_LOCK});"
+            f"DO $create$ BEGIN IF NOT EXISTS (SELECT FROM readmodels.generations"
+            f" WHERE read_model = '{projection.table.name}' AND status IN ('building', 'paused'))"
+            f" THEN {_create_sql(projection, 'building', reason)} END IF; END $create$"
+        )
+        await self.refresh()
+        return next(
+            one.number
+            for one in self.all
+            if one.read_model == projection.table.name
+            and one.status in (GenerationStatus.BUILDING, GenerationStatus.PAUSED)
+        )
+
+    async def switch(self, to: Known) -> None:
+        """Have another generation answer; the one that did is retired. Nothing, when it does already."""
+        generation = self.generation(to)
+        if generation is None:
+            raise ValueError(f"this code does not know version {to.version} of {to.read_model}")
+        name = to.read_model
+        await self._database.execute(
+            f"""SELECT pg_advisory_xact_lock({_LOCK});
+DO $switch$ BEGIN
+  IF EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND number = {to.number}
+             AND status IN ('building', 'paused', 'retired')) THEN
+    UPDATE readmodels.generations SET status = 'retired' WHERE read_model = '{name}' AND status = 'live';
+    UPDATE readmodels.generations SET status = 'live', switched_at = now()
+      WHERE read_model = '{name}' AND number = {to.number};
+    {_view_sql(generation)}
+  END IF;
+END $switch$"""
+        )
+        await self.refresh()
+
+    async def throttle(self, known: Known, events_a_second: int | None) -> None:
+        """Have the building of a generation take at most so many events a second; None: all it can."""
+        limit = "NULL" if events_a_second is None else str(int(events_a_second))
+        await self._database.execute(
+            f"UPDATE readmodels.generations SET throttle = {limit}"
+            f" WHERE read_model = '{known.read_model}' AND number = {known.number}"
+        )
+        await self.refresh()
+
+    async def set_status(self, known: Known, status: GenerationStatus) -> None:
+        """Pause, go on or drop; what is live stays so, if it is of a read model that this code has."""
+        name = known.read_model
+        gone = self.newest(name) is None
+        kept = "'dropped'" if gone else "'live', 'dropped'"
+        drop = (
+            f"{f'DROP VIEW IF EXISTS readmodels.{name};' if gone else ''}"
+            f"DROP TABLE IF EXISTS readmodels.{table_name(name, known.number)};"
+            f"DELETE FROM readmodels.build_progress WHERE read_model = '{name}' AND number = {known.number};"
+            if status is GenerationStatus.DROPPED
+            else ""
+        )
+        await self._database.execute(
+            f"""SELECT pg_advisory_xact_lock({_LOCK});
+DO $status$ BEGIN
+  IF EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND number = {known.number}
+             AND status NOT IN ({kept})) THEN
+    UPDATE readmodels.generations SET status = '{status}'
+      WHERE read_model = '{name}' AND number = {known.number};
+    {drop}
+  END IF;
+END $status$"""
+        )
+        await self.refresh()
+
+
+def _prepare_sql(projection: Projection) -> str:
+    """Make the first generation, or one of a new version, where there is none."""
+    name = projection.table.name
+    first = _create_sql(projection, "live", "the first")
+    build = _create_sql(projection, "building", "its version is new", automatic=True)
+    empty_view = _view_sql(Generation(projection, 1))
+    return f"""SELECT pg_advisory_xact_lock({_LOCK});
+DO $prepare$ BEGIN
+  IF NOT EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND status <> 'dropped') THEN
+    IF EXISTS (SELECT FROM readmodels.event_index) THEN {build} ELSE {first} END IF;
+    {empty_view}
+  ELSIF NOT EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}'
+                    AND version >= {projection.version} AND status <> 'dropped') THEN
+    {build}
+  END IF;
+END $prepare$"""
+
+
+def _create_sql(projection: Projection, status: str, reason: str, *, automatic: bool = False) -> str:
+    """Make the next generation; a part of a DO block."""
+    table = projection.table
+    defined = [
+        *("tenant text", "id text", "version bigint NOT NULL", "prior bigint NOT NULL"),
+        "deleted boolean NOT NULL",
+        *(f"{name} {kind}" for name, kind in (dict(table.columns) | STAMPS).items()),
+    ]
+    statements = [
+        f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)}, PRIMARY KEY (tenant, id))",
+        *(f"CREATE INDEX ON readmodels.{table.name}_%1$s {index}" for index in table.indexes),
+    ]
+    number = (
+        f"(SELECT coalesce(max(number), 0) FROM readmodels.generations WHERE read_model = '{table.name}')"
+    )
+    insert = (
+        f"INSERT INTO readmodels.generations"
+        f" (read_model, number, version, status, reason, automatic, caught_up) SELECT '{table.name}',"
+        f" {number} + 1, {projection.version}, '{status}', '{reason}', {automatic}, {status == 'live'};"
+    )
+    make = "".join(f"EXECUTE format($sql${one}$sql$, {number});" for one in statements)
+    return insert + make
+
+
+def _view_sql(generation: Generation) -> str:
+    """Have a generation answer; a part of a DO block."""
+    table = generation.projection.table
+    shown = ", ".join(columns(table))
+    return (
+        f"DROP VIEW IF EXISTS readmodels.{table.name};"
+        f"CREATE VIEW readmodels.{table.name} AS SELECT {shown}"
+        f" FROM readmodels.{generation.name} WHERE NOT deleted;"
+    )
+
+
+def _known(row: dict[str, Any]) -> Known:
+    progress = {int(lane): seq for lane, seq in row["progress"].items()}
+    return Known(**row | {"status": GenerationStatus(row["status"]), "progress": progress})

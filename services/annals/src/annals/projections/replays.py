@@ -1,0 +1,97 @@
+"""Handles again what operators release of the read models' dead letters, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import structlog
+
+from annals.dapr import DaprError
+from annals.deadletters import (
+    SETTLED_SECONDS,
+    DeadLetter,
+    DeadLetters,
+    DeadLettersUnknown,
+    Kind,
+    TooManyParked,
+)
+from annals.projections.applier import Applier, ProjectionStalled, changed
+from annals.projections.changes import Change, Put
+from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.projections.generations import Generations, GenerationStatus, Outdated
+from annals.store import EventReader, StoreError
+
+_log = structlog.get_logger(__name__)
+
+_EVERY_SECONDS = 0.5
+
+
+class Replays:
+    """See the module. Every replica does it: what two do changes nothing more."""
+
+    def __init__(
+        self,
+        database: ReadModelDatabase,
+        store: EventReader,
+        applier: Applier,
+        generations: Generations,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._applier = applier
+        self._generations = generations
+        self._dead_letters = dead_letters
+
+    async def run(self) -> None:
+        """Replay for ever; what cannot be done now is done the next time."""
+        while True:
+            for letter in self._dead_letters.released():
+                if letter.kind is not Kind.EVENT:
+                    continue
+                try:
+                    await self._replay(letter)
+                except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
+                    _log.warning("cannot be replayed now", dead_letter=letter.id, error=str(error))
+                except (DeadLettersUnknown, TooManyParked, Outdated) as error:
+                    _log.error("is not replayed", dead_letter=letter.id, error=str(error))
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def _replay(self, letter: DeadLetter) -> None:
+        known = self._generations.find(letter.consumer, letter.generation)
+        generation = self._generations.generation(known) if known else None
+        if known is None or generation is None:
+            await self._dead_letters.done(letter)  # its table is gone
+            return
+        # The newest event brings all before it that the table lacks. A replica that did not know yet
+        # that the sequence is released may have passed over one that came meanwhile: what is done
+        # counts once every replica knows.
+        settled = time.time() - letter.released_at > SETTLED_SECONDS
+        applier = self._applier
+        if known.status is not GenerationStatus.LIVE:
+            applier = Applier(self._database, self._store, lambda: [generation], self._dead_letters)
+        async for event in self._store.read_stream(letter.sequence, backwards=True, limit=1):
+            await applier.apply([event])
+        if settled:
+            await self._dead_letters.done(letter)
+
+    async def dry_run(self, letter: DeadLetter) -> dict[str, Any]:
+        """What a replay would come to: the row, or where it fails again. Changes nothing."""
+        if letter.kind is Kind.RAW:
+            return {"would": "read", "note": "the text would be read again as the message it is"}
+        known = self._generations.find(letter.consumer, letter.generation)
+        generation = self._generations.generation(known) if known else None
+        if generation is None:
+            return {"would": "end", "note": "the table that it is for is gone"}
+        change: Change | None = None
+        events = 0
+        async for event in self._store.read_stream(letter.sequence):
+            try:
+                change = changed(generation.projection, change, event, self._dead_letters)
+            except Exception as error:  # noqa: BLE001 - a projection may fail in any way
+                reason = f"{type(error).__name__}: {error}"
+                return {"would": "fail", "version": event.version, "reason": reason}
+            events += event.version >= letter.version
+        return {"would": "apply", "events": events, "row": change.row if isinstance(change, Put) else None}

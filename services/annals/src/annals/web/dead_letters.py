@@ -1,0 +1,181 @@
+"""What operators do with a service's dead letters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from annals.dapr import DaprError
+from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, UnknownLetter
+from annals.events import RecordedEvent
+from annals.store import EventReader, StoreError
+from annals.web.problems import Problem, malformed
+from annals.web.request_context import id_of, tenant_of
+
+_WAITING_SHOWN = 20
+
+Tenant = Annotated[str, Depends(tenant_of)]
+DryRun = Callable[[DeadLetter], Awaitable[dict[str, Any]]]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Reason(_Body):
+    """Why an operator does it; kept in the letter's history."""
+
+    reason: str = Field(min_length=1, max_length=500)
+
+
+class Edit(Reason):
+    """The data that the consumer is to see instead, or the text of what could not be read."""
+
+    data: dict[str, Any] | None = None
+    raw: str | None = None
+
+
+class Group(Reason):
+    """What failed alike."""
+
+    group: str
+
+
+def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> APIRouter:
+    """`/dead-letters`."""
+    router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
+
+    async def find(tenant: str, letter_id: str) -> DeadLetter:
+        with _problems():
+            return (await dead_letters.get(tenant, letter_id))[0]
+
+    async def parked(tenant: str) -> list[DeadLetter]:
+        with _problems():
+            await dead_letters.refresh()
+        return dead_letters.parked(tenant)
+
+    @router.get("", summary="What is parked, oldest first")
+    async def listing(
+        tenant: Tenant, consumer: str | None = None, group: str | None = None
+    ) -> dict[str, Any]:
+        found = await parked(tenant)
+        return {
+            "items": [
+                asdict(one)
+                for one in found
+                if consumer in (None, one.consumer) and group in (None, one.group)
+            ]
+        }
+
+    @router.get("/groups", summary="What is parked, by what failed alike")
+    async def groups(tenant: Tenant) -> dict[str, Any]:
+        by_group: dict[str, list[DeadLetter]] = defaultdict(list)
+        for one in await parked(tenant):
+            by_group[one.group].append(one)
+        items = [
+            {
+                "group": group,
+                "count": len(ones),
+                "consumers": sorted({one.consumer for one in ones}),
+                "first": min(one.parked_at for one in ones),
+                "last": max(one.parked_at for one in ones),
+            }
+            for group, ones in by_group.items()
+        ]
+        return {"items": sorted(items, key=lambda item: -len(by_group[str(item["group"])]))}
+
+    @router.get("/{letter_id}", summary="One dead letter: stack, text, what waits, what was done")
+    async def one(
+        tenant: Tenant, letter_id: str, limit: Annotated[int, Query(ge=1, le=200)] = _WAITING_SHOWN
+    ) -> dict[str, Any]:
+        with _problems():
+            letter, detail = await dead_letters.get(tenant, letter_id)
+            waiting: list[RecordedEvent] = []
+            count = 0
+            if letter.kind is Kind.EVENT:
+                head, _ = await store.load(letter.sequence)
+                count = max(0, (head.version if head else 0) - letter.version + 1)
+                found = store.read_stream(letter.sequence, from_version=letter.version, limit=limit)
+                waiting = [event async for event in found]
+        return (
+            asdict(letter)
+            | asdict(detail)
+            | {
+                "waiting": count,
+                "events": [event.model_dump(mode="json") for event in waiting],
+            }
+        )
+
+    @router.post("/{letter_id}/dry-run", summary="What a replay would come to; changes nothing")
+    async def try_out(tenant: Tenant, letter_id: str) -> dict[str, Any]:
+        letter = await find(tenant, letter_id)
+        with _problems():
+            return await dry_run(letter)
+
+    @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
+    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Reason) -> dict[str, Any]:
+        letter = await find(tenant, letter_id)
+        with _problems():
+            await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
+        return {"released": 1}
+
+    @router.post("/groups/replay", status_code=202, summary="Handle all again that failed alike")
+    async def replay_group(request: Request, tenant: Tenant, body: Group) -> dict[str, Any]:
+        found = [one for one in await parked(tenant) if one.group == body.group]
+        if not found:
+            raise Problem(404, "not-found", f"nothing is parked in the group {body.group!r}")
+        with _problems():
+            for letter in found:
+                await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
+        return {"released": len(found)}
+
+    @router.put("/{letter_id}/data", summary="Have the consumer see other data; the event stays")
+    async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> dict[str, Any]:
+        letter = await find(tenant, letter_id)
+        who = id_of(request, "x-user-id")
+        with _problems():
+            if letter.kind is Kind.RAW:
+                if body.raw is None:
+                    raise malformed("raw", "the text that is to be read instead")
+                await dead_letters.rewrite(letter, body.raw, who, body.reason)
+            else:
+                if body.data is None:
+                    raise malformed("data", "the data that the consumer is to see instead")
+                await dead_letters.correct(letter, body.data, who, body.reason)
+        return {"edited": letter.id}
+
+    @router.post("/{letter_id}/discard", summary="Pass over the event that failed; what waits goes on")
+    async def discard(request: Request, tenant: Tenant, letter_id: str, body: Reason) -> dict[str, Any]:
+        letter = await find(tenant, letter_id)
+        who = id_of(request, "x-user-id")
+        with _problems():
+            if letter.kind is Kind.RAW:
+                await dead_letters.done(letter, who, body.reason)
+            else:
+                await dead_letters.correct(letter, None, who, body.reason)
+                await dead_letters.release(letter, who, body.reason)
+        return {"discarded": letter.id}
+
+    return router
+
+
+async def not_tried_out(_letter: DeadLetter) -> dict[str, Any]:
+    """The dry run of a consumer whose handling is nothing but its effects."""
+    return {"would": "handle", "note": "what it does can only be done: no row comes of it to be shown"}
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    try:
+        yield
+    except UnknownLetter as error:
+        raise Problem(404, "not-found", str(error)) from error
+    except (DaprError, DeadLettersUnknown, StoreError) as error:
+        detail = f"the dead letters cannot be reached now: {error}"
+        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error

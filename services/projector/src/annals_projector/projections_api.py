@@ -1,0 +1,210 @@
+"""What operators do with read models: look how far they are, build them anew, switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from annals.deadletters import DeadLetters
+from annals.projections import (
+    Builder,
+    DatabaseError,
+    Generations,
+    GenerationStatus,
+    ReadModelDatabase,
+    difference,
+)
+from annals.projections.generations import Known
+from annals.store import StoreError
+from annals.store.dapr_store import DaprEventReader
+from annals.web import Problem
+from annals.web.request_context import tenant_of
+
+_CHECKPOINTS = """
+SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
+
+Tenant = Annotated[str, Depends(tenant_of)]
+Number = Annotated[int, Path(ge=1)]
+
+
+class Rebuild(BaseModel):
+    """How a generation is to be built."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str = Field(default="asked for", min_length=1, max_length=200, pattern=r"^[^'$\\]*$")
+    throttle: int | None = Field(default=None, ge=1, description="events a second at most")
+
+
+class Throttle(BaseModel):
+    """See `Rebuild`."""
+
+    model_config = ConfigDict(extra="forbid")
+    throttle: int | None = Field(ge=1)
+
+
+def routes(
+    database: ReadModelDatabase,
+    store: DaprEventReader,
+    generations: Generations,
+    builder: Builder,
+    dead_letters: DeadLetters,
+) -> APIRouter:
+    """`/projections`."""
+    router = APIRouter(prefix="/projections", tags=["projections"])
+
+    async def fresh() -> None:
+        with _problems():
+            await generations.refresh()
+
+    def find(read_model: str, number: int) -> Known:
+        known = generations.find(read_model, number)
+        if known is None:
+            raise Problem(404, "not-found", f"{read_model} has no generation {number}")
+        return known
+
+    def live(read_model: str) -> Known:
+        for one in generations.all:
+            if one.read_model == read_model and one.status is GenerationStatus.LIVE:
+                return one
+        raise Problem(404, "not-found", f"there is no read model {read_model}")
+
+    def described(known: Known, tails: dict[int, int]) -> dict[str, Any]:
+        total = sum(tails.values())
+        done = sum(min(seq, tails.get(lane, 0)) for lane, seq in known.progress.items())
+        filled = known.status is not GenerationStatus.LIVE
+        return {
+            "number": known.number,
+            "version": known.version,
+            "status": known.status,
+            "reason": known.reason,
+            "throttle": known.throttle,
+            "started_at": known.started_at,
+            "caught_up": known.caught_up,
+            "commits": {"done": done, "total": total} if filled else None,
+        }
+
+    @router.get("", summary="The read models: which generation answers, how far each is, what is parked")
+    async def listing(tenant: Tenant) -> dict[str, Any]:
+        await fresh()
+        with _problems():
+            tails = await store.reached()
+            checkpoints = await database.fetch(_CHECKPOINTS)
+            await dead_letters.refresh()
+        letters = dead_letters.parked(tenant)
+        positions = {int(lane): seq for lane, seq in checkpoints.items()}
+        items = []
+        for name in sorted({one.read_model for one in generations.all}):
+            own = [one for one in generations.all if one.read_model == name]
+            newest = generations.newest(name)
+            items.append(
+                {
+                    "name": name,
+                    "version": newest.version if newest else None,
+                    "parked": sum(letter.consumer == name for letter in letters),
+                    "generations": [described(one, tails) for one in own],
+                }
+            )
+        return {
+            "items": items,
+            "lag": sum(max(0, tail - positions.get(lane, 0)) for lane, tail in tails.items()),
+            "positions": [
+                {"lane": lane, "seq": positions.get(lane, 0), "tail": tail} for lane, tail in tails.items()
+            ],
+        }
+
+    @router.post("/{read_model}/rebuild", status_code=202, summary="Build a new generation from the store")
+    async def rebuild(read_model: str, body: Rebuild) -> dict[str, Any]:
+        projection = generations.newest(read_model)
+        if projection is None:
+            raise Problem(404, "not-found", f"there is no read model {read_model}")
+        with _problems():
+            number = await generations.create(projection, body.reason)
+            if body.throttle is not None:
+                await generations.throttle(find(read_model, number), body.throttle)
+        builder.look()
+        return {"read_model": read_model, "number": number}
+
+    @router.get("/{read_model}/generations/{number}", summary="One generation, and how far it is")
+    async def generation(read_model: str, number: Number) -> dict[str, Any]:
+        await fresh()
+        with _problems():
+            return described(find(read_model, number), await store.reached())
+
+    @router.get("/{read_model}/generations/{number}/difference", summary="What differs from the live one")
+    async def compared(tenant: Tenant, read_model: str, number: Number) -> dict[str, Any]:
+        await fresh()
+        new, old = generations.generation(find(read_model, number)), generations.generation(live(read_model))
+        if new is None or old is None:
+            raise Problem(409, "conflict", "this version of the service does not know both tables")
+        with _problems():
+            pair = ((old.projection.table, old.number), (new.projection.table, new.number))
+            return await difference(database, tenant, *pair)
+
+    @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
+    async def pause(read_model: str, number: Number) -> dict[str, Any]:
+        return await change(read_model, number, GenerationStatus.BUILDING, GenerationStatus.PAUSED)
+
+    @router.post("/{read_model}/generations/{number}/resume", summary="Go on building")
+    async def resume(read_model: str, number: Number) -> dict[str, Any]:
+        return await change(read_model, number, GenerationStatus.PAUSED, GenerationStatus.BUILDING)
+
+    @router.put("/{read_model}/generations/{number}/throttle", summary="Events a second at most, or null")
+    async def throttle(read_model: str, number: Number, body: Throttle) -> dict[str, Any]:
+        await fresh()
+        with _problems():
+            await generations.throttle(find(read_model, number), body.throttle)
+        return {"throttle": body.throttle}
+
+    @router.delete(
+        "/{read_model}/generations/{number}", summary="Cancel the building, or drop what is retired"
+    )
+    async def drop(read_model: str, number: Number) -> dict[str, Any]:
+        await fresh()
+        known = find(read_model, number)
+        if known.status is GenerationStatus.LIVE and generations.newest(read_model) is not None:
+            raise Problem(409, "conflict", "it answers queries: switch to another first")
+        with _problems():
+            await generations.set_status(known, GenerationStatus.DROPPED)
+        return {"dropped": number}
+
+    @router.post(
+        "/{read_model}/generations/{number}/switch", summary="Have it answer; to an older one: go back"
+    )
+    async def switch(read_model: str, number: Number) -> dict[str, Any]:
+        await fresh()
+        known = find(read_model, number)
+        if not known.caught_up and known.status is not GenerationStatus.LIVE:
+            raise Problem(409, "conflict", "it has not caught up with the store yet")
+        if generations.generation(known) is None:
+            detail = f"this version of the service does not know version {known.version} of {read_model}"
+            raise Problem(409, "conflict", detail)
+        with _problems():
+            await generations.switch(known)
+        return {"live": number}
+
+    async def change(
+        read_model: str, number: int, expected: GenerationStatus, to: GenerationStatus
+    ) -> dict[str, Any]:
+        await fresh()
+        known = find(read_model, number)
+        if known.status not in (expected, to):
+            raise Problem(409, "conflict", f"it is {known.status}, not {expected}")
+        with _problems():
+            await generations.set_status(known, to)
+        builder.look()
+        return {"status": to}
+
+    return router
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    try:
+        yield
+    except (DatabaseError, StoreError) as error:
+        detail = f"the read models cannot be reached now: {error}"
+        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error

@@ -1,0 +1,221 @@
+"""Read models built anew beside the live ones, on a real PostgreSQL and a real sidecar."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from annals.dapr import DaprSidecar
+from annals.deadletters import DeadLetters
+from annals.events import DomainEvent, StreamId
+from annals.projections import (
+    Applier,
+    Builder,
+    Generations,
+    GenerationStatus,
+    Outdated,
+    Patch,
+    Projection,
+    Put,
+    Sweeper,
+    Table,
+    difference,
+)
+from annals.store import Append, DaprEventStore
+from annals.web.background import background
+from annals_projector.read_models import MEMBERS, PROJECTIONS, SAGAS, TASKS
+from conftest import until
+from read_model_database import PoolDatabase
+
+
+@dataclass
+class World:
+    """A store, and a replica of the projector that is kept up by its sweeper alone."""
+
+    pool: asyncpg.Pool
+    database: PoolDatabase
+    store: DaprEventStore
+    letters: DeadLetters
+    generations: Generations
+
+    def builder(self, owner: str, generations: Generations | None = None, page: int = 20) -> Builder:
+        known = generations or self.generations
+        return Builder(self.database, self.store, known, self.letters, owner, page=page)
+
+    async def tasks(self, count: int, prefix: str = "t", *, assigned: bool = False) -> None:
+        async def one(number: int) -> None:
+            name = f"{prefix}{number}"
+            created = event(name, "task.created", title=name, priority="normal")
+            await self.store.append(Append(StreamId("acme", f"task-{name}"), (created,), 0))
+            if assigned:
+                taken = event(name, "task.assigned", assignee="ada")
+                await self.store.append(Append(StreamId("acme", f"task-{name}"), (taken,), 1))
+
+        await asyncio.gather(*(one(number) for number in range(count)))
+
+    async def caught_up(self, number: int, read_model: str = "tasks") -> bool:
+        known = self.generations.find(read_model, number)
+        if known is None:
+            return False
+        return known.caught_up and not await self.store.moved(known.progress)
+
+
+def event(name: str, kind: str, **data: object) -> DomainEvent:
+    return DomainEvent(
+        event_type=kind,
+        source="test",
+        tenant_id="acme",
+        aggregate_type="task",
+        aggregate_id=name,
+        data=data,
+    )
+
+
+@pytest.fixture
+async def world(
+    pool: asyncpg.Pool, read_models: PoolDatabase, sidecar: DaprSidecar, dead_letters: DeadLetters
+) -> AsyncIterator[World]:
+    store = DaprEventStore(sidecar, owner="writer")
+    generations = Generations(read_models, PROJECTIONS)
+    await generations.refresh()
+    applier = Applier(read_models, store, lambda: generations.live, dead_letters, lambda _: None)
+    async with (
+        background(store.run(), "lane"),
+        background(generations.run(), "catalogue"),
+        background(Sweeper(read_models, store, applier).run(), "sweeper"),
+    ):
+
+        async def held() -> bool:
+            return store.lane is not None
+
+        await until(held)
+        yield World(pool, read_models, store, dead_letters, generations)
+
+
+async def test_a_generation_is_built_compared_switched_to_and_back_while_events_come(world: World) -> None:
+    await world.tasks(200)
+    number = await world.generations.create(TASKS, "a test")
+    assert number == 2
+    more = asyncio.create_task(world.tasks(100, "more", assigned=True))
+    async with background(world.builder("one").run(), "builder"):
+        await until(lambda: world.caught_up(2))
+        await more
+
+        async def same() -> bool:
+            found = await difference(world.database, "acme", (TASKS.table, 1), (TASKS.table, 2))
+            return found["new_rows"] == found["old_rows"] == 300 and not found["samples"]
+
+        await until(same)
+        await world.pool.execute("UPDATE readmodels.tasks_1 SET title = 'spoiled' WHERE id = 't7'")
+        found = await difference(world.database, "acme", (TASKS.table, 1), (TASKS.table, 2))
+        assert found["differing"] == 1
+        (sample,) = found["samples"]
+        assert (sample["id"], sample["columns"]) == ("t7", {"title": {"old": "spoiled", "new": "t7"}})
+        looked = "SELECT title FROM readmodels.tasks WHERE id = 't7'"
+        assert await world.pool.fetchval(looked) == "spoiled"
+
+        answered = asyncio.create_task(keep_asking(world.pool))
+        await world.generations.switch(known(world, 2))
+        assert await world.pool.fetchval(looked) == "t7"
+        await world.tasks(20, "after")
+        await until(lambda: rows(world, 320))
+        await world.generations.switch(known(world, 1))
+        assert await world.pool.fetchval(looked) == "spoiled"
+        await until(lambda: rows(world, 320), what="the retired one was kept up")
+        await world.generations.switch(known(world, 2))
+        await until(lambda: rows(world, 320))
+        answered.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await answered
+        await world.generations.set_status(known(world, 1), GenerationStatus.DROPPED)
+        assert await world.pool.fetchval("SELECT to_regclass('readmodels.tasks_1')") is None
+
+
+async def test_building_halts_goes_on_and_is_taken_over_where_it_was(world: World) -> None:
+    await world.tasks(300)
+    await until(lambda: rows(world, 300))
+    await world.generations.create(TASKS, "a test")
+    await world.generations.throttle(known(world, 2), 100)
+    first = asyncio.create_task(world.builder("one").run())
+
+    async def begun() -> bool:
+        return sum(known(world, 2).progress.values()) > 0
+
+    await until(begun)
+    await world.generations.set_status(known(world, 2), GenerationStatus.PAUSED)
+    await asyncio.sleep(1)  # a page that was under way may still come
+    await world.generations.refresh()
+    halted = sum(known(world, 2).progress.values())
+    assert 0 < halted < 300
+    await asyncio.sleep(1)
+    await world.generations.refresh()
+    assert sum(known(world, 2).progress.values()) == halted
+    first.cancel()  # as a crash would
+    await asyncio.gather(first, return_exceptions=True)
+    await world.generations.throttle(known(world, 2), None)
+    await world.generations.set_status(known(world, 2), GenerationStatus.BUILDING)
+    async with background(world.builder("two").run(), "builder"):
+        await until(lambda: world.caught_up(2))
+    assert await world.pool.fetchval("SELECT count(*) FROM readmodels.tasks_2") == 300
+
+
+async def test_a_higher_version_is_built_and_switched_to_by_itself(world: World) -> None:
+    await world.tasks(30, assigned=True)
+    await until(lambda: rows(world, 30))
+    table = Table("tasks", {"title": "text", "shouted": "text", "assignee": "text"})
+    newer = Projection(
+        table,
+        "task",
+        {
+            "task.created": lambda one: Put(
+                {"title": one.data["title"], "shouted": one.data["title"].upper()}
+            ),
+            "task.assigned": lambda one: Patch({"assignee": one.data["assignee"]}),
+        },
+        version=2,
+    )
+    brand_new = Projection(
+        Table("titles", {"title": "text"}),
+        "task",
+        {"task.created": lambda one: Put({"title": one.data["title"]})},
+    )
+    generations = Generations(world.database, [newer, brand_new, MEMBERS, SAGAS])
+    await generations.prepare()
+    async with (
+        background(generations.run(), "catalogue"),
+        background(world.builder("new code", generations).run(), "builder"),
+    ):
+
+        async def switched() -> bool:
+            try:
+                return {one.name for one in generations.live} >= {"tasks_2", "titles_1"}
+            except Outdated:
+                return False
+
+        await until(switched)
+    await world.generations.refresh()
+    with pytest.raises(Outdated):
+        _ = world.generations.live
+    row = await world.pool.fetchrow("SELECT * FROM readmodels.tasks WHERE id = 't3'")
+    assert (row["shouted"], row["assignee"], row["version"]) == ("T3", "ada", 2)
+    assert await world.pool.fetchval("SELECT count(*) FROM readmodels.titles") == 30
+
+
+async def keep_asking(pool: asyncpg.Pool) -> None:
+    """Queries that must be answered all the while."""
+    while True:
+        assert await pool.fetchval("SELECT count(*) FROM readmodels.tasks") > 0
+
+
+async def rows(world: World, count: int) -> bool:
+    return bool(await world.pool.fetchval("SELECT count(*) FROM readmodels.tasks") == count)
+
+
+def known(world: World, number: int):  # type: ignore[no-untyped-def]
+    found = world.generations.find("tasks", number)
+    assert found is not None
+    return found
