@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 import nats
 import nats.errors
+import nats.js.errors
 from nats.js.api import StreamConfig
 
 from suite import ports, runtime
@@ -133,7 +134,7 @@ class Nats:
         return Spec("nats", [*argv, "-sd", str(self._directory)], self._ready)
 
     async def _ready(self) -> bool:
-        """Whether it takes messages; makes the stream at the first start."""
+        """Whether it takes messages; makes the stream at the first start, with the topics of today."""
         if not await ports.open_port(self.port):
             return False
         try:
@@ -141,7 +142,11 @@ class Nats:
         except (OSError, nats.errors.Error):
             return False
         try:
-            await client.jetstream().add_stream(StreamConfig(name="annals", subjects=list(TOPICS)))
+            stream = StreamConfig(name="annals", subjects=list(TOPICS))
+            try:
+                await client.jetstream().add_stream(stream)
+            except nats.js.errors.BadRequestError:  # it is there, with other topics
+                await client.jetstream().update_stream(stream)
         except (nats.errors.Error, TimeoutError):
             return False
         finally:
