@@ -42,8 +42,8 @@ check: ## lint, formatting, types, import rules, event schemas
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py
-	PYTHONPATH=services/annals/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
+	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py
+	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 
 format: ## format the code

@@ -45,14 +45,15 @@ async def test_what_another_instance_did_is_seen_before_a_command_is_refused() -
 async def test_events_carry_who_and_why() -> None:
     store = MemoryEventStore()
     context = CommandContext(
-        "acme", "ada", "session", "correlation", "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+        "acme", "ada", "session", "console", "correlation", "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
     )
     request = CommandRequest("task.create", {"id": "t", "title": "Write"}, context, "the-key")
     await bus(store).execute(request)
     (recorded,) = [event async for event in store.read_stream(StreamId("acme", "task-t"))]
-    assert (recorded.user_id, recorded.session_id, recorded.correlation_id) == (
+    assert (recorded.user_id, recorded.session_id, recorded.client, recorded.correlation_id) == (
         "ada",
         "session",
+        "console",
         "correlation",
     )
     assert (recorded.causation_id, recorded.traceparent) == ("the-key", context.traceparent)

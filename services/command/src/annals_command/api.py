@@ -23,7 +23,7 @@ from annals.events import CommandEvent
 from annals.web.domain_problems import domain_problems
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
-from annals.web.request_context import id_of, tenant_of
+from annals.web.request_context import client_of, id_of, tenant_of
 
 _BATCH = 1_000
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
@@ -54,6 +54,7 @@ def routes(bus: CommandBus) -> APIRouter:
                 tenant_of(request),
                 id_of(request, "x-user-id") or envelope.user_id,
                 envelope.session_id,
+                client_of(request),
                 envelope.correlation_id,
                 request.headers.get("traceparent") or envelope.traceparent,
             ),
@@ -113,6 +114,7 @@ def _request(
             tenant_of(request),
             id_of(request, "x-user-id"),
             id_of(request, "x-session-id"),
+            client_of(request),
             id_of(request, "x-correlation-id"),
             request.headers.get("traceparent"),
         ),

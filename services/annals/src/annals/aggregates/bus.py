@@ -35,6 +35,7 @@ class CommandContext:
     tenant: str = "default"
     user: str | None = None
     session: str | None = None
+    client: str | None = None
     correlation_id: str | None = None
     traceparent: str | None = None
 
@@ -249,6 +250,7 @@ class CommandBus:
                 tenant_id=context.tenant,
                 user_id=context.user,
                 session_id=context.session,
+                client=context.client,
                 correlation_id=context.correlation_id,
                 causation_id=causation_id,
                 traceparent=context.traceparent,

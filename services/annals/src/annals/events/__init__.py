@@ -1,5 +1,6 @@
 """The event model: envelopes, data classes, their registry, and CloudEvents. Pure."""
 
+from annals.events.chain import chained
 from annals.events.cloudevents import CONTENT_TYPE, from_cloudevent, to_cloudevent, to_cloudevent_json
 from annals.events.envelope import (
     CommandEvent,
@@ -30,6 +31,7 @@ __all__ = [
     "StreamId",
     "UnknownEventData",
     "Upcaster",
+    "chained",
     "from_cloudevent",
     "new_id",
     "to_cloudevent",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self, cast
 
+import orjson
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -17,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from annals.events.chain import chained
 from annals.events.identity import Position, StreamId, new_id
 
 # JSON numbers beyond this are rounded by whoever reads them as a double, Dapr's bulk delivery among them.
@@ -89,6 +91,8 @@ class Event(BaseModel):
     user_id: str | None = Field(default=None, max_length=256)
     tenant_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
     session_id: str | None = Field(default=None, max_length=256)
+    client: str | None = Field(default=None, max_length=256)
+    """From where it was asked for: the calling app, or the address that the edge saw."""
     priority: Priority = Priority.NORMAL
     retry_count: Annotated[int, Field(ge=0)] = 0
     max_retries: Annotated[int, Field(ge=0)] = 3
@@ -139,12 +143,18 @@ class RecordedEvent(DomainEvent):
     version: Annotated[int, Field(ge=1)]
     lane: Annotated[int, Field(ge=0)]
     seq: Annotated[int, Field(ge=1)]
+    hash: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """See `annals.events.chain`."""
 
     @classmethod
-    def record(cls, event: DomainEvent, *, version: int, lane: int, seq: int) -> Self:
-        """The event with its place. It was validated when it was made, and is not again."""
+    def record(cls, event: DomainEvent, *, version: int, lane: int, seq: int, previous: str = "") -> Self:
+        """The event with its place, chained to the hash of the event before it.
+
+        It was validated when it was made, and is not again.
+        """
         fields = event.__dict__ | (event.__pydantic_extra__ or {})
         recorded = cls.model_construct(event.model_fields_set, **fields, version=version, lane=lane, seq=seq)
+        recorded.__dict__["hash"] = chained(orjson.loads(recorded.to_json()), previous)
         return cast("Self", recorded)
 
     @property

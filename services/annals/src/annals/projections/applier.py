@@ -332,7 +332,6 @@ def change_row(event: RecordedEvent, change: Change, version: int, prior: int) -
 
 
 def _index_row(event: RecordedEvent) -> dict[str, Any]:
-    extra = event.model_extra or {}
     return {
         "tenant": event.tenant_id,
         "stream": event.stream.name,
@@ -348,5 +347,5 @@ def _index_row(event: RecordedEvent) -> dict[str, Any]:
         "trace_id": event.traceparent[3:35] if event.traceparent else None,
         "session_id": event.session_id,
         "source": event.source,
-        "client": extra.get("client"),
+        "client": event.client,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NoReturn
 
 import orjson
 import structlog
@@ -22,6 +23,7 @@ from annals.store.protocol import (
     Appended,
     Commit,
     ConflictError,
+    DuplicateCommand,
     Head,
     Outcome,
     StoreUnavailable,
@@ -34,6 +36,8 @@ _log = structlog.get_logger(__name__)
 _PAGE = 256
 _PROBE_SECONDS = 0.5
 _KNOWN_VERSIONS = 50_000
+# The version of a stream that is not there, and the hash before its first event.
+_NEW = (0, "")
 # What an event takes beside its data, and a commit beside its events: envelope, keys, log entry.
 _ENVELOPE_BYTES = 2_000
 
@@ -85,13 +89,18 @@ class DaprEventReader:
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
         """See `EventReader`."""
+        found = await self.read_raw_events(refs)
+        return [RecordedEvent.from_json(value) for value in found if value is not None]
+
+    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+        """See `EventReader`."""
         wanted = [keys.event(stream, version) for stream, version in refs]
-        events = []
+        found: list[bytes | None] = []
         for start in range(0, len(wanted), _PAGE):
             page = wanted[start : start + _PAGE]
             values = await self._get(page)
-            events += [RecordedEvent.from_json(values[key]) for key in page if key in values]
-        return events
+            found += [values.get(key) for key in page]
+        return found
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
         """See `EventReader`."""
@@ -161,7 +170,7 @@ class DaprEventStore(DaprEventReader):
         max_backlog: int = 100_000,
     ) -> None:
         super().__init__(sidecar, store)
-        self._known: OrderedDict[StreamId, int] = OrderedDict()
+        self._known: OrderedDict[StreamId, tuple[int, str]] = OrderedDict()
 
         def new_publisher(lane: int, published: int, tail: int) -> Publisher:
             return Publisher(sidecar, store, self, topic, lane, published, tail)
@@ -203,25 +212,33 @@ class DaprEventStore(DaprEventReader):
         """See `EventReader`."""
         head, outcome = await super().load(stream, command_id, certain=certain)
         if head is not None:
-            self._learn(stream, head.version)
+            self._learn(stream, head.version, head.hash)
         return head, outcome
 
     async def append(self, append: Append) -> Appended:
         """See `EventStore`."""
         # The insert-only event keys refuse a version that is taken, but not one that leaves a
         # gap: that the expected version exists must be known, and versions never go back.
-        if self._known.get(append.stream, 0) < append.expected_version:
+        version, previous = self._known.get(append.stream, _NEW)
+        if version < append.expected_version:
             await self.load(append.stream, certain=True)
-            known = self._known.get(append.stream, 0)
-            if known < append.expected_version:
-                raise ConflictError(append.stream, append.expected_version, known)
+            version, previous = self._known.get(append.stream, _NEW)
+        if version != append.expected_version:
+            await self._refuse(append, version)
         with traces.append_span(append.stream, len(append.events)):
-            appended = await self._lane.append(append, _size(append))
-        self._learn(append.stream, appended.version)
+            appended = await self._lane.append(append, previous, _size(append))
+        self._learn(append.stream, appended.version, appended.hash)
         return appended
 
-    def _learn(self, stream: StreamId, version: int) -> None:
-        self._known[stream] = max(version, self._known.pop(stream, 0))
+    async def _refuse(self, append: Append, actual: int) -> NoReturn:
+        if append.command_id is not None:
+            _, outcome = await self.load(append.stream, append.command_id, certain=True)
+            if outcome is not None:
+                raise DuplicateCommand(outcome)
+        raise ConflictError(append.stream, append.expected_version, actual)
+
+    def _learn(self, stream: StreamId, version: int, hash_: str) -> None:
+        self._known[stream] = max((version, hash_), self._known.pop(stream, _NEW))
         if len(self._known) > _KNOWN_VERSIONS:
             self._known.popitem(last=False)
 

@@ -56,6 +56,8 @@ class Waiting:
     """An append and whoever waits for it."""
 
     append: Append
+    previous: str
+    """The hash of the event that the append goes behind."""
     size: int
     done: asyncio.Future[Appended] = field(repr=False)
     begun: bool = False
@@ -117,10 +119,15 @@ class GroupCommit:
         committed, writes = [], []
         for seq, waiting in enumerate(batch, start=tail + 1):
             append, position = waiting.append, Position(lane, seq)
-            events = records.record(append, position)
-            committed.append(Committed(waiting, Appended(append.stream, append.last, position), events))
-            writes.append(Write(keys.log(lane, seq), records.encode_commit(append, now), insert_only=True))
-            writes.append(Write(keys.head(append.stream), records.encode_head(append)))
+            events = records.record(append, position, waiting.previous)
+            hash_ = events[-1].hash
+            committed.append(
+                Committed(waiting, Appended(append.stream, append.last, position, hash_), events)
+            )
+            writes.append(
+                Write(keys.log(lane, seq), records.encode_commit(append, now, hash_), insert_only=True)
+            )
+            writes.append(Write(keys.head(append.stream), records.encode_head(append, hash_)))
             writes.extend(
                 Write(keys.event(append.stream, event.version), event.to_json(), insert_only=True)
                 for event in events

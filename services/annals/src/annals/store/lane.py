@@ -66,8 +66,8 @@ class Lane:
         """The lane that is held now; None while there is none."""
         return self._lane
 
-    async def append(self, append: Append, size: int) -> Appended:
-        """Put an append into the next batch and wait for its outcome."""
+    async def append(self, append: Append, previous: str, size: int) -> Appended:
+        """Put an append into the next batch and wait for its outcome; see `Waiting` for `previous`."""
         if size > _BATCH_BYTES:
             raise AppendTooLarge(f"the events take {size} bytes, one append may take {_BATCH_BYTES}")
         if self._draining:
@@ -76,7 +76,7 @@ class Lane:
             raise Backpressure(f"{len(self._waiting)} commands wait to be written", retry_after=1)
         if self._publisher is not None and self._publisher.backlog > self._max_backlog:
             raise Backpressure(f"{self._publisher.backlog} commits wait to be published", retry_after=5)
-        waiting = Waiting(append, size, asyncio.get_running_loop().create_future())
+        waiting = Waiting(append, previous, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._wake.set()
         try:

@@ -38,9 +38,9 @@ class MemoryEventStore:
         if len(stream) != append.expected_version:
             raise ConflictError(append.stream, append.expected_version, len(stream))
         position = Position(_LANE, len(self._log) + 1)
-        events = record(append, position)
+        events = record(append, position, stream[-1].hash if stream else "")
         self._streams[append.stream] = stream + events
-        self._heads[append.stream] = Head(append.last, append.state, append.state_schema)
+        self._heads[append.stream] = Head(append.last, append.state, append.state_schema, events[-1].hash)
         self._log.append(
             Commit(
                 position,
@@ -50,9 +50,10 @@ class MemoryEventStore:
                 tuple(event.event_type for event in events),
                 datetime.now(UTC),
                 events[0].event_id,
+                events[-1].hash,
             )
         )
-        appended = Appended(append.stream, append.last, position)
+        appended = Appended(append.stream, append.last, position, events[-1].hash)
         if append.command_id is not None:
             self._outcomes[key] = Outcome(append.fingerprint, appended)
         return appended
@@ -88,6 +89,11 @@ class MemoryEventStore:
             for stream, version in refs
             if 0 < version <= len(self._streams.get(stream, ()))
         ]
+
+    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+        """See `EventReader`."""
+        found = {(event.stream, event.version): event.to_json() for event in await self.read_events(refs)}
+        return [found.get(ref) for ref in refs]
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
         """See `EventReader`."""

@@ -56,25 +56,24 @@ class PostgresEventStore:
             actual = head.version if head else 0
             if actual != append.expected_version:
                 raise ConflictError(append.stream, append.expected_version, actual)
+            previous = head.hash if head else ""
             last = await connection.fetchval("SELECT coalesce(max(seq), 0) FROM log")
             position = Position(_LANE, last + 1)
+            events = records.record(append, position, previous)
             await connection.executemany(
                 "INSERT INTO events VALUES ($1, $2, $3, $4)",
-                [
-                    (tenant, name, event.version, event.to_json())
-                    for event in records.record(append, position)
-                ],
+                [(tenant, name, event.version, event.to_json()) for event in events],
             )
             await connection.execute(
                 "INSERT INTO heads VALUES ($1, $2, $3) ON CONFLICT (tenant, stream) DO UPDATE SET value = $3",
                 tenant,
                 name,
-                records.encode_head(append),
+                records.encode_head(append, events[-1].hash),
             )
             await connection.execute(
                 "INSERT INTO log VALUES ($1, $2)",
                 position.seq,
-                records.encode_commit(append, datetime.now(UTC)),
+                records.encode_commit(append, datetime.now(UTC), events[-1].hash),
             )
             if append.command_id is not None:
                 await connection.execute(
@@ -83,7 +82,7 @@ class PostgresEventStore:
                     append.command_id,
                     records.encode_outcome(append, position),
                 )
-        return Appended(append.stream, append.last, position)
+        return Appended(append.stream, append.last, position, events[-1].hash)
 
     async def load(
         self,
@@ -122,15 +121,20 @@ class PostgresEventStore:
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
         """See `EventReader`."""
+        found = await self.read_raw_events(refs)
+        return [RecordedEvent.from_json(value) for value in found if value is not None]
+
+    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+        """See `EventReader`."""
         rows = await self._pool.fetch(
             """SELECT value FROM unnest($1::text[], $2::text[], $3::bigint[])
                WITH ORDINALITY AS ref (tenant, stream, version, place)
-               JOIN events USING (tenant, stream, version) ORDER BY place""",
+               LEFT JOIN events USING (tenant, stream, version) ORDER BY place""",
             [stream.tenant for stream, _ in refs],
             [stream.name for stream, _ in refs],
             [version for _, version in refs],
         )
-        return [RecordedEvent.from_json(row["value"]) for row in rows]
+        return [row["value"] for row in rows]
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
         """See `EventReader`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ class Head:
     version: int
     state: State | None
     state_schema: int
+    hash: str
+    """Of the stream's last event; see `annals.events.chain`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Appended:
     stream: StreamId
     version: int
     position: Position
+    hash: str = field(default="", compare=False)
+    """Of the last event; empty where the outcome of an earlier command is told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class Commit:
     types: tuple[str, ...]
     time: datetime
     commit_id: str
+    hash: str
+    """Of its last event."""
 
 
 class StoreError(Exception):
@@ -160,6 +166,10 @@ class EventReader(Protocol):
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
         """Events by stream and version, in the order asked; those that do not exist are left out."""
+        ...
+
+    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+        """Events as the store holds them, byte by byte, in the order asked; None for what is absent."""
         ...
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:

@@ -11,23 +11,34 @@ from annals.events import Position, RecordedEvent, StreamId
 from annals.store.protocol import Append, Appended, Commit, Head, Outcome
 
 
-def record(append: Append, position: Position) -> list[RecordedEvent]:
-    """The events of an append as they are stored: with version and position."""
-    return [
-        RecordedEvent.record(event, version=version, lane=position.lane, seq=position.seq)
-        for version, event in enumerate(append.events, start=append.first)
-    ]
+def record(append: Append, position: Position, previous: str) -> list[RecordedEvent]:
+    """The events of an append as they are stored: with version, position, and hashes behind `previous`."""
+    events: list[RecordedEvent] = []
+    for version, event in enumerate(append.events, start=append.first):
+        recorded = RecordedEvent.record(
+            event, version=version, lane=position.lane, seq=position.seq, previous=previous
+        )
+        previous = recorded.hash
+        events.append(recorded)
+    return events
 
 
-def encode_head(append: Append) -> bytes:
-    """The head that a stream has after an append."""
-    return orjson.dumps({"version": append.last, "state": append.state, "state_schema": append.state_schema})
+def encode_head(append: Append, hash_: str) -> bytes:
+    """The head that a stream has after an append, with the hash of its last event."""
+    return orjson.dumps(
+        {
+            "version": append.last,
+            "state": append.state,
+            "state_schema": append.state_schema,
+            "hash": hash_,
+        }
+    )
 
 
 def decode_head(data: bytes) -> Head:
     """See `encode_head`."""
     value = orjson.loads(data)
-    return Head(value["version"], value["state"], value["state_schema"])
+    return Head(value["version"], value["state"], value["state_schema"], value["hash"])
 
 
 def encode_outcome(append: Append, position: Position) -> bytes:
@@ -52,8 +63,8 @@ def decode_outcome(data: bytes) -> Outcome:
     )
 
 
-def encode_commit(append: Append, time: datetime) -> bytes:
-    """A commit as the log holds it; its position is its key."""
+def encode_commit(append: Append, time: datetime, hash_: str) -> bytes:
+    """A commit as the log holds it, with the hash of its last event; its position is its key."""
     return orjson.dumps(
         {
             "id": append.events[0].event_id,
@@ -63,6 +74,7 @@ def encode_commit(append: Append, time: datetime) -> bytes:
             "last": append.last,
             "types": [event.event_type for event in append.events],
             "time": time,
+            "hash": hash_,
         },
         option=orjson.OPT_UTC_Z,
     )
@@ -79,4 +91,5 @@ def decode_commit(data: bytes, position: Position) -> Commit:
         tuple(value["types"]),
         datetime.fromisoformat(value["time"]).astimezone(UTC),
         value["id"],
+        value["hash"],
     )

@@ -20,6 +20,15 @@ def tenant_of(request: Request) -> str:
     return tenant
 
 
+def client_of(request: Request) -> str | None:
+    """From where it is asked: the address that the edge saw, else the app that calls.
+
+    Source: RFC 7239's forerunner `X-Forwarded-For`, its first element; Dapr names the caller.
+    """
+    forwarded = request.headers.get("x-forwarded-for", "").partition(",")[0].strip()
+    return (forwarded or request.headers.get("dapr-caller-app-id") or "")[:_MAX_ID] or None
+
+
 def id_of(request: Request, header: str) -> str | None:
     """An id from a header; raises a Problem when it is too long."""
     value = request.headers.get(header)
