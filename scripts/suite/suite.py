@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from suite import infra, manifest, ports, profiles
+from suite import infra, keys, manifest, ports, profiles
 from suite.paths import BIN, ROOT
 from suite.process import Process, Spec
 from suite.sidecar import sidecar
@@ -67,6 +67,7 @@ class Suite:
         self.control_plane = infrastructure.control_plane
         self._check_ports(infrastructure.ports)
         self._write_secrets(infrastructure.secrets)
+        keys.make(self.home / ".annals")
         beside = [await self._launch(spec) for spec in infrastructure.beside]
         needed = [await self._launch(spec) for spec in infrastructure.needed]
         await asyncio.gather(*(process.wait_ready() for process in needed))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
+from annals.audit import Checkpointer, SigningKey
 from annals.dapr import DaprSidecar
 from annals.store import DaprEventStore
 from annals.web import ServiceApp, create_app
@@ -50,8 +51,14 @@ def create(settings: CommandSettings) -> ServiceApp:
             source="command",
             middleware=[log_commands, count_commands, trace_commands],
         )
+        keys = sidecar
+
+        async def signing_key() -> SigningKey:
+            return SigningKey(await keys.secret(settings.signing_keys, "audit-signing-key"))
+
+        checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
         app.include_router(routes(bus))
-        async with background(store.run(), "lane") as lane:
+        async with background(checkpointer.run(), "checkpoints"), background(store.run(), "lane") as lane:
             yield
             await store.drain()
             await lane

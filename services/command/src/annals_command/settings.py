@@ -14,6 +14,12 @@ class CommandSettings(ServiceSettings):
     topic: str = "domain-events"
     """The topic of the events, and the pub/sub component it is on."""
 
+    signing_keys: str = "signing-keys"
+    """The secret store component with the key that signs the audit trail's checkpoints."""
+
+    checkpoint_seconds: float = 60.0
+    """Seconds between the signed checkpoints of the audit trail."""
+
     idempotency_days: int = 7
     """For how long the outcome of a command with a key is kept."""
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
+from annals.audit import read_checkpoints
 from annals.dapr import DaprError, DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.projections import (
@@ -25,9 +27,9 @@ from annals.projections import (
 from annals.store import DaprEventReader
 from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
-from annals_projector import projections_api, subscription
+from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
-from annals_projector.queries import events, sagas, tasks
+from annals_projector.queries import audit, events, sagas, tasks
 from annals_projector.queries.parameters import UpToDate
 from annals_projector.read_models import PROJECTIONS
 from annals_projector.settings import ProjectorSettings
@@ -85,6 +87,10 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         app.include_router(tasks.routes(database, up_to_date))
         app.include_router(sagas.routes(database, store, up_to_date))
         app.include_router(events.routes(database, store, PROJECTIONS, up_to_date))
+        app.include_router(audit.routes(database, up_to_date))
+        public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
+        checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
+        app.include_router(audit_api.routes(store, checkpoints, public_keys))
         maintenance = BindingDatabase(patient, settings.read_models)
         app.include_router(projections_api.routes(maintenance, store, catalogue, builder, letters))
         app.include_router(dead_letters.routes(letters, store, replays.dry_run))

@@ -11,6 +11,9 @@ class ProjectorSettings(ServiceSettings):
     state_store: str = "eventstore"
     """The state store component that holds the events."""
 
+    keys: str = "shared-keys"
+    """The secret store component with the keys that more than one service needs."""
+
     read_models: str = "readmodels"
     """The binding component of the read models' database."""
 

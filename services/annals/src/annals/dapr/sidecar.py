@@ -170,6 +170,14 @@ class DaprSidecar:
         answer = await self._call(self._stub.InvokeBinding, request)
         return bytes(answer.data)
 
+    async def secret(self, store: str, name: str) -> str:
+        """A secret from a secret store that keeps it under its own name."""
+        request = api_v1.GetSecretRequest(store_name=store, key=name)
+        answer = await self._call(self._stub.GetSecret, request)
+        if name not in answer.data:
+            raise DaprError(grpc.StatusCode.NOT_FOUND, f"the secret {name} has no entry of that name")
+        return str(answer.data[name])
+
     async def components(self) -> dict[str, str]:
         """The components that the sidecar has loaded: name to type."""
         answer = await self._call(self._stub.GetMetadata, api_v1.GetMetadataRequest())

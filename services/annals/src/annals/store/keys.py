@@ -38,6 +38,11 @@ def published(lane: int) -> str:
     return f"lane/{lane}/published"
 
 
+def checkpoint(lane: int, number: int | None = None) -> str:
+    """A signed checkpoint of a lane's log; without a number, the last."""
+    return f"checkpoint/{lane}" if number is None else f"checkpoint/{lane}/{number}"
+
+
 def follower(name: str) -> str:
     """Who follows the store under a name, and how far they have come."""
     return f"follower/{name}"

@@ -1,0 +1,18 @@
+"""The audit trail's proof: signed checkpoints of the log, and the verification of every event."""
+
+from annals.audit.checkpoint import Checkpoint, SigningKey, VerificationKeys, rolled
+from annals.audit.checkpointer import Checkpointer
+from annals.audit.stored import read_checkpoints
+from annals.audit.verification import Finding, Progress, verify
+
+__all__ = [
+    "Checkpoint",
+    "Checkpointer",
+    "Finding",
+    "Progress",
+    "SigningKey",
+    "VerificationKeys",
+    "read_checkpoints",
+    "rolled",
+    "verify",
+]

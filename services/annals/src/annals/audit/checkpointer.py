@@ -1,0 +1,96 @@
+"""Signs what was committed, now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import structlog
+
+from annals.audit.checkpoint import Checkpoint, SigningKey, rolled
+from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
+from annals.store import DaprEventReader, StoreError, keys
+
+_log = structlog.get_logger(__name__)
+
+_PAGE = 1_000
+_COMMITS_A_CHECKPOINT = 10_000
+
+
+class Checkpointer:
+    """Writes a checkpoint of every lane that has moved. Any number of replicas may run one.
+
+    A checkpoint follows from the log and from the one before it: where two replicas write the same,
+    the second is refused, and nothing is lost.
+    """
+
+    def __init__(
+        self,
+        sidecar: DaprSidecar,
+        store_name: str,
+        signing_key: Callable[[], Awaitable[SigningKey]],
+        every_seconds: float,
+    ) -> None:
+        self._sidecar = sidecar
+        self._store_name = store_name
+        self._store = DaprEventReader(sidecar, store_name)
+        self._signing_key = signing_key
+        self._every_seconds = every_seconds
+
+    async def run(self) -> None:
+        """Sign for ever; what cannot be signed now is signed the next time."""
+        while True:
+            try:
+                await self.sign()
+            except (DaprError, StoreError, ValueError) as error:
+                _log.warning("the log cannot be signed now", error=str(error))
+            await asyncio.sleep(self._every_seconds)
+
+    async def sign(self) -> None:
+        """Sign every lane up to its end."""
+        key = await self._signing_key()
+        for lane in await self._store.lanes():
+            while await self._sign_lane(lane, key):
+                pass
+
+    async def _sign_lane(self, lane: int, key: SigningKey) -> bool:
+        """One checkpoint; False when there is nothing more to sign."""
+        value = await self._sidecar.get(self._store_name, keys.checkpoint(lane))
+        last = Checkpoint.from_json(value.data) if value else None
+        seq, digest = (last.seq, last.digest) if last else (0, "")
+        first = seq
+        while seq - first < _COMMITS_A_CHECKPOINT:
+            commits = await self._store.read_log(lane, seq + 1, seq + _PAGE)
+            for commit in commits:
+                digest = rolled(digest, commit)
+            seq += len(commits)
+            if len(commits) < _PAGE:
+                break
+        if seq == first:
+            return False
+        checkpoint = key.sign(
+            Checkpoint(
+                lane,
+                last.number + 1 if last else 1,
+                seq,
+                digest,
+                datetime.now(UTC).isoformat(),
+                last.signature if last else "",
+            )
+        )
+        data = checkpoint.to_json()
+        etag = value.etag if value else None
+        try:
+            await self._sidecar.transact(
+                self._store_name,
+                [
+                    Write(keys.checkpoint(lane), data, insert_only=etag is None, etag=etag),
+                    Write(keys.checkpoint(lane, checkpoint.number), data, insert_only=True),
+                ],
+            )
+        except StateConflict:
+            return False
+        # The log line is a witness outside the store: a checkpoint that is put back to an older one shows.
+        _log.info("checkpoint", lane=lane, number=checkpoint.number, seq=seq, digest=digest, key=key.key_id)
+        return seq - first >= _COMMITS_A_CHECKPOINT

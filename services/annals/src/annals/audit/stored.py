@@ -1,0 +1,27 @@
+"""The checkpoints as the store holds them."""
+
+from __future__ import annotations
+
+from annals.audit.checkpoint import Checkpoint
+from annals.dapr import DaprSidecar
+from annals.store import keys
+
+_PAGE = 100
+
+
+async def read_checkpoints(sidecar: DaprSidecar, store: str, lane: int, first: int) -> list[Checkpoint]:
+    """Checkpoints of a lane from a number on, at most a page, ending before the first absent.
+
+    Raises DaprError.
+    """
+    wanted = [keys.checkpoint(lane, number) for number in range(first, first + _PAGE)]
+    found = await sidecar.get_bulk(store, wanted)
+    if wanted[0] not in found:
+        value = await sidecar.get(store, wanted[0])
+        found = found if value is None else {wanted[0]: value}
+    checkpoints = []
+    for key in wanted:
+        if key not in found:
+            break
+        checkpoints.append(Checkpoint.from_json(found[key].data))
+    return checkpoints

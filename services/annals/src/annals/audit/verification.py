@@ -1,0 +1,237 @@
+"""Verifies the whole store: every event by its hash, every log by its signed checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from annals.audit.checkpoint import Checkpoint, VerificationKeys, rolled
+from annals.events import StreamId, chained
+from annals.store import Commit, EventReader
+
+_PAGE = 256
+_REMEMBERED_HASHES = 100_000
+
+ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
+"""The checkpoints of a lane from a number on: at most a page, ending before the first absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What does not hold, and where: an event, or else a place in a lane's log."""
+
+    reason: str
+    lane: int
+    seq: int
+    tenant: str | None = None
+    stream: str | None = None
+    version: int | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a lane is verified, and up to where it is signed; `events` is of all lanes so far."""
+
+    lane: int
+    seq: int
+    signed: int
+    events: int
+
+
+class _Altered(Exception):
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.reason)
+        self.finding = finding
+
+
+async def verify(
+    store: EventReader,
+    read_checkpoints: ReadCheckpoints,
+    trusted: VerificationKeys,
+) -> AsyncIterator[Progress | Finding]:
+    """Progress while it goes on; in each lane that does not hold, the first thing that is wrong.
+
+    Memory does not grow with the store. Raises StoreError when it cannot be read.
+    """
+    events = 0
+    chain = _Chain(store)
+    for lane in await store.lanes():
+        signed = _Signed(lane, read_checkpoints, trusted)
+        try:
+            seq, digest = 0, ""
+            while commits := await _following(store, lane, seq, signed):
+                events += await chain.check(commits)
+                await _check_heads(store, commits)
+                for commit in commits:
+                    digest = rolled(digest, commit)
+                    await signed.check(commit, digest)
+                seq = commits[-1].position.seq
+                yield Progress(lane, seq, signed.seq, events)
+        except _Altered as altered:
+            yield altered.finding
+
+
+async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -> list[Commit]:
+    commits = await store.read_log(lane, seq + 1, seq + _PAGE)
+    if not commits and await signed.reaches_beyond(seq):
+        # It may have been signed just now: then so may the log have grown.
+        commits = await store.read_log(lane, seq + 1, seq + _PAGE)
+        if not commits:
+            raise signed.wrong(f"the log ends at {seq}, and was signed beyond")
+    return commits
+
+
+async def _check_heads(store: EventReader, commits: Sequence[Commit]) -> None:
+    streams = list({commit.stream for commit in commits})
+    loaded = await asyncio.gather(*(store.load(stream) for stream in streams))
+    heads = {stream: head for stream, (head, _) in zip(streams, loaded, strict=True)}
+    for commit in commits:
+        head = heads[commit.stream] or (await store.load(commit.stream, certain=True))[0]
+        if head is None or head.version < commit.last:
+            raise _altered(commit, commit.last, None, "the head of its stream does not reach it")
+        if head.version == commit.last and head.hash != commit.hash:
+            raise _altered(commit, commit.last, None, "the head of its stream has another hash")
+
+
+class _Chain:
+    """The events' hashes, whichever lanes a stream was written through."""
+
+    def __init__(self, store: EventReader) -> None:
+        self._store = store
+        self._hashes: OrderedDict[tuple[StreamId, int], str] = OrderedDict()
+
+    async def check(self, commits: Sequence[Commit]) -> int:
+        """How many events were verified. Raises _Altered."""
+        own = [(commit.stream, version) for commit in commits for version in _versions(commit)]
+        before = {(commit.stream, commit.first - 1) for commit in commits if commit.first > 1}
+        unknown = before - self._hashes.keys() - set(own)
+        raw = await self._read([*own, *unknown])
+        for ref in unknown:
+            self._hashes[ref] = _hash(raw[ref])
+        for commit in commits:
+            for version in _versions(commit):
+                self._check_event(commit, version, raw[commit.stream, version])
+            if self._hashes[commit.stream, commit.last] != commit.hash:
+                raise _altered(commit, commit.last, raw, "the log has another hash for it")
+        while len(self._hashes) > _REMEMBERED_HASHES:
+            self._hashes.popitem(last=False)
+        return len(own)
+
+    async def _read(self, refs: list[tuple[StreamId, int]]) -> dict[tuple[StreamId, int], bytes | None]:
+        raw = dict(zip(refs, await self._store.read_raw_events(refs), strict=True))
+        # A bulk may leave out what is there; only what two leave out is missing.
+        absent = [ref for ref, value in raw.items() if value is None]
+        return raw | dict(zip(absent, await self._store.read_raw_events(absent), strict=True))
+
+    def _check_event(self, commit: Commit, version: int, value: bytes | None) -> None:
+        raw = {(commit.stream, version): value}
+        if value is None:
+            raise _altered(commit, version, raw, "it is missing")
+        try:
+            content = orjson.loads(value)
+        except ValueError:
+            raise _altered(commit, version, raw, "it is not JSON") from None
+        previous = self._hashes.pop((commit.stream, version - 1), "")
+        if not isinstance(content, dict) or chained(content, previous) != content.get("hash"):
+            raise _altered(
+                commit, version, raw, "its content, or the hash before it, is not what its hash covers"
+            )
+        stream, position = commit.stream, commit.position
+        place = (
+            content.get("tenant_id"),
+            f"{content.get('aggregate_type')}-{content.get('aggregate_id')}",
+            content.get("version"),
+            content.get("lane"),
+            content.get("seq"),
+        )
+        if place != (stream.tenant, stream.name, version, position.lane, position.seq):
+            raise _altered(commit, version, raw, "it was recorded in another place")
+        self._hashes[stream, version] = content["hash"]
+
+
+class _Signed:
+    """The checkpoints of one lane."""
+
+    def __init__(self, lane: int, read: ReadCheckpoints, trusted: VerificationKeys) -> None:
+        self._lane = lane
+        self._read = read
+        self._trusted = trusted
+        self._last: Checkpoint | None = None
+        self._page: list[Checkpoint] = []
+        self._exhausted = False
+
+    @property
+    def seq(self) -> int:
+        """Up to where the log agrees with what is signed."""
+        return self._last.seq if self._last else 0
+
+    async def check(self, commit: Commit, digest: str) -> None:
+        """Compare the log up to a commit with the checkpoint that ends there, if one does."""
+        following = await self._next()
+        if following is None or following.seq != commit.position.seq:
+            return
+        if following.digest != digest:
+            raise self.wrong(f"the log between {self.seq + 1} and {following.seq} is not what was signed")
+        self._last = self._page.pop(0)
+
+    async def reaches_beyond(self, seq: int) -> bool:
+        """Whether more than this is signed."""
+        following = await self._next()
+        return following is not None and following.seq > seq
+
+    async def _next(self) -> Checkpoint | None:
+        if not self._page and not self._exhausted:
+            number = self._last.number + 1 if self._last else 1
+            self._page = await self._read(self._lane, number)
+            self._exhausted = not self._page
+            self._check_page()
+        return self._page[0] if self._page else None
+
+    def _check_page(self) -> None:
+        before = self._last
+        for one in self._page:
+            linked = one.previous == (before.signature if before else "")
+            if one.lane != self._lane or not linked or not self._trusted.verifies(one):
+                raise self.wrong(f"checkpoint {one.number} is not signed by a trusted key")
+            before = one
+
+    def wrong(self, reason: str) -> _Altered:
+        """What is to be raised where the checkpoints show that something is wrong."""
+        return _Altered(Finding(reason, self._lane, self.seq))
+
+
+def _versions(commit: Commit) -> range:
+    return range(commit.first, commit.last + 1)
+
+
+def _hash(value: bytes | None) -> str:
+    """What an event says its hash is; whether that is true is checked where it is committed."""
+    try:
+        content = orjson.loads(value or b"")
+    except ValueError:
+        return ""
+    return str(content.get("hash", "")) if isinstance(content, dict) else ""
+
+
+def _altered(
+    commit: Commit,
+    version: int,
+    raw: dict[tuple[StreamId, int], bytes | None] | None,
+    reason: str,
+) -> _Altered:
+    value = (raw or {}).get((commit.stream, version))
+    try:
+        content = orjson.loads(value or b"")
+        event_id = str(content["event_id"])
+    except (ValueError, KeyError, TypeError):
+        event_id = None
+    position = commit.position
+    stream = commit.stream
+    return _Altered(
+        Finding(reason, position.lane, position.seq, stream.tenant, stream.name, version, event_id)
+    )

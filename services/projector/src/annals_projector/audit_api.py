@@ -1,0 +1,74 @@
+"""The proof that nothing was altered, for operators: it is about all tenants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from annals.audit import Checkpoint, Finding, VerificationKeys, verify
+from annals.dapr import DaprError
+from annals.store import DaprEventReader, StoreError
+from annals.web import Problem
+
+ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
+
+
+def routes(
+    store: DaprEventReader, read_checkpoints: ReadCheckpoints, public_keys: Callable[[], Awaitable[str]]
+) -> APIRouter:
+    """`/audit/verification`."""
+    router = APIRouter(prefix="/audit", tags=["audit"])
+
+    @router.get(
+        "/verification",
+        summary="Verify every event, its hash chain and the signed checkpoints; progress as JSON lines",
+        response_class=StreamingResponse,
+    )
+    async def verification() -> StreamingResponse:
+        """Lines with `progress`, one with `finding` for each lane that does not hold, one with `result`."""
+        try:
+            trusted = VerificationKeys(await public_keys())
+            lanes = await store.reached()
+        except (DaprError, StoreError) as error:
+            raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+        except ValueError as error:
+            raise Problem(500, "misconfigured", f"the audit's public keys: {error}") from error
+        return StreamingResponse(
+            _lines(store, read_checkpoints, trusted, lanes), media_type="application/x-ndjson"
+        )
+
+    return router
+
+
+async def _lines(
+    store: DaprEventReader,
+    read_checkpoints: ReadCheckpoints,
+    trusted: VerificationKeys,
+    lanes: dict[int, int],
+) -> AsyncIterator[bytes]:
+    """Ends without a result when the store cannot be read any more: the error says so."""
+    verified: dict[int, dict[str, int]] = {}
+    findings, events = [], 0
+    try:
+        async for said in verify(store, read_checkpoints, trusted):
+            if isinstance(said, Finding):
+                findings.append(dataclasses.asdict(said))
+                yield _line({"finding": findings[-1]})
+            else:
+                events = said.events
+                verified[said.lane] = {"seq": said.seq, "signed": said.signed}
+                yield _line({"progress": dataclasses.asdict(said) | {"of": lanes.get(said.lane, said.seq)}})
+    except (DaprError, StoreError) as error:
+        yield _line({"error": str(error)})
+    else:
+        result = {"ok": not findings, "events": events, "lanes": verified, "findings": findings}
+        yield _line({"result": result})
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n"

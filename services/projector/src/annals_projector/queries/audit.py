@@ -1,0 +1,155 @@
+"""The audit trail: who did what, when, from where, in which trace, on which stream."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Depends, Query
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime
+
+from annals.projections import ReadModelDatabase
+from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
+from annals_projector.queries.parameters import Tenant, UpToDate, only
+
+_EXPORT_PAGE = 1_000
+_COLUMNS = (
+    "time",
+    "user",
+    "type",
+    "stream",
+    "version",
+    "event_id",
+    "position",
+    "correlation_id",
+    "causation_id",
+    "trace_id",
+    "session",
+    "client",
+    "source",
+)
+
+_ENTRIES = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT time::text AS time, user_id AS "user", event_type AS type, stream, version, event_id,
+         lane || '-' || seq AS position, correlation_id, causation_id, trace_id,
+         session_id AS session, client, source
+  FROM readmodels.event_index
+  WHERE tenant = $1
+    AND ($2::text IS NULL OR event_type = $2)
+    AND ($3::text IS NULL OR user_id = $3)
+    AND ($4::text IS NULL OR stream = $4)
+    AND ($5::text IS NULL OR correlation_id = $5)
+    AND ($6::text IS NULL OR trace_id = $6)
+    AND ($7::text IS NULL OR session_id = $7)
+    AND ($8::text IS NULL OR client = $8)
+    AND ($9::text IS NULL OR time >= $9::text::timestamptz)
+    AND ($10::text IS NULL OR time < $10::text::timestamptz)
+    AND ($11::text IS NULL OR (time, event_id) {after} ($11::text::timestamptz, $12::text))
+  ORDER BY time {direction}, event_id {direction} LIMIT $13::text::integer) page"""
+_NEWEST_FIRST = _ENTRIES.format(after="<", direction="DESC")
+_OLDEST_FIRST = _ENTRIES.format(after=">", direction="ASC")
+
+
+class ExportFormat(StrEnum):
+    """How an export is written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+@dataclass(frozen=True, slots=True)
+class _Filters:
+    type: Annotated[str | None, Query(description="of the event")] = None
+    user: str | None = None
+    stream: str | None = None
+    correlation_id: str | None = None
+    trace_id: str | None = None
+    session: str | None = None
+    client: Annotated[str | None, Query(description="from where: an app, or the address the edge saw")] = None
+    from_time: Annotated[AwareDatetime | None, Query(alias="from")] = None
+    to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None
+
+    def parameters(self) -> list[str | None]:
+        """As the statement takes them."""
+        times = [moment.isoformat() if moment else None for moment in (self.from_time, self.to_time)]
+        names = ("type", "user", "stream", "correlation_id", "trace_id", "session", "client")
+        return [*(getattr(self, name) for name in names), *times]
+
+
+_NAMES = ("type", "user", "stream", "correlation_id", "trace_id", "session", "client", "from", "to")
+
+
+def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
+    """`/queries/audit` and `/queries/audit/export`."""
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+
+    @router.get("/audit", dependencies=[only(*_NAMES, "limit", "cursor")])
+    async def search(
+        tenant: Tenant,
+        filters: Annotated[_Filters, Depends()],
+        limit: Limit = 100,
+        cursor: Cursor = None,
+    ) -> dict[str, Any]:
+        """Entries that fit all that is given, the newest first."""
+        after = decode_cursor(cursor, str, str)
+        rows = await database.fetch(_NEWEST_FIRST, tenant, *filters.parameters(), *after, str(limit))
+        following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if len(rows) == limit else None
+        return {"items": rows, "next": following}
+
+    @router.get("/audit/export", dependencies=[only(*_NAMES, "format")], response_class=StreamingResponse)
+    async def export(
+        tenant: Tenant,
+        filters: Annotated[_Filters, Depends()],
+        format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - the parameter's public name
+    ) -> StreamingResponse:
+        """Everything that fits, the oldest first, page after page: no export is too large."""
+
+        async def pages() -> AsyncIterator[list[dict[str, Any]]]:
+            after: list[str | None] = [None, None]
+            while rows := await database.fetch(
+                _OLDEST_FIRST, tenant, *filters.parameters(), *after, str(_EXPORT_PAGE)
+            ):
+                yield rows
+                after = [rows[-1]["time"], rows[-1]["event_id"]]
+
+        # The first page is read before the answer begins: what fails at once is an error, not an end.
+        following = pages()
+        first: Rows = await anext(following, [])
+        write = _csv if format is ExportFormat.CSV else _jsonl
+        media_type = "text/csv; charset=utf-8" if format is ExportFormat.CSV else "application/x-ndjson"
+        return StreamingResponse(write(first, following), media_type=media_type)
+
+    return router
+
+
+Rows = list[dict[str, Any]]
+
+
+async def _jsonl(first: Rows, following: AsyncIterator[Rows]) -> AsyncIterator[bytes]:
+    yield b"".join(orjson.dumps(row) + b"\n" for row in first)
+    async for rows in following:
+        yield b"".join(orjson.dumps(row) + b"\n" for row in rows)
+
+
+async def _csv(first: Rows, following: AsyncIterator[Rows]) -> AsyncIterator[bytes]:
+    yield _csv_lines([list(_COLUMNS)] + [[row[name] for name in _COLUMNS] for row in first])
+    async for rows in following:
+        yield _csv_lines([[row[name] for name in _COLUMNS] for row in rows])
+
+
+def _csv_lines(rows: list[list[Any]]) -> bytes:
+    lines = io.StringIO()
+    csv.writer(lines).writerows([_harmless(cell) for cell in row] for row in rows)
+    return lines.getvalue().encode()
+
+
+def _harmless(cell: Any) -> Any:
+    """A text that a spreadsheet would run as a formula is quoted. Source: OWASP, CSV injection."""
+    return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
