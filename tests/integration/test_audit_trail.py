@@ -74,7 +74,7 @@ async def test_no_service_reads_credentials_through_its_sidecar(embedded: Suite)
         expected = {
             "command": ["signing-keys", "shared-keys"],
             "projector": ["shared-keys"],
-            "notification": ["shared-keys"],
+            "notification": [],
             "saga-orchestrator": [],
         }
         assert allowed == expected[app.app_id], app.app_id

@@ -8,12 +8,13 @@ from annals.events import DomainEvent, StreamId
 from annals.store import Append, MemoryEventStore
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
+from sealing import sealed
 
 TASK = StreamId("default", "task-t")
 
 
 def bus(store: MemoryEventStore, **options: object) -> CommandBus:
-    return CommandBus(store, REGISTRY, HANDLERS, source="test", **options)  # type: ignore[arg-type]
+    return CommandBus(store, REGISTRY, HANDLERS, source="test", protect=sealed, **options)  # type: ignore[arg-type]
 
 
 def event(kind: str, data: dict[str, object]) -> DomainEvent:

@@ -17,6 +17,7 @@ from annals.web.problems import Problem, on_problem
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
+from sealing import sealed
 
 
 class FlakyStore(MemoryEventStore):
@@ -41,7 +42,8 @@ def store() -> FlakyStore:
 async def client(store: FlakyStore) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     middleware = [log_commands, count_commands, trace_commands]
-    app.include_router(routes(CommandBus(store, REGISTRY, HANDLERS, source="command", middleware=middleware)))
+    bus = CommandBus(store, REGISTRY, HANDLERS, source="command", protect=sealed, middleware=middleware)
+    app.include_router(routes(bus))
     app.add_exception_handler(Problem, on_problem)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test/commands") as client:

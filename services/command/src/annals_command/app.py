@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.audit import Checkpointer, SigningKey
 from annals.dapr import DaprSidecar
-from annals.store import DaprEventStore
-from annals.web import ServiceApp, create_app
+from annals.deadletters import DeadLetters
+from annals.events import RecordedEvent
+from annals.privacy import SubjectKeys
+from annals.store import DOMAIN_LANES, DaprEventStore, Follower
+from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
+from annals.web.dead_letters import not_tried_out
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
-from annals_command.domain.events import REGISTRY
+from annals_command.domain.events import REGISTRY, SubjectErased
 from annals_command.openapi import describe_commands
 from annals_command.settings import CommandSettings
 
@@ -25,10 +30,11 @@ def create(settings: CommandSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
     store: DaprEventStore | None = None
     sidecar: DaprSidecar | None = None
+    eraser: Follower | None = None
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal store, sidecar
+        nonlocal store, sidecar, eraser
         token = settings.dapr_api_token
         sidecar = DaprSidecar(
             settings.dapr_grpc_port,
@@ -44,11 +50,30 @@ def create(settings: CommandSettings) -> ServiceApp:
             deadline_seconds=settings.append_deadline,
             max_backlog=settings.max_backlog,
         )
+        subject_keys = SubjectKeys(
+            sidecar, settings.state_store, partial(sidecar.secret, settings.keys, "personal-data-keys")
+        )
+
+        async def erase(event: RecordedEvent) -> None:
+            await subject_keys.shred(event.tenant_id, event.aggregate_id)
+
+        letters = DeadLetters(sidecar, settings.state_store, "command")
+        eraser = Follower(
+            sidecar,
+            settings.state_store,
+            "erasure",
+            settings.instance,
+            DOMAIN_LANES,
+            erase,
+            letters,
+            types=frozenset({SubjectErased.event_type}),
+        )
         bus = CommandBus(
             store,
             REGISTRY,
             HANDLERS,
             source="command",
+            protect=subject_keys.protect,
             middleware=[log_commands, count_commands, trace_commands],
         )
         keys = sidecar
@@ -58,7 +83,13 @@ def create(settings: CommandSettings) -> ServiceApp:
 
         checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
         app.include_router(routes(bus))
-        async with background(checkpointer.run(), "checkpoints"), background(store.run(), "lane") as lane:
+        app.include_router(dead_letters.routes(letters, store, not_tried_out))
+        async with (
+            background(letters.run(), "dead letters"),
+            background(eraser.run(), "erasure"),
+            background(checkpointer.run(), "checkpoints"),
+            background(store.run(), "lane") as lane,
+        ):
             yield
             await store.drain()
             await lane
@@ -70,6 +101,8 @@ def create(settings: CommandSettings) -> ServiceApp:
             missing["sidecar"] = "it does not answer"
         if store is None or store.lane is None:
             missing["lane"] = "none is held yet"
+        if eraser is None or not eraser.placed:
+            missing["erasure"] = "it does not know yet from where on it is to follow the store"
         return missing
 
     app = create_app("Annals command", settings, lifespan=lifespan, ready=ready)

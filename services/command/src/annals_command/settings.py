@@ -17,6 +17,9 @@ class CommandSettings(ServiceSettings):
     signing_keys: str = "signing-keys"
     """The secret store component with the key that signs the audit trail's checkpoints."""
 
+    keys: str = "shared-keys"
+    """The secret store component with the keys that more than one service needs."""
+
     checkpoint_seconds: float = 60.0
     """Seconds between the signed checkpoints of the audit trail."""
 

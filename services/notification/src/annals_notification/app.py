@@ -83,7 +83,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
         held = HeldEvents(database, sidecar, alarms)
         due = Due(reminders, recurrences, held)
         letters = DeadLetters(sidecar, settings.state_store, "notification")
-        inbound = subscription.Inbound(notices, reminders, held, letters)
+        inbound = subscription.Inbound(notices, reminders, held, users, letters)
         follower = Follower(
             sidecar,
             settings.state_store,

@@ -16,6 +16,7 @@ from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.projections import DatabaseError
 from annals.web.deliveries import hinted, published, status
 from annals_notification.deliveries.plan import Notice
+from annals_notification.deliveries.users import Users
 from annals_notification.due import Due, NotNow
 from annals_notification.held_events import HeldEvents
 from annals_notification.notices import Notices
@@ -28,16 +29,24 @@ class Inbound:
     """What becomes of an event."""
 
     def __init__(
-        self, notices: Notices, reminders: Reminders, held: HeldEvents, dead_letters: DeadLetters
+        self,
+        notices: Notices,
+        reminders: Reminders,
+        held: HeldEvents,
+        users: Users,
+        dead_letters: DeadLetters,
     ) -> None:
         self._unreadable = Unreadable(dead_letters, self._handle)
         self.read_again = self._unreadable.run
         self._notices = notices
         self._reminders = reminders
         self._held = held
+        self._users = users
 
     async def recorded(self, event: RecordedEvent) -> None:
         """An event that the store has. Raises DatabaseError and StoreError."""
+        if event.event_type == "subject.erased":
+            await self._users.forget(event.tenant_id, event.aggregate_id)
         await self._reminders.on_event(event)
         await self._notices.tell(Notice.of(event))
 

@@ -12,6 +12,7 @@ import structlog
 from annals.audit import read_checkpoints
 from annals.dapr import DaprError, DaprSidecar
 from annals.deadletters import DeadLetters
+from annals.privacy import SubjectKeys
 from annals.projections import (
     Applier,
     BindingDatabase,
@@ -84,9 +85,11 @@ def create(settings: ProjectorSettings) -> ServiceApp:
 
         up_to_date = UpToDate(visibility, settings.visibility_timeout)
         app.include_router(subscription.routes(inbound))
-        app.include_router(tasks.routes(database, up_to_date))
+        key_encryption = partial(sidecar.secret, settings.keys, "personal-data-keys")
+        disclose = SubjectKeys(sidecar, settings.state_store, key_encryption).disclose
+        app.include_router(tasks.routes(database, disclose, up_to_date))
         app.include_router(sagas.routes(database, store, up_to_date))
-        app.include_router(events.routes(database, store, PROJECTIONS, up_to_date))
+        app.include_router(events.routes(database, store, PROJECTIONS, disclose, up_to_date))
         app.include_router(audit.routes(database, up_to_date))
         public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
         checkpoints = partial(read_checkpoints, sidecar, settings.state_store)

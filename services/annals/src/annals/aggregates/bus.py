@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import uuid
 from collections import OrderedDict
@@ -14,6 +15,7 @@ import orjson
 from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.events import DomainEvent, EventData, EventRegistry, StreamId, new_id
+from annals.privacy.personal import SubjectErased, personal_fields
 from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore, Outcome
 
 _ATTEMPTS = 5
@@ -77,6 +79,9 @@ class Handler(Generic[C, A]):
     creates: bool = False
 
 
+Protect = Callable[[str, str, Mapping[str, str]], Awaitable[dict[str, str]]]
+"""Encrypts fields of a tenant's subject; see `annals.privacy.SubjectKeys.protect`."""
+
 Next = Callable[[CommandRequest], Awaitable[CommandResult]]
 Middleware = Callable[[CommandRequest, Next], Awaitable[CommandResult]]
 
@@ -99,12 +104,19 @@ class CommandBus:
         handlers: Iterable[Handler[Any, Any]],
         *,
         source: str,
+        protect: Protect | None = None,
         middleware: Iterable[Middleware] = (),
     ) -> None:
+        """`protect` is needed for commands with personal fields; without it they are a ValueError."""
         self._store = store
         self._registry = registry
         self._handlers = {handler.command.command_type: handler for handler in handlers}
         self._source = source
+        self._protect = protect
+        self._personal = {kind: personal_fields(one.command) for kind, one in self._handlers.items()}
+        unprotected = sorted(kind for kind, fields in self._personal.items() if fields)
+        if unprotected and protect is None:
+            raise ValueError(f"{', '.join(unprotected)} have personal fields, and nothing protects them")
         self._locks: KeyedLocks[StreamId] = KeyedLocks()
         self._states: OrderedDict[StreamId, tuple[int, Aggregate]] = OrderedDict()
         execute: Next = self._execute
@@ -131,8 +143,23 @@ class CommandBus:
             raise UnknownCommand(request.type, sorted(self._handlers))
         command = handler.command.model_validate(request.data)
         stream, aggregate_id, chosen = self._address(handler, command, request)
+        if self._personal[request.type]:
+            command, request = await self._protected(command, request, aggregate_id)
         async with self._locks.hold(stream):
             return await self._decide_and_append(handler, command, request, stream, aggregate_id, new=chosen)
+
+    async def _protected(self, command: C, request: CommandRequest, subject: str) -> tuple[C, CommandRequest]:
+        """The command and its request with tokens where they were personal."""
+        plain = {name: getattr(command, name) for name in self._personal[request.type]}
+        given = {name: text for name, text in plain.items() if text is not None}
+        if self._protect is None or not given:
+            return command, request
+        try:
+            tokens = await self._protect(request.context.tenant, subject, given)
+        except SubjectErased as error:
+            raise RuleViolation("subject.erased", str(error)) from error
+        data = {**request.data, **tokens}
+        return command.model_copy(update=tokens), dataclasses.replace(request, data=data)
 
     def _address(
         self, handler: Handler[C, A], command: C, request: CommandRequest

@@ -66,7 +66,9 @@ class Follower:
         handle: Handle,
         dead_letters: DeadLetters,
         passes: Passes = passes,
+        types: frozenset[str] | None = None,
     ) -> None:
+        """`types` are those of the events to be handled, if not all: others are not even read."""
         self._sidecar = sidecar
         self._state_store = store
         self._reader = DaprEventReader(sidecar, store)
@@ -77,6 +79,7 @@ class Follower:
         self._name = name
         self._dead_letters = dead_letters
         self._passes = passes
+        self._types = types
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
         self._etag: str | None = None
@@ -168,7 +171,10 @@ class Follower:
         first = self._seen.get(lane, 0) + 1
         commits = await self._reader.read_log(lane, first, first + _PAGE - 1)
         refs = [
-            (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
+            (commit.stream, version)
+            for commit in commits
+            if self._types is None or not self._types.isdisjoint(commit.types)
+            for version in range(commit.first, commit.last + 1)
         ]
         events = await self._reader.read_events(refs)
         if len(events) != len(refs):
@@ -192,6 +198,8 @@ class Follower:
 
     async def _try(self, event: RecordedEvent) -> Exception | None:
         """Handle an event, as often as it takes; gives the error of one that is to be parked."""
+        if self._types is not None and event.event_type not in self._types:
+            return None
         corrected = self._dead_letters.corrected(self._name, event)
         if corrected is None:
             return None

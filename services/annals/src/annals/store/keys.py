@@ -43,6 +43,11 @@ def checkpoint(lane: int, number: int | None = None) -> str:
     return f"checkpoint/{lane}" if number is None else f"checkpoint/{lane}/{number}"
 
 
+def subject(tenant: str, subject_id: str) -> str:
+    """The wrapped key of somebody whose personal data is kept."""
+    return f"subject/{tenant}/{subject_id}"
+
+
 def follower(name: str) -> str:
     """Who follows the store under a name, and how far they have come."""
     return f"follower/{name}"

@@ -77,7 +77,7 @@ class TaskDueDateSet(EventData, type="task.due_date_set"):
 
 
 class MemberRegistered(EventData, type="member.registered"):
-    """Somebody joined."""
+    """Somebody joined. `name` is personal: a token."""
 
     name: str
     capacity: int
@@ -110,6 +110,12 @@ class MemberLeft(EventData, type="member.left"):
     deadline: str
 
 
+class SubjectErased(EventData, type="subject.erased"):
+    """Everything personal about somebody was made unreadable."""
+
+    reason: str
+
+
 REGISTRY = EventRegistry(
     [
         TaskCreated,
@@ -123,6 +129,7 @@ REGISTRY = EventRegistry(
         TaskDueDateSet,
         MemberRegistered,
         MemberCapacitySet,
+        SubjectErased,
         MemberReserved,
         MemberReleased,
         MemberLeft,

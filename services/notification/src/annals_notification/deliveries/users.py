@@ -41,6 +41,13 @@ told AS (
   FROM counted WHERE webhook_failures = {_FAILURES_UNTIL_OFF} RETURNING 1)
 SELECT count(*)::text FROM told"""  # noqa: S608 - a constant of this module
 
+_FORGET = """
+WITH preferences AS (DELETE FROM notifications.preferences WHERE tenant = $1 AND user_id = $2 RETURNING 1),
+inbox AS (DELETE FROM notifications.inbox WHERE tenant = $1 AND user_id = $2 RETURNING 1),
+deliveries AS (DELETE FROM notifications.deliveries WHERE tenant = $1 AND user_id = $2 RETURNING 1)
+SELECT ((SELECT count(*) FROM preferences) + (SELECT count(*) FROM inbox)
+        + (SELECT count(*) FROM deliveries))::text"""
+
 _INBOX = """
 SELECT json_build_object(
   'unread', (SELECT count(*) FROM notifications.inbox
@@ -74,6 +81,10 @@ class Users:
 
     def __init__(self, database: ReadModelDatabase) -> None:
         self._database = database
+
+    async def forget(self, tenant: str, user: str) -> None:
+        """Delete what is kept of a user: addresses, inbox, and what was delivered to them."""
+        await self._database.fetch(_FORGET, tenant, user)
 
     async def preferences(self, tenant: str, user: str) -> Preferences:
         """A user's preferences, or the defaults."""

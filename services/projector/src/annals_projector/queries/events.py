@@ -15,7 +15,7 @@ from annals.store import EventReader
 from annals.web import Problem
 from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
 from annals.web.problems import malformed
-from annals_projector.queries.parameters import Tenant, UpToDate, only
+from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
 _BY_ID = """
 SELECT coalesce(json_agg(json_build_array(stream, version)), '[]')::text
@@ -36,7 +36,11 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 
 
 def routes(
-    database: ReadModelDatabase, store: EventReader, projections: Sequence[Projection], up_to_date: UpToDate
+    database: ReadModelDatabase,
+    store: EventReader,
+    projections: Sequence[Projection],
+    disclose: Disclose,
+    up_to_date: UpToDate,
 ) -> APIRouter:
     """`/queries/streams` and `/queries/events`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
@@ -62,7 +66,7 @@ def routes(
         items = [_public(event) async for event in found]
         if not items and from_version == 1 and to_version is None:
             raise Problem(404, "not-found", f"there is no stream {stream}")
-        return {"items": items}
+        return {"items": await disclose(tenant, items)}
 
     @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
     async def state(
@@ -83,14 +87,14 @@ def routes(
         row = projection.fold(events)
         if row is None:
             raise Problem(404, "not-found", f"{stream} was not there, or not any more")
-        return {name: value for name, value in row.items() if name != "tenant"}
+        return await disclose(tenant, {name: value for name, value in row.items() if name != "tenant"})
 
     @router.get("/events/{event_id}", dependencies=[only()])
     async def event(tenant: Tenant, event_id: str) -> dict[str, Any]:
         """One event by its id."""
         refs = await database.fetch(_BY_ID, tenant, event_id)
         for found in await store.read_events([(StreamId(tenant, name), version) for name, version in refs]):
-            return _public(found)
+            return await disclose(tenant, _public(found))
         raise Problem(404, "not-found", f"there is no event {event_id}")
 
     @router.get(
@@ -116,7 +120,7 @@ def routes(
         found = await store.read_events([(StreamId(tenant, row["stream"]), row["version"]) for row in rows])
         more = len(rows) == limit
         return {
-            "items": [_public(one) for one in found],
+            "items": await disclose(tenant, [_public(one) for one in found]),
             "next": encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None,
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request
 
@@ -13,7 +13,16 @@ from annals.web import Problem
 from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
 
+T = TypeVar("T")
 Tenant = Annotated[str, Depends(tenant_of)]
+
+
+class Disclose(Protocol):
+    """Makes a tenant's personal data readable; see `annals.privacy.SubjectKeys.disclose`."""
+
+    async def __call__(self, tenant: str, value: T, /) -> T:
+        """None stands where somebody was erased. Raises StoreUnavailable."""
+        ...
 
 
 class UpToDate:

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime
 from annals.projections import ReadModelDatabase
 from annals.web import Problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page
-from annals_projector.queries.parameters import Tenant, UpToDate, only
+from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
 
 class TaskSort(StrEnum):
@@ -61,7 +61,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
   ORDER BY created_at, id LIMIT $4::text::integer) page"""
 
 
-def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
+def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
     """`/queries/tasks` and `/queries/members`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 
@@ -79,7 +79,7 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
     @router.get("/members/{member_id}", dependencies=[only()])
     async def member(tenant: Tenant, member_id: str) -> dict[str, Any]:
         """One member."""
-        return await one("members", tenant, member_id)
+        return await disclose(tenant, await one("members", tenant, member_id))
 
     @router.get(
         "/tasks",
@@ -132,6 +132,6 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
         """Members, in the order they joined."""
         after = decode_cursor(cursor, str, str, str)
         rows = await database.fetch(_MEMBERS, tenant, *after[1:], str(limit))
-        return page(rows, limit, "created_at")
+        return await disclose(tenant, page(rows, limit, "created_at"))
 
     return router

@@ -1,0 +1,80 @@
+"""Which fields are personal, and how an encrypted one is written down. Pure.
+
+A command's personal fields are encrypted before anything is decided, so that aggregates, events, read
+models and topics only ever hold tokens: `annals-enc.v1/{subject}/{field}/{ciphertext}`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+_PREFIX = "annals-enc.v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """Marks a text field as personal: `name: Annotated[str, PERSONAL]`. Its subject is the aggregate."""
+
+
+PERSONAL = Personal()
+
+
+class SubjectErased(Exception):
+    """The subject's key was shredded: nothing personal can be recorded of it any more."""
+
+
+def personal_fields(model: type[BaseModel]) -> tuple[str, ...]:
+    """The names of a model's personal fields."""
+    return tuple(
+        name
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, Personal) for mark in field.metadata)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An encrypted field. No part of it can hold a slash: ids cannot, by their own rules."""
+
+    subject: str
+    field: str
+    ciphertext: str
+
+    def __str__(self) -> str:
+        return "/".join((_PREFIX, self.subject, self.field, self.ciphertext))
+
+    @classmethod
+    def parse(cls, text: str) -> Token | None:
+        """None for any other text."""
+        parts = text.split("/") if text.startswith(_PREFIX + "/") else []
+        return cls(*parts[1:]) if len(parts) == 4 else None
+
+
+T = TypeVar("T")
+
+
+def tokens_in(value: Any) -> set[Token]:
+    """All tokens in a JSON value."""
+    if isinstance(value, str):
+        token = Token.parse(value)
+        return {token} if token else set()
+    if isinstance(value, dict):
+        return {token for item in value.values() for token in tokens_in(item)}
+    if isinstance(value, list | tuple):
+        return {token for item in value for token in tokens_in(item)}
+    return set()
+
+
+def replaced(value: T, plain: dict[Token, str | None]) -> T | Any:
+    """A JSON value with its tokens as what they stand for; None for what cannot be read any more."""
+    if isinstance(value, str):
+        token = Token.parse(value)
+        return plain.get(token) if token else value
+    if isinstance(value, dict):
+        return {name: replaced(item, plain) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replaced(item, plain) for item in value]
+    return value

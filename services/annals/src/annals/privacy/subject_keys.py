@@ -1,0 +1,154 @@
+"""The subjects' keys in the state store: made on first use, cached for seconds, shredded for ever."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import orjson
+
+from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
+from annals.privacy.ciphers import InvalidKeys, KeyEncryptionKeys, SubjectKey, Wrapped
+from annals.privacy.personal import SubjectErased, replaced, tokens_in
+from annals.store import StoreUnavailable, keys
+
+_CACHE_SECONDS = 5.0
+_CACHED = 10_000
+_BULK = 200
+
+T = TypeVar("T")
+_Place = tuple[str, str]
+
+
+class SubjectKeys:
+    """See the module. `secret` reads the key-encryption keys from the secret store.
+
+    Every method raises StoreUnavailable when a key cannot be read, or not unwrapped.
+    """
+
+    def __init__(self, sidecar: DaprSidecar, store: str, secret: Callable[[], Awaitable[str]]) -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._secret = secret
+        self._wrapping: KeyEncryptionKeys | None = None
+        self._cache: OrderedDict[_Place, tuple[float, SubjectKey | None]] = OrderedDict()
+
+    async def protect(self, tenant: str, subject: str, fields: Mapping[str, str]) -> dict[str, str]:
+        """Fields of a subject as tokens. Raises SubjectErased."""
+        with _unavailable():
+            key = await self._cached_or_read(tenant, subject) or await self._make(tenant, subject)
+        return {field: str(key.encrypt(field, text)) for field, text in fields.items()}
+
+    async def disclose(self, tenant: str, value: T) -> T:
+        """A JSON value in which tokens of the tenant's subjects are readable, or None where erased."""
+        tokens = tokens_in(value)
+        if not tokens:
+            return value
+        with _unavailable():
+            known = await self._read_all(tenant, {token.subject for token in tokens})
+        plain = {token: key.decrypt(token) if (key := known[token.subject]) else None for token in tokens}
+        disclosed: T = replaced(value, plain)
+        return disclosed
+
+    async def shred(self, tenant: str, subject: str) -> None:
+        """Overwrite a subject's key; whatever was encrypted with it is lost. May be repeated."""
+        with _unavailable():
+            while not await self._shredded(keys.subject(tenant, subject)):
+                pass
+        self._cache.pop((tenant, subject), None)
+
+    async def _shredded(self, name: str) -> bool:
+        """False when somebody wrote the key meanwhile."""
+        value = await self._sidecar.get(self._store, name)
+        if value is not None and "erased_at" in orjson.loads(value.data):
+            return True
+        erased = orjson.dumps({"erased_at": datetime.now(UTC)})
+        write = Write(name, erased, insert_only=value is None, etag=value.etag if value else None)
+        try:
+            await self._sidecar.save(self._store, write)
+        except StateConflict:
+            return False
+        return True
+
+    async def _cached_or_read(self, tenant: str, subject: str) -> SubjectKey | None:
+        """None when there is no key yet. Raises SubjectErased."""
+        fresh = self._fresh((tenant, subject))
+        if fresh is not None and fresh[1] is not None:
+            return fresh[1]
+        value = await self._sidecar.get(self._store, keys.subject(tenant, subject))
+        if value is None:
+            return None
+        key = await self._decode(tenant, subject, value)
+        if key is None:
+            raise SubjectErased(f"{subject} was erased")
+        self._remember((tenant, subject), key)
+        return key
+
+    async def _make(self, tenant: str, subject: str) -> SubjectKey:
+        key = SubjectKey.generate(tenant, subject)
+        wrapped = (await self._key_encryption_keys()).wrap(key)
+        data = orjson.dumps({"wrapped_by": wrapped.wrapped_by, "sealed": wrapped.sealed})
+        write = Write(keys.subject(tenant, subject), data, insert_only=True)
+        try:
+            await self._sidecar.save(self._store, write)
+        except StateConflict:
+            # Another was faster, or this very write was applied though its reply was lost.
+            made = await self._cached_or_read(tenant, subject)
+            if made is None:
+                raise
+            return made
+        self._remember((tenant, subject), key)
+        return key
+
+    async def _read_all(self, tenant: str, subjects: set[str]) -> dict[str, SubjectKey | None]:
+        """None for a subject that was erased, or never had a key."""
+        known: dict[str, SubjectKey | None] = {}
+        wanted = []
+        for subject in sorted(subjects):
+            fresh = self._fresh((tenant, subject))
+            if fresh is None:
+                wanted.append(subject)
+            else:
+                known[subject] = fresh[1]
+        for start in range(0, len(wanted), _BULK):
+            page = {keys.subject(tenant, subject): subject for subject in wanted[start : start + _BULK]}
+            values = await self._sidecar.get_certain(self._store, list(page))
+            for name, subject in page.items():
+                key = await self._decode(tenant, subject, values[name]) if name in values else None
+                self._remember((tenant, subject), key)
+                known[subject] = key
+        return known
+
+    async def _decode(self, tenant: str, subject: str, value: StateValue) -> SubjectKey | None:
+        fields = orjson.loads(value.data)
+        if "erased_at" in fields:
+            return None
+        wrapped = Wrapped(fields["wrapped_by"], fields["sealed"])
+        return (await self._key_encryption_keys()).unwrap(tenant, subject, wrapped)
+
+    async def _key_encryption_keys(self) -> KeyEncryptionKeys:
+        if self._wrapping is None:
+            self._wrapping = KeyEncryptionKeys(await self._secret())
+        return self._wrapping
+
+    def _fresh(self, place: _Place) -> tuple[float, SubjectKey | None] | None:
+        found = self._cache.get(place)
+        return found if found is not None and found[0] > time.monotonic() else None
+
+    def _remember(self, place: _Place, key: SubjectKey | None) -> None:
+        self._cache[place] = (time.monotonic() + _CACHE_SECONDS, key)
+        self._cache.move_to_end(place)
+        if len(self._cache) > _CACHED:
+            self._cache.popitem(last=False)
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (DaprError, InvalidKeys) as error:
+        raise StoreUnavailable(f"the keys of personal data: {error}") from error

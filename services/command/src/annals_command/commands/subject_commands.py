@@ -1,0 +1,34 @@
+"""The commands on data subjects."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import StringConstraints
+
+from annals.aggregates import Command, Handler
+from annals_command.commands.fields import Id
+from annals_command.domain.subject import Subject
+
+
+class EraseSubject(Command):
+    """Make everything personal that is kept of somebody unreadable, for ever (GDPR, article 17).
+
+    `reason` stays on record: it must not name them.
+    """
+
+    command_type: ClassVar[str] = "subject.erase"
+
+    id: Id
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+
+
+HANDLERS = (
+    Handler(
+        EraseSubject,
+        Subject,
+        lambda command: command.id,
+        lambda subject, command: subject.erase(command.reason),
+        creates=True,
+    ),
+)

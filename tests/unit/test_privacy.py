@@ -1,0 +1,56 @@
+"""Personal data: what its tokens and keys hold to."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+import pytest
+
+from annals.privacy import InvalidKeys, KeyEncryptionKeys, SubjectKey
+from annals.privacy.personal import Token, replaced, tokens_in
+
+
+def encoded(key: bytes) -> str:
+    return base64.b64encode(key).decode()
+
+
+def test_a_token_is_read_with_the_key_of_its_tenant_subject_and_field_only() -> None:
+    key = SubjectKey.generate("acme", "ada")
+    token = key.encrypt("name", "Ada Lovelace")
+    assert "Ada" not in str(token)
+    assert Token.parse(str(token)) == token
+    assert key.decrypt(token) == "Ada Lovelace"
+    assert key.encrypt("name", "Ada Lovelace") == token, "a repeated command must look the same"
+    assert SubjectKey("other", "ada", key.key).decrypt(token) is None
+    assert SubjectKey("acme", "bob", key.key).decrypt(token) is None
+    assert key.decrypt(Token("ada", "email", token.ciphertext)) is None
+    assert key.decrypt(Token("ada", "name", token.ciphertext[:-4] + "AAAA")) is None
+    assert key.decrypt(Token("ada", "name", "no base64!")) is None
+
+
+def test_tokens_are_found_and_replaced_wherever_they_are() -> None:
+    key = SubjectKey.generate("acme", "ada")
+    token = key.encrypt("name", "Ada")
+    value = {"a": [{"b": str(token)}, "annals-enc.v1/too/few"], "c": 1}
+    assert tokens_in(value) == {token}
+    assert replaced(value, {token: "Ada"}) == {"a": [{"b": "Ada"}, "annals-enc.v1/too/few"], "c": 1}
+    assert replaced(value, {token: None})["a"][0] == {"b": None}
+
+
+def test_a_wrapped_key_opens_under_any_key_that_is_still_listed() -> None:
+    old, new = encoded(os.urandom(32)), encoded(os.urandom(32))
+    key = SubjectKey.generate("acme", "ada")
+    wrapped = KeyEncryptionKeys(old).wrap(key)
+    assert KeyEncryptionKeys(f"{new}, {old}").unwrap("acme", "ada", wrapped) == key
+    assert KeyEncryptionKeys(f"{new},{old}").wrap(key).wrapped_by != wrapped.wrapped_by
+    with pytest.raises(InvalidKeys, match="is not in the secret store"):
+        KeyEncryptionKeys(new).unwrap("acme", "ada", wrapped)
+    with pytest.raises(InvalidKeys, match="was altered"):
+        KeyEncryptionKeys(old).unwrap("acme", "bob", wrapped)
+
+
+@pytest.mark.parametrize("wrong", ["", "not base64!", encoded(b"short")])
+def test_unusable_keys_are_refused(wrong: str) -> None:
+    with pytest.raises(InvalidKeys):
+        KeyEncryptionKeys(wrong)
