@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,23 @@ async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.
 
 
 @pytest.fixture
-async def database(postgres: infra.Postgres) -> str:
+def new_database(postgres: infra.Postgres) -> Callable[[], Awaitable[str]]:
+    """Makes a database of the test's own, and gives its connection string."""
+
+    async def create() -> str:
+        name = f"test_{uuid.uuid4().hex}"
+        connection = await asyncpg.connect(postgres.dsn)
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+        return postgres.dsn.removesuffix("annals") + name
+
+    return create
+
+
+@pytest.fixture
+async def database(new_database: Callable[[], Awaitable[str]]) -> str:
     """The connection string of a database of the test's own."""
-    name = f"test_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres.dsn)
-    await connection.execute(f"CREATE DATABASE {name}")
-    await connection.close()
-    return postgres.dsn.removesuffix("annals") + name
+    return await new_database()
 
 
 Launch = Callable[..., Any]

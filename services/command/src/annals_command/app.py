@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from annals.aggregates import CommandBus
+from annals.aggregates import CommandBus, folding
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.audit import Checkpointer, SigningKey
 from annals.dapr import DaprSidecar
@@ -17,6 +17,7 @@ from annals.store import DOMAIN_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
+from annals_command import store_api
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY, SubjectErased
@@ -67,6 +68,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             erase,
             letters,
             types=frozenset({SubjectErased.event_type}),
+            imported=erase,
         )
         bus = CommandBus(
             store,
@@ -83,6 +85,8 @@ def create(settings: CommandSettings) -> ServiceApp:
 
         checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
         app.include_router(routes(bus))
+        fold = folding(REGISTRY, HANDLERS)
+        app.include_router(store_api.routes(sidecar, settings.state_store, fold))
         app.include_router(dead_letters.routes(letters, store, not_tried_out))
         async with (
             background(letters.run(), "dead letters"),

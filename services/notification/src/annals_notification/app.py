@@ -93,6 +93,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
             inbound.recorded,
             letters,
             _passes,
+            imported=reminders.on_event,
         )
 
         app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))

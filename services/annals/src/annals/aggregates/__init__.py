@@ -10,6 +10,7 @@ from annals.aggregates.bus import (
     KeyReused,
     UnknownCommand,
 )
+from annals.aggregates.folding import folding
 
 __all__ = [
     "Aggregate",
@@ -23,4 +24,5 @@ __all__ = [
     "NotFound",
     "RuleViolation",
     "UnknownCommand",
+    "folding",
 ]

@@ -51,22 +51,26 @@ class Sweeper:
     async def run(self) -> None:
         """Sweep for ever; what cannot be reached now is swept the next time."""
         while True:
+            full = False
             try:
-                await self.sweep()
+                full = await self.sweep()
             except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
                 _log.warning("cannot sweep now", error=str(error))
             except (DeadLettersUnknown, TooManyParked, Outdated) as error:
                 _log.error("nothing is applied any more", error=str(error))
-            await asyncio.sleep(_EVERY_SECONDS)
+            await asyncio.sleep(0 if full else _EVERY_SECONDS)
 
-    async def sweep(self) -> None:
-        """Look at every lane once."""
-        lag = 0
+    async def sweep(self) -> bool:
+        """Look at every lane once; whether there was as much missing as is looked for at a time."""
+        lag, full = 0, False
         for lane in await self._store.lanes():
-            lag += await self._sweep_lane(lane)
+            waiting, healed = await self._sweep_lane(lane)
+            lag += waiting
+            full = full or healed >= _LOOK_AHEAD
         metrics.PROJECTION_LAG.set(lag)
+        return full
 
-    async def _sweep_lane(self, lane: int) -> int:
+    async def _sweep_lane(self, lane: int) -> tuple[int, int]:
         found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane))
         checkpoint: int = found["checkpoint"]
         seen = set(found["seen"])
@@ -84,7 +88,7 @@ class Sweeper:
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
         if late:
             await self._heal(late)
-        return len(commits) - len(late)
+        return len(commits) - len(late), len(late)
 
     async def _heal(self, commits: list[Commit]) -> None:
         refs = [

@@ -1,6 +1,7 @@
 """The event store: streams of events, appended all or none, and the log of all commits."""
 
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
+from annals.store.export import Export
 from annals.store.feed import read_feed
 from annals.store.follower import Follower
 from annals.store.lease import ALL_LANES, DOMAIN_LANES, SAGA_LANES
@@ -22,6 +23,7 @@ from annals.store.protocol import (
     StoreError,
     StoreUnavailable,
 )
+from annals.store.restore import NotImportable, Restore
 
 __all__ = [
     "ALL_LANES",
@@ -38,11 +40,14 @@ __all__ = [
     "DuplicateCommand",
     "EventReader",
     "EventStore",
+    "Export",
     "Follower",
     "Head",
     "MemoryEventStore",
+    "NotImportable",
     "Outcome",
     "OutcomeUnknown",
+    "Restore",
     "StoreError",
     "StoreUnavailable",
     "UnfitStore",

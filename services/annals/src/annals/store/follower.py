@@ -67,8 +67,13 @@ class Follower:
         dead_letters: DeadLetters,
         passes: Passes = passes,
         types: frozenset[str] | None = None,
+        imported: Handle | None = None,
     ) -> None:
-        """`types` are those of the events to be handled, if not all: others are not even read."""
+        """See the class.
+
+        `types` are those of the events to be handled, if not all: others are not even read. What
+        came into the store from a backup is not handled again, but given to `imported`, if there is one.
+        """
         self._sidecar = sidecar
         self._state_store = store
         self._reader = DaprEventReader(sidecar, store)
@@ -80,6 +85,8 @@ class Follower:
         self._dead_letters = dead_letters
         self._passes = passes
         self._types = types
+        self._imported = imported
+        self._imported_up_to: dict[int, int] = {}
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
         self._etag: str | None = None
@@ -168,6 +175,8 @@ class Follower:
 
     async def _read(self, lane: int) -> None:
         self._dead_letters.require_fresh()
+        if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
+            await self._note_import(lane)
         first = self._seen.get(lane, 0) + 1
         commits = await self._reader.read_log(lane, first, first + _PAGE - 1)
         refs = [
@@ -188,6 +197,19 @@ class Follower:
         if commits:
             self._seen[lane] = commits[-1].position.seq
 
+    async def _note_import(self, lane: int) -> None:
+        """Only an empty lane is imported into: after its first commit was handled, this does not change."""
+        mark = await self._sidecar.get(self._state_store, keys.imported(lane))
+        self._imported_up_to[lane] = int(mark.data) if mark else 0
+        if self._imported is None:
+            self._seen[lane] = max(self._seen.get(lane, 0), self._imported_up_to[lane])
+
+    def _handle_for(self, event: RecordedEvent) -> Handle | None:
+        """What is to be done with an event; None when nothing is."""
+        if self._types is not None and event.event_type not in self._types:
+            return None
+        return self._imported if event.seq <= self._imported_up_to.get(event.lane, 0) else self._handle
+
     async def _handle_stream(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
             if self._dead_letters.find(self._name, event.stream) is not None:
@@ -198,7 +220,8 @@ class Follower:
 
     async def _try(self, event: RecordedEvent) -> Exception | None:
         """Handle an event, as often as it takes; gives the error of one that is to be parked."""
-        if self._types is not None and event.event_type not in self._types:
+        handle = self._handle_for(event)
+        if handle is None:
             return None
         corrected = self._dead_letters.corrected(self._name, event)
         if corrected is None:
@@ -206,7 +229,7 @@ class Follower:
         attempt = failures = 0
         while True:
             try:
-                await self._handle(corrected)
+                await handle(corrected)
             except Exception as error:  # noqa: BLE001 - whatever it is, the event is not let go
                 attempt += 1
                 failures += not self._passes(error)

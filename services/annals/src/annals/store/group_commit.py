@@ -127,7 +127,8 @@ class GroupCommit:
             writes.append(
                 Write(keys.log(lane, seq), records.encode_commit(append, now, hash_), insert_only=True)
             )
-            writes.append(Write(keys.head(append.stream), records.encode_head(append, hash_)))
+            head = records.encode_head(records.head_after(append, hash_))
+            writes.append(Write(keys.head(append.stream), head))
             writes.extend(
                 Write(keys.event(append.stream, event.version), event.to_json(), insert_only=True)
                 for event in events

@@ -48,6 +48,11 @@ def subject(tenant: str, subject_id: str) -> str:
     return f"subject/{tenant}/{subject_id}"
 
 
+def imported(lane: int) -> str:
+    """Up to where a lane came from a backup: what follows the store does not act on it again."""
+    return f"lane/{lane}/imported"
+
+
 def follower(name: str) -> str:
     """Who follows the store under a name, and how far they have come."""
     return f"follower/{name}"

@@ -68,7 +68,7 @@ class PostgresEventStore:
                 "INSERT INTO heads VALUES ($1, $2, $3) ON CONFLICT (tenant, stream) DO UPDATE SET value = $3",
                 tenant,
                 name,
-                records.encode_head(append, events[-1].hash),
+                records.encode_head(records.head_after(append, events[-1].hash)),
             )
             await connection.execute(
                 "INSERT INTO log VALUES ($1, $2)",

@@ -23,14 +23,19 @@ def record(append: Append, position: Position, previous: str) -> list[RecordedEv
     return events
 
 
-def encode_head(append: Append, hash_: str) -> bytes:
+def head_after(append: Append, hash_: str) -> Head:
     """The head that a stream has after an append, with the hash of its last event."""
+    return Head(append.last, append.state, append.state_schema, hash_)
+
+
+def encode_head(head: Head) -> bytes:
+    """See `decode_head`."""
     return orjson.dumps(
         {
-            "version": append.last,
-            "state": append.state,
-            "state_schema": append.state_schema,
-            "hash": hash_,
+            "version": head.version,
+            "state": head.state,
+            "state_schema": head.state_schema,
+            "hash": head.hash,
         }
     )
 

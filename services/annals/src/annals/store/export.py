@@ -1,0 +1,134 @@
+"""The whole store as lines of text: what a backup is, and what another store is filled from.
+
+The lines of a file, in this order: one with `format`; the first commit of every lane; the signed
+checkpoints; the other commits, lane by lane, in their order; one with `end`. A commit and its events stand in
+their lines as the store holds them, byte by byte, as texts. Subjects' keys come before the commits that
+need them, and only when they are asked for: a backup that has them undoes an erasure that comes later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from annals.dapr import DaprSidecar
+from annals.events import Position, StreamId
+from annals.store import keys, records
+from annals.store.dapr_store import DaprEventReader
+from annals.store.protocol import Commit, StoreError
+
+FORMAT = "annals-export/1"
+_PAGE = 500
+_CHECKPOINT_PAGE = 50
+_REMEMBERED_SUBJECTS = 100_000
+_TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
+
+
+class Export:
+    """Reads a store into lines. Every method raises DaprError and StoreError."""
+
+    def __init__(self, sidecar: DaprSidecar, store: str, *, with_keys: bool) -> None:
+        self._sidecar = sidecar
+        self._store = store
+        self._reader = DaprEventReader(sidecar, store)
+        self._with_keys = with_keys
+        self._digest = hashlib.sha256()
+        self._subjects: set[tuple[str, str]] = set()
+        self._commits = self._events = 0
+
+    async def pages(self) -> AsyncIterator[bytes]:
+        """The lines, many at a time, as they were when it began: what is appended meanwhile is not in it."""
+        tails = await self._reader.reached()
+        yield self._lines([{"format": FORMAT, "exported_at": datetime.now(UTC), "lanes": tails}])
+        for lane in tails:
+            yield await self._commit_lines(lane, 1, 1)
+        for lane, tail in tails.items():
+            async for page in self._checkpoint_lines(lane, tail):
+                yield page
+        for lane, tail in tails.items():
+            for first in range(2, tail + 1, _PAGE):
+                yield await self._commit_lines(lane, first, min(first + _PAGE - 1, tail))
+        # The digest is of all that comes before: a file that was cut off or altered shows.
+        end = {"commits": self._commits, "events": self._events, "sha256": self._digest.hexdigest()}
+        yield orjson.dumps({"end": end}) + b"\n"
+
+    async def _commit_lines(self, lane: int, first: int, last: int) -> bytes:
+        wanted = [keys.log(lane, seq) for seq in range(first, last + 1)]
+        found = await self._sidecar.get_certain(self._store, wanted)
+        if len(found) < len(wanted):
+            raise StoreError(f"the log of lane {lane} has a hole between {first} and {last}")
+        raw = [found[key].data for key in wanted]
+        commits = [
+            records.decode_commit(data, Position(lane, seq)) for seq, data in enumerate(raw, start=first)
+        ]
+        events = await self._events_of(commits)
+        lines: list[dict[str, Any]] = await self._subject_lines(events) if self._with_keys else []
+        for commit, data in zip(commits, raw, strict=True):
+            own = [events[commit.stream, version] for version in _versions(commit)]
+            lines.append(
+                {
+                    "lane": lane,
+                    "seq": commit.position.seq,
+                    "commit": data.decode(),
+                    "events": [event.decode() for event in own],
+                }
+            )
+            self._events += len(own)
+        self._commits += len(commits)
+        return self._lines(lines)
+
+    async def _events_of(self, commits: list[Commit]) -> dict[tuple[StreamId, int], bytes]:
+        refs = [(commit.stream, version) for commit in commits for version in _versions(commit)]
+        raw = await self._reader.read_raw_events(refs)
+        absent = [ref for ref, data in zip(refs, raw, strict=True) if data is None]
+        # A bulk may leave out what is there; only what two leave out is missing.
+        again = dict(zip(absent, await self._reader.read_raw_events(absent), strict=True))
+        events = {}
+        for ref, data in zip(refs, raw, strict=True):
+            value = data if data is not None else again[ref]
+            if value is None:
+                raise StoreError(f"event {ref[1]} of {ref[0]} is missing")
+            events[ref] = value
+        return events
+
+    async def _subject_lines(self, events: dict[tuple[StreamId, int], bytes]) -> list[dict[str, Any]]:
+        named = {
+            (stream.tenant, subject.decode())
+            for (stream, _), data in events.items()
+            for subject in _TOKEN.findall(data)
+        } - self._subjects
+        # A key that is written twice does no harm; a memory that grows with the store does.
+        self._subjects = named if len(self._subjects) > _REMEMBERED_SUBJECTS else self._subjects | named
+        wanted = {keys.subject(*subject): subject for subject in sorted(named)}
+        found = await self._sidecar.get_certain(self._store, list(wanted))
+        return [
+            {"subject": wanted[key][1], "tenant": wanted[key][0], "key": value.data.decode()}
+            for key, value in found.items()
+        ]
+
+    async def _checkpoint_lines(self, lane: int, tail: int) -> AsyncIterator[bytes]:
+        number = 1
+        while True:
+            wanted = [keys.checkpoint(lane, one) for one in range(number, number + _CHECKPOINT_PAGE)]
+            found = await self._sidecar.get_certain(self._store, wanted)
+            raw = [found[key].data for key in wanted if key in found]
+            # One that was signed after the export began reaches beyond what is in it.
+            within = [data for data in raw if orjson.loads(data)["seq"] <= tail]
+            yield self._lines([{"checkpoint": data.decode()} for data in within])
+            if len(within) < _CHECKPOINT_PAGE:
+                return
+            number += _CHECKPOINT_PAGE
+
+    def _lines(self, values: list[dict[str, Any]]) -> bytes:
+        data = b"".join(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n" for value in values)
+        self._digest.update(data)
+        return data
+
+
+def _versions(commit: Commit) -> range:
+    return range(commit.first, commit.last + 1)

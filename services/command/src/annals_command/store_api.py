@@ -1,0 +1,84 @@
+"""What operators do with the event store: see its lanes, back it up, fill an empty one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import StreamingResponse
+
+from annals.dapr import DaprError, DaprSidecar
+from annals.store import ALL_LANES, Export, NotImportable, Restore, StoreError
+from annals.store.lease import Leases
+from annals.store.restore import Fold
+from annals.web import Problem
+
+_log = structlog.get_logger(__name__)
+
+
+def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
+    """`/store`."""
+    router = APIRouter(prefix="/store", tags=["store"])
+    leases = Leases(sidecar, store, owner="", lanes=ALL_LANES)
+    restore = Restore(sidecar, store, fold)
+
+    async def described(lane: int, owner: str, expires: float) -> dict[str, Any]:
+        tail, published = await asyncio.gather(leases.tail(lane), leases.published(lane))
+        return {
+            "lane": lane,
+            "owner": owner if expires > time.time() else None,
+            "tail": tail,
+            "published": published,
+            "backlog": max(0, tail - published),
+        }
+
+    @router.get("/lanes", summary="The lanes: who writes them, how long they are, what waits for the broker")
+    async def lanes() -> dict[str, Any]:
+        with _problems():
+            found = await leases.read()
+            items = await asyncio.gather(
+                *(described(lane, lease.owner, lease.expires) for lane, (lease, _) in found.items())
+            )
+        return {"items": items, "backlog": sum(item["backlog"] for item in items)}
+
+    @router.get("/export", summary="Everything in the store, as JSON lines", response_class=StreamingResponse)
+    async def export(
+        keys: Annotated[bool, Query(description="with the wrapped keys of personal data")] = False,
+    ) -> StreamingResponse:
+        """A file that has no line with `end` was cut off."""
+        pages = Export(sidecar, store, with_keys=keys).pages()
+        with _problems():
+            first = await anext(pages)
+        return StreamingResponse(_until_failure(first, pages), media_type="application/x-ndjson")
+
+    @router.post("/import", summary="Take lines of an export into an empty store")
+    async def import_(request: Request) -> dict[str, Any]:
+        """The first request brings the lines up to the first commit of every lane; the others, a few each."""
+        with _problems():
+            return {"commits": await restore.apply(await request.body())}
+
+    return router
+
+
+async def _until_failure(first: bytes, pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    try:
+        async for page in pages:
+            yield page
+    except (DaprError, StoreError) as error:
+        _log.error("an export was broken off", error=str(error))
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    try:
+        yield
+    except NotImportable as error:
+        raise Problem(409, "not-importable", str(error)) from error
+    except (DaprError, StoreError) as error:
+        raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
