@@ -9,7 +9,7 @@ from functools import partial
 
 import structlog
 
-from annals.audit import read_checkpoints
+from annals.audit import last_checkpoint, read_checkpoints
 from annals.dapr import DaprError, DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.privacy import SubjectKeys
@@ -93,7 +93,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         app.include_router(audit.routes(database, up_to_date))
         public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
         checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
-        app.include_router(audit_api.routes(store, checkpoints, public_keys))
+        last = partial(last_checkpoint, sidecar, settings.state_store)
+        app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
         maintenance = BindingDatabase(patient, settings.read_models)
         app.include_router(projections_api.routes(maintenance, store, catalogue, builder, letters))
         app.include_router(dead_letters.routes(letters, store, replays.dry_run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -15,11 +16,16 @@ from annals.dapr import DaprError
 from annals.store import DaprEventReader, StoreError
 from annals.web import Problem
 
+_LATE = timedelta(minutes=5)
+
 ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
 
 
 def routes(
-    store: DaprEventReader, read_checkpoints: ReadCheckpoints, public_keys: Callable[[], Awaitable[str]]
+    store: DaprEventReader,
+    read_checkpoints: ReadCheckpoints,
+    last_checkpoint: Callable[[int], Awaitable[Checkpoint | None]],
+    public_keys: Callable[[], Awaitable[str]],
 ) -> APIRouter:
     """`/audit/verification`."""
     router = APIRouter(prefix="/audit", tags=["audit"])
@@ -41,6 +47,27 @@ def routes(
         return StreamingResponse(
             _lines(store, read_checkpoints, trusted, lanes), media_type="application/x-ndjson"
         )
+
+    @router.get("/checkpoints", summary="How far each lane is signed")
+    async def checkpoints() -> dict[str, Any]:
+        """`late` says that the oldest unsigned commit is older than five minutes."""
+        try:
+            items = [await described(lane, tail) for lane, tail in (await store.reached()).items()]
+        except (DaprError, StoreError) as error:
+            raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+        return {"items": items}
+
+    async def described(lane: int, tail: int) -> dict[str, Any]:
+        last = await last_checkpoint(lane)
+        signed = last.seq if last else 0
+        unsigned = await store.read_log(lane, signed + 1, signed + 1)
+        return {
+            "lane": lane,
+            "tail": tail,
+            "signed": signed,
+            "signed_at": last.time if last else None,
+            "late": any(datetime.now(UTC) - commit.time > _LATE for commit in unsigned),
+        }
 
     return router
 

@@ -15,6 +15,7 @@ from annals.projections import (
     DatabaseError,
     Generations,
     GenerationStatus,
+    Projection,
     ReadModelDatabase,
     difference,
 )
@@ -104,6 +105,7 @@ def routes(
                 {
                     "name": name,
                     "version": newest.version if newest else None,
+                    "definition": _definition(newest) if newest else None,
                     "parked": sum(letter.consumer == name for letter in letters),
                     "generations": [described(one, tails) for one in own],
                 }
@@ -199,6 +201,16 @@ def routes(
         return {"status": to}
 
     return router
+
+
+def _definition(projection: Projection) -> dict[str, Any]:
+    table = projection.table
+    return {
+        "aggregate_type": projection.aggregate_type,
+        "columns": dict(table.columns),
+        "indexes": list(table.indexes),
+        "events": sorted(projection.changes),
+    }
 
 
 @contextmanager

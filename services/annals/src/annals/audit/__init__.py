@@ -2,7 +2,7 @@
 
 from annals.audit.checkpoint import Checkpoint, SigningKey, VerificationKeys, rolled
 from annals.audit.checkpointer import Checkpointer
-from annals.audit.stored import read_checkpoints
+from annals.audit.stored import last_checkpoint, read_checkpoints
 from annals.audit.verification import Finding, Progress, verify
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Progress",
     "SigningKey",
     "VerificationKeys",
+    "last_checkpoint",
     "read_checkpoints",
     "rolled",
     "verify",

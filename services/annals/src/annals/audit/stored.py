@@ -9,6 +9,12 @@ from annals.store import keys
 _PAGE = 100
 
 
+async def last_checkpoint(sidecar: DaprSidecar, store: str, lane: int) -> Checkpoint | None:
+    """The last of a lane. Raises DaprError."""
+    value = await sidecar.get(store, keys.checkpoint(lane))
+    return Checkpoint.from_json(value.data) if value else None
+
+
 async def read_checkpoints(sidecar: DaprSidecar, store: str, lane: int, first: int) -> list[Checkpoint]:
     """Checkpoints of a lane from a number on, at most a page, ending before the first absent.
 

@@ -1,0 +1,151 @@
+"""The audit trail: searched, exported, verified."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from annals_cli.files import written_whole
+from annals_cli.output import notes, people
+from annals_cli.session import session
+from annals_cli.sidecar import Exit, Failed
+
+app = typer.Typer(help="Who did what; and the proof that it stands.", no_args_is_help=True)
+
+
+class Format(StrEnum):
+    """How an export is written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+User = Annotated[str | None, typer.Option(help="who did it")]
+Type = Annotated[str | None, typer.Option(help="of the event")]
+Stream = Annotated[str | None, typer.Option(help="such as task-42")]
+Trace = Annotated[str | None, typer.Option(help="a trace's id")]
+Client = Annotated[str | None, typer.Option(help="from where: an app, or an address")]
+From = Annotated[str | None, typer.Option("--from", help="such as 2026-01-31T12:00:00Z")]
+To = Annotated[str | None, typer.Option("--to", help="before this time")]
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    user: User = None,
+    type: Type = None,  # noqa: A002
+    stream: Stream = None,
+    trace: Trace = None,
+    client: Client = None,
+    first: From = None,
+    last: To = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+) -> None:
+    """Who did what, when, from where: the newest first."""
+    given = session(context)
+    filters = _filters(user, type, stream, trace, client, first, last)
+    answer = given.sidecar.get("projector", "queries/audit", **filters, limit=limit)
+    columns = ("time", "user", "type", "stream", "version", "client", "trace_id")
+    given.output.table(answer, answer["items"], columns, empty="nothing fits")
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="where to")],
+    format: Annotated[Format, typer.Option(help="JSON lines, or CSV")] = Format.JSONL,  # noqa: A002
+    user: User = None,
+    type: Type = None,  # noqa: A002
+    stream: Stream = None,
+    trace: Trace = None,
+    client: Client = None,
+    first: From = None,
+    last: To = None,
+) -> None:
+    """Write what fits to a file, the oldest first."""
+    given = session(context)
+    filters = _filters(user, type, stream, trace, client, first, last)
+    lines = 0
+    with (
+        given.sidecar.stream("projector", "queries/audit/export", **filters, format=format.value) as answer,
+        written_whole(file) as out,
+    ):
+        for chunk in answer.iter_bytes():
+            out.write(chunk)
+            lines += chunk.count(b"\n")
+    entries = lines - 1 if format is Format.CSV else lines
+    given.output.done({"file": str(file), "entries": entries}, f"{entries} entries in {file}")
+
+
+@app.command()
+def verify(context: typer.Context) -> None:
+    """Verify every event, its hash chain and the signed checkpoints. Exit code 6 if anything was altered."""
+    given = session(context)
+    columns = (
+        TextColumn("lane {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("commits"),
+        TimeRemainingColumn(),
+    )
+    result: dict[str, Any] | None = None
+    with (
+        given.sidecar.stream("projector", "audit/verification") as answer,
+        Progress(*columns, console=notes, transient=True, disable=given.output.as_json) as progress,
+    ):
+        bars: dict[int, TaskID] = {}
+        for line in answer.iter_lines():
+            said = json.loads(line)
+            if one := said.get("progress"):
+                if one["lane"] not in bars:
+                    bars[one["lane"]] = progress.add_task(str(one["lane"]))
+                progress.update(bars[one["lane"]], completed=one["seq"], total=one["of"])
+            elif "error" in said:
+                raise Failed(f"the verification was broken off: {said['error']}", Exit.UNAVAILABLE)
+            result = said.get("result", result)
+    if result is None:
+        raise Failed("the verification was broken off", Exit.UNAVAILABLE)
+    if given.output.as_json:
+        given.output.one(result)
+    else:
+        _report(result)
+    if not result["ok"]:
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+def _report(result: dict[str, Any]) -> None:
+    for lane, reached in result["lanes"].items():
+        people.print(
+            f"lane {lane}: verified to {reached['seq']}, signed to {reached['signed']}", highlight=False
+        )
+    for one in result["findings"]:
+        where = f"{one['stream']} version {one['version']} (event {one['event_id']}, tenant {one['tenant']})"
+        place = where if one["stream"] else f"lane {one['lane']} after {one['seq']}"
+        people.print(f"[red]altered[/red]  {place}: {one['reason']}", highlight=False)
+    if result["ok"]:
+        people.print(f"[green]{result['events']} events are as they were recorded[/green]", highlight=False)
+
+
+def _filters(
+    user: str | None,
+    type: str | None,  # noqa: A002
+    stream: str | None,
+    trace: str | None,
+    client: str | None,
+    first: str | None,
+    last: str | None,
+) -> dict[str, str | None]:
+    return {
+        "user": user,
+        "type": type,
+        "stream": stream,
+        "trace_id": trace,
+        "client": client,
+        "from": first,
+        "to": last,
+    }

@@ -1,0 +1,124 @@
+"""Commands, queries, and what happens live."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from annals_cli.session import session
+from annals_cli.sidecar import Exit, Failed
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(command)
+    app.command()(query)
+    app.command()(tail)
+
+
+def command(
+    context: typer.Context,
+    type: Annotated[str, typer.Argument(help="such as task.create")],  # noqa: A002 - its name for people
+    fields: Annotated[
+        list[str] | None, typer.Argument(help="its data: name=value …, or one JSON object, or - for stdin")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="idempotency key: sent again, it takes effect once")] = None,
+    expect: Annotated[int | None, typer.Option(help="the version that the aggregate must be at")] = None,
+) -> None:
+    """Send a command.
+
+    annals command task.create title="Write the report" priority=high
+    """
+    given = session(context)
+    headers = {name: value for name, value in (("idempotency-key", key),) if value}
+    if expect is not None:
+        headers["if-match"] = f'"{expect}"'
+    answer = given.sidecar.call(
+        "POST", "command", f"commands/{type}", body=_data(fields or []), headers=headers
+    )
+    where = f"{answer['stream']}  version {answer['version']}  position {answer['position']}"
+    given.output.done(answer, f"[green]done[/green]  {where}")
+
+
+def query(
+    context: typer.Context,
+    path: Annotated[str, typer.Argument(help="such as tasks, tasks/ID or events")],
+    parameters: Annotated[list[str] | None, typer.Argument(help="name=value …")] = None,
+) -> None:
+    """Ask a query of the read models.
+
+    annals query tasks status=todo limit=5
+    """
+    given = session(context)
+    answer = given.sidecar.get("projector", f"queries/{path}", **dict(map(_pair, parameters or [])))
+    if isinstance(answer, dict) and isinstance(answer.get("items"), list):
+        rows = answer["items"]
+        columns = [name for name in (rows[0] if rows else {}) if not isinstance(rows[0][name], dict)][:8]
+        given.output.table(answer, rows, columns)
+    else:
+        given.output.one(answer)
+
+
+def tail(
+    context: typer.Context,
+    type: Annotated[list[str] | None, typer.Option(help="only events of this type; may be repeated")] = None,  # noqa: A002
+    stream: Annotated[str | None, typer.Option(help="only this stream")] = None,
+    after: Annotated[
+        str | None, typer.Option(help="from where on: an id that an earlier tail showed")
+    ] = None,
+    count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="end after so many")] = None,
+) -> None:
+    """Show events as they happen, until Ctrl-C."""
+    given = session(context)
+    shown = 0
+    with given.sidecar.stream("notification", "stream", type=type, stream=stream, after=after) as answer:
+        for line in answer.iter_lines():
+            if not line.startswith("data:"):
+                continue
+            event = json.loads(line.removeprefix("data:"))
+            given.output.line(event, _as_text(event))
+            shown += 1
+            if shown == count:
+                return
+
+
+def _as_text(event: dict[str, Any]) -> str:
+    stream = f"{event.get('aggregate_type')}-{event.get('aggregate_id')}"
+    data = json.dumps(event.get("data", {}), ensure_ascii=False)
+    return f"[dim]{event.get('timestamp')}[/dim]  [bold]{event.get('event_type')}[/bold]  {stream}  {data}"
+
+
+def _data(fields: list[str]) -> dict[str, Any]:
+    if fields == ["-"]:
+        return _object(sys.stdin.read())
+    if len(fields) == 1 and fields[0].lstrip().startswith("{"):
+        return _object(fields[0])
+    return {name: _value(text) for name, text in map(_pair, fields)}
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Failed(f"the data is not JSON: {error}", Exit.USAGE) from error
+    if not isinstance(value, dict):
+        raise Failed("the data is not a JSON object", Exit.USAGE)
+    return value
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise Failed(f"expected name=value, not {text!r}", Exit.USAGE)
+    return name, value
+
+
+def _value(text: str) -> Any:
+    """JSON where it is JSON, such as 3, true or ["a"]; else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,120 @@
+"""What the services gave up: looked at, mended, and handled again in order."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from annals_cli.session import session
+from annals_cli.sidecar import Exit, Failed
+
+app = typer.Typer(help="What could not be handled: inspect, edit, replay, discard.", no_args_is_help=True)
+
+
+class Service(StrEnum):
+    """The services that keep dead letters."""
+
+    PROJECTOR = "projector"
+    SAGA_ORCHESTRATOR = "saga-orchestrator"
+    NOTIFICATION = "notification"
+    COMMAND = "command"
+
+
+Id = Annotated[str, typer.Argument(help="a dead letter's id")]
+Whose = Annotated[Service, typer.Option("--service", help="whose dead letters")]
+Why = Annotated[str, typer.Option("--reason", help="why; kept in its history")]
+
+
+@app.command("list")
+def listing(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
+    """What is parked, oldest first."""
+    given = session(context)
+    answer = given.sidecar.get(service, "dead-letters")
+    columns = (
+        "id",
+        "consumer",
+        "stream",
+        "version",
+        "event_type",
+        "attempts",
+        "status",
+        "parked_at",
+        "reason",
+    )
+    given.output.table(answer, answer["items"], columns, empty=f"nothing is parked in {service.value}")
+
+
+@app.command()
+def groups(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
+    """What is parked, by what failed alike."""
+    given = session(context)
+    answer = given.sidecar.get(service, "dead-letters/groups")
+    given.output.table(answer, answer["items"], ("group", "count", "consumers", "first", "last"))
+
+
+@app.command()
+def show(context: typer.Context, letter: Id, service: Whose = Service.PROJECTOR) -> None:
+    """One dead letter: its reason, its stack, what waits behind it, what was done to it."""
+    given = session(context)
+    given.output.one(given.sidecar.get(service, f"dead-letters/{letter}"))
+
+
+@app.command("dry-run")
+def dry_run(context: typer.Context, letter: Id, service: Whose = Service.PROJECTOR) -> None:
+    """What a replay would come to. Changes nothing."""
+    given = session(context)
+    given.output.one(given.sidecar.call("POST", service, f"dead-letters/{letter}/dry-run"))
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    reason: Why,
+    letter: Annotated[str | None, typer.Argument(help="a dead letter's id")] = None,
+    group: Annotated[str | None, typer.Option(help="all that failed alike, instead of one")] = None,
+    service: Whose = Service.PROJECTOR,
+) -> None:
+    """Handle a dead letter again, and then what waits behind it, in order."""
+    if (letter is None) == (group is None):
+        raise Failed("name a dead letter, or a --group", Exit.USAGE)
+    given = session(context)
+    body = {"reason": reason} | ({"group": group} if group else {})
+    path = "dead-letters/groups/replay" if group else f"dead-letters/{letter}/replay"
+    answer = given.sidecar.call("POST", service, path, body=body)
+    given.output.done(answer, f"{answer['released']} released")
+
+
+@app.command()
+def edit(
+    context: typer.Context,
+    letter: Id,
+    reason: Why,
+    data: Annotated[
+        str | None, typer.Option(help="the event's data as the consumer is to see it, JSON")
+    ] = None,
+    raw: Annotated[str | None, typer.Option(help="the text of what could not be read")] = None,
+    service: Whose = Service.PROJECTOR,
+) -> None:
+    """Have the consumer see other data. The event itself stays as it is."""
+    given = session(context)
+    body: dict[str, Any] = {"reason": reason}
+    if data is not None:
+        try:
+            body["data"] = json.loads(data)
+        except json.JSONDecodeError as error:
+            raise Failed(f"--data is not JSON: {error}", Exit.USAGE) from error
+    if raw is not None:
+        body["raw"] = raw
+    answer = given.sidecar.call("PUT", service, f"dead-letters/{letter}/data", body=body)
+    given.output.done(answer, "edited; try it: annals dead-letters dry-run " + letter)
+
+
+@app.command()
+def discard(context: typer.Context, letter: Id, reason: Why, service: Whose = Service.PROJECTOR) -> None:
+    """Pass over the event that failed; what waits behind it goes on."""
+    given = session(context)
+    answer = given.sidecar.call("POST", service, f"dead-letters/{letter}/discard", body={"reason": reason})
+    given.output.done(answer, "discarded")

@@ -1,0 +1,152 @@
+"""Checks the whole set-up, and says what to mend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import typer
+
+from annals_cli.output import people
+from annals_cli.session import session
+from annals_cli.sidecar import Exit, Failed, Sidecar
+
+_APPS = ("command", "projector", "saga-orchestrator", "notification")
+_MUCH_BACKLOG = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check came to; `mend` says what to do."""
+
+    check: str
+    ok: bool
+    detail: str
+    mend: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(doctor)
+
+
+def doctor(context: typer.Context) -> None:
+    """Check the whole set-up and say what to mend. Exit code 6 if anything is wrong."""
+    given = session(context)
+    results: list[Checked] = []
+    for check in _checks():
+        one = check(given.sidecar)
+        results.append(one)
+        if not given.output.as_json:
+            mark = "[green]ok[/green]   " if one.ok else "[red]wrong[/red]"
+            people.print(f"{mark} {one.check}: {one.detail}", highlight=False, soft_wrap=True)
+            if not one.ok:
+                people.print(f"      {one.mend}", style="yellow", highlight=False, soft_wrap=True)
+        if not one.ok and check is _sidecar:
+            break
+    wrong = [one for one in results if not one.ok]
+    if given.output.as_json:
+        given.output.one({"ok": not wrong, "checks": [asdict(one) for one in results]})
+    if wrong:
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+def _checks() -> list[Callable[[Sidecar], Checked]]:
+    return [_sidecar, *map(_service, _APPS), _lanes, _backlog, _lag, *map(_letters, _APPS), _sagas, _signed]
+
+
+def _sidecar(sidecar: Sidecar) -> Checked:
+    name = "sidecar"
+    try:
+        sidecar.healthy()
+    except Failed as failed:
+        return Checked(name, False, str(failed), "Start the suite (make start), or say --sidecar URL.")
+    return Checked(name, True, sidecar.url)
+
+
+def _asked(name: str, mend: str, ask: Callable[[Sidecar], tuple[bool, str]]) -> Callable[[Sidecar], Checked]:
+    def check(sidecar: Sidecar) -> Checked:
+        try:
+            ok, detail = ask(sidecar)
+        except Failed as failed:
+            return Checked(name, False, str(failed), mend)
+        return Checked(name, ok, detail, mend)
+
+    return check
+
+
+def _service(app: str) -> Callable[[Sidecar], Checked]:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        try:
+            sidecar.get(app, "readyz")
+        except Failed as failed:
+            missing = (failed.problem or {}).get("missing")
+            if not isinstance(missing, dict):
+                raise
+            return False, "; ".join(f"{what}: {why}" for what, why in missing.items())
+        return True, "ready"
+
+    mend = f"See what its log says (make logs APP={app}), and its sidecar's (make logs APP={app}-dapr)."
+    return _asked(app, mend, ask)
+
+
+def _lanes_of(sidecar: Sidecar) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = sidecar.get("command", "store/lanes")["items"]
+    return found
+
+
+def _lanes(sidecar: Sidecar) -> Checked:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        owned = [lane["lane"] for lane in _lanes_of(sidecar) if lane["owner"]]
+        return bool(owned), f"{len(owned)} are written now" if owned else "nobody writes one"
+
+    return _asked("lanes", "The command service takes one when it can reach its state store.", ask)(sidecar)
+
+
+def _backlog(sidecar: Sidecar) -> Checked:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        waiting = sum(lane["backlog"] for lane in _lanes_of(sidecar))
+        return waiting < _MUCH_BACKLOG, f"{waiting} commits wait for the broker"
+
+    return _asked("backlog", "Is the broker up? Nothing is lost meanwhile: it is published later.", ask)(
+        sidecar
+    )
+
+
+def _lag(sidecar: Sidecar) -> Checked:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        behind = sidecar.get("projector", "projections")["lag"]
+        return behind < _MUCH_BACKLOG, f"the read models are {behind} commits behind"
+
+    return _asked("projections", "annals projections lag shows where; the projector's log says why.", ask)(
+        sidecar
+    )
+
+
+def _letters(app: str) -> Callable[[Sidecar], Checked]:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        parked = len(sidecar.get(app, "dead-letters")["items"])
+        return not parked, f"{parked} parked" if parked else "none"
+
+    return _asked(f"dead letters of {app}", f"See annals dead-letters list --service {app}.", ask)
+
+
+def _sagas(sidecar: Sidecar) -> Checked:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        failed = sidecar.get("saga-orchestrator", "sagas", status="failed", limit=500)["items"]
+        return not failed, f"{len(failed)} failed" if failed else "none failed"
+
+    return _asked("sagas", "See annals sagas list --status failed, then annals sagas retry ID.", ask)(sidecar)
+
+
+def _signed(sidecar: Sidecar) -> Checked:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        status = sidecar.get("projector", "audit/checkpoints")
+        unsigned = sum(max(0, lane["tail"] - lane["signed"]) for lane in status["items"])
+        late = [lane["lane"] for lane in status["items"] if lane["late"]]
+        return not late, f"{unsigned} commits wait to be signed"
+
+    return _asked("audit trail", "The command service signs every minute: can it read its signing key?", ask)(
+        sidecar
+    )

@@ -1,0 +1,168 @@
+"""The read models: how far they are, and building them anew."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from annals_cli.output import notes
+from annals_cli.session import Session, session
+from annals_cli.sidecar import Exit, Failed
+
+app = typer.Typer(help="Read models: lag, rebuild, compare, switch.", no_args_is_help=True)
+Model = Annotated[str, typer.Argument(help="a read model, such as tasks")]
+Number = Annotated[int, typer.Argument(help="a generation")]
+_LOOK_SECONDS = 0.3
+
+
+@app.command("list")
+def listing(context: typer.Context) -> None:
+    """The read models, their generations, and how far they are behind."""
+    given = session(context)
+    answer = given.sidecar.get("projector", "projections")
+    rows = [
+        {
+            "name": model["name"],
+            "generation": one["number"],
+            "version": one["version"],
+            "status": one["status"],
+            "progress": _progress(one),
+            "parked": model["parked"],
+            "reason": one["reason"],
+        }
+        for model in answer["items"]
+        for one in model["generations"]
+    ]
+    given.output.table(
+        answer, rows, ("name", "generation", "version", "status", "progress", "parked", "reason")
+    )
+    if not given.output.as_json:
+        notes.print(f"lag: {answer['lag']} commits", highlight=False)
+
+
+@app.command()
+def lag(context: typer.Context) -> None:
+    """How far the read models are behind the store, lane by lane."""
+    given = session(context)
+    answer = given.sidecar.get("projector", "projections")
+    rows = [one | {"lag": one["tail"] - one["seq"]} for one in answer["positions"]]
+    shown = {"lag": answer["lag"], "positions": rows}
+    given.output.table(shown, rows, ("lane", "seq", "tail", "lag"), empty="no lane was written yet")
+
+
+@app.command()
+def rebuild(
+    context: typer.Context,
+    read_model: Model,
+    reason: Annotated[str, typer.Option(help="kept with the generation")] = "asked for",
+    throttle: Annotated[int | None, typer.Option(min=1, help="events a second at most")] = None,
+    wait: Annotated[bool, typer.Option(help="show the progress until it has caught up")] = True,
+    switch: Annotated[bool, typer.Option(help="have it answer once it has caught up")] = False,
+) -> None:
+    """Build a new generation from the store, beside the one that answers."""
+    given = session(context)
+    body = {"reason": reason} | ({"throttle": throttle} if throttle else {})
+    answer = given.sidecar.call("POST", "projector", f"projections/{read_model}/rebuild", body=body)
+    number = answer["number"]
+    if wait or switch:
+        _wait(given, read_model, number)
+    if switch:
+        given.sidecar.call("POST", "projector", f"projections/{read_model}/generations/{number}/switch")
+        given.output.done(answer, f"[green]{read_model} is answered by generation {number} now[/green]")
+        return
+    given.output.done(
+        answer,
+        f"generation {number} of {read_model} is building; compare it: annals projections difference "
+        f"{read_model} {number}; switch to it: annals projections switch {read_model} {number}",
+    )
+
+
+@app.command()
+def difference(context: typer.Context, read_model: Model, number: Number) -> None:
+    """What differs between a generation and the one that answers. Exit code 6 if anything does."""
+    given = session(context)
+    path = f"projections/{read_model}/generations/{number}/difference"
+    answer = given.sidecar.call("GET", "projector", path, seconds=600)
+    given.output.one(answer)
+    if answer["only_old"] or answer["only_new"] or answer["differing"]:
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+@app.command()
+def switch(context: typer.Context, read_model: Model, number: Number) -> None:
+    """Have a generation answer; switch to the one before to go back."""
+    _operate(
+        context, "POST", read_model, number, "/switch", f"{read_model} is answered by generation {number} now"
+    )
+
+
+@app.command()
+def pause(context: typer.Context, read_model: Model, number: Number) -> None:
+    """Halt the building of a generation."""
+    _operate(context, "POST", read_model, number, "/pause", "paused")
+
+
+@app.command()
+def resume(context: typer.Context, read_model: Model, number: Number) -> None:
+    """Go on building a generation."""
+    _operate(context, "POST", read_model, number, "/resume", "building")
+
+
+@app.command()
+def throttle(
+    context: typer.Context,
+    read_model: Model,
+    number: Number,
+    events: Annotated[
+        int | None, typer.Argument(min=1, help="a second at most; none: as fast as it goes")
+    ] = None,
+) -> None:
+    """Change how fast a generation is built."""
+    body = {"throttle": events}
+    _operate(context, "PUT", read_model, number, "/throttle", f"{events or 'no limit'}", body)
+
+
+@app.command()
+def drop(context: typer.Context, read_model: Model, number: Number) -> None:
+    """Cancel the building of a generation, or remove one that answers no more."""
+    _operate(context, "DELETE", read_model, number, "", f"generation {number} is dropped")
+
+
+def _operate(
+    context: typer.Context, method: str, read_model: str, number: int, what: str, text: str, body: Any = None
+) -> None:
+    given = session(context)
+    path = f"projections/{read_model}/generations/{number}{what}"
+    given.output.done(given.sidecar.call(method, "projector", path, body=body), text)
+
+
+def _progress(one: dict[str, Any]) -> str | None:
+    commits = one["commits"]
+    if commits is None:
+        return None
+    return f"{commits['done']} of {commits['total']}" + (", caught up" if one["caught_up"] else "")
+
+
+def _wait(given: Session, read_model: str, number: int) -> None:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("commits"),
+        TimeRemainingColumn(),
+    )
+    path = f"projections/{read_model}/generations/{number}"
+    with Progress(*columns, console=notes, disable=given.output.as_json) as progress:
+        bar = progress.add_task(f"{read_model} {number}", total=None)
+        while True:
+            one = given.sidecar.get("projector", path)
+            commits = one["commits"] or {"done": None, "total": None}
+            progress.update(bar, completed=commits["done"], total=commits["total"])
+            if one["caught_up"] or one["status"] == "live":
+                return
+            if one["status"] not in ("building", "paused"):
+                raise Failed(f"generation {number} is {one['status']}", Exit.REFUSED)
+            time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,100 @@
+"""Sagas: found, looked at, and steered."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from annals_cli.session import session
+from annals_cli.sidecar import Exit, Failed
+
+app = typer.Typer(help="Sagas: list, show, start, steer.", no_args_is_help=True)
+_APP = "saga-orchestrator"
+Id = Annotated[str, typer.Argument(help="a saga's id")]
+Reason = Annotated[str | None, typer.Option(help="why; kept in its history")]
+
+
+@app.command("list")
+def listing(
+    context: typer.Context,
+    status: str | None = None,
+    type: Annotated[str | None, typer.Option(help="the saga's type")] = None,  # noqa: A002
+    business_key: str | None = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
+) -> None:
+    """Sagas, the newest first."""
+    given = session(context)
+    answer = given.sidecar.get(
+        _APP, "sagas", status=status, type=type, business_key=business_key, limit=limit
+    )
+    columns = ("id", "type", "business_key", "status", "created_at", "updated_at")
+    given.output.table(answer, answer["items"], columns, empty="no sagas")
+
+
+@app.command()
+def show(context: typer.Context, saga: Id) -> None:
+    """One saga, with everything that happened to it."""
+    given = session(context)
+    answer = given.sidecar.get("projector", f"queries/sagas/{saga}")
+    if given.output.as_json:
+        given.output.one(answer)
+        return
+    head = {name: answer[name] for name in ("id", "type", "business_key", "status") if name in answer}
+    given.output.one(head)
+    steps = ("name", "status", "attempts", "error")
+    given.output.table(answer, answer["steps"], steps)
+    given.output.table(answer, answer["timeline"], ("time", "type", "step", "user"))
+
+
+@app.command()
+def start(
+    context: typer.Context,
+    type: Annotated[str, typer.Argument(help="the saga's type")],  # noqa: A002
+    data: Annotated[str, typer.Argument(help="its input, a JSON object")],
+    saga_id: Annotated[str | None, typer.Option("--id", help="its id; sent again, it starts once")] = None,
+) -> None:
+    """Start a saga."""
+    given = session(context)
+    params = {"id": saga_id} if saga_id else {}
+    answer = given.sidecar.call("POST", _APP, f"sagas/{type}", body=_json(data), params=params)
+    given.output.one(answer)
+
+
+@app.command("raise")
+def raise_event(
+    context: typer.Context,
+    saga: Id,
+    event: Annotated[str, typer.Argument(help="the event that the saga waits for")],
+    data: Annotated[str | None, typer.Argument(help="its data, JSON")] = None,
+) -> None:
+    """Raise an event that a saga waits for."""
+    given = session(context)
+    body = _json(data) if data is not None else None
+    answer = given.sidecar.call("POST", _APP, f"sagas/{saga}/events/{event}", body=body)
+    given.output.done(answer, f"{event} was raised")
+
+
+def _operation(name: str, help_text: str) -> None:
+    def operate(context: typer.Context, saga: Id, reason: Reason = None) -> None:
+        given = session(context)
+        body = {"reason": reason} if reason else None
+        answer = given.sidecar.call("POST", _APP, f"sagas/{saga}/{name}", body=body)
+        given.output.done(answer, f"{saga}: {name} was asked for; it is {answer['status']}")
+
+    app.command(name, help=help_text)(operate)
+
+
+_operation("cancel", "Take a saga back, step by step.")
+_operation("suspend", "Halt a saga.")
+_operation("resume", "Let a halted saga go on.")
+_operation("retry", "Try again what could not be taken back.")
+_operation("terminate", "End a saga where it is; nothing is taken back.")
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Failed(f"the data is not JSON: {error}", Exit.USAGE) from error

@@ -1,0 +1,172 @@
+"""The event store: its lanes, its backup, and filling an empty one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from annals_cli.files import written_whole
+from annals_cli.output import notes
+from annals_cli.session import session
+from annals_cli.sidecar import Exit, Failed, Sidecar
+
+_CHUNK_BYTES = 800_000
+_CHUNK_LINES = 256
+_COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TextColumn("commits"),
+    TimeRemainingColumn(),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(lanes)
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+def lanes(context: typer.Context) -> None:
+    """The lanes of the store: who writes them, how long they are, what waits for the broker."""
+    given = session(context)
+    answer = given.sidecar.get("command", "store/lanes")
+    columns = ("lane", "owner", "tail", "published", "backlog")
+    given.output.table(answer, answer["items"], columns, empty="no lane was leased yet")
+
+
+def export(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="where to")],
+    with_keys: Annotated[
+        bool, typer.Option(help="with the wrapped keys of personal data: such a backup undoes later erasures")
+    ] = False,
+) -> None:
+    """Write every stream, and what the read models are, to a file."""
+    given = session(context)
+    definitions = [
+        {"name": one["name"], "version": one["version"], "definition": one["definition"]}
+        for one in given.sidecar.get("projector", "projections")["items"]
+    ]
+    total = sum(lane["tail"] for lane in given.sidecar.get("command", "store/lanes")["items"])
+    end: dict[str, Any] | None = None
+    with (
+        given.sidecar.stream("command", "store/export", keys="true" if with_keys else None) as answer,
+        written_whole(file) as out,
+        Progress(*_COLUMNS, console=notes, transient=True, disable=given.output.as_json) as progress,
+    ):
+        bar = progress.add_task("export", total=total)
+        out.write(json.dumps({"read_models": definitions}).encode() + b"\n")
+        for line in _lines(answer.iter_bytes()):
+            out.write(line)
+            if line.startswith(b'{"end"'):
+                end = json.loads(line)["end"]
+            elif line.startswith(b'{"lane"'):
+                progress.advance(bar)
+        if end is None:
+            raise Failed("the export was broken off; nothing was written", Exit.UNAVAILABLE)
+    given.output.done(
+        {"file": str(file)} | end, f"{end['events']} events of {end['commits']} commits in {file}"
+    )
+
+
+def import_(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="an export", exists=True, dir_okay=False)],
+) -> None:
+    """Fill an empty store from an export. Broken off, it may be run again."""
+    given = session(context)
+    with file.open("rb") as source:
+        end = _checked(source)
+        source.seek(0)
+        definitions = json.loads(source.readline())["read_models"]
+        taken = 0
+        with Progress(*_COLUMNS, console=notes, transient=True, disable=given.output.as_json) as progress:
+            bar = progress.add_task("import", total=end["commits"])
+            for chunk in _chunks(source):
+                taken += given.sidecar.call(
+                    "POST",
+                    "command",
+                    "store/import",
+                    content=b"".join(chunk),
+                    headers={"content-type": "application/x-ndjson"},
+                    seconds=120,
+                )["commits"]
+                progress.advance(bar, sum(line.startswith(b'{"lane"') for line in chunk))
+    changed = _changed(given.sidecar, definitions)
+    answer = {"commits": end["commits"], "taken": taken, "changed_read_models": changed}
+    given.output.done(
+        answer,
+        f"{end['events']} events of {end['commits']} commits are in the store ({taken} commits were new); "
+        "the read models catch up by themselves. Verify it: annals audit verify",
+    )
+    if changed and not given.output.as_json:
+        notes.print(
+            f"[yellow]Other than when it was exported:[/yellow] {', '.join(changed)}", highlight=False
+        )
+
+
+def _checked(source: BinaryIO) -> dict[str, Any]:
+    """What the last line says, if it fits the lines before it."""
+    digest = hashlib.sha256()
+    end: dict[str, Any] | None = None
+    for number, line in enumerate(source):
+        if number == 0:
+            if not line.startswith(b'{"read_models"'):
+                raise Failed("this is not a file of annals export", Exit.USAGE)
+        elif line.startswith(b'{"end"'):
+            end = json.loads(line)["end"]
+        else:
+            digest.update(line)
+    if end is None:
+        raise Failed("the file was cut off: its last line is missing", Exit.USAGE)
+    if end["sha256"] != digest.hexdigest():
+        raise Failed("the file was altered: its checksum does not fit", Exit.USAGE)
+    return end
+
+
+def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
+    """Lines, some at a time. The first chunk has the first commit of every lane; see the export's format."""
+    chunk: list[bytes] = []
+    size = 0
+    beginning = True
+    for line in source:
+        if line.startswith(b'{"end"'):
+            break
+        first_commit = line.startswith(b'{"lane"') and b'"seq":1,' in line[:40]
+        belongs = beginning and (not chunk or first_commit or line.startswith(b'{"subject"'))
+        full = size + len(line) > _CHUNK_BYTES or len(chunk) >= _CHUNK_LINES
+        if chunk and not belongs and (beginning or full):
+            yield chunk
+            chunk, size, beginning = [], 0, False
+        chunk.append(line)
+        size += len(line)
+    if chunk:
+        yield chunk
+
+
+def _changed(sidecar: Sidecar, exported: list[dict[str, Any]]) -> list[str]:
+    now = {one["name"]: one["definition"] for one in sidecar.get("projector", "projections")["items"]}
+    then = {one["name"]: one["definition"] for one in exported}
+    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Whole lines of bytes that come in pieces; httpx's own would split a text at other line ends too."""
+    rest: list[bytes] = []
+    for chunk in chunks:
+        head, newline, tail = chunk.partition(b"\n")
+        while newline:
+            yield b"".join((*rest, head, newline))
+            rest = []
+            head, newline, tail = tail.partition(b"\n")
+        rest.append(head)
+    if any(rest):
+        yield b"".join(rest)

@@ -1,0 +1,50 @@
+"""A stream's events, and what its aggregate was."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from annals_cli.session import session
+
+app = typer.Typer(help="A stream's history and state.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="such as task-42")]
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    stream: Name,
+    first: Annotated[int | None, typer.Option("--from", help="version")] = None,
+    last: Annotated[int | None, typer.Option("--to", help="version")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 100,
+    backwards: Annotated[bool, typer.Option(help="the newest first")] = False,
+) -> None:
+    """The events of a stream."""
+    given = session(context)
+    answer = given.sidecar.get(
+        "projector",
+        f"queries/streams/{stream}/events",
+        from_=first,
+        to=last,
+        limit=limit,
+        backwards="true" if backwards else None,
+    )
+    columns = ("version", "timestamp", "event_type", "user_id", "position", "data")
+    given.output.table(answer, answer["items"], columns)
+
+
+@app.command()
+def state(
+    context: typer.Context,
+    stream: Name,
+    version: Annotated[int | None, typer.Option(min=1, help="as it was at a version")] = None,
+    time: Annotated[
+        str | None, typer.Option(help="as it was at a time, such as 2026-01-31T12:00:00Z")
+    ] = None,
+) -> None:
+    """What a stream's aggregate is, or was."""
+    given = session(context)
+    path = f"queries/streams/{stream}/state"
+    given.output.one(given.sidecar.get("projector", path, version=version, time=time))

@@ -1,0 +1,156 @@
+"""Reaches the services through a Dapr sidecar, and nothing in any other way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import httpx
+
+_SECONDS = 30.0
+_CONNECT_SECONDS = 3.0
+
+
+class Exit(IntEnum):
+    """What the process's exit code says."""
+
+    DONE = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    REFUSED = 4
+    UNAVAILABLE = 5
+    FOUND_WRONG = 6
+    """A verification or the doctor found what should not be."""
+
+
+_EXITS = {404: Exit.NOT_FOUND, 409: Exit.REFUSED, 422: Exit.REFUSED, 400: Exit.USAGE}
+
+
+class Failed(Exception):
+    """It did not work: what to tell people, what to tell programs, and the exit code."""
+
+    def __init__(self, message: str, code: Exit, problem: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.problem = problem
+
+
+def headers_of(tenant: str, user: str | None, api_token: str | None) -> dict[str, str]:
+    """Who asks, as the services read it."""
+    given = {"x-tenant-id": tenant, "x-user-id": user, "dapr-api-token": api_token}
+    return {name: value for name, value in given.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A sidecar's HTTP API. Every method raises Failed."""
+
+    url: str
+    headers: Mapping[str, str]
+    http: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS))
+    )
+
+    def get(self, app: str, path: str, **params: Any) -> Any:
+        """A GET of a service."""
+        return self.call("GET", app, path, params=params)
+
+    def call(
+        self,
+        method: str,
+        app: str,
+        path: str,
+        *,
+        body: Any = None,
+        content: bytes | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> Any:
+        """What a service answers, as JSON; None when it answers nothing."""
+        with self._reaching():
+            answer = self.http.request(
+                method,
+                self._address(app, path),
+                json=body,
+                content=content,
+                params=_given(params),
+                headers={**self.headers, **(headers or {})},
+                timeout=_SECONDS if seconds is None else seconds,
+            )
+        _raise_problem(answer, app)
+        return answer.json() if answer.content else None
+
+    @contextmanager
+    def stream(self, app: str, path: str, **params: Any) -> Iterator[httpx.Response]:
+        """An answer that comes bit by bit, however long it takes."""
+        timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
+        with (
+            self._reaching(),
+            self.http.stream(
+                "GET",
+                self._address(app, path),
+                params=_given(params),
+                headers=dict(self.headers),
+                timeout=timeout,
+            ) as answer,
+        ):
+            if answer.is_error:
+                answer.read()
+            _raise_problem(answer, app)
+            yield answer
+
+    def healthy(self) -> None:
+        """Return when the sidecar answers that it is well."""
+        with self._reaching():
+            answer = self.http.get(f"{self.url}/v1.0/healthz", headers=dict(self.headers))
+        if answer.is_error:
+            raise Failed(
+                f"the sidecar at {self.url} is not ready (HTTP {answer.status_code})", Exit.UNAVAILABLE
+            )
+
+    def _address(self, app: str, path: str) -> str:
+        return f"{self.url}/v1.0/invoke/{app}/method/{path.lstrip('/')}"
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            message = f"no sidecar answers at {self.url}: start the suite (make start), or say --sidecar URL"
+            raise Failed(message, Exit.UNAVAILABLE) from error
+        except httpx.HTTPError as error:
+            message = f"the sidecar at {self.url} broke off: {error or type(error).__name__}"
+            raise Failed(message, Exit.UNAVAILABLE) from error
+
+
+def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Parameters that were given; a trailing underscore keeps a name from being a keyword."""
+    return {name.rstrip("_"): value for name, value in (params or {}).items() if value is not None}
+
+
+def _raise_problem(answer: httpx.Response, app: str) -> None:
+    if not answer.is_error:
+        return
+    try:
+        problem = answer.json()
+    except json.JSONDecodeError:
+        problem = {}
+    code = _EXITS.get(answer.status_code, Exit.ERROR)
+    if answer.status_code in (500, 502, 503, 504) and "type" not in problem:
+        # The sidecar's own answer: it found nobody of that name, or nobody who answered.
+        problem.setdefault("detail", problem.get("message", answer.text))
+        message = f"the service {app} cannot be reached: {problem['detail']}"
+        raise Failed(message, Exit.UNAVAILABLE, problem)
+    if answer.status_code in (503, 504):
+        code = Exit.UNAVAILABLE
+    lines = [str(problem.get("detail") or f"HTTP {answer.status_code}")]
+    lines += [f"  {one.get('field')}: {one.get('expected')}" for one in problem.get("errors", [])]
+    if known := problem.get("known"):
+        lines.append(f"  known: {', '.join(known)}")
+    raise Failed("\n".join(lines), code, problem)
