@@ -5,7 +5,7 @@ RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-unit check format schemas lock soak bench clean
+.PHONY: help setup run start status stop logs test test-unit check format schemas contracts lock soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,13 +38,14 @@ test-unit: ## run the tests that need no server
 	@$(PYTHON) scripts/bootstrap.py
 	$(PYTEST) tests/unit
 
-check: ## lint, formatting, types, import rules, event schemas
+check: ## lint, formatting, types, import rules, event schemas, contracts
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py
+	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py
 	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
+	.venv/bin/python scripts/contracts.py check
 
 format: ## format the code
 	@$(PYTHON) scripts/bootstrap.py
@@ -54,6 +55,10 @@ format: ## format the code
 schemas: ## write the JSON Schemas of all events to docs/events
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/event_schemas.py write
+
+contracts: ## write the OpenAPI and AsyncAPI documents, and the pages of them, to docs/api
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/python scripts/contracts.py write
 
 lock: ## resolve the dependencies anew
 	@$(PYTHON) scripts/bootstrap.py

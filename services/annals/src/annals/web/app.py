@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from annals.web.openapi import describe_problems
 from annals.web.problems import Problem, invalid, on_problem, problem_response
 from annals.web.settings import ServiceSettings
 
@@ -77,6 +78,7 @@ def create_app(
         return problem_response(Problem(500, "internal", "the service failed; its log says how"))
 
     app.add_exception_handler(Problem, on_problem)
+    describe_problems(app)
     if settings.app_api_token is not None:
         app.add_middleware(SidecarOnly, token=settings.app_api_token.get_secret_value())
     return app

@@ -1,0 +1,321 @@
+"""What the services agree on, in docs/api: OpenAPI of each, AsyncAPI of the topics, and pages to read.
+
+`write` them, or `check` that they are what the code says.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+import yaml
+
+from annals.events import EventRegistry, IntegrationEvent, RecordedEvent
+from annals.sagas.events import REGISTRY as SAGA_EVENTS
+from annals.web import ServiceApp
+from annals_command.app import create as create_command
+from annals_command.domain.events import REGISTRY as DOMAIN_EVENTS
+from annals_command.settings import CommandSettings
+from annals_notification.app import create as create_notification
+from annals_notification.settings import NotificationSettings
+from annals_projector.app import create as create_projector
+from annals_projector.settings import ProjectorSettings
+from annals_saga_orchestrator.app import create as create_saga_orchestrator
+from annals_saga_orchestrator.settings import SagaSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+DIRECTORY = ROOT / "docs" / "api"
+SUBSCRIPTIONS = ROOT / "components" / "shared" / "subscriptions.yaml"
+VERSION = "0.1.0"
+
+Document = dict[str, Any]
+
+# Who writes each topic that events are on; who reads them, the subscriptions say.
+WRITERS = {
+    "domain-events": ("command",),
+    "saga-events": ("saga-orchestrator",),
+    "integration-events": ("saga-orchestrator", "notification"),
+}
+ABOUT = {
+    "domain-events": "Every event of tasks, members and data subjects, in the order of its stream.",
+    "saga-events": "Every event of the sagas, in the order of its saga.",
+    "integration-events": "What other systems are told, and what they may ask of the notification service.",
+}
+INTEGRATION = {
+    "notification.requested": "Asks for somebody to be told: `user`, `title`, `body`.",
+    "reminder.requested": "Asks for somebody to be told at a time: `reminder_id`, `at`.",
+    "reminder.cancelled": "Takes a reminder back: `reminder_id`.",
+}
+
+
+def apps() -> dict[str, ServiceApp]:
+    """Every service."""
+    return {
+        "command": create_command(CommandSettings()),
+        "projector": create_projector(ProjectorSettings()),
+        "saga-orchestrator": create_saga_orchestrator(SagaSettings()),
+        "notification": create_notification(NotificationSettings()),
+    }
+
+
+async def openapi() -> dict[str, Document]:
+    """The services' documents. Routes are there once a service is started; it needs no sidecar for that."""
+    documents = {}
+    for name, app in apps().items():
+        await app.router.lifespan_context(app).__aenter__()
+        documents[name] = app.openapi()
+    return documents
+
+
+def asyncapi() -> Document:
+    """All topics, as AsyncAPI 3."""
+    messages: Document = {}
+    channels: Document = {}
+    operations: Document = {}
+    for topic, about in ABOUT.items():
+        named = dict(messages_of(topic))
+        messages |= named
+        channels[topic] = {
+            "address": topic,
+            "description": about,
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in named},
+        }
+        for app in WRITERS[topic]:
+            operations[f"{app}.send.{topic}"] = operation("send", topic, app)
+    for app, topic in readers():
+        if topic in channels:
+            operations[f"{app}.receive.{topic}"] = operation("receive", topic, app)
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Annals topics",
+            "version": VERSION,
+            "description": "CloudEvents 1.0 in JSON, whose data is the whole envelope of an event.",
+        },
+        "defaultContentType": "application/cloudevents+json",
+        "channels": channels,
+        "operations": operations,
+        "components": {
+            "messages": messages,
+            "schemas": {
+                "RecordedEvent": schema_of(RecordedEvent.model_json_schema()),
+                "IntegrationEvent": schema_of(IntegrationEvent.model_json_schema()),
+            },
+        },
+    }
+
+
+def messages_of(topic: str) -> Iterator[tuple[str, Document]]:
+    """The messages on a topic: name to description."""
+    if topic == "integration-events":
+        for event_type, about in INTEGRATION.items():
+            yield event_type, message(event_type, about, "IntegrationEvent", {})
+        return
+    registry: EventRegistry = DOMAIN_EVENTS if topic == "domain-events" else SAGA_EVENTS
+    for name, schema in registry.schemas().items():
+        event_type = name.partition("@")[0]
+        data = schema_of(schema)
+        yield name, message(event_type, schema.get("description", ""), "RecordedEvent", data)
+
+
+def message(event_type: str, about: str, envelope: str, data: Document) -> Document:
+    """One message: a CloudEvent round an envelope round the data."""
+    properties: Document = {"event_type": {"const": event_type}} | ({"data": data} if data else {})
+    return {
+        "name": event_type,
+        "title": event_type,
+        "summary": about,
+        "contentType": "application/cloudevents+json",
+        "payload": {
+            "type": "object",
+            "required": ["specversion", "id", "source", "type", "data"],
+            "properties": {
+                "specversion": {"const": "1.0"},
+                "id": {"type": "string"},
+                "source": {"type": "string"},
+                "type": {"const": event_type},
+                "time": {"type": "string", "format": "date-time"},
+                "subject": {"type": "string", "description": "the stream"},
+                "traceparent": {"type": "string"},
+                "data": {
+                    "allOf": [
+                        {"$ref": f"#/components/schemas/{envelope}"},
+                        {"type": "object", "properties": properties},
+                    ]
+                },
+            },
+        },
+    }
+
+
+def schema_of(schema: Document) -> Document:
+    """A JSON Schema that may stand anywhere: its own definitions are put where they are named."""
+    definitions = schema.get("$defs", {})
+
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return put(definitions[value["$ref"].rpartition("/")[2]])
+            return {name: put(item) for name, item in value.items() if name != "$defs"}
+        return [put(item) for item in value] if isinstance(value, list) else value
+
+    inlined: Document = put(schema)
+    return inlined
+
+
+def operation(action: str, topic: str, app: str) -> Document:
+    """That an app sends to a topic, or receives from it."""
+    return {"action": action, "channel": {"$ref": f"#/channels/{topic}"}, "tags": [{"name": app}]}
+
+
+def readers() -> Iterator[tuple[str, str]]:
+    """Who is subscribed to what."""
+    for one in yaml.safe_load_all(SUBSCRIPTIONS.read_text()):
+        for app in one["scopes"]:
+            yield app, one["spec"]["topic"]
+
+
+def service_page(name: str, document: Document) -> str:
+    """A service's OpenAPI as a page."""
+    lines = [
+        f"# The API of `{name}`",
+        "",
+        f"Through a sidecar: `/v1.0/invoke/{name}/method/…`. The whole contract:"
+        f" [{name}.openapi.json]({name}.openapi.json).",
+        "",
+    ]
+    for path, methods in sorted(document["paths"].items()):
+        for method, one in methods.items():
+            lines += [f"## {method.upper()} `{path}`", "", sentence(one.get("summary", ""))]
+            if about := one.get("description"):
+                lines += ["", about]
+            rows = [
+                (given["name"], given["in"], kind(given["schema"]), about_parameter(given))
+                for given in one.get("parameters", ())
+            ]
+            rows += [
+                (field, "body", kind(schema), schema.get("description", ""))
+                for field, schema in body_fields(one, document).items()
+            ]
+            if rows:
+                lines += ["", "| field | in | type | |", "|---|---|---|---|"]
+                lines += [f"| `{field}` | {place} | {what} | {text} |" for field, place, what, text in rows]
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def body_fields(one: Document, document: Document) -> Mapping[str, Document]:
+    """The fields of a JSON body that has a schema."""
+    content = one.get("requestBody", {}).get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    fields: Mapping[str, Document] = schema.get("properties", {})
+    return fields
+
+
+def kind(schema: Document) -> str:
+    """A schema's type in a word or two."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"]))
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    if schema.get("type") == "array":
+        return f"array of {kind(schema.get('items', {}))}"
+    return str(schema.get("format") or schema.get("type") or "any")
+
+
+def about_parameter(given: Document) -> str:
+    """What is said of a parameter."""
+    return str(given.get("description") or given["schema"].get("description") or "")
+
+
+def sentence(text: str) -> str:
+    """A summary that ends as a sentence does."""
+    return text if not text or text.endswith((".", "!", "?")) else text + "."
+
+
+def topics_page(document: Document) -> str:
+    """The AsyncAPI document as a page."""
+    lines = [
+        "# Topics",
+        "",
+        "CloudEvents 1.0 in JSON, whose `data` is the whole envelope of an event. The whole contract:"
+        " [asyncapi.json](asyncapi.json); the data of each event: [../events](../events).",
+        "",
+    ]
+    for topic, channel in document["channels"].items():
+        users: dict[str, list[str]] = {"send": [], "receive": []}
+        for one in document["operations"].values():
+            if one["channel"]["$ref"].endswith(f"/{topic}"):
+                users[one["action"]].append(f"`{one['tags'][0]['name']}`")
+        lines += [
+            f"## `{topic}`",
+            "",
+            channel["description"],
+            "",
+            f"Written by {', '.join(users['send'])}; read by {', '.join(users['receive'])}.",
+            "",
+            "| message | |",
+            "|---|---|",
+        ]
+        lines += [
+            f"| `{name}` | {document['components']['messages'][name]['summary']} |"
+            for name in channel["messages"]
+        ]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def generated() -> dict[str, str]:
+    """The files as the code has them: name to text."""
+    # Never closed: the services would wait for what they need before they end.
+    services = asyncio.new_event_loop().run_until_complete(openapi())
+    topics = asyncapi()
+    files = {f"{name}.openapi.json": as_json(document) for name, document in services.items()}
+    files |= {f"{name}.md": service_page(name, document) for name, document in services.items()}
+    return files | {"asyncapi.json": as_json(topics), "topics.md": topics_page(topics)}
+
+
+def as_json(document: Document) -> str:
+    """As it is committed."""
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def write() -> int:
+    """Write every contract."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    files = generated()
+    for name, text in files.items():
+        (DIRECTORY / name).write_text(text)
+    print(f"{len(files)} contracts in docs/api")
+    return 0
+
+
+def check() -> int:
+    """Compare with the committed ones."""
+    files = generated()
+    wrong = [name for name, text in files.items() if not _is(DIRECTORY / name, text)]
+    wrong += [path.name for path in DIRECTORY.iterdir() if path.name not in files]
+    for name in wrong:
+        print(f"docs/api/{name} is not what the code says: `make contracts` writes it")
+    return 1 if wrong else 0
+
+
+def _is(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
+
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    actions = {"write": write, "check": check}
+    if len(sys.argv) != 2 or sys.argv[1] not in actions:
+        sys.exit(f"usage: contracts.py {' | '.join(actions)}")
+    code = actions[sys.argv[1]]()
+    sys.stdout.flush()
+    os._exit(code)
