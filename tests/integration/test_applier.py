@@ -130,7 +130,7 @@ async def test_what_no_message_brings_is_swept_from_the_store(
     events = await history(store, dice, streams=20)
     applying = await applier(read_models, store, dead_letters)
     await applying.apply(dice.sample(events, len(events) // 3))
-    sweeper = Sweeper(read_models, store, applying)
+    sweeper = Sweeper(read_models, store, applying, ["tasks"])
 
     async def complete() -> bool:
         await sweeper.sweep()

@@ -86,7 +86,7 @@ async def world(
     async with (
         background(store.run(), "lane"),
         background(generations.run(), "catalogue"),
-        background(Sweeper(read_models, store, applier).run(), "sweeper"),
+        background(Sweeper(read_models, store, applier, ["tasks"]).run(), "sweeper"),
     ):
 
         async def held() -> bool:

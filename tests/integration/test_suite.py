@@ -177,6 +177,12 @@ async def test_metrics_and_health_are_served(embedded: Suite, client: Any) -> No
     assert "annals_publish_backlog_commits" in command
     projector = (await client.http.get("http://127.0.0.1:8002/metrics")).text
     assert "annals_projection_events_total" in projector
+
+    async def positions() -> bool:
+        text = (await client.http.get("http://127.0.0.1:8002/metrics")).text
+        return 'annals_projection_position{generation="live",lane="0",read_model="tasks"}' in text
+
+    await until(positions)
     for port in (8001, 8002):
         assert (await client.http.get(f"http://127.0.0.1:{port}/readyz")).json() == {"status": "ready"}
 

@@ -71,7 +71,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         inbound = subscription.Inbound(applier, letters)
         builder = Builder(database, store, catalogue, letters, settings.instance)
         replays = Replays(database, store, applier, catalogue, letters)
-        sweeper = Sweeper(database, store, applier)
+        sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
 
         async def keep_up() -> None:
             await prepare(database, catalogue, letters)

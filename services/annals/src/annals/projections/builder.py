@@ -167,6 +167,7 @@ class Builder:
                 seq = page.seq
                 known = await self._advance(known, lane, seq)
                 metrics.BUILT_EVENTS.labels(known.read_model).inc(len(page.events))
+                metrics.PROJECTION_POSITION.labels(known.read_model, str(known.number), str(lane)).set(seq)
                 if known.throttle:
                     await asyncio.sleep(len(page.events) / known.throttle - (time.monotonic() - began))
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import Any
 
+import orjson
 import structlog
 
 from annals.dapr import DaprError
@@ -19,13 +20,14 @@ from annals.deadletters import (
 )
 from annals.projections.applier import Applier, ProjectionStalled, changed
 from annals.projections.changes import Change, Put
-from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.projections.database import DatabaseError, ReadModelDatabase, StatementRefused
 from annals.projections.generations import Generations, GenerationStatus, Outdated
 from annals.store import EventReader, StoreError
 
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS = 0.5
+_TRY = "SELECT to_json(jsonb_populate_record(NULL::readmodels.{table}, $1::text::jsonb))::text"
 
 
 class Replays:
@@ -94,4 +96,11 @@ class Replays:
                 reason = f"{type(error).__name__}: {error}"
                 return {"would": "fail", "version": event.version, "reason": reason}
             events += event.version >= letter.version
-        return {"would": "apply", "events": events, "row": change.row if isinstance(change, Put) else None}
+        if not isinstance(change, Put):
+            return {"would": "apply", "events": events, "row": None}
+        tried = _TRY.format(table=generation.name)
+        try:
+            await self._database.fetch(tried, orjson.dumps(change.row).decode())
+        except StatementRefused:
+            return {"would": "fail", "reason": "the database does not take the row", "row": change.row}
+        return {"would": "apply", "events": events, "row": change.row}

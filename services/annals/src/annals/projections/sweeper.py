@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,10 +44,14 @@ SELECT seq::text FROM moved"""
 class Sweeper:
     """Compares the store's lanes with the event index, and applies what is missing there."""
 
-    def __init__(self, database: ReadModelDatabase, store: EventReader, applier: Applier) -> None:
+    def __init__(
+        self, database: ReadModelDatabase, store: EventReader, applier: Applier, read_models: Sequence[str]
+    ) -> None:
+        """`read_models` are the names of those that the applier fills."""
         self._database = database
         self._store = store
         self._applier = applier
+        self._read_models = read_models
 
     async def run(self) -> None:
         """Sweep for ever; what cannot be reached now is swept the next time."""
@@ -79,6 +84,8 @@ class Sweeper:
             reached += 1
         if reached > checkpoint:
             await self._database.fetch(_ADVANCE, str(lane), str(reached))
+        for name in self._read_models:
+            metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
         highest = max(seen, default=checkpoint)
         # Everything up to the highest that is not seen, and what the store has beyond it.
         missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]

@@ -50,8 +50,9 @@ BUILT_EVENTS = Counter(
 )
 PROJECTION_POSITION = Gauge(
     "annals_projection_position",
-    "The sequence of a lane up to which the read models have everything.",
-    ["lane"],
+    "The sequence of a lane up to which a read model has everything; `generation` is live, or the number"
+    " of one that is being built.",
+    ["read_model", "generation", "lane"],
 )
 PARKED = Counter("annals_dead_letters_parked_total", "Times that something was parked.", ["consumer"])
 DEAD_LETTERS = Gauge("annals_dead_letters", "Sequences and messages that are parked now.")

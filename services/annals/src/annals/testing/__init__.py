@@ -1,6 +1,7 @@
 """What users of the library test with."""
 
 from annals.testing.aggregates import given
+from annals.testing.projections import projected
 from annals.testing.sagas import done, failed, rejected, scenario, timed_out
 
-__all__ = ["done", "failed", "given", "rejected", "scenario", "timed_out"]
+__all__ = ["done", "failed", "given", "projected", "rejected", "scenario", "timed_out"]

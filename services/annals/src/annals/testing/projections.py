@@ -1,0 +1,63 @@
+"""Projections as given / when / then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from annals.events import RecordedEvent
+from annals.projections.projection import Projection
+
+Happened = tuple[str, dict[str, Any]]
+"""An event's type and its data."""
+
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Projected:
+    """A stream as a projection sees it; see `projected`."""
+
+    projection: Projection
+    events: tuple[RecordedEvent, ...] = ()
+
+    def when(self, *happened: Happened) -> Self:
+        """These happen next, a second after each other, in the stream of an aggregate called `one`."""
+        events = self.events
+        for event_type, data in happened:
+            version = len(events) + 1
+            event = RecordedEvent(
+                event_type=event_type,
+                source="test",
+                aggregate_type=self.projection.aggregate_type,
+                aggregate_id="one",
+                data=data,
+                timestamp=_BEGINNING + timedelta(seconds=version),
+                version=version,
+                lane=0,
+                seq=version,
+            )
+            events = (*events, event)
+        return replace(self, events=events)
+
+    def then(self, **columns: Any) -> Self:
+        """The row has these values, and it has them whatever else it has."""
+        row = self.projection.fold(self.events)
+        if row is None:
+            raise AssertionError("there is no row")
+        found = {name: row.get(name) for name in columns}
+        if found != columns:
+            raise AssertionError(f"the row has {found}, not {columns}")
+        return self
+
+    def then_no_row(self) -> Self:
+        """There is no row, or no longer."""
+        if (row := self.projection.fold(self.events)) is not None:
+            raise AssertionError(f"there is a row: {row}")
+        return self
+
+
+def projected(projection: Projection, *happened: Happened) -> Projected:
+    """A projection of what happened: `projected(MEMBERS, ("member.registered", {…})).when(…).then(name="Ada")`."""
+    return Projected(projection).when(*happened)
