@@ -25,7 +25,7 @@ def test_a_task_goes_from_hand_to_hand_and_away() -> None:
 
 
 def test_what_is_not_so_fails() -> None:
-    with pytest.raises(AssertionError, match="the row has {'name': 'Ada'}, not {'name': 'Bob'}"):
+    with pytest.raises(AssertionError, match=r"the row has {'name': 'Ada'}, not {'name': 'Bob'}"):
         projected(MEMBERS, REGISTERED).then(name="Bob")
     with pytest.raises(AssertionError, match="no row"):
         projected(TASKS, CREATED, ("task.deleted", {})).then(title="Write")

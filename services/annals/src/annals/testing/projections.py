@@ -59,5 +59,5 @@ class Projected:
 
 
 def projected(projection: Projection, *happened: Happened) -> Projected:
-    """A projection of what happened: `projected(MEMBERS, ("member.registered", {…})).when(…).then(name="Ada")`."""
+    """A projection of what happened: `projected(MEMBERS, registered).when(reserved).then(reserved=1)`."""
     return Projected(projection).when(*happened)
