@@ -7,13 +7,13 @@ to the store meanwhile makes the import fail, and is not harmed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from annals.dapr import DaprSidecar, StateConflict, Write
+from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
 from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
@@ -25,6 +25,9 @@ _BYTES = 1_500_000
 
 Fold = Callable[[StreamId, State | None, Sequence[RecordedEvent]], tuple[State | None, int]]
 """A stream's state after more events, and its schema; no state before means the first event is next."""
+
+
+_Read = Callable[[str, Sequence[str]], Awaitable[dict[str, StateValue]]]
 
 
 class NotImportable(StoreError):
@@ -82,7 +85,7 @@ class Restore:
             return 0
         if await self._reader.lanes():
             raise NotImportable("the store is not empty: an import needs one that nothing was written to")
-        writes, _ = await self._writes(firsts)
+        writes, _ = await self._writes(firsts, self._sidecar.get_certain)
         for lane, tail in lanes.items():
             # Whoever owns the lane meets the first commit at its next append, looks, and goes on behind.
             writes.append(Write(keys.imported(lane), orjson.dumps(tail), insert_only=True))
@@ -113,33 +116,35 @@ class Restore:
                 raise NotImportable("the import did not begin with the file's first lines")
 
     async def _take(self, batch: list[_Entry]) -> int:
-        for _ in range(2):
-            missing = await self._missing(batch)
+        # What a bulk leaves out may be there (see DaprSidecar.get_bulk). All is inserted, or written over
+        # what was read, so a wrong guess is refused; then it is read for certain.
+        for read in (self._sidecar.get_bulk, self._sidecar.get_certain, self._sidecar.get_certain):
+            missing = await self._missing(batch, read)
             if not missing:
                 return 0
-            writes, gaps = await self._writes(missing)
+            writes, gaps = await self._writes(missing, read)
             try:
                 await self._sidecar.transact(self._store, sorted(writes, key=lambda write: write.key))
             except StateConflict:
-                continue  # applied by a request whose reply was lost, or something else is there: see which
+                continue  # or it was applied by a request whose reply was lost, or something else is there
             for stream in gaps:
                 await self._close_gap(stream)
             return len(missing)
         raise NotImportable("something else was written to a stream of the import")
 
-    async def _missing(self, batch: list[_Entry]) -> list[_Entry]:
+    async def _missing(self, batch: list[_Entry], read: _Read) -> list[_Entry]:
         """What the store does not have. Raises NotImportable where it has something else."""
         wanted = {_log_key(entry): entry for entry in batch}
-        there = await self._sidecar.get_certain(self._store, list(wanted))
+        there = await read(self._store, list(wanted))
         for key, value in there.items():
             if value.data != wanted[key].raw:
                 raise NotImportable(f"the store has another commit at {wanted[key].commit.position}")
         return [entry for key, entry in wanted.items() if key not in there]
 
-    async def _writes(self, entries: list[_Entry]) -> tuple[list[Write], list[StreamId]]:
+    async def _writes(self, entries: list[_Entry], read: _Read) -> tuple[list[Write], list[StreamId]]:
         """What puts commits into the store, and the streams of which an earlier part is not there yet."""
         streams = list({entry.commit.stream for entry in entries})
-        found = await self._sidecar.get_certain(self._store, [keys.head(stream) for stream in streams])
+        found = await read(self._store, [keys.head(stream) for stream in streams])
         heads = {
             stream: records.decode_head(found[keys.head(stream)].data)
             for stream in streams
@@ -166,7 +171,10 @@ class Restore:
                 gaps.append(commit.stream)
                 if commit.last > at:
                     heads[commit.stream] = Head(commit.last, None, 0, commit.hash)
-        writes += [Write(keys.head(stream), records.encode_head(head)) for stream, head in heads.items()]
+        for stream, head in heads.items():
+            key, there = keys.head(stream), found.get(keys.head(stream))
+            etag = there.etag if there else None
+            writes.append(Write(key, records.encode_head(head), insert_only=etag is None, etag=etag))
         return writes, gaps
 
     async def _close_gap(self, stream: StreamId) -> None:
