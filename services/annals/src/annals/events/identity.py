@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import uuid_utils
@@ -11,6 +12,9 @@ import uuid_utils
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _STREAM = re.compile(r"[a-z][a-z0-9_]{0,62}-[A-Za-z0-9._~@:-]{1,128}")
 _POSITION = re.compile(r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,17})")
+
+
+_REMEMBERED_STREAMS = 50_000
 
 
 def new_id() -> str:
@@ -32,12 +36,22 @@ class StreamId:
             raise ValueError(f"a stream is like {_STREAM.pattern}, not {self.name!r}")
 
     @classmethod
-    def of(cls, tenant: str, aggregate_type: str, aggregate_id: str) -> Self:
+    def of(cls, tenant: str, aggregate_type: str, aggregate_id: str) -> StreamId:
         """The stream of an aggregate."""
-        return cls(tenant, f"{aggregate_type}-{aggregate_id}")
+        return cls.named(tenant, f"{aggregate_type}-{aggregate_id}")
+
+    @staticmethod
+    def named(tenant: str, name: str) -> StreamId:
+        """The stream of a name that was checked before, most likely: names are checked once."""
+        return _named(tenant, name)
 
     def __str__(self) -> str:
         return f"{self.tenant}/{self.name}"
+
+
+@lru_cache(maxsize=_REMEMBERED_STREAMS)
+def _named(tenant: str, name: str) -> StreamId:
+    return StreamId(tenant, name)
 
 
 @dataclass(frozen=True, slots=True, order=True)

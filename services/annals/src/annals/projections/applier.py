@@ -220,6 +220,7 @@ class Applier:
 
     async def _write_at_once(self, part: Sequence[_Piece]) -> set[StreamId]:
         again: set[StreamId] = set()
+        indexed = self._on_applied is not None
         changes: dict[Generation, list[dict[str, Any]]] = {one: [] for one in self._filled}
         index: list[dict[str, Any]] = []
         ends: dict[_Place, int] = {}
@@ -234,16 +235,17 @@ class Applier:
                     changes[generation].append(change_row(events[0], change, last, prior))
                     ends[generation, piece.stream] = last
                     needs += 1
-            if piece.stream not in again:
+            if indexed and piece.stream not in again:
                 index += [_index_row(event) | {"needs": needs} for event in piece.events]
         if not index and not ends:
             return again
-        visible = [event for piece in part for event in piece.events if piece.stream not in again]
-        rows = changes.values() if self._on_applied is None else (index, *changes.values())
+        # What does not answer queries makes nothing visible.
+        visible = [event for piece in part for event in piece.events if indexed and piece.stream not in again]
+        rows = (index, *changes.values()) if indexed else changes.values()
         parameters = [orjson.dumps(one).decode() for one in rows]
         with traces.project_spans(visible):
             advanced = await self._database.fetch(self._statement, *parameters)
-        moved = {(self._filled[place], StreamId(tenant, stream)) for place, tenant, stream in advanced}
+        moved = {(self._filled[place], StreamId.named(tenant, stream)) for place, tenant, stream in advanced}
         for place, last in ends.items():
             if place in moved:
                 self._learn(place, last)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 
 import structlog
@@ -26,6 +27,7 @@ from annals.telemetry import metrics
 _log = structlog.get_logger(__name__)
 
 _PAGE_COMMITS = 2_000
+_PAGES_AHEAD = 2
 _LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 10
 _AFTER_SWITCH_SECONDS = 15.0
@@ -153,16 +155,21 @@ class Builder:
     async def _fill_lane(
         self, known: Known, generation: Generation, applier: Applier, lane: int, seq: int
     ) -> int:
-        """Page after page, the next read while one is written; gives how far it came."""
+        """Page after page, the next ones read while one is written; gives how far it came."""
         aggregate_type = generation.projection.aggregate_type
-        reading = asyncio.create_task(self._read(lane, seq, aggregate_type))
+        ahead: deque[asyncio.Task[Page]] = deque()
         try:
             while True:
                 began = time.monotonic()
-                page = await reading
+                while len(ahead) < _PAGES_AHEAD:
+                    after = seq + len(ahead) * self._page
+                    ahead.append(asyncio.create_task(self._read(lane, after, aggregate_type)))
+                page = await ahead.popleft()
                 if page.seq == seq:
                     return seq
-                reading = asyncio.create_task(self._read(lane, page.seq, aggregate_type))
+                if page.seq < seq + self._page:
+                    # The lane ended there: what was read beyond may have a gap before it.
+                    await _cancelled(ahead)
                 await applier.apply(page.events)
                 seq = page.seq
                 known = await self._advance(known, lane, seq)
@@ -171,7 +178,7 @@ class Builder:
                 if known.throttle:
                     await asyncio.sleep(len(page.events) / known.throttle - (time.monotonic() - began))
         finally:
-            reading.cancel()
+            await _cancelled(ahead)
 
     async def _read(self, lane: int, after: int, aggregate_type: str) -> Page:
         commits = await self._store.read_log(lane, after + 1, after + self._page)
@@ -194,6 +201,14 @@ class Builder:
             raise _Lost
         fresh = self._generations.find(known.read_model, known.number)
         return known if fresh is None else replace(known, throttle=fresh.throttle)
+
+
+async def _cancelled(tasks: deque[asyncio.Task[Page]]) -> None:
+    """End what is not needed; what came of it does not matter."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    tasks.clear()
 
 
 def _to_fill(known: Known) -> bool:

@@ -90,7 +90,7 @@ def decode_commit(data: bytes, position: Position) -> Commit:
     value: dict[str, Any] = orjson.loads(data)
     return Commit(
         position,
-        StreamId(value["tenant"], value["stream"]),
+        StreamId.named(value["tenant"], value["stream"]),
         value["first"],
         value["last"],
         tuple(value["types"]),
