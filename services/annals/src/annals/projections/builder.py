@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -28,6 +29,7 @@ _log = structlog.get_logger(__name__)
 
 _PAGE_COMMITS = 2_000
 _PAGES_AHEAD = 2
+_APPLIERS = 3  # each takes a share of the streams: one prepares rows while the database writes others'
 _LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 10
 _AFTER_SWITCH_SECONDS = 15.0
@@ -89,7 +91,7 @@ class Builder:
         self._dead_letters = dead_letters
         self._owner = owner
         self._page = page
-        self._appliers: dict[Generation, Applier] = {}
+        self._appliers: dict[Generation, tuple[Applier, ...]] = {}
         self._wake = asyncio.Event()
 
     def look(self) -> None:
@@ -136,15 +138,17 @@ class Builder:
         )
 
     async def _fill(self, known: Known, generation: Generation) -> None:
-        applier = self._appliers.get(generation)
-        if applier is None:
-            applier = Applier(self._database, self._store, lambda: [generation], self._dead_letters)
-            self._appliers[generation] = applier
+        appliers = self._appliers.get(generation)
+        if appliers is None:
+            appliers = self._appliers[generation] = tuple(
+                Applier(self._database, self._store, lambda: [generation], self._dead_letters)
+                for _ in range(_APPLIERS)
+            )
         progress = dict(known.progress)
         while lanes := await self._store.moved(progress):
             for lane in lanes:
                 progress[lane] = await self._fill_lane(
-                    known, generation, applier, lane, progress.get(lane, 0)
+                    known, generation, appliers, lane, progress.get(lane, 0)
                 )
         if not known.caught_up:
             await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
@@ -153,7 +157,7 @@ class Builder:
                 await self._generations.switch(known)
 
     async def _fill_lane(
-        self, known: Known, generation: Generation, applier: Applier, lane: int, seq: int
+        self, known: Known, generation: Generation, appliers: Sequence[Applier], lane: int, seq: int
     ) -> int:
         """Page after page, the next ones read while one is written; gives how far it came."""
         aggregate_type = generation.projection.aggregate_type
@@ -170,7 +174,8 @@ class Builder:
                 if page.seq < seq + self._page:
                     # The lane ended there: what was read beyond may have a gap before it.
                     await _cancelled(ahead)
-                await applier.apply(page.events)
+                shares = _shares(page.events, len(appliers))
+                await asyncio.gather(*(one.apply(own) for one, own in zip(appliers, shares, strict=True)))
                 seq = page.seq
                 known = await self._advance(known, lane, seq)
                 metrics.BUILT_EVENTS.labels(known.read_model).inc(len(page.events))
@@ -201,6 +206,14 @@ class Builder:
             raise _Lost
         fresh = self._generations.find(known.read_model, known.number)
         return known if fresh is None else replace(known, throttle=fresh.throttle)
+
+
+def _shares(events: Iterable[RecordedEvent], count: int) -> list[list[RecordedEvent]]:
+    """Events divided by their streams."""
+    shares: list[list[RecordedEvent]] = [[] for _ in range(count)]
+    for event in events:
+        shares[hash(event.stream) % count].append(event)
+    return shares
 
 
 async def _cancelled(tasks: deque[asyncio.Task[Page]]) -> None:

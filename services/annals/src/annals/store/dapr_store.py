@@ -95,20 +95,18 @@ class DaprEventReader:
     async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
         """See `EventReader`."""
         wanted = [keys.event(stream, version) for stream, version in refs]
-        found: list[bytes | None] = []
-        for start in range(0, len(wanted), _PAGE):
-            page = wanted[start : start + _PAGE]
-            values = await self._get(page)
-            found += [values.get(key) for key in page]
-        return found
+        pages = [wanted[start : start + _PAGE] for start in range(0, len(wanted), _PAGE)]
+        found = await asyncio.gather(*map(self._get, pages))
+        return [values.get(key) for page, values in zip(pages, found, strict=True) for key in page]
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
         """See `EventReader`."""
         commits: list[Commit] = []
-        for start in range(max(first, 1), last + 1, _PAGE):
-            seqs = range(start, min(start + _PAGE, last + 1))
-            values = await self._get([keys.log(lane, seq) for seq in seqs])
-            for seq in seqs:
+        starts = range(max(first, 1), last + 1, _PAGE)
+        spans = [range(start, min(start + _PAGE, last + 1)) for start in starts]
+        found = await asyncio.gather(*(self._get([keys.log(lane, seq) for seq in span]) for span in spans))
+        for span, values in zip(spans, found, strict=True):
+            for seq in span:
                 value = values.get(keys.log(lane, seq))
                 if value is None:
                     value = (await self._look_again([keys.log(lane, seq)], {})).get(keys.log(lane, seq))
