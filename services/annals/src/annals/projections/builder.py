@@ -27,7 +27,7 @@ from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
-_PAGE_COMMITS = 2_000
+_PAGE_COMMITS = 4_000
 _PAGES_AHEAD = 2
 _APPLIERS = 3  # each takes a share of the streams: one prepares rows while the database writes others'
 _LOOK_SECONDS = 0.5
@@ -144,17 +144,23 @@ class Builder:
                 Applier(self._database, self._store, lambda: [generation], self._dead_letters)
                 for _ in range(_APPLIERS)
             )
-        progress = dict(known.progress)
+        await self._fill_lanes(known, generation, appliers, progress := dict(known.progress))
+        if not known.caught_up:
+            await self._generations.index(generation)
+            await self._fill_lanes(known, generation, appliers, progress)  # what came meanwhile
+            await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
+            _log.info("caught up with the store", table=generation.name)
+            if known.status is GenerationStatus.BUILDING and known.automatic:
+                await self._generations.switch(known)
+
+    async def _fill_lanes(
+        self, known: Known, generation: Generation, appliers: Sequence[Applier], progress: dict[int, int]
+    ) -> None:
         while lanes := await self._store.moved(progress):
             for lane in lanes:
                 progress[lane] = await self._fill_lane(
                     known, generation, appliers, lane, progress.get(lane, 0)
                 )
-        if not known.caught_up:
-            await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
-            _log.info("caught up with the store", table=generation.name)
-            if known.status is GenerationStatus.BUILDING and known.automatic:
-                await self._generations.switch(known)
 
     async def _fill_lane(
         self, known: Known, generation: Generation, appliers: Sequence[Applier], lane: int, seq: int

@@ -105,8 +105,15 @@ class Outdated(Exception):
 class Generations:
     """The catalogue, and this code's projections for it. All methods raise DatabaseError."""
 
-    def __init__(self, database: ReadModelDatabase, projections: Iterable[Projection]) -> None:
+    def __init__(
+        self,
+        database: ReadModelDatabase,
+        projections: Iterable[Projection],
+        patient: ReadModelDatabase | None = None,
+    ) -> None:
+        """`patient` is the same database, where a statement may take minutes."""
         self._database = database
+        self._patient = patient or database
         self._projections = {(one.table.name, one.version): one for one in projections}
         self.all: Sequence[Known] = ()
         self._live: tuple[Generation, ...] = ()
@@ -183,6 +190,12 @@ class Generations:
             if one.read_model == projection.table.name
             and one.status in (GenerationStatus.BUILDING, GenerationStatus.PAUSED)
         )
+
+    async def index(self, generation: Generation) -> None:
+        """Make the indexes of a table that was filled without them. May be repeated."""
+        statements = _index_sql(generation.projection.table, str(generation.number))
+        if statements:
+            await self._patient.execute(";".join(statements))
 
     async def switch(self, to: Known) -> None:
         """Have another generation answer; the one that did is retired. Nothing, when it does already."""
@@ -265,10 +278,9 @@ def _create_sql(projection: Projection, status: str, reason: str, *, automatic: 
         "deleted boolean NOT NULL",
         *(f"{name} {kind}" for name, kind in (dict(table.columns) | STAMPS).items()),
     ]
-    statements = [
-        f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)}, PRIMARY KEY (tenant, id))",
-        *(f"CREATE INDEX ON readmodels.{table.name}_%1$s {index}" for index in table.indexes),
-    ]
+    create = f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)}, PRIMARY KEY (tenant, id))"
+    # One that is to be built is filled without its indexes, which is faster; see `Generations.index`.
+    statements = [create, *(_index_sql(table, "%1$s") if status == "live" else ())]
     number = (
         f"(SELECT coalesce(max(number), 0) FROM readmodels.generations WHERE read_model = '{table.name}')"
     )
@@ -279,6 +291,14 @@ def _create_sql(projection: Projection, status: str, reason: str, *, automatic: 
     )
     make = "".join(f"EXECUTE format($sql${one}$sql$, {number});" for one in statements)
     return insert + make
+
+
+def _index_sql(table: Table, number: str) -> list[str]:
+    return [
+        f"CREATE INDEX IF NOT EXISTS {table.name}_{number}_by_{place}"
+        f" ON readmodels.{table.name}_{number} {index}"
+        for place, index in enumerate(table.indexes, start=1)
+    ]
 
 
 def _view_sql(generation: Generation) -> str:
