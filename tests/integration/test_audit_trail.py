@@ -43,6 +43,16 @@ async def test_who_did_what_from_where_is_found_and_exported(embedded: Suite, cl
     assert "format" in wrong.text
 
 
+async def test_a_call_from_another_app_names_it_or_whom_it_calls_for(embedded: Suite, client: Any) -> None:
+    through = "http://127.0.0.1:3502/v1.0/invoke/command/method/commands/task.create"
+    found = []
+    for headers in ({}, {"x-forwarded-for": "203.0.113.7, 10.0.0.1"}):
+        made = (await client.http.post(through, json={"title": "x"}, headers=headers)).json()
+        trail = await client.query("audit", stream=made["stream"], position=made["position"])
+        found.append(trail.json()["items"][0]["client"])
+    assert found == ["projector", "203.0.113.7"]
+
+
 async def test_the_store_of_a_running_suite_verifies_and_says_what_is_signed(
     embedded: Suite, client: Any
 ) -> None:

@@ -23,10 +23,14 @@ def tenant_of(request: Request) -> str:
 def client_of(request: Request) -> str | None:
     """From where it is asked: the address that the edge saw, else the app that calls.
 
-    Source: RFC 7239's forerunner `X-Forwarded-For`, its first element; Dapr names the caller.
+    Dapr names the calling app and puts the address of its host behind what `X-Forwarded-For` held
+    (1.18, pkg/messaging/direct_messaging.go); a call through the app's own sidecar gets neither.
     """
-    forwarded = request.headers.get("x-forwarded-for", "").partition(",")[0].strip()
-    return (forwarded or request.headers.get("dapr-caller-app-id") or "")[:_MAX_ID] or None
+    caller = request.headers.get("dapr-caller-app-id")
+    given = ",".join(request.headers.getlist("x-forwarded-for"))
+    addresses = [address for one in given.split(",") if (address := one.strip())]
+    seen = addresses[:-1] if caller else addresses
+    return (seen[0] if seen else caller or "")[:_MAX_ID] or None
 
 
 def id_of(request: Request, header: str) -> str | None:
