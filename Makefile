@@ -1,25 +1,27 @@
 # `make` lists the targets. Each does its own set-up first, and may be run again at any time.
 PROFILE ?= embedded
+STORE ?= postgresql
 PYTHON ?= python3
 RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-unit check format schemas contracts lock soak bench clean
+.PHONY: help setup run start status stop logs test test-brokers test-unit check format schemas contracts lock soak bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo; echo "  PROFILE=embedded (NATS, PostgreSQL) or kafka-postgres; now: $(PROFILE)"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo; echo "  PROFILE=embedded (NATS), kafka-postgres, rabbitmq, redis, mqtt, snssqs or gcp-pubsub; now: $(PROFILE)"
+	@echo "  STORE=postgresql, sqlite or mysql; now: $(STORE)"
 
 setup: ## install what is missing: packages, the Dapr runtime
 	@$(PYTHON) scripts/bootstrap.py
 	@$(RUN) -m suite setup
 
 run: setup ## run the suite in the foreground; Ctrl-C stops it
-	@$(RUN) -m suite run $(PROFILE)
+	@$(RUN) -m suite run $(PROFILE) --store $(STORE)
 
 start: setup ## start the suite in the background, return when it is ready
-	@$(RUN) -m suite start $(PROFILE)
+	@$(RUN) -m suite start $(PROFILE) --store $(STORE)
 
 status: setup ## show what runs
 	@$(RUN) -m suite status
@@ -31,8 +33,12 @@ logs: setup ## follow the logs; APP=command for one
 	@$(RUN) -m suite logs $(APP)
 
 test: setup ## run all tests, on real servers
-	@scripts/install-test-servers
-	$(PYTEST) -m "not soak and not bench"
+	@$(RUN) -m suite install redis-server mariadbd
+	$(PYTEST) -m "not soak and not bench and not brokers"
+
+test-brokers: setup ## run the suite on each broker and store there is a server for here
+	@$(RUN) -m suite install rabbitmq-server redis-server mosquitto mariadbd
+	$(PYTEST) -m brokers
 
 test-unit: ## run the tests that need no server
 	@$(PYTHON) scripts/bootstrap.py

@@ -1,4 +1,4 @@
-"""What the Makefile's targets run: `python -m suite run|start|status|stop|logs|setup`."""
+"""What the Makefile's targets run: `python -m suite run|start|status|stop|logs|setup|install`."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from suite import runtime, supervisor
+from suite import packages, runtime, supervisor
 from suite.paths import ROOT
-from suite.profiles import PROFILES
+from suite.profiles import DEFAULT_PROFILE, DEFAULT_STORE, Choice, Unknown
 from suite.progress import step
 
 _START_SECONDS = 240
@@ -25,27 +25,35 @@ console = Console()
 def main() -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(prog="suite", description=__doc__)
-    parser.add_argument("action", choices=("run", "start", "status", "stop", "logs", "setup", "supervise"))
-    parser.add_argument("argument", nargs="?", default="")
+    parser.add_argument(
+        "action", choices=("run", "start", "status", "stop", "logs", "setup", "install", "supervise")
+    )
+    parser.add_argument("argument", nargs="*", help="a profile, an app's name, or programs to install")
+    parser.add_argument("--store", default=DEFAULT_STORE)
     arguments = parser.parse_args()
-    profile = arguments.argument or "embedded"
-    if arguments.action in ("run", "start", "supervise") and profile not in PROFILES:
-        console.print(f"There is no profile {profile}; there are: {', '.join(PROFILES)}.")
-        return 2
+    named = arguments.argument[0] if arguments.argument else ""
     match arguments.action:
-        case "run":
-            return _run(profile)
-        case "start":
-            return _start(profile)
         case "status":
             return _status()
         case "stop":
             return _stop()
         case "logs":
-            return _logs(arguments.argument)
+            return _logs(named)
         case "setup":
             return _setup()
-    asyncio.run(supervisor.supervise(profile))
+        case "install":
+            return _install(arguments.argument)
+    try:
+        choice = Choice.of(named or DEFAULT_PROFILE, arguments.store)
+    except Unknown as error:
+        console.print(str(error), highlight=False)
+        return 2
+    match arguments.action:
+        case "run":
+            return _run(choice)
+        case "start":
+            return _start(choice)
+    asyncio.run(supervisor.supervise(choice))
     return 0
 
 
@@ -59,23 +67,36 @@ def _setup() -> int:
     return 0
 
 
-def _start(profile: str) -> int:
+def _install(programs: list[str]) -> int:
+    try:
+        for program in programs:
+            packages.program(program)
+    except runtime.Missing as error:
+        console.print(str(error), highlight=False)
+        return 1
+    return 0
+
+
+def _start(choice: Choice) -> int:
     running = supervisor.read()
     if running is not None:
-        console.print(f"The suite runs already (profile {running.profile}); `make stop` ends it.")
-        return 0 if running.profile == profile else 1
+        runs = f"profile {running.profile}, store {running.store}"
+        console.print(f"The suite runs already ({runs}); `make stop` ends it.", highlight=False)
+        return 0 if (running.profile, running.store) == (choice.profile, choice.store) else 1
     if code := _setup():
         return code
-    supervisor.start_in_background(profile)
+    supervisor.start_in_background(choice)
     deadline = time.monotonic() + _START_SECONDS
     seen = False
-    with step(f"Starting the suite (profile {profile})"):
+    with step(f"Starting the suite (profile {choice.profile}, store {choice.store})"):
         while time.monotonic() < deadline:
             report = supervisor.read()
             if report is not None and report.state == "running":
                 break
             if report is not None and report.error:
-                console.print(f"The suite did not start:\n{report.error}", style="red", highlight=False)
+                console.print(
+                    f"The suite did not start:\n{report.error}", style="red", highlight=False, markup=False
+                )
                 return 1
             if report is None and seen:
                 break
@@ -90,9 +111,9 @@ def _start(profile: str) -> int:
     return 0
 
 
-def _run(profile: str) -> int:
+def _run(choice: Choice) -> int:
     """Start, show how it is until Ctrl-C, stop."""
-    if code := _start(profile):
+    if code := _start(choice):
         return code
     try:
         with Live(console=console, refresh_per_second=4, auto_refresh=console.is_terminal) as live:
@@ -119,7 +140,7 @@ def _status() -> int:
     if report is None:
         console.print("The suite does not run; `make start` starts it.")
         return 3
-    console.print(f"Profile {report.profile}: {report.state}")
+    console.print(f"Profile {report.profile}, store {report.store}: {report.state}")
     console.print(_table(report))
     return 0 if report.state == "running" else 1
 

@@ -11,8 +11,6 @@ import yaml
 
 from suite.sidecar import SidecarPorts
 
-DEFAULT_PROFILE = "embedded"
-
 
 @dataclass(frozen=True, slots=True)
 class App:
@@ -29,15 +27,17 @@ class App:
     health_path: str
 
 
-def read(path: Path, profile: str) -> list[App]:
-    """The apps of a manifest, with another profile's components in the place of the default's."""
+def read(path: Path, broker: str, store: str) -> list[App]:
+    """The apps of a manifest, with another broker's and store's components in the place of its own."""
     manifest = yaml.safe_load(path.read_text())
-    return [_app(manifest["common"] | app, manifest, path.parent, profile) for app in manifest["apps"]]
+    chosen = {"brokers": broker, "stores": store}
+    return [_app(manifest["common"] | app, manifest, path.parent, chosen) for app in manifest["apps"]]
 
 
-def _app(app: dict[str, Any], manifest: dict[str, Any], root: Path, profile: str) -> App:
+def _app(app: dict[str, Any], manifest: dict[str, Any], root: Path, chosen: Mapping[str, str]) -> App:
     env = manifest["common"].get("env", {}) | app.get("env", {})
     resources = [Path(folder) for folder in app["resourcesPaths"]]
+    resources = [folder.with_name(chosen.get(folder.parent.name, folder.name)) for folder in resources]
     return App(
         app["appID"],
         app["appPort"],
@@ -47,10 +47,7 @@ def _app(app: dict[str, Any], manifest: dict[str, Any], root: Path, profile: str
         (root / app["appDirPath"]).resolve(),
         tuple(app["command"]),
         {name: str(value) for name, value in env.items()},
-        tuple(
-            (root / (folder.parent / profile if folder.name == DEFAULT_PROFILE else folder)).resolve()
-            for folder in resources
-        ),
+        tuple((root / folder).resolve() for folder in resources),
         (root / app["configFilePath"]).resolve(),
         app["appHealthCheckPath"],
     )

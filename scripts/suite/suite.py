@@ -25,15 +25,21 @@ class Suite:
     control_plane: infra.ControlPlane
 
     def __init__(
-        self, profile: str, *, home: Path = ROOT, restart: bool = True, config: Path | None = None
+        self,
+        profile: str,
+        *,
+        store: str = profiles.DEFAULT_STORE,
+        home: Path = ROOT,
+        restart: bool = True,
+        config: Path | None = None,
     ) -> None:
-        self.profile = profile
+        self.choice = profiles.Choice.of(profile, store)
         self.home = home
-        self.apps = manifest.read(ROOT / "dapr.yaml", profile)
+        self.apps = manifest.read(ROOT / "dapr.yaml", self.choice.broker, self.choice.store)
         self.processes: dict[str, Process] = {}
         self._restart = restart
         self._config = config
-        self._state = home / ".annals" / profile
+        self._state = home / ".annals" / self.choice.state
         self.logs = self._state / "logs"
 
     async def __aenter__(self) -> Self:
@@ -63,7 +69,7 @@ class Suite:
         Raises PortBusy, runtime.Missing and process.StartFailed.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
-        infrastructure = await asyncio.to_thread(profiles.prepare, self.profile, self._state)
+        infrastructure = await asyncio.to_thread(profiles.prepare, self.choice, self._state)
         self.control_plane = infrastructure.control_plane
         self._check_ports(infrastructure.ports)
         self._write_secrets(infrastructure.secrets)

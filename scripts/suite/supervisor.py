@@ -16,6 +16,7 @@ import psutil
 
 from suite.paths import ROOT
 from suite.process import StartFailed
+from suite.profiles import Choice
 from suite.runtime import Missing
 from suite.suite import PortBusy, Suite
 
@@ -55,6 +56,7 @@ class Report:
 
     supervisor: Identity
     profile: str
+    store: str
     state: str
     error: str = ""
     addresses: dict[str, str] = field(default_factory=dict)
@@ -86,7 +88,7 @@ def observe(suite: Suite, state: str, error: str = "") -> Report:
     me = Identity.of(os.getpid())
     if me is None:
         raise RuntimeError("this process is not there")
-    report = Report(me, suite.profile, state, error, suite.addresses)
+    report = Report(me, suite.choice.profile, suite.choice.store, state, error, suite.addresses)
     for name, process in suite.processes.items():
         report.processes[name] = {
             "state": process.state,
@@ -100,12 +102,12 @@ def observe(suite: Suite, state: str, error: str = "") -> Report:
     return report
 
 
-async def supervise(profile: str) -> None:
+async def supervise(choice: Choice) -> None:
     """Run a suite until SIGTERM or SIGINT, reporting how it is."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    suite = Suite(profile)
+    suite = Suite(choice.profile, store=choice.store)
     starting = asyncio.create_task(suite.start())
     try:
         while not stopping.is_set():
@@ -147,12 +149,12 @@ def _progress(starting: asyncio.Task[None]) -> tuple[str, str]:
     return "failed", repr(error)
 
 
-def start_in_background(profile: str) -> None:
+def start_in_background(choice: Choice) -> None:
     """Start the supervising process, by itself."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "suite", "supervise", profile],
+            [sys.executable, "-m", "suite", "supervise", choice.profile, "--store", choice.store],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
             stdin=subprocess.DEVNULL,

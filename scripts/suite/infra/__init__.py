@@ -1,0 +1,31 @@
+"""The servers that profiles need: how each is made ready and run, and what components must know of it."""
+
+from suite.infra.control_plane import ControlPlane
+from suite.infra.kafka import Kafka
+from suite.infra.mariadb import MariaDb
+from suite.infra.mosquitto import Mosquitto
+from suite.infra.nats import Nats
+from suite.infra.postgres import Postgres
+from suite.infra.pubsub_emulator import PubSubEmulator
+from suite.infra.rabbitmq import RabbitMq
+from suite.infra.redis import Redis
+from suite.infra.server import Server
+from suite.infra.snssqs import SnsSqs
+from suite.infra.topics import TOPICS
+from suite.infra.zipkin import zipkin
+
+__all__ = [
+    "TOPICS",
+    "ControlPlane",
+    "Kafka",
+    "MariaDb",
+    "Mosquitto",
+    "Nats",
+    "Postgres",
+    "PubSubEmulator",
+    "RabbitMq",
+    "Redis",
+    "Server",
+    "SnsSqs",
+    "zipkin",
+]

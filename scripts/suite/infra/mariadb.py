@@ -1,0 +1,83 @@
+"""MariaDB, the system's own."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from suite import packages, ports
+from suite.infra.passwords import password, write_private
+from suite.process import Spec
+
+COLLATION = "utf8mb4_bin"  # keys that differ by case are different keys
+DATABASES = ("annals", "annals_workflows")
+
+
+class MariaDb:
+    """One MariaDB with the databases of components/stores/mysql, and one user who may reach them."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self._directory = directory / "mariadb"
+        self._start_sql = self._directory / "start.sql"
+        self._password_file = directory / "mariadb.password"
+        self._server = packages.program("mariadbd")
+        self.port = port
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """For components/stores/mysql."""
+        secret = password(self._password_file)
+        return {"mysql": f"annals:{secret}@tcp(127.0.0.1:{self.port})/?allowNativePasswords=true"}
+
+    def initialise(self) -> None:
+        """Create the data directory, unless it is there."""
+        data = self._directory / "data"
+        user = f"'annals'@'127.0.0.1' IDENTIFIED BY '{password(self._password_file)}'"
+        statements = [
+            *(
+                f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4 COLLATE {COLLATION};"
+                for name in DATABASES
+            ),
+            f"CREATE USER IF NOT EXISTS {user};",
+            *(f"GRANT ALL ON {name}.* TO 'annals'@'127.0.0.1';" for name in DATABASES),
+            "ALTER USER root@localhost ACCOUNT LOCK;",
+        ]
+        write_private(self._start_sql, "\n".join(statements))
+        if (data / "mysql").exists():
+            return
+        argv = [
+            str(packages.beside("mariadbd", "mariadb-install-db")),
+            *("--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"),
+            *("--skip-test-db", "--auth-root-authentication-method=normal"),
+        ]
+        subprocess.run(argv, check=True, capture_output=True)
+
+    def spec(self) -> Spec:
+        """How to run it."""
+        argv = [
+            str(self._server),
+            *("--no-defaults", f"--datadir={self._directory / 'data'}", f"--user={getpass.getuser()}"),
+            *("--bind-address=127.0.0.1", f"--port={self.port}", "--socket=mariadb.sock"),
+            *("--skip-name-resolve", "--transaction-isolation=READ-COMMITTED"),
+            *("--character-set-server=utf8mb4", f"--collation-server={COLLATION}"),
+            f"--init-file={self._start_sql}",
+            *("--max-connections=300", "--innodb-buffer-pool-size=128M"),
+        ]
+        return Spec("mariadb", argv, lambda: ports.open_port(self.port), stop_seconds=30)
+
+    async def recreate(self, database: str, *, collation: str = COLLATION) -> None:
+        """Give a database up with all that is in it, and make it anew."""
+        client = await asyncio.create_subprocess_exec(
+            str(packages.beside("mariadbd", "mariadb")),
+            *("--no-defaults", "--protocol=tcp", "--host=127.0.0.1", f"--port={self.port}", "--user=annals"),
+            "--execute",
+            f"DROP DATABASE IF EXISTS {database}; "
+            f"CREATE DATABASE {database} CHARACTER SET utf8mb4 COLLATE {collation}",
+            env=os.environ | {"MYSQL_PWD": password(self._password_file)},
+        )
+        if await client.wait():
+            raise RuntimeError(f"the database {database} could not be made anew")

@@ -1,0 +1,62 @@
+"""Mosquitto, the system's own MQTT broker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from suite import packages, ports
+from suite.infra.passwords import password, write_private
+from suite.process import Spec
+
+
+class Mosquitto:
+    """One Mosquitto that keeps its sessions, and one user."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self._directory = directory / "mosquitto"
+        self._config = self._directory / "mosquitto.conf"
+        self._users = self._directory / "users"
+        self._password_file = directory / "mosquitto.password"
+        self._server = packages.program("mosquitto")
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """Where it listens, and as whom."""
+        return f"mqtt://annals:{password(self._password_file)}@127.0.0.1:{self.port}"
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """For components/brokers/mqtt."""
+        return {"mqtt": self.url}
+
+    def initialise(self) -> None:
+        """Write its configuration and its users."""
+        write_private(self._users, f"annals:{password(self._password_file)}\n")
+        hashing = [str(packages.beside("mosquitto", "mosquitto_passwd")), "-U", str(self._users)]
+        subprocess.run(hashing, check=True, capture_output=True)
+        (self._directory / "data").mkdir(exist_ok=True, mode=0o700)
+        write_private(
+            self._config,
+            f"""listener {self.port} 127.0.0.1
+allow_anonymous false
+password_file {self._users}
+persistence true
+persistence_location {self._directory}/data/
+# Seconds of messages that a crash of the broker may lose: it writes what it holds at intervals.
+autosave_interval 2
+max_inflight_messages 1000
+# The default, 1000, drops what is beyond it while a service is away.
+max_queued_messages 1000000
+log_dest stderr
+{"user root" if os.geteuid() == 0 else ""}
+""",
+        )
+
+    def spec(self) -> Spec:
+        """How to run it."""
+        argv = [str(self._server), "-c", str(self._config)]
+        return Spec("mosquitto", argv, lambda: ports.open_port(self.port))

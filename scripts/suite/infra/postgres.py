@@ -1,0 +1,108 @@
+"""PostgreSQL, from its wheel."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncpg
+
+from suite import runtime
+from suite.infra.passwords import password
+from suite.process import Spec
+
+
+def _unprivileged(*paths: Path) -> str | None:
+    """PostgreSQL refuses to run as root; then it runs as nobody, who must reach these paths."""
+    if os.geteuid() != 0:
+        return None
+    for path in paths:
+        for parent in path.resolve().parents:
+            if parent.exists() and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o001)
+    return "nobody"
+
+
+class Postgres:
+    """PostgreSQL on a loopback port, with a password made at its first start."""
+
+    def __init__(self, directory: Path, port: int) -> None:
+        self._data = directory / "postgres"
+        self._password_file = directory / "postgres.password"
+        self._bin = runtime.postgres_bin()
+        self._user = _unprivileged(self._data, self._bin / "postgres")
+        self.port = port
+
+    @property
+    def dsn(self) -> str:
+        """The connection string of its one database, `annals`."""
+        return f"postgresql://annals:{self._password_file.read_text()}@127.0.0.1:{self.port}/annals"
+
+    @property
+    def secrets(self) -> Mapping[str, str]:
+        """For components/stores/postgresql, and the bindings of components/shared."""
+        return {"postgres": self.dsn}
+
+    def initialise(self) -> None:
+        """Create the data directory, unless it is there."""
+        if (self._data / "PG_VERSION").exists():
+            return
+        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        password(self._password_file)
+        if self._user:
+            for path in (self._data, self._password_file):
+                shutil.chown(path, self._user)
+        subprocess.run(
+            [
+                str(self._bin / "initdb"),
+                *("-D", str(self._data), "-U", "annals", "--auth=scram-sha-256"),
+                *(f"--pwfile={self._password_file}", "--encoding=UTF8", "--locale=C.UTF-8"),
+            ],
+            check=True,
+            capture_output=True,
+            user=self._user,
+            group=pwd.getpwnam(self._user).pw_gid if self._user else None,
+            extra_groups=[] if self._user else None,
+            cwd="/",
+        )
+
+    def spec(self) -> Spec:
+        """How to run it."""
+        return Spec(
+            "postgres",
+            [
+                str(self._bin / "postgres"),
+                *("-D", str(self._data), "-p", str(self.port)),
+                *(
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    "unix_socket_directories=",
+                    "-c",
+                    "max_connections=200",
+                ),
+            ],
+            self._ready,
+            cwd=Path("/"),
+            user=self._user,
+            # "Fast": the sidecars' connections are ended rather than waited for.
+            stop_signal=signal.SIGINT,
+        )
+
+    async def _ready(self) -> bool:
+        """Whether it takes queries; makes the database at the first start."""
+        try:
+            connection = await asyncpg.connect(self.dsn.removesuffix("annals") + "postgres", timeout=2)
+        except (OSError, asyncpg.exceptions.PostgresError, TimeoutError):
+            return False
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = 'annals'"):
+                await connection.execute("CREATE DATABASE annals")
+        finally:
+            await connection.close()
+        return True

@@ -1,0 +1,19 @@
+"""Zipkin, from Maven Central."""
+
+from __future__ import annotations
+
+from suite import ports, runtime
+from suite.process import Spec
+
+ZIPKIN_VERSION = "3.5.1"
+
+
+def zipkin(port: int) -> Spec:
+    """Zipkin, which keeps its traces in memory."""
+    jar = runtime.jar("io.zipkin", "zipkin-server", ZIPKIN_VERSION, "slim")
+    return Spec(
+        "zipkin",
+        [str(runtime.java()), "-Xmx256m", "-jar", str(jar)],
+        lambda: ports.http_ok(port, "/health"),
+        env={"QUERY_PORT": str(port), "SERVER_ADDRESS": "127.0.0.1", "LOGGING_LEVEL_ROOT": "WARN"},
+    )

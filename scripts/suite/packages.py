@@ -1,0 +1,79 @@
+"""Servers that no package index has as a wheel: the system's own, installed where we may."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from suite.progress import step
+from suite.runtime import Missing
+
+# The program by which a package is known to be there, and what Debian and Homebrew call it.
+_PACKAGES = {
+    "rabbitmq-server": ("rabbitmq-server", "rabbitmq"),
+    "redis-server": ("redis-server", "redis"),
+    "mosquitto": ("mosquitto", "mosquitto"),
+    "mariadbd": ("mariadb-server", "mariadb"),
+}
+# Debian's servers are not on everybody's PATH.
+_PATH = os.pathsep.join(
+    (os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/bin")
+)
+_POLICY = Path("/usr/sbin/policy-rc.d")
+
+
+def program(name: str) -> Path:
+    """A program of one of these packages; the package is installed when this is root on Debian.
+
+    Raises Missing, which says what to install.
+    """
+    found = shutil.which(name, path=_PATH)
+    if found is None:
+        _install(name)
+        found = shutil.which(name, path=_PATH)
+    if found is None:
+        raise Missing(f"{name} is not there although its package is installed.")
+    return Path(found)
+
+
+def beside(name: str, helper: str) -> Path:
+    """A helper program of the package that `name` belongs to."""
+    program(name)
+    found = shutil.which(helper, path=_PATH)
+    if found is None:
+        raise Missing(f"{helper}, which comes with {name}, is not there.")
+    return Path(found)
+
+
+def _install(name: str) -> None:
+    debian, brew = _PACKAGES[name]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Missing(
+            f"{name} is needed: install it (apt install {debian}, brew install {brew}) and try again."
+        )
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    with step(f"Installing {debian} with apt-get; its service is not started"), _services_stay_off():
+        for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", debian]):
+            result = subprocess.run(
+                ["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False
+            )
+            if result.returncode:
+                raise Missing(f"{debian} could not be installed:\n{result.stderr[-1000:]}")
+
+
+@contextmanager
+def _services_stay_off() -> Iterator[None]:
+    """Debian starts what it installs, unless this file says no; a machine's own policy is left alone."""
+    if _POLICY.exists():
+        yield
+        return
+    _POLICY.write_text("#!/bin/sh\nexit 101\n")
+    _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        _POLICY.unlink()
