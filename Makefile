@@ -6,7 +6,7 @@ RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-brokers test-unit check format schemas contracts lock soak bench clean
+.PHONY: help setup run start status stop logs test test-brokers test-unit check format schemas contracts guarantees lock soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,10 +48,11 @@ check: ## lint, formatting, types, import rules, event schemas, contracts
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py
+	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py
 	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
+	.venv/bin/python scripts/guarantees.py check
 
 format: ## format the code
 	@$(PYTHON) scripts/bootstrap.py
@@ -65,6 +66,10 @@ schemas: ## write the JSON Schemas of all events to docs/events
 contracts: ## write the OpenAPI and AsyncAPI documents, and the pages of them, to docs/api
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/contracts.py write
+
+guarantees: ## write docs/guarantees.md from what `make test-brokers` found
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/python scripts/guarantees.py write
 
 lock: ## resolve the dependencies anew
 	@$(PYTHON) scripts/bootstrap.py
