@@ -36,9 +36,10 @@ test: setup ## run all tests, on real servers
 	@$(RUN) -m suite install redis-server mariadbd
 	$(PYTEST) -m "not soak and not bench and not brokers"
 
-test-brokers: setup ## run the suite on each broker and store there is a server for here
+test-brokers: setup ## run the conformance suite and each profile on all brokers; BROKER=kafka for one
 	@$(RUN) -m suite install rabbitmq-server redis-server mosquitto mariadbd
-	$(PYTEST) -m brokers
+	$(PYTEST) -m brokers $(if $(BROKER),-k $(BROKER))
+	.venv/bin/python scripts/guarantees.py write
 
 test-unit: ## run the tests that need no server
 	@$(PYTHON) scripts/bootstrap.py
