@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
-from annals.sagas import Saga, SagaInput, SendCommand, StartOn, Step
+from annals.sagas import Retry, Saga, SagaInput, SendCommand, StartOn, Step
 from annals_saga_orchestrator.sagas.fields import Id
+
+# There is nothing to take back, and nobody waits for it: to give up would leave the place taken for ever.
+# So it outlasts what keeps the command service away, for about a day.
+_PATIENT = Retry(max_retries=160, cap=timedelta(minutes=10))
 
 
 class CapacityRelease(SagaInput):
@@ -32,6 +37,7 @@ CAPACITY_RELEASE = Saga(
                 # Tasks are also assigned without a hand-over, and to people who are no members.
                 accept=("member.not_reserved", "not_found"),
             ),
+            retry=_PATIENT,
         ),
     ),
     triggers=(StartOn("task.completed", _on_closed), StartOn("task.deleted", _on_closed)),
