@@ -88,7 +88,7 @@ async def test_what_an_instance_left_unpublished_is_published_by_another(
 
 async def test_past_a_backlog_commands_are_refused_with_a_time(at: tuple[Process, SidecarPorts]) -> None:
     client = DaprSidecar(at[1].grpc)
-    store = DaprEventStore(client, owner="test", topic="nowhere", max_backlog=3)
+    store = DaprEventStore(client, owner="test", topic="nowhere", max_backlog=lambda: 3)
     running = asyncio.create_task(store.run())
     await until(lambda: asyncio.sleep(0, store.lane is not None))
     for _ in range(4):

@@ -140,6 +140,17 @@ class Notifications:
         await self.client.command("task.assign", {"id": task, "assignee": user})
         return str(task)
 
+    async def pause(self, value: str | None) -> None:
+        """Set whether e-mails and webhooks wait, and wait until the service goes by it."""
+        answer = await self.call("PUT", "settings/paused", {"value": value, "reason": "to see"})
+        assert answer.status_code == 202, answer.text
+
+        async def followed() -> bool:
+            items = (await self.call("GET", "settings")).json()["items"]
+            return {one["key"]: one["value"] for one in items}["notification.paused"] is (value == "true")
+
+        await until(followed)
+
     async def ended(self, user: str, channel: str) -> dict[str, Any]:
         """The one delivery to a user over a channel, once it was sent or given up."""
 
@@ -327,6 +338,27 @@ async def test_who_is_assigned_a_task_finds_it_in_the_inbox(
     assert [item["id"] for item in page["items"] + rest["items"]] == [item["id"] for item in items]
     hidden = await notifications.call("GET", f"inbox/{user}", tenant="others")
     assert hidden.json()["items"] == []
+
+
+async def test_what_is_sent_out_waits_while_it_is_paused(
+    notifying: Suite, notifications: Notifications, hook: Hook
+) -> None:
+    user = f"u-{new_id()}"
+    wants = {
+        "webhook": {"url": f"http://127.0.0.1:{hook.port}/hook", "secret": SECRET},
+        "subscriptions": [{"events": "task.assigned", "channels": ["inbox", "webhook"]}],
+    }
+    await notifications.call("PUT", f"preferences/{user}", wants)
+    await notifications.pause("true")
+    await notifications.assigned(user)
+    await notifications.inbox(user)
+    await asyncio.sleep(1)  # for what would be wrong: a delivery that is due is made at once
+    waiting = (await notifications.call("GET", "deliveries", user=user, channel="webhook")).json()["items"]
+    assert [(one["status"], one["attempts"]) for one in waiting] == [("pending", 0)]
+    assert not hook.received
+    await notifications.pause(None)
+    assert (await notifications.ended(user, "webhook"))["status"] == "sent"
+    assert len(hook.received) == 1
 
 
 async def test_a_webhook_is_signed_retried_and_logged(

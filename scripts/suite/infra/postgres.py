@@ -14,7 +14,10 @@ import asyncpg
 
 from suite import runtime
 from suite.infra.passwords import password
+from suite.paths import ROOT
 from suite.process import Spec
+
+_SETTINGS = ROOT / "components" / "shared" / "settings.sql"
 
 
 def _unprivileged(*paths: Path) -> str | None:
@@ -95,7 +98,10 @@ class Postgres:
         )
 
     async def _ready(self) -> bool:
-        """Whether it takes queries; makes the database at the first start."""
+        """Whether it takes queries; makes the database at the first start, and the table of live settings.
+
+        That table must be there before a sidecar starts.
+        """
         try:
             connection = await asyncpg.connect(self.dsn.removesuffix("annals") + "postgres", timeout=2)
         except (OSError, asyncpg.exceptions.PostgresError, TimeoutError):
@@ -105,4 +111,14 @@ class Postgres:
                 await connection.execute("CREATE DATABASE annals")
         finally:
             await connection.close()
+        await prepare_settings(self.dsn)
         return True
+
+
+async def prepare_settings(dsn: str) -> None:
+    """Make the table of the live settings, unless it is there."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(_SETTINGS.read_text())
+    finally:
+        await connection.close()

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from annals_cli.commands import audit, basics, dead_letters, doctor, projections, sagas, store, streams
+from annals_cli.commands import (
+    audit,
+    basics,
+    config,
+    dead_letters,
+    doctor,
+    projections,
+    sagas,
+    store,
+    streams,
+)
 from annals_cli.output import Output, notes
 from annals_cli.session import Session
 from annals_cli.sidecar import Failed, Sidecar, headers_of
@@ -48,6 +58,7 @@ app.add_typer(projections.app, name="projections")
 app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(sagas.app, name="sagas")
 app.add_typer(audit.app, name="audit")
+app.add_typer(config.app, name="config")
 store.register(app)
 doctor.register(app)
 

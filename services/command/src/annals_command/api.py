@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -29,11 +30,15 @@ _BATCH = 1_000
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
-def routes(bus: CommandBus) -> APIRouter:
-    """`POST /commands/{type}`, `/commands` and `/commands:batch`."""
+def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRouter:
+    """`POST /commands/{type}`, `/commands` and `/commands:batch`.
+
+    `admit` raises a Problem while no commands are taken.
+    """
     router = APIRouter()
 
     async def post_one(request: Request) -> Response:
+        admit()
         body = json_object(await request.body())
         command = _request(request, request.path_params["command_type"], body)
         return _response(await _execute(bus, command))
@@ -43,6 +48,7 @@ def routes(bus: CommandBus) -> APIRouter:
 
     @router.post("/commands", summary="Send a command in its whole envelope")
     async def post_envelope(request: Request) -> Response:
+        admit()
         try:
             envelope = CommandEvent.model_validate_json(await request.body())
         except ValidationError as error:
@@ -65,6 +71,7 @@ def routes(bus: CommandBus) -> APIRouter:
 
     @router.post("/commands:batch", summary="Send many commands; those of one aggregate keep their order")
     async def post_batch(request: Request) -> Response:
+        admit()
         items = _array(await request.body())
         groups: dict[Any, list[int]] = defaultdict(list)
         for index, item in enumerate(items):

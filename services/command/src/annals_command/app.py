@@ -9,20 +9,23 @@ from functools import partial
 from annals.aggregates import CommandBus, folding
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.audit import Checkpointer, SigningKey
-from annals.dapr import DaprSidecar
+from annals.dapr import Configuration, DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent
+from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
+from annals.projections import BindingDatabase
 from annals.store import DOMAIN_LANES, DaprEventStore, Follower
-from annals.web import ServiceApp, create_app, dead_letters
+from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
 from annals_command import store_api
+from annals_command.admission import admit
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY, SubjectErased
 from annals_command.openapi import describe_commands
-from annals_command.settings import CommandSettings
+from annals_command.settings import CommandLive, CommandSettings
 
 _SECONDS_A_DAY = 24 * 3600
 
@@ -32,16 +35,19 @@ def create(settings: CommandSettings) -> ServiceApp:
     store: DaprEventStore | None = None
     sidecar: DaprSidecar | None = None
     eraser: Follower | None = None
+    live: LiveSettings[CommandLive] | None = None
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal store, sidecar, eraser
+        nonlocal store, sidecar, eraser, live
         token = settings.dapr_api_token
         sidecar = DaprSidecar(
             settings.dapr_grpc_port,
             timeout=settings.sidecar_timeout,
             api_token=token.get_secret_value() if token else None,
         )
+        configuration = Configuration(sidecar, settings.settings_store)
+        live = wanted = LiveSettings("command", settings.live(CommandLive), configuration)
         store = DaprEventStore(
             sidecar,
             owner=settings.instance,
@@ -49,7 +55,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             topic=settings.topic,
             command_ttl_seconds=settings.idempotency_days * _SECONDS_A_DAY,
             deadline_seconds=settings.append_deadline,
-            max_backlog=settings.max_backlog,
+            max_backlog=lambda: wanted.current.max_backlog,
         )
         subject_keys = SubjectKeys(
             sidecar, settings.state_store, partial(sidecar.secret, settings.keys, "personal-data-keys")
@@ -84,11 +90,14 @@ def create(settings: CommandSettings) -> ServiceApp:
             return SigningKey(await keys.secret(settings.signing_keys, "audit-signing-key"))
 
         checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
-        app.include_router(routes(bus))
+        app.include_router(routes(bus, partial(admit, live)))
+        writer = BindingDatabase(sidecar, settings.settings_writer)
+        app.include_router(live_settings.routes(live, writer))
         fold = folding(REGISTRY, HANDLERS)
         app.include_router(store_api.routes(sidecar, settings.state_store, fold))
         app.include_router(dead_letters.routes(letters, store, not_tried_out))
         async with (
+            background(live.run(), "live settings"),
             background(letters.run(), "dead letters"),
             background(eraser.run(), "erasure"),
             background(checkpointer.run(), "checkpoints"),
@@ -107,6 +116,8 @@ def create(settings: CommandSettings) -> ServiceApp:
             missing["lane"] = "none is held yet"
         if eraser is None or not eraser.placed:
             missing["erasure"] = "it does not know yet from where on it is to follow the store"
+        if live is None or not live.asked.is_set():
+            missing["live settings"] = "they have not been asked for yet"
         return missing
 
     app = create_app("Annals command", settings, lifespan=lifespan, ready=ready)

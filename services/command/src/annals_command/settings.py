@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from annals.live import Live
 from annals.web.settings import ServiceSettings
 
 
-class CommandSettings(ServiceSettings):
+class CommandLive(Live):
+    """What an operator may change while the service runs."""
+
+    read_only: bool = False
+    """Refuse all commands with 503 and Retry-After, as while a database moves."""
+
+    max_backlog: int = Field(default=100_000, ge=0)
+    """Commits that may wait for the broker before commands are answered with 503."""
+
+
+class CommandSettings(CommandLive, ServiceSettings):
     """See `ServiceSettings`."""
 
     state_store: str = "eventstore"
@@ -25,9 +38,6 @@ class CommandSettings(ServiceSettings):
 
     idempotency_days: int = 7
     """For how long the outcome of a command with a key is kept."""
-
-    max_backlog: int = 100_000
-    """Commits that may wait for the broker before commands are answered with 503."""
 
     append_deadline: float = 10.0
     """Seconds that a command waits for the store."""

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from annals.dapr import DaprSidecar, Jobs, ServiceInvocation
+from annals.dapr import Configuration, DaprSidecar, Jobs, ServiceInvocation
 from annals.deadletters import DeadLetters
+from annals.live import LiveSettings
 from annals.projections import BindingDatabase, DatabaseError, StatementRefused, migrate
 from annals.store import DOMAIN_LANES, DaprEventReader, Follower
 from annals.store.follower import passes
-from annals.web import ServiceApp, create_app, dead_letters
+from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
 from annals_notification import api, subscription
@@ -27,7 +28,7 @@ from annals_notification.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
-from annals_notification.settings import NotificationSettings
+from annals_notification.settings import NotificationLive, NotificationSettings
 from annals_notification.streams import routes as streams
 from annals_notification.streams.hub import Hub
 
@@ -65,18 +66,22 @@ def create(settings: NotificationSettings) -> ServiceApp:
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
+        configuration = Configuration(sidecar, settings.settings_store)
+        live = LiveSettings("notification", settings.live(NotificationLive), configuration)
         database = BindingDatabase(sidecar, settings.database)
         store = DaprEventReader(sidecar, settings.state_store)
         hub = Hub(
             store,
             lambda: app.draining,
-            max_clients=settings.max_stream_clients,
+            max_clients=lambda: live.current.max_stream_clients,
             buffer=settings.stream_buffer,
         )
         log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
         webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
         mails = MailSender(sidecar, settings.email)
-        dispatcher = Dispatcher(log, users, webhooks, mails, settings.delivery_retry_seconds)
+        dispatcher = Dispatcher(
+            log, users, webhooks, mails, settings.delivery_retry_seconds, lambda: live.current.paused
+        )
         notices = Notices(log, dispatcher.look)
         reminders = Reminders(database, store, notices, alarms, settings.remind_before)
         recurrences = Recurrences(database, invocation, alarms)
@@ -100,7 +105,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
         app.include_router(streams.routes(hub))
         app.include_router(dead_letters.routes(letters, store, not_tried_out))
         app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
+        app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
         async with (
+            background(live.run(), "live settings"),
             background(hub.run(), "hub"),
             background(letters.run(), "dead letters"),
             background(inbound.read_again(), "unreadable messages"),

@@ -6,10 +6,21 @@ from datetime import timedelta
 
 from pydantic import Field
 
+from annals.live import Live
 from annals.web.settings import ServiceSettings
 
 
-class NotificationSettings(ServiceSettings):
+class NotificationLive(Live):
+    """What an operator may change while the service runs."""
+
+    paused: bool = False
+    """Send no e-mails and no webhooks: they wait. Inboxes and live streams go on."""
+
+    max_stream_clients: int = Field(default=2_000, ge=0)
+    """Clients of live streams that one replica serves; those who are connected stay."""
+
+
+class NotificationSettings(NotificationLive, ServiceSettings):
     """See `ServiceSettings`."""
 
     dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
@@ -23,9 +34,6 @@ class NotificationSettings(ServiceSettings):
 
     email: str = "email"
     """The output binding that sends e-mails."""
-
-    max_stream_clients: int = 2_000
-    """Clients of live streams that one replica serves."""
 
     stream_buffer: int = 10_000
     """Commits that may wait to be sent to a client before it is cut off."""

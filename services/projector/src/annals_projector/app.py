@@ -10,8 +10,9 @@ from functools import partial
 import structlog
 
 from annals.audit import last_checkpoint, read_checkpoints
-from annals.dapr import DaprError, DaprSidecar
+from annals.dapr import Configuration, DaprError, DaprSidecar
 from annals.deadletters import DeadLetters
+from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
 from annals.projections import (
     Applier,
@@ -26,14 +27,14 @@ from annals.projections import (
     migrate,
 )
 from annals.store import DaprEventReader
-from annals.web import ServiceApp, create_app, dead_letters
+from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import audit, events, sagas, tasks
 from annals_projector.queries.parameters import UpToDate
 from annals_projector.read_models import PROJECTIONS
-from annals_projector.settings import ProjectorSettings
+from annals_projector.settings import ProjectorLive, ProjectorSettings
 
 _log = structlog.get_logger(__name__)
 _MIGRATE_SECONDS = 0.5
@@ -62,6 +63,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         patient = DaprSidecar(settings.dapr_grpc_port, timeout=settings.maintenance_timeout, api_token=token)
+        configuration = Configuration(sidecar, settings.settings_store)
+        live = LiveSettings("projector", settings.live(ProjectorLive), configuration)
         database = BindingDatabase(sidecar, settings.read_models)
         maintenance = BindingDatabase(patient, settings.read_models)
         store = DaprEventReader(sidecar, settings.state_store)
@@ -84,7 +87,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                 tasks.create_task(replays.run())
                 tasks.create_task(inbound.read_again())
 
-        up_to_date = UpToDate(visibility, settings.visibility_timeout)
+        up_to_date = UpToDate(visibility, lambda: live.current.visibility_timeout)
         app.include_router(subscription.routes(inbound))
         key_encryption = partial(sidecar.secret, settings.keys, "personal-data-keys")
         disclose = SubjectKeys(sidecar, settings.state_store, key_encryption).disclose
@@ -98,7 +101,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
         app.include_router(projections_api.routes(maintenance, store, catalogue, builder, letters))
         app.include_router(dead_letters.routes(letters, store, replays.dry_run))
-        async with background(keep_up(), "read models"):
+        app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+        async with background(live.run(), "live settings"), background(keep_up(), "read models"):
             yield
         await patient.close()
         await sidecar.close()

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
+from annals.live import Live
 from annals.web.settings import ServiceSettings
 
 
-class ProjectorSettings(ServiceSettings):
+class ProjectorLive(Live):
+    """What an operator may change while the service runs."""
+
+    visibility_timeout: float = Field(default=5.0, ge=0, le=60)
+    """Seconds that a query with a position waits for it."""
+
+
+class ProjectorSettings(ProjectorLive, ServiceSettings):
     """See `ServiceSettings`."""
 
     state_store: str = "eventstore"
@@ -16,9 +26,6 @@ class ProjectorSettings(ServiceSettings):
 
     read_models: str = "readmodels"
     """The binding component of the read models' database."""
-
-    visibility_timeout: float = 5.0
-    """Seconds that a query with a position waits for it."""
 
     maintenance_timeout: float = 600.0
     """Seconds that a comparison or a change of tables may take."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from annals.dapr import DaprSidecar, NotAnswered, ServiceInvocation, Workflows
+from annals.dapr import Configuration, DaprSidecar, NotAnswered, ServiceInvocation, Workflows
 from annals.deadletters import DeadLetters
+from annals.live import LiveSettings
+from annals.projections import BindingDatabase
 from annals.sagas import SagaCatalog
 from annals.sagas.activities import SagaActivities
 from annals.sagas.claims import Claims
@@ -15,13 +17,13 @@ from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.workflow import SagaWorker
 from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
 from annals.store.follower import passes
-from annals.web import ServiceApp, create_app, dead_letters
+from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
 from annals_saga_orchestrator import api, subscription
 from annals_saga_orchestrator.activities import functions
 from annals_saga_orchestrator.sagas import CATALOG
-from annals_saga_orchestrator.settings import SagaSettings
+from annals_saga_orchestrator.settings import SagaLive, SagaSettings
 
 
 def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp:
@@ -37,13 +39,15 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
+        configuration = Configuration(sidecar, settings.settings_store)
+        live = LiveSettings("saga-orchestrator", settings.live(SagaLive), configuration)
         store = DaprEventStore(
             sidecar,
             owner=settings.instance,
             store=settings.state_store,
             topic=settings.topic,
             lanes=SAGA_LANES,
-            max_backlog=settings.max_backlog,
+            max_backlog=lambda: live.current.max_backlog,
         )
         history = SagaHistory(store)
         orchestrator = Orchestrator(
@@ -74,8 +78,10 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
         )
         app.include_router(dead_letters.routes(letters, store, not_tried_out))
         app.include_router(subscription.routes(follower))
+        app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
         async with background(store.run(), "lane") as lane:
             async with (
+                background(live.run(), "live settings"),
                 background(worker.run(), "worker"),
                 background(letters.run(), "dead letters"),
                 background(follower.run(), "follower"),

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from annals.live import Live
 from annals.web.settings import ServiceSettings
 
 
-class SagaSettings(ServiceSettings):
+class SagaLive(Live):
+    """What an operator may change while the service runs."""
+
+    max_backlog: int = Field(default=100_000, ge=0)
+    """Commits that may wait for the broker before requests are answered with 503."""
+
+
+class SagaSettings(SagaLive, ServiceSettings):
     """See `ServiceSettings`."""
 
     dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
@@ -18,6 +26,3 @@ class SagaSettings(ServiceSettings):
 
     topic: str = "saga-events"
     """The topic of the sagas' events, and the pub/sub component it is on."""
-
-    max_backlog: int = 100_000
-    """Commits that may wait for the broker before requests are answered with 503."""

@@ -1,17 +1,24 @@
 """The thin asyncio client of the sidecar: what the services reach the outside with."""
 
+from annals.dapr.configuration import Configuration, ConfigurationItem
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
 from annals.dapr.invocation import Answer, NotAnswered, ServiceInvocation
 from annals.dapr.jobs import Jobs
+from annals.dapr.locks import LockLost, Locks, LockTaken
 from annals.dapr.publish_metadata import publish_metadata
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
 from annals.dapr.workflows import Workflows
 
 __all__ = [
     "Answer",
+    "Configuration",
+    "ConfigurationItem",
     "DaprError",
     "DaprSidecar",
     "Jobs",
+    "LockLost",
+    "LockTaken",
+    "Locks",
     "Message",
     "NotAnswered",
     "ServiceInvocation",

@@ -8,14 +8,15 @@ stubs are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from dapr.proto import api_service_v1, api_v1, common_v1
 
-from annals.dapr.errors import DaprError, translate
+from annals.dapr.errors import DaprError, SidecarUnavailable, translate
 
 _FIRST_WRITE = common_v1.StateOptions(concurrency=common_v1.StateOptions.CONCURRENCY_FIRST_WRITE)
 
@@ -194,6 +195,28 @@ class DaprSidecar:
     async def call(self, method: str, request: object, traceparent: str | None = None) -> Any:
         """Call a method of the sidecar's API by its name, as a part of a trace if one is named."""
         return await self._call(getattr(self._stub, method), request, traceparent)
+
+    @asynccontextmanager
+    async def stream(self, method: str, request: object) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
+        """Call a method that answers bit by bit: `await read()` is the next, and raises DaprError.
+
+        That it ended is SidecarUnavailable too: no stream here has an end.
+        """
+        call = getattr(self._stub, method)(request, metadata=self._metadata)
+
+        async def read() -> Any:
+            try:
+                answer = await call.read()
+            except grpc.aio.AioRpcError as error:
+                raise translate(error) from error
+            if answer is grpc.aio.EOF:
+                raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, f"{method} ended")
+            return answer
+
+        try:
+            yield read
+        finally:
+            call.cancel()
 
     async def _call(
         self, method: Callable[..., Awaitable[Any]], request: object, traceparent: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import NoReturn
 
 import orjson
@@ -165,7 +165,7 @@ class DaprEventStore(DaprEventReader):
         lanes: range = DOMAIN_LANES,
         command_ttl_seconds: int = 7 * 24 * 3600,
         deadline_seconds: float = 10.0,
-        max_backlog: int = 100_000,
+        max_backlog: Callable[[], int] = lambda: 100_000,
     ) -> None:
         super().__init__(sidecar, store)
         self._known: OrderedDict[StreamId, tuple[int, str]] = OrderedDict()

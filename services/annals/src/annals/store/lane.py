@@ -43,7 +43,7 @@ class Lane:
         new_publisher: Callable[[int, int, int], Publisher],
         *,
         deadline_seconds: float,
-        max_backlog: int,
+        max_backlog: Callable[[], int],
     ) -> None:
         self._leases = leases
         self._group_commit = group_commit
@@ -74,7 +74,7 @@ class Lane:
             raise StoreUnavailable("this instance is shutting down")
         if len(self._waiting) >= _WAITING_COMMITS:
             raise Backpressure(f"{len(self._waiting)} commands wait to be written", retry_after=1)
-        if self._publisher is not None and self._publisher.backlog > self._max_backlog:
+        if self._publisher is not None and self._publisher.backlog > self._max_backlog():
             raise Backpressure(f"{self._publisher.backlog} commits wait to be published", retry_after=5)
         waiting = Waiting(append, previous, size, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import socket
+from typing import TypeVar
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from annals.live import Live
 
-class ServiceSettings(BaseSettings):
+L = TypeVar("L", bound=Live)
+
+
+class ServiceSettings(Live, BaseSettings):
     """Read once at the start. The names without a prefix are those that Dapr itself sets."""
 
     model_config = SettingsConfigDict(env_prefix="ANNALS_", frozen=True, populate_by_name=True)
@@ -34,8 +39,15 @@ class ServiceSettings(BaseSettings):
     zipkin_endpoint: str | None = None
     """Where spans go; without it none are recorded."""
 
-    log_level: str = "info"
-    """debug, info, warning or error."""
+    settings_store: str = "settings"
+    """The configuration component of the live settings."""
+
+    settings_writer: str = "settings-writer"
+    """The binding component that live settings are written through."""
 
     sidecar_timeout: float = 5.0
     """Seconds that one call to the sidecar may take."""
+
+    def live(self, model: type[L]) -> L:
+        """The part of these settings that may change while the service runs."""
+        return model.model_validate({name: getattr(self, name) for name in model.model_fields})

@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from annals_cli.commands.config import as_given
 from annals_cli.output import people
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, Sidecar
@@ -53,7 +54,17 @@ def doctor(context: typer.Context) -> None:
 
 
 def _checks() -> list[Callable[[Sidecar], Checked]]:
-    return [_sidecar, *map(_service, _APPS), _lanes, _backlog, _lag, *map(_letters, _APPS), _sagas, _signed]
+    return [
+        _sidecar,
+        *map(_service, _APPS),
+        *map(_settings, _APPS),
+        _lanes,
+        _backlog,
+        _lag,
+        *map(_letters, _APPS),
+        _sagas,
+        _signed,
+    ]
 
 
 def _sidecar(sidecar: Sidecar) -> Checked:
@@ -89,6 +100,19 @@ def _service(app: str) -> Callable[[Sidecar], Checked]:
 
     mend = f"See what its log says (make logs APP={app}), and its sidecar's (make logs APP={app}-dapr)."
     return _asked(app, mend, ask)
+
+
+def _settings(app: str) -> Callable[[Sidecar], Checked]:
+    def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        answer = sidecar.get(app, "settings")
+        if answer["unreached"]:
+            return False, f"they cannot be read: {answer['unreached']}"
+        refused = [f"{one['key']}: {one['refused']}" for one in answer["items"] if one["refused"]]
+        changed = [f"{one['key']} = {as_given(one['value'])}" for one in answer["items"] if one["set"]]
+        return not refused, "; ".join(refused or changed) or "none is set"
+
+    mend = f"{app} keeps what it had; annals config list shows it. Is there the component settings?"
+    return _asked(f"live settings of {app}", mend, ask)
 
 
 def _lanes_of(sidecar: Sidecar) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -23,7 +23,10 @@ _LOOK_SECONDS = 5.0
 
 
 class Dispatcher:
-    """`retry_seconds` are the waits after failed tries; after the last of them a delivery has failed."""
+    """`retry_seconds` are the waits after failed tries; after the last of them a delivery has failed.
+
+    While `paused` says so nothing is taken up; what is being sent is finished.
+    """
 
     def __init__(
         self,
@@ -32,12 +35,14 @@ class Dispatcher:
         webhooks: WebhookSender,
         mails: MailSender,
         retry_seconds: Sequence[float],
+        paused: Callable[[], bool],
     ) -> None:
         self._deliveries = log
         self._users = users
         self._webhooks = webhooks
         self._mails = mails
         self._retry_seconds = retry_seconds
+        self._paused = paused
         self._wake = asyncio.Event()
 
     def look(self) -> None:
@@ -49,11 +54,11 @@ class Dispatcher:
         while True:
             self._wake.clear()
             try:
-                claimed = await self._deliveries.claim(_AT_ONCE)
+                claimed = [] if self._paused() else await self._deliveries.claim(_AT_ONCE)
                 if claimed:
                     await self._deliveries.end(await self._send(claimed))
                     continue
-                due = await self._deliveries.next_due()
+                due = None if self._paused() else await self._deliveries.next_due()
             except DatabaseError as error:
                 _log.warning("deliveries cannot be made now", error=str(error))
                 due = None

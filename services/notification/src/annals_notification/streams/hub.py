@@ -45,7 +45,12 @@ class Hub:
     """Tells every client of what the tail brings. `run` must be running."""
 
     def __init__(
-        self, store: DaprEventReader, draining: Callable[[], bool], *, max_clients: int, buffer: int
+        self,
+        store: DaprEventReader,
+        draining: Callable[[], bool],
+        *,
+        max_clients: Callable[[], int],
+        buffer: int,
     ) -> None:
         self._store = store
         self._tail = Tail(store)
@@ -73,9 +78,9 @@ class Hub:
         `after` is what it had seen when it was last here; without it, it is told what is new.
         Raises TooSlow and TooMany.
         """
-        if len(self._clients) >= self._max_clients:
+        if len(self._clients) >= (most := self._max_clients()):
             metrics.STREAM_REFUSED.inc()
-            raise TooMany(f"{self._max_clients} clients are connected to this replica")
+            raise TooMany(f"{len(self._clients)} of {most} clients are connected to this replica")
         await self._tail.started.wait()
         client = Client(wanted, self._buffer)
         self._clients.add(client)

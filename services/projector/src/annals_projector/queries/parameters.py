@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request
@@ -28,7 +29,7 @@ class Disclose(Protocol):
 class UpToDate:
     """A dependency that waits for the position a caller names, so that it reads its own writes."""
 
-    def __init__(self, visibility: Visibility, seconds: float) -> None:
+    def __init__(self, visibility: Visibility, seconds: Callable[[], float]) -> None:
         self._visibility = visibility
         self._seconds = seconds
 
@@ -43,7 +44,7 @@ class UpToDate:
         except ValueError as error:
             raise malformed("position", str(error)) from error
         try:
-            await self._visibility.wait(parsed, self._seconds)
+            await self._visibility.wait(parsed, self._seconds())
         except NotVisible as error:
             raise Problem(504, "behind", str(error), headers={"Retry-After": "1"}) from error
 

@@ -1,0 +1,74 @@
+"""Locks that expire: so that something is done once at a time, mostly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import structlog
+from dapr.proto import api_v1
+
+from annals.dapr.errors import DaprError
+from annals.dapr.sidecar import DaprSidecar
+
+_log = structlog.get_logger(__name__)
+
+
+class LockTaken(Exception):
+    """Somebody else holds the lock."""
+
+
+class LockLost(Exception):
+    """The time ran out: the work was cancelled, and somebody else may hold the lock."""
+
+
+class Locks:
+    """One lock component. Dapr's lock API is alpha, and Redis its one component.
+
+    It gives no fencing: the lock expires whatever its holder does, and what a holder sent before still
+    arrives. Where two at once would be wrong and not only wasteful, let the store refuse the second, as
+    the event store does by its insert-only keys.
+    """
+
+    def __init__(self, sidecar: DaprSidecar, store: str) -> None:
+        self._sidecar = sidecar
+        self._store = store
+
+    @asynccontextmanager
+    async def hold(self, name: str, seconds: int) -> AsyncIterator[None]:
+        """Hold a lock for what is within, which is cancelled when the lock is about to expire.
+
+        A lock cannot be renewed. Raises LockTaken before, LockLost for what took too long, DaprError when
+        the lock could not be asked for; then it may be held until it expires.
+        """
+        owner = str(uuid4())  # of this holding, not of the process: a late release takes nobody else's
+        request = api_v1.TryLockRequest(
+            store_name=self._store, resource_id=name, lock_owner=owner, expiry_in_seconds=seconds
+        )
+        # Counted from before it was asked for, so that it ends here first.
+        ends = asyncio.get_running_loop().time() + seconds
+        if not (await self._sidecar.call("TryLockAlpha1", request)).success:
+            raise LockTaken(f"{name} is locked by somebody else")
+        try:
+            async with asyncio.timeout_at(ends) as limit:
+                yield
+        except TimeoutError as error:
+            if limit.expired():
+                raise LockLost(f"{name} was held for {seconds} s, and the work was not done") from error
+            raise
+        finally:
+            await self._release(name, owner)
+
+    async def _release(self, name: str, owner: str) -> None:
+        request = api_v1.UnlockRequest(store_name=self._store, resource_id=name, lock_owner=owner)
+        try:
+            answer = await self._sidecar.call("UnlockAlpha1", request)
+        except DaprError as error:
+            # What was done is done, and the lock expires by itself.
+            _log.warning("a lock is left to expire", lock=name, error=str(error))
+            return
+        if answer.status != api_v1.UnlockResponse.SUCCESS:
+            status = api_v1.UnlockResponse.Status.Name(answer.status)
+            _log.warning("a lock had expired before it was released", lock=name, status=status)

@@ -1,0 +1,157 @@
+"""A service's live settings: a frozen model, from the environment, then from the configuration store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, NoReturn, TypeVar
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from annals.dapr import Configuration, ConfigurationItem, DaprError, SidecarUnavailable
+from annals.telemetry import logs
+
+_log = structlog.get_logger(__name__)
+
+
+class Live(BaseModel):
+    """What every service lets an operator change. A service's own model adds to it.
+
+    Each field is a plain value with a type, a default and a docstring. It is a setting of the environment
+    as well, which is what holds while nothing is set live.
+    """
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged: debug, info, warning or error, and what is worse."""
+
+
+S = TypeVar("S", bound=Live)
+
+
+class NoSuchSetting(Exception):
+    """The service has no live setting of that name; `known` are those it has."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__(f"there is no live setting {name}")
+        self.known = known
+
+
+class SettingRefused(Exception):
+    """A value is not of the setting's type; the text says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A live setting as it is now. `by`, `why` and `at` are of who set it, as far as that was said."""
+
+    key: str
+    value: Any
+    default: Any
+    about: str
+    set: bool = False
+    by: str | None = None
+    why: str | None = None
+    at: str | None = None
+    refused: str | None = None
+    """Why the value that the store holds is not in effect."""
+
+
+class LiveSettings(Generic[S]):
+    """The live settings of a service. `run` keeps `current` up to date."""
+
+    def __init__(self, service: str, defaults: S, configuration: Configuration) -> None:
+        self.service = service
+        self.current = defaults
+        self.asked = asyncio.Event()
+        """The store was asked, whatever it answered: before that nobody knows what an operator wants."""
+        self.unreached: str | None = "it has not been asked yet"
+        self._defaults = defaults
+        self._configuration = configuration
+        # The PostgreSQL component takes no hyphen in a key.
+        self._prefix = service.replace("-", "_") + "."
+        self._items: Mapping[str, ConfigurationItem] = {}
+        self._refused: dict[str, tuple[str, str]] = {}
+
+    async def run(self) -> NoReturn:
+        """Follow the store for ever. What cannot be read leaves all as it is."""
+        await self._configuration.follow(self._take, self._fail)
+
+    def key(self, name: str) -> str:
+        """The key that a setting has in the store. Raises NoSuchSetting."""
+        known = list(type(self._defaults).model_fields)
+        if name not in known:
+            raise NoSuchSetting(name, known)
+        return self._prefix + name
+
+    def parse(self, name: str, value: str) -> Any:
+        """The value that a text stands for. Raises NoSuchSetting and SettingRefused."""
+        self.key(name)
+        try:
+            parsed = type(self._defaults).model_validate_strings({name: value})
+        except ValidationError as error:
+            raise SettingRefused(error.errors()[0]["msg"]) from error
+        return getattr(parsed, name)
+
+    def describe(self) -> list[Setting]:
+        """All of them, as they are now."""
+        return [self._describe(name) for name in type(self._defaults).model_fields]
+
+    def _describe(self, name: str) -> Setting:
+        key = self._prefix + name
+        item = self._items.get(key, ConfigurationItem(""))
+        return Setting(
+            key,
+            getattr(self.current, name),
+            getattr(self._defaults, name),
+            type(self._defaults).model_fields[name].description or "",
+            key in self._items,
+            by=item.metadata.get("by"),
+            why=item.metadata.get("why"),
+            at=item.metadata.get("at"),
+            refused=self._refused.get(key, (None, None))[1],
+        )
+
+    def _take(self, items: Mapping[str, ConfigurationItem]) -> None:
+        mine = {key: item for key, item in items.items() if key.startswith(self._prefix)}
+        # An item that says so was taken back: the history of a key stays in the store.
+        self._items = {key: item for key, item in mine.items() if "unset" not in item.metadata}
+        refused: dict[str, tuple[str, str]] = {}
+        values = {}
+        for key, item in self._items.items():
+            name = key.removeprefix(self._prefix)
+            try:
+                values[name] = self.parse(name, item.value)
+            except NoSuchSetting as error:
+                refused[key] = (item.value, f"{error}; there are {', '.join(error.known)}")
+            except SettingRefused as error:
+                refused[key] = (item.value, str(error))
+                values[name] = getattr(self.current, name)
+        for key, (value, expected) in refused.items():
+            if self._refused.get(key) != (value, expected):
+                _log.error(
+                    "a live setting is refused, and stays as it was", key=key, value=value, expected=expected
+                )
+        self._refused = refused
+        self._use(self._defaults.model_copy(update=values))
+        self.unreached = None
+        self.asked.set()
+
+    def _use(self, settings: S) -> None:
+        if settings == self.current:
+            return
+        before = self.current.model_dump()
+        changed = {name: value for name, value in settings.model_dump().items() if value != before[name]}
+        _log.warning("live settings changed", **changed)
+        self.current = settings
+        logs.set_level(settings.log_level)
+
+    def _fail(self, error: DaprError) -> None:
+        if str(error) != self.unreached:
+            _log.warning("the live settings cannot be read: they stay as they are", error=str(error))
+        self.unreached = str(error)
+        if not isinstance(error, SidecarUnavailable):
+            self.asked.set()

@@ -1,0 +1,55 @@
+"""What operators do with a service's live settings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from annals.live import LiveSettings, NoSuchSetting, SettingRefused
+from annals.projections import DatabaseError, ReadModelDatabase
+from annals.web.problems import Problem, malformed
+from annals.web.request_context import id_of
+
+_SET = "SELECT to_json(annals_set($1::text, $2::text, $3::text, $4::text))::text"
+
+
+class Change(BaseModel):
+    """A value to set, as text; none takes back what was set. Both stay in the setting's history."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    value: str | None = Field(max_length=1_000)
+    reason: str = Field(min_length=1, max_length=500)
+
+
+def routes(live: LiveSettings[Any], writer: ReadModelDatabase) -> APIRouter:
+    """`/settings`. They are written by a binding: Dapr's configuration API only reads."""
+    router = APIRouter(prefix="/settings", tags=["settings"])
+
+    @router.get("", summary="The live settings of this replica, as they are now")
+    async def listing() -> dict[str, Any]:
+        """`unreached` is why the store cannot be read; then all is as it last was."""
+        return {"unreached": live.unreached, "items": [asdict(one) for one in live.describe()]}
+
+    @router.put("/{name}", status_code=202, summary="Set a live setting, or take it back")
+    async def change(request: Request, name: str, body: Change) -> dict[str, Any]:
+        """Every replica sees it without a restart: at once, or a few seconds later."""
+        try:
+            key = live.key(name)
+            if body.value is not None:
+                live.parse(name, body.value)
+        except NoSuchSetting as error:
+            raise Problem(404, "not-found", str(error), known=error.known) from error
+        except SettingRefused as error:
+            raise malformed("value", str(error)) from error
+        try:
+            version = await writer.fetch(_SET, key, body.value, id_of(request, "x-user-id"), body.reason)
+        except DatabaseError as error:
+            detail = f"whether it was set is not known: {error}"
+            raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+        return {"key": key, "version": version}
+
+    return router

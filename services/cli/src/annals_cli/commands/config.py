@@ -1,0 +1,60 @@
+"""Live settings: what the services are told while they run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from annals_cli.session import Session, session
+from annals_cli.sidecar import Exit, Failed
+
+app = typer.Typer(help="Settings that change without a restart.", no_args_is_help=True)
+
+_SERVICES = ("command", "projector", "saga-orchestrator", "notification")
+
+Key = Annotated[str, typer.Argument(help="such as command.read_only")]
+Why = Annotated[str, typer.Option("--reason", help="why; kept in its history")]
+
+
+@app.command("list")
+def listing(context: typer.Context) -> None:
+    """All of them, as they are now in the replica that answers."""
+    given = session(context)
+    answers = {service: given.sidecar.get(service, "settings") for service in _SERVICES}
+    rows = [
+        {**one, "value": as_given(one["value"]), "default": as_given(one["default"])}
+        for answer in answers.values()
+        for one in answer["items"]
+    ]
+    given.output.table(answers, rows, ("key", "value", "default", "by", "why", "at", "refused"))
+
+
+@app.command("set")
+def set_(context: typer.Context, key: Key, value: str, reason: Why) -> None:
+    """Set one, for all replicas of its service."""
+    given = session(context)
+    answer = _change(given, key, {"value": value, "reason": reason})
+    given.output.done(answer, f"{answer['key']} is set, version {answer['version']}")
+
+
+@app.command()
+def unset(context: typer.Context, key: Key, reason: Why) -> None:
+    """Take one back: its default holds again."""
+    given = session(context)
+    answer = _change(given, key, {"value": None, "reason": reason})
+    given.output.done(answer, f"{answer['key']} is as its default again, version {answer['version']}")
+
+
+def _change(given: Session, key: str, body: dict[str, Any]) -> Any:
+    prefix, _, name = key.partition(".")
+    service = prefix.replace("_", "-")
+    if service not in _SERVICES or not name:
+        known = ", ".join(f"{one.replace('-', '_')}.…" for one in _SERVICES)
+        raise Failed(f"{key} is no live setting: they are {known}; annals config list", Exit.USAGE)
+    return given.sidecar.call("PUT", service, f"settings/{name}", body=body)
+
+
+def as_given(value: Any) -> str:
+    """A value as `annals config set` takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

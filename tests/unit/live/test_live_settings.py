@@ -1,0 +1,55 @@
+"""What a service's live settings are before anybody sets one, and how texts become values."""
+
+from __future__ import annotations
+
+import pytest
+
+from annals.dapr import Configuration, DaprSidecar
+from annals.live import Live, LiveSettings, NoSuchSetting, SettingRefused
+from annals_command.settings import CommandLive, CommandSettings
+from annals_notification.settings import NotificationLive, NotificationSettings
+from annals_projector.settings import ProjectorLive, ProjectorSettings
+from annals_saga_orchestrator.settings import SagaLive, SagaSettings
+
+
+@pytest.fixture
+async def live() -> LiveSettings[CommandLive]:
+    return LiveSettings("saga-orchestrator", CommandLive(), Configuration(DaprSidecar(1), "settings"))
+
+
+def test_the_environment_gives_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANNALS_MAX_BACKLOG", "5")
+    monkeypatch.setenv("ANNALS_LOG_LEVEL", "warning")
+    assert CommandSettings().live(CommandLive) == CommandLive(max_backlog=5, log_level="warning")
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        (CommandLive, CommandSettings),
+        (NotificationLive, NotificationSettings),
+        (ProjectorLive, ProjectorSettings),
+        (SagaLive, SagaSettings),
+    ],
+)
+def test_each_says_what_it_is_and_has_a_default(model: type[Live], settings: type) -> None:
+    assert all(field.description and not field.is_required() for field in model.model_fields.values())
+    assert settings().live(model) == model()
+
+
+async def test_texts_become_values_of_the_settings_type(live: LiveSettings[CommandLive]) -> None:
+    assert live.parse("read_only", "true") is True
+    assert live.parse("max_backlog", "12") == 12
+    with pytest.raises(SettingRefused, match="valid integer"):
+        live.parse("max_backlog", "1e")
+    with pytest.raises(SettingRefused, match="greater than or equal to 0"):
+        live.parse("max_backlog", "-1")
+    with pytest.raises(SettingRefused, match="debug"):
+        live.parse("log_level", "loud")
+
+
+async def test_a_key_is_the_services_name_as_every_store_takes_it(live: LiveSettings[CommandLive]) -> None:
+    assert live.key("read_only") == "saga_orchestrator.read_only"
+    with pytest.raises(NoSuchSetting) as refused:
+        live.key("readonly")
+    assert "read_only" in refused.value.known
