@@ -1,0 +1,116 @@
+"""Who is told of what, how often a delivery is tried, and what the very files of Dapr say of both."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_BULK_DEFAULT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """An app's subscription to a topic; `bulk` is the most messages of one delivery, 0 for one at a time."""
+
+    pubsub: str
+    topic: str
+    route: str
+    bulk: int = 0
+    raw: bool = False
+    dead_letter_topic: str | None = None
+    scopes: frozenset[str] = frozenset()
+
+    def concerns(self, app_id: str) -> bool:
+        """Whether it is the subscription of an app."""
+        return not self.scopes or app_id in self.scopes
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How often a failed delivery is tried again by the sidecar, and after how long.
+
+    `most` is -1 for ever. A `longest` makes it exponential: each wait half as long again, up to that.
+    """
+
+    most: int = 3
+    delay: timedelta = timedelta(milliseconds=200)
+    longest: timedelta | None = None
+
+    def wait(self, failures: int) -> timedelta | None:
+        """The wait after so many failures; None to give up."""
+        if 0 <= self.most < failures:
+            return None
+        if self.longest is None:
+            return self.delay
+        return min(self.longest, self.delay * 1.5 ** min(failures - 1, 64))
+
+
+def read_subscriptions(path: Path) -> list[Subscription]:
+    """The subscriptions in a YAML file, or in all of a directory."""
+    return [
+        declared(document["spec"], document.get("scopes") or ())
+        for document in _documents(path)
+        if document.get("kind") == "Subscription"
+    ]
+
+
+def read_retries(path: Path) -> dict[str, Retry]:
+    """The inbound retries of each pub/sub component, in a YAML file, or in all of a directory."""
+    retries = {}
+    for document in _documents(path):
+        if document.get("kind") != "Resiliency":
+            continue
+        policies = document["spec"].get("policies", {}).get("retries", {})
+        for component, target in document["spec"].get("targets", {}).get("components", {}).items():
+            name = target.get("inbound", {}).get("retry")
+            if name is not None:
+                retries[component] = _retry(policies[name])
+    return retries
+
+
+def declared(spec: Mapping[str, Any], scopes: Sequence[str] = ()) -> Subscription:
+    """A subscription as Dapr spells it, in YAML or in an app's answer to GET /dapr/subscribe."""
+    routes = spec.get("routes") or {}
+    if isinstance(routes, Mapping) and routes.get("rules"):
+        raise ValueError(
+            f"the fake knows no routing rules, as {spec['topic']} has: test them on a real sidecar"
+        )
+    route = spec.get("route") or (routes.get("default") if isinstance(routes, Mapping) else None)
+    if not route:
+        raise ValueError(f"the subscription to {spec['topic']} has no route")
+    bulk = spec.get("bulkSubscribe") or {}
+    metadata = spec.get("metadata") or {}
+    return Subscription(
+        spec["pubsubname"],
+        spec["topic"],
+        route,
+        int(bulk.get("maxMessagesCount") or _BULK_DEFAULT) if bulk.get("enabled") else 0,
+        str(metadata.get("rawPayload", "")).lower() == "true",
+        spec.get("deadLetterTopic") or None,
+        frozenset(scopes),
+    )
+
+
+def _retry(policy: Mapping[str, Any]) -> Retry:
+    most = int(policy.get("maxRetries", -1))
+    if policy.get("policy", "constant") == "constant":
+        return Retry(most, _duration(policy.get("duration", "5s")))
+    first = _duration(policy.get("initialInterval", "500ms"))
+    return Retry(most, first, _duration(policy.get("maxInterval", "60s")))
+
+
+def _duration(text: str) -> timedelta:
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
+
+
+def _documents(path: Path) -> Iterator[dict[str, Any]]:
+    for file in sorted(path.glob("*.yaml")) if path.is_dir() else (path,):
+        yield from (document for document in yaml.safe_load_all(file.read_text()) if document)
