@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import pwd
+import shutil
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_SECONDS = 10.0
 
@@ -125,18 +122,15 @@ class Process:
         self.state = "starting"
         self._ready.clear()
         self._started = time.monotonic()
-        user = pwd.getpwnam(self.spec.user) if self.spec.user and os.geteuid() == 0 else None
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.spec.argv,
+                *_as_child_of_ours(self.spec),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=os.environ | dict(self.spec.env),
                 cwd=self.spec.cwd,
                 start_new_session=True,
-                preexec_fn=_die_with_parent if _LIBC else None,
-                **({"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}),  # type: ignore[arg-type]
             )
 
     async def _watch(self) -> None:
@@ -167,7 +161,19 @@ class Process:
         self._ready.set()
 
 
-def _die_with_parent() -> None:
-    """Linux ends the child when this process is gone, however that came about."""
-    if _LIBC is not None:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _as_child_of_ours(spec: Spec) -> list[str]:
+    """The command of a child that Linux ends when this process is gone, however that came about.
+
+    A program in between sees to it, and to whom it runs as: Python would do both in the forked process,
+    where gRPC's threads are missing and now and then make it crash.
+    """
+    setpriv = shutil.which("setpriv")
+    argv = list(spec.argv)
+    if setpriv is not None:
+        argv = ["--pdeathsig", "KILL", *argv]
+    if spec.user and os.geteuid() == 0:
+        if setpriv is None:
+            raise StartFailed(f"setpriv is needed to run {spec.name} as {spec.user}: install util-linux.")
+        known = pwd.getpwnam(spec.user)
+        argv = ["--reuid", str(known.pw_uid), "--regid", str(known.pw_gid), "--clear-groups", *argv]
+    return argv if setpriv is None else [setpriv, *argv]
