@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
+from fake_world import fake_world
 from matrix import BROKERS, Broker
 from outcomes import Outcomes
 from world import World, world
@@ -31,7 +32,8 @@ async def at(
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     home = tmp_path_factory.mktemp(broker.name)
-    async with world(broker, home, postgres.dsn.removesuffix("annals") + name) as found:
+    build = world if broker.server else fake_world
+    async with build(broker, home, postgres.dsn.removesuffix("annals") + name) as found:
         yield found
 
 

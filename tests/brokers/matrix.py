@@ -14,7 +14,8 @@ class Broker:
     """A broker. `name` is its folder below components/brokers."""
 
     name: str
-    server: Callable[[Path, int], infra.Server]
+    server: Callable[[Path, int], infra.Server] | None
+    """None for the fake sidecar, which is its own broker."""
     hands_out_again_after: float = 60.0
     """Seconds by which what died with its consumer comes to another, from the component's settings."""
     keeps_order: bool = False
@@ -26,6 +27,7 @@ class Broker:
 
 
 BROKERS = (
+    Broker("fake", None, keeps_order=True),
     Broker("nats", infra.Nats),
     Broker("kafka", infra.Kafka, keeps_order=True),
     Broker("rabbitmq", infra.RabbitMq),

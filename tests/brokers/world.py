@@ -9,12 +9,12 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import asyncpg
-from faulty_proxy import FaultyProxy
+from faulty_proxy import Faults, FaultyProxy
 from matrix import Broker
 
 from annals.dapr import DaprSidecar
@@ -30,12 +30,48 @@ _HERE = Path(__file__).parent
 _SIDECAR_ENV = ("APP_PORT", "DAPR_HTTP_PORT", "DAPR_GRPC_PORT")
 
 
+class Crashing(Protocol):
+    """Something that can be killed and comes back: a `Process`, or what stands for one."""
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+
+    async def wait_exit(self) -> None:
+        """Wait until it is gone."""
+
+    async def wait_ready(self) -> None:
+        """Wait until it is back."""
+
+
+class Network(Protocol):
+    """What lies before the broker: a `FaultyProxy`, or what stands for one."""
+
+    injected: int
+    faults: Faults | None
+
+    def cut_all(self) -> None:
+        """End every connection there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The sidecar of an app, and its ports."""
+
+    sidecar: Crashing
+    http: int
+    grpc: int
+
+
+StartBeside = Callable[[str, str, int], Awaitable[Beside]]
+"""Starts the sidecar of an app: app id, a name of its own, the app's port."""
+
+
 @dataclass
 class App:
-    """An app and its sidecar; both come back by themselves when they are killed."""
+    """An app and its sidecar; both come back when they are killed."""
 
     process: Process
-    sidecar: Process
+    sidecar: Crashing
     port: int
 
     async def kill(self) -> None:
@@ -96,11 +132,11 @@ class World:
     broker: Broker
     home: Path
     pool: asyncpg.Pool
-    server: Process
-    proxy: FaultyProxy
+    server: Crashing
+    proxy: Network
     writer: DaprSidecar
     store: DaprEventStore
-    resources: tuple[Path, ...]
+    beside: StartBeside
     stack: AsyncExitStack
     projectors: list[App] = field(default_factory=list)
     recorders: dict[str, list[Recorder]] = field(default_factory=lambda: defaultdict(list))
@@ -166,56 +202,63 @@ class World:
         await until(there, seconds, "the read models to be what the store folds to")
 
     async def _app(self, app_id: str, name: str, argv: list[str], env: Mapping[str, str]) -> App:
-        at, port = SidecarPorts.free(), ports.free_port()
-        given = dict(zip(_SIDECAR_ENV, map(str, (port, at.http, at.grpc)), strict=True))
-        service = Spec(name, argv, lambda: ports.http_ok(port, "/readyz"), env={**env, **given})
-        beside = sidecar(
-            app_id,
-            at,
-            resources=self.resources,
-            config=None,
-            home=self.home,
-            app_port=port,
-            health_path="/healthz",
-        )
-        beside = Spec(f"{name}-dapr", beside.argv, beside.ready, cwd=self.home, stop_seconds=20)
-        processes = [Process(spec, self.home / "logs") for spec in (beside, service)]
-        for process in processes:
-            await process.start()
-            self.stack.push_async_callback(process.stop)
-        for process in processes:
-            await process.wait_ready()
-        return App(processes[1], processes[0], port)
+        port = ports.free_port()
+        beside = await self.beside(app_id, name, port)
+        given = dict(zip(_SIDECAR_ENV, map(str, (port, beside.http, beside.grpc)), strict=True))
+        spec = Spec(name, argv, lambda: ports.http_ok(port, "/readyz"), env={**env, **given})
+        process = Process(spec, self.home / "logs")
+        await process.start()
+        self.stack.push_async_callback(process.stop)
+        await process.wait_ready()
+        return App(process, beside.sidecar, port)
 
 
 @asynccontextmanager
 async def world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
     """A broker behind the proxy, a store, the writer's sidecar, one projector and one recorder."""
     async with AsyncExitStack() as stack:
-        server = await _server(broker, home, dsn, stack)
+        server, proxy = await _server(broker, home, dsn, stack)
         resources = (COMPONENTS / "shared", COMPONENTS / "brokers" / broker.name, _store(home))
-        at = SidecarPorts.free()
-        beside = Process(sidecar("command", at, resources=resources, config=None, home=home), home / "logs")
-        await beside.start()
-        stack.push_async_callback(beside.stop)
-        await beside.wait_ready()
+
+        async def daprd(app_id: str, name: str, port: int | None) -> tuple[Process, SidecarPorts]:
+            at = SidecarPorts.free()
+            health = "/healthz" if port else None
+            spec = sidecar(
+                app_id, at, resources=resources, config=None, home=home, app_port=port, health_path=health
+            )
+            process = Process(replace(spec, name=f"{name}-dapr"), home / "logs")
+            await process.start()
+            stack.push_async_callback(process.stop)
+            return process, at
+
+        async def beside(app_id: str, name: str, port: int) -> Beside:
+            process, at = await daprd(app_id, name, port)
+            return Beside(process, at.http, at.grpc)
+
+        own, at = await daprd("command", "writer", None)
+        await own.wait_ready()
         writer = DaprSidecar(at.grpc, timeout=15)
         stack.push_async_callback(writer.close)
         store = DaprEventStore(writer, owner="writer")
         await stack.enter_async_context(background(store.run(), "lane"))
         pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=1, max_size=4))
-        found = World(broker, home, pool, server[0], server[1], writer, store, resources, stack)
 
         async def held() -> bool:
             return store.lane is not None
 
         await until(held)
-        await found.projector()
-        await found.recorder("saga-orchestrator")
-        yield found
+        yield await inhabited(World(broker, home, pool, server, proxy, writer, store, beside, stack))
+
+
+async def inhabited(found: World) -> World:
+    """A world with its first projector and its first recorder."""
+    await found.projector()
+    await found.recorder("saga-orchestrator")
+    return found
 
 
 async def _server(broker: Broker, home: Path, dsn: str, stack: AsyncExitStack) -> tuple[Process, FaultyProxy]:
+    assert broker.server is not None
     proxy_port = ports.free_port()
     server = broker.server(home / "server", ports.free_port())
     (home / "server").mkdir()

@@ -1,0 +1,131 @@
+"""The fake sidecar in the place of broker and daprd, with a real PostgreSQL behind its binding."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+from faulty_proxy import Faults
+from matrix import Broker
+from world import Beside, World, inhabited
+
+from annals.dapr import DaprSidecar
+from annals.store import DaprEventStore
+from annals.testing.fake import Disorder, FakeDapr, FakeSidecar, read_retries, read_subscriptions
+from annals.web.background import background
+from conftest import COMPONENTS, until
+from suite import keys
+
+
+class _Crashing:
+    """What a test kills and waits for, when it is no process of its own."""
+
+    def __init__(self, sidecar: FakeSidecar) -> None:
+        self._sidecar = sidecar
+
+    def kill(self) -> None:
+        """It dies in `wait_exit`."""
+
+    async def wait_exit(self) -> None:
+        """Die."""
+        await self._sidecar.kill()
+
+    async def wait_ready(self) -> None:
+        """Come back."""
+        await self._sidecar.start()
+
+
+class _Broker:
+    """The fake broker, killed as a server is."""
+
+    def __init__(self, dapr: FakeDapr) -> None:
+        self._broker = dapr.broker
+
+    def kill(self) -> None:
+        """It is away."""
+        self._broker.down()
+
+    async def wait_exit(self) -> None:
+        """It is away at once."""
+
+    async def wait_ready(self) -> None:
+        """Come back."""
+        self._broker.up()
+
+
+class _Network:
+    """The faults of a network, as far as there is one: disorder of what is delivered."""
+
+    injected = 0
+
+    def __init__(self, dapr: FakeDapr) -> None:
+        self._broker = dapr.broker
+
+    @property
+    def faults(self) -> Faults | None:
+        """See `FaultyProxy`."""
+        return None
+
+    @faults.setter
+    def faults(self, faults: Faults | None) -> None:
+        if faults is None:
+            self._broker.disorder = None
+        else:
+            self.injected += 1
+            self._broker.disorder = Disorder(faults.seed, duplicate=0.1, reorder=0.3, lose=0.05, late=0.1)
+
+    def cut_all(self) -> None:
+        """There is no connection."""
+
+
+@asynccontextmanager
+async def fake_world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
+    """See `world.world`."""
+    for folder in ("logs", ".annals"):
+        (home / folder).mkdir()
+    keys.make(home / ".annals")
+    shared = json.loads((home / ".annals" / "shared-keys.json").read_text())
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=1, max_size=8))
+        dapr = FakeDapr(
+            subscriptions=read_subscriptions(COMPONENTS / "shared"),
+            retries=read_retries(COMPONENTS / "shared"),
+            bindings={"readmodels": _postgresql(pool)},
+            secrets={"shared-keys": shared},
+        )
+
+        async def beside(app_id: str, _name: str, port: int) -> Beside:
+            sidecar = await stack.enter_async_context(FakeSidecar(app_id, port, dapr=dapr))
+            return Beside(_Crashing(sidecar), sidecar.http_port, sidecar.grpc_port)
+
+        own = await stack.enter_async_context(FakeSidecar("command", dapr=dapr))
+        writer = DaprSidecar(own.grpc_port, timeout=15)
+        stack.push_async_callback(writer.close)
+        store = DaprEventStore(writer, owner="writer")
+        await stack.enter_async_context(background(store.run(), "lane"))
+
+        async def held() -> bool:
+            return store.lane is not None
+
+        await until(held)
+        found = World(broker, home, pool, _Broker(dapr), _Network(dapr), writer, store, beside, stack)
+        yield await inhabited(found)
+
+
+def _postgresql(pool: asyncpg.Pool) -> Callable[..., object]:
+    """What bindings.postgresql does: a statement that fails while it runs gives no rows and no error."""
+
+    async def invoke(operation: str, _data: bytes, metadata: Mapping[str, str]) -> bytes:
+        if operation == "exec":
+            await pool.execute(metadata["sql"])
+            return b""
+        try:
+            rows = await pool.fetch(metadata["sql"], *json.loads(metadata.get("params", "[]")))
+        except asyncpg.PostgresError:
+            return b"[]"
+        return json.dumps([list(row) for row in rows]).encode()
+
+    return invoke
