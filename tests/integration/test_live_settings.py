@@ -137,6 +137,7 @@ async def test_what_is_malformed_or_unknown_is_refused_and_said_and_the_last_goo
         assert "read_only" in refused["command.readonly"]["expected"]
         shown = {one.key: one.refused for one in live.describe()}
         assert "valid integer" in str(shown["command.max_backlog"])
+        assert "read_only" in str(shown["command.readonly"])
         await table.set("command.max_backlog", "55")
         await until(lambda: _is(live, max_backlog=55))
 

@@ -97,8 +97,12 @@ class LiveSettings(Generic[S]):
         return getattr(parsed, name)
 
     def describe(self) -> list[Setting]:
-        """All of them, as they are now."""
-        return [self._describe(name) for name in type(self._defaults).model_fields]
+        """All of them as they are now, and what is set under names that are none."""
+        found = [self._describe(name) for name in type(self._defaults).model_fields]
+        unknown = self._refused.keys() - {one.key for one in found}
+        return found + [
+            Setting(key, None, None, "", set=True, refused=self._refused[key][1]) for key in sorted(unknown)
+        ]
 
     def _describe(self, name: str) -> Setting:
         key = self._prefix + name

@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 # Answers that say that the request itself is refused: the same request will be refused again.
 _REJECTED = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
 # Problems of ours that say that nothing was changed.
-_UNCHANGED = frozenset({"busy", "unavailable", "conflict"})
+_UNCHANGED = frozenset({"busy", "read-only", "unavailable", "conflict"})
 
 
 @dataclass(frozen=True, slots=True)

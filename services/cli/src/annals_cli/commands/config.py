@@ -55,6 +55,6 @@ def _change(given: Session, key: str, body: dict[str, Any]) -> Any:
     return given.sidecar.call("PUT", service, f"settings/{name}", body=body)
 
 
-def as_given(value: Any) -> str:
+def as_given(value: Any) -> Any:
     """A value as `annals config set` takes it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value).lower() if isinstance(value, bool) else value
