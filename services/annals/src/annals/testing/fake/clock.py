@@ -100,6 +100,7 @@ class VirtualClock:
         self._agenda: list[tuple[datetime, int, Appointment]] = []
         self._order = itertools.count()
         self._quiet: list[tuple[str, Work]] = []
+        self._waking = 0
 
     def now(self) -> datetime:
         """The time."""
@@ -117,6 +118,7 @@ class VirtualClock:
 
         async def wake() -> None:
             if not woken.done():
+                self._waking += 1
                 woken.set_result(None)
 
         appointment = self.call_at(self._now + delay, wake)
@@ -124,6 +126,8 @@ class VirtualClock:
             await woken
         finally:
             appointment.cancel()
+            if woken.done() and not woken.cancelled():
+                self._waking -= 1
 
     def before_moving(self, what: str, quiet: Work) -> None:
         """Whoever works by this clock says so: it moves on only when `quiet` has returned."""
@@ -148,6 +152,8 @@ class VirtualClock:
 
     async def settle(self) -> None:
         """Wait until nothing happens any more unless the clock moves."""
+        while self._waking:  # those whose time has come begin before anybody is asked
+            await asyncio.sleep(0)
         for what, quiet in self._quiet:
             try:
                 async with asyncio.timeout(self._patience):
