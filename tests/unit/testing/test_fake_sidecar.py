@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -18,13 +21,16 @@ from annals.dapr import (
     DaprError,
     DaprSidecar,
     Jobs,
+    Message,
     NotAnswered,
     ServiceInvocation,
     SidecarUnavailable,
     Write,
 )
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
+from conftest import until
 from recording_app import recording_app
+from suite.ports import free_port
 
 
 async def test_a_value_ends_when_the_clock_comes_to_it() -> None:
@@ -105,7 +111,7 @@ async def test_apps_invoke_each_other() -> None:
         assert (missing.status, missing.body["errorCode"]) == (500, "ERR_DIRECT_INVOKE")
         sidecar.faults.lose_reply("invoke")
         with pytest.raises(NotAnswered):
-            await apps.invoke("callee", "GET", "things/a")
+            await apps.invoke("callee", "POST", "things/a")
         await apps.close()
         async with httpx.AsyncClient() as http:
             well = await http.get(f"http://127.0.0.1:{sidecar.http_port}/v1.0/healthz/outbound")
@@ -124,3 +130,47 @@ async def test_bindings_are_functions() -> None:
         with pytest.raises(DaprError, match="error invoking output binding email: nobody is there"):
             await client.invoke_binding("email", "create", {"to": "nobody"})
         await client.close()
+
+
+CONSUMER = """
+import os, sys
+import uvicorn
+from dapr.aio.clients import DaprClient
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+async def subscribe(request):
+    return JSONResponse([{"pubsubname": "letters", "topic": "letters", "route": "/letters"}])
+
+async def letters(request):
+    event = await request.json()
+    async with DaprClient() as dapr:
+        await dapr.save_state("eventstore", "seen", event["data"])
+        await dapr.publish_event("answers", "answers", event["data"] + "!", data_content_type="text/plain")
+    return Response()
+
+routes = [Route("/dapr/subscribe", subscribe), Route("/letters", letters, methods=["POST"])]
+uvicorn.run(Starlette(routes=routes), port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+async def test_an_app_in_a_process_of_its_own_with_the_sdk() -> None:
+    port, dapr = free_port(), FakeDapr()
+    async with FakeSidecar("consumer", port, dapr=dapr) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        environment = os.environ | sidecar.environment
+        argv = [sys.executable, "-c", CONSUMER, str(port)]
+        process = await asyncio.create_subprocess_exec(*argv, env=environment)
+        try:
+            await client.publish("letters", [Message("1", b"hello", "text/plain")])
+            await until(lambda: asyncio.sleep(0, dapr.broker.log("answers")), seconds=90)
+            await dapr.broker.idle()
+            value = await client.get("eventstore", "seen")
+            assert value is not None
+            assert value.data == b"hello"
+            assert json.loads(dapr.broker.log("answers")[0].body)["data"] == "hello!"
+        finally:
+            process.kill()
+            await process.wait()
+            await client.close()

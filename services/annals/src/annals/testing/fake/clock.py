@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from annals.testing.fake.tasks import Tasks
+from annals.testing.fake.tasks import Signal, Tasks
 
 Work = Callable[[], Awaitable[None]]
 
@@ -101,6 +101,7 @@ class VirtualClock:
         self._order = itertools.count()
         self._quiet: list[tuple[str, Work]] = []
         self._waking = 0
+        self._woken = Signal()
 
     def now(self) -> datetime:
         """The time."""
@@ -128,6 +129,7 @@ class VirtualClock:
             appointment.cancel()
             if woken.done() and not woken.cancelled():
                 self._waking -= 1
+                self._woken.notify()
 
     def before_moving(self, what: str, quiet: Work) -> None:
         """Whoever works by this clock says so: it moves on only when `quiet` has returned."""
@@ -152,8 +154,8 @@ class VirtualClock:
 
     async def settle(self) -> None:
         """Wait until nothing happens any more unless the clock moves."""
-        while self._waking:  # those whose time has come begin before anybody is asked
-            await asyncio.sleep(0)
+        # Those whose time has come begin before anybody is asked.
+        await self._woken.until(lambda: not self._waking)
         for what, quiet in self._quiet:
             try:
                 async with asyncio.timeout(self._patience):
