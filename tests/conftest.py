@@ -21,6 +21,8 @@ from suite.sidecar import SidecarPorts, sidecar
 
 COMPONENTS = ROOT / "components"
 
+pytest.register_assert_rewrite("event_store_conformance", "sidecar_conformance")
+
 
 @asynccontextmanager
 async def running(spec: Spec, log_dir: Path, *, restart: bool = False) -> AsyncIterator[Process]:

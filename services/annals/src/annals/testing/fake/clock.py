@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from annals.testing.fake.tasks import Tasks
+from annals.testing.fake.tasks import Signal, Tasks
 
 Work = Callable[[], Awaitable[None]]
 
@@ -100,6 +100,8 @@ class VirtualClock:
         self._agenda: list[tuple[datetime, int, Appointment]] = []
         self._order = itertools.count()
         self._quiet: list[tuple[str, Work]] = []
+        self._waking = 0
+        self._woken = Signal()
 
     def now(self) -> datetime:
         """The time."""
@@ -117,6 +119,7 @@ class VirtualClock:
 
         async def wake() -> None:
             if not woken.done():
+                self._waking += 1
                 woken.set_result(None)
 
         appointment = self.call_at(self._now + delay, wake)
@@ -124,6 +127,9 @@ class VirtualClock:
             await woken
         finally:
             appointment.cancel()
+            if woken.done() and not woken.cancelled():
+                self._waking -= 1
+                self._woken.notify()
 
     def before_moving(self, what: str, quiet: Work) -> None:
         """Whoever works by this clock says so: it moves on only when `quiet` has returned."""
@@ -148,6 +154,8 @@ class VirtualClock:
 
     async def settle(self) -> None:
         """Wait until nothing happens any more unless the clock moves."""
+        # Those whose time has come begin before anybody is asked.
+        await self._woken.until(lambda: not self._waking)
         for what, quiet in self._quiet:
             try:
                 async with asyncio.timeout(self._patience):

@@ -126,7 +126,9 @@ class ConfigurationApi:
         self, request: api_v1.UnsubscribeConfigurationRequest
     ) -> api_v1.UnsubscribeConfigurationResponse:
         if request.id not in self._subscribed:
-            message = f"subscription {request.id} not found"
+            message = (
+                f"failed to unsubscribe to configuration request {request.id}: subscription does not exist"
+            )
             return api_v1.UnsubscribeConfigurationResponse(ok=False, message=message)
         self._subscribed.remove(request.id)
         return api_v1.UnsubscribeConfigurationResponse(ok=True)

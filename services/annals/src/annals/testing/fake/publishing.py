@@ -99,9 +99,8 @@ class PublishApi:
     ) -> bytes:
         if common.get("rawPayload", "").lower() == "true":
             return data
-        trace = traceparent or self._new_traceparent()
         try:
-            event = self._envelope(request, data, content_type or "text/plain", metadata, trace)
+            event = self._envelope(request, data, content_type or "text/plain", metadata, traceparent or "")
         except ValueError as error:
             raise Refused(
                 grpc.StatusCode.INVALID_ARGUMENT, "cannot create cloudevent", "DAPR_PUBSUB_CLOUD_EVENTS_SER"
@@ -147,9 +146,6 @@ class PublishApi:
             "traceparent": trace,
         }
         return event | _data(data, content_type)
-
-    def _new_traceparent(self) -> str:
-        return f"00-{self._random.getrandbits(128):032x}-{self._random.getrandbits(64):016x}-00"
 
 
 def _data(data: bytes, content_type: str) -> dict[str, Any]:

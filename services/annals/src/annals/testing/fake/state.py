@@ -129,6 +129,10 @@ class FakeState:
         ):
             if self.flavour is Flavour.POSTGRESQL:
                 raise StateRefused("no item was updated", mismatch=False)
+            if redis:
+                key = operation.key
+                text = f"failed to set key {key}: ERR user_script:1: failed to set key {key}"
+                raise StateRefused(text, mismatch=False)
             raise StateRefused(_MISMATCH, mismatch=True)
 
     def _mismatch(self, etag: str) -> str:

@@ -1,0 +1,100 @@
+"""An app that notes what its sidecar sends it, and answers as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from conftest import until
+
+Answer = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call to the app."""
+
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(slots=True)
+class RecordingApp:
+    """Paths, and how each answers: first what was said in turn, then always 200 and nothing."""
+
+    port: int = 0
+    calls: list[Call] = field(default_factory=list)
+    answers: dict[str, deque[Answer | Callable[[Any], str]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+
+    def answer(self, path: str, *answers: Answer | Callable[[Any], str]) -> None:
+        self.answers[path] += answers
+
+    def to(self, path: str, marker: str = "") -> list[Call]:
+        """The calls of a path, with something in their bodies that tells those of one test."""
+        return [call for call in self.calls if call.path == path and marker.encode() in call.body]
+
+    async def called(self, path: str, marker: str = "", times: int = 1, seconds: float = 60) -> list[Call]:
+        async def there() -> list[Call] | None:
+            return calls if len(calls := self.to(path, marker)) >= times else None
+
+        return list(await until(there, seconds, f"{times} calls to {path}"))
+
+    async def stays(self, path: str, marker: str, times: int) -> None:
+        """So many calls, and no more for a while."""
+        await self.called(path, marker, times)
+        await asyncio.sleep(0.5)
+        assert len(self.to(path, marker)) == times
+
+    async def handle(self, request: web.Request) -> web.Response:
+        call = Call(
+            request.path,
+            await request.read(),
+            {name.lower(): value for name, value in request.headers.items()},
+        )
+        self.calls.append(call)
+        if request.path.startswith(("/dapr/", "/healthz")):
+            return web.Response(status=404)
+        if self.answers[request.path]:
+            said = self.answers[request.path].popleft()
+            if not isinstance(said, tuple):
+                said = (200, said(call.json))
+            return web.Response(status=said[0], text=said[1], content_type="application/json")
+        if request.path == "/bulk":
+            return web.Response(text=all_of(call.json), content_type="application/json")
+        return web.Response()
+
+
+def all_of(envelope: Any, status: str = "SUCCESS") -> str:
+    """The answer that says the same of all messages of a bulk."""
+    statuses = [{"entryId": entry["entryId"], "status": status} for entry in envelope["entries"]]
+    return json.dumps({"statuses": statuses})
+
+
+@asynccontextmanager
+async def recording_app() -> AsyncIterator[RecordingApp]:
+    """The app, on a port of its own."""
+    app = RecordingApp()
+    served = web.Application()
+    served.router.add_route("*", "/{path:.*}", app.handle)
+    runner = web.AppRunner(served, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    app.port = runner.addresses[0][1]
+    try:
+        yield app
+    finally:
+        await runner.cleanup()
