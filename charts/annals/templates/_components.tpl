@@ -161,3 +161,16 @@ The secrets that an app's sidecar may read, as a YAML list: those of its compone
 {{- define "annals.keysOf" -}}
 {{- get (dict "signing-keys" "[audit-signing-key]" "shared-keys" "[audit-public-keys, personal-data-keys]") . | default "[]" }}
 {{- end }}
+
+{{/* All topics that somebody publishes or subscribes to, as a YAML list. */}}
+{{- define "annals.kafkaTopics" -}}
+{{- $topics := list }}
+{{- range $resource := include "annals.resources" . | fromYamlArray }}
+  {{- if and (eq $resource.kind "Component") (hasPrefix "pubsub." $resource.spec.type) }}
+    {{- range $item := $resource.spec.metadata }}
+      {{- if eq $item.name "allowedTopics" }}{{ $topics = concat $topics (splitList "," $item.value) }}{{ end }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- toYaml ($topics | uniq | sortAlpha) }}
+{{- end }}
