@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,6 +35,14 @@ async def running(spec: Spec, log_dir: Path, *, restart: bool = False) -> AsyncI
         await process.stop()
 
 
+def copy_components(folder: Path, *names: str) -> Path:
+    """Fill a folder with component files, named by where they are below components."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        shutil.copy(COMPONENTS / name, folder)
+    return folder
+
+
 def write_secrets(home: Path, **values: str) -> None:
     """The secrets file that the components of `home` read."""
     path = home / ".annals" / "secrets.json"
@@ -57,6 +66,16 @@ async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.
     """A NATS with JetStream for the whole run."""
     directory = tmp_path_factory.mktemp("nats")
     server = infra.Nats(directory, ports.free_port())
+    async with running(server.spec(), directory):
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def mariadb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.MariaDb]:
+    """A MariaDB for the whole run."""
+    directory = tmp_path_factory.mktemp("mariadb")
+    server = infra.MariaDb(directory, ports.free_port())
+    server.initialise()
     async with running(server.spec(), directory):
         yield server
 

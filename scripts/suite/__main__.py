@@ -94,7 +94,9 @@ def _start(choice: Choice) -> int:
             if report is not None and report.state == "running":
                 break
             if report is not None and report.error:
-                console.print(f"The suite did not start:\n{report.error}", style="red", highlight=False)
+                console.print(
+                    f"The suite did not start:\n{report.error}", style="red", highlight=False, markup=False
+                )
                 return 1
             if report is None and seen:
                 break

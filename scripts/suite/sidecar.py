@@ -62,6 +62,8 @@ def sidecar(
         f"{app_id}-dapr",
         argv,
         lambda: ports.http_ok(at.http, "/v1.0/healthz/outbound"),
+        # Without it a sidecar looks for an address of the network, and ends on a machine that has none.
+        env={"DAPR_HOST_IP": "127.0.0.1"},
         cwd=home,
         stop_seconds=20,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.events import new_id
 from annals.web.background import background
-from conftest import COMPONENTS, until, write_secrets
+from conftest import copy_components, until, write_secrets
 from read_model_database import PoolDatabase, prepared
 from suite.suite import Suite
 
@@ -187,11 +186,8 @@ async def read_models(pool: asyncpg.Pool) -> PoolDatabase:
 async def sidecar(database: str, tmp_path: Path, bare_sidecar: Any) -> AsyncIterator[DaprSidecar]:
     """A real sidecar with the event store in a database of the test's own."""
     write_secrets(tmp_path, postgres=database)
-    resources = tmp_path / "components"
-    resources.mkdir()
-    for name in ("eventstore.yaml", "secretstore.yaml"):
-        shutil.copy(COMPONENTS / "shared" / name, resources)
-    _, at = await bare_sidecar(resources)
+    needed = ("shared/secretstore.yaml", "stores/postgresql/eventstore.yaml")
+    _, at = await bare_sidecar(copy_components(tmp_path / "components", *needed))
     sidecar = DaprSidecar(at.grpc)
     yield sidecar
     await sidecar.close()

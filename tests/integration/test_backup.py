@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -37,7 +36,7 @@ from annals.store import (
 )
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
-from conftest import COMPONENTS, until, write_secrets
+from conftest import COMPONENTS, copy_components, until, write_secrets
 
 SEED = bytes(range(32))
 KEPT = "SELECT key, value FROM annals_state WHERE key ~ '^(stream/.*/[0-9]+$|log/|checkpoint/|subject/)'"
@@ -108,10 +107,8 @@ async def target(
 ) -> AsyncIterator[tuple[DaprSidecar, str]]:
     """A second, empty store."""
     dsn = await new_database()
-    resources = tmp_path / "target"
-    resources.mkdir()
-    shutil.copy(COMPONENTS / "shared" / "secretstore.yaml", resources)
-    eventstore = (COMPONENTS / "shared" / "eventstore.yaml").read_text()
+    resources = copy_components(tmp_path / "target", "shared/secretstore.yaml")
+    eventstore = (COMPONENTS / "stores" / "postgresql" / "eventstore.yaml").read_text()
     eventstore = eventstore.replace("name: postgres\n", "name: target\n").replace(
         "key: postgres\n", "key: target\n"
     )

@@ -1,9 +1,8 @@
-"""The event store on real sidecars: PostgreSQL and SQLite by component YAML alone, Redis refused."""
+"""The event store on real sidecars: each store by its component file alone; what is unfit is refused."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,25 +15,9 @@ from annals.dapr import DaprSidecar
 from annals.store import DaprEventStore, UnfitStore
 from annals.store.postgresql import PostgresEventStore
 from annals.store.probe import probe
-from conftest import COMPONENTS, until, write_secrets
+from conftest import copy_components, until, write_secrets
 from event_store_conformance import EventStoreConformance
-from suite import ports
-from suite.process import Spec
-
-SQLITE = """
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata:
-  name: eventstore
-spec:
-  type: state.sqlite
-  version: v1
-  metadata:
-    - name: connectionString
-      value: {path}
-    - name: keyPrefix
-      value: none
-"""
+from suite import infra, ports
 
 REDIS = """
 apiVersion: dapr.io/v1alpha1
@@ -46,9 +29,15 @@ spec:
   version: v1
   metadata:
     - name: redisHost
-      value: 127.0.0.1:{port}
+      secretKeyRef: {name: redis, key: redis}
+    - name: redisUsername
+      secretKeyRef: {name: redis-user, key: redis-user}
+    - name: redisPassword
+      secretKeyRef: {name: redis-password, key: redis-password}
     - name: keyPrefix
       value: none
+auth:
+  secretStore: secretstore
 """
 
 IN_MEMORY_PUBSUB = """
@@ -83,11 +72,10 @@ async def opened(grpc_port: int, owner: str = "test") -> AsyncIterator[DaprEvent
         await client.close()
 
 
-def resources(tmp_path: Path, **files: str) -> Path:
-    folder = tmp_path / "components"
-    folder.mkdir(exist_ok=True)
-    (folder / "pubsub.yaml").write_text(IN_MEMORY_PUBSUB)
-    for name, text in files.items():
+def resources(tmp_path: Path, *names: str, **texts: str) -> Path:
+    """Component files by their names below components, and others by their text."""
+    folder = copy_components(tmp_path / "components", "shared/secretstore.yaml", *names)
+    for name, text in ({"pubsub": IN_MEMORY_PUBSUB} | texts).items():
         (folder / f"{name}.yaml").write_text(text)
     return folder
 
@@ -98,10 +86,7 @@ class TestOnPostgresThroughDapr(EventStoreConformance):
         self, database: str, bare_sidecar: Callable[..., Any], tmp_path: Path
     ) -> AsyncIterator[DaprEventStore]:
         write_secrets(tmp_path, postgres=database)
-        folder = resources(tmp_path)
-        for name in ("secretstore.yaml", "eventstore.yaml"):
-            shutil.copy(COMPONENTS / "shared" / name, folder)
-        _, at = await bare_sidecar(folder)
+        _, at = await bare_sidecar(resources(tmp_path, "stores/postgresql/eventstore.yaml"))
         async with opened(at.grpc) as store:
             yield store
 
@@ -109,10 +94,36 @@ class TestOnPostgresThroughDapr(EventStoreConformance):
 class TestOnSqliteThroughDapr(EventStoreConformance):
     @pytest.fixture
     async def store(self, bare_sidecar: Callable[..., Any], tmp_path: Path) -> AsyncIterator[DaprEventStore]:
-        folder = resources(tmp_path, eventstore=SQLITE.format(path=tmp_path / "events.db"))
-        _, at = await bare_sidecar(folder)
+        write_secrets(tmp_path, **{"sqlite-events": str(tmp_path / "events.db")})
+        _, at = await bare_sidecar(resources(tmp_path, "stores/sqlite/eventstore.yaml"))
         async with opened(at.grpc) as store:
             yield store
+
+
+class TestOnMariaDbThroughDapr(EventStoreConformance):
+    @pytest.fixture
+    async def store(
+        self, mariadb: infra.MariaDb, bare_sidecar: Callable[..., Any], tmp_path: Path
+    ) -> AsyncIterator[DaprEventStore]:
+        await mariadb.recreate("annals")
+        write_secrets(tmp_path, **mariadb.secrets)
+        _, at = await bare_sidecar(resources(tmp_path, "stores/mysql/eventstore.yaml"))
+        async with opened(at.grpc) as store:
+            yield store
+
+
+async def test_a_mysql_that_takes_keys_for_equal_by_case_is_refused(
+    mariadb: infra.MariaDb, bare_sidecar: Callable[..., Any], tmp_path: Path
+) -> None:
+    await mariadb.recreate("annals", collation="utf8mb4_general_ci")
+    write_secrets(tmp_path, **mariadb.secrets)
+    _, at = await bare_sidecar(resources(tmp_path, "stores/mysql/eventstore.yaml"))
+    client = DaprSidecar(at.grpc)
+    try:
+        with pytest.raises(UnfitStore, match="differ by case"):
+            await probe(client, "eventstore")
+    finally:
+        await client.close()
 
 
 class TestOnPostgresItself(EventStoreConformance):
@@ -127,12 +138,11 @@ class TestOnPostgresItself(EventStoreConformance):
 async def test_a_store_that_does_not_keep_first_write_is_refused(
     launch: Callable[..., Any], bare_sidecar: Callable[..., Any], tmp_path: Path
 ) -> None:
-    port = ports.free_port()
-    server = shutil.which("redis-server")
-    assert server, "redis-server is needed: `make setup-test` installs it"
-    argv = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    await launch(Spec("redis", argv, lambda: ports.open_port(port)))
-    _, at = await bare_sidecar(resources(tmp_path, eventstore=REDIS.format(port=port)))
+    server = infra.Redis(tmp_path, ports.free_port())
+    server.initialise()
+    await launch(server.spec())
+    write_secrets(tmp_path, **server.secrets)
+    _, at = await bare_sidecar(resources(tmp_path, eventstore=REDIS))
     client = DaprSidecar(at.grpc)
     try:
         with pytest.raises(UnfitStore, match=r"state\.redis"):

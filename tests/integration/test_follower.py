@@ -14,7 +14,7 @@ from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower
-from conftest import COMPONENTS, until, write_secrets
+from conftest import copy_components, until, write_secrets
 
 
 @pytest.fixture
@@ -22,11 +22,8 @@ async def store(
     bare_sidecar: Callable[..., Any], database: str, tmp_path: Path
 ) -> AsyncIterator[tuple[DaprSidecar, DaprEventStore]]:
     write_secrets(tmp_path, postgres=database)
-    shared = tmp_path / "components"
-    shared.mkdir()
-    for name in ("eventstore", "secretstore"):
-        (shared / f"{name}.yaml").write_text((COMPONENTS / "shared" / f"{name}.yaml").read_text())
-    _, at = await bare_sidecar(shared)
+    needed = ("shared/secretstore.yaml", "stores/postgresql/eventstore.yaml")
+    _, at = await bare_sidecar(copy_components(tmp_path / "components", *needed))
     client = DaprSidecar(at.grpc)
     store = DaprEventStore(client, owner="writer")
     running = asyncio.create_task(store.run())

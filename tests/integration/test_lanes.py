@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from annals.dapr import DaprSidecar
 from annals.store import Backpressure, DaprEventReader, DaprEventStore, lane, lease
 from annals.store.lease import Leases
-from conftest import COMPONENTS, until, write_secrets
+from conftest import until, write_secrets
 from event_store_conformance import new_stream, numbers, to_append
 from integration.test_dapr_store import opened, resources
 from suite.process import Process
@@ -26,9 +25,7 @@ Open = Callable[..., Awaitable[DaprEventStore]]
 @pytest.fixture
 async def at(database: str, bare_sidecar: Callable[..., Any], tmp_path: Path) -> tuple[Process, SidecarPorts]:
     write_secrets(tmp_path, postgres=database)
-    folder = resources(tmp_path)
-    for name in ("secretstore.yaml", "eventstore.yaml"):
-        shutil.copy(COMPONENTS / "shared" / name, folder)
+    folder = resources(tmp_path, "stores/postgresql/eventstore.yaml")
     started: tuple[Process, SidecarPorts] = await bare_sidecar(folder, restart=True)
     return started
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from suite import packages, ports
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
 
+COLLATION = "utf8mb4_bin"  # keys that differ by case are different keys
 DATABASES = ("annals", "annals_workflows")
 
 
@@ -36,7 +39,7 @@ class MariaDb:
         user = f"'annals'@'127.0.0.1' IDENTIFIED BY '{password(self._password_file)}'"
         statements = [
             *(
-                f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;"
+                f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb4 COLLATE {COLLATION};"
                 for name in DATABASES
             ),
             f"CREATE USER IF NOT EXISTS {user};",
@@ -60,8 +63,21 @@ class MariaDb:
             *("--no-defaults", f"--datadir={self._directory / 'data'}", f"--user={getpass.getuser()}"),
             *("--bind-address=127.0.0.1", f"--port={self.port}", "--socket=mariadb.sock"),
             *("--skip-name-resolve", "--transaction-isolation=READ-COMMITTED"),
-            *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_bin"),
+            *("--character-set-server=utf8mb4", f"--collation-server={COLLATION}"),
             f"--init-file={self._start_sql}",
             *("--max-connections=300", "--innodb-buffer-pool-size=128M"),
         ]
         return Spec("mariadb", argv, lambda: ports.open_port(self.port), stop_seconds=30)
+
+    async def recreate(self, database: str, *, collation: str = COLLATION) -> None:
+        """Give a database up with all that is in it, and make it anew."""
+        client = await asyncio.create_subprocess_exec(
+            str(packages.beside("mariadbd", "mariadb")),
+            *("--no-defaults", "--protocol=tcp", "--host=127.0.0.1", f"--port={self.port}", "--user=annals"),
+            "--execute",
+            f"DROP DATABASE IF EXISTS {database}; "
+            f"CREATE DATABASE {database} CHARACTER SET utf8mb4 COLLATE {collation}",
+            env=os.environ | {"MYSQL_PWD": password(self._password_file)},
+        )
+        if await client.wait():
+            raise RuntimeError(f"the database {database} could not be made anew")

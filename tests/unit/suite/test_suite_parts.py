@@ -6,29 +6,63 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import until
 from suite import manifest, ports
 from suite.paths import ROOT
 from suite.process import Process, Spec, StartFailed, back_off
-from suite.profiles import PROFILES
+from suite.profiles import PROFILES, STORES, Choice, Unknown
 from suite.supervisor import Identity
 
 
 def test_the_manifest_is_read_as_the_dapr_cli_would() -> None:
-    apps = {app.app_id: app for app in manifest.read(ROOT / "dapr.yaml", "embedded")}
+    apps = {app.app_id: app for app in manifest.read(ROOT / "dapr.yaml", "nats", "postgresql")}
     command = apps["command"]
     assert (command.app_port, command.ports.http, command.ports.grpc) == (8001, 3501, 13501)
     assert apps["projector"].ports.http == 3502
-    assert command.resources == (ROOT / "components" / "shared", ROOT / "components" / "embedded")
+    assert command.resources == _folders("nats", "postgresql")
     assert all(app.ports.grpc == app.ports.http + 10000 for app in apps.values())
 
 
+def _folders(broker: str, store: str) -> tuple[Path, ...]:
+    components = ROOT / "components"
+    return components / "shared", components / "brokers" / broker, components / "stores" / store
+
+
+@pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_is_another_folder_of_components(profile: str) -> None:
-    for app in manifest.read(ROOT / "dapr.yaml", profile):
-        assert app.resources == (ROOT / "components" / "shared", ROOT / "components" / profile)
+def test_a_choice_is_another_broker_and_another_store(profile: str, store: str) -> None:
+    choice = Choice.of(profile, store)
+    for app in manifest.read(ROOT / "dapr.yaml", choice.broker, choice.store):
+        assert app.resources == _folders(choice.broker, store)
         assert all(list(folder.glob("*.yaml")) for folder in app.resources)
+
+
+def test_a_broker_is_as_good_a_name_as_its_profile() -> None:
+    assert Choice.of("nats", "postgresql") == Choice.of("embedded", "postgresql")
+    assert Choice.of("kafka", "sqlite").state == "kafka-postgres-sqlite"
+
+
+@pytest.mark.parametrize(("profile", "store"), [("zeromq", "postgresql"), ("embedded", "redis")])
+def test_a_choice_that_there_is_not_is_told_with_those_there_are(profile: str, store: str) -> None:
+    with pytest.raises(Unknown, match="there are: "):
+        Choice.of(profile, store)
+
+
+@pytest.mark.parametrize("broker", [path.name for path in (ROOT / "components" / "brokers").iterdir()])
+def test_every_broker_has_a_component_for_each_topic_with_the_same_scopes(broker: str) -> None:
+    text = (ROOT / "components" / "brokers" / broker / "pubsub.yaml").read_text()
+    components = list(yaml.safe_load_all(text))
+    scopes = {component["metadata"]["name"]: set(component["scopes"]) for component in components}
+    assert scopes == {
+        "domain-events": {"command", "notification", "projector", "saga-orchestrator"},
+        "saga-events": {"notification", "projector", "saga-orchestrator"},
+        "integration-events": {"notification", "saga-orchestrator"},
+        "dead-letters": {"notification", "projector"},
+    }
+    assert len({component["spec"]["type"] for component in components}) == 1
+    assert all(component["auth"]["secretStore"] == "secretstore" for component in components)
 
 
 def test_a_busy_port_is_named_with_its_owner() -> None:

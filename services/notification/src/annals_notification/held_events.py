@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from annals.dapr import DaprError, DaprSidecar, Message
+from annals.dapr import DaprError, DaprSidecar, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.projections import ReadModelDatabase
 from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
@@ -73,8 +73,8 @@ class HeldEvents:
         if held is None:
             return
         event = IntegrationEvent.model_validate(held)
-        ordering = {"partitionKey": f"{tenant}/{event.routing_key}"}
-        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, ordering)
+        metadata = publish_metadata(tenant, event.routing_key, event.event_id)
+        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, metadata)
         try:
             refused = await self._sidecar.publish(TOPIC, [message])
         except DaprError as error:

@@ -3,6 +3,7 @@
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
 from annals.dapr.invocation import Answer, NotAnswered, ServiceInvocation
 from annals.dapr.jobs import Jobs
+from annals.dapr.publish_metadata import publish_metadata
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
 from annals.dapr.workflows import Workflows
 
@@ -19,4 +20,5 @@ __all__ = [
     "StateValue",
     "Workflows",
     "Write",
+    "publish_metadata",
 ]

@@ -6,8 +6,10 @@ import grpc
 
 # The one way to know a conflict in a transaction: Dapr 1.18 answers INTERNAL to whatever went
 # wrong in it (pkg/api/grpc/grpc.go, ExecuteStateTransaction) and puts the store's own words in
-# the details: the first are PostgreSQL's, the second SQLite's and those of an etag mismatch.
-_CONFLICT_TEXTS = ("no item was updated", "possible etag mismatch")
+# the details: the first are PostgreSQL's, the second SQLite's and those of an etag mismatch, which
+# MySQL has too. Of two inserts at the same time MySQL refuses the later by its primary key instead
+# (components-contrib, state/mysql/mysql.go, setValue; the text is go-sql-driver's).
+_CONFLICT_TEXTS = ("no item was updated", "possible etag mismatch", "Error 1062 (23000): Duplicate entry")
 
 _UNAVAILABLE = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}

@@ -17,7 +17,14 @@ from uuid import NAMESPACE_URL, uuid5
 import structlog
 from opentelemetry.trace import SpanKind
 
-from annals.dapr import DaprError, DaprSidecar, Message, NotAnswered, ServiceInvocation
+from annals.dapr import (
+    DaprError,
+    DaprSidecar,
+    Message,
+    NotAnswered,
+    ServiceInvocation,
+    publish_metadata,
+)
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.sagas.engine import entry
 from annals.sagas.events import SagaError, StepCompleted, StepFailed, StepStarted
@@ -193,8 +200,8 @@ class SagaActivities:
             target_services=tuple(action["targets"]),
             data=action["data"],
         )
-        ordering = {"partitionKey": f"{key.tenant}/{key.id}"}
-        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, ordering)
+        metadata = publish_metadata(key.tenant, key.id, event.event_id)
+        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, metadata)
         try:
             refused = await self._sidecar.publish(self._topic, [message])
         except DaprError as error:

@@ -14,18 +14,26 @@ class UnfitStore(Exception):
 
 
 async def probe(sidecar: DaprSidecar, store: str) -> None:
-    """Insert a key, then try to insert it again in a transaction with another key.
+    """Insert keys that differ by case, then try to insert one again in a transaction with another key.
 
-    The transaction must be refused and must leave nothing behind. state.redis, for one, overwrites
-    the first and keeps the second (components-contrib, state/redis/redis.go, Multi), and would
-    lose events without a word. Raises UnfitStore; DaprError when the store cannot be asked.
+    The first transaction must be taken: keys are case-sensitive, which they are not on a MySQL whose
+    database was made as by default. The second must be refused and must leave nothing behind.
+    state.redis, for one, overwrites what is there and keeps a part of it (components-contrib,
+    state/redis/redis.go, Multi), and would lose events without a word.
+
+    Raises UnfitStore; DaprError when the store cannot be asked.
     """
     taken, other = (f"probe/{uuid.uuid4()}" for _ in range(2))
 
     def write(key: str, value: bytes) -> Write:
         return Write(key, value, insert_only=True, ttl_seconds=_TTL_SECONDS)
 
+    faults = []
     await sidecar.transact(store, [write(taken, b"1"), write(f"{taken}/beside", b"1")])
+    try:
+        await sidecar.transact(store, [write(taken.upper(), b"1"), write(f"{taken}/BESIDE", b"1")])
+    except StateConflict:
+        faults.append("it takes keys for equal that differ by case (see components/stores/mysql)")
     try:
         await sidecar.transact(store, [write(other, b"2"), write(taken, b"2")])
     except StateConflict:
@@ -33,7 +41,6 @@ async def probe(sidecar: DaprSidecar, store: str) -> None:
     else:
         refused = False
     values = await sidecar.get_certain(store, [taken, other])
-    faults = []
     if not refused:
         faults.append("it does not refuse to insert a key that exists (first-write in a transaction)")
     if taken not in values or values[taken].data != b"1":
@@ -44,5 +51,5 @@ async def probe(sidecar: DaprSidecar, store: str) -> None:
         kind = (await sidecar.components()).get(store, "unknown type")
         raise UnfitStore(
             f"the state store '{store}' ({kind}) cannot hold an event store: {'; '.join(faults)}. "
-            "Use state.postgresql (v2) or state.sqlite; see docs/guarantees.md."
+            "Use state.postgresql (v2), state.mysql or state.sqlite; see components/README.md."
         )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import orjson
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, Message, Write
+from annals.dapr import DaprError, DaprSidecar, Message, Write, publish_metadata
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.group_commit import Committed
@@ -28,14 +28,6 @@ _BULK_BYTES = 2_000_000
 _BUFFERED_COMMITS = 10_000
 _MARK_SECONDS = 0.5
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-
-
-def ordering_metadata(stream: StreamId) -> dict[str, str]:
-    """The publish metadata that keeps a stream's events in order, where the broker can.
-
-    Source: each component's documentation; components that do not know a name ignore it.
-    """
-    return {"partitionKey": str(stream)}
 
 
 class Publisher:
@@ -191,7 +183,7 @@ def _message(event: RecordedEvent, traceparent: str | None) -> Message:
         entry_id=event.event_id,
         body=to_cloudevent_json(event, traceparent=traceparent),
         content_type=CONTENT_TYPE,
-        metadata=ordering_metadata(event.stream),
+        metadata=publish_metadata(event.stream.tenant, event.stream.name, event.event_id),
     )
 
 

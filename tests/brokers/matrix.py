@@ -1,0 +1,42 @@
+"""The brokers that the conformance suite runs on, and what each is known to do by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from suite import infra
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker. `name` is its folder below components/brokers."""
+
+    name: str
+    server: Callable[[Path, int], infra.Server]
+    hands_out_again_after: float = 60.0
+    """Seconds by which what died with its consumer comes to another, from the component's settings."""
+    keeps_order: bool = False
+    """Whether it promises a stream's events in their order; without the promise order is luck."""
+    replicas: bool = True
+    """Whether two replicas of a service can share its subscription."""
+    keeps_what_it_has: bool = True
+    """Whether what stands for it here has it still after a crash."""
+
+
+BROKERS = (
+    Broker("nats", infra.Nats),
+    Broker("kafka", infra.Kafka, keeps_order=True),
+    Broker("rabbitmq", infra.RabbitMq),
+    Broker("redis", infra.Redis, hands_out_again_after=240),
+    Broker("mqtt", infra.Mosquitto, replicas=False),
+    Broker("snssqs", infra.SnsSqs, hands_out_again_after=210, keeps_what_it_has=False),
+    Broker(
+        "gcp-pubsub",
+        infra.PubSubEmulator,
+        hands_out_again_after=90,
+        keeps_order=True,
+        keeps_what_it_has=False,
+    ),
+)

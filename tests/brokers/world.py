@@ -1,0 +1,283 @@
+"""A broker with what the conformance suite puts round it: a writer, projectors, recorders, a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from faulty_proxy import FaultyProxy
+from matrix import Broker
+
+from annals.dapr import DaprSidecar
+from annals.events import DomainEvent, RecordedEvent, StreamId, new_id
+from annals.store import Append, DaprEventStore
+from annals.web.background import background
+from conftest import COMPONENTS, until, write_secrets
+from suite import keys, ports, profiles
+from suite.process import Process, Spec
+from suite.sidecar import SidecarPorts, sidecar
+
+_HERE = Path(__file__).parent
+_SIDECAR_ENV = ("APP_PORT", "DAPR_HTTP_PORT", "DAPR_GRPC_PORT")
+
+
+@dataclass
+class App:
+    """An app and its sidecar; both come back by themselves when they are killed."""
+
+    process: Process
+    sidecar: Process
+    port: int
+
+    async def kill(self) -> None:
+        """End both at once, as when their node dies, and wait until both serve again."""
+        self.process.kill()
+        self.sidecar.kill()
+        await asyncio.gather(self.process.wait_exit(), self.sidecar.wait_exit())
+        await asyncio.gather(self.process.wait_ready(), self.sidecar.wait_ready())
+
+
+@dataclass
+class Recorder:
+    """A subscriber that writes down what it is given; see recorder.py."""
+
+    app: App
+    record: Path
+    orders: Path
+
+    def tell(self, **orders: Any) -> None:
+        """What to answer from now on."""
+        self.orders.write_text(json.dumps(orders))
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that it was given, in the order in which it came."""
+        if not self.record.exists():
+            return []
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+    def taken(self) -> Counter[str]:
+        """How often it took each event."""
+        return Counter(line["id"] for line in self.lines() if line["answer"] == "SUCCESS")
+
+    async def takes(self, events: Iterable[DomainEvent], seconds: float) -> bool:
+        """Whether it takes all of these events before so many seconds are over."""
+        wanted = {event.event_id for event in events}
+
+        async def all_of_them() -> bool:
+            return wanted <= self.taken().keys()
+
+        return await happens(all_of_them, seconds)
+
+    def in_order(self, events: Iterable[DomainEvent]) -> bool:
+        """Whether each stream's events came first in the order of their versions."""
+        wanted = {event.event_id for event in events}
+        came: dict[tuple[str, str], list[int]] = defaultdict(list)
+        seen: set[str] = set()
+        for line in self.lines():
+            if line["id"] in wanted and line["id"] not in seen:
+                seen.add(line["id"])
+                came[line["tenantid"], line["subject"]].append(int(line["streamversion"]))
+        return all(versions == sorted(versions) for versions in came.values())
+
+
+@dataclass
+class World:
+    """See the module. Whatever a test starts in addition ends with the world."""
+
+    broker: Broker
+    home: Path
+    pool: asyncpg.Pool
+    server: Process
+    proxy: FaultyProxy
+    writer: DaprSidecar
+    store: DaprEventStore
+    resources: tuple[Path, ...]
+    stack: AsyncExitStack
+    projectors: list[App] = field(default_factory=list)
+    recorders: dict[str, list[Recorder]] = field(default_factory=lambda: defaultdict(list))
+
+    async def recorder(self, app_id: str) -> Recorder:
+        """One more replica of a subscriber."""
+        name = f"{app_id}-{len(self.recorders[app_id])}"
+        record, orders = self.home / f"{name}.jsonl", self.home / f"{name}.orders"
+        orders.write_text("{}")
+        argv = [sys.executable, str(_HERE / "recorder.py")]
+        app = await self._app(app_id, name, argv, {"RECORD": str(record), "ORDERS": str(orders)})
+        found = Recorder(app, record, orders)
+        self.recorders[app_id].append(found)
+        return found
+
+    async def projector(self) -> App:
+        """One more replica of the projector."""
+        name = f"projector-{len(self.projectors)}"
+        argv = [sys.executable, "-m", "annals_projector"]
+        app = await self._app("projector", name, argv, {"ANNALS_INSTANCE": name})
+        self.projectors.append(app)
+        return app
+
+    async def append(self, events: Iterable[DomainEvent]) -> list[RecordedEvent]:
+        """Append events to their streams, those of one stream one after the other; all are acknowledged."""
+        by_stream: dict[StreamId, list[DomainEvent]] = defaultdict(list)
+        for event in events:
+            by_stream[event.stream].append(event)
+
+        async def stream(own: list[DomainEvent]) -> None:
+            for version, event in enumerate(own):
+                await self.store.append(Append(event.stream, (event,), version))
+
+        await asyncio.gather(*map(stream, by_stream.values()))
+        refs = [(name, version) for name, own in by_stream.items() for version in range(1, len(own) + 1)]
+        return await self.store.read_events(refs)
+
+    async def projected(self, events: Iterable[RecordedEvent], seconds: float = 120) -> None:
+        """Wait until the read models are what these events fold to, whole streams, and have each once."""
+        versions: dict[StreamId, RecordedEvent] = {}
+        wanted_ids = set()
+        for event in events:
+            wanted_ids.add(event.event_id)
+            if event.stream not in versions or versions[event.stream].version < event.version:
+                versions[event.stream] = event
+        wanted = {
+            (stream.tenant, event.aggregate_id): (event.version, title_of(event))
+            for stream, event in versions.items()
+        }
+
+        async def there() -> bool:
+            rows = await self.pool.fetch(
+                "SELECT tenant, id, version, title FROM readmodels.tasks WHERE id = ANY($1)",
+                list({name for _, name in wanted}),
+            )
+            if {(row["tenant"], row["id"]): (row["version"], row["title"]) for row in rows} != wanted:
+                return False
+            indexed = await self.pool.fetch(
+                "SELECT event_id FROM readmodels.event_index WHERE event_id = ANY($1)", list(wanted_ids)
+            )
+            return sorted(row["event_id"] for row in indexed) == sorted(wanted_ids)
+
+        await until(there, seconds, "the read models to be what the store folds to")
+
+    async def _app(self, app_id: str, name: str, argv: list[str], env: Mapping[str, str]) -> App:
+        at, port = SidecarPorts.free(), ports.free_port()
+        given = dict(zip(_SIDECAR_ENV, map(str, (port, at.http, at.grpc)), strict=True))
+        service = Spec(name, argv, lambda: ports.http_ok(port, "/readyz"), env={**env, **given})
+        beside = sidecar(
+            app_id,
+            at,
+            resources=self.resources,
+            config=None,
+            home=self.home,
+            app_port=port,
+            health_path="/healthz",
+        )
+        beside = Spec(f"{name}-dapr", beside.argv, beside.ready, cwd=self.home, stop_seconds=20)
+        processes = [Process(spec, self.home / "logs") for spec in (beside, service)]
+        for process in processes:
+            await process.start()
+            self.stack.push_async_callback(process.stop)
+        for process in processes:
+            await process.wait_ready()
+        return App(processes[1], processes[0], port)
+
+
+@asynccontextmanager
+async def world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
+    """A broker behind the proxy, a store, the writer's sidecar, one projector and one recorder."""
+    async with AsyncExitStack() as stack:
+        server = await _server(broker, home, dsn, stack)
+        resources = (COMPONENTS / "shared", COMPONENTS / "brokers" / broker.name, _store(home))
+        at = SidecarPorts.free()
+        beside = Process(sidecar("command", at, resources=resources, config=None, home=home), home / "logs")
+        await beside.start()
+        stack.push_async_callback(beside.stop)
+        await beside.wait_ready()
+        writer = DaprSidecar(at.grpc, timeout=15)
+        stack.push_async_callback(writer.close)
+        store = DaprEventStore(writer, owner="writer")
+        await stack.enter_async_context(background(store.run(), "lane"))
+        pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=1, max_size=4))
+        found = World(broker, home, pool, server[0], server[1], writer, store, resources, stack)
+
+        async def held() -> bool:
+            return store.lane is not None
+
+        await until(held)
+        await found.projector()
+        await found.recorder("saga-orchestrator")
+        yield found
+
+
+async def _server(broker: Broker, home: Path, dsn: str, stack: AsyncExitStack) -> tuple[Process, FaultyProxy]:
+    proxy_port = ports.free_port()
+    server = broker.server(home / "server", ports.free_port())
+    (home / "server").mkdir()
+    server.initialise()
+    if broker.name == "kafka":
+        # A client of Kafka goes on at the address that the broker tells it: the proxy's.
+        properties = home / "server" / "kafka" / "server.properties"
+        told = f"\nadvertised.listeners=CLIENTS://127.0.0.1:{proxy_port}\n"
+        properties.write_text(properties.read_text() + told)
+    proxy = await stack.enter_async_context(FaultyProxy(proxy_port, server.port))
+    behind = {
+        name: value.replace(f"127.0.0.1:{server.port}", f"127.0.0.1:{proxy_port}")
+        for name, value in server.secrets.items()
+    }
+    write_secrets(home, postgres=dsn, **profiles.MAIL, **behind)
+    keys.make(home / ".annals")
+    process = Process(server.spec(), home / "logs")
+    (home / "logs").mkdir()
+    await process.start()
+    stack.push_async_callback(process.stop)
+    await process.wait_ready()
+    return process, proxy
+
+
+def _store(home: Path) -> Path:
+    """The event store alone: no workflow runs here."""
+    folder = home / "store"
+    folder.mkdir()
+    shutil.copy(COMPONENTS / "stores" / "postgresql" / "eventstore.yaml", folder)
+    return folder
+
+
+async def happens(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
+    """Whether a condition comes to hold before so many seconds are over."""
+    try:
+        return bool(await until(condition, seconds))
+    except TimeoutError:
+        return False
+
+
+def history(streams: int, length: int, *, tenant: str = "default", data: str = "") -> list[DomainEvent]:
+    """Tasks that are created and then renamed; each title names its version, so that a row shows it."""
+    run = new_id()
+
+    def event(stream: int, version: int) -> DomainEvent:
+        title = f"version {version}{data}"
+        kind, change = (
+            ("created", {"title": title}) if version == 1 else ("updated", {"changes": {"title": title}})
+        )
+        return DomainEvent(
+            event_type=f"task.{kind}",
+            source="conformance",
+            tenant_id=tenant,
+            aggregate_type="task",
+            aggregate_id=f"{run}-{stream}",
+            data=change,
+        )
+
+    return [event(stream, version) for version in range(1, length + 1) for stream in range(streams)]
+
+
+def title_of(event: RecordedEvent) -> str:
+    """The title that a task has after an event of `history`."""
+    changed: dict[str, Any] = event.data.get("changes", event.data)
+    return str(changed["title"])

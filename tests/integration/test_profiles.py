@@ -1,0 +1,88 @@
+"""Each profile as its user has it: another broker or store by component files alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import until
+from suite import profiles
+from suite.suite import Suite
+
+pytestmark = [pytest.mark.brokers, pytest.mark.timeout(600)]
+
+CHOICES = [
+    *((profile, profiles.DEFAULT_STORE) for profile in profiles.PROFILES),
+    *((profiles.DEFAULT_PROFILE, store) for store in profiles.STORES if store != profiles.DEFAULT_STORE),
+]
+
+
+@pytest.fixture(scope="module", params=CHOICES, ids="-".join)
+async def suite(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Suite]:
+    profile, store = request.param
+    before = _children()
+    async with Suite(profile, store=store, home=tmp_path_factory.mktemp(profile)) as suite:
+        yield suite
+    assert _children() == before, "the suite left processes behind"
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process(os.getpid()).children(recursive=True)}
+
+
+async def test_a_command_becomes_an_event_and_is_answered_by_a_query(suite: Suite, client: Any) -> None:
+    task = await client.created()
+    row = await client.query(f"tasks/{task['id']}", position=task["position"])
+    assert row.json()["status"] == "todo"
+
+
+async def test_events_are_brought_by_messages(suite: Suite, client: Any) -> None:
+    """A message that is late is no fault, since the store is read for it; one must be in time."""
+
+    async def brought() -> bool:
+        healed = await _metric(client, "annals_projection_healed_events_total")
+        task = await client.created()
+        row = await client.query(f"tasks/{task['id']}", position=task["position"])
+        assert row.json()["status"] == "todo"
+        return await _metric(client, "annals_projection_healed_events_total") == healed
+
+    await until(brought, 60)
+
+
+async def test_a_handover_and_its_notice_travel(suite: Suite, client: Any, sagas: Any) -> None:
+    saga_id, task, member = await sagas.handover()
+    inbox = f"http://127.0.0.1:3504/v1.0/invoke/notification/method/inbox/{member}"
+
+    async def asked() -> bool:
+        items = (await client.http.get(inbox)).json()["items"]
+        return "notification.requested" in {item["kind"] for item in items}
+
+    await until(asked)
+    await sagas.post(f"{saga_id}/events/accept")
+    await sagas.reaches(saga_id, "completed")
+    await sagas.check(saga_id, task, member)
+
+    async def projected() -> bool:
+        answer = await client.query(f"sagas/{saga_id}")
+        return answer.status_code == 200 and answer.json()["status"] == "completed"
+
+    await until(projected)
+
+
+async def test_the_passwords_of_the_servers_are_their_owners_alone(suite: Suite) -> None:
+    state: Path = suite.home / ".annals"
+    private = [state / "secrets.json", *(state / suite.choice.state).glob("*.password")]
+    assert private
+    assert {path.stat().st_mode & 0o077 for path in private} == {0}
+
+
+async def _metric(client: Any, name: str) -> float:
+    lines = (await client.http.get("http://127.0.0.1:8002/metrics")).text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.split()[0] == name))
