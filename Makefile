@@ -17,7 +17,7 @@ NAMESPACE ?= annals
 VALUES ?= k8s/values.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-brokers test-unit test-cluster images cluster deploy undeploy check format schemas contracts lock soak bench clean
+.PHONY: help setup run start status stop logs test test-brokers test-unit test-cluster images cluster deploy undeploy check format schemas contracts chart-docs lock soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,10 +59,11 @@ check: ## lint, formatting, types, import rules, event schemas, contracts
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py
+	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py scripts/chart_docs.py
 	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
+	.venv/bin/python scripts/chart_docs.py check
 
 format: ## format the code
 	@$(PYTHON) scripts/bootstrap.py
@@ -76,6 +77,10 @@ schemas: ## write the JSON Schemas of all events to docs/events
 contracts: ## write the OpenAPI and AsyncAPI documents, and the pages of them, to docs/api
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/contracts.py write
+
+chart-docs: ## write the chart's README and values.schema.json from its values.yaml
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/python scripts/chart_docs.py write
 
 lock: ## resolve the dependencies anew
 	@$(PYTHON) scripts/bootstrap.py
