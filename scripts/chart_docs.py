@@ -189,8 +189,8 @@ helm install annals charts/annals --namespace annals --create-namespace --values
 helm test annals --namespace annals --logs
 ```
 
-It needs Kubernetes 1.30 or newer with Dapr 1.18. The least that `my-values.yaml` must hold are the credentials of the
-broker and the store; nothing has a default password:
+It needs Kubernetes 1.30 or newer with Dapr 1.18. The least that `my-values.yaml` must hold are the
+credentials of the broker and the store; nothing has a default password:
 
 ```yaml
 broker: kafka
@@ -201,9 +201,10 @@ credentials:
   postgres: {{existingSecret: database, key: uri}}
 ```
 
-[docs/kubernetes.md](../../docs/kubernetes.md) goes from an empty cluster to the first command, and says how the suite
-is kept safe, upgraded and watched. The components are the files of [components/](../../components/README.md): the
-chart changes in them only what `templates/_components.tpl` names.
+[docs/kubernetes.md](../../docs/kubernetes.md) goes from an empty cluster to the first command, and says how
+the suite is kept safe, upgraded and watched. The components are the files of
+[components/](../../components/README.md): the chart changes in them only what `templates/_components.tpl`
+names.
 
 ## Values
 

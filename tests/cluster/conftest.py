@@ -1,7 +1,7 @@
 """The chart on the cluster of the current context, in a namespace of its own.
 
-`ANNALS_VALUES` names the values file that says which broker and store there are; the images must be where the cluster
-finds them. Broker and store must be empty, or of an earlier run.
+`ANNALS_VALUES` names the values file that says which broker and store there are; the images must be where
+the cluster finds them. Broker and store must be empty, or of an earlier run.
 """
 
 from __future__ import annotations

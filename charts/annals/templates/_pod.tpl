@@ -39,6 +39,8 @@ metadata:
     dapr.io/sidecar-cpu-limit: {{ .limits.cpu | quote }}
     dapr.io/sidecar-memory-limit: {{ .limits.memory | quote }}
     {{- end }}
+    # On a busy node a second is not enough for it to answer.
+    dapr.io/sidecar-readiness-probe-timeout-seconds: "5"
     dapr.io/sidecar-seccomp-profile-type: RuntimeDefault
     {{- with $values.pod.annotations }}{{ toYaml . | nindent 4 }}{{ end }}
 spec:
