@@ -186,7 +186,7 @@ def readme() -> str:
 
 ```sh
 helm install annals charts/annals --namespace annals --create-namespace --values my-values.yaml --wait
-helm test annals --namespace annals --logs
+helm test annals --namespace annals
 ```
 
 It needs Kubernetes 1.30 or newer with Dapr 1.18. The least that `my-values.yaml` must hold are the

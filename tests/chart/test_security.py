@@ -16,7 +16,7 @@ SERVICES = ("command", "projector", "saga-orchestrator", "notification")
 def pods(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
     """Name to pod, of deployments and of the test."""
     made = {name: one["spec"]["template"] for name, one in of_kind(manifests, "Deployment").items()}
-    return made | of_kind(manifests, "Pod")
+    return made | {name: one["spec"]["template"] for name, one in of_kind(manifests, "Job").items()}
 
 
 @pytest.mark.parametrize("broker", BROKERS)
