@@ -58,7 +58,9 @@ class Cluster:
     def python(self, app: str, code: str, *argv: str) -> Any:
         """What code prints as JSON that runs in the app's own container, with its environment."""
         where = ("exec", "--stdin", f"deploy/annals-{app}", "--container", app, "--", "python3", "-")
-        return json.loads(self.kubectl(*where, *argv, stdin=code))
+        # Now and then kubectl loses the output of a program that ends at once: code given here may run twice.
+        said = self.kubectl(*where, *argv, stdin=code) or self.kubectl(*where, *argv, stdin=code)
+        return json.loads(said)
 
     def call(self, app: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """What another app answers to a call through the sidecar of `app`: status and JSON."""
@@ -118,7 +120,8 @@ class namespace:  # noqa: N801 - a context manager
     def __enter__(self) -> Cluster:
         one = self._cluster
         level = "pod-security.kubernetes.io/enforce=restricted"
-        if one.namespace not in run("kubectl", "get", "namespaces", "--output", "name"):
+        there = run("kubectl", "get", "namespaces", "--output", "name").split()
+        if f"namespace/{one.namespace}" not in there:
             run("kubectl", "create", "namespace", one.namespace)
         run("kubectl", "label", "--overwrite", "namespace", one.namespace, level)
         return one

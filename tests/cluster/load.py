@@ -88,11 +88,10 @@ def load():
         thread.start()
     for thread in threads:
         thread.join()
-    KEPT.write_text(json.dumps({"streams": streams, "sagas": list(started)}))
     kinds = {}
     for status, said in failures:
         kinds.setdefault(str(status), [0, said])[0] += 1
-    print(json.dumps({"streams": len(streams), "sagas": len(started), "tries_that_failed": kinds}))
+    KEPT.write_text(json.dumps({"streams": streams, "sagas": list(started), "tries_that_failed": kinds}))
 
 
 def versions(stream):
@@ -129,7 +128,8 @@ def verify():
 
         if (found := patient(status, "completed")) != "completed":
             wrong[name] = found
-    print(json.dumps({"streams": len(kept["streams"]), "sagas": len(kept["sagas"]), "wrong": wrong}))
+    sent = {"streams": len(kept["streams"]), "sagas": len(kept["sagas"])}
+    print(json.dumps({**sent, "tries_that_failed": kept["tries_that_failed"], "wrong": wrong}))
 
 
 {"load": load, "verify": verify}[sys.argv[1]]()

@@ -20,7 +20,7 @@ def test_a_command_is_visible_to_a_query_at_its_position(cluster: Cluster, name:
     status, done = cluster.call(
         "toolbox", "POST", "invoke/command/method/commands/task.create", {"id": name, "title": "Seen"}
     )
-    assert (status, done["version"]) == (200, 1)
+    assert (status, done["version"]) == (201, 1)
 
     path = f"invoke/projector/method/queries/tasks/{name}?position={done['position']}"
     status, task = cluster.call("toolbox", "GET", path)

@@ -17,7 +17,7 @@ _LOAD = (Path(__file__).parent / "load.py").read_text()
 
 @contextmanager
 def load(cluster: Cluster) -> Iterator[dict[str, Any]]:
-    """Load while inside; after it, what was sent and what of it is wrong is in what was given."""
+    """Load while inside; after it, how much was acknowledged and what of it is wrong is in what was given."""
     found: dict[str, Any] = {}
     where = ("exec", "--stdin", "deploy/annals-toolbox", "--container", "toolbox", "--")
     argv = ["kubectl", "--namespace", cluster.namespace, *where, "python3", "-", "load"]
@@ -34,8 +34,7 @@ def load(cluster: Cluster) -> Iterator[dict[str, Any]]:
             cluster.kubectl(*where, "python3", "-c", "open('/tmp/stop', 'w')")
             said, _ = sending.communicate(timeout=600)
     assert sending.returncode == 0, said
-    found["sent"] = json.loads(said)
-    found["kept"] = cluster.python("toolbox", _LOAD, "verify")
+    found |= cluster.python("toolbox", _LOAD, "verify")
 
 
 def assert_nothing_is_missing(found: dict[str, Any]) -> None:
