@@ -5,8 +5,20 @@ PYTHON ?= python3
 RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
 
+# On Kubernetes: what `make images`, `cluster`, `deploy`, `test-cluster` and `undeploy` go by.
+VERSION := $(shell sed -n 's/^appVersion: //p' charts/annals/Chart.yaml)
+IMAGES := $(filter-out annals,$(patsubst services/%/pyproject.toml,%,$(wildcard services/*/pyproject.toml)))
+IMAGE_REPOSITORY ?= annals
+PYTHON_IMAGE ?= python:3.11-slim
+RUNTIME_IMAGE ?= $(PYTHON_IMAGE)
+DOCKER ?= docker
+HELM ?= helm
+NAMESPACE ?= annals
+VALUES ?= k8s/values.yaml
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-brokers test-unit check format schemas contracts guarantees lock soak bench clean
+SOURCES := $(wildcard services/*/src)
+.PHONY: help setup run start status stop logs test test-brokers test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees chart-docs lock soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +46,7 @@ logs: setup ## follow the logs; APP=command for one
 
 test: setup ## run all tests, on real servers
 	@$(RUN) -m suite install redis-server mariadbd
-	$(PYTEST) -m "not soak and not bench and not brokers"
+	$(PYTEST) -m "not soak and not bench and not brokers and not cluster"
 
 test-brokers: setup ## run the conformance suite and each profile on all brokers; BROKER=kafka for one
 	@$(RUN) -m suite install rabbitmq-server redis-server mosquitto mariadbd
@@ -49,11 +61,12 @@ check: ## lint, formatting, types, import rules, event schemas, contracts
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py
-	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
+	.venv/bin/mypy $(SOURCES) scripts/suite scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/chart_docs.py
+	PYTHONPATH=$(subst $(eval) ,:,$(SOURCES)) .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
 	.venv/bin/python scripts/guarantees.py check
+	.venv/bin/python scripts/chart_docs.py check
 
 format: ## format the code
 	@$(PYTHON) scripts/bootstrap.py
@@ -72,10 +85,51 @@ guarantees: ## write docs/guarantees.md from what `make test-brokers` found
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/guarantees.py write
 
+chart-docs: ## write the chart's README and values.schema.json from its values.yaml
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/python scripts/chart_docs.py write
+
 lock: ## resolve the dependencies anew
 	@$(PYTHON) scripts/bootstrap.py
-	$$($(PYTHON) -c 'import sys; sys.path.insert(0, "scripts"); import bootstrap; print(bootstrap.uv())') lock --upgrade
-	$$($(PYTHON) -c 'import sys; sys.path.insert(0, "scripts"); import bootstrap; print(bootstrap.uv())') export --frozen --no-emit-workspace --no-annotate --no-header --format requirements.txt --quiet --output-file requirements.lock
+	@set -e; uv=$$($(PYTHON) -c 'import sys; sys.path.insert(0, "scripts"); import bootstrap; print(bootstrap.uv())'); \
+	export="$$uv export --frozen --no-emit-workspace --no-annotate --no-header --format requirements.txt --quiet"; \
+	set -x; $$uv lock --upgrade; \
+	$$export --output-file requirements.lock; \
+	$$export --output-file services/requirements.lock $(IMAGES:%=--package annals-%); \
+	$$export --output-file services/images.lock --only-group images
+
+images: ## build the image of each service
+	@set -e; for service in $(IMAGES); do \
+		echo "$(IMAGE_REPOSITORY)/$$service:$(VERSION)"; \
+		DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --file services/Dockerfile \
+			--build-arg SERVICE=$$service --build-arg VERSION=$(VERSION) \
+			--build-arg REVISION=$$(git rev-parse --short HEAD) \
+			--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg RUNTIME_IMAGE=$(RUNTIME_IMAGE) \
+			--tag $(IMAGE_REPOSITORY)/$$service:$(VERSION) services; \
+	done
+
+cluster: images ## create a kind cluster with Dapr, Kafka's and PostgreSQL's operators, and the images
+	kind create cluster --name annals --config k8s/kind.yaml
+	kind load docker-image --name annals $(IMAGES:%=$(IMAGE_REPOSITORY)/%:$(VERSION))
+	$(HELM) upgrade --install dapr dapr --repo https://dapr.github.io/helm-charts --version 1.18.2 \
+		--namespace dapr-system --create-namespace --values k8s/dapr.yaml --wait
+	$(HELM) upgrade --install strimzi strimzi-kafka-operator --repo https://strimzi.io/charts \
+		--namespace strimzi --create-namespace --values k8s/strimzi.yaml --wait
+	$(HELM) upgrade --install cloudnative-pg cloudnative-pg --repo https://cloudnative-pg.github.io/charts \
+		--namespace cnpg-system --create-namespace --wait
+
+deploy: ## install or upgrade the chart in the current context; VALUES=file
+	kubectl create namespace $(NAMESPACE) --dry-run=client --output yaml | kubectl apply --filename -
+	kubectl label --overwrite namespace $(NAMESPACE) pod-security.kubernetes.io/enforce=restricted
+	$(HELM) upgrade --install annals charts/annals --namespace $(NAMESPACE) --values $(VALUES) \
+		$(if $(wildcard services/console/pyproject.toml),--set services.console.enabled=true) --wait --timeout 10m
+
+test-cluster: ## prove the chart on the cluster of the current context, in a namespace of its own; VALUES=file
+	@$(PYTHON) scripts/bootstrap.py
+	ANNALS_VALUES=$(VALUES) $(PYTEST) -m cluster -s tests/cluster
+
+undeploy: ## uninstall the chart; the keys stay
+	$(HELM) uninstall annals --namespace $(NAMESPACE) --wait
 
 soak: setup ## kill everything at random under load, 50 times and more
 	$(PYTEST) -m soak -s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,9 @@ DAPR_VERSION = "1.18.2"
 _DAPR_FITS = re.compile(r"1\.18\.\d+")
 DAPR_PROGRAMS = ("daprd", "placement", "scheduler")
 _BUILD_MINUTES = {"daprd": "4 to 8", "placement": "1 to 2", "scheduler": "1 to 2"}
+HELM_VERSION = "3.22.0"
+_HELM_FITS = re.compile(r"v3\.\d+")
+KUBERNETES = "1.34"
 _GO_AT_LEAST = (1, 26, 5)
 _JAVA_AT_LEAST = 17
 
@@ -65,6 +69,46 @@ def pubsub_emulator() -> Path:
             with step("Building a stand-in for Google Cloud Pub/Sub; once, 1 to 3 minutes"):
                 _build("./pubsub-emulator", built)
     return built
+
+
+def helm() -> Path:
+    """Helm 3: an installed one, else built from its Go module, once."""
+    installed = shutil.which("helm")
+    if installed and _HELM_FITS.match(_output([installed, "version", "--short"])):
+        return Path(installed)
+    built = CACHE / "helm" / HELM_VERSION / "helm"
+    major, minor = KUBERNETES.split(".")
+    capabilities = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
+    flags = f"-s -w -X {capabilities}Major={major} -X {capabilities}Minor={minor}"
+    with _locked(built.parent):
+        if not built.exists():
+            with step(f"Building Helm {HELM_VERSION} from its Go modules; once, 1 to 3 minutes"):
+                result = subprocess.run(
+                    [str(_go()), "install", "-ldflags", flags, f"helm.sh/helm/v3/cmd/helm@v{HELM_VERSION}"],
+                    cwd=CACHE,
+                    env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(built.parent)},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+            if result.returncode:
+                raise Missing(f"Helm could not be built:\n{result.stderr[-2000:]}\nInstall Helm 3.")
+    return built
+
+
+def go_module(module: str, version: str) -> Path:
+    """The source of a Go module, fetched once into Go's own cache."""
+    with step(f"Looking for {module} {version}"):
+        answer = subprocess.run(
+            [str(_go()), "mod", "download", "-json", f"{module}@{version}"],
+            cwd=CACHE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if answer.returncode:
+        raise Missing(f"{module} {version} could not be fetched:\n{answer.stdout}{answer.stderr[-2000:]}")
+    return Path(json.loads(answer.stdout)["Dir"])
 
 
 def _build(package: str, target: Path) -> None:

@@ -191,7 +191,7 @@ class DaprEventStore(DaprEventReader):
 
         Raises UnfitStore for a state store that cannot hold an event store.
         """
-        while True:
+        while not self._lane.draining:
             try:
                 await probe(self._sidecar, self._store)
                 break

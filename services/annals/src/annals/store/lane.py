@@ -103,6 +103,11 @@ class Lane:
                 continue
             await self._hold(lane, published)
 
+    @property
+    def draining(self) -> bool:
+        """Whether it was told to end."""
+        return self._draining
+
     async def drain(self) -> None:
         """Take no more appends; `run` then finishes what waits, publishes it and lets the lane go."""
         self._draining = True

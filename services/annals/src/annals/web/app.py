@@ -14,12 +14,14 @@ from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from annals.web.openapi import describe_problems
 from annals.web.problems import Problem, invalid, on_problem, problem_response
 from annals.web.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
+_POLICY_VIOLATION = 1008
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -93,9 +95,12 @@ class SidecarOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
+        if scope["type"] in ("http", "websocket") and scope["path"] not in _OPEN_PATHS:
             given = dict(scope["headers"]).get(b"dapr-api-token", b"")
             if not hmac.compare_digest(given, self._token):
+                if scope["type"] == "websocket":
+                    await WebSocketClose(_POLICY_VIOLATION)(scope, receive, send)
+                    return
                 problem = Problem(401, "unauthorised", "only the sidecar may call this service")
                 await problem_response(problem)(scope, receive, send)
                 return

@@ -1,0 +1,176 @@
+{{/*
+The component files of ../../components, as they are on Kubernetes: a list of resources in YAML.
+Only this differs from the files:
+
+- namespace and labels
+- secret stores: of type secretstores.kubernetes
+- secretKeyRef: the name and the key of the Kubernetes secret that `credentials` chooses
+- pub/sub: who may publish and subscribe to which topics (publishingScopes, subscriptionScopes, allowedTopics)
+- what the value `components` says
+*/}}
+{{- define "annals.resources" -}}
+{{- if not (.Files.Glob (printf "components/brokers/%s/*.yaml" .Values.broker)) }}
+  {{- fail (printf "broker: there are no components for %q" .Values.broker) }}
+{{- end }}
+{{- if not (.Files.Glob (printf "components/stores/%s/*.yaml" .Values.store)) }}
+  {{- fail (printf "store: there are no components for %q" .Values.store) }}
+{{- end }}
+{{- $documents := list }}
+{{- range $pattern := list "components/shared/*.yaml" (printf "components/brokers/%s/*.yaml" .Values.broker) (printf "components/stores/%s/*.yaml" .Values.store) }}
+  {{- range $path, $_ := $.Files.Glob $pattern }}
+    {{- range $text := regexSplit "(?m)^---\\s*$" ($.Files.Get $path) -1 }}
+      {{- $document := fromYaml $text }}
+      {{- if hasKey $document "Error" }}{{ fail (printf "%s: %s" $path $document.Error) }}{{ end }}
+      {{- if $document.kind }}{{ $documents = append $documents $document }}{{ end }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- $topics := include "annals.topics" (dict "root" . "documents" $documents) | fromYaml }}
+{{- $labels := include "annals.labels" . | fromYaml }}
+{{- range $document := $documents }}
+  {{- $_ := set $document.metadata "namespace" $.Release.Namespace }}
+  {{- $_ := set $document.metadata "labels" $labels }}
+  {{- if eq $document.kind "Component" }}
+    {{- include "annals.component" (dict "root" $ "component" $document "topics" $topics) }}
+  {{- end }}
+{{- end }}
+{{- toYaml $documents }}
+{{- end }}
+
+{{/* Changes one component in place; see above. */}}
+{{- define "annals.component" -}}
+{{- $root := .root }}
+{{- $name := .component.metadata.name }}
+{{- $spec := .component.spec }}
+{{- if eq $spec.type "secretstores.local.file" }}
+  {{- $_ := set $spec "type" "secretstores.kubernetes" }}
+  {{- $_ := set $spec "metadata" (list (dict "name" "defaultNamespace" "value" $root.Release.Namespace)) }}
+{{- end }}
+{{- range $item := $spec.metadata }}
+  {{- if $item.secretKeyRef }}
+    {{- $_ := set $item "secretKeyRef" (include "annals.credential" (dict "root" $root "name" $item.secretKeyRef.name "component" $name) | fromYaml) }}
+  {{- end }}
+{{- end }}
+{{- $own := dict }}
+{{- if hasPrefix "pubsub." $spec.type }}
+  {{- $publishes := list }}{{ $subscribes := list }}{{ $all := list }}
+  {{- range $app := .component.scopes | sortAlpha }}
+    {{- $publish := dig "publish" $name $app list $.topics }}
+    {{- $subscribe := dig "subscribe" $name $app list $.topics }}
+    {{- $publishes = append $publishes (printf "%s=%s" $app (join "," $publish)) }}
+    {{- $subscribes = append $subscribes (printf "%s=%s" $app (join "," $subscribe)) }}
+    {{- $all = concat $all $publish $subscribe }}
+  {{- end }}
+  {{- $_ := set $own "publishingScopes" (dict "value" (join ";" $publishes)) }}
+  {{- $_ := set $own "subscriptionScopes" (dict "value" (join ";" $subscribes)) }}
+  {{- $_ := set $own "allowedTopics" (dict "value" (join "," ($all | uniq | sortAlpha))) }}
+  {{- if and $root.Values.kafka.bundled (eq $root.Values.broker "kafka") }}
+    {{- $_ := set $own "caCert" (dict "secretKeyRef" (dict "name" (printf "%s-kafka-cluster-ca-cert" $root.Release.Name) "key" "ca.crt")) }}
+  {{- end }}
+{{- end }}
+{{- $own = merge (deepCopy (get $root.Values.components $name | default dict)) $own }}
+{{- $metadata := list }}
+{{- range $item := $spec.metadata }}
+  {{- if not (hasKey $own $item.name) }}{{ $metadata = append $metadata $item }}{{ end }}
+{{- end }}
+{{- range $key := keys $own | sortAlpha }}
+  {{- $metadata = append $metadata (merge (dict "name" $key) (get $own $key)) }}
+{{- end }}
+{{- $_ := set $spec "metadata" $metadata }}
+{{- end }}
+
+{{/*
+Who may publish and subscribe to what, in YAML: {publish: {component: {app: [topics]}}, subscribe: …}. Subscriptions say
+who subscribes, and that its sidecar publishes dead letters; the value `services` says what the apps publish.
+*/}}
+{{- define "annals.topics" -}}
+{{- $publish := dict }}{{ $subscribe := dict }}
+{{- range $document := .documents }}
+  {{- if eq $document.kind "Subscription" }}
+    {{- $component := $document.spec.pubsubname }}
+    {{- range $app := $document.scopes }}
+      {{- $apps := get $subscribe $component | default dict }}
+      {{- $_ := set $apps $app (append (get $apps $app | default list) $document.spec.topic) }}
+      {{- $_ := set $subscribe $component $apps }}
+      {{- if $document.spec.deadLetterTopic }}
+        {{- $apps := get $publish $component | default dict }}
+        {{- $_ := set $apps $app (append (get $apps $app | default list) $document.spec.deadLetterTopic) }}
+        {{- $_ := set $publish $component $apps }}
+      {{- end }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- range $app, $service := .root.Values.services }}
+  {{- range $topic := $service.publishes }}{{/* each topic is on the component of its name */}}
+    {{- $apps := get $publish $topic | default dict }}
+    {{- $_ := set $apps $app (append (get $apps $app | default list) $topic | uniq) }}
+    {{- $_ := set $publish $topic $apps }}
+  {{- end }}
+{{- end }}
+{{- toYaml (dict "publish" $publish "subscribe" $subscribe) }}
+{{- end }}
+
+{{/* The Kubernetes secret behind a name that a component file uses: {name, key}. */}}
+{{- define "annals.credential" -}}
+{{- $release := .root.Release.Name }}
+{{- $given := get .root.Values.credentials .name }}
+{{- if not $given }}{{ fail (printf "credentials: the component %s asks for %q; give it a value or an existingSecret" .component .name) }}{{ end }}
+{{- $bundled := include "annals.bundledCredential" . | fromYaml }}
+{{- if $given.existingSecret }}
+  {{- toYaml (dict "name" $given.existingSecret "key" ($given.key | default .name)) }}
+{{- else if and $bundled.name (not $given.value) }}
+  {{- toYaml $bundled }}
+{{- else if or $given.value $given.optional $bundled.value }}
+  {{- toYaml (dict "name" (printf "%s-%s" $release .name) "key" .name) }}
+{{- else }}
+  {{- fail (printf "credentials.%s: the component %s needs it; give credentials.%s.existingSecret (and key), or .value" .name .component .name) }}
+{{- end }}
+{{- end }}
+
+{{/* What a bundled server makes known: {name, key} of a secret, or {value}. */}}
+{{- define "annals.bundledCredential" -}}
+{{- $release := .root.Release.Name }}
+{{- if and .root.Values.postgresql.bundled (eq .name "postgres") }}
+  {{- toYaml (dict "name" (printf "%s-postgres-app" $release) "key" "uri") }}
+{{- else if .root.Values.kafka.bundled }}
+  {{- if eq .name "kafka" }}{{ toYaml (dict "value" (printf "%s-kafka-kafka-bootstrap:9093" $release)) }}
+  {{- else if eq .name "kafka-user" }}{{ toYaml (dict "value" (printf "%s-apps" $release)) }}
+  {{- else if eq .name "kafka-password" }}{{ toYaml (dict "name" (printf "%s-apps" $release) "key" "password") }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The secrets that an app's sidecar may read, as a YAML list: those of its components, and the keys that it is given.
+(dict "root" $ "app" name "resources" list)
+*/}}
+{{- define "annals.readableSecrets" -}}
+{{- $names := list }}
+{{- range $resource := .resources }}
+  {{- if and (eq $resource.kind "Component") (or (not $resource.scopes) (has $.app $resource.scopes)) }}
+    {{- range $item := $resource.spec.metadata }}
+      {{- if $item.secretKeyRef }}{{ $names = append $names $item.secretKeyRef.name }}{{ end }}
+    {{- end }}
+    {{- $names = concat $names (include "annals.keysOf" $resource.metadata.name | fromYamlArray) }}
+  {{- end }}
+{{- end }}
+{{- toYaml ($names | uniq | sortAlpha) }}
+{{- end }}
+
+{{/* The keys in a secret store that apps read, by the store's name. */}}
+{{- define "annals.keysOf" -}}
+{{- get (dict "signing-keys" "[audit-signing-key]" "shared-keys" "[audit-public-keys, personal-data-keys]") . | default "[]" }}
+{{- end }}
+
+{{/* All topics that somebody publishes or subscribes to, as a YAML list. */}}
+{{- define "annals.kafkaTopics" -}}
+{{- $topics := list }}
+{{- range $resource := include "annals.resources" . | fromYamlArray }}
+  {{- if and (eq $resource.kind "Component") (hasPrefix "pubsub." $resource.spec.type) }}
+    {{- range $item := $resource.spec.metadata }}
+      {{- if eq $item.name "allowedTopics" }}{{ $topics = concat $topics (splitList "," $item.value) }}{{ end }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- toYaml ($topics | uniq | sortAlpha) }}
+{{- end }}

@@ -1,0 +1,148 @@
+{{/* The pod of an app with its sidecar: (dict "root" $ "app" name "service" values). */}}
+{{- define "annals.pod" -}}
+{{- $values := .root.Values }}
+{{- $port := int (.service.port | default 0) }}
+metadata:
+  labels:
+    {{- include "annals.selector" . | nindent 4 }}
+    {{- with $values.pod.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+  annotations:
+    dapr.io/enabled: "true"
+    dapr.io/app-id: {{ .app }}
+    dapr.io/config: {{ include "annals.name" . }}
+    dapr.io/enable-native-sidecar: {{ $values.sidecar.native | quote }}
+    {{- if $port }}
+    dapr.io/app-port: {{ $port | quote }}
+    dapr.io/app-protocol: http
+    dapr.io/enable-app-health-check: "true"
+    dapr.io/app-health-check-path: /healthz
+    dapr.io/app-health-probe-interval: "1"
+    dapr.io/app-health-probe-timeout: "900"
+    dapr.io/app-token-secret: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "app") }}
+    {{- end }}
+    dapr.io/api-token-secret: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "api") }}
+    dapr.io/disable-builtin-k8s-secret-store: "true"
+    # The token of the Kubernetes API is for the sidecar alone.
+    dapr.io/volume-mounts: kubernetes-api:/var/run/secrets/kubernetes.io/serviceaccount
+    dapr.io/enable-metrics: "true"
+    dapr.io/metrics-port: "9090"
+    dapr.io/log-as-json: "true"
+    dapr.io/log-level: {{ $values.sidecar.logLevel }}
+    dapr.io/max-body-size: {{ $values.sidecar.maxBodySize | quote }}
+    dapr.io/graceful-shutdown-seconds: {{ $values.sidecar.gracefulShutdownSeconds | quote }}
+    {{- if not $values.sidecar.native }}
+    dapr.io/block-shutdown-duration: {{ $values.sidecar.blockShutdownDuration }}
+    {{- end }}
+    {{- with $values.sidecar.resources }}
+    dapr.io/sidecar-cpu-request: {{ .requests.cpu | quote }}
+    dapr.io/sidecar-memory-request: {{ .requests.memory | quote }}
+    dapr.io/sidecar-cpu-limit: {{ .limits.cpu | quote }}
+    dapr.io/sidecar-memory-limit: {{ .limits.memory | quote }}
+    {{- end }}
+    # On a busy node a second is not enough for it to answer.
+    dapr.io/sidecar-readiness-probe-timeout-seconds: "5"
+    dapr.io/sidecar-seccomp-profile-type: RuntimeDefault
+    {{- with $values.pod.annotations }}{{ toYaml . | nindent 4 }}{{ end }}
+spec:
+  serviceAccountName: {{ include "annals.name" . }}
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $values.pod.terminationGracePeriodSeconds }}
+  {{- if .service.test }}
+  restartPolicy: Never
+  {{- end }}
+  {{- with $values.image.pullSecrets }}
+  imagePullSecrets: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.pod.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $values.pod.nodeSelector }}
+  nodeSelector: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $values.pod.tolerations }}
+  tolerations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- if and $values.pod.spread $port }}
+  topologySpreadConstraints:
+    {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+    - topologyKey: {{ $key }}
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels: {{- include "annals.selector" $ | nindent 10 }}
+      matchLabelKeys: [pod-template-hash]
+    {{- end }}
+  {{- end }}
+  securityContext:
+    runAsNonRoot: true
+    seccompProfile: {type: RuntimeDefault}
+  containers:
+    - name: {{ .app }}
+      image: {{ include "annals.image" . }}
+      imagePullPolicy: {{ $values.image.pullPolicy }}
+      {{- with .service.command }}
+      command: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with .service.args }}
+      args: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      env:
+        - name: DAPR_API_TOKEN
+          valueFrom: {secretKeyRef: {name: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "api") }}, key: token}}
+        {{- if $port }}
+        - name: APP_API_TOKEN
+          valueFrom: {secretKeyRef: {name: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "app") }}, key: token}}
+        - name: APP_PORT
+          value: {{ $port | quote }}
+        {{- with include "annals.zipkin" .root }}
+        - name: ANNALS_ZIPKIN_ENDPOINT
+          value: {{ . }}
+        {{- end }}
+        {{- else }}
+        - name: ANNALS_SIDECAR
+          value: http://127.0.0.1:3500
+        {{- end }}
+        {{- range $name, $value := .service.env }}
+        - name: {{ $name }}
+          value: {{ $value | quote }}
+        {{- end }}
+      {{- if $port }}
+      ports:
+        - {name: http, containerPort: {{ $port }}}
+      startupProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 2
+        timeoutSeconds: 5
+        failureThreshold: 60
+      livenessProbe:
+        httpGet: {path: /healthz, port: http}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 6
+      readinessProbe:
+        httpGet: {path: /readyz, port: http}
+        periodSeconds: 3
+        timeoutSeconds: 5
+      lifecycle:
+        # First out of the service, then told to end: by then nobody sends it anything new.
+        preStop:
+          sleep: {seconds: {{ $values.pod.preStopSeconds }}}
+      {{- end }}
+      resources: {{- toYaml (.service.resources | default $values.pod.resources) | nindent 8 }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities: {drop: [ALL]}
+      volumeMounts:
+        - {name: tmp, mountPath: /tmp}
+  volumes:
+    - name: tmp
+      emptyDir: {sizeLimit: 256Mi}
+    - name: kubernetes-api
+      projected:
+        sources:
+          - serviceAccountToken: {path: token, expirationSeconds: 3600}
+          - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+          - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}

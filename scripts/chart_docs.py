@@ -1,0 +1,236 @@
+"""What is made of charts/annals/values.yaml: its README and its values.schema.json.
+
+`write` writes both, `check` fails when they are not what the values say.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CHART = Path(__file__).resolve().parents[1] / "charts" / "annals"
+
+_STRING, _STRINGS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
+_FREE = {"type": "object"}
+_CREDENTIAL = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "existingSecret": {**_STRING, "description": "The secret that holds it."},
+        "key": {**_STRING, "description": "Its key in that secret; the credential's own name when empty."},
+        "value": {**_STRING, "description": "It itself; the chart puts it into a secret of its own."},
+        "optional": {"type": "boolean", "description": "Whether it may be empty."},
+    },
+}
+_SERVICE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["enabled", "publishes", "allow"],
+    "properties": {
+        "enabled": {"type": "boolean", "description": "Whether it runs."},
+        "port": {"type": "integer", "minimum": 0, "description": "What the app listens on; none for a tool."},
+        "replicas": {
+            "type": "integer",
+            "minimum": 0,
+            "description": "How many pods, where nothing scales it.",
+        },
+        "image": {**_STRING, "description": "The image's last part, when it is not the service's name."},
+        "command": {**_STRINGS, "description": "In the place of the image's own."},
+        "args": {**_STRINGS, "description": "Arguments of the command."},
+        "env": {**_FREE, "additionalProperties": _STRING, "description": "Its further settings, ANNALS_…"},
+        "resources": {**_FREE, "description": "In the place of pod.resources."},
+        "edge": {"type": "boolean", "description": "Whether clients from outside reach it."},
+        "publishes": {**_STRINGS, "description": "The topics that the app may publish."},
+        "allow": {
+            "type": "array",
+            "description": "Who may call it; everything else is refused.",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["from", "verbs", "paths"],
+                "properties": {
+                    "from": {**_STRING, "description": "The caller's app id."},
+                    "verbs": {
+                        "type": "array",
+                        "items": {"enum": ["GET", "POST", "PUT", "PATCH", "DELETE"]},
+                        "description": "HTTP methods.",
+                    },
+                    "paths": {
+                        "type": "array",
+                        "items": {"type": "string", "pattern": "^/"},
+                        "description": "Paths; each covers what is below it.",
+                    },
+                },
+            },
+        },
+    },
+}
+_FRACTION = {"type": "string", "pattern": r"^(0(\.\d+)?|1(\.0+)?)$"}
+_OWN: dict[str, dict[str, Any]] = {
+    "broker": {"enum": sorted(path.name for path in (CHART / "components/brokers").iterdir())},
+    # SQLite is a file of one machine.
+    "store": {"enum": sorted({path.name for path in (CHART / "components/stores").iterdir()} - {"sqlite"})},
+    "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "image.pullSecrets": {"type": "array", "items": _FREE},
+    "credentials": {"type": "object", "additionalProperties": _CREDENTIAL},
+    "components": {"type": "object", "additionalProperties": _FREE},
+    "tracing.samplingRate": _FRACTION,
+    "services": {"type": "object", "additionalProperties": _SERVICE},
+    "autoscaling.kind": {"enum": ["none", "hpa", "keda"]},
+    "networkPolicy.egress": {"type": "array", "items": _FREE},
+    "pod.tolerations": {"type": "array", "items": _FREE},
+}
+_MAPS = {
+    "sidecar.resources",
+    "pod.resources",
+    "pod.labels",
+    "pod.annotations",
+    "pod.nodeSelector",
+    "networkPolicy.metricsFrom",
+    "networkPolicy.edgeFrom",
+    "autoscaling.triggers",
+    "monitoring.labels",
+}
+
+
+def values() -> Iterator[tuple[str, Any, str]]:
+    """Each value that is described: its path, its default, and what the comment above it says."""
+    text = (CHART / "values.yaml").read_text()
+    lines = text.splitlines()
+    plain = yaml.safe_load(text)
+
+    def walk(node: yaml.MappingNode, path: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any, str]]:
+        for key, below in node.value:
+            here = (*path, key.value)
+            said = _comment(lines, key.start_mark.line)
+            if said is not None:
+                yield ".".join(here), value[key.value], said
+            elif isinstance(below, yaml.MappingNode) and path != ("services",):
+                yield from walk(below, here, value[key.value])
+            elif path != ("services",):
+                sys.exit(f"values.yaml: {'.'.join(here)} has no comment that starts with `# --`")
+
+    root = yaml.compose(text)
+    assert isinstance(root, yaml.MappingNode)
+    yield from walk(root, (), plain)
+
+
+def _comment(lines: list[str], line: int) -> str | None:
+    said: list[str] = []
+    while line and lines[line - 1].lstrip().startswith("#"):
+        line -= 1
+        text = lines[line].lstrip().removeprefix("#").strip()
+        said.insert(0, text.removeprefix("-- "))
+        if text.startswith("-- "):
+            return " ".join(said)
+    return None
+
+
+def schema() -> str:
+    """values.schema.json: what may be given, and what each value is for."""
+    root: dict[str, Any] = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "additionalProperties": False,
+        # Helm hands its own values to every chart.
+        "properties": {"global": _FREE},
+    }
+    for path, default, said in values():
+        *parents, name = path.split(".")
+        at = root
+        for depth, parent in enumerate(parents, 1):
+            above = ".".join(parents[:depth])
+            new = dict(_OWN.get(above) or {"type": "object", "additionalProperties": False})
+            at = at["properties"].setdefault(parent, new)
+            at.setdefault("properties", {})
+        if parents in (["credentials"], ["services"]):
+            described = dict(_CREDENTIAL if parents == ["credentials"] else _SERVICE)
+        else:
+            described = dict(_OWN.get(path) or _typed(path, default))
+        at["properties"][name] = {"description": said, **described}
+    return json.dumps(root, indent=1, ensure_ascii=False) + "\n"
+
+
+def _typed(path: str, default: Any) -> dict[str, Any]:
+    match default:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer", "minimum": 0}
+        case str():
+            return {"type": "string"}
+        case dict() if path in _MAPS:
+            return _FREE
+        case list():
+            return _STRINGS
+    sys.exit(f"values.yaml: say in {Path(__file__).name} what {path} may be")
+
+
+def readme() -> str:
+    """README.md: how to install, and a table of all values."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    rows = "\n".join(
+        f"| `{path}` | {_default(path, default)} | {said.replace('|', '&#124;')} |"
+        for path, default, said in values()
+    )
+    return f"""# The chart `annals` {chart["version"]}
+
+{chart["description"]}
+
+<!-- Made by scripts/chart_docs.py of values.yaml and Chart.yaml: change those, then `make chart-docs`. -->
+
+```sh
+helm install annals charts/annals --namespace annals --create-namespace --values my-values.yaml --wait
+helm test annals --namespace annals
+```
+
+It needs Kubernetes 1.30 or newer with Dapr 1.18. The least that `my-values.yaml` must hold are the
+credentials of the broker and the store; nothing has a default password:
+
+```yaml
+broker: kafka
+credentials:
+  kafka: {{value: "kafka.example:9093"}}
+  kafka-user: {{existingSecret: kafka-login, key: user}}
+  kafka-password: {{existingSecret: kafka-login, key: password}}
+  postgres: {{existingSecret: database, key: uri}}
+```
+
+[docs/kubernetes.md](../../docs/kubernetes.md) goes from an empty cluster to the first command, and says how
+the suite is kept safe, upgraded and watched. The components are the files of
+[components/](../../components/README.md): the chart changes in them only what `templates/_components.tpl`
+names.
+
+## Values
+
+| value | default | is |
+|---|---|---|
+{rows}
+"""
+
+
+def _default(path: str, default: Any) -> str:
+    if path.startswith(("credentials.", "services.")):
+        return "" if path.startswith("services.") else f"`{default['value']}`" if default["value"] else ""
+    return f"`{json.dumps(default)}`"
+
+
+def main() -> None:
+    """See the module."""
+    wanted = {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
+    if sys.argv[1:] == ["write"]:
+        for path, text in wanted.items():
+            path.write_text(text)
+        return
+    stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    if stale:
+        sys.exit(f"charts/annals: {', '.join(stale)} is not what values.yaml says: `make chart-docs`")
+
+
+if __name__ == "__main__":
+    main()

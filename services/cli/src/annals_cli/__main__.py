@@ -1,0 +1,5 @@
+"""`python -m annals_cli`: the program, where it is not installed as `annals`."""
+
+from annals_cli.main import run
+
+run()

@@ -1,0 +1,90 @@
+"""Renders the chart as `helm install` would, without a cluster."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from suite import runtime
+from suite.paths import ROOT
+
+CHART = ROOT / "charts" / "annals"
+BROKERS = sorted(path.name for path in (ROOT / "components" / "brokers").iterdir())
+STORES = sorted({path.name for path in (ROOT / "components" / "stores").iterdir()} - {"sqlite"})
+
+Manifest = dict[str, Any]
+Render = Callable[..., list[Manifest]]
+
+
+class Refused(Exception):
+    """Helm did not render it; the text says why."""
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    return runtime.helm()
+
+
+@pytest.fixture(scope="session")
+def credentials() -> Mapping[str, Any]:
+    """A value for everything that any component file asks for."""
+    names = set()
+    for path in (ROOT / "components").glob("*/**/*.yaml"):
+        for document in yaml.safe_load_all(path.read_text()):
+            for item in document["spec"].get("metadata", []) if document["kind"] == "Component" else []:
+                if "secretKeyRef" in item:
+                    names.add(item["secretKeyRef"]["name"])
+    return {name: {"value": f"the-{name}"} for name in names}
+
+
+@pytest.fixture(scope="session")
+def render(helm: Path, credentials: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Render:
+    """Render with values over credentials for everything; `bare` leaves those out."""
+
+    def rendered(values: Mapping[str, Any] | None = None, *, bare: bool = False) -> list[Manifest]:
+        given = dict(values or {})
+        if not bare:
+            given["credentials"] = {**credentials, **given.get("credentials", {})}
+        file = tmp_path_factory.mktemp("values") / "values.yaml"
+        file.write_text(yaml.safe_dump(given))
+        argv = [str(helm), "template", "annals", str(CHART), "--namespace", "here", "--values", str(file)]
+        argv += ["--kube-version", f"{runtime.KUBERNETES}.0"]
+        result = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise Refused(result.stderr)
+        return [document for document in yaml.safe_load_all(result.stdout) if document]
+
+    return rendered
+
+
+EVERYTHING: Mapping[str, Any] = {
+    "services": {"console": {"enabled": True}, "toolbox": {"enabled": True}},
+    "kafka": {"bundled": True},
+    "postgresql": {"bundled": True},
+    "zipkin": {"bundled": True},
+    "monitoring": {"podMonitors": True, "alerts": True, "dashboard": True},
+    "networkPolicy": {"restrictEgress": True},
+    "pod": {
+        "priorityClassName": "high",
+        "labels": {"team": "annals"},
+        "annotations": {"team": "annals"},
+        "nodeSelector": {"disk": "fast"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    },
+    "image": {"pullSecrets": [{"name": "registry"}]},
+}
+
+
+def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
+    """Name to manifest."""
+    return {one["metadata"]["name"]: one for one in manifests if one["kind"] == kind}
+
+
+def metadata(component: Manifest) -> dict[str, Any]:
+    """A component's metadata, name to value or secretKeyRef."""
+    return {one["name"]: one.get("value", one.get("secretKeyRef")) for one in component["spec"]["metadata"]}

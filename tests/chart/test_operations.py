@@ -1,0 +1,108 @@
+"""What is there to run it by: upgrades, disruptions, alerts, the dashboard, images."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import promql_parser
+import pytest
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from annals.telemetry import metrics
+from suite.paths import ROOT
+
+from .conftest import CHART, EVERYTHING, Render, of_kind
+
+
+def exported() -> set[str]:
+    """The names that the suite's metrics have for Prometheus."""
+    collectors = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
+    names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for one in collectors
+        for family in one.describe()
+    }
+    return names | {f"{name}_{part}" for name in names for part in ("bucket", "sum", "count")}
+
+
+def alerts() -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
+    rules: list[dict[str, Any]] = group["rules"]
+    return rules
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for rule in alerts():
+        yield rule["alert"], rule["expr"]
+    for panel in json.loads((CHART / "files" / "dashboard.json").read_text())["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"].replace("$__rate_interval", "5m")
+
+
+@pytest.mark.parametrize(("name", "expression"), list(expressions()))
+def test_an_expression_is_promql_over_metrics_that_exist(name: str, expression: str) -> None:
+    promql_parser.parse(expression)
+
+    assert set(re.findall(r"\bannals_\w+", expression)) <= exported()
+
+
+def test_there_is_an_alert_for_each_thing_that_must_not_go_unseen() -> None:
+    assert {rule["alert"] for rule in alerts()} == {
+        "AnnalsServiceDown",
+        "AnnalsBacklogOld",
+        "AnnalsBacklogLarge",
+        "AnnalsProjectionBehind",
+        "AnnalsProjectionSlow",
+        "AnnalsParked",
+        "AnnalsSagaFailed",
+        "AnnalsRemindersLate",
+        "AnnalsCommandsUnavailable",
+    }
+    assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in alerts())
+
+
+def test_the_rule_and_the_dashboard_are_the_files(render: Render) -> None:
+    manifests = render(EVERYTHING)
+
+    assert of_kind(manifests, "PrometheusRule")["annals"]["spec"]["groups"][0]["rules"] == alerts()
+    dashboard = of_kind(manifests, "ConfigMap")["annals-dashboard"]["data"]["annals.json"]
+    assert json.loads(dashboard) == json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
+def test_a_pod_is_given_the_time_that_its_end_takes(render: Render) -> None:
+    drain_seconds = 15
+    for name, one in of_kind(render(), "Deployment").items():
+        pod = one["spec"]["template"]
+        sidecar = int(pod["metadata"]["annotations"]["dapr.io/graceful-shutdown-seconds"])
+        stop = pod["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert pod["spec"]["terminationGracePeriodSeconds"] > stop + drain_seconds + sidecar, name
+        assert one["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_the_sidecar_ends_after_its_app(render: Render) -> None:
+    native = of_kind(render(), "Deployment")["annals-command"]["spec"]["template"]["metadata"]["annotations"]
+    other = of_kind(render({"sidecar": {"native": False}}), "Deployment")["annals-command"]["spec"][
+        "template"
+    ]
+
+    assert native["dapr.io/enable-native-sidecar"] == "true"
+    assert "dapr.io/block-shutdown-duration" not in native
+    assert other["metadata"]["annotations"]["dapr.io/block-shutdown-duration"] == "30s"
+
+
+def test_one_pod_of_a_service_may_be_away_at_a_time(render: Render) -> None:
+    budgets = of_kind(render(), "PodDisruptionBudget")
+
+    assert {one["spec"]["maxUnavailable"] for one in budgets.values()} == {1}
+    assert len(budgets) == 4
+
+
+def test_images_are_installed_from_pins_of_the_one_lock() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^\S+==[^ ;\\]+", (ROOT / name).read_text(), re.MULTILINE))
+
+    assert pins("services/requirements.lock") < pins("requirements.lock")

@@ -1,0 +1,126 @@
+"""The chart renders to what a cluster takes, for every broker and store."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from suite.paths import ROOT
+
+from .conftest import BROKERS, CHART, EVERYTHING, STORES, Refused, Render, metadata, of_kind
+from .schemas import check
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("broker", BROKERS)
+def test_every_broker_and_store_renders_to_valid_manifests(render: Render, broker: str, store: str) -> None:
+    for manifest in render({"broker": broker, "store": store}):
+        check(manifest)
+
+
+@pytest.mark.parametrize("scaling", ["none", "hpa", "keda"])
+def test_all_options_together_render_to_valid_manifests(render: Render, scaling: str) -> None:
+    manifests = render({**EVERYTHING, "autoscaling": {"kind": scaling}})
+
+    for manifest in manifests:
+        check(manifest)
+    kind = {"none": None, "hpa": "HorizontalPodAutoscaler", "keda": "ScaledObject"}[scaling]
+    scaled = of_kind(manifests, kind) if kind else {}
+    fixed = {
+        name for name, one in of_kind(manifests, "Deployment").items() if one["spec"].get("replicas") == 3
+    }
+    services = {f"annals-{name}" for name in ("command", "projector", "saga-orchestrator", "notification")}
+    assert (fixed, set(scaled)) == ((services, set()) if scaling == "none" else (set(), services))
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_the_components_are_those_of_the_files(render: Render, broker: str) -> None:
+    files = [
+        *(ROOT / "components" / "shared").glob("*.yaml"),
+        ROOT / "components" / "brokers" / broker / "pubsub.yaml",
+        *(ROOT / "components" / "stores" / "postgresql").glob("*.yaml"),
+    ]
+    expected = {}
+    for path in files:
+        for one in yaml.safe_load_all(path.read_text()):
+            expected[one["kind"], one["metadata"]["name"]] = one
+
+    manifests = render({"broker": broker})
+
+    got = {
+        (one["kind"], one["metadata"]["name"]): one
+        for one in manifests
+        if one["apiVersion"].startswith("dapr.io/")
+        and one["kind"] not in ("Configuration", "WorkflowAccessPolicy")
+    }
+    assert got.keys() == expected.keys()
+    for key, one in got.items():
+        assert one.get("scopes") == expected[key].get("scopes")
+        assert one["metadata"]["namespace"] == "here"
+        if key[0] != "Component":
+            assert one["spec"] == expected[key]["spec"]
+        elif one["spec"]["type"] != "secretstores.kubernetes":
+            assert one["spec"]["type"] == expected[key]["spec"]["type"]
+            added = {"allowedTopics", "publishingScopes", "subscriptionScopes"}
+            assert metadata(one).keys() - added == metadata(expected[key]).keys()
+
+
+def test_secret_references_lead_to_secrets_of_the_release_or_to_existing_ones(render: Render) -> None:
+    manifests = render({"credentials": {"postgres": {"existingSecret": "database", "key": "uri"}}})
+
+    store = metadata(of_kind(manifests, "Component")["eventstore"])
+    assert store["connectionString"] == {"name": "database", "key": "uri"}
+    assert "annals-postgres" not in of_kind(manifests, "Secret")
+    broker = metadata(of_kind(manifests, "Component")["domain-events"])
+    assert broker["brokers"] == {"name": "annals-kafka", "key": "kafka"}
+    assert "kafka" in of_kind(manifests, "Secret")["annals-kafka"]["data"]
+
+
+def test_a_component_can_be_given_what_its_file_does_not_say(render: Render) -> None:
+    manifests = render(
+        {"components": {"eventstore": {"metadata-x": {"value": "1"}, "maxConns": {"value": "5"}}}}
+    )
+
+    store = metadata(of_kind(manifests, "Component")["eventstore"])
+    assert (store["metadata-x"], store["maxConns"]) == ("1", "5")
+
+
+@pytest.mark.parametrize("values", [{"broker": "pigeon"}, {"store": "sqlite"}, {"brokr": "kafka"}])
+def test_what_no_cluster_could_run_is_refused(render: Render, values: dict[str, str]) -> None:
+    with pytest.raises(Refused, match=r"values don't meet the specifications of the schema"):
+        render(values)
+
+
+def test_a_path_that_would_not_count_is_refused(render: Render) -> None:
+    rule = {"from": "console", "verbs": ["GET"], "paths": ["/sagas"]}
+    with pytest.raises(Refused, match="twice; the second would not count"):
+        render({"services": {"saga-orchestrator": {"allow": [rule, {**rule, "verbs": ["POST"]}]}}})
+
+
+def test_a_package_holds_the_component_files_themselves(helm: Path, tmp_path: Path) -> None:
+    subprocess.run([helm, "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
+
+    with tarfile.open(next(tmp_path.glob("annals-*.tgz"))) as package:
+        packed = package.extractfile("annals/components/shared/resiliency.yaml")
+        assert packed is not None
+        assert packed.read() == (ROOT / "components" / "shared" / "resiliency.yaml").read_bytes()
+
+
+def test_the_chart_has_no_lint(helm: Path, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("{kafka: {bundled: true}, postgresql: {bundled: true}}")
+    result = subprocess.run(
+        [helm, "lint", "--strict", CHART, "--values", values], capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_values_of_a_small_cluster_render(render: Render) -> None:
+    values = yaml.safe_load((ROOT / "k8s" / "values.yaml").read_text())
+
+    assert {"Kafka", "Cluster"} <= {one["kind"] for one in render(values, bare=True)}

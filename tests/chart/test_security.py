@@ -1,0 +1,178 @@
+"""Secure by default: what is denied, and to whom."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from .conftest import BROKERS, EVERYTHING, Manifest, Refused, Render, metadata, of_kind
+
+SERVICES = ("command", "projector", "saga-orchestrator", "notification")
+
+
+def pods(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
+    """Name to pod, of deployments and of the test."""
+    made = {name: one["spec"]["template"] for name, one in of_kind(manifests, "Deployment").items()}
+    return made | {name: one["spec"]["template"] for name, one in of_kind(manifests, "Job").items()}
+
+
+@pytest.mark.parametrize("broker", BROKERS)
+def test_nothing_has_a_default_password(render: Render, broker: str) -> None:
+    with pytest.raises(Refused, match=r"credentials\.[a-z-]+: the component [a-z-]+ needs it"):
+        render({"broker": broker}, bare=True)
+
+
+def test_tokens_differ_from_app_to_app(render: Render) -> None:
+    secrets = of_kind(render(EVERYTHING), "Secret")
+
+    tokens = [one["data"]["token"] for name, one in secrets.items() if name.endswith("-token")]
+    assert len(tokens) == len(set(tokens)) >= 2 * len(SERVICES)
+    assert all(len(base64.b64decode(token)) >= 40 for token in tokens)
+
+
+def test_every_pod_of_the_suite_has_both_of_its_tokens(render: Render) -> None:
+    manifests = render()
+    secrets = of_kind(manifests, "Secret")
+
+    for name in SERVICES:
+        pod = pods(manifests)[f"annals-{name}"]
+        annotations = pod["metadata"]["annotations"]
+        variables = {
+            one["name"]: one["valueFrom"]["secretKeyRef"]["name"]
+            for one in pod["spec"]["containers"][0]["env"]
+            if "valueFrom" in one
+        }
+        assert variables == {
+            "DAPR_API_TOKEN": annotations["dapr.io/api-token-secret"],
+            "APP_API_TOKEN": annotations["dapr.io/app-token-secret"],
+        }
+        assert set(variables.values()) <= secrets.keys()
+
+
+def test_the_keys_that_are_made_fit_each_other(render: Render) -> None:
+    secrets = of_kind(render(), "Secret")
+    keys = {
+        name: base64.b64decode(base64.b64decode(secrets[name]["data"][name]))
+        for name in ("audit-signing-key", "audit-public-keys", "personal-data-keys")
+    }
+
+    public = Ed25519PrivateKey.from_private_bytes(keys["audit-signing-key"]).public_key()
+    assert public.public_bytes_raw() == keys["audit-public-keys"]
+    assert len(keys["personal-data-keys"]) == 32
+    assert secrets["personal-data-keys"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_keys_that_exist_are_not_made(render: Render) -> None:
+    assert "audit-signing-key" not in of_kind(render({"keys": {"create": False}}), "Secret")
+
+
+def test_a_sidecar_reads_just_the_secrets_of_its_own_components(render: Render) -> None:
+    roles = of_kind(render(), "Role")
+
+    readable = {}
+    for name, role in roles.items():
+        (rule,) = role["rules"]
+        assert (rule["resources"], rule["verbs"]) == (["secrets"], ["get"])
+        readable[name] = set(rule["resourceNames"])
+    assert {name for name, secrets in readable.items() if "audit-signing-key" in secrets} == {
+        "annals-command"
+    }
+    assert {name for name, secrets in readable.items() if "personal-data-keys" in secrets} == {
+        "annals-command",
+        "annals-projector",
+    }
+    assert {name for name, secrets in readable.items() if "annals-smtp-password" in secrets} == {
+        "annals-notification"
+    }
+    assert not any(secret.endswith("-token") for secrets in readable.values() for secret in secrets)
+    assert "annals-smoke-test" not in roles
+
+
+def test_an_app_has_no_token_of_the_kubernetes_api(render: Render) -> None:
+    for pod in pods(render(EVERYTHING)).values():
+        if "dapr.io/enabled" in pod["metadata"].get("annotations", {}):
+            assert pod["spec"]["automountServiceAccountToken"] is False
+            mounts = [one["name"] for one in pod["spec"]["containers"][0]["volumeMounts"]]
+            assert mounts == ["tmp"]
+
+
+def test_pods_are_restricted(render: Render) -> None:
+    for pod in pods(render(EVERYTHING)).values():
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["spec"]["containers"]:
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert {"requests", "limits"} <= container["resources"].keys()
+
+
+def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
+    configurations = of_kind(render(EVERYTHING), "Configuration")
+
+    for one in configurations.values():
+        control = one["spec"]["accessControl"]
+        assert control["defaultAction"] == "deny"
+        assert all(policy["defaultAction"] == "deny" for policy in control["policies"])
+    callers = {
+        name.removeprefix("annals-"): {one["appId"] for one in made["spec"]["accessControl"]["policies"]}
+        for name, made in configurations.items()
+    }
+    people = {"console", "toolbox"}
+    assert callers == {
+        "command": people | {"saga-orchestrator", "notification", "smoke-test"},
+        "projector": people | {"saga-orchestrator", "smoke-test"},
+        "saga-orchestrator": people,
+        "notification": people,
+        "console": set(),
+        "toolbox": set(),
+        "smoke-test": set(),
+    }
+
+
+def test_apps_publish_and_subscribe_only_what_is_theirs(render: Render) -> None:
+    components = of_kind(render(), "Component")
+
+    scopes = {
+        name: (metadata(one)["publishingScopes"], metadata(one)["subscriptionScopes"])
+        for name, one in components.items()
+        if one["spec"]["type"].startswith("pubsub.")
+    }
+    assert scopes == {
+        "domain-events": (
+            "command=domain-events;notification=;projector=projector.dead-letters;saga-orchestrator=",
+            "command=;notification=domain-events;projector=domain-events;saga-orchestrator=domain-events",
+        ),
+        "saga-events": (
+            "notification=;projector=projector.dead-letters;saga-orchestrator=saga-events",
+            "notification=saga-events;projector=saga-events;saga-orchestrator=",
+        ),
+        "integration-events": (
+            "notification=notification.dead-letters,integration-events;saga-orchestrator=integration-events",
+            "notification=integration-events;saga-orchestrator=",
+        ),
+        "dead-letters": (
+            "notification=;projector=",
+            "notification=notification.dead-letters;projector=projector.dead-letters",
+        ),
+    }
+
+
+def test_workflows_are_run_by_the_saga_orchestrator_alone(render: Render) -> None:
+    (policy,) = of_kind(render(), "WorkflowAccessPolicy").values()
+
+    assert policy["scopes"] == ["saga-orchestrator"]
+    assert [rule["callers"] for rule in policy["spec"]["rules"]] == [[{"appID": "saga-orchestrator"}]]
+
+
+def test_an_app_asks_its_sidecar_only_for_what_the_suite_uses(render: Render) -> None:
+    for one in of_kind(render(), "Configuration").values():
+        allowed = {rule["name"] for rule in one["spec"]["api"]["allowed"]}
+        assert allowed.isdisjoint({"shutdown", "actors", "configuration", "lock", "subscribe"})
+        scopes = {scope["storeName"]: scope for scope in one["spec"]["secrets"]["scopes"]}
+        assert all(scope["defaultAccess"] == "deny" for scope in scopes.values())
+        assert "allowedSecrets" not in scopes["secretstore"]
+        assert "nameResolution" not in one["spec"]

@@ -1,0 +1,52 @@
+"""What an uninstalled release leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from .conftest import NAMESPACE, Cluster, namespace, run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
+
+KEYS = {"audit-signing-key", "audit-public-keys", "personal-data-keys"}
+
+
+def left(cluster: Cluster) -> set[str]:
+    """Whatever of the chart is in the namespace, or in the cluster by its labels."""
+    kinds = run("kubectl", "api-resources", "--namespaced", "--verbs=list", "--output=name").split()
+    kinds = [kind for kind in kinds if not kind.startswith("events")]
+    found = json.loads(cluster.kubectl("get", ",".join(kinds), "--output", "json"))["items"]
+    own = {
+        f"{one['kind']}/{one['metadata']['name']}"
+        for one in found
+        if one["metadata"]["name"] not in ("kube-root-ca.crt", "default")
+        and not one["metadata"]["name"].startswith("sh.helm.release")
+    }
+    labelled = run(
+        "kubectl",
+        "get",
+        "clusterroles,clusterrolebindings,priorityclasses",
+        "--selector=app.kubernetes.io/part-of=annals",
+        "--output=name",
+    )
+    return own | set(labelled.split())
+
+
+def test_an_uninstalled_release_leaves_its_keys_and_nothing_else(values: Sequence[str]) -> None:
+    # Without pods, so that it does not share the broker's consumers with the other release.
+    none = ("command", "projector", "saga-orchestrator", "notification", "toolbox")
+    empty = [part for name in none for part in ("--set", f"services.{name}.replicas=0")]
+    with namespace(f"{NAMESPACE}-uninstall", values) as cluster:
+        cluster.install(*empty)
+        assert len(left(cluster)) > len(KEYS)
+
+        cluster.helm("uninstall", "annals", "--wait")
+        assert left(cluster) == {f"Secret/{key}" for key in KEYS}
+
+        before = cluster.kubectl("get", "secret", "personal-data-keys", "--output=jsonpath={.data}")
+        cluster.install(*empty)
+        assert cluster.kubectl("get", "secret", "personal-data-keys", "--output=jsonpath={.data}") == before
+        cluster.helm("uninstall", "annals", "--wait")
