@@ -5,10 +5,10 @@ RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-unit check format schemas contracts lock soak bench clean
+.PHONY: help setup run start status stop logs test test-unit test-browser check format schemas contracts lock soak bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo; echo "  PROFILE=embedded (NATS, PostgreSQL) or kafka-postgres; now: $(PROFILE)"
 
 setup: ## install what is missing: packages, the Dapr runtime
@@ -32,20 +32,25 @@ logs: setup ## follow the logs; APP=command for one
 
 test: setup ## run all tests, on real servers
 	@scripts/install-test-servers
-	$(PYTEST) -m "not soak and not bench"
+	$(PYTEST) -m "not soak and not bench and not browser"
 
 test-unit: ## run the tests that need no server
 	@$(PYTHON) scripts/bootstrap.py
 	$(PYTEST) tests/unit
 
-check: ## lint, formatting, types, import rules, event schemas, contracts
+test-browser: setup ## run the tests of the console's page, in Chromium, on the whole suite
+	@scripts/install-chromium
+	$(PYTEST) -m browser tests/browser
+
+check: ## lint, formatting, types, import rules, event schemas, contracts, the page
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py
-	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
+	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/console/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py
+	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/console/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
+	@$(RUN) -m suite check-page
 
 format: ## format the code
 	@$(PYTHON) scripts/bootstrap.py

@@ -13,11 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from suite import runtime, supervisor
+from suite import page, runtime, supervisor
 from suite.paths import ROOT
 from suite.profiles import PROFILES
 from suite.progress import step
 
+_ACTIONS = ("run", "start", "status", "stop", "logs", "setup", "supervise", "check-page")
 _START_SECONDS = 240
 console = Console()
 
@@ -25,7 +26,7 @@ console = Console()
 def main() -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(prog="suite", description=__doc__)
-    parser.add_argument("action", choices=("run", "start", "status", "stop", "logs", "setup", "supervise"))
+    parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("argument", nargs="?", default="")
     arguments = parser.parse_args()
     profile = arguments.argument or "embedded"
@@ -45,6 +46,8 @@ def main() -> int:
             return _logs(arguments.argument)
         case "setup":
             return _setup()
+        case "check-page":
+            return page.check()
     asyncio.run(supervisor.supervise(profile))
     return 0
 
@@ -53,6 +56,7 @@ def _setup() -> int:
     try:
         for program in runtime.DAPR_PROGRAMS:
             runtime.dapr(program)
+        page.build()
     except runtime.Missing as error:
         console.print(str(error))
         return 1

@@ -1,7 +1,7 @@
 """The thin asyncio client of the sidecar: what the services reach the outside with."""
 
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
-from annals.dapr.invocation import Answer, NotAnswered, ServiceInvocation
+from annals.dapr.invocation import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.dapr.jobs import Jobs
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
 from annals.dapr.workflows import Workflows
@@ -13,6 +13,7 @@ __all__ = [
     "Jobs",
     "Message",
     "NotAnswered",
+    "Opened",
     "ServiceInvocation",
     "SidecarUnavailable",
     "StateConflict",
