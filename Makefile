@@ -5,7 +5,7 @@ RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run start status stop logs test test-unit test-browser check format schemas contracts lock soak bench clean
+.PHONY: help setup run start demo status stop logs test test-unit test-browser check format schemas contracts lock soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ run: setup ## run the suite in the foreground; Ctrl-C stops it
 
 start: setup ## start the suite in the background, return when it is ready
 	@$(RUN) -m suite start $(PROFILE)
+
+demo: setup ## fill the running suite with a believable week of data
+	@$(RUN) -m demo
 
 status: setup ## show what runs
 	@$(RUN) -m suite status

@@ -92,7 +92,7 @@ function Frame() {
       <div class="content">
         <ConnectionBar />
         <Switch>
-          <Route path="/tasks/:rest*" component={TasksPage} />
+          <Route path="/tasks/:view?" component={TasksPage} />
           <Route path="/causes/:kind?/:id?" component={CausePage} />
           <Route path="/sagas" component={SagasPage} />
           <Route path="/sagas/:id" component={SagaPage} />

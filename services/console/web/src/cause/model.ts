@@ -3,7 +3,8 @@ import { words } from "../lib/format";
 import type { AnnalsEvent, Data, Delivery } from "../lib/types";
 
 export type Kind = "command" | "event" | "saga" | "step" | "undo" | "note" | "message";
-export type Tone = "ok" | "bad" | "running" | "plain";
+/** `undone`: it came to nothing, as it may; `bad`: something failed. */
+export type Tone = "ok" | "bad" | "undone" | "running" | "plain";
 
 /** One thing that happened: a point in time, or a stretch of it. */
 export interface Node {
@@ -31,6 +32,11 @@ export interface Chain {
   size: number;
   running: boolean;
 }
+
+const SAGA_TONES: Record<string, Tone> = {
+  "saga.completed": "ok",
+  "saga.compensated": "undone",
+};
 
 const at = (iso: string) => new Date(iso).getTime() + micro(iso);
 /** Dates hold milliseconds; events are dated to the microsecond, and often several fall in one millisecond. */
@@ -64,7 +70,8 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
   for (const event of sorted) {
     if (event.aggregate_type === "saga") continue;
     const cause = event.causation_id;
-    const step = cause?.startsWith("saga:") ? stepKey(cause) : null;
+    // `saga:first/assign-task/undo` is the id of a command that a saga's step sent, and the key of the step.
+    const step = cause?.startsWith("saga:") ? cause : null;
     let parent = step ?? (cause ? `command:${cause}` : null);
     if (step === null && cause && !found.has(`command:${cause}`)) {
       const causing = found.has(`event:${cause}`);
@@ -75,9 +82,8 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
   }
   const published = publishers(sorted);
   for (const delivery of deliveries) {
-    const parent = found.has(`event:${delivery.event_id}`)
-      ? `event:${delivery.event_id}`
-      : (published.get(delivery.event_id) ?? null);
+    const own = `event:${delivery.event_id}`;
+    const parent = found.has(own) ? own : (published.get(delivery.event_id) ?? during(delivery, found));
     add(noteNode(delivery), parent);
   }
 
@@ -124,7 +130,7 @@ function addSaga(id: string, own: AnnalsEvent[], add: (node: Node, parent: strin
       title: String(began.saga_type ?? "saga"),
       about: `${ended ? words(last.event_type.slice(5)) : "runs"}${began.business_key ? ` · ${began.business_key}` : ""}`,
       to: ended ? at(last.timestamp) : null,
-      tone: !ended ? "running" : last.event_type === "saga.completed" ? "ok" : "bad",
+      tone: !ended ? "running" : (SAGA_TONES[last.event_type] ?? "bad"),
       data: { ...(began.input as Data), ...(last.data.reason ? { reason: last.data.reason } : {}) },
     },
     cause,
@@ -163,7 +169,16 @@ function addSaga(id: string, own: AnnalsEvent[], add: (node: Node, parent: strin
       case "saga.compensated":
         break;
       default:
-        add({ ...eventNode(event), key: `event:${event.event_id}` }, key);
+        add(
+          {
+            ...eventNode(event),
+            kind: "saga",
+            title: words(event.event_type.slice(5)),
+            about: String(event.data.reason ?? ""),
+            visible: null,
+          },
+          key,
+        );
     }
   }
 }
@@ -179,12 +194,11 @@ function endStep(node: Node | undefined, event: AnnalsEvent): void {
     if (final !== true) return;
     node.tone = "bad";
   } else if (event.event_type === "saga.resumed") {
+    const who = (event.data.user as string | null | undefined) ?? event.user_id;
     const answered = event.data.event !== null && event.data.event !== undefined;
-    node.about = answered
-      ? `${event.data.event} by ${event.user_id ?? "somebody"}`
-      : "nobody answered in time";
-    node.tone = answered && event.data.refused !== true ? "ok" : "bad";
-    node.who = event.user_id;
+    node.about = answered ? `${event.data.event} by ${who ?? "somebody"}` : "nobody answered in time";
+    node.tone = answered && event.data.refused !== true ? "ok" : "undone";
+    node.who = who;
   } else {
     node.tone = "ok";
     const written = result as Data | undefined;
@@ -206,9 +220,16 @@ function publishers(events: AnnalsEvent[]): Map<string, string> {
   return found;
 }
 
-/** `saga:first/assign-task/undo` is the id of the command that a saga's step sent. */
-function stepKey(cause: string): string {
-  return cause;
+/** A saga's history does not name what a compensation published: it is of the step that was under way then. */
+function during(delivery: Delivery, found: Map<string, Node>): string | null {
+  if (typeof delivery.data.saga_id !== "string") return null;
+  const saga = `saga:${delivery.data.saga_id}`;
+  const then = at(delivery.occurred);
+  const steps = [...found.values()].filter(
+    (node) =>
+      node.key.startsWith(`${saga}/`) && !node.waiting && node.from <= then && then <= (node.to ?? then),
+  );
+  return steps[steps.length - 1]?.key ?? (found.has(saga) ? saga : null);
 }
 
 function blank(event: AnnalsEvent): Node {

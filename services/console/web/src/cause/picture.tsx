@@ -1,5 +1,5 @@
 import { Bell, Circle, CornerUpLeft, Play, Terminal, Workflow } from "lucide-preact";
-import { useMemo, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { duration, precise } from "../lib/format";
 import { Tag } from "../parts/basics";
 import { Details } from "./details";
@@ -32,14 +32,23 @@ const NAMES: Record<Kind, string> = {
   note: "notification",
   message: "message",
 };
+const TICK = 76;
 const LEGEND: Kind[] = ["command", "event", "saga", "step", "undo", "note"];
 
 /** The chain as a tree of causes, each thing at its time. */
 export function Picture({ chain, kind, id }: { chain: Chain; kind: string; id: string }) {
   const rows = useMemo(() => flatten(chain.roots), [chain]);
-  const scale = useMemo(() => scaleOf(rows.map((row) => row.node)), [rows]);
-  const [chosen, choose] = useState<string | null>(null);
   const list = useRef<HTMLDivElement>(null);
+  const width = useWidth(list);
+  const scale = useMemo(
+    () =>
+      scaleOf(
+        rows.map((row) => row.node),
+        TICK / width,
+      ),
+    [rows, width],
+  );
+  const [chosen, choose] = useState<string | null>(null);
   const at = rows.findIndex((row) => row.node.key === chosen);
   const selected = rows[at]?.node ?? null;
 
@@ -64,7 +73,7 @@ export function Picture({ chain, kind, id }: { chain: Chain; kind: string; id: s
         {chain.running && <Tag tone="accent">under way</Tag>}
         <span class="quiet small number">
           {chain.size} things in {duration(chain.to - chain.from)}
-          {failures > 0 && `, ${failures} went wrong`}
+          {failures > 0 && `, ${failures} failed`}
         </span>
         <span class="grow" />
         <ul class="legend" aria-label="Colours">
@@ -150,9 +159,8 @@ function RowView({
   const lag = node.visible === null ? null : node.visible - node.from;
   const spoken = `${NAMES[node.kind]} ${node.title}, ${node.about}, after ${duration(node.from - from)}${
     took ? `, took ${duration(took)}` : ""
-  }${lag === null ? "" : `, visible after ${duration(lag)}`}${node.tone === "bad" ? ", went wrong" : ""}`;
+  }${lag === null ? "" : `, visible after ${duration(lag)}`}${node.tone === "bad" ? ", failed" : ""}`;
   const said = took !== null ? duration(took) : lag !== null ? `+${duration(lag)}` : "";
-  // What is said of a bar stands behind it, or before it where there is no room.
   const edge = Math.max(right, visible ?? 0);
   return (
     <div
@@ -179,7 +187,12 @@ function RowView({
           <i key={level} class={line ? "line" : "no-line"} />
         ))}
         {depth > 0 && <i class={row.last ? "branch last" : "branch"} />}
-        <Icon size={13} strokeWidth={2.2} aria-hidden="true" />
+        <Icon
+          size={node.kind === "event" ? 10 : 13}
+          strokeWidth={2.2}
+          fill={node.kind === "event" ? "currentColor" : "none"}
+          aria-hidden="true"
+        />
         <span class="name cut">{node.title}</span>
         <span class="about cut">{node.about}</span>
       </span>
@@ -202,15 +215,25 @@ function RowView({
         ) : (
           <i class="point" style={{ left: `${left * 100}%` }} />
         )}
-        <span
-          class={`said number${edge > 0.86 ? " before" : ""}`}
-          style={edge > 0.86 ? { right: `${(1 - left) * 100}%` } : { left: `${edge * 100}%` }}
-        >
+        <span class="said number" style={{ left: `${edge * 100}%` }}>
           {said}
         </span>
       </span>
     </div>
   );
+}
+
+/** How wide the part of the picture is that shows time. */
+function useWidth(box: { current: HTMLElement | null }): number {
+  const [width, set] = useState(600);
+  useLayoutEffect(() => {
+    const track = box.current?.querySelector(".axis .track");
+    if (!track) return;
+    const observer = new ResizeObserver(() => set(Math.max(200, track.clientWidth)));
+    observer.observe(track);
+    return () => observer.disconnect();
+  }, [box]);
+  return width;
 }
 
 function flatten(roots: Node[]): Row[] {

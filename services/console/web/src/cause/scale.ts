@@ -22,11 +22,10 @@ export interface Scale {
 
 const LEAST = 0.35;
 const LONG = 2000;
-const NARROWEST = 0.085;
 
 /** Each step from a moment to the next gets the room of its logarithm: what took long stays longer, and what
- *  took a millisecond can still be seen beside a wait of a day. */
-export function scaleOf(nodes: Node[]): Scale {
+ *  took a millisecond can still be seen beside a wait of a day. `narrowest` is the least distance of two ticks. */
+export function scaleOf(nodes: Node[], narrowest: number): Scale {
   const moments = new Set<number>();
   for (const node of nodes) {
     moments.add(node.from);
@@ -68,7 +67,7 @@ export function scaleOf(nodes: Node[]): Scale {
   for (let index = 0; index < sorted.length; index++) {
     const last = ticks[ticks.length - 1];
     const here = scaled[index] as number;
-    if (!last || here - last.place >= NARROWEST) ticks.push({ at: sorted[index] as number, place: here });
+    if (!last || here - last.place >= narrowest) ticks.push({ at: sorted[index] as number, place: here });
   }
   return { place, ticks, gaps };
 }

@@ -31,15 +31,7 @@ export function Chart({
   const y = (value: number) => HEIGHT - (value / top) * (HEIGHT - 4) - 1;
   const last = known[known.length - 1];
   const shown = hovered === null ? last : nearest(known, end - span * (1 - hovered));
-  let path = "";
-  let pen = false;
-  for (const point of points) {
-    if (point.value === null) pen = false;
-    else {
-      path += `${pen ? "L" : "M"}${x(point.time).toFixed(1)},${y(point.value).toFixed(1)}`;
-      pen = true;
-    }
-  }
+  const { curve, area } = paths(points, x, y);
   return (
     <figure class="chart-card" style={{ "--tone": `var(--${tone})` }}>
       <figcaption>
@@ -48,7 +40,9 @@ export function Chart({
         <span class="small quiet number at">
           {hovered !== null && shown
             ? `${Math.round(end - shown.time)} s ago`
-            : `most ${known.length ? format(most) : "–"}`}
+            : known.length
+              ? `peak ${format(most)}`
+              : "nothing yet"}
         </span>
       </figcaption>
       <svg
@@ -63,11 +57,37 @@ export function Chart({
         onPointerLeave={() => hover(null)}
       >
         <path class="base" d={`M0,${HEIGHT - 0.5}H${WIDTH}`} />
-        <path class="curve" d={path} />
+        <path class="area" d={area} />
+        <path class="curve" d={curve} />
         {hovered !== null && shown && <path class="cursor" d={`M${x(shown.time)},0V${HEIGHT}`} />}
       </svg>
     </figure>
   );
+}
+
+function paths(points: Point[], x: (time: number) => number, y: (value: number) => number) {
+  let curve = "";
+  let area = "";
+  let last: number | null = null;
+  const close = () => {
+    if (last !== null) area += `L${last.toFixed(1)},${HEIGHT}Z`;
+    last = null;
+  };
+  for (const point of points) {
+    if (point.value === null) {
+      close();
+      continue;
+    }
+    const [left, top] = [x(point.time), y(point.value).toFixed(1)];
+    curve += `${last === null ? "M" : "L"}${left.toFixed(1)},${top}`;
+    area +=
+      last === null
+        ? `M${left.toFixed(1)},${HEIGHT}L${left.toFixed(1)},${top}`
+        : `L${left.toFixed(1)},${top}`;
+    last = left;
+  }
+  close();
+  return { curve, area };
 }
 
 function nearest(points: { time: number; value: number }[], time: number) {

@@ -21,7 +21,7 @@ export function Identity() {
             <Face name={who.name} />
             <span class="grow cut">{who.name}</span>
           </span>
-          <span class="small quiet">{about}. Change …</span>
+          <span class="small cut">{about}</span>
         </button>
       ) : (
         <div class="row">
@@ -49,14 +49,14 @@ export function IdentityButton() {
   return (
     <button
       type="button"
-      class="button plain icon only-phone"
+      class={development ? "button plain only-phone dev-mark" : "button plain icon only-phone"}
       aria-label={development ? `Development: you are ${who.name}. Change` : "Sign out"}
       onClick={() => {
         if (development) choosing.value = true;
         else signOut();
       }}
     >
-      <UserRound size={16} />
+      {development ? "dev" : <UserRound size={16} />}
     </button>
   );
 }

@@ -121,7 +121,7 @@ function Stream({ name }: { name: string }) {
           <h3 class="cut">{name}</h3>
           <span class="quiet small number">{events.length} events</span>
         </header>
-        <div class="list versions">
+        <div class="list versions" style={{ height: `${events.length * ROW + 1}px` }}>
           <VirtualList
             label="Events"
             items={[...events].reverse()}

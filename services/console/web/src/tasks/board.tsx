@@ -70,8 +70,8 @@ function Card({ task }: { task: Task }) {
         </Link>
       </div>
       <div class="card-foot">
-        <Marks task={task} />
-        <Whose task={task} />
+        <Marks task={task} card />
+        <Whose task={task} card />
       </div>
     </article>
   );

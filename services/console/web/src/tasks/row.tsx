@@ -51,7 +51,8 @@ export function Done({ task }: { task: Task }) {
   );
 }
 
-export function Marks({ task }: { task: Task }) {
+/** What is to be seen of a task at a glance; on a card, in little room. */
+export function Marks({ task, card }: { task: Task; card?: boolean }) {
   const at = task.due === null ? null : due(task.due);
   const asked = handovers.value.get(task.id);
   const tone = task.status === "done" ? undefined : at?.late ? "bad" : at?.soon ? "warn" : undefined;
@@ -64,7 +65,8 @@ export function Marks({ task }: { task: Task }) {
       )}
       {(task.priority === "high" || task.priority === "critical") && (
         <Tag tone={task.priority === "critical" ? "bad" : "warn"}>
-          <Flag size={12} /> {task.priority}
+          <Flag size={12} />
+          <span class={card ? "hidden" : ""}>{task.priority}</span>
         </Tag>
       )}
       {at && (
@@ -72,16 +74,24 @@ export function Marks({ task }: { task: Task }) {
           <Clock size={12} /> {at.text}
         </Tag>
       )}
-      {task.tags.slice(0, 2).map((tag) => (
+      {task.tags.slice(0, card ? 1 : 2).map((tag) => (
         <Tag key={tag}>{tag}</Tag>
       ))}
     </span>
   );
 }
 
-export function Whose({ task }: { task: Task }) {
-  if (task.assignee === null) return <span class="whose quiet">nobody</span>;
+export function Whose({ task, card }: { task: Task; card?: boolean }) {
+  if (task.assignee === null) return card ? null : <span class="whose quiet">nobody</span>;
   const name = nameOf(task.assignee);
+  if (card) {
+    return (
+      <span class="whose" title={name}>
+        <Face name={name} />
+        <span class="hidden">{name}</span>
+      </span>
+    );
+  }
   return (
     <span class="whose row" title={name}>
       <Face name={name} />
