@@ -49,7 +49,7 @@ check: ## lint, formatting, types, import rules, event schemas, contracts, the p
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/console/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/event_schemas.py scripts/contracts.py
+	.venv/bin/mypy services/annals/src services/cli/src services/command/src services/console/src services/projector/src services/saga-orchestrator/src services/notification/src scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py
 	PYTHONPATH=services/annals/src:services/cli/src:services/command/src:services/console/src:services/projector/src:services/saga-orchestrator/src:services/notification/src .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check

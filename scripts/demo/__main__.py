@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -79,21 +80,19 @@ class Suite:
 def steps(suite: Suite) -> Iterator[tuple[str, Step]]:
     """Everything that happens, in order."""
     for person in story.PEOPLE:
-        yield (
-            person.name,
-            lambda person=person: suite.command(
-                "member.register", "ada", id=person.id, name=person.name, capacity=person.capacity
-            ),
-        )
+        yield person.name, partial(_person, suite, person)
     for item in story.ITEMS:
-        yield item.title, lambda item=item: _task(suite, item)
+        yield item.title, partial(_task, suite, item)
     for rule_id, rule, title in story.RECURRING:
-        yield title, lambda rule_id=rule_id, rule=rule, title=title: _recurring(suite, rule_id, rule, title)
+        yield title, partial(_recurring, suite, rule_id, rule, title)
     for number, handover in enumerate(story.HANDOVERS):
-        what = f"{handover.task} to {handover.to}"
-        yield what, lambda handover=handover, number=number: _hand_over(suite, handover, f"demo-{number}")
-    yield "a saga that fails", lambda: _terminated(suite)
+        yield f"{handover.task} to {handover.to}", partial(_hand_over, suite, handover, f"demo-{number}")
+    yield "a saga that fails", partial(_terminated, suite)
     yield "a dead letter", lambda: asyncio.run(_poison(suite.ports["command"].grpc))
+
+
+def _person(suite: Suite, person: story.Person) -> None:
+    suite.command("member.register", "ada", id=person.id, name=person.name, capacity=person.capacity)
 
 
 def _at(hours: float | None) -> str | None:

@@ -9,7 +9,7 @@ from functools import partial
 from annals.aggregates import CommandBus, folding
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.audit import Checkpointer, SigningKey
-from annals.dapr import DaprSidecar
+from annals.dapr import DaprSidecar, ServiceInvocation
 from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent
 from annals.privacy import SubjectKeys
@@ -17,6 +17,7 @@ from annals.store import DOMAIN_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
+from annals.web.operations import Operations
 from annals_command import store_api
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
@@ -41,6 +42,9 @@ def create(settings: CommandSettings) -> ServiceApp:
             settings.dapr_grpc_port,
             timeout=settings.sidecar_timeout,
             api_token=token.get_secret_value() if token else None,
+        )
+        invocation = ServiceInvocation(
+            settings.dapr_http_port, api_token=token.get_secret_value() if token else None
         )
         store = DaprEventStore(
             sidecar,
@@ -87,7 +91,8 @@ def create(settings: CommandSettings) -> ServiceApp:
         app.include_router(routes(bus))
         fold = folding(REGISTRY, HANDLERS)
         app.include_router(store_api.routes(sidecar, settings.state_store, fold))
-        app.include_router(dead_letters.routes(letters, store, not_tried_out))
+        operations = Operations(invocation, "command")
+        app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
         async with (
             background(letters.run(), "dead letters"),
             background(eraser.run(), "erasure"),
@@ -97,6 +102,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             yield
             await store.drain()
             await lane
+        await invocation.close()
         await sidecar.close()
 
     async def ready() -> Mapping[str, str]:

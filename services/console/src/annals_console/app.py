@@ -6,7 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -49,7 +49,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=_CONNECTIONS)
         async with (
-            httpx.AsyncClient(timeout=_ISSUER_SECONDS) as http,
+            httpx2.AsyncClient(timeout=_ISSUER_SECONDS) as http,
             background(measured.run(invocation), "health"),
         ):
             tokens = Tokens(settings.oidc_issuer or "", http)

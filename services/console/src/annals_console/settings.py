@@ -32,9 +32,6 @@ class ConsoleSettings(ServiceSettings):
     app_port: int = Field(default=8080, validation_alias="APP_PORT")
     """The port to listen on."""
 
-    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
-    """The sidecar's HTTP port."""
-
     page: Path = Path("services/console/web/dist")
     """The built page."""
 

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.starlette_client import OAuth
 from fastapi import APIRouter, Request, Response
@@ -81,7 +81,8 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
     router = APIRouter(prefix="/auth", tags=["sign-in"])
     issuer, client_id = settings.oidc_issuer or "", settings.oidc_client_id or ""
     secret = settings.oidc_client_secret
-    client: Any = OAuth().register(
+    oauth: Any = OAuth  # it has no types
+    client = oauth().register(
         "issuer",
         client_id=client_id,
         client_secret=secret.get_secret_value() if secret else None,
@@ -100,7 +101,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
         request.session[_NEXT] = wanted if _own_path(wanted) else "/"
         try:
             answer: Response = await client.authorize_redirect(request, callback)
-        except (httpx.HTTPError, OAuthError, ValueError, KeyError) as error:
+        except (httpx2.HTTPError, OAuthError, ValueError, KeyError) as error:
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
         return answer
 
@@ -119,7 +120,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
             raise Problem(401, "unauthenticated", str(error)) from error
         except NotRecognised as error:
             raise Problem(403, "forbidden", str(error)) from error
-        except (IssuerUnavailable, httpx.HTTPError) as error:
+        except (IssuerUnavailable, httpx2.HTTPError) as error:
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
         sessions.begin(request, identity, settings.session_hours * 3600)
         return RedirectResponse(wanted, 303)

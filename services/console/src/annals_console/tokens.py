@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
@@ -42,7 +42,7 @@ class Tokens:
     """Verifies the tokens of an issuer."""
 
     def __init__(
-        self, issuer: str, http: httpx.AsyncClient, clock: Callable[[], float] = time.monotonic
+        self, issuer: str, http: httpx2.AsyncClient, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._issuer = issuer
         self._http = http
@@ -90,5 +90,5 @@ class Tokens:
                 raise IssuerUnavailable(f"{self._issuer} says that it is {configuration['issuer']}")
             keys = await self._http.get(configuration["jwks_uri"])
             return KeySet.import_key_set(keys.raise_for_status().json())
-        except (httpx.HTTPError, KeyError, ValueError) as error:
+        except (httpx2.HTTPError, KeyError, ValueError) as error:
             raise IssuerUnavailable(f"the keys of {self._issuer} cannot be had: {error}") from error

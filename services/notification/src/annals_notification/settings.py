@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import Field
-
 from annals.web.settings import ServiceSettings
 
 
 class NotificationSettings(ServiceSettings):
     """See `ServiceSettings`."""
-
-    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
-    """The sidecar's HTTP port."""
 
     state_store: str = "eventstore"
     """The state store component that holds the events."""

@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from annals.audit import last_checkpoint, read_checkpoints
-from annals.dapr import DaprError, DaprSidecar
+from annals.dapr import DaprError, DaprSidecar, ServiceInvocation
 from annals.deadletters import DeadLetters
 from annals.privacy import SubjectKeys
 from annals.projections import (
@@ -28,6 +28,7 @@ from annals.projections import (
 from annals.store import DaprEventReader
 from annals.web import ServiceApp, create_app, dead_letters
 from annals.web.background import background
+from annals.web.operations import Operations
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import audit, events, sagas, tasks
@@ -62,6 +63,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         patient = DaprSidecar(settings.dapr_grpc_port, timeout=settings.maintenance_timeout, api_token=token)
+        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
+        operations = Operations(invocation, "projector")
         database = BindingDatabase(sidecar, settings.read_models)
         maintenance = BindingDatabase(patient, settings.read_models)
         store = DaprEventReader(sidecar, settings.state_store)
@@ -96,10 +99,13 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
         last = partial(last_checkpoint, sidecar, settings.state_store)
         app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
-        app.include_router(projections_api.routes(maintenance, store, catalogue, builder, letters))
-        app.include_router(dead_letters.routes(letters, store, replays.dry_run))
+        app.include_router(
+            projections_api.routes(maintenance, store, catalogue, builder, letters, operations)
+        )
+        app.include_router(dead_letters.routes(letters, store, replays.dry_run, operations))
         async with background(keep_up(), "read models"):
             yield
+        await invocation.close()
         await patient.close()
         await sidecar.close()
 

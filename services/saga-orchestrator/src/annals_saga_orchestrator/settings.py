@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from annals.web.settings import ServiceSettings
 
 
 class SagaSettings(ServiceSettings):
     """See `ServiceSettings`."""
-
-    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
-    """The sidecar's HTTP port."""
 
     state_store: str = "eventstore"
     """The state store component that holds the sagas' streams."""

@@ -19,6 +19,9 @@ class ServiceSettings(BaseSettings):
     app_port: int = Field(default=8000, validation_alias="APP_PORT")
     """The port to listen on."""
 
+    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
+    """The sidecar's HTTP port."""
+
     dapr_grpc_port: int = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
     """The sidecar's gRPC port."""
 
