@@ -16,6 +16,9 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"
     """The address to listen on; a sidecar is on the same host."""
 
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas, whose X-Forwarded-For is believed: those of an ingress. None is."""
+
     app_port: int = Field(default=8000, validation_alias="APP_PORT")
     """The port to listen on."""
 
