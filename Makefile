@@ -18,7 +18,7 @@ VALUES ?= k8s/values.yaml
 
 .DEFAULT_GOAL := help
 SOURCES := $(wildcard services/*/src)
-.PHONY: help setup run start status stop logs test test-brokers test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees chart-docs lock soak bench clean
+.PHONY: help setup run start demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees chart-docs lock soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ run: setup ## run the suite in the foreground; Ctrl-C stops it
 start: setup ## start the suite in the background, return when it is ready
 	@$(RUN) -m suite start $(PROFILE) --store $(STORE)
 
+demo: setup ## fill the running suite with a believable week of data
+	@$(RUN) -m demo
+
 status: setup ## show what runs
 	@$(RUN) -m suite status
 
@@ -46,7 +49,7 @@ logs: setup ## follow the logs; APP=command for one
 
 test: setup ## run all tests, on real servers
 	@$(RUN) -m suite install redis-server mariadbd
-	$(PYTEST) -m "not soak and not bench and not brokers and not cluster"
+	$(PYTEST) -m "not soak and not bench and not brokers and not browser and not cluster"
 
 test-brokers: setup ## run the conformance suite and each profile on all brokers; BROKER=kafka for one
 	@$(RUN) -m suite install rabbitmq-server redis-server mosquitto mariadbd
@@ -57,16 +60,21 @@ test-unit: ## run the tests that need no server
 	@$(PYTHON) scripts/bootstrap.py
 	$(PYTEST) tests/unit
 
-check: ## lint, formatting, types, import rules, event schemas, contracts
+test-browser: setup ## run the tests of the console's page, in Chromium, on the whole suite
+	@scripts/install-chromium
+	$(PYTEST) -m browser tests/browser
+
+check: ## lint, formatting, types, import rules, event schemas, contracts, the page
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy $(SOURCES) scripts/suite scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/chart_docs.py
+	.venv/bin/mypy $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/chart_docs.py
 	PYTHONPATH=$(subst $(eval) ,:,$(SOURCES)) .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
 	.venv/bin/python scripts/guarantees.py check
 	.venv/bin/python scripts/chart_docs.py check
+	@$(RUN) -m suite check-page
 
 format: ## format the code
 	@$(PYTHON) scripts/bootstrap.py

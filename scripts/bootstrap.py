@@ -16,7 +16,7 @@ CACHE = Path(
     os.environ.get("ANNALS_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "annals"
 )
-PACKAGES = ("annals", "cli", "command", "notification", "projector", "saga-orchestrator")
+PACKAGES = ("annals", "cli", "command", "console", "notification", "projector", "saga-orchestrator")
 ENVIRONMENT = ROOT / ".venv"
 STAMP = ENVIRONMENT / ".installed"
 

@@ -21,6 +21,8 @@ from annals.web import ServiceApp
 from annals_command.app import create as create_command
 from annals_command.domain.events import REGISTRY as DOMAIN_EVENTS
 from annals_command.settings import CommandSettings
+from annals_console.app import create as create_console
+from annals_console.settings import AuthMode, ConsoleSettings
 from annals_notification.app import create as create_notification
 from annals_notification.settings import NotificationSettings
 from annals_projector.app import create as create_projector
@@ -60,6 +62,7 @@ def apps() -> dict[str, ServiceApp]:
         "projector": create_projector(ProjectorSettings()),
         "saga-orchestrator": create_saga_orchestrator(SagaSettings()),
         "notification": create_notification(NotificationSettings()),
+        "console": create_console(ConsoleSettings(auth=AuthMode.DEVELOPMENT)),
     }
 
 

@@ -13,11 +13,12 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from suite import packages, runtime, supervisor
+from suite import packages, page, runtime, supervisor
 from suite.paths import ROOT
 from suite.profiles import DEFAULT_PROFILE, DEFAULT_STORE, Choice, Unknown
 from suite.progress import step
 
+_ACTIONS = ("run", "start", "status", "stop", "logs", "setup", "install", "supervise", "check-page")
 _START_SECONDS = 240
 console = Console()
 
@@ -25,9 +26,7 @@ console = Console()
 def main() -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(prog="suite", description=__doc__)
-    parser.add_argument(
-        "action", choices=("run", "start", "status", "stop", "logs", "setup", "install", "supervise")
-    )
+    parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("argument", nargs="*", help="a profile, an app's name, or programs to install")
     parser.add_argument("--store", default=DEFAULT_STORE)
     arguments = parser.parse_args()
@@ -43,6 +42,8 @@ def main() -> int:
             return _setup()
         case "install":
             return _install(arguments.argument)
+        case "check-page":
+            return page.check()
     try:
         choice = Choice.of(named or DEFAULT_PROFILE, arguments.store)
     except Unknown as error:
@@ -61,6 +62,7 @@ def _setup() -> int:
     try:
         for program in runtime.DAPR_PROGRAMS:
             runtime.dapr(program)
+        page.build()
     except runtime.Missing as error:
         console.print(str(error))
         return 1

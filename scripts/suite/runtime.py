@@ -35,7 +35,7 @@ class Missing(Exception):
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Two set-ups at once must not build into each other."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
@@ -53,7 +53,7 @@ def dapr(program: str) -> Path:
         ):
             return Path(installed)
     built = CACHE / "dapr" / DAPR_VERSION / program
-    with _locked(built.parent):
+    with locked(built.parent):
         if not built.exists():
             took = _BUILD_MINUTES[program]
             with step(f"Building Dapr {DAPR_VERSION} ({program}) from its Go modules; once, {took} minutes"):
@@ -171,7 +171,7 @@ def jars(name: str, version: str, *coordinates: str) -> list[Path]:
 
     directory = CACHE / "maven" / name / version
     done = directory / ".complete"
-    with _locked(directory):
+    with locked(directory):
         if not done.exists():
             with step(f"Fetching {name} {version} from Maven Central; once"):
                 builder = EnvironmentBuilder(
@@ -184,7 +184,7 @@ def jars(name: str, version: str, *coordinates: str) -> list[Path]:
 
 def jar(group: str, artifact: str, version: str, classifier: str) -> Path:
     """One jar that needs no other, fetched once."""
-    with _locked(CACHE / "maven"), step(f"Looking for {artifact} {version} ({classifier})"):
+    with locked(CACHE / "maven"), step(f"Looking for {artifact} {version} ({classifier})"):
         component = _maven().project(group, artifact).at_version(version)
         return Path(component.artifact(classifier=classifier).resolve())
 

@@ -58,10 +58,14 @@ class Suite:
     @property
     def addresses(self) -> dict[str, str]:
         """Where what is, for people."""
-        found = {f"{app.app_id}-dapr": f"http://127.0.0.1:{app.ports.http}" for app in self.apps}
+        found = {"console": f"http://127.0.0.1:{self._port('console')}"}
+        found |= {f"{app.app_id}-dapr": f"http://127.0.0.1:{app.ports.http}" for app in self.apps}
         if "zipkin" in self.processes:
             found["zipkin"] = f"http://127.0.0.1:{profiles.ZIPKIN_PORT}"
         return found
+
+    def _port(self, app_id: str) -> int:
+        return next(app.app_port for app in self.apps if app.app_id == app_id)
 
     async def start(self) -> None:
         """Start everything and return when every service is ready.

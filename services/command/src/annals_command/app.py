@@ -9,7 +9,7 @@ from functools import partial
 from annals.aggregates import CommandBus, folding
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.audit import Checkpointer, SigningKey
-from annals.dapr import Configuration, DaprSidecar
+from annals.dapr import Configuration, DaprSidecar, ServiceInvocation
 from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent
 from annals.live import LiveSettings
@@ -19,6 +19,7 @@ from annals.store import DOMAIN_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
+from annals.web.operations import Operations
 from annals_command import store_api
 from annals_command.admission import admit
 from annals_command.api import routes
@@ -48,6 +49,9 @@ def create(settings: CommandSettings) -> ServiceApp:
         )
         configuration = Configuration(sidecar, settings.settings_store)
         live = wanted = LiveSettings("command", settings.live(CommandLive), configuration)
+        invocation = ServiceInvocation(
+            settings.dapr_http_port, api_token=token.get_secret_value() if token else None
+        )
         store = DaprEventStore(
             sidecar,
             owner=settings.instance,
@@ -95,7 +99,8 @@ def create(settings: CommandSettings) -> ServiceApp:
         app.include_router(live_settings.routes(live, writer))
         fold = folding(REGISTRY, HANDLERS)
         app.include_router(store_api.routes(sidecar, settings.state_store, fold))
-        app.include_router(dead_letters.routes(letters, store, not_tried_out))
+        operations = Operations(invocation, "command")
+        app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
         async with (
             background(live.run(), "live settings"),
             background(letters.run(), "dead letters"),
@@ -106,6 +111,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             yield
             await store.drain()
             await lane
+        await invocation.close()
         await sidecar.close()
 
     async def ready() -> Mapping[str, str]:

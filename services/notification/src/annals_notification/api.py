@@ -85,10 +85,11 @@ def routes(
         status: str | None = None,
         event_id: str | None = None,
         channel: str | None = None,
+        correlation_id: str | None = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        filters = (user, status, event_id, channel)
+        filters = (user, status, event_id, channel, correlation_id)
         after = decode_cursor(cursor, str, str, str)[1:]
         return _json(page(await users.deliveries(tenant, filters, after, limit), limit, "-created_at"))
 

@@ -17,6 +17,7 @@ from annals.store.follower import passes
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
+from annals.web.operations import Operations
 from annals_notification import api, subscription
 from annals_notification.deliveries.channels import MailSender, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
@@ -103,7 +104,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
 
         app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))
         app.include_router(streams.routes(hub))
-        app.include_router(dead_letters.routes(letters, store, not_tried_out))
+        app.include_router(
+            dead_letters.routes(letters, store, not_tried_out, Operations(invocation, "notification"))
+        )
         app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
         app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
         async with (

@@ -44,4 +44,7 @@ CREATE TABLE notifications.held_events (
   published_at timestamptz, PRIMARY KEY (tenant, id));
 CREATE INDEX held_events_due ON notifications.held_events (due) WHERE published_at IS NULL;
 """,
+    """
+CREATE INDEX deliveries_correlation ON notifications.deliveries (tenant, correlation_id, created_at, id);
+""",
 )

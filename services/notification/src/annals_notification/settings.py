@@ -23,9 +23,6 @@ class NotificationLive(Live):
 class NotificationSettings(NotificationLive, ServiceSettings):
     """See `ServiceSettings`."""
 
-    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
-    """The sidecar's HTTP port."""
-
     state_store: str = "eventstore"
     """The state store component that holds the events."""
 

@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 
 from annals.audit import last_checkpoint, read_checkpoints
-from annals.dapr import Configuration, DaprError, DaprSidecar
+from annals.dapr import Configuration, DaprError, DaprSidecar, ServiceInvocation
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
@@ -29,6 +29,7 @@ from annals.projections import (
 from annals.store import DaprEventReader
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
+from annals.web.operations import Operations
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import audit, events, sagas, tasks
@@ -65,6 +66,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         patient = DaprSidecar(settings.dapr_grpc_port, timeout=settings.maintenance_timeout, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)
         live = LiveSettings("projector", settings.live(ProjectorLive), configuration)
+        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
+        operations = Operations(invocation, "projector")
         database = BindingDatabase(sidecar, settings.read_models)
         maintenance = BindingDatabase(patient, settings.read_models)
         store = DaprEventReader(sidecar, settings.state_store)
@@ -99,11 +102,14 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
         last = partial(last_checkpoint, sidecar, settings.state_store)
         app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
-        app.include_router(projections_api.routes(maintenance, store, catalogue, builder, letters))
-        app.include_router(dead_letters.routes(letters, store, replays.dry_run))
+        app.include_router(
+            projections_api.routes(maintenance, store, catalogue, builder, letters, operations)
+        )
+        app.include_router(dead_letters.routes(letters, store, replays.dry_run, operations))
         app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
         async with background(live.run(), "live settings"), background(keep_up(), "read models"):
             yield
+        await invocation.close()
         await patient.close()
         await sidecar.close()
 

@@ -39,4 +39,9 @@ CREATE TABLE readmodels.build_progress (
   read_model text, number integer, lane integer, seq bigint NOT NULL,
   PRIMARY KEY (read_model, number, lane));
 """,
+    # When queries saw an event; what was indexed before this step does not say.
+    """
+ALTER TABLE readmodels.event_index ADD COLUMN visible_at timestamptz;
+ALTER TABLE readmodels.event_index ALTER COLUMN visible_at SET DEFAULT clock_timestamp();
+""",
 )

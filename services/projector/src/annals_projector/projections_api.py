@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Body, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from annals.deadletters import DeadLetters
@@ -23,6 +23,7 @@ from annals.projections.generations import Known
 from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
 from annals.web import Problem
+from annals.web.operations import Operations
 from annals.web.request_context import tenant_of
 
 _CHECKPOINTS = """
@@ -47,14 +48,25 @@ class Throttle(BaseModel):
     throttle: int | None = Field(ge=1)
 
 
+class Why(BaseModel):
+    """The reason that the audit trail keeps."""
+
+    model_config = ConfigDict(extra="forbid")
+    reason: str | None = Field(default=None, min_length=1, max_length=500)
+
+
+Reason = Annotated[Why | None, Body()]
+
+
 def routes(
     database: ReadModelDatabase,
     store: DaprEventReader,
     generations: Generations,
     builder: Builder,
     dead_letters: DeadLetters,
+    operations: Operations,
 ) -> APIRouter:
-    """`/projections`."""
+    """`/projections`. What operators change is recorded in the audit trail."""
     router = APIRouter(prefix="/projections", tags=["projections"])
 
     async def fresh() -> None:
@@ -119,10 +131,11 @@ def routes(
         }
 
     @router.post("/{read_model}/rebuild", status_code=202, summary="Build a new generation from the store")
-    async def rebuild(read_model: str, body: Rebuild) -> dict[str, Any]:
+    async def rebuild(request: Request, read_model: str, body: Rebuild) -> dict[str, Any]:
         projection = generations.newest(read_model)
         if projection is None:
             raise Problem(404, "not-found", f"there is no read model {read_model}")
+        await operations.requested(request, "rebuild", read_model, body.reason)
         with _problems():
             number = await generations.create(projection, body.reason)
             if body.throttle is not None:
@@ -147,16 +160,21 @@ def routes(
             return await difference(database, tenant, *pair)
 
     @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
-    async def pause(read_model: str, number: Number) -> dict[str, Any]:
+    async def pause(request: Request, read_model: str, number: Number, body: Reason = None) -> dict[str, Any]:
+        await record(request, "pause", read_model, number, body)
         return await change(read_model, number, GenerationStatus.BUILDING, GenerationStatus.PAUSED)
 
     @router.post("/{read_model}/generations/{number}/resume", summary="Go on building")
-    async def resume(read_model: str, number: Number) -> dict[str, Any]:
+    async def resume(
+        request: Request, read_model: str, number: Number, body: Reason = None
+    ) -> dict[str, Any]:
+        await record(request, "resume", read_model, number, body)
         return await change(read_model, number, GenerationStatus.PAUSED, GenerationStatus.BUILDING)
 
     @router.put("/{read_model}/generations/{number}/throttle", summary="Events a second at most, or null")
-    async def throttle(read_model: str, number: Number, body: Throttle) -> dict[str, Any]:
+    async def throttle(request: Request, read_model: str, number: Number, body: Throttle) -> dict[str, Any]:
         await fresh()
+        await record(request, f"throttle to {body.throttle or 'nothing'}", read_model, number)
         with _problems():
             await generations.throttle(find(read_model, number), body.throttle)
         return {"throttle": body.throttle}
@@ -164,11 +182,12 @@ def routes(
     @router.delete(
         "/{read_model}/generations/{number}", summary="Cancel the building, or drop what is retired"
     )
-    async def drop(read_model: str, number: Number) -> dict[str, Any]:
+    async def drop(request: Request, read_model: str, number: Number, body: Reason = None) -> dict[str, Any]:
         await fresh()
         known = find(read_model, number)
         if known.status is GenerationStatus.LIVE and generations.newest(read_model) is not None:
             raise Problem(409, "conflict", "it answers queries: switch to another first")
+        await record(request, "drop", read_model, number, body)
         with _problems():
             await generations.set_status(known, GenerationStatus.DROPPED)
         return {"dropped": number}
@@ -176,7 +195,9 @@ def routes(
     @router.post(
         "/{read_model}/generations/{number}/switch", summary="Have it answer; to an older one: go back"
     )
-    async def switch(read_model: str, number: Number) -> dict[str, Any]:
+    async def switch(
+        request: Request, read_model: str, number: Number, body: Reason = None
+    ) -> dict[str, Any]:
         await fresh()
         known = find(read_model, number)
         if not known.caught_up and known.status is not GenerationStatus.LIVE:
@@ -184,9 +205,16 @@ def routes(
         if generations.generation(known) is None:
             detail = f"this version of the service does not know version {known.version} of {read_model}"
             raise Problem(409, "conflict", detail)
+        await record(request, "switch", read_model, number, body)
         with _problems():
             await generations.switch(known)
         return {"live": number}
+
+    async def record(
+        request: Request, action: str, read_model: str, number: int, body: Why | None = None
+    ) -> None:
+        target = f"{read_model}, generation {number}"
+        await operations.requested(request, action, target, body.reason if body else None)
 
     async def change(
         read_model: str, number: int, expected: GenerationStatus, to: GenerationStatus

@@ -20,6 +20,7 @@ from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, UnknownSaga
 from annals.web import Problem
 from annals.web.domain_problems import domain_problems
+from annals.web.operations import Operations
 from annals.web.problems import malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of
@@ -33,7 +34,7 @@ SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
 Ask = Callable[[SagaKey, str, Asker], Awaitable[SagaState]]
 
 
-def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRouter:
+def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations: Operations) -> APIRouter:
     """`/sagas`."""
     router = APIRouter(prefix="/sagas")
 
@@ -82,7 +83,9 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRout
             await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, user)
         return _json({"id": saga_id, "event": event}, 202)
 
-    def operation(name: str, summary: str, ask: Ask) -> None:
+    def operation(name: str, summary: str, ask: Ask, *, recorded: bool = False) -> None:
+        """`recorded`: the saga's own history says who asked and why."""
+
         async def operate(request: Request, saga_id: SagaId) -> Response:
             body = await request.body()
             reason = json_object(body).get("reason") if body else None
@@ -90,6 +93,8 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRout
                 raise malformed("reason", f"1 to {_MAX_REASON} characters")
             asker = Asker(id_of(request, "x-user-id"), request.headers.get("traceparent"))
             given = reason or f"{name} by {asker.user or 'an operator'}"
+            if not recorded:
+                await operations.requested(request, name, saga_id, reason)
             with _problems():
                 state = await ask(SagaKey(saga_id, tenant_of(request)), given, asker)
             return _json(_public(saga_id, state), 202)
@@ -97,11 +102,12 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRout
         path = f"/{{saga_id}}/{name}"
         router.add_api_route(path, operate, methods=["POST"], status_code=202, summary=summary)
 
-    operation("cancel", "Take a saga back", orchestrator.cancel)
+    operation("cancel", "Take a saga back", orchestrator.cancel, recorded=True)
     operation(
         "terminate",
         "End a saga where it is: nothing is taken back, the answer names what is left",
         orchestrator.terminate,
+        recorded=True,
     )
     operation("suspend", "Halt a saga", lambda key, _, asker: orchestrator.suspend(key, asker))
     operation("resume", "Let a halted saga go on", lambda key, _, asker: orchestrator.resume(key, asker))
@@ -113,6 +119,7 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation) -> APIRout
 
     @router.post("/{saga_id}/purge", status_code=204, summary="Forget an ended saga's workflow")
     async def purge(request: Request, saga_id: SagaId) -> None:
+        await operations.requested(request, "purge", saga_id, None)
         with _problems():
             await orchestrator.purge(SagaKey(saga_id, tenant_of(request)))
 

@@ -20,6 +20,7 @@ from annals.store.follower import passes
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
+from annals.web.operations import Operations
 from annals_saga_orchestrator import api, subscription
 from annals_saga_orchestrator.activities import functions
 from annals_saga_orchestrator.sagas import CATALOG
@@ -64,7 +65,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                 "cancel_child": orchestrator.cancel_child,
             },
         )
-        app.include_router(api.routes(orchestrator, invocation))
+        operations = Operations(invocation, "saga-orchestrator")
+        app.include_router(api.routes(orchestrator, invocation, operations))
         letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
         follower = Follower(
             sidecar,
@@ -76,7 +78,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             letters,
             lambda error: passes(error) or isinstance(error, NotAnswered),
         )
-        app.include_router(dead_letters.routes(letters, store, not_tried_out))
+        app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
         app.include_router(subscription.routes(follower))
         app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
         async with background(store.run(), "lane") as lane:

@@ -18,9 +18,6 @@ class SagaLive(Live):
 class SagaSettings(SagaLive, ServiceSettings):
     """See `ServiceSettings`."""
 
-    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
-    """The sidecar's HTTP port."""
-
     state_store: str = "eventstore"
     """The state store component that holds the sagas' streams."""
 

@@ -2,7 +2,7 @@
 
 from annals.dapr.configuration import Configuration, ConfigurationItem
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
-from annals.dapr.invocation import Answer, NotAnswered, ServiceInvocation
+from annals.dapr.invocation import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.dapr.jobs import Jobs
 from annals.dapr.locks import LockLost, Locks, LockTaken
 from annals.dapr.publish_metadata import publish_metadata
@@ -21,6 +21,7 @@ __all__ = [
     "Locks",
     "Message",
     "NotAnswered",
+    "Opened",
     "ServiceInvocation",
     "SidecarUnavailable",
     "StateConflict",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 
 class NotAnswered(Exception):
@@ -42,17 +43,46 @@ class Answer:
         return str(self.body)[:500]
 
 
+class Opened:
+    """An answer whose body is still to come. Close it, whatever happens."""
+
+    def __init__(self, app: str, response: aiohttp.ClientResponse) -> None:
+        self._app = app
+        self._response = response
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises NotAnswered when it breaks off."""
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except aiohttp.ClientError as error:
+            raise NotAnswered(f"{self._app} broke off: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Let go of it; what has not come yet is not waited for."""
+        self._response.close()
+
+
 class ServiceInvocation:
     """Calls other apps. Create it on the running loop, share it, close it.
 
     How long another app may take is for the caller to say, with `asyncio.timeout`.
     """
 
-    def __init__(self, http_port: int, *, host: str = "127.0.0.1", api_token: str | None = None) -> None:
+    def __init__(
+        self,
+        http_port: int,
+        *,
+        host: str = "127.0.0.1",
+        api_token: str | None = None,
+        connections: int = 200,
+    ) -> None:
         self._session = aiohttp.ClientSession(
             base_url=f"http://{host}:{http_port}",
             headers={"dapr-api-token": api_token} if api_token else None,
-            connector=aiohttp.TCPConnector(limit=200),
+            connector=aiohttp.TCPConnector(limit=connections),
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
@@ -76,6 +106,22 @@ class ServiceInvocation:
         try:
             async with self._session.request(method, url, data=body, headers=given) as response:
                 return Answer(response.status, _parse(await response.read()))
+        except aiohttp.ClientError as error:
+            raise NotAnswered(f"{app} did not answer: {type(error).__name__}: {error}") from error
+
+    async def open(
+        self,
+        app: str,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Opened:
+        """Call an app and pass its answer on as it comes: `path` is encoded already. Raises NotAnswered."""
+        url = URL(f"/v1.0/invoke/{app}/method/{path}", encoded=True)
+        try:
+            return Opened(app, await self._session.request(method, url, data=body, headers=headers))
         except aiohttp.ClientError as error:
             raise NotAnswered(f"{app} did not answer: {type(error).__name__}: {error}") from error
 

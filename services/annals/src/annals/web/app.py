@@ -22,6 +22,7 @@ from annals.web.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
 _POLICY_VIOLATION = 1008
+_NO_DOCS: Mapping[str, Any] = {"docs_url": None, "redoc_url": None}
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
@@ -39,14 +40,15 @@ def create_app(
     *,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
     ready: Ready,
+    docs: bool = True,
 ) -> ServiceApp:
-    """An application with health, metrics and problem details.
+    """An application with health, metrics and problem details; `docs` serves the page about its API.
 
     `ready` answers what is missing, name to reason; nothing missing is ready.
     """
     # The sidecar's spans show each request already, and the commands and projections have their own.
     quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-    app = ServiceApp(title=title, lifespan=lifespan, telemetry=quiet)
+    app = ServiceApp(title=title, lifespan=lifespan, telemetry=quiet, **({} if docs else _NO_DOCS))
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

@@ -15,6 +15,7 @@ from annals.dapr import DaprError
 from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, UnknownLetter
 from annals.events import RecordedEvent
 from annals.store import EventReader, StoreError
+from annals.web.operations import Operations
 from annals.web.problems import Problem, malformed
 from annals.web.request_context import id_of, tenant_of
 
@@ -47,8 +48,10 @@ class Group(Reason):
     group: str
 
 
-def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> APIRouter:
-    """`/dead-letters`."""
+def routes(
+    dead_letters: DeadLetters, store: EventReader, dry_run: DryRun, operations: Operations
+) -> APIRouter:
+    """`/dead-letters`. What operators change is in the letter's history, and in the audit trail."""
     router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
 
     async def find(tenant: str, letter_id: str) -> DeadLetter:
@@ -121,6 +124,7 @@ def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> AP
     @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
     async def replay(request: Request, tenant: Tenant, letter_id: str, body: Reason) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
+        await operations.requested(request, "replay", _target(letter), body.reason)
         with _problems():
             await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
         return {"released": 1}
@@ -130,6 +134,7 @@ def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> AP
         found = [one for one in await parked(tenant) if one.group == body.group]
         if not found:
             raise Problem(404, "not-found", f"nothing is parked in the group {body.group!r}")
+        await operations.requested(request, "replay-group", body.group[:500], body.reason)
         with _problems():
             for letter in found:
                 await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
@@ -139,6 +144,7 @@ def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> AP
     async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
         who = id_of(request, "x-user-id")
+        await operations.requested(request, "edit", _target(letter), body.reason)
         with _problems():
             if letter.kind is Kind.RAW:
                 if body.raw is None:
@@ -154,6 +160,7 @@ def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> AP
     async def discard(request: Request, tenant: Tenant, letter_id: str, body: Reason) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
         who = id_of(request, "x-user-id")
+        await operations.requested(request, "discard", _target(letter), body.reason)
         with _problems():
             if letter.kind is Kind.RAW:
                 await dead_letters.done(letter, who, body.reason)
@@ -163,6 +170,10 @@ def routes(dead_letters: DeadLetters, store: EventReader, dry_run: DryRun) -> AP
         return {"discarded": letter.id}
 
     return router
+
+
+def _target(letter: DeadLetter) -> str:
+    return f"{letter.consumer}: {letter.stream or 'a message'} v{letter.version} ({letter.id})"
 
 
 async def not_tried_out(_letter: DeadLetter) -> dict[str, Any]:

@@ -21,8 +21,14 @@ class ServiceSettings(Live, BaseSettings):
     host: str = "127.0.0.1"
     """The address to listen on; a sidecar is on the same host."""
 
+    trusted_proxies: str = ""
+    """Addresses or networks, with commas, whose X-Forwarded-For is believed: those of an ingress. None is."""
+
     app_port: int = Field(default=8000, validation_alias="APP_PORT")
     """The port to listen on."""
+
+    dapr_http_port: int = Field(default=3500, validation_alias="DAPR_HTTP_PORT")
+    """The sidecar's HTTP port."""
 
     dapr_grpc_port: int = Field(default=50001, validation_alias="DAPR_GRPC_PORT")
     """The sidecar's gRPC port."""

@@ -1,7 +1,12 @@
-"""The use cases: what may be asked of tasks, members and data subjects, and who decides it."""
+"""The use cases: what may be asked of tasks, members, data subjects and operations, and who decides it."""
 
-from annals_command.commands import member_commands, subject_commands, task_commands
+from annals_command.commands import member_commands, operation_commands, subject_commands, task_commands
 
-HANDLERS = (*task_commands.HANDLERS, *member_commands.HANDLERS, *subject_commands.HANDLERS)
+HANDLERS = (
+    *task_commands.HANDLERS,
+    *member_commands.HANDLERS,
+    *subject_commands.HANDLERS,
+    *operation_commands.HANDLERS,
+)
 
 __all__ = ["HANDLERS"]

@@ -116,6 +116,15 @@ class SubjectErased(EventData, type="subject.erased"):
     reason: str
 
 
+class OperationRequested(EventData, type="operation.requested"):
+    """An operator asked a service to do something; `target` is what it is done to."""
+
+    service: str
+    action: str
+    target: str
+    reason: str | None = None
+
+
 REGISTRY = EventRegistry(
     [
         TaskCreated,
@@ -130,6 +139,7 @@ REGISTRY = EventRegistry(
         MemberRegistered,
         MemberCapacitySet,
         SubjectErased,
+        OperationRequested,
         MemberReserved,
         MemberReleased,
         MemberLeft,

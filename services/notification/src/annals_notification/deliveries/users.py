@@ -72,8 +72,9 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
   FROM notifications.deliveries d
   WHERE tenant = $1 AND ($2::text IS NULL OR user_id = $2) AND ($3::text IS NULL OR status = $3)
     AND ($4::text IS NULL OR event_id = $4) AND ($5::text IS NULL OR channel = $5)
-    AND ($6::text IS NULL OR (created_at, id) < ($6::text::timestamptz, $7::text))
-  ORDER BY created_at DESC, id DESC LIMIT $8::text::integer) page"""
+    AND ($6::text IS NULL OR correlation_id = $6)
+    AND ($7::text IS NULL OR (created_at, id) < ($7::text::timestamptz, $8::text))
+  ORDER BY created_at DESC, id DESC LIMIT $9::text::integer) page"""
 
 
 class Users:
@@ -119,7 +120,7 @@ class Users:
     async def deliveries(
         self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
     ) -> list[dict[str, Any]]:
-        """A page of the delivery log by user, status, event and channel, the newest first."""
+        """A page of the delivery log by user, status, event, channel and chain, the newest first."""
         rows: list[dict[str, Any]] = await self._database.fetch(
             _DELIVERIES, tenant, *filters, *after, str(limit)
         )

@@ -23,7 +23,8 @@ FROM readmodels.event_index WHERE tenant = $1 AND event_id = $2"""
 
 _FOUND = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
-  SELECT stream, version, time::text AS time, event_id FROM readmodels.event_index
+  SELECT stream, version, time::text AS time, event_id, to_json(visible_at) AS visible_at
+  FROM readmodels.event_index
   WHERE tenant = $1
     AND ($2::text IS NULL OR event_type = $2)
     AND ($3::text IS NULL OR time >= $3::text::timestamptz)
@@ -112,15 +113,20 @@ def routes(
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
-        """Events by type, time, correlation, user or stream, oldest first."""
+        """Events by type, time, correlation, user or stream, oldest first.
+
+        `visible_at` is when queries saw them: their lag is what lies between.
+        """
         after = decode_cursor(cursor, str, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (event_type, *times, correlation_id, user, stream)
         rows = await database.fetch(_FOUND, tenant, *filters, *after, str(limit))
         found = await store.read_events([(StreamId(tenant, row["stream"]), row["version"]) for row in rows])
         more = len(rows) == limit
+        visible = {(row["stream"], row["version"]): row["visible_at"] for row in rows}
+        items = [_public(one) | {"visible_at": visible[one.stream.name, one.version]} for one in found]
         return {
-            "items": await disclose(tenant, [_public(one) for one in found]),
+            "items": await disclose(tenant, items),
             "next": encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None,
         }
 

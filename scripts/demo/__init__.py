@@ -1,0 +1,1 @@
+"""`make demo`: fills a running suite with a believable week."""

@@ -1,0 +1,51 @@
+"""What operators do, in the audit trail: recorded before it is done, or not done."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Request
+
+from annals.dapr import NotAnswered, ServiceInvocation
+from annals.web.problems import Problem
+from annals.web.request_context import client_of, id_of, tenant_of
+
+_ANSWER_SECONDS = 10.0
+_TYPE = "operation.request"
+
+
+class Operations:
+    """Records an operator's request as an event of its own stream, by way of the command service.
+
+    The state of a dead letter or of a read model is no aggregate, so it leaves no event by itself.
+    """
+
+    def __init__(self, invocation: ServiceInvocation, service: str) -> None:
+        self._invocation = invocation
+        self._service = service
+
+    async def requested(self, request: Request, action: str, target: str, reason: str | None) -> None:
+        """Record it: who, from where, in which session and trace, what, and why. Raises a Problem."""
+        given = {
+            "x-tenant-id": tenant_of(request),
+            "x-user-id": id_of(request, "x-user-id"),
+            "x-session-id": id_of(request, "x-session-id"),
+            "x-forwarded-for": client_of(request),
+            "traceparent": request.headers.get("traceparent"),
+        }
+        headers = {name: value for name, value in given.items() if value}
+        body = {"service": self._service, "action": action, "target": target, "reason": reason}
+        try:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                answer = await self._invocation.invoke(
+                    "command", "POST", f"commands/{_TYPE}", json=body, headers=headers
+                )
+        except (NotAnswered, TimeoutError) as error:
+            raise _unrecorded(f"the command service does not answer: {error}") from error
+        if not answer.ok:
+            raise _unrecorded(answer.message)
+
+
+def _unrecorded(why: str) -> Problem:
+    detail = f"it was not done, because the audit trail cannot record it now: {why}"
+    return Problem(503, "unavailable", detail, headers={"Retry-After": "2"})

@@ -1,0 +1,16 @@
+"""`python -m annals_console`"""
+
+import sys
+
+from pydantic import ValidationError
+
+from annals.web import serve
+from annals_console.app import create
+from annals_console.settings import ConsoleSettings
+
+if __name__ == "__main__":
+    try:
+        settings = ConsoleSettings()
+    except ValidationError as error:
+        sys.exit("\n".join(f"The console does not start: {one['msg']}" for one in error.errors()))
+    serve(create(settings), settings, "console")

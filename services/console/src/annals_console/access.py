@@ -1,0 +1,129 @@
+"""Everything that may be asked of the services through the edge, and by whom. What is not here is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from annals.web.problems import Problem
+from annals_console.identity import Identity, Role
+
+VIEWER, MEMBER, OPERATOR = Role.VIEWER, Role.MEMBER, Role.OPERATOR
+OWN = "{user}"
+"""A place in a path where only the caller's own user id may stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One request: `path` as the service knows it."""
+
+    method: str
+    service: str
+    path: str
+    role: Role
+    summary: str
+
+
+def _commands(role: Role, *types: str) -> tuple[Rule, ...]:
+    return tuple(Rule("POST", "command", f"commands/{name}", role, f"Send {name}") for name in types)
+
+
+def _queries(role: Role, **paths: str) -> tuple[Rule, ...]:
+    return tuple(
+        Rule("GET", "projector", f"queries/{path}", role, title.replace("_", " ").capitalize())
+        for title, path in paths.items()
+    )
+
+
+def _dead_letters(service: str) -> tuple[Rule, ...]:
+    one = "dead-letters/{letter}"
+    return (
+        Rule("GET", service, "dead-letters", OPERATOR, "What is parked"),
+        Rule("GET", service, "dead-letters/groups", OPERATOR, "What is parked, by what failed alike"),
+        Rule("GET", service, one, OPERATOR, "One dead letter"),
+        Rule("POST", service, f"{one}/dry-run", OPERATOR, "What a replay would come to"),
+        Rule("POST", service, f"{one}/replay", OPERATOR, "Handle it again"),
+        Rule("POST", service, f"{one}/discard", OPERATOR, "Pass over it"),
+        Rule("PUT", service, f"{one}/data", OPERATOR, "Have the consumer see other data"),
+        Rule("POST", service, "dead-letters/groups/replay", OPERATOR, "Handle all again that failed alike"),
+    )
+
+
+_SAGA = "sagas/{saga}"
+_GENERATION = "projections/{read_model}/generations/{number}"
+
+RULES: tuple[Rule, ...] = (
+    *_commands(
+        MEMBER,
+        *("task.create", "task.update", "task.assign", "task.unassign", "task.complete", "task.reopen"),
+        *("task.delete", "task.set_due_date"),
+    ),
+    *_commands(OPERATOR, "member.register", "member.set_capacity", "member.leave", "subject.erase"),
+    Rule("GET", "command", "store/lanes", VIEWER, "The lanes"),
+    *_queries(
+        VIEWER,
+        tasks="tasks",
+        one_task="tasks/{task}",
+        members="members",
+        one_member="members/{member}",
+        sagas="sagas",
+        one_saga="sagas/{saga}",
+        history_of_a_stream="streams/{stream}/events",
+        state_of_a_stream="streams/{stream}/state",
+        events="events",
+        one_event="events/{event}",
+    ),
+    *_queries(OPERATOR, audit_trail="audit", export_of_the_audit_trail="audit/export"),
+    Rule("GET", "projector", "projections", VIEWER, "The read models"),
+    Rule("POST", "projector", "projections/{read_model}/rebuild", OPERATOR, "Build a new generation"),
+    Rule("GET", "projector", _GENERATION, VIEWER, "One generation"),
+    Rule("GET", "projector", f"{_GENERATION}/difference", OPERATOR, "What differs from the live one"),
+    *(
+        Rule("POST", "projector", f"{_GENERATION}/{what}", OPERATOR, f"{what.capitalize()} a generation")
+        for what in ("pause", "resume", "switch")
+    ),
+    Rule("PUT", "projector", f"{_GENERATION}/throttle", OPERATOR, "Events a second at most"),
+    Rule("DELETE", "projector", _GENERATION, OPERATOR, "Drop a generation"),
+    Rule("POST", "saga-orchestrator", "sagas/task-handover", MEMBER, "Hand a task over"),
+    *(
+        Rule("POST", "saga-orchestrator", f"{_SAGA}/events/{event}", MEMBER, f"Answer: {event}")
+        for event in ("accept", "decline")
+    ),
+    Rule("POST", "saga-orchestrator", f"{_SAGA}/events/{{event}}", OPERATOR, "Raise any event"),
+    *(
+        Rule("POST", "saga-orchestrator", f"{_SAGA}/{what}", OPERATOR, f"{what.capitalize()} a saga")
+        for what in ("cancel", "suspend", "resume", "retry", "terminate")
+    ),
+    Rule("GET", "notification", "stream", VIEWER, "What happens, live, as Server-Sent Events"),
+    Rule("GET", "notification", "deliveries", VIEWER, "The delivery log"),
+    Rule("GET", "notification", "reminders", VIEWER, "Reminders"),
+    Rule("GET", "notification", "recurrences", VIEWER, "What recurs"),
+    Rule("GET", "notification", "recurrences/{id}", VIEWER, "One, with its next occurrence"),
+    Rule("PUT", "notification", "recurrences/{id}", MEMBER, "Let a command recur"),
+    Rule("DELETE", "notification", "recurrences/{id}", MEMBER, "Let it recur no more"),
+    Rule("GET", "notification", f"inbox/{OWN}", VIEWER, "One's own inbox"),
+    Rule("POST", "notification", f"inbox/{OWN}/read", VIEWER, "Mark all as read"),
+    Rule("PUT", "notification", f"inbox/{OWN}/{{notice}}/read", VIEWER, "Mark one as read"),
+    Rule("DELETE", "notification", f"inbox/{OWN}/{{notice}}/read", VIEWER, "Mark one as unread"),
+    Rule("GET", "notification", f"preferences/{OWN}", VIEWER, "One's own preferences"),
+    Rule("PUT", "notification", f"preferences/{OWN}", VIEWER, "Replace one's own preferences"),
+    *(
+        rule
+        for name in ("projector", "saga-orchestrator", "notification", "command")
+        for rule in _dead_letters(name)
+    ),
+)
+
+
+def check_recurrence(identity: Identity, recurrence: dict[str, Any]) -> dict[str, Any]:
+    """A command that recurs is sent in the name of who set it up: only what they may send themselves.
+
+    Raises a Problem.
+    """
+    command = recurrence.get("command")
+    wanted = f"commands/{command.get('type')}" if isinstance(command, dict) else ""
+    if not any(
+        rule.path == wanted and rule.role <= identity.role for rule in RULES if rule.service == "command"
+    ):
+        raise Problem(403, "forbidden", "a command recurs only for who may send it")
+    return recurrence | {"user": identity.user}

@@ -1,0 +1,102 @@
+"""The console: serves the page, knows who asks, and passes on what they may ask of the services."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx2
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from annals.dapr import DaprSidecar, ServiceInvocation
+from annals.web import ServiceApp, create_app
+from annals.web.background import background
+from annals_console import authentication, gateway, health, page, sessions, sign_in
+from annals_console.edge import Edge
+from annals_console.identity import Claims
+from annals_console.settings import AuthMode, ConsoleSettings
+from annals_console.tokens import Tokens
+
+_ISSUER_SECONDS = 10.0
+_CONNECTIONS = 2_500
+_OWN_NAMES = ["127.0.0.1", "localhost"]
+
+
+def create(settings: ConsoleSettings) -> ServiceApp:
+    """The application; it reaches for its sidecar when it is started."""
+    sidecar: DaprSidecar | None = None
+    invocation: ServiceInvocation | None = None
+    tokens: Tokens | None = None
+    files = page.load(settings.page)
+
+    def started() -> ServiceInvocation:
+        if invocation is None:
+            raise RuntimeError("the service has not been started")
+        return invocation
+
+    def of_started() -> Tokens:
+        if tokens is None:
+            raise RuntimeError("the service has not been started")
+        return tokens
+
+    @asynccontextmanager
+    async def lifespan(_app: ServiceApp) -> AsyncIterator[None]:
+        nonlocal sidecar, invocation, tokens
+        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
+        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
+        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=_CONNECTIONS)
+        async with (
+            httpx2.AsyncClient(timeout=_ISSUER_SECONDS) as http,
+            background(measured.run(invocation), "health"),
+        ):
+            tokens = Tokens(settings.oidc_issuer or "", http)
+            yield
+        await invocation.close()
+        await sidecar.close()
+
+    async def ready() -> Mapping[str, str]:
+        missing = {}
+        if sidecar is None or not await sidecar.healthy():
+            missing["sidecar"] = "it does not answer"
+        if not files:
+            missing["page"] = f"{settings.page} holds none: run `make setup`"
+        return missing
+
+    app = create_app("Annals console", settings, lifespan=lifespan, ready=ready, docs=False)
+    measured = health.Health()
+    if settings.auth is AuthMode.OIDC:
+        claims = Claims(
+            settings.oidc_user_claim,
+            settings.oidc_name_claim,
+            settings.oidc_tenant_claim,
+            settings.oidc_roles_claim,
+            settings.oidc_tenant,
+        )
+        audience = settings.oidc_audience or settings.oidc_client_id or ""
+        authenticate = authentication.of_issuer(of_started, claims, audience)
+        app.include_router(sign_in.of_issuer(settings, of_started, claims))
+    else:
+        authenticate = authentication.of_development
+        app.include_router(sign_in.of_development(settings))
+        # Another site's name that is made to lead here must not make anybody of anybody.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
+    app.include_router(sign_in.common(settings, authenticate))
+    app.include_router(health.routes(measured, authenticate))
+    app.include_router(gateway.routes(started, authenticate, lambda: app.draining))
+    app.include_router(page.routes(files))
+
+    key = settings.session_key
+    app.add_middleware(GZipMiddleware, minimum_size=1000)
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=key.get_secret_value() if key else secrets.token_urlsafe(32),
+        session_cookie=f"__Host-{sessions.COOKIE}" if settings.secure else sessions.COOKIE,
+        max_age=int(settings.session_hours * 3600),
+        same_site="lax",
+        https_only=settings.secure,
+    )
+    app.add_middleware(Edge, secure=settings.secure)
+    return app

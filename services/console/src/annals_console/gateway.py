@@ -1,0 +1,173 @@
+"""Passes on what the rules allow, through the sidecar, as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from annals.dapr import NotAnswered, Opened, ServiceInvocation
+from annals.web.problems import Problem
+from annals.web.request_body import json_object
+from annals_console.access import OWN, RULES, Rule, check_recurrence
+from annals_console.identity import Identity
+
+_ANSWER_SECONDS = 30.0
+_DRAIN_SECONDS = 1.0
+_LARGEST_BODY = 1024 * 1024
+_SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~@:-]{1,256}")
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_EVENT_STREAM = "text/event-stream"
+
+# What of a request and of its answer goes through. Everything that says who asks is the edge's own.
+_REQUEST_HEADERS = ("accept", "content-type", "idempotency-key", "if-match", "last-event-id")
+_RESPONSE_HEADERS = (
+    "content-type",
+    "etag",
+    "retry-after",
+    "cache-control",
+    "content-disposition",
+    "traceparent",
+)
+
+Authenticate = Callable[[Request], Awaitable[Identity]]
+
+
+def routes(
+    invocation: Callable[[], ServiceInvocation], authenticate: Authenticate, draining: Callable[[], bool]
+) -> APIRouter:
+    """`/api/{service}/…`: a route for each rule."""
+    router = APIRouter(prefix="/api")
+
+    def add(rule: Rule) -> None:
+        async def pass_on(request: Request) -> Response:
+            identity = await authenticate(request)
+            path = _path(rule, identity, request.path_params)
+            _require(rule, identity)
+            body = await _body(request)
+            if (
+                rule.service == "notification"
+                and rule.method == "PUT"
+                and rule.path.startswith("recurrences/")
+            ):
+                body = orjson.dumps(check_recurrence(identity, json_object(body)))
+            if request.url.query:
+                path = f"{path}?{request.url.query}"
+            opened = await _open(invocation(), rule, path, body, _headers(request, identity))
+            headers = {name: opened.headers[name] for name in _RESPONSE_HEADERS if name in opened.headers}
+            headers.setdefault("cache-control", "no-store")
+            if headers.get("content-type", "").startswith(_EVENT_STREAM):
+                headers["x-accel-buffering"] = "no"
+                return StreamingResponse(_live(opened, draining), opened.status, headers)
+            return StreamingResponse(_whole(opened), opened.status, headers)
+
+        public = rule.path.replace(OWN, "{own_user}")
+        router.add_api_route(
+            f"/{rule.service}/{public}",
+            pass_on,
+            methods=[rule.method],
+            summary=rule.summary,
+            description=f"For: {rule.role.name.lower()}.",
+            tags=[rule.service],
+            operation_id=f"{rule.method} {rule.service}/{public}",
+            openapi_extra={"parameters": [_described(name) for name in _PARAMETER.findall(public)]},
+        )
+
+    for rule in RULES:
+        add(rule)
+    return router
+
+
+def _described(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
+    """The path as the service knows it. Raises a Problem for what no id can be, and for somebody else's."""
+    for value in given.values():
+        if not _SEGMENT.fullmatch(value):
+            raise Problem(400, "malformed", f"{value[:100]!r} is not an id")
+    if given.get("own_user", identity.user) != identity.user:
+        raise Problem(403, "forbidden", f"you are {identity.user}: this is somebody else's")
+    public = rule.path.replace(OWN, "{own_user}")
+    return _PARAMETER.sub(lambda found: quote(given[found[1]], safe="~@:"), public)
+
+
+def _require(rule: Rule, identity: Identity) -> None:
+    if identity.role < rule.role:
+        needed, has = rule.role.name.lower(), identity.role.name.lower()
+        raise Problem(403, "forbidden", f"this needs the role {needed}; you are a {has}", needed=needed)
+
+
+async def _body(request: Request) -> bytes:
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > _LARGEST_BODY:
+            raise Problem(413, "too-large", f"a request may have {_LARGEST_BODY} bytes")
+    return bytes(received)
+
+
+def _headers(request: Request, identity: Identity) -> dict[str, str]:
+    headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+    headers |= {
+        "x-tenant-id": identity.tenant,
+        "x-user-id": identity.user,
+        "x-session-id": identity.session,
+    }
+    if request.client is not None:
+        headers["x-forwarded-for"] = request.client.host
+    return headers
+
+
+async def _open(
+    invocation: ServiceInvocation, rule: Rule, path: str, body: bytes, headers: dict[str, str]
+) -> Opened:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            return await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
+    except NotAnswered as error:
+        raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+    except TimeoutError as error:
+        detail = f"{rule.service} did not answer within {_ANSWER_SECONDS:.0f} s"
+        raise Problem(504, "timeout", detail, headers={"Retry-After": "2"}) from error
+
+
+async def _whole(opened: Opened) -> AsyncIterator[bytes]:
+    """A body that breaks off breaks the connection off: nobody may take the half for the whole."""
+    try:
+        async for chunk in opened.chunks():
+            yield chunk
+    finally:
+        opened.close()
+
+
+async def _live(opened: Opened, draining: Callable[[], bool]) -> AsyncIterator[bytes]:
+    """A live stream ends when the service it comes from does, or this one: the browser comes back."""
+    chunks = aiter(opened.chunks())
+    coming: asyncio.Task[bytes] | None = None
+    try:
+        while not draining():
+            coming = coming or asyncio.ensure_future(_next(chunks))
+            done, _ = await asyncio.wait({coming}, timeout=_DRAIN_SECONDS)
+            if done:
+                chunk, coming = coming.result(), None
+                if not chunk:
+                    return
+                yield chunk
+    except NotAnswered as error:
+        yield f"event: cut\ndata: {error}\n\n".encode()
+    finally:
+        if coming is not None:
+            coming.cancel()
+        opened.close()
+
+
+async def _next(chunks: AsyncIterator[bytes]) -> bytes:
+    return await anext(chunks, b"")

@@ -1,0 +1,157 @@
+"""How the suite has been in the last minutes: looked at every few seconds, kept in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter, Request
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from annals.dapr import NotAnswered, ServiceInvocation
+from annals_console.gateway import Authenticate
+
+_EVERY_SECONDS = 3.0
+_KEPT = 300
+_ANSWER_SECONDS = 5.0
+_SERVICES = ("command", "projector", "saga-orchestrator", "notification")
+
+_COMMANDS = "annals_command_duration_seconds"
+_VISIBLE = "annals_projection_lag_seconds"
+_COUNTERS = {
+    "commands": "annals_commands_total",
+    "projected": "annals_projection_events_total",
+    "transitions": "annals_saga_transitions_total",
+    "deliveries": "annals_notification_deliveries_total",
+}
+_BIRTH = "process_start_time_seconds"
+
+Buckets = dict[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """What one replica of a service had counted."""
+
+    at: float
+    counters: dict[str, float]
+    durations: dict[str, Buckets]
+
+
+@dataclass(slots=True)
+class Health:
+    """See the module. A service with several replicas is asked at random: each is compared with itself."""
+
+    samples: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    _seen: dict[tuple[str, float], Scrape] = field(default_factory=dict)
+    _commits: tuple[float, int] | None = None
+
+    async def run(self, invocation: ServiceInvocation) -> None:
+        """Look for ever."""
+        while True:
+            self.samples.append(await self._look(invocation))
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    async def _look(self, invocation: ServiceInvocation) -> dict[str, Any]:
+        texts = await asyncio.gather(*(_ask(invocation, name, "metrics") for name in _SERVICES))
+        lanes, projections = await asyncio.gather(
+            _ask(invocation, "command", "store/lanes"), _ask(invocation, "projector", "projections")
+        )
+        sample: dict[str, Any] = {
+            "time": time.time(),
+            "up": {name: text is not None for name, text in zip(_SERVICES, texts, strict=True)},
+        }
+        for service, text in zip(_SERVICES, texts, strict=True):
+            if isinstance(text, str):
+                sample |= self._rates(service, text)
+        if isinstance(lanes, dict):
+            sample["backlog"] = lanes["backlog"]
+            sample["commits"] = self._commit_rate(sum(lane["tail"] for lane in lanes["items"]))
+        if isinstance(projections, dict):
+            sample["lag"] = projections["lag"]
+        return sample
+
+    def _commit_rate(self, total: int) -> float | None:
+        now, before = time.monotonic(), self._commits
+        self._commits = (now, total)
+        return None if before is None else max(0, total - before[1]) / (now - before[0])
+
+    def _rates(self, service: str, text: str) -> dict[str, Any]:
+        birth, scrape = _scrape(text)
+        before = self._seen.get((service, birth))
+        self._seen[service, birth] = scrape
+        for key, old in list(self._seen.items()):
+            if scrape.at - old.at > _KEPT * _EVERY_SECONDS:
+                del self._seen[key]
+        if before is None:
+            return {}
+        found: dict[str, Any] = {
+            name: (value - before.counters.get(name, 0)) / (scrape.at - before.at)
+            for name, value in scrape.counters.items()
+        }
+        for name, buckets in scrape.durations.items():
+            earlier = before.durations.get(name, {})
+            new = {bound: count - earlier.get(bound, 0) for bound, count in buckets.items()}
+            found |= {f"{name}_p50": quantile(new, 0.5), f"{name}_p95": quantile(new, 0.95)}
+        return found
+
+
+def quantile(buckets: Buckets, share: float) -> float | None:
+    """The value below which a share of a histogram lies, as Prometheus reckons it; None when it is empty."""
+    total = buckets.get(float("inf"), 0)
+    if total <= 0:
+        return None
+    below, start = 0.0, 0.0
+    for bound in sorted(buckets):
+        if buckets[bound] >= share * total:
+            if bound == float("inf"):
+                return start
+            return start + (bound - start) * (share * total - below) / (buckets[bound] - below)
+        below, start = buckets[bound], bound
+    return start
+
+
+def _scrape(text: str) -> tuple[float, Scrape]:
+    counters = dict.fromkeys(_COUNTERS, 0.0)
+    durations: dict[str, Buckets] = {}
+    names = {metric: name for name, metric in _COUNTERS.items()}
+    birth = 0.0
+    for family in parse(text):
+        for sample in family.samples:
+            if sample.name == _BIRTH:
+                birth = sample.value
+            elif sample.name in names:
+                counters[names[sample.name]] += sample.value
+            elif sample.name in (f"{_COMMANDS}_bucket", f"{_VISIBLE}_bucket"):
+                buckets = durations.setdefault("command" if _COMMANDS in sample.name else "visible", {})
+                bound = float(sample.labels["le"])
+                buckets[bound] = buckets.get(bound, 0) + sample.value
+    present = {
+        name: value for name, value in counters.items() if _COUNTERS[name].removesuffix("_total") in text
+    }
+    return birth, Scrape(time.monotonic(), present, durations)
+
+
+async def _ask(invocation: ServiceInvocation, app: str, path: str) -> Any:
+    """What an app says; None when it does not."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            answer = await invocation.invoke(app, "GET", path)
+    except (NotAnswered, TimeoutError):
+        return None
+    return answer.body if answer.ok else None
+
+
+def routes(health: Health, authenticate: Authenticate) -> APIRouter:
+    """`/api/health`."""
+    router = APIRouter(prefix="/api", tags=["console"])
+
+    @router.get("/health", summary="The last minutes: throughput, latency, backlog, lag")
+    async def samples(request: Request, since: float = 0) -> dict[str, Any]:
+        await authenticate(request)
+        return {"items": [one for one in health.samples if one["time"] > since]}
+
+    return router

@@ -1,0 +1,94 @@
+"""Who asks: a user of a tenant, with what they may do. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, StringConstraints
+
+UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
+TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
+class Role(IntEnum):
+    """What somebody may do; each may do what those before it may."""
+
+    VIEWER = 1
+    MEMBER = 2
+    OPERATOR = 3
+
+
+class Identity(BaseModel):
+    """Somebody who was recognised."""
+
+    model_config = ConfigDict(frozen=True)
+
+    user: UserId
+    name: str
+    tenant: TenantId
+    role: Role
+    session: str
+
+    def public(self) -> dict[str, Any]:
+        """For the page."""
+        return {"user": self.user, "name": self.name, "tenant": self.tenant, "role": self.role.name.lower()}
+
+
+class NotRecognised(Exception):
+    """A token says too little of who somebody is; the text says what it lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Where a token says who somebody is."""
+
+    user: str
+    name: str
+    tenant: str
+    roles: str
+    default_tenant: str | None
+
+    def identity(self, claims: Mapping[str, Any], session: str) -> Identity:
+        """Whom a token's claims are about. Raises NotRecognised."""
+        user = _find(claims, self.user)
+        tenant = _find(claims, self.tenant) or self.default_tenant
+        if not isinstance(user, str):
+            raise NotRecognised(f"the token has no {self.user}")
+        if not isinstance(tenant, str):
+            raise NotRecognised(f"the token names no tenant ({self.tenant})")
+        role = highest(_find(claims, self.roles))
+        if role is None:
+            raise NotRecognised(f"the token has none of the roles viewer, member, operator ({self.roles})")
+        name = _find(claims, self.name)
+        try:
+            return Identity(
+                user=user,
+                name=name if isinstance(name, str) else user,
+                tenant=tenant,
+                role=role,
+                session=session,
+            )
+        except ValueError as error:
+            raise NotRecognised("the token's user or tenant is not one that Annals can have") from error
+
+
+def highest(names: object) -> Role | None:
+    """The highest of the roles that are named; other names are other applications' own."""
+    listed: Iterable[object] = (
+        names.split() if isinstance(names, str) else names if isinstance(names, list) else ()
+    )
+    known = {role.name.lower(): role for role in Role}
+    return max((known[name] for name in listed if isinstance(name, str) and name in known), default=None)
+
+
+def _find(claims: Mapping[str, Any], path: str) -> Any:
+    """A claim by its name, or by the way to it; names such as `https://x.y/roles` hold dots themselves."""
+    if path in claims:
+        return claims[path]
+    found: Any = claims
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

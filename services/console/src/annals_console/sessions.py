@@ -1,0 +1,37 @@
+"""Who a browser's session belongs to: kept in its signed cookie, and nowhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from pydantic import ValidationError
+
+from annals_console.identity import Identity
+
+COOKIE = "annals_session"
+_IDENTITY, _UNTIL = "identity", "until"
+
+
+def begin(request: Request, identity: Identity, seconds: float) -> None:
+    """Sign somebody in; whatever the session held before is gone."""
+    request.session.clear()
+    request.session[_IDENTITY] = identity.model_dump(mode="json")
+    request.session[_UNTIL] = time.time() + seconds
+
+
+def end(request: Request) -> None:
+    """Sign out."""
+    request.session.clear()
+
+
+def current(session: Mapping[str, Any]) -> Identity | None:
+    """Who is signed in; None when nobody is, or not any more."""
+    if _IDENTITY not in session or session.get(_UNTIL, 0) < time.time():
+        return None
+    try:
+        return Identity.model_validate(session[_IDENTITY])
+    except ValidationError:  # of an older version of the console
+        return None

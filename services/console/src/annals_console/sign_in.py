@@ -1,0 +1,133 @@
+"""`/auth`: sign in at the issuer (authorisation code with PKCE), who one is, sign out."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+from authlib.integrations.base_client import OAuthError
+from authlib.integrations.starlette_client import OAuth
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from annals.web.problems import Problem
+from annals_console import sessions
+from annals_console.gateway import Authenticate
+from annals_console.identity import Claims, Identity, NotRecognised, TenantId, UserId, highest
+from annals_console.settings import ConsoleSettings
+from annals_console.tokens import IssuerUnavailable, Refused, Tokens
+
+_NEXT = "next"
+
+
+class Developer(BaseModel):
+    """Whom one wants to be in development."""
+
+    model_config = ConfigDict(extra="forbid")
+    user: UserId
+    name: str | None = Field(default=None, max_length=200)
+    tenant: TenantId = "default"
+    role: str = "operator"
+
+
+def common(settings: ConsoleSettings, authenticate: Authenticate) -> APIRouter:
+    """Who one is, and signing out."""
+    router = APIRouter(prefix="/auth", tags=["sign-in"])
+
+    @router.get("/session", summary="Who one is, and what the page needs to know")
+    async def session(request: Request) -> dict[str, Any]:
+        identity = await authenticate(request)
+        about = {"auth": settings.auth, "zipkin": settings.zipkin_url}
+        return identity.public() | about
+
+    @router.post("/logout", status_code=204, summary="Sign out")
+    async def logout(request: Request) -> None:
+        sessions.end(request)
+
+    return router
+
+
+def of_development(settings: ConsoleSettings) -> APIRouter:
+    """Be somebody else."""
+    router = APIRouter(prefix="/auth", tags=["sign-in"])
+
+    @router.post("/development", summary="Be somebody else; there is no such thing but in development")
+    async def become(request: Request, body: Developer) -> dict[str, Any]:
+        role = highest(body.role)
+        if role is None:
+            raise Problem(400, "malformed", "role: one of viewer, member, operator")
+        identity = Identity(
+            user=body.user,
+            name=body.name or body.user,
+            tenant=body.tenant,
+            role=role,
+            session=str(uuid.uuid4()),
+        )
+        sessions.begin(request, identity, settings.session_hours * 3600)
+        return identity.public()
+
+    @router.get("/login", include_in_schema=False)
+    async def login() -> Response:
+        return RedirectResponse("/", 303)
+
+    return router
+
+
+def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: Claims) -> APIRouter:
+    """To the issuer, and back."""
+    router = APIRouter(prefix="/auth", tags=["sign-in"])
+    issuer, client_id = settings.oidc_issuer or "", settings.oidc_client_id or ""
+    secret = settings.oidc_client_secret
+    oauth: Any = OAuth  # it has no types
+    client = oauth().register(
+        "issuer",
+        client_id=client_id,
+        client_secret=secret.get_secret_value() if secret else None,
+        server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
+        client_kwargs={
+            "scope": settings.oidc_scope,
+            "code_challenge_method": "S256",
+            **({} if secret else {"token_endpoint_auth_method": "none"}),
+        },
+    )
+    callback = f"{(settings.public_url or '').rstrip('/')}/auth/callback"
+
+    @router.get("/login", summary="Go to the issuer to sign in", status_code=302)
+    async def login(request: Request) -> Response:
+        wanted = request.query_params.get(_NEXT, "/")
+        request.session[_NEXT] = wanted if _own_path(wanted) else "/"
+        try:
+            answer: Response = await client.authorize_redirect(request, callback)
+        except (httpx2.HTTPError, OAuthError, ValueError, KeyError) as error:
+            raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
+        return answer
+
+    @router.get("/callback", summary="Where the issuer sends browsers back to", status_code=303)
+    async def arrive(request: Request) -> Response:
+        wanted = str(request.session.get(_NEXT, "/"))
+        try:
+            token = await client.authorize_access_token(request)
+            found = await tokens().verify(str(token.get("id_token", "")), client_id)
+            identity = claims.identity(found, str(uuid.uuid4()))
+        except OAuthError as error:
+            raise Problem(
+                401, "unauthenticated", f"signing in failed: {error.description or error.error}"
+            ) from error
+        except Refused as error:
+            raise Problem(401, "unauthenticated", str(error)) from error
+        except NotRecognised as error:
+            raise Problem(403, "forbidden", str(error)) from error
+        except (IssuerUnavailable, httpx2.HTTPError) as error:
+            raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
+        sessions.begin(request, identity, settings.session_hours * 3600)
+        return RedirectResponse(wanted, 303)
+
+    return router
+
+
+def _own_path(path: str) -> bool:
+    """Whether it leads to the console itself, not to `//elsewhere`; browsers take `/\\` for that too."""
+    return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()

@@ -1,0 +1,116 @@
+import { Activity, GitBranch, History, Inbox, ListTodo, LogIn, Workflow } from "lucide-preact";
+import { useEffect } from "preact/hooks";
+import { Link, Route, Switch, useLocation } from "wouter-preact";
+import { CausePage } from "./cause/page";
+import { HealthPage } from "./health/page";
+import { InboxPage } from "./inbox/page";
+import { followInbox, unread } from "./inbox/unread";
+import { follow } from "./lib/live";
+import { recognise, session, sessionProblem, signInAddress } from "./lib/session";
+import { Empty, Failed, Skeleton } from "./parts/basics";
+import { Identity } from "./parts/identity";
+import { ConnectionBar } from "./parts/status";
+import { Toasts } from "./parts/toasts";
+import { SagasPage } from "./sagas/list";
+import { SagaPage } from "./sagas/page";
+import { StreamsPage } from "./streams/page";
+import { TasksPage } from "./tasks/page";
+
+const PLACES = [
+  { path: "/tasks", name: "Tasks", icon: ListTodo },
+  { path: "/causes", name: "Causes", icon: GitBranch },
+  { path: "/sagas", name: "Sagas", icon: Workflow },
+  { path: "/streams", name: "Streams", icon: History },
+  { path: "/health", name: "Health", icon: Activity },
+  { path: "/inbox", name: "Inbox", icon: Inbox },
+];
+
+export function App() {
+  const who = session.value;
+  if (sessionProblem.value) {
+    return (
+      <main class="main">
+        <Failed problem={sessionProblem.value} retry={recognise} />
+      </main>
+    );
+  }
+  if (who === undefined) return <Skeleton />;
+  if (who === null) return <SignIn />;
+  return <Frame />;
+}
+
+function SignIn() {
+  return (
+    <main class="main">
+      <Empty title="Sign in to Annals" icon={<img src="/icon.svg" alt="" width={40} height={40} />}>
+        <p>Tasks, sagas and events belong to your organisation: the page asks who you are first.</p>
+        <a class="button primary" href={signInAddress()}>
+          <LogIn size={16} /> Sign in
+        </a>
+      </Empty>
+    </main>
+  );
+}
+
+function Frame() {
+  const [location, navigate] = useLocation();
+  useEffect(() => {
+    follow();
+    followInbox();
+  }, []);
+  useEffect(() => {
+    if (location === "/") navigate("/tasks", { replace: true });
+    const place = PLACES.find((one) => location.startsWith(one.path));
+    document.title = place ? `${place.name} · Annals` : "Annals";
+  }, [location, navigate]);
+  return (
+    <div class="frame">
+      <a class="skip" href="#main">
+        To the content
+      </a>
+      <aside class="side">
+        <Link href="/tasks" class="brand">
+          <img src="/icon.svg" alt="" /> Annals
+        </Link>
+        <nav class="nav" aria-label="Main">
+          {PLACES.map(({ path, name, icon: Icon }) => (
+            <Link key={path} href={path} aria-current={location.startsWith(path) ? "page" : undefined}>
+              <Icon size={17} aria-hidden="true" /> {name}
+              {path === "/inbox" && unread.value > 0 && (
+                <span class="count">
+                  {unread.value > 99 ? "99+" : unread.value}
+                  <span class="hidden"> unread</span>
+                </span>
+              )}
+            </Link>
+          ))}
+        </nav>
+        <div class="side-foot">
+          <Identity />
+        </div>
+      </aside>
+      <div class="content">
+        <ConnectionBar />
+        <Switch>
+          <Route path="/tasks/:view?" component={TasksPage} />
+          <Route path="/causes/:kind?/:id?" component={CausePage} />
+          <Route path="/sagas" component={SagasPage} />
+          <Route path="/sagas/:id" component={SagaPage} />
+          <Route path="/streams/:stream?" component={StreamsPage} />
+          <Route path="/health/:tab?" component={HealthPage} />
+          <Route path="/inbox/:tab?" component={InboxPage} />
+          <Route>
+            <main class="main">
+              <Empty title="There is nothing here">
+                <p>
+                  <Link href="/tasks">To the tasks</Link>
+                </p>
+              </Empty>
+            </main>
+          </Route>
+        </Switch>
+      </div>
+      <Toasts />
+    </div>
+  );
+}

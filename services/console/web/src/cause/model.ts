@@ -1,0 +1,307 @@
+/** From events and deliveries to a tree of causes. Pure. */
+import { words } from "../lib/format";
+import type { AnnalsEvent, Data, Delivery } from "../lib/types";
+
+export type Kind = "command" | "event" | "saga" | "step" | "undo" | "note" | "message";
+/** `undone`: it came to nothing, as it may; `bad`: something failed. */
+export type Tone = "ok" | "bad" | "undone" | "running" | "plain";
+
+/** One thing that happened: a point in time, or a stretch of it. */
+export interface Node {
+  key: string;
+  kind: Kind;
+  title: string;
+  about: string;
+  from: number;
+  to: number | null;
+  /** Until when it was not visible to queries; of events. */
+  visible: number | null;
+  tone: Tone;
+  waiting: boolean;
+  who: string | null;
+  trace: string | null;
+  event: AnnalsEvent | null;
+  data: Data;
+  children: Node[];
+}
+
+export interface Chain {
+  roots: Node[];
+  from: number;
+  to: number;
+  size: number;
+  running: boolean;
+}
+
+const SAGA_TONES: Record<string, Tone> = {
+  "saga.completed": "ok",
+  "saga.compensated": "undone",
+};
+
+const at = (iso: string) => new Date(iso).getTime() + micro(iso);
+/** Dates hold milliseconds; events are dated to the microsecond, and often several fall in one millisecond. */
+const micro = (iso: string) => {
+  const digits = /\.(\d{3})(\d{1,3})/.exec(iso)?.[2];
+  return digits ? Number(digits.padEnd(3, "0")) / 1000 : 0;
+};
+
+/** Build the tree. Whatever has no cause among what is given is a root. */
+export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
+  const sorted = [...events].sort(
+    (one, other) => at(one.timestamp) - at(other.timestamp) || one.version - other.version,
+  );
+  const found = new Map<string, Node>();
+  const parents = new Map<Node, string | null>();
+  const add = (node: Node, parent: string | null) => {
+    found.set(node.key, node);
+    parents.set(node, parent);
+    return node;
+  };
+
+  const sagas = new Map<string, AnnalsEvent[]>();
+  for (const event of sorted) {
+    if (event.aggregate_type !== "saga") continue;
+    const own = sagas.get(event.aggregate_id) ?? [];
+    own.push(event);
+    sagas.set(event.aggregate_id, own);
+  }
+  for (const [id, own] of sagas) addSaga(id, own, add);
+
+  for (const event of sorted) {
+    if (event.aggregate_type === "saga") continue;
+    const cause = event.causation_id;
+    // `saga:first/assign-task/undo` is the id of a command that a saga's step sent, and the key of the step.
+    const step = cause?.startsWith("saga:") ? cause : null;
+    let parent = step ?? (cause ? `command:${cause}` : null);
+    if (step === null && cause && !found.has(`command:${cause}`)) {
+      const causing = found.has(`event:${cause}`);
+      if (causing) parent = `event:${cause}`;
+      else add(commandNode(cause, event), null);
+    }
+    add(eventNode(event), parent);
+  }
+  const published = publishers(sorted);
+  for (const delivery of deliveries) {
+    const own = `event:${delivery.event_id}`;
+    const parent = found.has(own) ? own : (published.get(delivery.event_id) ?? during(delivery, found));
+    add(noteNode(delivery), parent);
+  }
+
+  const roots: Node[] = [];
+  for (const [node, parent] of parents) {
+    const above = parent === null ? undefined : found.get(parent);
+    if (above && above !== node) above.children.push(node);
+    else roots.push(node);
+  }
+  const order = (nodes: Node[]) => {
+    nodes.sort((one, other) => one.from - other.from);
+    for (const node of nodes) order(node.children);
+  };
+  order(roots);
+  const all = [...found.values()];
+  const ends = all.map((node) => Math.max(node.to ?? node.from, node.visible ?? 0));
+  return {
+    roots,
+    from: Math.min(...all.map((node) => node.from)),
+    to: Math.max(...ends),
+    size: all.length,
+    running: all.some((node) => node.tone === "running"),
+  };
+}
+
+function addSaga(id: string, own: AnnalsEvent[], add: (node: Node, parent: string | null) => Node): void {
+  const first = own[0] as AnnalsEvent;
+  const last = own[own.length - 1] as AnnalsEvent;
+  const ended = ["saga.completed", "saga.compensated", "saga.failed", "saga.terminated"].includes(
+    last.event_type,
+  );
+  const key = `saga:${id}`;
+  const began = first.event_type === "saga.started" ? first.data : {};
+  const cause = began.parent
+    ? `saga:${began.parent}`
+    : first.causation_id === id
+      ? null
+      : `event:${first.causation_id}`;
+  add(
+    {
+      ...blank(first),
+      key,
+      kind: "saga",
+      title: String(began.saga_type ?? "saga"),
+      about: `${ended ? words(last.event_type.slice(5)) : "runs"}${began.business_key ? ` · ${began.business_key}` : ""}`,
+      to: ended ? at(last.timestamp) : null,
+      tone: !ended ? "running" : (SAGA_TONES[last.event_type] ?? "bad"),
+      data: { ...(began.input as Data), ...(last.data.reason ? { reason: last.data.reason } : {}) },
+    },
+    cause,
+  );
+  const open = new Map<string, Node>();
+  for (const event of own) {
+    const { step, compensation } = event.data;
+    const undoes = compensation === true || event.event_type === "saga.step_compensated";
+    const name = `${key}/${step}${undoes ? "/undo" : ""}`;
+    switch (event.event_type) {
+      case "saga.step_started": {
+        const before = open.get(name);
+        if (before) {
+          before.about = `attempt ${event.data.attempt}`;
+          break;
+        }
+        open.set(name, add(stepNode(event, name, undoes), key));
+        break;
+      }
+      case "saga.waiting":
+        open.set(
+          name,
+          add({ ...stepNode(event, name, false), waiting: true, about: "waits for an answer" }, key),
+        );
+        break;
+      case "saga.step_completed":
+      case "saga.step_compensated":
+      case "saga.step_failed":
+      case "saga.resumed":
+        endStep(open.get(name), event);
+        break;
+      case "saga.step_skipped":
+        break;
+      case "saga.started":
+      case "saga.completed":
+      case "saga.compensated":
+        break;
+      default:
+        add(
+          {
+            ...eventNode(event),
+            kind: "saga",
+            title: words(event.event_type.slice(5)),
+            about: String(event.data.reason ?? ""),
+            visible: null,
+          },
+          key,
+        );
+    }
+  }
+}
+
+function endStep(node: Node | undefined, event: AnnalsEvent): void {
+  if (!node) return;
+  const { error, final, result } = event.data;
+  node.data = { ...node.data, ...event.data };
+  node.visible = null;
+  if (event.event_type === "saga.step_failed") {
+    const message = String((error as Data | undefined)?.message ?? "failed");
+    node.about = message;
+    if (final !== true) return;
+    node.tone = "bad";
+  } else if (event.event_type === "saga.resumed") {
+    const who = (event.data.user as string | null | undefined) ?? event.user_id;
+    const answered = event.data.event !== null && event.data.event !== undefined;
+    node.about = answered ? `${event.data.event} by ${who ?? "somebody"}` : "nobody answered in time";
+    node.tone = answered && event.data.refused !== true ? "ok" : "undone";
+    node.who = who;
+  } else {
+    node.tone = "ok";
+    const written = result as Data | undefined;
+    if (written?.stream) node.about = `${written.stream} v${written.version}`;
+    else if (written?.event_id) node.about = "published";
+  }
+  node.to = at(event.timestamp);
+}
+
+/** Which step published which integration event: these are on the broker only, and named in the saga's history. */
+function publishers(events: AnnalsEvent[]): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const event of events) {
+    const result = event.data.result as Data | null | undefined;
+    if (event.event_type === "saga.step_completed" && result?.event_id) {
+      found.set(String(result.event_id), `saga:${event.aggregate_id}/${event.data.step}`);
+    }
+  }
+  return found;
+}
+
+/** A saga's history does not name what a compensation published: it is of the step that was under way then. */
+function during(delivery: Delivery, found: Map<string, Node>): string | null {
+  if (typeof delivery.data.saga_id !== "string") return null;
+  const saga = `saga:${delivery.data.saga_id}`;
+  const then = at(delivery.occurred);
+  const steps = [...found.values()].filter(
+    (node) =>
+      node.key.startsWith(`${saga}/`) && !node.waiting && node.from <= then && then <= (node.to ?? then),
+  );
+  return steps[steps.length - 1]?.key ?? (found.has(saga) ? saga : null);
+}
+
+function blank(event: AnnalsEvent): Node {
+  return {
+    key: "",
+    kind: "event",
+    title: "",
+    about: "",
+    from: at(event.timestamp),
+    to: null,
+    visible: null,
+    tone: "plain",
+    waiting: false,
+    who: event.user_id,
+    trace: event.traceparent,
+    event,
+    data: event.data,
+    children: [],
+  };
+}
+
+function stepNode(event: AnnalsEvent, key: string, undoes: boolean): Node {
+  return {
+    ...blank(event),
+    key,
+    kind: undoes ? "undo" : "step",
+    title: `${undoes ? "undo " : ""}${event.data.step}`,
+    tone: "running",
+    visible: null,
+  };
+}
+
+function eventNode(event: AnnalsEvent): Node {
+  return {
+    ...blank(event),
+    key: `event:${event.event_id}`,
+    title: event.event_type,
+    about: `${event.stream} v${event.version}`,
+    visible: event.visible_at ? at(event.visible_at) : null,
+  };
+}
+
+function commandNode(id: string, event: AnnalsEvent): Node {
+  const recurs = id.startsWith("recurrence:");
+  return {
+    ...blank(event),
+    key: `command:${id}`,
+    kind: "command",
+    title: recurs ? "command that recurs" : "command",
+    about: `from ${event.user_id ?? "nobody in particular"}${event.client ? ` by ${event.client}` : ""}`,
+    data: { command_id: id, user: event.user_id, client: event.client, session: event.session_id },
+    event: null,
+    trace: event.traceparent,
+  };
+}
+
+function noteNode(delivery: Delivery): Node {
+  const sent = delivery.status === "sent";
+  return {
+    key: `note:${delivery.id}`,
+    kind: "note",
+    title: `${delivery.channel} → ${delivery.user_id}`,
+    about: words(String(delivery.data.kind ?? delivery.kind)),
+    from: at(delivery.occurred),
+    to: at(delivery.ended_at ?? delivery.created_at),
+    visible: null,
+    tone: sent ? "ok" : delivery.status === "failed" ? "bad" : "running",
+    waiting: false,
+    who: delivery.user_id,
+    trace: null,
+    event: null,
+    data: { ...delivery.data, status: delivery.status, attempts: delivery.attempts, answer: delivery.answer },
+    children: [],
+  };
+}

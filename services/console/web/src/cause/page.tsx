@@ -1,0 +1,191 @@
+import { GitBranch, Search } from "lucide-preact";
+import { useState } from "preact/hooks";
+import { Link, useLocation } from "wouter-preact";
+import { ask, pages, query } from "../lib/api";
+import { useLive, useLoad } from "../lib/load";
+import type { AnnalsEvent, Delivery, Page, Saga } from "../lib/types";
+import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
+import { Bar } from "../parts/status";
+import { chainOf } from "./model";
+import { Picture } from "./picture";
+
+const MOST = 2000;
+
+/** What was found: the events of all chains that the thing asked for belongs to. */
+interface Found {
+  events: AnnalsEvent[];
+  deliveries: Delivery[];
+}
+
+export function CausePage({ params }: { params: { kind?: string; id?: string } }) {
+  const { kind, id } = params;
+  return (
+    <>
+      <Bar title="Causes" />
+      <main id="main" class="main cause" tabIndex={-1}>
+        {kind && id ? <Cause kind={kind} id={decodeURIComponent(id)} /> : <Choose />}
+      </main>
+    </>
+  );
+}
+
+function Cause({ kind, id }: { kind: string; id: string }) {
+  const loaded = useLoad(`${kind}/${id}`, (signal) => find(kind, id, signal));
+  const ids = new Set(loaded.value?.events.map((event) => event.correlation_id));
+  useLive((event) => ids.has(event.correlation_id) || event.aggregate_id === id, loaded.reload, 400);
+  const found = loaded.value;
+  if (!found && loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!found) return <Skeleton lines={10} />;
+  if (found.events.length === 0) {
+    return (
+      <Empty title="Nothing is known of it">
+        <p>
+          No event belongs to the {kind} <code>{id}</code>. It may be so new that it is not visible yet.
+        </p>
+        <Link class="button" href="/causes">
+          Look for something else
+        </Link>
+      </Empty>
+    );
+  }
+  return <Picture chain={chainOf(found.events, found.deliveries)} kind={kind} id={id} />;
+}
+
+/** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */
+async function find(kind: string, id: string, signal: AbortSignal): Promise<Found> {
+  const correlations = new Set<string>();
+  if (kind === "task" || kind === "member" || kind === "stream") {
+    const stream = kind === "stream" ? id : `${kind}-${id}`;
+    const own = await pages<AnnalsEvent>(query("/api/projector/queries/events", { stream, limit: 500 }), {
+      most: MOST,
+      signal,
+    });
+    for (const event of own) correlations.add(event.correlation_id);
+  } else if (kind === "event") {
+    const event = await ask<AnnalsEvent>(`/api/projector/queries/events/${encodeURIComponent(id)}`, {
+      signal,
+    });
+    correlations.add(event.correlation_id);
+  } else if (kind === "saga") {
+    const saga = await ask<Saga>(`/api/projector/queries/sagas/${encodeURIComponent(id)}`, { signal });
+    correlations.add(saga.correlation_id ?? id);
+  } else {
+    // A saga's own commands are named after it and belong to its chain.
+    correlations.add(id.startsWith("saga:") ? (id.slice(5).split("/")[0] as string) : id);
+  }
+  const each = await Promise.all(
+    [...correlations].slice(0, 50).map(async (correlation_id) => ({
+      events: await pages<AnnalsEvent>(
+        query("/api/projector/queries/events", { correlation_id, limit: 500 }),
+        {
+          most: MOST,
+          signal,
+        },
+      ),
+      deliveries: (
+        await ask<Page<Delivery>>(query("/api/notification/deliveries", { correlation_id, limit: 500 }), {
+          signal,
+        })
+      ).items,
+    })),
+  );
+  return { events: each.flatMap((one) => one.events), deliveries: each.flatMap((one) => one.deliveries) };
+}
+
+const KINDS = ["task", "event", "command", "saga", "member", "correlation"];
+
+function Choose() {
+  const [, navigate] = useLocation();
+  const [kind, setKind] = useState("task");
+  const recent = useLoad("recent", async (signal) => {
+    const since = new Date(Date.now() - 7 * 86_400_000).toISOString();
+    const sagas = await ask<Page<Saga>>("/api/projector/queries/sagas?limit=8", { signal });
+    const events = await ask<Page<AnnalsEvent>>(
+      query("/api/projector/queries/events", { from: since, limit: 1 }),
+      {
+        signal,
+      },
+    );
+    return { sagas: sagas.items, any: events.items.length > 0 };
+  });
+  useLive((event) => event.aggregate_type === "saga", recent.reload, 1000);
+  return (
+    <div class="choose stack">
+      <div class="stack intro">
+        <h2>Why is it so?</h2>
+        <p class="quiet">
+          Every command leads to events; events to rows that queries see, to sagas with their steps and
+          compensations, and to people who are told. From any of them, the whole chain is one picture in time.
+        </p>
+      </div>
+      <form
+        class="row wrap"
+        onSubmit={(event) => {
+          event.preventDefault();
+          const id = String(new FormData(event.currentTarget).get("id")).trim();
+          if (id) navigate(`/causes/${kind}/${encodeURIComponent(id)}`);
+        }}
+      >
+        <select
+          class="input"
+          aria-label="What"
+          value={kind}
+          onChange={(event) => setKind(event.currentTarget.value)}
+        >
+          {KINDS.map((name) => (
+            <option key={name}>{name}</option>
+          ))}
+        </select>
+        <div class="search">
+          <Search size={15} aria-hidden="true" />
+          <input class="input" name="id" aria-label="Its id" placeholder="its id" required />
+        </div>
+        <button type="submit" class="button primary">
+          Show the chain
+        </button>
+      </form>
+      {recent.problem && <Failed problem={recent.problem} retry={recent.reload} />}
+      {!recent.value && !recent.problem && <Skeleton />}
+      {recent.value && recent.value.sagas.length === 0 && (
+        <Empty title="No saga has run yet" icon={<GitBranch size={28} strokeWidth={1.5} />}>
+          <p>Hand a task over to somebody: what follows is worth looking at.</p>
+        </Empty>
+      )}
+      {recent.value && recent.value.sagas.length > 0 && (
+        <section class="panel">
+          <header>
+            <h3>The newest sagas</h3>
+          </header>
+          <ul>
+            {recent.value.sagas.map((saga) => (
+              <li key={saga.id}>
+                <Link class="pick" href={`/causes/saga/${saga.id}`}>
+                  <span class="grow cut">
+                    <b>{saga.type}</b> <span class="quiet">{saga.business_key}</span>
+                  </span>
+                  <Status status={saga.status} />
+                  <span class="quiet small when">
+                    <Time at={saga.created_at} />
+                  </span>
+                </Link>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+    </div>
+  );
+}
+
+const TONES: Record<string, string> = {
+  completed: "ok",
+  running: "accent",
+  pending: "accent",
+  compensating: "warn",
+  compensated: "warn",
+  failed: "bad",
+};
+
+export function Status({ status }: { status: string }) {
+  return <Tag tone={TONES[status]}>{status}</Tag>;
+}

@@ -1,0 +1,116 @@
+import { ScrollText } from "lucide-preact";
+import { useState } from "preact/hooks";
+import { Link } from "wouter-preact";
+import { ask, query } from "../lib/api";
+import { precise } from "../lib/format";
+import { useLoad } from "../lib/load";
+import type { Page } from "../lib/types";
+import { Empty, Failed, Skeleton, TraceLink } from "../parts/basics";
+
+interface Entry {
+  time: string;
+  user: string | null;
+  type: string;
+  stream: string;
+  version: number;
+  event_id: string;
+  correlation_id: string;
+  trace_id: string | null;
+  session: string | null;
+  client: string | null;
+}
+
+export function Audit() {
+  const [wanted, look] = useState<Record<string, string>>({});
+  const [cursor, turn] = useState<string | null>(null);
+  const path = query("/api/projector/queries/audit", { ...wanted, cursor, limit: 100 });
+  const loaded = useLoad(path, (signal) => ask<Page<Entry>>(path, { signal }));
+  const items = loaded.value?.items;
+  return (
+    <>
+      <form
+        class="row wrap"
+        onSubmit={(event) => {
+          event.preventDefault();
+          turn(null);
+          look(
+            Object.fromEntries(
+              [...new FormData(event.currentTarget)].map(([name, value]) => [name, String(value)]),
+            ),
+          );
+        }}
+      >
+        <input class="input narrow" name="user" aria-label="Who" placeholder="Who" />
+        <input class="input narrow" name="type" aria-label="Event type" placeholder="Event type" />
+        <input class="input narrow" name="stream" aria-label="Stream" placeholder="Stream" />
+        <button type="submit" class="button">
+          Search
+        </button>
+        <button type="button" class="button" onClick={() => look({ type: "operation.requested" })}>
+          Operators' actions
+        </button>
+        <span class="grow" />
+        <a
+          class="button"
+          href={query("/api/projector/queries/audit/export", { ...wanted, format: "csv" })}
+          download="audit.csv"
+        >
+          Export
+        </a>
+      </form>
+      {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
+      {!items && !loaded.problem && <Skeleton />}
+      {items?.length === 0 && (
+        <Empty title="Nothing fits" icon={<ScrollText size={28} strokeWidth={1.5} />}>
+          <p>Everything that was done is here: by whom, when, from where, and in which trace.</p>
+        </Empty>
+      )}
+      {items && items.length > 0 && (
+        <div class="panel scroll">
+          <table class="table">
+            <thead>
+              <tr>
+                <th>When</th>
+                <th>Who</th>
+                <th>What</th>
+                <th>Stream</th>
+                <th>From</th>
+                <th>Trace</th>
+              </tr>
+            </thead>
+            <tbody>
+              {items.map((one) => (
+                <tr key={one.event_id}>
+                  <td class="number">{precise(one.time)}</td>
+                  <td>{one.user ?? <span class="quiet">the suite</span>}</td>
+                  <td>
+                    <Link href={`/causes/event/${one.event_id}`}>{one.type}</Link>
+                  </td>
+                  <td class="cut key">
+                    <Link href={`/streams/${one.stream}?version=${one.version}`}>{one.stream}</Link>
+                  </td>
+                  <td>{one.client ?? "–"}</td>
+                  <td>
+                    <TraceLink id={one.trace_id} />
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      <div class="row">
+        {cursor && (
+          <button type="button" class="button" onClick={() => turn(null)}>
+            Newest
+          </button>
+        )}
+        {loaded.value?.next && (
+          <button type="button" class="button" onClick={() => turn(loaded.value?.next ?? null)}>
+            Older
+          </button>
+        )}
+      </div>
+    </>
+  );
+}

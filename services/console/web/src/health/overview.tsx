@@ -1,0 +1,125 @@
+import { useRef } from "preact/hooks";
+import { ask } from "../lib/api";
+import { count, duration } from "../lib/format";
+import { useEvery, useLoad } from "../lib/load";
+import { Empty, Failed, Skeleton, Tag } from "../parts/basics";
+import { Chart } from "./chart";
+
+interface Sample {
+  time: number;
+  up: Record<string, boolean>;
+  [name: string]: number | null | Record<string, boolean>;
+}
+
+interface Lanes {
+  items: { lane: number; owner: string | null; tail: number; published: number; backlog: number }[];
+  backlog: number;
+}
+
+const SPAN = 600;
+const EVERY = 3000;
+const perSecond = (value: number) => `${value < 10 ? value.toFixed(1) : count(Math.round(value))}/s`;
+const seconds = (value: number) => duration(value * 1000);
+const commits = (value: number) => count(value);
+
+const CHARTS = [
+  { name: "commits", label: "Commits", format: perSecond, tone: "accent" },
+  { name: "projected", label: "Events into read models", format: perSecond, tone: "event" },
+  { name: "transitions", label: "Saga transitions", format: perSecond, tone: "saga" },
+  { name: "deliveries", label: "Deliveries", format: perSecond, tone: "note" },
+  { name: "command_p50", label: "Command, median", format: seconds, tone: "accent" },
+  { name: "command_p95", label: "Command, 95 of 100", format: seconds, tone: "accent" },
+  { name: "visible_p95", label: "Until visible, 95 of 100", format: seconds, tone: "event" },
+  { name: "lag", label: "Commits not in the read models", format: commits, tone: "warn" },
+  { name: "backlog", label: "Commits not at the broker", format: commits, tone: "warn" },
+];
+
+export function Overview() {
+  const kept = useRef<Sample[]>([]);
+  const loaded = useLoad("health", async (signal) => {
+    const since = kept.current[kept.current.length - 1]?.time ?? 0;
+    const { items } = await ask<{ items: Sample[] }>(`/api/health?since=${since}`, { signal });
+    kept.current = [...kept.current, ...items].slice(-SPAN);
+    return kept.current;
+  });
+  const lanes = useLoad("lanes", (signal) => ask<Lanes>("/api/command/store/lanes", { signal }));
+  useEvery(EVERY, () => {
+    loaded.reload();
+    lanes.reload();
+  });
+  const samples = loaded.value;
+  const last = samples?.[samples.length - 1];
+  if (!samples && loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!samples) return <Skeleton lines={8} />;
+  if (!last) {
+    return (
+      <Empty title="Nothing was measured yet">
+        <p>The first look at the services comes within seconds.</p>
+      </Empty>
+    );
+  }
+  return (
+    <>
+      <ul class="services" aria-label="Services">
+        {Object.entries(last.up).map(([name, up]) => (
+          <li key={name} class="panel" data-up={up}>
+            <i aria-hidden="true" /> <b class="cut">{name}</b>
+            <span class="small quiet">{up ? "answers" : "does not answer"}</span>
+          </li>
+        ))}
+      </ul>
+      {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
+      <div class="charts">
+        {CHARTS.map((chart) => (
+          <Chart
+            key={chart.name}
+            label={chart.label}
+            format={chart.format}
+            tone={chart.tone}
+            span={SPAN}
+            points={samples.map((sample) => ({
+              time: sample.time,
+              value: typeof sample[chart.name] === "number" ? (sample[chart.name] as number) : null,
+            }))}
+          />
+        ))}
+      </div>
+      <section class="panel">
+        <header>
+          <h3>Lanes</h3>
+          <span class="quiet small">who writes which log, and what waits for the broker</span>
+        </header>
+        {lanes.problem && !lanes.value && <Failed problem={lanes.problem} retry={lanes.reload} />}
+        {!lanes.value && !lanes.problem && <Skeleton lines={3} />}
+        {lanes.value && (
+          <div class="scroll">
+            <table class="table">
+              <thead>
+                <tr>
+                  <th>Lane</th>
+                  <th>Written by</th>
+                  <th class="right">Commits</th>
+                  <th class="right">Published</th>
+                  <th class="right">Waiting</th>
+                </tr>
+              </thead>
+              <tbody>
+                {lanes.value.items.map((lane) => (
+                  <tr key={lane.lane}>
+                    <td class="number">{lane.lane}</td>
+                    <td>{lane.owner ?? <span class="quiet">nobody</span>}</td>
+                    <td class="right number">{count(lane.tail)}</td>
+                    <td class="right number">{count(lane.published)}</td>
+                    <td class="right">
+                      <Tag tone={lane.backlog > 0 ? "warn" : "ok"}>{count(lane.backlog)}</Tag>
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        )}
+      </section>
+    </>
+  );
+}

@@ -1,0 +1,312 @@
+import { useState } from "preact/hooks";
+import { ask } from "../lib/api";
+import { count } from "../lib/format";
+import { useEvery, useLoad } from "../lib/load";
+import { may } from "../lib/session";
+import type { Json } from "../lib/types";
+import { Dialog, Failed, Field, Skeleton, Tag, Time } from "../parts/basics";
+import { WithReason } from "../parts/reason";
+
+interface Generation {
+  number: number;
+  version: number;
+  status: string;
+  reason: string;
+  throttle: number | null;
+  started_at: string;
+  caught_up: boolean;
+  commits: { done: number; total: number } | null;
+}
+
+interface ReadModel {
+  name: string;
+  version: number;
+  parked: number;
+  generations: Generation[];
+}
+
+interface Found {
+  items: ReadModel[];
+  lag: number;
+}
+
+interface Compared {
+  old_rows: number;
+  new_rows: number;
+  only_old: number;
+  only_new: number;
+  differing: number;
+  on_their_way: number;
+  samples: { id: string; kind: string; columns: Record<string, { old: Json; new: Json }> }[];
+}
+
+interface Doing {
+  title: string;
+  action: string;
+  about: string;
+  danger?: boolean;
+  throttled?: boolean;
+  method: string;
+  path: string;
+}
+
+const TONES: Record<string, string> = { live: "ok", building: "accent", paused: "warn", dropped: "bad" };
+
+export function Projections() {
+  const loaded = useLoad("projections", (signal) => ask<Found>("/api/projector/projections", { signal }));
+  useEvery(1500, loaded.reload);
+  const [doing, setDoing] = useState<Doing | null>(null);
+  const [comparing, compare] = useState<{ name: string; number: number } | null>(null);
+  if (loaded.problem && !loaded.value) return <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!loaded.value) return <Skeleton />;
+  return (
+    <>
+      <p class="quiet small">
+        A rebuild fills a new generation beside the one that answers; it is compared, switched to, and back.
+        The read models are{" "}
+        {loaded.value.lag === 0 ? "up to date" : `${count(loaded.value.lag)} commits behind`}.
+      </p>
+      {loaded.value.items.map((model) => (
+        <section class="panel" key={model.name} aria-label={model.name}>
+          <header>
+            <h3>{model.name}</h3>
+            {model.parked > 0 && <Tag tone="bad">{model.parked} parked</Tag>}
+            <span class="grow" />
+            {may("operator") && (
+              <button
+                type="button"
+                class="button"
+                onClick={() =>
+                  setDoing({
+                    title: `Rebuild ${model.name}`,
+                    action: "Rebuild",
+                    about: "Queries go on all the while; nothing is published or notified.",
+                    throttled: true,
+                    method: "POST",
+                    path: `${model.name}/rebuild`,
+                  })
+                }
+              >
+                Rebuild
+              </button>
+            )}
+          </header>
+          <div class="scroll">
+            <table class="table">
+              <thead>
+                <tr>
+                  <th>Generation</th>
+                  <th>Status</th>
+                  <th>Progress</th>
+                  <th>Reason</th>
+                  <th>Began</th>
+                  <th>
+                    <span class="hidden">Actions</span>
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {model.generations.map((one) => (
+                  <tr key={one.number}>
+                    <td class="number">{one.number}</td>
+                    <td>
+                      <Tag tone={TONES[one.status]}>{one.status}</Tag>
+                    </td>
+                    <td class="progress-cell">
+                      <Progress generation={one} />
+                    </td>
+                    <td class="quiet">{one.reason}</td>
+                    <td class="quiet">
+                      <Time at={one.started_at} />
+                    </td>
+                    <td class="right">
+                      {may("operator") && one.status !== "live" && one.status !== "dropped" && (
+                        <Steer model={model.name} one={one} start={setDoing} compare={compare} />
+                      )}
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+        </section>
+      ))}
+      {doing && (
+        <WithReason
+          title={doing.title}
+          action={doing.action}
+          danger={doing.danger ?? false}
+          close={() => setDoing(null)}
+          run={async (reason, form) => {
+            const throttle = Number(form.get("throttle")) || null;
+            await ask(`/api/projector/projections/${doing.path}`, {
+              method: doing.method,
+              body: doing.throttled ? { reason, throttle } : { reason },
+            });
+            loaded.reload();
+          }}
+        >
+          <p class="quiet">{doing.about}</p>
+          {doing.throttled && (
+            <Field label="Events a second at most (as fast as it can, when empty)">
+              <input class="input" name="throttle" type="number" min={1} />
+            </Field>
+          )}
+        </WithReason>
+      )}
+      {comparing && <Comparison {...comparing} close={() => compare(null)} />}
+    </>
+  );
+}
+
+function Progress({ generation: { commits, caught_up, status } }: { generation: Generation }) {
+  if (status === "live") return <span class="quiet">answers queries</span>;
+  if (!commits) return null;
+  const share = commits.total === 0 ? 1 : commits.done / commits.total;
+  return (
+    <span class="stack tight">
+      <progress max={1} value={share} aria-label="built" />
+      <span class="small quiet number">
+        {count(commits.done)} of {count(commits.total)} commits{caught_up ? ", caught up" : ""}
+      </span>
+    </span>
+  );
+}
+
+function Steer({
+  model,
+  one,
+  start,
+  compare,
+}: {
+  model: string;
+  one: Generation;
+  start: (doing: Doing) => void;
+  compare: (what: { name: string; number: number }) => void;
+}) {
+  const path = `${model}/generations/${one.number}`;
+  const what = `${model}, generation ${one.number}`;
+  return (
+    <span class="row end">
+      {one.status === "building" && !one.caught_up && (
+        <button
+          type="button"
+          class="button"
+          onClick={() =>
+            start({
+              title: `Pause ${what}`,
+              action: "Pause",
+              about: "It stays as far as it is.",
+              method: "POST",
+              path: `${path}/pause`,
+            })
+          }
+        >
+          Pause
+        </button>
+      )}
+      {one.status === "paused" && (
+        <button
+          type="button"
+          class="button"
+          onClick={() =>
+            start({
+              title: `Go on with ${what}`,
+              action: "Go on",
+              about: "It is built from where it was halted.",
+              method: "POST",
+              path: `${path}/resume`,
+            })
+          }
+        >
+          Go on
+        </button>
+      )}
+      {one.caught_up && (
+        <>
+          <button type="button" class="button" onClick={() => compare({ name: model, number: one.number })}>
+            Difference
+          </button>
+          <button
+            type="button"
+            class="button"
+            onClick={() =>
+              start({
+                title: `Switch to ${what}`,
+                action: "Switch",
+                about:
+                  "It answers queries from then on. The other is kept up to date, so that you can go back.",
+                method: "POST",
+                path: `${path}/switch`,
+              })
+            }
+          >
+            Switch
+          </button>
+        </>
+      )}
+      <button
+        type="button"
+        class="button danger"
+        onClick={() =>
+          start({
+            title: `Drop ${what}`,
+            action: "Drop",
+            about: "Its table is removed.",
+            danger: true,
+            method: "DELETE",
+            path,
+          })
+        }
+      >
+        Drop
+      </button>
+    </span>
+  );
+}
+
+function Comparison({ name, number, close }: { name: string; number: number; close: () => void }) {
+  const path = `/api/projector/projections/${name}/generations/${number}/difference`;
+  const { value, problem, reload } = useLoad(path, (signal) => ask<Compared>(path, { signal }));
+  return (
+    <Dialog title={`${name}: generation ${number} against the live one`} close={close}>
+      {problem && <Failed problem={problem} retry={reload} />}
+      {!value && !problem && <Skeleton />}
+      {value && (
+        <>
+          <dl class="facts">
+            <dt>Rows</dt>
+            <dd class="number">
+              {count(value.old_rows)} live, {count(value.new_rows)} new
+            </dd>
+            <dt>Only in the live one</dt>
+            <dd class="number">{count(value.only_old)}</dd>
+            <dt>Only in the new one</dt>
+            <dd class="number">{count(value.only_new)}</dd>
+            <dt>Different</dt>
+            <dd class="number">{count(value.differing)}</dd>
+            <dt>On their way</dt>
+            <dd class="number">{count(value.on_their_way)}</dd>
+          </dl>
+          {value.samples.length === 0 ? (
+            <Tag tone="ok">no row differs</Tag>
+          ) : (
+            value.samples.map((one) => (
+              <div class="panel pad stack tight" key={one.id}>
+                <b>
+                  {one.id} <Tag>{one.kind.replaceAll("_", " ")}</Tag>
+                </b>
+                {Object.entries(one.columns).map(([column, both]) => (
+                  <div class="small" key={column}>
+                    {column}: <span class="was">{JSON.stringify(both.old)}</span>{" "}
+                    <span class="is">{JSON.stringify(both.new)}</span>
+                  </div>
+                ))}
+              </div>
+            ))
+          )}
+        </>
+      )}
+    </Dialog>
+  );
+}

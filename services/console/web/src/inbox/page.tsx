@@ -1,0 +1,155 @@
+import { BellOff } from "lucide-preact";
+import { Link } from "wouter-preact";
+import { ask } from "../lib/api";
+import { moment, words } from "../lib/format";
+import { useLoad } from "../lib/load";
+import { session } from "../lib/session";
+import type { Notice, Page } from "../lib/types";
+import { Empty, Failed, Skeleton, Time } from "../parts/basics";
+import { Bar } from "../parts/status";
+import { tell, tellProblem } from "../parts/toasts";
+import { Preferences } from "./preferences";
+import { count, inboxChanged } from "./unread";
+
+export function InboxPage({ params }: { params: { tab?: string } }) {
+  const preferences = params.tab === "preferences";
+  return (
+    <>
+      <Bar title="Inbox" />
+      <main id="main" class="main stack" tabIndex={-1}>
+        <nav class="tabs" aria-label="Inbox">
+          <Link href="/inbox" aria-current={preferences ? undefined : "page"}>
+            Notices
+          </Link>
+          <Link href="/inbox/preferences" aria-current={preferences ? "page" : undefined}>
+            Preferences
+          </Link>
+        </nav>
+        {preferences ? <Preferences /> : <Notices />}
+      </main>
+    </>
+  );
+}
+
+function Notices() {
+  const path = `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
+  const loaded = useLoad(`${path}#${inboxChanged.value}`, (signal) =>
+    ask<Page<Notice> & { unread: number }>(`${path}?limit=100`, { signal }),
+  );
+  const items = loaded.value?.items;
+  const mark = async (what: string, method: string) => {
+    try {
+      await ask(`${path}${what}`, { method });
+      loaded.reload();
+      await count();
+    } catch (error) {
+      tellProblem(error, "It could not be marked");
+    }
+  };
+  if (loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!items) return <Skeleton />;
+  if (items.length === 0) {
+    return (
+      <Empty title="Nothing for you" icon={<BellOff size={28} strokeWidth={1.5} />}>
+        <p>
+          When a task is assigned to you, when somebody asks you to take one on, or when one falls due, it
+          says so here.
+        </p>
+      </Empty>
+    );
+  }
+  return (
+    <section class="panel" aria-label="Notices">
+      <header>
+        <span class="quiet small number">{loaded.value?.unread} unread</span>
+        <button
+          type="button"
+          class="button"
+          onClick={() => mark("/read", "POST")}
+          disabled={loaded.value?.unread === 0}
+        >
+          Mark all as read
+        </button>
+      </header>
+      <ul>
+        {items.map((notice) => (
+          <li class="notice" key={notice.id} data-unread={notice.read_at === null}>
+            <i aria-hidden="true" />
+            <div class="stack tight">
+              <b>{sentence(notice)}</b>
+              <span class="small quiet">
+                <Time at={notice.created_at} />
+                {typeof notice.data.answer_by === "string" && `, answer by ${moment(notice.data.answer_by)}`}
+              </span>
+              <Act notice={notice} answered={() => mark(`/${notice.id}/read`, "PUT")} />
+            </div>
+            <button
+              type="button"
+              class="button plain"
+              onClick={() => mark(`/${notice.id}/read`, notice.read_at === null ? "PUT" : "DELETE")}
+            >
+              {notice.read_at === null ? "Read" : "Unread"}
+            </button>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function taskOf(notice: Notice): string | null {
+  const { task_id, stream } = notice.data;
+  if (typeof task_id === "string") return task_id;
+  return typeof stream === "string" && stream.startsWith("task-") ? stream.slice(5) : null;
+}
+
+function sentence(notice: Notice): string {
+  const kind = String(notice.data.kind ?? notice.kind);
+  const known: Record<string, string> = {
+    handover_requested: "You are asked to take a task on",
+    handover_withdrawn: "The hand-over was taken back",
+    handover_reminder: "A hand-over still waits for your answer",
+    "task.assigned": "A task was assigned to you",
+    "reminder.due": "A task falls due",
+  };
+  const title = notice.data.title ? `: ${notice.data.title}` : "";
+  return (known[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase())) + title;
+}
+
+function Act({ notice, answered }: { notice: Notice; answered: () => void }) {
+  const task = taskOf(notice);
+  const { kind, saga_id } = notice.data;
+  const answer = async (event: string) => {
+    try {
+      await ask(`/api/saga-orchestrator/sagas/${saga_id}/events/${event}`, { method: "POST" });
+      tell(event === "accept" ? "Accepted" : "Declined");
+      answered();
+    } catch (error) {
+      tellProblem(error, "Too late, or it did not arrive");
+    }
+  };
+  return (
+    <span class="row wrap">
+      {(kind === "handover_requested" || kind === "handover_reminder") && notice.read_at === null && (
+        <>
+          <button type="button" class="button primary" onClick={() => answer("accept")}>
+            Accept
+          </button>
+          <button type="button" class="button" onClick={() => answer("decline")}>
+            Decline
+          </button>
+        </>
+      )}
+      {task && (
+        <Link class="button" href={`/tasks?task=${encodeURIComponent(task)}`}>
+          Look at the task
+        </Link>
+      )}
+      {typeof saga_id === "string" && (
+        <Link class="button plain" href={`/causes/saga/${saga_id}`}>
+          Why
+        </Link>
+      )}
+    </span>
+  );
+}

@@ -1,0 +1,156 @@
+import { useState } from "preact/hooks";
+import { ask, Problem } from "../lib/api";
+import { useLoad } from "../lib/load";
+import { session } from "../lib/session";
+import { Failed, Field, Skeleton } from "../parts/basics";
+import { tell, tellProblem } from "../parts/toasts";
+
+interface Subscription {
+  events: string;
+  channels: string[];
+  mine: boolean;
+}
+
+interface Prefs {
+  subscriptions: Subscription[];
+  timezone: string;
+  quiet_hours: { start: string; end: string } | null;
+  digest_at: string | null;
+  email: string | null;
+  webhook: { url: string } | null;
+}
+
+const EVENTS = [
+  { events: "notification.*", name: "What I am asked" },
+  { events: "reminder.*", name: "What falls due" },
+  { events: "task.assigned", name: "What is assigned to me" },
+  { events: "task.completed", name: "What is completed" },
+  { events: "task.*", name: "Everything about my tasks" },
+];
+const CHANNELS = ["inbox", "email", "webhook"];
+
+export function Preferences() {
+  const path = `/api/notification/preferences/${encodeURIComponent(session.value?.user ?? "")}`;
+  const loaded = useLoad(path, (signal) => ask<Prefs>(path, { signal }));
+  const [errors, setErrors] = useState<Record<string, string>>({});
+  const prefs = loaded.value;
+  if (loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!prefs) return <Skeleton />;
+
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = new FormData(event.currentTarget as HTMLFormElement);
+    const text = (name: string) => String(form.get(name) ?? "").trim();
+    const known = EVENTS.map(({ events }) => ({
+      events,
+      channels: CHANNELS.filter((channel) => form.has(`${events}/${channel}`)),
+      mine: prefs.subscriptions.find((one) => one.events === events)?.mine ?? true,
+    })).filter((one) => one.channels.length > 0);
+    const others = prefs.subscriptions.filter((one) => !EVENTS.some(({ events }) => events === one.events));
+    const body: Record<string, unknown> = {
+      subscriptions: [...known, ...others],
+      timezone: text("timezone") || "UTC",
+      quiet_hours: text("from") && text("until") ? { start: text("from"), end: text("until") } : null,
+      digest_at: text("digest") || null,
+      email: text("email") || null,
+    };
+    // A webhook's secret cannot be read back: it is sent again only with its address.
+    if (text("webhook")) body.webhook = { url: text("webhook"), secret: text("secret") };
+    setErrors({});
+    try {
+      await ask(path, { method: "PUT", body });
+      tell("Your preferences are saved");
+      loaded.reload();
+    } catch (error) {
+      if (error instanceof Problem && error.status === 400) setErrors(error.fields);
+      tellProblem(error, "They could not be saved");
+    }
+  };
+  return (
+    <form class="prefs" onSubmit={submit}>
+      <section class="panel">
+        <header>
+          <h3>What I want to be told, and how</h3>
+        </header>
+        <div class="scroll">
+          <table class="table">
+            <tbody>
+              {EVENTS.map(({ events, name }) => (
+                <tr key={events}>
+                  <td>
+                    {name} <code class="quiet">{events}</code>
+                  </td>
+                  <td>
+                    <span class="checks">
+                      {CHANNELS.map((channel) => (
+                        <label key={channel}>
+                          <input
+                            type="checkbox"
+                            name={`${events}/${channel}`}
+                            defaultChecked={prefs.subscriptions.some(
+                              (one) => one.events === events && one.channels.includes(channel),
+                            )}
+                          />
+                          {channel}
+                        </label>
+                      ))}
+                    </span>
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      </section>
+      <section class="panel pad stack">
+        <div class="pair">
+          <Field label="E-mail" error={errors.email}>
+            <input class="input" type="email" name="email" defaultValue={prefs.email ?? ""} />
+          </Field>
+          <Field label="All e-mails of a day together, at" error={errors.digest_at}>
+            <input
+              class="input"
+              type="time"
+              name="digest"
+              defaultValue={prefs.digest_at?.slice(0, 5) ?? ""}
+            />
+          </Field>
+        </div>
+        <div class="pair">
+          <Field label="Webhook" error={errors["webhook.url"]}>
+            <input class="input" type="url" name="webhook" defaultValue={prefs.webhook?.url ?? ""} />
+          </Field>
+          <Field label="Its secret, 16 characters or more" error={errors["webhook.secret"]}>
+            <input class="input" name="secret" type="password" autocomplete="off" minLength={16} />
+          </Field>
+        </div>
+        <div class="pair">
+          <Field label="Quiet from" error={errors["quiet_hours.start"]}>
+            <input
+              class="input"
+              type="time"
+              name="from"
+              defaultValue={prefs.quiet_hours?.start.slice(0, 5) ?? ""}
+            />
+          </Field>
+          <Field label="until" error={errors["quiet_hours.end"]}>
+            <input
+              class="input"
+              type="time"
+              name="until"
+              defaultValue={prefs.quiet_hours?.end.slice(0, 5) ?? ""}
+            />
+          </Field>
+        </div>
+        <Field label="Time zone" error={errors.timezone}>
+          <input class="input" name="timezone" defaultValue={prefs.timezone} placeholder="Europe/Berlin" />
+        </Field>
+      </section>
+      <div class="row">
+        <button type="submit" class="button primary">
+          Save
+        </button>
+      </div>
+    </form>
+  );
+}

@@ -1,0 +1,132 @@
+import type { Data, Page, Written } from "./types";
+
+/** What a service refused, or why it could not be asked: RFC 9457. */
+export class Problem extends Error {
+  constructor(
+    readonly status: number,
+    readonly kind: string,
+    detail: string,
+    readonly body: Data,
+  ) {
+    super(detail);
+  }
+
+  /** Whether the same request may still succeed. */
+  get passes(): boolean {
+    return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
+  }
+
+  /** What is wrong with each field. */
+  get fields(): Record<string, string> {
+    const errors = Array.isArray(this.body.errors) ? (this.body.errors as Data[]) : [];
+    return Object.fromEntries(errors.map((one) => [String(one.field), String(one.expected)]));
+  }
+}
+
+export interface Ask {
+  method?: string;
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+
+/** Ask the console's own server; `path` begins with `/api/` or `/auth/`. Throws Problem. */
+export async function ask<T>(
+  path: string,
+  { method = "GET", body, headers = {}, signal }: Ask = {},
+): Promise<T> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, {
+      method,
+      headers: { ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      ...(signal === undefined ? {} : { signal }),
+    });
+  } catch (error) {
+    if (error instanceof DOMException && error.name === "AbortError") throw error;
+    throw new Problem(0, "unreachable", "the console cannot be reached", {});
+  }
+  if (answer.status === 204) return undefined as T;
+  const text = await answer.text();
+  const parsed = parse(text);
+  if (answer.ok) return parsed as T;
+  if (answer.status === 401) signedOut();
+  const problem = (typeof parsed === "object" && parsed !== null ? parsed : {}) as Data;
+  throw new Problem(
+    answer.status,
+    String(problem.type ?? "").replace("urn:annals:problem:", ""),
+    String(problem.detail ?? problem.message ?? answer.statusText),
+    problem,
+  );
+}
+
+const RETRIES = 4;
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Send a command. Its key makes it safe to send again when no answer came. */
+export async function command(type: string, data: unknown, version?: number): Promise<Written> {
+  return again(`/api/command/commands/${type}`, {
+    method: "POST",
+    body: data,
+    headers: {
+      "idempotency-key": crypto.randomUUID(),
+      ...(version === undefined ? {} : { "if-match": `"${version}"` }),
+    },
+  });
+}
+
+/** Ask, and ask again while what hinders may pass: only for what takes effect once. */
+export async function again<T>(path: string, given: Ask): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await ask<T>(path, given);
+    } catch (error) {
+      if (!(error instanceof Problem && error.passes) || attempt > RETRIES) throw error;
+      await pause(250 * 2 ** attempt);
+    }
+  }
+}
+
+/** All pages of a query, up to a number of rows; `seen` is told of each page as it comes. */
+export async function pages<T>(
+  path: string,
+  { most, signal, seen }: { most: number; signal?: AbortSignal; seen?: (items: T[]) => void },
+): Promise<T[]> {
+  const all: T[] = [];
+  let cursor: string | null = null;
+  do {
+    const url: string = cursor
+      ? `${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(cursor)}`
+      : path;
+    const page: Page<T> = await ask<Page<T>>(url, signal ? { signal } : {});
+    all.push(...page.items);
+    seen?.(page.items);
+    cursor = page.next;
+  } while (cursor && all.length < most);
+  return all;
+}
+
+/** A path with its parameters; those that are undefined or empty are left out. */
+export function query(path: string, parameters: Record<string, string | number | undefined | null>): string {
+  const given = Object.entries(parameters).filter(
+    ([, value]) => value !== undefined && value !== null && value !== "",
+  );
+  const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
+  return text ? `${path}?${text}` : path;
+}
+
+let signedOut: () => void = () => {};
+
+/** Say what is to happen when nobody is signed in any more. */
+export function onSignedOut(call: () => void): void {
+  signedOut = call;
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return { detail: text.slice(0, 300) };
+  }
+}

@@ -1,0 +1,80 @@
+const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+const dayAndYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+const exact = new Intl.DateTimeFormat(undefined, {
+  dateStyle: "medium",
+  timeStyle: "medium",
+  hourCycle: "h23",
+} as Intl.DateTimeFormatOptions);
+const whole = new Intl.NumberFormat();
+
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+const DAY = 24 * HOUR;
+
+/** A moment as somebody would say it. */
+export function moment(iso: string, now = Date.now()): string {
+  const at = new Date(iso);
+  const ago = now - at.getTime();
+  if (Math.abs(ago) < 45 * SECOND) return ago >= 0 ? "just now" : "in a moment";
+  if (ago > 0 && ago < HOUR) return `${Math.max(1, Math.round(ago / MINUTE))} min ago`;
+  if (at.toDateString() === new Date(now).toDateString()) return `today ${clock.format(at)}`;
+  return `${sameYear(at, now) ? day.format(at) : dayAndYear.format(at)}, ${clock.format(at)}`;
+}
+
+/** A due date: the day, and the hour when it is near. */
+export function due(iso: string, now = Date.now()): { text: string; late: boolean; soon: boolean } {
+  const at = new Date(iso);
+  const left = at.getTime() - now;
+  const days = Math.round((startOfDay(at) - startOfDay(new Date(now))) / DAY);
+  const names: Record<number, string> = { [-1]: "yesterday", 0: "today", 1: "tomorrow" };
+  const named = names[days];
+  const text = named
+    ? `${named} ${clock.format(at)}`
+    : sameYear(at, now)
+      ? day.format(at)
+      : dayAndYear.format(at);
+  return { text, late: left < 0, soon: left >= 0 && left < DAY };
+}
+
+/** Date and time in full, with milliseconds. */
+export function precise(iso: string): string {
+  const at = new Date(iso);
+  return `${exact.format(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
+}
+
+/** A length of time, in two figures or so. */
+export function duration(ms: number): string {
+  const long = Math.abs(ms);
+  if (long < 1) return "0 ms";
+  if (long < SECOND) return `${Math.round(ms)} ms`;
+  if (long < MINUTE) return `${(ms / SECOND).toFixed(long < 10 * SECOND ? 1 : 0)} s`;
+  if (long < HOUR) return `${Math.floor(ms / MINUTE)} min ${Math.round((ms % MINUTE) / SECOND)} s`;
+  if (long < 2 * DAY) return `${Math.floor(ms / HOUR)} h ${Math.round((ms % HOUR) / MINUTE)} min`;
+  return `${Math.round(ms / DAY)} days`;
+}
+
+export const count = (value: number): string => whole.format(value);
+
+/** `task.due_date_set`, as words. */
+export function words(name: string): string {
+  return name.replace(/[._-]/g, " ");
+}
+
+export function traceOf(traceparent: string | null | undefined): string | null {
+  return traceparent ? traceparent.slice(3, 35) : null;
+}
+
+/** A value for an `<input type="datetime-local">`, and back. */
+export function toLocal(iso: string | null): string {
+  if (!iso) return "";
+  const at = new Date(iso);
+  return new Date(at.getTime() - at.getTimezoneOffset() * MINUTE).toISOString().slice(0, 16);
+}
+export function fromLocal(local: string): string | null {
+  return local ? new Date(local).toISOString() : null;
+}
+
+const startOfDay = (at: Date) => new Date(at.getFullYear(), at.getMonth(), at.getDate()).getTime();
+const sameYear = (at: Date, now: number) => at.getFullYear() === new Date(now).getFullYear();

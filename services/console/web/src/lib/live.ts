@@ -1,0 +1,98 @@
+import { signal } from "@preact/signals";
+import type { AnnalsEvent } from "./types";
+
+export type Connection = "connecting" | "live" | "reconnecting" | "offline";
+
+/** How the live stream is. */
+export const connection = signal<Connection>("connecting");
+
+type Listener = (event: AnnalsEvent) => void;
+const listeners = new Set<Listener>();
+const rejoined = new Set<() => void>();
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 8000;
+/** The stream says something every 15 s; a silence of this length is a dead connection. */
+const SILENCE = 40_000;
+
+let source: EventSource | null = null;
+let position = "";
+let wait = FIRST_WAIT;
+let timer: ReturnType<typeof setTimeout> | undefined;
+let watchdog: ReturnType<typeof setTimeout> | undefined;
+
+/** Be told of every event from now on; the answer ends it. */
+export function listen(listener: Listener): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** Be told when the stream is back and what was missed cannot be told; the answer ends it. */
+export function onRejoin(call: () => void): () => void {
+  rejoined.add(call);
+  return () => rejoined.delete(call);
+}
+
+/** Follow the stream for as long as the page is there. */
+export function follow(): void {
+  if (!navigator.onLine) connection.value = "offline";
+  window.addEventListener("offline", () => {
+    connection.value = "offline";
+    close();
+  });
+  window.addEventListener("online", () => {
+    wait = FIRST_WAIT;
+    open();
+  });
+  // A page in the back of a browser may have been asleep for hours.
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "visible" && source === null) open();
+  });
+  open();
+}
+
+function open(): void {
+  close();
+  if (connection.value !== "connecting") connection.value = "reconnecting";
+  const opened = new EventSource(
+    position ? `/api/notification/stream?after=${encodeURIComponent(position)}` : "/api/notification/stream",
+  );
+  source = opened;
+  opened.onopen = () => {
+    wait = FIRST_WAIT;
+    connection.value = "live";
+    alive();
+  };
+  opened.onmessage = (message: MessageEvent<string>) => {
+    alive();
+    if (message.lastEventId) position = message.lastEventId;
+    const event = JSON.parse(message.data) as AnnalsEvent;
+    event.stream ??= `${event.aggregate_type}-${event.aggregate_id}`;
+    for (const listener of listeners) listener(event);
+  };
+  opened.addEventListener("cut", () => retry());
+  opened.onerror = () => retry();
+}
+
+/** The browser's own reconnecting gives up at the first error it is answered: this does not. */
+function retry(): void {
+  close();
+  connection.value = navigator.onLine ? "reconnecting" : "offline";
+  timer = setTimeout(() => {
+    open();
+    for (const call of rejoined) call();
+  }, wait);
+  wait = Math.min(wait * 2, LONGEST_WAIT);
+}
+
+function alive(): void {
+  clearTimeout(watchdog);
+  watchdog = setTimeout(retry, SILENCE);
+}
+
+function close(): void {
+  clearTimeout(timer);
+  clearTimeout(watchdog);
+  source?.close();
+  source = null;
+}

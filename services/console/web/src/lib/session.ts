@@ -1,0 +1,42 @@
+import { signal } from "@preact/signals";
+import { ask, onSignedOut, Problem } from "./api";
+import type { Role, Session } from "./types";
+
+/** Who one is; null when nobody is signed in, undefined while that is not known. */
+export const session = signal<Session | null | undefined>(undefined);
+export const sessionProblem = signal<Problem | null>(null);
+
+const RANKS: Record<Role, number> = { viewer: 1, member: 2, operator: 3 };
+
+/** Whether one may do what a role may. */
+export function may(role: Role): boolean {
+  const own = session.value?.role;
+  return own !== undefined && RANKS[own] >= RANKS[role];
+}
+
+/** Find out who one is. */
+export async function recognise(): Promise<void> {
+  try {
+    session.value = await ask<Session>("/auth/session");
+    sessionProblem.value = null;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 401) session.value = null;
+    else sessionProblem.value = error;
+  }
+}
+
+onSignedOut(() => {
+  session.value = null;
+});
+
+/** Be somebody else; in development only. */
+export async function become(user: string, role: Role, tenant: string): Promise<void> {
+  await ask("/auth/development", { method: "POST", body: { user, role, tenant } });
+  location.reload();
+}
+
+/** Where to sign in, and come back from. */
+export function signInAddress(): string {
+  return `/auth/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+}

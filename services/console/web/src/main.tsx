@@ -1,0 +1,14 @@
+import { render } from "preact";
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./styles/parts.css";
+import "./styles/frame.css";
+import "./styles/tasks.css";
+import "./styles/cause.css";
+import "./styles/sagas.css";
+import "./styles/health.css";
+import { App } from "./app";
+import { recognise } from "./lib/session";
+
+render(<App />, document.getElementById("app") as HTMLElement);
+recognise();

@@ -1,0 +1,165 @@
+import { CircleAlert, Inbox } from "lucide-preact";
+import type { ComponentChildren } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import type { Problem } from "../lib/api";
+import { moment, precise, traceOf } from "../lib/format";
+import { session } from "../lib/session";
+import type { Json } from "../lib/types";
+
+export function Empty({
+  title,
+  children,
+  icon,
+}: {
+  title: string;
+  children?: ComponentChildren;
+  icon?: ComponentChildren;
+}) {
+  return (
+    <div class="empty">
+      {icon ?? <Inbox size={28} strokeWidth={1.5} />}
+      <h2>{title}</h2>
+      {children}
+    </div>
+  );
+}
+
+export function Failed({ problem, retry }: { problem: Problem; retry?: () => void }) {
+  return (
+    <div class="problem" role="alert">
+      <div class="row">
+        <CircleAlert size={16} />
+        <b class="grow">{problem.status === 403 ? "You may not see this" : "This could not be loaded"}</b>
+        {retry && (
+          <button type="button" class="button" onClick={retry}>
+            Try again
+          </button>
+        )}
+      </div>
+      <span>{problem.message}</span>
+    </div>
+  );
+}
+
+export function Skeleton({ lines = 6 }: { lines?: number }) {
+  return (
+    <div class="skeleton" role="status" aria-label="Loading">
+      {Array.from({ length: lines }, (_, index) => (
+        <i key={index} />
+      ))}
+    </div>
+  );
+}
+
+export function Time({ at }: { at: string }) {
+  return (
+    <time dateTime={at} title={precise(at)} class="number">
+      {moment(at)}
+    </time>
+  );
+}
+
+export function Tag({ tone, children }: { tone?: string | undefined; children: ComponentChildren }) {
+  return (
+    <span class="tag" data-tone={tone}>
+      {children}
+    </span>
+  );
+}
+
+export function Face({ name }: { name: string }) {
+  return (
+    <span class="face" aria-hidden="true">
+      {name.slice(0, 2)}
+    </span>
+  );
+}
+
+export function Values({ value }: { value: Json }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard
+    <pre class="json" tabIndex={0}>
+      {JSON.stringify(value, null, 2)}
+    </pre>
+  );
+}
+
+/** A trace, as a link to where it can be looked at. */
+export function TraceLink({ traceparent, id }: { traceparent?: string | null; id?: string | null }) {
+  const trace = id ?? traceOf(traceparent);
+  if (!trace) return <span class="quiet">not traced</span>;
+  const zipkin = session.value?.zipkin;
+  if (!zipkin) return <code>{trace}</code>;
+  return (
+    <a href={`${zipkin}/zipkin/traces/${trace}`} target="_blank" rel="noreferrer">
+      <code>{trace.slice(0, 16)}…</code> in Zipkin
+    </a>
+  );
+}
+
+export function Field({
+  label,
+  error,
+  children,
+}: {
+  label: string;
+  error?: string | undefined;
+  children: ComponentChildren;
+}) {
+  return (
+    // biome-ignore lint/a11y/noLabelWithoutControl: the control is among the children
+    <label class="field">
+      <span>{label}</span>
+      {children}
+      {error && <em class="field-error">{error}</em>}
+    </label>
+  );
+}
+
+/** A dialog of the browser's own: it keeps the focus in, and Escape closes it. */
+export function Dialog({
+  title,
+  close,
+  drawer,
+  footer,
+  children,
+}: {
+  title: ComponentChildren;
+  close: () => void;
+  drawer?: boolean;
+  footer?: ComponentChildren;
+  children: ComponentChildren;
+}) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    const element = dialog.current;
+    element?.showModal();
+    return () => element?.close();
+  }, []);
+  return (
+    // biome-ignore lint/a11y/useKeyWithClickEvents: Escape closes it
+    <dialog
+      ref={dialog}
+      class={drawer ? "drawer" : ""}
+      aria-label={typeof title === "string" ? title : undefined}
+      onCancel={(event) => {
+        event.preventDefault();
+        close();
+      }}
+      onClick={(event) => {
+        if (event.target === dialog.current) close();
+      }}
+    >
+      <div class="dialog">
+        <header>
+          <h2 class="cut">{title}</h2>
+          <button type="button" class="button plain icon" aria-label="Close" onClick={close}>
+            ✕
+          </button>
+        </header>
+        <div>{children}</div>
+        {footer && <footer>{footer}</footer>}
+      </div>
+    </dialog>
+  );
+}

@@ -1,0 +1,113 @@
+import { signal } from "@preact/signals";
+import { LogOut, UserRound } from "lucide-preact";
+import { ask } from "../lib/api";
+import { become, session } from "../lib/session";
+import type { Role } from "../lib/types";
+import { Dialog, Face, Field } from "./basics";
+
+const choosing = signal(false);
+
+/** Who one is, at the foot of the navigation; in development, that this is not to be trusted. */
+export function Identity() {
+  const who = session.value;
+  if (!who) return null;
+  const about = `${who.role} of ${who.tenant}`;
+  return (
+    <>
+      {who.auth === "development" ? (
+        <button type="button" class="dev" onClick={() => (choosing.value = true)}>
+          <b>Development: no sign-in</b>
+          <span class="row">
+            <Face name={who.name} />
+            <span class="grow cut">{who.name}</span>
+          </span>
+          <span class="small cut">{about}</span>
+        </button>
+      ) : (
+        <div class="row">
+          <Face name={who.name} />
+          <span class="grow cut" title={about}>
+            {who.name}
+            <br />
+            <span class="small quiet">{about}</span>
+          </span>
+          <button type="button" class="button plain icon" aria-label="Sign out" onClick={signOut}>
+            <LogOut size={15} />
+          </button>
+        </div>
+      )}
+      {choosing.value && <Choose />}
+    </>
+  );
+}
+
+/** The same on a phone. */
+export function IdentityButton() {
+  const who = session.value;
+  if (!who) return null;
+  const development = who.auth === "development";
+  return (
+    <button
+      type="button"
+      class={development ? "button plain only-phone dev-mark" : "button plain icon only-phone"}
+      aria-label={development ? `Development: you are ${who.name}. Change` : "Sign out"}
+      onClick={() => {
+        if (development) choosing.value = true;
+        else signOut();
+      }}
+    >
+      {development ? "dev" : <UserRound size={16} />}
+    </button>
+  );
+}
+
+async function signOut(): Promise<void> {
+  await ask("/auth/logout", { method: "POST" });
+  session.value = null;
+}
+
+function Choose() {
+  const who = session.value;
+  const submit = (event: SubmitEvent) => {
+    event.preventDefault();
+    const given = new FormData(event.target as HTMLFormElement);
+    become(String(given.get("user")), String(given.get("role")) as Role, String(given.get("tenant")));
+  };
+  return (
+    <Dialog
+      title="Who are you?"
+      close={() => (choosing.value = false)}
+      footer={
+        <button type="submit" form="choose" class="button primary">
+          Be this one
+        </button>
+      }
+    >
+      <p class="quiet">
+        This suite runs with <code>ANNALS_AUTH=development</code>: everybody may be anybody. With{" "}
+        <code>ANNALS_AUTH=oidc</code> people sign in.
+      </p>
+      <form id="choose" class="stack" onSubmit={submit}>
+        <Field label="User">
+          <input class="input" name="user" required pattern="[A-Za-z0-9._~@:\-]+" defaultValue={who?.user} />
+        </Field>
+        <Field label="Role">
+          <select class="input" name="role" defaultValue={who?.role}>
+            <option value="viewer">viewer: looks</option>
+            <option value="member">member: works on tasks</option>
+            <option value="operator">operator: steers the suite</option>
+          </select>
+        </Field>
+        <Field label="Tenant">
+          <input
+            class="input"
+            name="tenant"
+            required
+            pattern="[a-z0-9][a-z0-9_\-]*"
+            defaultValue={who?.tenant}
+          />
+        </Field>
+      </form>
+    </Dialog>
+  );
+}

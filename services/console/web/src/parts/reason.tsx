@@ -1,0 +1,72 @@
+import type { ComponentChildren } from "preact";
+import { useState } from "preact/hooks";
+import { Problem } from "../lib/api";
+import { Dialog, Field } from "./basics";
+import { tell } from "./toasts";
+
+/** Asks why, and does it; what an operator does is kept in the audit trail with the reason. */
+export function WithReason({
+  title,
+  action,
+  danger,
+  children,
+  run,
+  close,
+}: {
+  title: string;
+  action: string;
+  danger?: boolean;
+  children?: ComponentChildren;
+  run: (reason: string, form: FormData) => Promise<unknown>;
+  close: () => void;
+}) {
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = new FormData(event.currentTarget as HTMLFormElement);
+    setBusy(true);
+    try {
+      await run(String(form.get("reason")).trim(), form);
+      tell(`${title}: done`);
+      close();
+    } catch (error) {
+      if (!(error instanceof Problem)) throw error;
+      setProblem(error);
+      setBusy(false);
+    }
+  };
+  return (
+    <Dialog
+      title={title}
+      close={close}
+      footer={
+        <>
+          <button type="button" class="button" onClick={close}>
+            Cancel
+          </button>
+          <button
+            type="submit"
+            form="reason"
+            class={danger ? "button danger" : "button primary"}
+            disabled={busy}
+          >
+            {action}
+          </button>
+        </>
+      }
+    >
+      <form id="reason" class="stack" onSubmit={submit}>
+        {children}
+        <Field label="Why? It is kept in the audit trail">
+          <input class="input" name="reason" required maxLength={200} autoFocus autocomplete="off" />
+        </Field>
+        {problem && (
+          <div class="problem" role="alert">
+            {problem.message}
+          </div>
+        )}
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,50 @@
+import { Moon, Sun, WifiOff } from "lucide-preact";
+import type { ComponentChildren } from "preact";
+import { connection } from "../lib/live";
+import { theme, toggleTheme } from "../lib/theme";
+import { IdentityButton } from "./identity";
+
+const NAMES = {
+  connecting: "Connecting …",
+  live: "Live",
+  reconnecting: "Reconnecting …",
+  offline: "Offline",
+};
+
+/** The bar over a view: its title, what can be done in it, and how live it is. */
+export function Bar({ title, children }: { title: ComponentChildren; children?: ComponentChildren }) {
+  const dark = theme.value === "dark";
+  return (
+    <header class="bar">
+      <h1 class="cut">{title}</h1>
+      <div class="grow" />
+      {children}
+      <span class="status" data-state={connection.value} role="status">
+        <i /> {NAMES[connection.value]}
+      </span>
+      <button
+        type="button"
+        class="button plain icon"
+        aria-label={dark ? "Light colours" : "Dark colours"}
+        onClick={toggleTheme}
+      >
+        {dark ? <Sun size={16} /> : <Moon size={16} />}
+      </button>
+      <IdentityButton />
+    </header>
+  );
+}
+
+/** Says over the whole page that what it shows may be old. */
+export function ConnectionBar() {
+  const state = connection.value;
+  if (state !== "offline" && state !== "reconnecting") return null;
+  return (
+    <div class="notice-bar" data-kind={state} role="alert">
+      <WifiOff size={14} />
+      {state === "offline"
+        ? "You are offline. What you see may be old; nothing can be changed until you are back."
+        : "The live connection is gone: trying to get it back. What you see may be a little old."}
+    </div>
+  );
+}

@@ -1,0 +1,54 @@
+import { signal } from "@preact/signals";
+import { X } from "lucide-preact";
+import type { ComponentChildren } from "preact";
+import { Problem } from "../lib/api";
+
+interface Toast {
+  id: number;
+  tone: "ok" | "bad";
+  text: ComponentChildren;
+}
+
+const toasts = signal<Toast[]>([]);
+let last = 0;
+const SHOWN = 5000;
+const SHOWN_BAD = 12_000;
+
+/** Tell, in passing. */
+export function tell(text: ComponentChildren, tone: Toast["tone"] = "ok"): void {
+  const id = ++last;
+  toasts.value = [...toasts.value.slice(-3), { id, tone, text }];
+  setTimeout(() => drop(id), tone === "ok" ? SHOWN : SHOWN_BAD);
+}
+
+/** Tell what went wrong; whatever is no Problem is a mistake of the page's own. */
+export function tellProblem(error: unknown, what: string): void {
+  if (!(error instanceof Problem)) throw error;
+  tell(
+    <span>
+      <b>{what}</b>
+      <br />
+      {error.message}
+    </span>,
+    "bad",
+  );
+}
+
+function drop(id: number): void {
+  toasts.value = toasts.value.filter((one) => one.id !== id);
+}
+
+export function Toasts() {
+  return (
+    <div class="toasts" role="status" aria-live="polite">
+      {toasts.value.map((one) => (
+        <div class="toast" data-tone={one.tone} key={one.id}>
+          <div class="grow">{one.text}</div>
+          <button type="button" class="button plain icon" aria-label="Dismiss" onClick={() => drop(one.id)}>
+            <X size={14} />
+          </button>
+        </div>
+      ))}
+    </div>
+  );
+}

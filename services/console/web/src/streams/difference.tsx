@@ -1,0 +1,40 @@
+import type { Data, Json } from "../lib/types";
+
+/** What changes with every event, and says nothing. */
+const ALWAYS = new Set(["version", "updated_at"]);
+
+/** Two states side by side: only what differs. */
+export function Difference({ before, now }: { before: Data | null; now: Data | null }) {
+  const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(now ?? {})])]
+    .filter((name) => !ALWAYS.has(name))
+    .filter((name) => JSON.stringify(before?.[name] ?? null) !== JSON.stringify(now?.[name] ?? null))
+    .sort();
+  if (names.length === 0) return <p class="pad quiet small">Nothing that queries see.</p>;
+  return (
+    <div class="scroll">
+      <table class="table">
+        <thead>
+          <tr>
+            <th>Field</th>
+            <th>Before</th>
+            <th>After</th>
+          </tr>
+        </thead>
+        <tbody>
+          {names.map((name) => (
+            <tr key={name}>
+              <td>{name}</td>
+              <td class="was">{text(before?.[name])}</td>
+              <td class="is">{text(now?.[name])}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function text(value: Json | undefined): string {
+  if (value === undefined || value === null) return "–";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}

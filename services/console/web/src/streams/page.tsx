@@ -1,0 +1,254 @@
+import { History } from "lucide-preact";
+import { useState } from "preact/hooks";
+import { Link, useLocation, useSearch } from "wouter-preact";
+import { ask, Problem, query } from "../lib/api";
+import { moment, precise } from "../lib/format";
+import { useLive, useLoad } from "../lib/load";
+import type { AnnalsEvent, Data, Page } from "../lib/types";
+import { Empty, Failed, Skeleton, Tag, TraceLink, Values } from "../parts/basics";
+import { Bar } from "../parts/status";
+import { VirtualList } from "../parts/virtual";
+import { Difference } from "./difference";
+
+const PAGE = 500;
+const MOST = 5000;
+const ROW = 46;
+
+export function StreamsPage({ params }: { params: { stream?: string } }) {
+  const [, navigate] = useLocation();
+  const { stream } = params;
+  return (
+    <>
+      <Bar title="Streams" />
+      <main id="main" class="main stack" tabIndex={-1}>
+        <form
+          class="row wrap"
+          onSubmit={(event) => {
+            event.preventDefault();
+            const wanted = String(new FormData(event.currentTarget).get("stream")).trim();
+            if (wanted) navigate(`/streams/${encodeURIComponent(wanted)}`);
+          }}
+        >
+          <div class="search">
+            <History size={15} aria-hidden="true" />
+            <input
+              key={stream}
+              class="input"
+              name="stream"
+              aria-label="Stream"
+              placeholder="A stream, such as task-report"
+              defaultValue={stream ?? ""}
+              required
+            />
+          </div>
+          <button type="submit" class="button">
+            Show
+          </button>
+        </form>
+        {stream ? <Stream name={decodeURIComponent(stream)} key={stream} /> : <Recent />}
+      </main>
+    </>
+  );
+}
+
+/** All events of a stream, oldest first; the store gives them in pages by version. */
+async function history(name: string, signal: AbortSignal): Promise<AnnalsEvent[]> {
+  const all: AnnalsEvent[] = [];
+  while (all.length < MOST) {
+    const from = (all[all.length - 1]?.version ?? 0) + 1;
+    const path = query(`/api/projector/queries/streams/${encodeURIComponent(name)}/events`, {
+      from,
+      limit: PAGE,
+    });
+    const { items } = await ask<Page<AnnalsEvent>>(path, { signal });
+    all.push(...items);
+    if (items.length < PAGE) break;
+  }
+  return all;
+}
+
+/** What the aggregate was; null when it was not there, or when nothing keeps a state of its kind. */
+async function stateAt(name: string, version: number, signal: AbortSignal): Promise<Data | null> {
+  if (version === 0) return null;
+  try {
+    const path = query(`/api/projector/queries/streams/${encodeURIComponent(name)}/state`, { version });
+    return await ask<Data>(path, { signal });
+  } catch (error) {
+    if (error instanceof Problem && (error.status === 404 || error.status === 400)) return null;
+    throw error;
+  }
+}
+
+function Stream({ name }: { name: string }) {
+  const [, navigate] = useLocation();
+  const given = Number(new URLSearchParams(useSearch()).get("version")) || null;
+  const loaded = useLoad(name, (signal) => history(name, signal));
+  useLive((event) => event.stream === name, loaded.reload);
+  const [against, setAgainst] = useState<number | null>(null);
+  const events = loaded.value;
+  const last = events?.[events.length - 1]?.version ?? 0;
+  const version = Math.min(given ?? last, last);
+  const other = against ?? version - 1;
+  const states = useLoad(events ? `${name}/${version}/${other}` : "", (signal) =>
+    events
+      ? Promise.all([stateAt(name, version, signal), stateAt(name, other, signal)])
+      : Promise.resolve([null, null] as [Data | null, Data | null]),
+  );
+  const [kept, keep] = useState<[Data | null, Data | null] | undefined>(undefined);
+  if (states.value && states.value !== kept) keep(states.value as [Data | null, Data | null]);
+
+  if (loaded.problem && !events) {
+    return loaded.problem.status === 404 ? (
+      <Empty title="There is no such stream" icon={<History size={28} strokeWidth={1.5} />}>
+        <p>
+          A stream is named after its aggregate: <code>task-</code>, <code>member-</code> or{" "}
+          <code>saga-</code> and the id.
+        </p>
+      </Empty>
+    ) : (
+      <Failed problem={loaded.problem} retry={loaded.reload} />
+    );
+  }
+  if (!events) return <Skeleton lines={9} />;
+  const event = events.find((one) => one.version === version);
+  const show = (wanted: number) =>
+    navigate(`/streams/${encodeURIComponent(name)}?version=${wanted}`, { replace: true });
+  const [now, before] = kept ?? [null, null];
+  return (
+    <div class="stream">
+      <section class="panel" aria-label="Events">
+        <header>
+          <h3 class="cut">{name}</h3>
+          <span class="quiet small number">{events.length} events</span>
+        </header>
+        <div class="list versions" style={{ height: `${events.length * ROW + 1}px` }}>
+          <VirtualList
+            label="Events"
+            items={[...events].reverse()}
+            rowHeight={ROW}
+            keyOf={(one) => one.event_id}
+            row={(one) => (
+              <button
+                type="button"
+                class="version"
+                aria-pressed={one.version === version}
+                onClick={() => show(one.version)}
+              >
+                <span class="quiet number">v{one.version}</span>
+                <span class="cut">
+                  <span class="cut">{one.event_type}</span>
+                  <span class="small quiet cut">
+                    {moment(one.timestamp)} {one.user_id && `by ${one.user_id}`}
+                  </span>
+                </span>
+              </button>
+            )}
+          />
+        </div>
+      </section>
+      <div class="stack">
+        <section class="panel pad slider" aria-label="Through time">
+          <div class="row spread wrap">
+            <b>
+              {event?.event_type} <span class="quiet number">v{version}</span>
+            </b>
+            <span class="quiet small number">{event && precise(event.timestamp)}</span>
+          </div>
+          <input
+            type="range"
+            min={1}
+            max={Math.max(1, last)}
+            value={version}
+            aria-label="Version"
+            aria-valuetext={
+              event ? `version ${version}: ${event.event_type}, ${precise(event.timestamp)}` : ""
+            }
+            onInput={(input) => show(Number(input.currentTarget.value))}
+          />
+          {event && (
+            <div class="row wrap small">
+              <Link href={`/causes/event/${event.event_id}`}>Why it happened</Link>
+              <span class="quiet">·</span>
+              <TraceLink traceparent={event.traceparent} />
+            </div>
+          )}
+        </section>
+        <section class="panel">
+          <header>
+            <h3>What it changed</h3>
+            <label class="row small">
+              <span class="quiet">against version</span>
+              <select
+                class="input"
+                value={other}
+                onChange={(change) => setAgainst(Number(change.currentTarget.value))}
+              >
+                {Array.from({ length: last + 1 }, (_, index) => (
+                  <option key={index} value={index}>
+                    {index === 0 ? "nothing" : index}
+                  </option>
+                ))}
+              </select>
+              {against !== null && (
+                <button type="button" class="button" onClick={() => setAgainst(null)}>
+                  The one before
+                </button>
+              )}
+            </label>
+          </header>
+          {states.problem ? <Failed problem={states.problem} /> : <Difference before={before} now={now} />}
+        </section>
+        <section class="panel">
+          <header>
+            <h3>What it was then</h3>
+            {now === null && <Tag>nothing is kept, or it was not there</Tag>}
+          </header>
+          <div class="pad">{now ? <Values value={now} /> : event && <Values value={event.data} />}</div>
+        </section>
+      </div>
+    </div>
+  );
+}
+
+function Recent() {
+  const loaded = useLoad("recent", async (signal) => {
+    const since = new Date(Date.now() - 3_600_000 * 24).toISOString();
+    const { items } = await ask<Page<AnnalsEvent>>(
+      query("/api/projector/queries/events", { from: since, limit: 500 }),
+      { signal },
+    );
+    const streams = new Map<string, AnnalsEvent>();
+    for (const event of items.reverse()) if (!streams.has(event.stream)) streams.set(event.stream, event);
+    return [...streams.values()].slice(0, 20);
+  });
+  useLive(() => true, loaded.reload, 1000);
+  if (loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!loaded.value) return <Skeleton />;
+  if (loaded.value.length === 0) {
+    return (
+      <Empty title="Nothing has happened today" icon={<History size={28} strokeWidth={1.5} />}>
+        <p>Everything that ever happened to a task, a member or a saga is in its stream.</p>
+      </Empty>
+    );
+  }
+  return (
+    <section class="panel">
+      <header>
+        <h3>Streams of the last day</h3>
+      </header>
+      <ul>
+        {loaded.value.map((event) => (
+          <li key={event.stream}>
+            <Link class="pick" href={`/streams/${event.stream}`}>
+              <span class="grow cut">
+                <b>{event.stream}</b> <span class="quiet">{event.event_type}</span>
+              </span>
+              <span class="quiet small number">v{event.version}</span>
+              <span class="quiet small when">{moment(event.timestamp)}</span>
+            </Link>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}

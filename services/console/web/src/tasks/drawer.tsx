@@ -1,0 +1,220 @@
+import { GitBranch, History, Trash2 } from "lucide-preact";
+import { useState } from "preact/hooks";
+import { Link } from "wouter-preact";
+import { ask, Problem } from "../lib/api";
+import { due } from "../lib/format";
+import { useLoad } from "../lib/load";
+import { may, session } from "../lib/session";
+import type { Saga, Task } from "../lib/types";
+import { Dialog, Empty, Face, Failed, Skeleton, Tag, Time } from "../parts/basics";
+import { tell, tellProblem } from "../parts/toasts";
+import { EditTask } from "./edit";
+import { HandOver } from "./handover";
+import { change, handovers, isPending, nameOf, refresh, tasks } from "./store";
+
+/** One task: what it says, what can be done with it, and where it came from. */
+export function TaskDrawer({ id, close, asked }: { id: string; close: () => void; asked: Saga | undefined }) {
+  const task = tasks.value.get(id);
+  const [mode, setMode] = useState<"look" | "edit" | "handover" | "delete">("look");
+  const loaded = useLoad(id, async () => {
+    if (!task) await refresh(id);
+    return true;
+  });
+  if (!task) {
+    return (
+      <Dialog drawer title="Task" close={close}>
+        {loaded.loading ? (
+          <Skeleton />
+        ) : loaded.problem ? (
+          <Failed problem={loaded.problem} retry={loaded.reload} />
+        ) : (
+          <Empty title="There is no such task">
+            <p>It was deleted, or never there. Its history remains.</p>
+            <Link class="button" href={`/streams/task-${id}`}>
+              <History size={15} /> History
+            </Link>
+          </Empty>
+        )}
+      </Dialog>
+    );
+  }
+  if (mode === "edit") return <EditTask task={task} close={() => setMode("look")} />;
+  if (mode === "handover") return <HandOver task={task} close={() => setMode("look")} />;
+  return (
+    <Dialog
+      drawer
+      title={task.title}
+      close={close}
+      footer={
+        may("member") ? (
+          <Actions task={task} confirming={mode === "delete"} setMode={setMode} close={close} asked={asked} />
+        ) : undefined
+      }
+    >
+      {asked && task.status !== "done" && <Asked saga={asked} />}
+      <dl class="facts">
+        <dt>State</dt>
+        <dd>{task.status === "done" ? <Tag tone="ok">done</Tag> : <Tag tone="accent">open</Tag>}</dd>
+        <dt>Assigned to</dt>
+        <dd class="row">
+          {task.assignee && <Face name={nameOf(task.assignee)} />} {nameOf(task.assignee)}
+        </dd>
+        <dt>Due</dt>
+        <dd>{task.due ? <DueDate at={task.due} /> : "whenever"}</dd>
+        <dt>Priority</dt>
+        <dd>{task.priority}</dd>
+        {task.tags.length > 0 && (
+          <>
+            <dt>Tags</dt>
+            <dd class="row wrap">
+              {task.tags.map((tag) => (
+                <Tag key={tag}>{tag}</Tag>
+              ))}
+            </dd>
+          </>
+        )}
+        <dt>Created</dt>
+        <dd>
+          <Time at={task.created_at} />
+        </dd>
+        <dt>Version</dt>
+        <dd class="number">
+          {task.version}, <Time at={task.updated_at} />
+        </dd>
+      </dl>
+      {task.description && <p class="prose">{task.description}</p>}
+      <div class="row wrap">
+        <Link class="button" href={`/causes/task/${id}`}>
+          <GitBranch size={15} /> Why it is so
+        </Link>
+        <Link class="button" href={`/streams/task-${id}`}>
+          <History size={15} /> History
+        </Link>
+      </div>
+    </Dialog>
+  );
+}
+
+function DueDate({ at }: { at: string }) {
+  const { text, late } = due(at);
+  return (
+    <span title={at}>
+      {text} {late && <Tag tone="bad">late</Tag>}
+    </span>
+  );
+}
+
+function Asked({ saga }: { saga: Saga }) {
+  const assignee = String(saga.input.assignee);
+  const mine = session.value?.user === assignee;
+  const answer = async (event: "accept" | "decline") => {
+    try {
+      await ask(`/api/saga-orchestrator/sagas/${saga.id}/events/${event}`, { method: "POST" });
+      handovers.value = new Map([...handovers.value].filter(([, one]) => one.id !== saga.id));
+      tell(event === "accept" ? "Accepted" : "Declined: everything is being taken back");
+    } catch (error) {
+      tellProblem(error, "The answer did not arrive");
+    }
+  };
+  return (
+    <div class="panel pad stack asked">
+      <div class="row wrap">
+        <Tag tone="saga">hand-over</Tag>
+        <span class="grow">
+          {mine ? "You were" : `${nameOf(assignee)} was`} asked to take this on, <Time at={saga.created_at} />
+          .
+        </span>
+      </div>
+      <div class="row wrap">
+        {may("member") && (
+          <>
+            <button type="button" class="button primary" onClick={() => answer("accept")}>
+              Accept
+            </button>
+            <button type="button" class="button" onClick={() => answer("decline")}>
+              Decline
+            </button>
+          </>
+        )}
+        <Link class="button plain" href={`/sagas/${saga.id}`}>
+          Look at the saga
+        </Link>
+      </div>
+    </div>
+  );
+}
+
+function Actions({
+  task,
+  confirming,
+  setMode,
+  close,
+  asked,
+}: {
+  task: Task;
+  confirming: boolean;
+  setMode: (mode: "look" | "edit" | "handover" | "delete") => void;
+  close: () => void;
+  asked: Saga | undefined;
+}) {
+  const busy = isPending(task.id);
+  const done = task.status === "done";
+  const toggle = async () => {
+    const status = done ? "todo" : "done";
+    try {
+      await change(done ? "task.reopen" : "task.complete", { id: task.id }, { status }, task.version);
+    } catch (error) {
+      tellProblem(error, done ? "It could not be reopened" : "It could not be completed");
+    }
+  };
+  const remove = async () => {
+    close();
+    try {
+      await change("task.delete", { id: task.id }, { gone: true }, task.version);
+      tell(`Deleted: ${task.title}`);
+    } catch (error) {
+      if (error instanceof Problem && error.status === 409)
+        tell("It was changed meanwhile, and is still there", "bad");
+      else tellProblem(error, "It could not be deleted");
+    }
+  };
+  if (confirming) {
+    return (
+      <>
+        <span class="grow">Delete it? Its history stays.</span>
+        <button type="button" class="button" onClick={() => setMode("look")}>
+          Keep it
+        </button>
+        <button type="button" class="button danger" onClick={remove}>
+          Delete
+        </button>
+      </>
+    );
+  }
+  return (
+    <>
+      <button
+        type="button"
+        class="button plain icon danger"
+        aria-label="Delete"
+        onClick={() => setMode("delete")}
+      >
+        <Trash2 size={15} />
+      </button>
+      <span class="grow" />
+      {!done && (
+        <button type="button" class="button" onClick={() => setMode("edit")}>
+          Edit
+        </button>
+      )}
+      {!done && !asked && (
+        <button type="button" class="button" onClick={() => setMode("handover")}>
+          Hand over
+        </button>
+      )}
+      <button type="button" class="button primary" disabled={busy} onClick={toggle}>
+        {done ? "Reopen" : "Complete"}
+      </button>
+    </>
+  );
+}

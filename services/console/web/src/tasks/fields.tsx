@@ -1,0 +1,91 @@
+import { fromLocal, toLocal } from "../lib/format";
+import type { Task } from "../lib/types";
+import { Field } from "../parts/basics";
+import { members } from "./store";
+
+export const PRIORITIES = ["low", "normal", "high", "critical"];
+
+/** What a form about a task says. */
+export interface Given {
+  title: string;
+  description: string | null;
+  due: string | null;
+  priority: string;
+  tags: string[];
+  assignee: string | null;
+}
+
+export function given(form: HTMLFormElement): Given {
+  const data = new FormData(form);
+  const text = (name: string) => String(data.get(name) ?? "").trim();
+  return {
+    title: text("title"),
+    description: text("description") || null,
+    due: fromLocal(text("due")),
+    priority: text("priority"),
+    tags: text("tags")
+      .split(",")
+      .map((tag) => tag.trim())
+      .filter(Boolean),
+    assignee: text("assignee") || null,
+  };
+}
+
+/** Whether two moments are the same, whichever way they are written. */
+export const sameMoment = (one: string | null, other: string | null) =>
+  one === other || (one !== null && other !== null && toLocal(one) === toLocal(other));
+
+export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Record<string, string> }) {
+  return (
+    <>
+      <Field label="Title" error={errors.title}>
+        <input
+          class="input"
+          name="title"
+          required
+          maxLength={500}
+          defaultValue={task.title}
+          aria-invalid={errors.title !== undefined}
+        />
+      </Field>
+      <Field label="Description" error={errors.description}>
+        <textarea class="input" name="description" defaultValue={task.description ?? ""} />
+      </Field>
+      <div class="pair">
+        <Field label="Due" error={errors.due}>
+          <input class="input" type="datetime-local" name="due" defaultValue={toLocal(task.due ?? null)} />
+        </Field>
+        <Field label="Priority" error={errors.priority}>
+          <select class="input" name="priority" defaultValue={task.priority ?? "normal"}>
+            {PRIORITIES.map((name) => (
+              <option key={name}>{name}</option>
+            ))}
+          </select>
+        </Field>
+      </div>
+      <div class="pair">
+        <Field label="Assigned to" error={errors.assignee}>
+          <Somebody name="assignee" chosen={task.assignee ?? ""} none="nobody" />
+        </Field>
+        <Field label="Tags, with commas" error={errors.tags}>
+          <input class="input" name="tags" defaultValue={task.tags?.join(", ")} />
+        </Field>
+      </div>
+    </>
+  );
+}
+
+export function Somebody({ name, chosen, none }: { name: string; chosen: string; none?: string }) {
+  const known = members.value.some((member) => member.id === chosen);
+  return (
+    <select class="input" name={name} defaultValue={chosen} required={none === undefined}>
+      {none !== undefined && <option value="">{none}</option>}
+      {chosen && !known && <option value={chosen}>{chosen}</option>}
+      {members.value.map((member) => (
+        <option key={member.id} value={member.id}>
+          {member.name ?? member.id} ({member.reserved} of {member.capacity})
+        </option>
+      ))}
+    </select>
+  );
+}

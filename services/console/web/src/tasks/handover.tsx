@@ -1,0 +1,68 @@
+import { again } from "../lib/api";
+import type { Task } from "../lib/types";
+import { Dialog, Field } from "../parts/basics";
+import { tell, tellProblem } from "../parts/toasts";
+import { Somebody } from "./fields";
+import { nameOf } from "./store";
+
+const DEADLINES = [
+  { name: "ten minutes", value: "PT10M" },
+  { name: "an hour", value: "PT1H" },
+  { name: "a day", value: "P1D" },
+  { name: "three days", value: "P3D" },
+];
+
+/** Ask somebody to take a task on; without an answer in time everything is taken back. */
+export function HandOver({ task, close }: { task: Task; close: () => void }) {
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = new FormData(event.currentTarget as HTMLFormElement);
+    const assignee = String(form.get("assignee"));
+    close();
+    try {
+      await again("/api/saga-orchestrator/sagas/task-handover", {
+        method: "POST",
+        body: { task_id: task.id, assignee, deadline: String(form.get("deadline")) },
+        headers: { "idempotency-key": crypto.randomUUID() },
+      });
+      tell(`${nameOf(assignee)} is being asked`);
+    } catch (error) {
+      tellProblem(error, "The hand-over did not begin");
+    }
+  };
+  return (
+    <Dialog
+      title="Hand over"
+      close={close}
+      footer={
+        <>
+          <button type="button" class="button" onClick={close}>
+            Cancel
+          </button>
+          <button type="submit" form="handover" class="button primary">
+            Ask
+          </button>
+        </>
+      }
+    >
+      <p class="quiet">
+        A place is reserved, the task is assigned, and they are asked. If they decline, or say nothing in
+        time, all of it is taken back.
+      </p>
+      <form id="handover" class="stack" onSubmit={submit}>
+        <Field label="To">
+          <Somebody name="assignee" chosen="" />
+        </Field>
+        <Field label="They have">
+          <select class="input" name="deadline" defaultValue="P1D">
+            {DEADLINES.map(({ name, value }) => (
+              <option key={value} value={value}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </Field>
+      </form>
+    </Dialog>
+  );
+}

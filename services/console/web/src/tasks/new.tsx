@@ -1,0 +1,78 @@
+import { useState } from "preact/hooks";
+import { ask, Problem } from "../lib/api";
+import { Dialog, Field } from "../parts/basics";
+import { tell, tellProblem } from "../parts/toasts";
+import { given, TaskFields } from "./fields";
+import { change, draft, loadRecurrences } from "./store";
+
+const RULES = [
+  { name: "once", rule: "" },
+  { name: "every day", rule: "FREQ=DAILY" },
+  { name: "every working day", rule: "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR" },
+  { name: "every week", rule: "FREQ=WEEKLY" },
+  { name: "every month", rule: "FREQ=MONTHLY" },
+];
+
+export function NewTask({ close }: { close: () => void }) {
+  const [errors, setErrors] = useState<Record<string, string>>({});
+  const submit = async (event: SubmitEvent) => {
+    event.preventDefault();
+    const form = event.currentTarget as HTMLFormElement;
+    const task = given(form);
+    const rule = String(new FormData(form).get("rule") ?? "");
+    const id = crypto.randomUUID();
+    try {
+      if (rule) {
+        const { due: start, ...data } = task;
+        await ask(`/api/notification/recurrences/${id}`, {
+          method: "PUT",
+          body: {
+            rule,
+            timezone: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC",
+            ...(start ? { start } : {}),
+            command: { type: "task.create", data },
+          },
+        });
+        await loadRecurrences();
+        tell(`It will recur: ${task.title}`);
+        close();
+        return;
+      }
+      close();
+      await change("task.create", { id, ...task }, draft(id, task));
+      tell(`Created: ${task.title}`);
+    } catch (error) {
+      if (error instanceof Problem && error.status === 400) setErrors(error.fields);
+      tellProblem(error, "It could not be created");
+    }
+  };
+  return (
+    <Dialog
+      title="New task"
+      close={close}
+      footer={
+        <>
+          <button type="button" class="button" onClick={close}>
+            Cancel
+          </button>
+          <button type="submit" form="new" class="button primary">
+            Create
+          </button>
+        </>
+      }
+    >
+      <form id="new" class="stack" onSubmit={submit}>
+        <TaskFields task={{}} errors={errors} />
+        <Field label="How often">
+          <select class="input" name="rule">
+            {RULES.map(({ name, rule }) => (
+              <option key={name} value={rule}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </Field>
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,176 @@
+import { signal } from "@preact/signals";
+import { CalendarClock, Columns3, List, Plus, Search } from "lucide-preact";
+import { useEffect, useMemo } from "preact/hooks";
+import { Link, useLocation, useSearch } from "wouter-preact";
+import { may } from "../lib/session";
+import type { Task } from "../lib/types";
+import { Empty, Failed, Skeleton } from "../parts/basics";
+import { Bar } from "../parts/status";
+import { VirtualList } from "../parts/virtual";
+import { Board } from "./board";
+import { TaskDrawer } from "./drawer";
+import { NewTask } from "./new";
+import { Recurring } from "./recurring";
+import { TaskRow } from "./row";
+import { handovers, keep, load, loading, members, nameOf, problem, tasks } from "./store";
+
+const text = signal("");
+const whose = signal("");
+const which = signal<"open" | "done" | "all">("open");
+const creating = signal(false);
+
+const ROW = 52;
+const VIEWS = [
+  { name: "Board", path: "/tasks", icon: Columns3 },
+  { name: "List", path: "/tasks/list", icon: List },
+  { name: "Recurring", path: "/tasks/recurring", icon: CalendarClock },
+];
+
+export function TasksPage() {
+  useEffect(keep, []);
+  const [location, navigate] = useLocation();
+  const opened = new URLSearchParams(useSearch()).get("task");
+  const view = location.endsWith("/list") ? "list" : location.endsWith("/recurring") ? "recurring" : "board";
+  const all = tasks.value;
+  const shown = useMemo(
+    () => filter([...all.values()], view === "list" ? which.value : "all"),
+    [all, text.value, whose.value, which.value, view, members.value],
+  );
+  return (
+    <>
+      <Bar title="Tasks">
+        {may("member") && (
+          <button type="button" class="button primary" onClick={() => (creating.value = true)}>
+            <Plus size={16} /> New task
+          </button>
+        )}
+      </Bar>
+      <main id="main" class="main tasks" tabIndex={-1}>
+        <div class="row wrap tools">
+          <div class="segments" role="group" aria-label="View">
+            {VIEWS.map(({ name, path, icon: Icon }) => (
+              <Link
+                key={path}
+                href={path}
+                class="button"
+                aria-current={path === location ? "page" : undefined}
+              >
+                <Icon size={15} aria-hidden="true" /> {name}
+              </Link>
+            ))}
+          </div>
+          {view !== "recurring" && <Filters list={view === "list"} />}
+        </div>
+        {problem.value && <Failed problem={problem.value} retry={load} />}
+        {view === "recurring" ? (
+          <Recurring />
+        ) : all.size === 0 && loading.value ? (
+          <Skeleton lines={9} />
+        ) : all.size === 0 && !problem.value ? (
+          <Empty title="No tasks yet">
+            <p>
+              Make the first one, or fill this suite with a believable week: <code>make demo</code>
+            </p>
+          </Empty>
+        ) : shown.length === 0 ? (
+          <Empty title="Nothing fits">
+            <p>No task fits what you look for.</p>
+          </Empty>
+        ) : view === "board" ? (
+          <Board tasks={shown} />
+        ) : (
+          <div class="panel list">
+            <VirtualList
+              label="Tasks"
+              items={shown}
+              rowHeight={ROW}
+              keyOf={(task) => task.id}
+              row={(task) => <TaskRow task={task} />}
+            />
+            <p class="list-foot quiet small number">
+              {shown.length.toLocaleString()} tasks{loading.value ? ", more are coming …" : ""}
+            </p>
+          </div>
+        )}
+        {opened && (
+          <TaskDrawer
+            id={opened}
+            key={opened}
+            close={() => navigate(location)}
+            asked={handovers.value.get(opened)}
+          />
+        )}
+        {creating.value && <NewTask close={() => (creating.value = false)} />}
+      </main>
+    </>
+  );
+}
+
+function Filters({ list }: { list: boolean }) {
+  return (
+    <>
+      <div class="search">
+        <Search size={15} aria-hidden="true" />
+        <input
+          class="input"
+          type="search"
+          placeholder="Find in titles, tags, people"
+          aria-label="Find tasks"
+          value={text.value}
+          onInput={(event) => (text.value = event.currentTarget.value)}
+        />
+      </div>
+      <select
+        class="input"
+        aria-label="Whose"
+        value={whose.value}
+        onChange={(event) => (whose.value = event.currentTarget.value)}
+      >
+        <option value="">Everybody's</option>
+        <option value="-">Nobody's</option>
+        {members.value.map((member) => (
+          <option key={member.id} value={member.id}>
+            {member.name ?? member.id}
+          </option>
+        ))}
+      </select>
+      {list && (
+        <select
+          class="input"
+          aria-label="Which"
+          value={which.value}
+          onChange={(event) => (which.value = event.currentTarget.value as typeof which.value)}
+        >
+          <option value="open">Open</option>
+          <option value="done">Done</option>
+          <option value="all">All</option>
+        </select>
+      )}
+    </>
+  );
+}
+
+function filter(all: Task[], status: "open" | "done" | "all"): Task[] {
+  const wanted = text.value.trim().toLowerCase();
+  return all
+    .filter(
+      (task) =>
+        (status === "all" || (task.status === "done") === (status === "done")) &&
+        (whose.value === "" || (task.assignee ?? "-") === whose.value) &&
+        (wanted === "" ||
+          `${task.title} ${task.tags.join(" ")} ${task.assignee ? nameOf(task.assignee) : ""}`
+            .toLowerCase()
+            .includes(wanted)),
+    )
+    .sort(byUrgency);
+}
+
+/** What is late comes first, then by due date; what has none, the newest first. */
+function byUrgency(one: Task, other: Task): number {
+  if (one.due !== other.due) {
+    if (one.due === null) return 1;
+    if (other.due === null) return -1;
+    return one.due < other.due ? -1 : 1;
+  }
+  return one.created_at < other.created_at ? 1 : -1;
+}

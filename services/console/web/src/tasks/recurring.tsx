@@ -1,0 +1,71 @@
+import { CalendarClock } from "lucide-preact";
+import { ask } from "../lib/api";
+import { moment } from "../lib/format";
+import { may } from "../lib/session";
+import type { Recurrence } from "../lib/types";
+import { Empty, Tag } from "../parts/basics";
+import { tellProblem } from "../parts/toasts";
+import { loadRecurrences, recurrences } from "./store";
+
+export function Recurring() {
+  if (recurrences.value.length === 0) {
+    return (
+      <Empty title="Nothing recurs" icon={<CalendarClock size={28} strokeWidth={1.5} />}>
+        <p>A new task may come back by itself: every day, every week, or by any iCalendar rule.</p>
+      </Empty>
+    );
+  }
+  return (
+    <div class="panel scroll">
+      <table class="table">
+        <thead>
+          <tr>
+            <th>Task</th>
+            <th>Rule</th>
+            <th>Next</th>
+            <th>
+              <span class="hidden">Actions</span>
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {recurrences.value.map((one) => (
+            <tr key={one.id}>
+              <td>{String(one.command.data.title ?? one.command.type)}</td>
+              <td>
+                <code>{one.rule}</code> <span class="quiet">{one.timezone}</span>
+              </td>
+              <td>{one.paused ? <Tag>paused</Tag> : one.next ? moment(one.next) : "never again"}</td>
+              <td class="right">{may("member") && <Steer recurrence={one} />}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function Steer({ recurrence: { id, rule, timezone, command, start, paused } }: { recurrence: Recurrence }) {
+  const send = async (method: string, body?: object) => {
+    try {
+      await ask(`/api/notification/recurrences/${id}`, { method, ...(body ? { body } : {}) });
+      await loadRecurrences();
+    } catch (error) {
+      tellProblem(error, "It could not be changed");
+    }
+  };
+  return (
+    <span class="row">
+      <button
+        type="button"
+        class="button"
+        onClick={() => send("PUT", { rule, timezone, command, start, paused: !paused })}
+      >
+        {paused ? "Go on" : "Pause"}
+      </button>
+      <button type="button" class="button danger" onClick={() => send("DELETE")}>
+        End
+      </button>
+    </span>
+  );
+}

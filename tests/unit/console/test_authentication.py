@@ -1,0 +1,193 @@
+"""Who is let in at the edge, against a real issuer."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from annals_console.settings import AuthMode, ConsoleSettings
+from oidc_issuer import Issuer, new_key
+from unit.console.conftest import Sidecar, Start
+
+TASKS = "/api/projector/queries/tasks"
+COMMAND = "/api/command/commands/task.create"
+REBUILD = "/api/projector/projections/tasks/rebuild"
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def test_a_valid_token_is_somebody_to_the_services(
+    console: str, issuer: Issuer, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    answer = await http.get(console + TASKS, headers=bearer(issuer.token(tenant="acme", sid="s-1")))
+
+    assert answer.status_code == 200
+    headers = sidecar.asked[-1]["headers"]
+    assert headers["x-user-id"] == "ada"
+    assert headers["x-tenant-id"] == "acme"
+    assert headers["x-session-id"] == "s-1"
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert "authorization" not in headers, "the token is the edge's own"
+
+
+@pytest.mark.parametrize(
+    ("claims", "status", "says"),
+    [
+        ({"iss": "http://elsewhere.example"}, 401, "iss"),
+        ({"aud": "another-application"}, 401, "aud"),
+        ({"aud": None}, 401, "aud"),
+        ({"exp": int(time.time()) - 3600}, 401, "exp"),
+        ({"exp": None}, 401, "exp"),
+        ({"roles": []}, 403, "roles"),
+        ({"roles": ["admin-of-something-else"]}, 403, "roles"),
+        ({"tenant": None}, 403, "tenant"),
+        ({"tenant": "No Tenant!"}, 403, "tenant"),
+        ({"sub": "a/b"}, 403, "user"),
+    ],
+)
+async def test_a_token_that_does_not_hold_is_refused(
+    console: str,
+    issuer: Issuer,
+    sidecar: Sidecar,
+    http: httpx.AsyncClient,
+    claims: dict[str, Any],
+    status: int,
+    says: str,
+) -> None:
+    answer = await http.get(console + TASKS, headers=bearer(issuer.token(**claims)))
+
+    assert answer.status_code == status
+    assert says in answer.json()["detail"]
+    assert sidecar.asked == []
+
+
+async def test_nobody_is_refused(console: str, sidecar: Sidecar, http: httpx.AsyncClient) -> None:
+    for headers in ({}, bearer("nonsense"), {"authorization": "Basic YWRhOmFkYQ=="}):
+        answer = await http.get(console + TASKS, headers=headers)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert sidecar.asked == []
+
+
+async def test_a_token_of_another_key_is_refused_and_one_of_a_new_key_is_taken(
+    console: str, issuer: Issuer, http: httpx.AsyncClient
+) -> None:
+    assert (await http.get(console + TASKS, headers=bearer(issuer.token()))).status_code == 200
+    first = issuer.keys
+    issuer.keys = [new_key("first")]
+    forged = issuer.token()
+    issuer.keys = first
+    assert (await http.get(console + TASKS, headers=bearer(forged))).status_code == 401
+
+
+async def test_an_unsigned_token_is_refused(console: str, issuer: Issuer, http: httpx.AsyncClient) -> None:
+    _, payload, _ = issuer.token().split(".")
+    unsigned = f"eyJhbGciOiJub25lIn0.{payload}."
+    assert (await http.get(console + TASKS, headers=bearer(unsigned))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("role", "may"),
+    [("viewer", (200, 403, 403)), ("member", (200, 200, 403)), ("operator", (200, 200, 200))],
+)
+async def test_a_role_may_what_it_may(
+    console: str, issuer: Issuer, http: httpx.AsyncClient, role: str, may: tuple[int, int, int]
+) -> None:
+    headers = bearer(issuer.token(roles=[role]))
+    found = (
+        (await http.get(console + TASKS, headers=headers)).status_code,
+        (await http.post(console + COMMAND, headers=headers, json={"title": "x"})).status_code,
+        (await http.post(console + REBUILD, headers=headers, json={"reason": "x"})).status_code,
+    )
+    assert found == may
+
+
+async def test_another_tenant_is_refused(
+    console: str, issuer: Issuer, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    headers = bearer(issuer.token(tenant="acme")) | {"x-tenant-id": "globex"}
+    answer = await http.get(console + TASKS, headers=headers)
+
+    assert answer.status_code == 403
+    assert "acme" in answer.json()["detail"]
+    assert sidecar.asked == []
+
+
+async def test_signing_in_with_code_and_pkce_and_out_again(
+    console: str, issuer: Issuer, sidecar: Sidecar
+) -> None:
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        arrived = await browser.get(f"{console}/auth/login", params={"next": "/sagas?status=running"})
+        assert str(arrived.url) == f"{console}/sagas?status=running"
+        assert issuer.logins == 1
+        cookie = next(iter(browser.cookies.jar))
+        assert cookie.has_nonstandard_attr("httponly") or cookie.has_nonstandard_attr("HttpOnly")
+
+        assert (await browser.get(f"{console}/auth/session")).json()["role"] == "operator"
+        assert (await browser.get(console + TASKS)).status_code == 200
+        assert sidecar.asked[-1]["headers"]["x-user-id"] == "ada"
+        assert "cookie" not in sidecar.asked[-1]["headers"]
+
+        await browser.post(f"{console}/auth/logout")
+        assert (await browser.get(console + TASKS)).status_code == 401
+
+
+@pytest.mark.parametrize("wanted", ["https://evil.example/", "//evil.example", "/\\evil.example", "evil"])
+async def test_signing_in_leads_nowhere_else(console: str, wanted: str) -> None:
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        arrived = await browser.get(f"{console}/auth/login", params={"next": wanted})
+        assert str(arrived.url) == f"{console}/"
+
+
+async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str, http: httpx.AsyncClient) -> None:
+    answer = await http.get(f"{console}/auth/callback", params={"code": "stolen", "state": "made-up"})
+    assert answer.status_code == 401
+
+
+async def test_a_cookie_that_was_tampered_with_is_nobody(console: str) -> None:
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        await browser.get(f"{console}/auth/login")
+        value = browser.cookies["annals_session"]
+        browser.cookies.clear()
+        browser.cookies.set("annals_session", ("A" if value[0] != "A" else "B") + value[1:])
+        assert (await browser.get(console + TASKS)).status_code == 401
+
+
+async def test_an_issuer_that_is_away_lets_nobody_in(start: Start, http: httpx.AsyncClient) -> None:
+    away = "http://127.0.0.1:9"
+    console = await start(auth=AuthMode.OIDC, oidc_issuer=away, oidc_client_id="x", session_key="k" * 32)
+    assert (await http.get(console + TASKS, headers=bearer("a.b.c"))).status_code == 503
+    assert (await http.get(f"{console}/auth/login")).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "ANNALS_AUTH is not set"),
+        (
+            {"auth": "oidc"},
+            "ANNALS_OIDC_ISSUER, ANNALS_OIDC_CLIENT_ID, ANNALS_SESSION_KEY, ANNALS_PUBLIC_URL",
+        ),
+        (
+            {
+                "auth": "oidc",
+                "oidc_issuer": "http://x",
+                "oidc_client_id": "x",
+                "public_url": "http://x",
+                "session_key": "short",
+            },
+            "32 characters",
+        ),
+    ],
+)
+def test_it_does_not_start_without_saying_who_may_come_in(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], says: str
+) -> None:
+    monkeypatch.delenv("ANNALS_AUTH", raising=False)
+    with pytest.raises(ValueError, match=says):
+        ConsoleSettings(**given)

@@ -1,0 +1,198 @@
+"""What goes through the edge, and how."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from annals_console.access import RULES
+from unit.console.conftest import Sidecar, Start
+
+BECOME = "/auth/development"
+
+
+async def test_what_says_who_asks_is_the_edges_own(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    forged = {
+        "x-user-id": "root",
+        "x-session-id": "stolen",
+        "x-forwarded-for": "203.0.113.9",
+        "dapr-caller-app-id": "command",
+        "dapr-api-token": "guessed",
+        "traceparent": "00-11111111111111111111111111111111-1111111111111111-01",
+    }
+    await http.get(f"{development}/api/projector/queries/tasks?limit=5&text=a%20b", headers=forged)
+
+    asked = sidecar.asked[-1]
+    assert asked["query"] == "limit=5&text=a%20b"
+    headers = asked["headers"]
+    assert headers["x-user-id"] == "you"
+    assert headers["x-session-id"] == "development"
+    assert headers["x-forwarded-for"] == "127.0.0.1"
+    assert not {"dapr-caller-app-id", "dapr-api-token", "traceparent"} & headers.keys()
+
+
+async def test_what_a_command_needs_goes_through(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    headers = {"if-match": '"3"', "idempotency-key": "once", "content-type": "application/json"}
+    await http.post(f"{development}/api/command/commands/task.update", headers=headers, content=b'{"id":"a"}')
+
+    asked = sidecar.asked[-1]
+    assert (asked["app"], asked["path"], asked["body"]) == ("command", "commands/task.update", '{"id":"a"}')
+    assert headers.items() <= asked["headers"].items()
+
+
+async def test_a_refusal_is_passed_on_as_it_is(development: str, http: httpx.AsyncClient) -> None:
+    answer = await http.get(f"{development}/api/projector/queries/tasks/conflict")
+
+    assert answer.status_code == 409
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["etag"] == '"4"'
+    assert answer.json()["actual"] == 4
+    assert "x-internal" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "command/commands/operation.request"),
+        ("POST", "command/commands/task.accept"),
+        ("POST", "command/commands/task.revert_assignment"),
+        ("POST", "command/commands/member.reserve"),
+        ("POST", "command/commands:batch"),
+        ("GET", "command/store/export"),
+        ("POST", "command/store/import"),
+        ("GET", "command/metrics"),
+        ("DELETE", "projector/queries/tasks/a"),
+        ("GET", "projector/queries/tasks/a%2fb"),
+        ("GET", "projector/queries/tasks/%2e%2e"),
+        ("GET", "projector/queries/tasks/..%2f..%2fmetrics"),
+        ("GET", "projector/queries/tasks/a%3fb"),
+        ("GET", "projector/queries/tasks/a%00b"),
+        ("POST", "projector/events/domain-events"),
+        ("POST", "notification/events"),
+        ("GET", "elsewhere/queries/tasks"),
+    ],
+)
+async def test_what_no_rule_names_is_refused(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, method: str, path: str
+) -> None:
+    answer = await http.request(method, f"{development}/api/{path}")
+
+    assert answer.status_code in (400, 404, 405)
+    assert sidecar.asked == []
+
+
+async def test_an_inbox_is_its_owners(development: str, sidecar: Sidecar, http: httpx.AsyncClient) -> None:
+    await http.post(development + BECOME, json={"user": "ben", "role": "operator"})
+
+    for path in ("inbox/ada", "preferences/ada"):
+        assert (await http.get(f"{development}/api/notification/{path}")).status_code == 403
+    assert sidecar.asked == []
+    assert (await http.get(f"{development}/api/notification/inbox/ben")).status_code == 200
+
+
+async def test_a_command_recurs_only_for_who_may_send_it(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    await http.post(development + BECOME, json={"user": "ben", "role": "member"})
+    path = f"{development}/api/notification/recurrences/r"
+
+    for kind in ("subject.erase", "operation.request", "member.leave"):
+        refused = await http.put(path, json={"rule": "FREQ=DAILY", "command": {"type": kind, "data": {}}})
+        assert refused.status_code == 403
+    assert sidecar.asked == []
+
+    command = {"type": "task.create", "data": {"title": "x"}}
+    taken = await http.put(path, json={"rule": "FREQ=DAILY", "command": command, "user": "ada"})
+    assert taken.status_code == 200
+    assert '"user":"ben"' in sidecar.asked[-1]["body"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+    ],
+)
+async def test_another_sites_page_changes_nothing(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    for path in ("/api/command/commands/task.create", BECOME, "/auth/logout"):
+        answer = await http.post(development + path, headers=headers, json={"title": "x", "user": "x"})
+        assert answer.status_code == 403
+    assert sidecar.asked == []
+
+
+async def test_the_own_page_may_change_things(development: str, http: httpx.AsyncClient) -> None:
+    for headers in ({"sec-fetch-site": "same-origin"}, {"origin": development}):
+        answer = await http.post(
+            f"{development}/api/command/commands/task.create", headers=headers, json={"title": "x"}
+        )
+        assert answer.status_code == 200
+
+
+async def test_in_development_only_its_own_name_is_answered(
+    development: str, http: httpx.AsyncClient
+) -> None:
+    answer = await http.get(f"{development}/auth/session", headers={"host": "rebound.example"})
+    assert answer.status_code == 400
+
+
+async def test_there_is_no_being_somebody_else_with_an_issuer(console: str, http: httpx.AsyncClient) -> None:
+    answer = await http.post(console + BECOME, json={"user": "root", "role": "operator"})
+    assert answer.status_code in (404, 405)
+
+
+async def test_a_live_stream_comes_through_as_it_is(development: str, http: httpx.AsyncClient) -> None:
+    async with http.stream("GET", f"{development}/api/notification/stream") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        body = b"".join([chunk async for chunk in answer.aiter_bytes()])
+    assert body == b"id: 0-1\ndata: {}\n\nid: 0-2\ndata: {}\n\n"
+
+
+async def test_a_body_may_not_be_huge(development: str, sidecar: Sidecar, http: httpx.AsyncClient) -> None:
+    answer = await http.post(
+        f"{development}/api/command/commands/task.create", content=b" " * (1024 * 1024 + 1)
+    )
+    assert answer.status_code == 413
+    assert sidecar.asked == []
+
+
+async def test_without_a_sidecar_it_says_so(start: Start, http: httpx.AsyncClient) -> None:
+    console = await start(auth="development", dapr_http_port=9)
+    answer = await http.get(f"{console}/api/projector/queries/tasks")
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+
+
+async def test_the_page_is_sent_packed_and_may_run_nothing_but_its_own(
+    development: str, http: httpx.AsyncClient
+) -> None:
+    page = await http.get(f"{development}/sagas/some-saga")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["cache-control"] == "no-cache"
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    kept = await http.get(f"{development}/sagas", headers={"if-none-match": page.headers["etag"]})
+    assert kept.status_code == 304
+
+    script = await http.get(f"{development}/assets/app.js", headers={"accept-encoding": "identity"})
+    assert "immutable" in script.headers["cache-control"]
+    async with http.stream(
+        "GET", f"{development}/assets/app.js", headers={"accept-encoding": "br"}
+    ) as packed:
+        assert packed.headers["content-encoding"] == "br"
+        assert b"".join([chunk async for chunk in packed.aiter_raw()]) == b"packed"
+    assert (await http.get(f"{development}/assets/other.js")).status_code == 404
+
+
+def test_every_rule_is_there_once() -> None:
+    named = [(rule.method, rule.service, rule.path) for rule in RULES]
+    assert len(named) == len(set(named))

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from annals_console.health import Health, quantile
+
+
+@pytest.mark.parametrize(
+    ("buckets", "share", "value"),
+    [
+        ({0.1: 10, 0.2: 10, math.inf: 10}, 0.5, 0.05),
+        ({0.1: 0, 0.2: 10, math.inf: 10}, 0.5, 0.15),
+        ({0.1: 5, 0.2: 5, math.inf: 10}, 0.95, 0.2),
+        ({0.1: 0, math.inf: 0}, 0.5, None),
+    ],
+)
+def test_a_quantile_is_reckoned_as_prometheus_does(
+    buckets: dict[float, float], share: float, value: float | None
+) -> None:
+    assert quantile(buckets, share) == (None if value is None else pytest.approx(value))
+
+
+def metrics(born: float, commands: int) -> str:
+    return (
+        f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {born}\n"
+        f'# TYPE annals_commands_total counter\nannals_commands_total{{type="a"}} {commands}\n'
+    )
+
+
+def test_a_replica_is_compared_with_itself() -> None:
+    health = Health()
+    assert health._rates("command", metrics(1, 100)) == {}
+    assert health._rates("command", metrics(2, 7)) == {}, "another replica, or the same after a restart"
+    assert health._rates("command", metrics(1, 110))["commands"] > 0
+    assert health._rates("command", metrics(2, 7))["commands"] == 0
