@@ -21,6 +21,7 @@ from annals.store import Append, ConflictError, DaprEventStore
 from demo import story
 from suite import manifest
 from suite.paths import ROOT
+from suite.profiles import DEFAULT_PROFILE, DEFAULT_STORE, Choice
 
 _SECONDS = 60.0
 _LOOK_SECONDS = 0.2
@@ -40,7 +41,8 @@ class Suite:
     """The services, each by its own sidecar, as somebody."""
 
     def __init__(self) -> None:
-        apps = manifest.read(ROOT / "dapr.yaml", manifest.DEFAULT_PROFILE)
+        choice = Choice.of(DEFAULT_PROFILE, DEFAULT_STORE)  # the ports are the same for all
+        apps = manifest.read(ROOT / "dapr.yaml", choice.broker, choice.store)
         self.ports = {app.app_id: app.ports for app in apps}
         self.http = httpx.Client(timeout=_SECONDS)
 

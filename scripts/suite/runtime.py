@@ -64,7 +64,7 @@ def dapr(program: str) -> Path:
 def pubsub_emulator() -> Path:
     """The stand-in for Google Cloud Pub/Sub, built from the module that Dapr's component is built from."""
     built = CACHE / "dapr" / DAPR_VERSION / "pubsub-emulator"
-    with _locked(built.parent):
+    with locked(built.parent):
         if not built.exists():
             with step("Building a stand-in for Google Cloud Pub/Sub; once, 1 to 3 minutes"):
                 _build("./pubsub-emulator", built)
@@ -80,7 +80,7 @@ def helm() -> Path:
     major, minor = KUBERNETES.split(".")
     capabilities = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
     flags = f"-s -w -X {capabilities}Major={major} -X {capabilities}Minor={minor}"
-    with _locked(built.parent):
+    with locked(built.parent):
         if not built.exists():
             with step(f"Building Helm {HELM_VERSION} from its Go modules; once, 1 to 3 minutes"):
                 result = subprocess.run(
