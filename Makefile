@@ -10,6 +10,7 @@ VERSION := $(shell sed -n 's/^appVersion: //p' charts/annals/Chart.yaml)
 IMAGES := $(filter-out annals,$(patsubst services/%/pyproject.toml,%,$(wildcard services/*/pyproject.toml)))
 IMAGE_REPOSITORY ?= annals
 PYTHON_IMAGE ?= python:3.11-slim
+NODE_IMAGE ?= node:22-slim
 RUNTIME_IMAGE ?= $(PYTHON_IMAGE)
 DOCKER ?= docker
 HELM ?= helm
@@ -110,7 +111,8 @@ images: ## build the image of each service
 	@set -e; for service in $(IMAGES); do \
 		echo "$(IMAGE_REPOSITORY)/$$service:$(VERSION)"; \
 		DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --file services/Dockerfile \
-			--build-arg SERVICE=$$service --build-arg VERSION=$(VERSION) \
+			--build-arg SERVICE=$$service $$(test ! -d services/$$service/web || echo --build-arg PAGE=page) \
+			--build-arg NODE_IMAGE=$(NODE_IMAGE) --build-arg VERSION=$(VERSION) \
 			--build-arg REVISION=$$(git rev-parse --short HEAD) \
 			--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg RUNTIME_IMAGE=$(RUNTIME_IMAGE) \
 			--tag $(IMAGE_REPOSITORY)/$$service:$(VERSION) services; \

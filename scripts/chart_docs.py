@@ -43,6 +43,7 @@ _SERVICE = {
         "command": {**_STRINGS, "description": "In the place of the image's own."},
         "args": {**_STRINGS, "description": "Arguments of the command."},
         "env": {**_FREE, "additionalProperties": _STRING, "description": "Its further settings, ANNALS_…"},
+        "envFrom": {**_STRINGS, "description": "Secrets whose keys are further settings."},
         "resources": {**_FREE, "description": "In the place of pod.resources."},
         "edge": {"type": "boolean", "description": "Whether clients from outside reach it."},
         "publishes": {**_STRINGS, "description": "The topics that the app may publish."},
@@ -95,6 +96,7 @@ _MAPS = {
     "networkPolicy.edgeFrom",
     "autoscaling.triggers",
     "monitoring.labels",
+    "ingress.annotations",
 }
 
 

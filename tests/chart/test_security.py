@@ -52,6 +52,18 @@ def test_every_pod_of_the_suite_has_both_of_its_tokens(render: Render) -> None:
         assert set(variables.values()) <= secrets.keys()
 
 
+def test_the_edge_answers_others_than_its_sidecar(render: Render) -> None:
+    service = {"enabled": True, "env": {"ANNALS_AUTH": "oidc"}, "envFrom": ["sign-in"]}
+    manifests = render({"services": {"console": service}, "ingress": {"enabled": True}})
+
+    pod = pods(manifests)["annals-console"]
+    assert "dapr.io/app-token-secret" not in pod["metadata"]["annotations"]
+    (container,) = pod["spec"]["containers"]
+    assert {one["name"] for one in container["env"]} == {"DAPR_API_TOKEN", "APP_PORT", "ANNALS_AUTH"}
+    assert container["envFrom"] == [{"secretRef": {"name": "sign-in"}}]
+    assert set(of_kind(manifests, "Ingress")) == {"annals-console"}
+
+
 def test_the_keys_that_are_made_fit_each_other(render: Render) -> None:
     secrets = of_kind(render(), "Secret")
     keys = {
@@ -123,7 +135,7 @@ def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
     }
     people = {"console", "toolbox"}
     assert callers == {
-        "command": people | {"saga-orchestrator", "notification", "smoke-test"},
+        "command": people | {"projector", "saga-orchestrator", "notification", "smoke-test"},
         "projector": people | {"saga-orchestrator", "smoke-test"},
         "saga-orchestrator": people,
         "notification": people,

@@ -18,7 +18,9 @@ metadata:
     dapr.io/app-health-check-path: /healthz
     dapr.io/app-health-probe-interval: "1"
     dapr.io/app-health-probe-timeout: "900"
+    {{- if not .service.edge }}
     dapr.io/app-token-secret: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "app") }}
+    {{- end }}
     {{- end }}
     dapr.io/api-token-secret: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "api") }}
     dapr.io/disable-builtin-k8s-secret-store: "true"
@@ -90,9 +92,11 @@ spec:
       env:
         - name: DAPR_API_TOKEN
           valueFrom: {secretKeyRef: {name: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "api") }}, key: token}}
-        {{- if $port }}
+        {{- if and $port (not .service.edge) }}
         - name: APP_API_TOKEN
           valueFrom: {secretKeyRef: {name: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "app") }}, key: token}}
+        {{- end }}
+        {{- if $port }}
         - name: APP_PORT
           value: {{ $port | quote }}
         {{- with include "annals.zipkin" .root }}
@@ -107,6 +111,12 @@ spec:
         - name: {{ $name }}
           value: {{ $value | quote }}
         {{- end }}
+      {{- with .service.envFrom }}
+      envFrom:
+        {{- range . }}
+        - secretRef: {name: {{ . }}}
+        {{- end }}
+      {{- end }}
       {{- if $port }}
       ports:
         - {name: http, containerPort: {{ $port }}}
