@@ -62,18 +62,19 @@ async def test_who_edits_what_another_has_changed_decides_and_nothing_is_lost(vi
 
 
 async def test_a_hand_over_is_asked_for_seen_in_the_inbox_and_accepted(visit: Visit, api: Api) -> None:
-    task = name("handover")
+    task, cleo = name("handover"), name("cleo")
+    await api.member(cleo)
     await api.task(task)
-    here, there = await visit(f"/tasks?task={task}"), await visit("/inbox", user="ben", role="member")
+    here, there = await visit(f"/tasks?task={task}"), await visit("/inbox", user=cleo, role="member")
     await live(there)
 
     await here.get_by_role("button", name="Hand over").click()
-    await here.get_by_label("To").select_option("ben")
-    await here.get_by_role("button", name="Ask").click()
+    await here.get_by_label("To").select_option(cleo)
+    await here.get_by_role("button", name="Ask", exact=True).click()
 
     await expect(here.get_by_role("region", name="Asked").get_by_text(task)).to_be_visible()
     await expect(there.locator(".nav .count")).to_be_visible()
-    notice = there.locator(".notice", has_text="You are asked to take a task on").first
+    notice = there.locator(".notice", has_text="You are asked to take a task on")
     await notice.get_by_role("button", name="Accept").click()
     await expect(here.get_by_role("region", name="Under way").get_by_text(task)).to_be_visible()
     sagas = await api.ask("GET", f"projector/queries/sagas?business_key={task}")
