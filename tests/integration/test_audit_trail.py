@@ -53,6 +53,33 @@ async def test_a_call_from_another_app_names_it_or_whom_it_calls_for(embedded: S
     assert found == ["projector", "203.0.113.7"]
 
 
+async def test_what_an_operator_does_is_recorded_with_the_reason(embedded: Suite, client: Any) -> None:
+    asked = await client.operate("POST", "projections/members/rebuild", json={"reason": "to see how"})
+    assert asked.status_code == 202
+    entry = (await client.query("audit", type="operation.requested")).json()["items"][0]
+    event = (await client.query(f"events/{entry['event_id']}")).json()
+    assert entry["user"] == "ada"
+    assert event["data"] == {
+        "service": "projector",
+        "action": "rebuild",
+        "target": "members",
+        "reason": "to see how",
+    }
+
+
+async def test_what_cannot_be_recorded_is_not_done(embedded: Suite, client: Any) -> None:
+    before = (await client.operate("GET", "projections")).json()["items"]
+    await embedded.processes["command"].stop()
+    try:
+        refused = await client.operate("POST", "projections/tasks/rebuild", json={"reason": "unrecorded"})
+    finally:
+        await embedded.processes["command"].start()
+        await embedded.processes["command"].wait_ready()
+    assert refused.status_code == 503
+    after = (await client.operate("GET", "projections")).json()["items"]
+    assert [len(one["generations"]) for one in after] == [len(one["generations"]) for one in before]
+
+
 async def test_the_store_of_a_running_suite_verifies_and_says_what_is_signed(
     embedded: Suite, client: Any
 ) -> None:

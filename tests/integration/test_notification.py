@@ -450,6 +450,9 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
     assert items[0]["data"]["late"] is False
     log = (await notifications.call("GET", "deliveries", user=user)).json()["items"]
     assert len([one for one in log if one["kind"] == "reminder.due"]) == 2
+    chain = await notifications.call("GET", "deliveries", correlation_id=log[0]["correlation_id"])
+    assert log[0]["id"] in {one["id"] for one in chain.json()["items"]}
+    assert {one["correlation_id"] for one in chain.json()["items"]} == {log[0]["correlation_id"]}
 
 
 async def test_a_task_that_is_done_reminds_nobody(notifying: Suite, notifications: Notifications) -> None:

@@ -118,6 +118,7 @@ async def test_the_past_can_be_seen(embedded: Suite, client: Any) -> None:
     assert [event["event_id"] for event in mine] == [history[0]["event_id"]]
     correlated = await client.query("events", correlation_id=history[0]["correlation_id"])
     assert history[0]["event_id"] in {event["event_id"] for event in correlated.json()["items"]}
+    assert mine[0]["visible_at"] >= mine[0]["timestamp"].removesuffix("Z"), "queries saw it after it happened"
 
 
 async def test_a_position_that_does_not_come_is_waited_for_only_so_long(embedded: Suite, client: Any) -> None:

@@ -12,6 +12,7 @@ from annals_command.domain.events import (
     MemberRegistered,
     MemberReleased,
     MemberReserved,
+    OperationRequested,
     TaskAssigned,
     TaskCompleted,
     TaskCreated,
@@ -22,6 +23,7 @@ from annals_command.domain.events import (
     TaskUpdated,
 )
 from annals_command.domain.member import Member
+from annals_command.domain.operation import Operation
 from annals_command.domain.task import Task, TaskStatus
 
 CREATED = TaskCreated(title="Write")
@@ -103,3 +105,11 @@ def test_a_member_registers_once() -> None:
     given(Member).when(lambda member: member.register_as("Ada", 1)).then(ADA)
     given(Member, ADA).when(lambda member: member.register_as("Ada", 1)).then_refused("member.exists")
     given(Member).when(lambda member: member.set_capacity(1)).then_refused("not_found")
+
+
+def test_an_operation_is_recorded_once() -> None:
+    asked = OperationRequested(service="projector", action="switch", target="tasks", reason="it is right")
+    given(Operation).when(lambda operation: operation.request(asked)).then(asked)
+    given(Operation, asked).when(lambda operation: operation.request(asked)).then_refused(
+        "operation.recorded"
+    )

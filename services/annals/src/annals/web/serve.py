@@ -34,8 +34,7 @@ def serve(app: ServiceApp, settings: ServiceSettings, service: str) -> None:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         server_header=False,
         date_header=False,
-        # By default uvicorn would believe whoever comes from this very host, and take a forged address
-        # for true.
+        # By default uvicorn believes whatever comes from this very host: also an address that is forged.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
     )

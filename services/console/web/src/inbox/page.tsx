@@ -48,6 +48,9 @@ function Notices() {
   };
   if (loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!items) return <Skeleton />;
+  const withdrawn = new Set(
+    items.filter(({ data }) => data.kind === "handover_withdrawn").map(({ data }) => data.saga_id),
+  );
   if (items.length === 0) {
     return (
       <Empty title="Nothing for you" icon={<BellOff size={28} strokeWidth={1.5} />}>
@@ -81,7 +84,11 @@ function Notices() {
                 <Time at={notice.created_at} />
                 {typeof notice.data.answer_by === "string" && `, answer by ${moment(notice.data.answer_by)}`}
               </span>
-              <Act notice={notice} answered={() => mark(`/${notice.id}/read`, "PUT")} />
+              <Act
+                notice={notice}
+                open={notice.read_at === null && !withdrawn.has(notice.data.saga_id)}
+                answered={() => mark(`/${notice.id}/read`, "PUT")}
+              />
             </div>
             <button
               type="button"
@@ -116,7 +123,7 @@ function sentence(notice: Notice): string {
   return (known[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase())) + title;
 }
 
-function Act({ notice, answered }: { notice: Notice; answered: () => void }) {
+function Act({ notice, open, answered }: { notice: Notice; open: boolean; answered: () => void }) {
   const task = taskOf(notice);
   const { kind, saga_id } = notice.data;
   const answer = async (event: string) => {
@@ -130,7 +137,7 @@ function Act({ notice, answered }: { notice: Notice; answered: () => void }) {
   };
   return (
     <span class="row wrap">
-      {(kind === "handover_requested" || kind === "handover_reminder") && notice.read_at === null && (
+      {open && (kind === "handover_requested" || kind === "handover_reminder") && (
         <>
           <button type="button" class="button primary" onClick={() => answer("accept")}>
             Accept

@@ -1,0 +1,149 @@
+"""Tasks: made, changed and done, live for everyone who looks."""
+
+from __future__ import annotations
+
+import uuid
+
+from playwright.async_api import expect
+
+from browser.conftest import Api, Visit, live
+from suite.suite import Suite
+
+
+def name(what: str) -> str:
+    return f"{what}-{uuid.uuid4().hex[:8]}"
+
+
+async def test_a_task_that_one_makes_another_sees(visit: Visit) -> None:
+    title = name("Write the report")
+    here, there = await visit("/tasks"), await visit("/tasks/list", user="ben", role="viewer")
+    await live(here)
+    await live(there)
+
+    await here.get_by_role("button", name="New task").click()
+    await here.get_by_label("Title").fill(title)
+    await here.get_by_label("Priority").select_option("high")
+    await here.get_by_label("Assigned to").select_option("ben")
+    await here.get_by_label("Due").fill("2030-01-01T09:00")
+    await here.get_by_role("button", name="Create").click()
+
+    await expect(here.get_by_role("region", name="Under way").get_by_text(title)).to_be_visible()
+    row = there.locator(".task-row", has_text=title)
+    await expect(row).to_contain_text("high")
+    await expect(row).to_contain_text("Ben")
+    await expect(there.get_by_role("button", name=f"Complete {title}")).to_be_disabled()
+
+    await here.get_by_role("button", name=f"Complete {title}").click()
+    await expect(here.get_by_role("region", name="Done").get_by_text(title)).to_be_visible()
+    await expect(row).to_have_count(0)
+
+
+async def test_who_edits_what_another_has_changed_decides_and_nothing_is_lost(visit: Visit, api: Api) -> None:
+    task = name("conflict")
+    await api.task(task, description="as it was")
+    here, there = await visit(f"/tasks?task={task}"), await visit(f"/tasks?task={task}", user="ben")
+    await here.get_by_role("button", name="Edit").click()
+    await there.get_by_role("button", name="Edit").click()
+
+    await there.get_by_label("Description").fill("as ben says")
+    await there.get_by_role("button", name="Save").click()
+    await expect(there.locator(".toast", has_text="Saved")).to_be_visible()
+    await here.get_by_label("Title").fill(f"{task} as ada says")
+    await here.get_by_role("button", name="Save").click()
+
+    conflict = here.get_by_role("region", name="Conflict")
+    await expect(conflict).to_contain_text("as ben says")
+    await expect(conflict).to_contain_text(f"{task} as ada says")
+    await conflict.get_by_role("button", name="Save mine on top of theirs").click()
+    await expect(here.locator(".toast", has_text="Saved")).to_be_visible()
+
+    found = await api.ask("GET", f"projector/queries/tasks/{task}")
+    assert (found["title"], found["description"]) == (f"{task} as ada says", "as ben says")
+
+
+async def test_a_hand_over_is_asked_for_seen_in_the_inbox_and_accepted(visit: Visit, api: Api) -> None:
+    task, cleo = name("handover"), name("cleo")
+    await api.member(cleo)
+    await api.task(task)
+    here, there = await visit(f"/tasks?task={task}"), await visit("/inbox", user=cleo, role="member")
+    await live(there)
+
+    await here.get_by_role("button", name="Hand over").click()
+    await here.get_by_label("To").select_option(cleo)
+    await here.get_by_role("button", name="Ask", exact=True).click()
+
+    await expect(here.get_by_role("region", name="Asked").get_by_text(task)).to_be_visible()
+    await expect(there.locator(".nav .count")).to_be_visible()
+    notice = there.locator(".notice", has_text="You are asked to take a task on")
+    await notice.get_by_role("button", name="Accept").click()
+    await expect(here.get_by_role("region", name="Under way").get_by_text(task)).to_be_visible()
+    sagas = await api.ask("GET", f"projector/queries/sagas?business_key={task}")
+    assert len(sagas["items"]) == 1
+
+
+async def test_a_task_recurs(visit: Visit, api: Api) -> None:
+    title = name("Stand-up")
+    page = await visit("/tasks")
+    await page.get_by_role("button", name="New task").click()
+    await page.get_by_label("Title").fill(title)
+    await page.get_by_label("How often").select_option("FREQ=WEEKLY")
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.locator(".toast", has_text="It will recur")).to_be_visible()
+
+    await page.get_by_role("link", name="Recurring").click()
+    row = page.get_by_role("row", name=title)
+    await expect(row).to_contain_text("FREQ=WEEKLY")
+    await row.get_by_role("button", name="Pause").click()
+    await expect(row).to_contain_text("paused")
+    await row.get_by_role("button", name="End").click()
+    await expect(row).to_have_count(0)
+
+
+async def test_what_happens_while_the_console_is_away_is_there_when_it_is_back(
+    visit: Visit, api: Api, suite: Suite
+) -> None:
+    page = await visit("/tasks/list")
+    await live(page)
+
+    suite.processes["console"].kill()
+    await expect(page.locator(".notice-bar")).to_contain_text("The live connection is gone")
+    await suite.processes["console"].wait_ready()
+    title = name("made-meanwhile")
+    await api.task(title)
+
+    await live(page)
+    await expect(page.locator(".notice-bar")).to_have_count(0)
+    await page.get_by_label("Find tasks").fill(title)
+    await expect(page.locator(".task-row", has_text=title)).to_be_visible()
+
+
+async def test_who_is_offline_is_told_so_and_catches_up(visit: Visit, api: Api) -> None:
+    page = await visit("/tasks/list")
+    await live(page)
+
+    await page.context.set_offline(True)
+    await expect(page.locator(".notice-bar")).to_contain_text("You are offline")
+    title = name("made-offline")
+    await api.task(title)
+    await page.context.set_offline(False)
+
+    await live(page)
+    await page.get_by_label("Find tasks").fill(title)
+    await expect(page.locator(".task-row", has_text=title)).to_be_visible()
+
+
+async def test_what_was_refused_is_taken_back_and_said(visit: Visit, api: Api) -> None:
+    task = name("refused")
+    await api.task(task)
+    page = await visit("/tasks/list")
+    await page.get_by_label("Find tasks").fill(task)
+    check = page.get_by_role("button", name=f"Complete {task}")
+    await expect(check).to_be_enabled()
+    await page.context.route("**/api/notification/stream*", lambda route: route.abort())
+    await api.command("task.update", id=task, priority="low")
+    await page.evaluate("document.querySelector('.check').click()")
+    # Whether the page had heard of the change by then or not: it ends as the store has it.
+    found = await api.ask("GET", f"projector/queries/tasks/{task}")
+    if found["status"] == "todo":
+        await expect(page.locator(".toast[data-tone=bad]")).to_be_visible()
+        await expect(check).to_have_attribute("aria-pressed", "false")
