@@ -140,7 +140,7 @@ async def test_a_consumer_killed_in_mid_batch_misses_nothing(
     async def in_hand() -> bool:
         return any(line["answer"] == "NONE" and line["id"] in ids(events) for line in recorder.lines())
 
-    await until(in_hand, SOON)
+    await until(in_hand, 2 * SOON)
     recorder.tell()
     await asyncio.gather(recorder.app.kill(), at.projectors[0].kill())
 
