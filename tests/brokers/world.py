@@ -251,9 +251,17 @@ async def world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
 
 
 async def inhabited(found: World) -> World:
-    """A world with its first projector and its first recorder."""
+    """A world with its first projector and its first recorder, which has been given something.
+
+    A sidecar is ready before it has subscribed, and some brokers keep nothing for who was not there yet.
+    """
     await found.projector()
-    await found.recorder("saga-orchestrator")
+    recorder = await found.recorder("saga-orchestrator")
+
+    async def subscribed() -> bool:
+        return await recorder.takes(await found.append(history(1, 1)), 2)
+
+    await happens(subscribed, 60)
     return found
 
 
