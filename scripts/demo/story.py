@@ -51,6 +51,7 @@ PEOPLE = (
     Person("dmitri", "Dmitri Volkov", 3),
     Person("esme", "Esme Tanaka", 8),
     Person("farid", "Farid Haddad", 4),
+    Person("you", "You", 5),
 )
 
 _LAUNCH = (
@@ -238,7 +239,7 @@ HANDOVERS = (
     Handover("invoice-rounding", "ada", "ben", "accept"),
     Handover("slow-search", "farid", "dmitri", "decline"),
     Handover("macros", "esme", "farid", None, deadline="PT3S"),
-    Handover("tls-audit", "ada", "dmitri", None, deadline="P2D"),
+    Handover("tls-audit", "ada", "you", None, deadline="P2D"),
     Handover("offer-letter", "esme", "ada", None),
     Handover("demo-video", "chiara", "esme", None),
     Handover("card-expiry", "ben", "nobody-of-that-name", None),

@@ -20,7 +20,7 @@ from suite.suite import Suite
 async def because(page: Page, action: str, reason: str) -> None:
     """Answer the dialog that asks why."""
     await page.get_by_label("Why? It is kept in the audit trail").fill(reason)
-    await page.locator("dialog footer").get_by_role("button", name=action, exact=True).click()
+    await page.get_by_role("dialog").get_by_role("button", name=action, exact=True).click()
     await expect(page.get_by_label("Why? It is kept in the audit trail")).to_have_count(0)
 
 
@@ -135,7 +135,7 @@ async def test_a_dead_letter_is_looked_at_tried_out_corrected_and_replayed(
     await expect(letter.get_by_role("region", name="Dry run")).to_contain_text("fail")
 
     await letter.get_by_role("button", name="Edit").click()
-    await page.get_by_label("Data").fill(f'{{"title": "{task}", "due": null, "priority": "low"}}')
+    await page.get_by_label("Data", exact=True).fill(f'{{"title": "{task}", "due": null, "priority": "low"}}')
     await because(page, "Save", f"a date that is none {task}")
     await letter.get_by_role("button", name="Try out").click()
     await expect(letter.get_by_role("region", name="Dry run")).to_contain_text("apply")
@@ -169,7 +169,7 @@ async def test_a_viewer_is_shown_nothing_that_they_may_not(visit: Visit, api: Ap
     await expect(page.get_by_role("link", name="Deliveries")).to_be_visible()
     await expect(page.get_by_role("link", name="Dead letters")).to_have_count(0)
     await page.goto("http://127.0.0.1:8080/health/audit")
-    await expect(page.get_by_role("alert")).to_contain_text("You may not see this")
+    await expect(page.locator(".problem")).to_contain_text("You may not see this")
 
 
 async def test_preferences_are_kept(visit: Visit, api: Api) -> None:
@@ -180,6 +180,6 @@ async def test_preferences_are_kept(visit: Visit, api: Api) -> None:
     await expect(page.locator(".field-error")).to_contain_text("Europe/Berlin")
     await page.get_by_label("Time zone").fill("Europe/Berlin")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator(".toast", has_text="saved")).to_be_visible()
+    await expect(page.locator(".toast", has_text="are saved")).to_be_visible()
     await page.reload()
     await expect(page.get_by_label("E-mail", exact=True)).to_have_value("ben@example.com")

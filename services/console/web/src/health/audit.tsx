@@ -5,7 +5,7 @@ import { ask, query } from "../lib/api";
 import { precise } from "../lib/format";
 import { useLoad } from "../lib/load";
 import type { Page } from "../lib/types";
-import { Empty, Failed, Skeleton, TraceLink } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, TraceLink } from "../parts/basics";
 
 interface Entry {
   time: string;
@@ -66,7 +66,7 @@ export function Audit() {
         </Empty>
       )}
       {items && items.length > 0 && (
-        <div class="panel scroll">
+        <Scroll label="Audit trail" panel>
           <table class="table">
             <thead>
               <tr>
@@ -97,7 +97,7 @@ export function Audit() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
       <div class="row">
         {cursor && (

@@ -79,7 +79,8 @@ function paths(points: Point[], x: (time: number) => number, y: (value: number) 
       continue;
     }
     const [left, top] = [x(point.time), y(point.value).toFixed(1)];
-    curve += `${last === null ? "M" : "L"}${left.toFixed(1)},${top}`;
+    // A line of no length, with its round end, is the dot of a single measurement.
+    curve += last === null ? `M${left.toFixed(1)},${top}h0` : `L${left.toFixed(1)},${top}`;
     area +=
       last === null
         ? `M${left.toFixed(1)},${HEIGHT}L${left.toFixed(1)},${top}`

@@ -5,7 +5,7 @@ import { ask, query } from "../lib/api";
 import { words } from "../lib/format";
 import { useEvery, useLoad } from "../lib/load";
 import type { Delivery, Page } from "../lib/types";
-import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, Tag, Time } from "../parts/basics";
 
 const TONES: Record<string, string> = { sent: "ok", failed: "bad", pending: "warn", sending: "accent" };
 
@@ -50,7 +50,7 @@ export function Deliveries() {
         </Empty>
       )}
       {items && items.length > 0 && (
-        <div class="panel scroll">
+        <Scroll label="Deliveries" panel>
           <table class="table">
             <thead>
               <tr>
@@ -88,7 +88,7 @@ export function Deliveries() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
     </>
   );

@@ -2,7 +2,7 @@ import { useRef } from "preact/hooks";
 import { ask } from "../lib/api";
 import { count, duration } from "../lib/format";
 import { useEvery, useLoad } from "../lib/load";
-import { Empty, Failed, Skeleton, Tag } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, Tag } from "../parts/basics";
 import { Chart } from "./chart";
 
 interface Sample {
@@ -92,7 +92,7 @@ export function Overview() {
         {lanes.problem && !lanes.value && <Failed problem={lanes.problem} retry={lanes.reload} />}
         {!lanes.value && !lanes.problem && <Skeleton lines={3} />}
         {lanes.value && (
-          <div class="scroll">
+          <Scroll label="Lanes">
             <table class="table">
               <thead>
                 <tr>
@@ -117,7 +117,7 @@ export function Overview() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
         )}
       </section>
     </>

@@ -4,7 +4,7 @@ import { count } from "../lib/format";
 import { useEvery, useLoad } from "../lib/load";
 import { may } from "../lib/session";
 import type { Json } from "../lib/types";
-import { Dialog, Failed, Field, Skeleton, Tag, Time } from "../parts/basics";
+import { Dialog, Failed, Field, Scroll, Skeleton, Tag, Time } from "../parts/basics";
 import { WithReason } from "../parts/reason";
 
 interface Generation {
@@ -91,7 +91,7 @@ export function Projections() {
               </button>
             )}
           </header>
-          <div class="scroll">
+          <Scroll label="Generations">
             <table class="table">
               <thead>
                 <tr>
@@ -128,7 +128,7 @@ export function Projections() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
         </section>
       ))}
       {doing && (

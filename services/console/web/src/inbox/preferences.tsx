@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { ask, Problem } from "../lib/api";
 import { useLoad } from "../lib/load";
 import { session } from "../lib/session";
-import { Failed, Field, Skeleton } from "../parts/basics";
+import { Failed, Field, Scroll, Skeleton } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
 
 interface Subscription {
@@ -72,7 +72,7 @@ export function Preferences() {
         <header>
           <h3>What I want to be told, and how</h3>
         </header>
-        <div class="scroll">
+        <Scroll label="What I want to be told">
           <table class="table">
             <tbody>
               {EVENTS.map(({ events, name }) => (
@@ -100,7 +100,7 @@ export function Preferences() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       </section>
       <section class="panel pad stack">
         <div class="pair">

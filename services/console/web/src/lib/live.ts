@@ -17,6 +17,8 @@ const SILENCE = 40_000;
 
 let source: EventSource | null = null;
 let position = "";
+/** Whether the browser said that it lost the network. It is tried all the same: a suite may be on this machine. */
+let offline = false;
 let wait = FIRST_WAIT;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
@@ -35,14 +37,14 @@ export function onRejoin(call: () => void): () => void {
 
 /** Follow the stream for as long as the page is there. */
 export function follow(): void {
-  if (!navigator.onLine) connection.value = "offline";
   window.addEventListener("offline", () => {
-    connection.value = "offline";
-    close();
+    offline = true;
+    retry();
   });
   window.addEventListener("online", () => {
+    offline = false;
     wait = FIRST_WAIT;
-    open();
+    retry();
   });
   // A page in the back of a browser may have been asleep for hours.
   document.addEventListener("visibilitychange", () => {
@@ -53,7 +55,6 @@ export function follow(): void {
 
 function open(): void {
   close();
-  if (connection.value !== "connecting") connection.value = "reconnecting";
   const opened = new EventSource(
     position ? `/api/notification/stream?after=${encodeURIComponent(position)}` : "/api/notification/stream",
   );
@@ -77,7 +78,7 @@ function open(): void {
 /** The browser's own reconnecting gives up at the first error it is answered: this does not. */
 function retry(): void {
   close();
-  connection.value = navigator.onLine ? "reconnecting" : "offline";
+  connection.value = offline ? "offline" : "reconnecting";
   timer = setTimeout(() => {
     open();
     for (const call of rejoined) call();

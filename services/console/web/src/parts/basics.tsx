@@ -51,6 +51,24 @@ export function Skeleton({ lines = 6 }: { lines?: number }) {
   );
 }
 
+/** What may be wider than the page: it scrolls by itself, by the keyboard too. */
+export function Scroll({
+  label,
+  panel,
+  children,
+}: {
+  label: string;
+  panel?: boolean;
+  children: ComponentChildren;
+}) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard
+    <div class={panel ? "panel scroll" : "scroll"} role="group" aria-label={label} tabIndex={0}>
+      {children}
+    </div>
+  );
+}
+
 export function Time({ at }: { at: string }) {
   return (
     <time dateTime={at} title={precise(at)} class="number">

@@ -50,7 +50,7 @@ export function IdentityButton() {
     <button
       type="button"
       class={development ? "button plain only-phone dev-mark" : "button plain icon only-phone"}
-      aria-label={development ? `Development: you are ${who.name}. Change` : "Sign out"}
+      aria-label={development ? `dev: you are ${who.name}, be somebody else` : "Sign out"}
       onClick={() => {
         if (development) choosing.value = true;
         else signOut();

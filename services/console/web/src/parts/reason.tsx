@@ -43,7 +43,7 @@ export function WithReason({
       footer={
         <>
           <button type="button" class="button" onClick={close}>
-            Cancel
+            Go back
           </button>
           <button
             type="submit"

@@ -4,7 +4,7 @@ import { Status } from "../cause/page";
 import { ask, query } from "../lib/api";
 import { useLive, useLoad } from "../lib/load";
 import type { Page, Saga } from "../lib/types";
-import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, Tag, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
 
 const STATUSES = ["running", "compensating", "failed", "compensated", "completed", "pending"];
@@ -85,7 +85,7 @@ export function SagasPage() {
           </Empty>
         )}
         {sagas && sagas.length > 0 && (
-          <div class="panel scroll">
+          <Scroll label="Sagas" panel>
             <table class="table sagas">
               <thead>
                 <tr>
@@ -125,7 +125,7 @@ export function SagasPage() {
                 ))}
               </tbody>
             </table>
-          </div>
+          </Scroll>
         )}
         <div class="row">
           {wanted.cursor && (

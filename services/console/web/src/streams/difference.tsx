@@ -1,4 +1,5 @@
 import type { Data, Json } from "../lib/types";
+import { Scroll } from "../parts/basics";
 
 /** What changes with every event, and says nothing. */
 const ALWAYS = new Set(["version", "updated_at"]);
@@ -11,7 +12,7 @@ export function Difference({ before, now }: { before: Data | null; now: Data | n
     .sort();
   if (names.length === 0) return <p class="pad quiet small">Nothing that queries see.</p>;
   return (
-    <div class="scroll">
+    <Scroll label="Difference">
       <table class="table">
         <thead>
           <tr>
@@ -30,7 +31,7 @@ export function Difference({ before, now }: { before: Data | null; now: Data | n
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 

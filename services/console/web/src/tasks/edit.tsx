@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { ask, Problem } from "../lib/api";
 import type { Task } from "../lib/types";
-import { Dialog } from "../parts/basics";
+import { Dialog, Scroll } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
 import { type Given, given, sameMoment, TaskFields } from "./fields";
 import { change, nameOf, refresh } from "./store";
@@ -143,7 +143,7 @@ function Conflict({
         You began with version {base.version}; it is at version {theirs.version} now. Nothing of yours was
         saved yet.
       </p>
-      <div class="scroll">
+      <Scroll label="Changes">
         <table class="table">
           <thead>
             <tr>
@@ -164,7 +164,7 @@ function Conflict({
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       <div class="row wrap">
         <button type="button" class="button primary" onClick={() => keepMine(merged)}>
           Save mine on top of theirs

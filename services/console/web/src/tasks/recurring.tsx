@@ -3,7 +3,7 @@ import { ask } from "../lib/api";
 import { moment } from "../lib/format";
 import { may } from "../lib/session";
 import type { Recurrence } from "../lib/types";
-import { Empty, Tag } from "../parts/basics";
+import { Empty, Scroll, Tag } from "../parts/basics";
 import { tellProblem } from "../parts/toasts";
 import { loadRecurrences, recurrences } from "./store";
 
@@ -16,7 +16,7 @@ export function Recurring() {
     );
   }
   return (
-    <div class="panel scroll">
+    <Scroll label="What recurs" panel>
       <table class="table">
         <thead>
           <tr>
@@ -41,7 +41,7 @@ export function Recurring() {
           ))}
         </tbody>
       </table>
-    </div>
+    </Scroll>
   );
 }
 
