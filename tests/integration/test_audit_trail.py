@@ -113,5 +113,6 @@ async def test_no_service_reads_credentials_through_its_sidecar(embedded: Suite)
             "projector": ["shared-keys"],
             "notification": [],
             "saga-orchestrator": [],
+            "console": [],
         }
         assert allowed == expected[app.app_id], app.app_id
