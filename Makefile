@@ -149,4 +149,4 @@ bench: setup ## measure, side by side, and print ratios
 
 clean: ## remove the environment, the data and the caches of this checkout
 	-@test ! -x .venv/bin/python || $(RUN) -m suite stop
-	rm -rf .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf services/console/web/node_modules services/console/web/dist .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis

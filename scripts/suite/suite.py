@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from suite import infra, keys, manifest, ports, profiles
+from suite import infra, keys, manifest, page, ports, profiles
 from suite.paths import BIN, ROOT
 from suite.process import Process, Spec
 from suite.sidecar import sidecar
@@ -73,6 +73,7 @@ class Suite:
         Raises PortBusy, runtime.Missing and process.StartFailed.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(page.build)
         infrastructure = await asyncio.to_thread(profiles.prepare, self.choice, self._state)
         self.control_plane = infrastructure.control_plane
         self._check_ports(infrastructure.ports)

@@ -135,7 +135,9 @@ async def test_a_dead_letter_is_looked_at_tried_out_corrected_and_replayed(
     await expect(letter.get_by_role("region", name="Dry run")).to_contain_text("fail")
 
     await letter.get_by_role("button", name="Edit").click()
-    await page.get_by_label("Data", exact=True).fill(f'{{"title": "{task}", "due": null, "priority": "low"}}')
+    await page.get_by_role("textbox", name="Data").fill(
+        f'{{"title": "{task}", "due": null, "priority": "low"}}'
+    )
     await because(page, "Save", f"a date that is none {task}")
     await letter.get_by_role("button", name="Try out").click()
     await expect(letter.get_by_role("region", name="Dry run")).to_contain_text("apply")

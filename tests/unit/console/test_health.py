@@ -35,3 +35,11 @@ def test_a_replica_is_compared_with_itself() -> None:
     assert health._rates("command", metrics(2, 7)) == {}, "another replica, or the same after a restart"
     assert health._rates("command", metrics(1, 110))["commands"] > 0
     assert health._rates("command", metrics(2, 7))["commands"] == 0
+
+
+def test_a_service_tells_of_its_own_metrics_alone() -> None:
+    health = Health()
+    for counted in (0, 10):
+        found = health._rates("command", metrics(1, counted)) | health._rates("projector", metrics(2, 0))
+    assert found["commands"] > 0
+    assert set(found) == {"commands", "command_p50", "command_p95", "projected", "visible_p50", "visible_p95"}

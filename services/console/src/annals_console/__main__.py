@@ -12,5 +12,6 @@ if __name__ == "__main__":
     try:
         settings = ConsoleSettings()
     except ValidationError as error:
-        sys.exit("\n".join(f"The console does not start: {one['msg']}" for one in error.errors()))
+        reasons = (one["msg"].removeprefix("Value error, ") for one in error.errors())
+        sys.exit("\n".join(f"The console does not start: {reason}" for reason in reasons))
     serve(create(settings), settings, "console")

@@ -17,15 +17,17 @@ from annals_console.gateway import Authenticate
 _EVERY_SECONDS = 3.0
 _KEPT = 300
 _ANSWER_SECONDS = 5.0
-_SERVICES = ("command", "projector", "saga-orchestrator", "notification")
 
-_COMMANDS = "annals_command_duration_seconds"
-_VISIBLE = "annals_projection_lag_seconds"
+# Each service has the metrics of all, through the library: only its own are its to tell.
 _COUNTERS = {
-    "commands": "annals_commands_total",
-    "projected": "annals_projection_events_total",
-    "transitions": "annals_saga_transitions_total",
-    "deliveries": "annals_notification_deliveries_total",
+    "command": {"annals_commands_total": "commands"},
+    "projector": {"annals_projection_events_total": "projected"},
+    "saga-orchestrator": {"annals_saga_transitions_total": "transitions"},
+    "notification": {"annals_notification_deliveries_total": "deliveries"},
+}
+_DURATIONS = {
+    "command": {"annals_command_duration_seconds_bucket": "command"},
+    "projector": {"annals_projection_lag_seconds_bucket": "visible"},
 }
 _BIRTH = "process_start_time_seconds"
 
@@ -56,15 +58,15 @@ class Health:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _look(self, invocation: ServiceInvocation) -> dict[str, Any]:
-        texts = await asyncio.gather(*(_ask(invocation, name, "metrics") for name in _SERVICES))
+        texts = await asyncio.gather(*(_ask(invocation, name, "metrics") for name in _COUNTERS))
         lanes, projections = await asyncio.gather(
             _ask(invocation, "command", "store/lanes"), _ask(invocation, "projector", "projections")
         )
         sample: dict[str, Any] = {
             "time": time.time(),
-            "up": {name: text is not None for name, text in zip(_SERVICES, texts, strict=True)},
+            "up": {name: text is not None for name, text in zip(_COUNTERS, texts, strict=True)},
         }
-        for service, text in zip(_SERVICES, texts, strict=True):
+        for service, text in zip(_COUNTERS, texts, strict=True):
             if isinstance(text, str):
                 sample |= self._rates(service, text)
         if isinstance(lanes, dict):
@@ -80,7 +82,7 @@ class Health:
         return None if before is None else max(0, total - before[1]) / (now - before[0])
 
     def _rates(self, service: str, text: str) -> dict[str, Any]:
-        birth, scrape = _scrape(text)
+        birth, scrape = _scrape(service, text)
         before = self._seen.get((service, birth))
         self._seen[service, birth] = scrape
         for key, old in list(self._seen.items()):
@@ -114,25 +116,20 @@ def quantile(buckets: Buckets, share: float) -> float | None:
     return start
 
 
-def _scrape(text: str) -> tuple[float, Scrape]:
-    counters = dict.fromkeys(_COUNTERS, 0.0)
-    durations: dict[str, Buckets] = {}
-    names = {metric: name for name, metric in _COUNTERS.items()}
+def _scrape(service: str, text: str) -> tuple[float, Scrape]:
+    counted, timed = _COUNTERS[service], _DURATIONS.get(service, {})
+    counters = dict.fromkeys(counted.values(), 0.0)
+    durations: dict[str, Buckets] = {name: {} for name in timed.values()}
     birth = 0.0
-    for family in parse(text):
-        for sample in family.samples:
-            if sample.name == _BIRTH:
-                birth = sample.value
-            elif sample.name in names:
-                counters[names[sample.name]] += sample.value
-            elif sample.name in (f"{_COMMANDS}_bucket", f"{_VISIBLE}_bucket"):
-                buckets = durations.setdefault("command" if _COMMANDS in sample.name else "visible", {})
-                bound = float(sample.labels["le"])
-                buckets[bound] = buckets.get(bound, 0) + sample.value
-    present = {
-        name: value for name, value in counters.items() if _COUNTERS[name].removesuffix("_total") in text
-    }
-    return birth, Scrape(time.monotonic(), present, durations)
+    for sample in (sample for family in parse(text) for sample in family.samples):
+        if sample.name == _BIRTH:
+            birth = sample.value
+        elif sample.name in counted:
+            counters[counted[sample.name]] += sample.value
+        elif sample.name in timed:
+            buckets, bound = durations[timed[sample.name]], float(sample.labels["le"])
+            buckets[bound] = buckets.get(bound, 0) + sample.value
+    return birth, Scrape(time.monotonic(), counters, durations)
 
 
 async def _ask(invocation: ServiceInvocation, app: str, path: str) -> Any:

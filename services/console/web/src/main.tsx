@@ -2,6 +2,7 @@ import { render } from "preact";
 import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
+import "./styles/overlays.css";
 import "./styles/frame.css";
 import "./styles/tasks.css";
 import "./styles/cause.css";

@@ -1,15 +1,17 @@
 import { BellOff } from "lucide-preact";
 import { Link } from "wouter-preact";
-import { ask } from "../lib/api";
+import { ask, Problem } from "../lib/api";
 import { moment, words } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { session } from "../lib/session";
-import type { Notice, Page } from "../lib/types";
+import type { Notice, Page, Task } from "../lib/types";
 import { Empty, Failed, Skeleton, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
 import { tell, tellProblem } from "../parts/toasts";
 import { Preferences } from "./preferences";
 import { count, inboxChanged } from "./unread";
+
+const MOST_TITLES = 30;
 
 export function InboxPage({ params }: { params: { tab?: string } }) {
   const preferences = params.tab === "preferences";
@@ -33,9 +35,11 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
 
 function Notices() {
   const path = `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
-  const loaded = useLoad(`${path}#${inboxChanged.value}`, (signal) =>
-    ask<Page<Notice> & { unread: number }>(`${path}?limit=100`, { signal }),
-  );
+  const loaded = useLoad(`${path}#${inboxChanged.value}`, async (signal) => {
+    const found = await ask<Page<Notice> & { unread: number }>(`${path}?limit=100`, { signal });
+    return { ...found, titles: await titlesOf(found.items, signal) };
+  });
+  const titles = loaded.value?.titles;
   const items = loaded.value?.items;
   const mark = async (what: string, method: string) => {
     try {
@@ -79,7 +83,7 @@ function Notices() {
           <li class="notice" key={notice.id} data-unread={notice.read_at === null}>
             <i aria-hidden="true" />
             <div class="stack tight">
-              <b>{sentence(notice)}</b>
+              <b>{sentence(notice, titles?.get(taskOf(notice) ?? ""))}</b>
               <span class="small quiet">
                 <Time at={notice.created_at} />
                 {typeof notice.data.answer_by === "string" && `, answer by ${moment(notice.data.answer_by)}`}
@@ -104,13 +108,30 @@ function Notices() {
   );
 }
 
+/** What the tasks are called that the newest notices are about; one that was deleted is called nothing. */
+async function titlesOf(notices: Notice[], signal: AbortSignal): Promise<Map<string, string>> {
+  const ids = [...new Set(notices.map(taskOf))].filter((id) => id !== null).slice(0, MOST_TITLES);
+  const titles = new Map<string, string>();
+  await Promise.all(
+    ids.map(async (id) => {
+      try {
+        const task = await ask<Task>(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { signal });
+        titles.set(id, task.title);
+      } catch (error) {
+        if (!(error instanceof Problem) || error.status !== 404) throw error;
+      }
+    }),
+  );
+  return titles;
+}
+
 function taskOf(notice: Notice): string | null {
   const { task_id, stream } = notice.data;
   if (typeof task_id === "string") return task_id;
   return typeof stream === "string" && stream.startsWith("task-") ? stream.slice(5) : null;
 }
 
-function sentence(notice: Notice): string {
+function sentence(notice: Notice, about: string | undefined): string {
   const kind = String(notice.data.kind ?? notice.kind);
   const known: Record<string, string> = {
     handover_requested: "You are asked to take a task on",
@@ -119,7 +140,8 @@ function sentence(notice: Notice): string {
     "task.assigned": "A task was assigned to you",
     "reminder.due": "A task falls due",
   };
-  const title = notice.data.title ? `: ${notice.data.title}` : "";
+  const named = about ?? notice.data.title;
+  const title = named ? `: ${named}` : "";
   return (known[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase())) + title;
 }
 

@@ -17,8 +17,6 @@ const SILENCE = 40_000;
 
 let source: EventSource | null = null;
 let position = "";
-/** Whether the browser said that it lost the network. It is tried all the same: a suite may be on this machine. */
-let offline = false;
 let wait = FIRST_WAIT;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
@@ -37,12 +35,8 @@ export function onRejoin(call: () => void): () => void {
 
 /** Follow the stream for as long as the page is there. */
 export function follow(): void {
-  window.addEventListener("offline", () => {
-    offline = true;
-    retry();
-  });
+  window.addEventListener("offline", retry);
   window.addEventListener("online", () => {
-    offline = false;
     wait = FIRST_WAIT;
     retry();
   });
@@ -75,10 +69,11 @@ function open(): void {
   opened.onerror = () => retry();
 }
 
-/** The browser's own reconnecting gives up at the first error it is answered: this does not. */
+/** The browser's own reconnecting gives up at the first error it is answered: this does not. Nor does it without a
+ *  network: the suite may be on this machine. */
 function retry(): void {
   close();
-  connection.value = offline ? "offline" : "reconnecting";
+  connection.value = navigator.onLine ? "reconnecting" : "offline";
   timer = setTimeout(() => {
     open();
     for (const call of rejoined) call();

@@ -55,15 +55,18 @@ export function Done({ task }: { task: Task }) {
 export function Marks({ task, card }: { task: Task; card?: boolean }) {
   const at = task.due === null ? null : due(task.due);
   const asked = handovers.value.get(task.id);
+  const pressing = task.priority === "high" || task.priority === "critical";
+  // A card stands in the column that says whether somebody was asked, and has room for two marks.
+  const room = !card ? 2 : pressing && at ? 0 : 1;
   const tone = task.status === "done" ? undefined : at?.late ? "bad" : at?.soon ? "warn" : undefined;
   return (
     <span class="marks">
-      {asked && task.status !== "done" && (
+      {asked && !card && task.status !== "done" && (
         <Tag tone="saga">
           <Handshake size={12} /> asked
         </Tag>
       )}
-      {(task.priority === "high" || task.priority === "critical") && (
+      {pressing && (
         <Tag tone={task.priority === "critical" ? "bad" : "warn"}>
           <Flag size={12} />
           <span class={card ? "hidden" : ""}>{task.priority}</span>
@@ -74,7 +77,7 @@ export function Marks({ task, card }: { task: Task; card?: boolean }) {
           <Clock size={12} /> {at.text}
         </Tag>
       )}
-      {task.tags.slice(0, card ? 1 : 2).map((tag) => (
+      {task.tags.slice(0, room).map((tag) => (
         <Tag key={tag}>{tag}</Tag>
       ))}
     </span>
