@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from annals.dapr import DaprError, DaprSidecar
+from conftest import until
 from suite.suite import Suite
 
 
@@ -67,6 +68,11 @@ async def test_what_an_operator_does_is_recorded_with_the_reason(embedded: Suite
     }
 
 
+async def answers(client: Any) -> bool:
+    """Whether the sidecar has noticed that its app is back."""
+    return bool((await client.command("task.create", {"title": "x"})).status_code == 201)
+
+
 async def test_what_cannot_be_recorded_is_not_done(embedded: Suite, client: Any) -> None:
     before = (await client.operate("GET", "projections")).json()["items"]
     await embedded.processes["command"].stop()
@@ -75,6 +81,7 @@ async def test_what_cannot_be_recorded_is_not_done(embedded: Suite, client: Any)
     finally:
         await embedded.processes["command"].start()
         await embedded.processes["command"].wait_ready()
+        await until(lambda: answers(client))
     assert refused.status_code == 503
     after = (await client.operate("GET", "projections")).json()["items"]
     assert [len(one["generations"]) for one in after] == [len(one["generations"]) for one in before]

@@ -450,9 +450,17 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
     assert items[0]["data"]["late"] is False
     log = (await notifications.call("GET", "deliveries", user=user)).json()["items"]
     assert len([one for one in log if one["kind"] == "reminder.due"]) == 2
-    chain = await notifications.call("GET", "deliveries", correlation_id=log[0]["correlation_id"])
-    assert log[0]["id"] in {one["id"] for one in chain.json()["items"]}
-    assert {one["correlation_id"] for one in chain.json()["items"]} == {log[0]["correlation_id"]}
+
+
+async def test_what_was_delivered_of_a_chain_is_found(notifying: Suite, notifications: Notifications) -> None:
+    user, task = f"u-{new_id()}", f"t-{new_id()}"
+    client = notifications.client
+    await client.command("task.create", {"id": task, "title": "Pay the rent"})
+    chain = f"chain-{new_id()}"
+    await client.command("task.assign", {"id": task, "assignee": user}, x_correlation_id=chain)
+    await notifications.inbox(user, 1, kind="task.assigned")
+    found = (await notifications.call("GET", "deliveries", correlation_id=chain)).json()["items"]
+    assert [(one["user_id"], one["kind"]) for one in found] == [(user, "task.assigned")]
 
 
 async def test_a_task_that_is_done_reminds_nobody(notifying: Suite, notifications: Notifications) -> None:
