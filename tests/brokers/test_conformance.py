@@ -23,9 +23,13 @@ from world import Recorder, World, happens, history
 
 from annals.dapr import Message, publish_metadata
 from annals.events import CONTENT_TYPE, DomainEvent, RecordedEvent, new_id, to_cloudevent_json
+from annals.projections import Generations, difference
 from annals.store import Append, DaprEventStore
 from annals.web.background import background
+from annals_projector.read_models import PROJECTIONS
+from annals_projector.read_models.tasks import TASKS
 from conftest import until
+from read_model_database import PoolDatabase
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(900)]
 
@@ -192,22 +196,20 @@ async def test_a_new_subscriber_has_the_history(at: World, outcomes: Outcomes) -
 
     late = await at.recorder("notification")
     itself = await late.takes(events, 20)
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{at.projectors[0].port}", timeout=60
-    ) as projector:
-        number = (await projector.post("/projections/tasks/rebuild", json={"reason": "late"})).json()[
-            "number"
-        ]
+    database = PoolDatabase(at.pool)
+    generations = Generations(database, PROJECTIONS)
+    await generations.refresh()
+    number = await generations.create(TASKS, "late")
 
-        async def caught_up() -> bool:
-            found = await projector.get(f"/projections/tasks/generations/{number}")
-            return bool(found.json()["caught_up"])
+    async def caught_up() -> bool:
+        await generations.refresh()
+        known = generations.find("tasks", number)
+        return known is not None and known.caught_up
 
-        await until(caught_up, SOON)
-        found = (await projector.get(f"/projections/tasks/generations/{number}/difference")).json()
-        assert found["new_rows"] >= 10
-        assert (found["only_old"], found["only_new"], found["differing"]) == (0, 0, 0)
-        await projector.delete(f"/projections/tasks/generations/{number}")
+    await until(caught_up, SOON)
+    found = await difference(database, "default", (TASKS.table, 1), (TASKS.table, number))
+    assert found["new_rows"] >= 10
+    assert (found["only_old"], found["only_new"], found["differing"]) == (0, 0, 0)
     outcomes.note("a new subscriber is given what was before it", by_itself=itself)
 
 
