@@ -162,5 +162,5 @@ def test_the_files_of_the_suite_are_read() -> None:
         ("projector.dead-letters", 0, True),
     }
     retries = read_retries(COMPONENTS / "shared")
-    assert retries["domain-events"] == Retry(30, timedelta(milliseconds=200), timedelta(seconds=5))
+    assert retries["domain-events"] == Retry(30, timedelta(milliseconds=500), timedelta(seconds=5))
     assert retries["dead-letters"] == Retry(-1, timedelta(seconds=5))
