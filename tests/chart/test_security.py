@@ -183,7 +183,7 @@ def test_workflows_are_run_by_the_saga_orchestrator_alone(render: Render) -> Non
 def test_an_app_asks_its_sidecar_only_for_what_the_suite_uses(render: Render) -> None:
     for one in of_kind(render(), "Configuration").values():
         allowed = {rule["name"] for rule in one["spec"]["api"]["allowed"]}
-        assert allowed.isdisjoint({"shutdown", "actors", "configuration", "lock", "subscribe"})
+        assert allowed.isdisjoint({"shutdown", "actors", "lock", "subscribe"})
         scopes = {scope["storeName"]: scope for scope in one["spec"]["secrets"]["scopes"]}
         assert all(scope["defaultAccess"] == "deny" for scope in scopes.values())
         assert "allowedSecrets" not in scopes["secretstore"]
