@@ -57,7 +57,11 @@ async def test_a_call_from_another_app_names_it_or_whom_it_calls_for(embedded: S
 async def test_what_an_operator_does_is_recorded_with_the_reason(embedded: Suite, client: Any) -> None:
     asked = await client.operate("POST", "projections/members/rebuild", json={"reason": "to see how"})
     assert asked.status_code == 202
-    entry = (await client.query("audit", type="operation.requested")).json()["items"][0]
+
+    async def recorded() -> Any:
+        return (await client.query("audit", type="operation.requested")).json()["items"]
+
+    entry = (await until(recorded))[0]
     event = (await client.query(f"events/{entry['event_id']}")).json()
     assert entry["user"] == "ada"
     assert event["data"] == {
