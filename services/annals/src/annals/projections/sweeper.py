@@ -23,16 +23,18 @@ _log = structlog.get_logger(__name__)
 _EVERY_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _LOOK_AHEAD = 200
+_WINDOW = 2_000
 
 _SEEN = """
 WITH checkpoint AS (
   SELECT coalesce((SELECT seq FROM readmodels.lane_checkpoints WHERE lane = $1::text::integer), 0) AS seq),
 seen AS (
-  SELECT DISTINCT indexed.seq FROM readmodels.event_index indexed, checkpoint
-  WHERE indexed.lane = $1::text::integer AND indexed.seq > checkpoint.seq ORDER BY indexed.seq LIMIT 20000)
+  SELECT indexed.seq, count(*) AS events FROM readmodels.event_index indexed, checkpoint
+  WHERE indexed.lane = $1::text::integer AND indexed.seq > checkpoint.seq
+  GROUP BY indexed.seq ORDER BY indexed.seq LIMIT 20000)
 SELECT json_build_object(
   'checkpoint', (SELECT seq FROM checkpoint),
-  'seen', (SELECT coalesce(json_agg(seq ORDER BY seq), '[]') FROM seen))::text"""
+  'seen', (SELECT coalesce(json_object_agg(seq, events), '{}') FROM seen))::text"""
 
 _ADVANCE = """
 WITH moved AS (
@@ -78,20 +80,18 @@ class Sweeper:
     async def _sweep_lane(self, lane: int) -> tuple[int, int]:
         found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane))
         checkpoint: int = found["checkpoint"]
-        seen = set(found["seen"])
-        reached = checkpoint
-        while reached + 1 in seen:
-            reached += 1
+        seen = {int(seq): events for seq, events in found["seen"].items()}
+        # A commit is seen when all its events are: each came by a message of its own.
+        last = min(max(seen, default=checkpoint), checkpoint + _WINDOW) + _LOOK_AHEAD
+        log = await self._store.read_log(lane, checkpoint + 1, last)
+        commits = [one for one in log if seen.get(one.position.seq, 0) <= one.last - one.first]
+        end = log[-1].position.seq if log else checkpoint
+        reached = commits[0].position.seq - 1 if commits else end
         if reached > checkpoint:
             await self._database.fetch(_ADVANCE, str(lane), str(reached))
         for name in self._read_models:
             metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
-        highest = max(seen, default=checkpoint)
-        # Everything up to the highest that is not seen, and what the store has beyond it.
-        missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]
-        spans = [(seq, seq) for seq in missing] + [(highest + 1, highest + _LOOK_AHEAD)]
-        found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
-        commits = [commit for span in found_commits for commit in span]
+        commits = commits[:_LOOK_AHEAD]
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
         if late:
             await self._heal(late)
