@@ -143,6 +143,39 @@ async def test_what_no_message_brings_is_swept_from_the_store(
     assert await found(pool) == wanted(events)
 
 
+async def test_a_commit_of_which_a_part_came_is_swept_to_its_end(
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
+) -> None:
+    store = MemoryEventStore()
+    task = StreamId("acme", "task-two")
+
+    def event(kind: str, **data: Any) -> DomainEvent:
+        return DomainEvent(
+            event_type=kind,
+            source="test",
+            tenant_id="acme",
+            aggregate_type="task",
+            aggregate_id="two",
+            data=data,
+        )
+
+    pair = (event("task.created", title="first"), event("task.updated", changes={"title": "second"}))
+    await store.append(Append(task, pair, 0))
+    events = [one async for one in store.read_stream(task)]
+    applying = await applier(read_models, store, dead_letters)
+    await applying.apply(events[:1])
+    sweeper = Sweeper(read_models, store, applying, ["tasks"])
+    await sweeper.sweep()
+    assert await pool.fetchval("SELECT coalesce(max(seq), 0) FROM readmodels.lane_checkpoints") == 0
+
+    async def whole() -> bool:
+        await sweeper.sweep()
+        return bool(await pool.fetchval("SELECT max(seq) FROM readmodels.lane_checkpoints") == 1)
+
+    await until(whole)
+    assert await found(pool) == wanted(events)
+
+
 async def test_an_event_whose_past_is_nowhere_is_not_applied(
     pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
 ) -> None:

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 _EVERY_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _LOOK_AHEAD = 200
-_WINDOW = 2_000
+_PASSED = 2_000  # commits whose log entries are read at a time
 
 _SEEN = """
 WITH checkpoint AS (
@@ -81,17 +81,27 @@ class Sweeper:
         found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane))
         checkpoint: int = found["checkpoint"]
         seen = {int(seq): events for seq, events in found["seen"].items()}
+        reached = checkpoint
+        while reached + 1 in seen and reached < checkpoint + _PASSED:
+            reached += 1
+        highest = max(seen, default=checkpoint)
+        # What the checkpoint is to pass, what is not seen up to the highest, what the store has beyond it.
+        missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]
+        spans = [(checkpoint + 1, reached), *((seq, seq) for seq in missing)]
+        spans.append((highest + 1, highest + _LOOK_AHEAD))
+        found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
         # A commit is seen when all its events are: each came by a message of its own.
-        last = min(max(seen, default=checkpoint), checkpoint + _WINDOW) + _LOOK_AHEAD
-        log = await self._store.read_log(lane, checkpoint + 1, last)
-        commits = [one for one in log if seen.get(one.position.seq, 0) <= one.last - one.first]
-        end = log[-1].position.seq if log else checkpoint
-        reached = commits[0].position.seq - 1 if commits else end
+        commits = [
+            commit
+            for span in found_commits
+            for commit in span
+            if seen.get(commit.position.seq, 0) <= commit.last - commit.first
+        ]
+        reached = min([reached, *(commit.position.seq - 1 for commit in commits)])
         if reached > checkpoint:
             await self._database.fetch(_ADVANCE, str(lane), str(reached))
         for name in self._read_models:
             metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
-        commits = commits[:_LOOK_AHEAD]
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
         if late:
             await self._heal(late)
