@@ -144,15 +144,15 @@ def routes(
     async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
         who = id_of(request, "x-user-id")
+        if letter.kind is Kind.RAW and body.raw is None:
+            raise malformed("raw", "the text that is to be read instead")
+        if letter.kind is not Kind.RAW and body.data is None:
+            raise malformed("data", "the data that the consumer is to see instead")
         await operations.requested(request, "edit", _target(letter), body.reason)
         with _problems():
-            if letter.kind is Kind.RAW:
-                if body.raw is None:
-                    raise malformed("raw", "the text that is to be read instead")
+            if body.raw is not None and letter.kind is Kind.RAW:
                 await dead_letters.rewrite(letter, body.raw, who, body.reason)
             else:
-                if body.data is None:
-                    raise malformed("data", "the data that the consumer is to see instead")
                 await dead_letters.correct(letter, body.data, who, body.reason)
         return {"edited": letter.id}
 
