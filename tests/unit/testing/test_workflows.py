@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import FunctionType
 from typing import Any
@@ -84,6 +85,17 @@ def runtime(port: int) -> WorkflowRuntime:
     return made
 
 
+@asynccontextmanager
+async def working(port: int) -> AsyncIterator[None]:
+    """A worker, gone after whatever happens: its threads would keep the whole run from ending."""
+    made = runtime(port)
+    await asyncio.to_thread(made.start)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(made.shutdown)
+
+
 class Machine:
     """A sidecar with a worker, and what manages its workflows."""
 
@@ -102,13 +114,10 @@ class Machine:
 @pytest.fixture
 async def machine() -> AsyncIterator[Machine]:
     clock = VirtualClock(patience=120)
-    async with FakeSidecar(dapr=FakeDapr(clock=clock)) as sidecar:
-        worker = runtime(sidecar.grpc_port)
-        await asyncio.to_thread(worker.start)
+    async with FakeSidecar(dapr=FakeDapr(clock=clock)) as sidecar, working(sidecar.grpc_port):
         machine = Machine(sidecar, clock)
         yield machine
         await machine.client.close()
-        await asyncio.to_thread(worker.shutdown)
 
 
 async def test_activities_are_performed(machine: Machine) -> None:
@@ -187,13 +196,13 @@ async def test_what_a_worker_leaves_undone_another_does() -> None:
     clock = VirtualClock(patience=120)
     dapr = FakeDapr(clock=clock)
     async with FakeSidecar(dapr=dapr) as one, FakeSidecar(dapr=dapr) as other:
-        first, second = runtime(one.grpc_port), runtime(other.grpc_port)
-        await asyncio.to_thread(first.start)
         client = DaprSidecar(other.grpc_port, timeout=60)
-        await Workflows(client).start("patient", "i", {}, None)
-        await one.kill()
-        await asyncio.to_thread(second.start)
-        await clock.advance(DAY)
-        assert dapr.workflows.find("i").ended
+        async with working(one.grpc_port):
+            await Workflows(client).start("patient", "i", {}, None)
+            await one.kill()
+            async with working(other.grpc_port):
+                # A start waits until a worker has begun it: from then on the second one is there.
+                await Workflows(client).start("patient", "j", {}, None)
+                await clock.advance(DAY)
+                assert dapr.workflows.find("i").ended
         await client.close()
-        await asyncio.gather(asyncio.to_thread(first.shutdown), asyncio.to_thread(second.shutdown))
