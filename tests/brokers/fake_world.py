@@ -16,7 +16,8 @@ from annals.dapr import DaprSidecar
 from annals.store import DaprEventStore
 from annals.testing.fake import Disorder, FakeDapr, FakeSidecar, read_retries, read_subscriptions
 from annals.web.background import background
-from conftest import COMPONENTS, until
+from conftest import COMPONENTS
+from event_stores import lane_held
 from suite import keys
 
 
@@ -107,10 +108,7 @@ async def fake_world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[Worl
         store = DaprEventStore(writer, owner="writer")
         await stack.enter_async_context(background(store.run(), "lane"))
 
-        async def held() -> bool:
-            return store.lane is not None
-
-        await until(held)
+        await lane_held(store)
         found = World(broker, home, pool, _Broker(dapr), _Network(dapr), writer, store, beside, stack)
         yield await inhabited(found)
 

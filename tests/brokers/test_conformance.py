@@ -29,6 +29,7 @@ from annals.web.background import background
 from annals_projector.read_models import PROJECTIONS
 from annals_projector.read_models.tasks import TASKS
 from conftest import until
+from event_stores import lane_held
 from read_model_database import PoolDatabase
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(900)]
@@ -64,11 +65,7 @@ async def stored_and_not_published(
     """Events that are in the store and on no topic: the one that this store names is not for its app."""
     store = DaprEventStore(at.writer, owner="silent", topic="integration-events")
     async with background(store.run(), "lane"):
-
-        async def held() -> bool:
-            return store.lane is not None
-
-        await until(held)
+        await lane_held(store)
         found = []
         versions: dict[str, int] = {}
         for event in events:

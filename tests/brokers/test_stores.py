@@ -20,32 +20,12 @@ from annals.events import new_id
 from annals.store import UnfitStore
 from annals.store.probe import probe
 from conftest import copy_components, write_secrets
+from event_stores import REDIS
 from suite import infra, ports
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]
 
 STORE = "eventstore"
-# There is no components/stores/redis, for the reason that this suite shows.
-REDIS = """
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata:
-  name: eventstore
-spec:
-  type: state.redis
-  version: v1
-  metadata:
-    - name: redisHost
-      secretKeyRef: {name: redis, key: redis}
-    - name: redisUsername
-      secretKeyRef: {name: redis-user, key: redis-user}
-    - name: redisPassword
-      secretKeyRef: {name: redis-password, key: redis-password}
-    - name: keyPrefix
-      value: none
-auth:
-  secretStore: secretstore
-"""
 
 
 @dataclass(frozen=True, slots=True)

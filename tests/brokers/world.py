@@ -22,6 +22,7 @@ from annals.events import DomainEvent, RecordedEvent, StreamId, new_id
 from annals.store import Append, DaprEventStore
 from annals.web.background import background
 from conftest import COMPONENTS, until, write_secrets
+from event_stores import lane_held
 from suite import keys, ports, profiles
 from suite.process import Process, Spec
 from suite.sidecar import SidecarPorts, sidecar
@@ -243,10 +244,7 @@ async def world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
         await stack.enter_async_context(background(store.run(), "lane"))
         pool = await stack.enter_async_context(asyncpg.create_pool(dsn, min_size=1, max_size=4))
 
-        async def held() -> bool:
-            return store.lane is not None
-
-        await until(held)
+        await lane_held(store)
         yield await inhabited(World(broker, home, pool, server, proxy, writer, store, beside, stack))
 
 

@@ -134,6 +134,26 @@ class Sagas:
         saga_id = await self.start("task-handover", given)
         return saga_id, task, member
 
+    async def handed_over_with_notice(self) -> None:
+        """A hand-over whose assignee is told, accepts, and which the read model shows as completed."""
+        saga_id, task, member = await self.handover()
+        inbox = f"http://127.0.0.1:3504/v1.0/invoke/notification/method/inbox/{member}"
+
+        async def asked() -> bool:
+            items = (await self.client.http.get(inbox)).json()["items"]
+            return "notification.requested" in {item["kind"] for item in items}
+
+        await until(asked)
+        await self.post(f"{saga_id}/events/accept")
+        await self.reaches(saga_id, "completed")
+        await self.check(saga_id, task, member)
+
+        async def projected() -> bool:
+            answer = await self.client.query(f"sagas/{saga_id}")
+            return answer.status_code == 200 and answer.json()["status"] == "completed"
+
+        await until(projected)
+
     async def facts(self, stream: str) -> list[dict[str, Any]]:
         """A stream's events, straight from the store."""
         answer = await self.client.query(f"streams/{stream}/events", limit=500)

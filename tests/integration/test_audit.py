@@ -26,7 +26,7 @@ from annals.audit import (
 from annals.dapr import DaprSidecar
 from annals.events import DomainEvent, StreamId, chained
 from annals.store import Append, DaprEventReader, DaprEventStore
-from conftest import until
+from event_stores import lane_held
 
 SEED = base64.b64encode(bytes(range(32))).decode()
 STREAM = "stream/default/thing-b"
@@ -47,10 +47,7 @@ class Ledger:
         store = DaprEventStore(self._sidecar, owner="writer")
         running = asyncio.create_task(store.run())
 
-        async def held() -> bool:
-            return store.lane is not None
-
-        await until(held)
+        await lane_held(store)
         for version in range(5):
             if version == 4:
                 await self._checkpointer.sign()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +13,10 @@ from annals.dapr import DaprSidecar
 from annals.store import DaprEventStore, UnfitStore
 from annals.store.postgresql import PostgresEventStore
 from annals.store.probe import probe
-from conftest import copy_components, until, write_secrets
+from conftest import copy_components, write_secrets
 from event_store_conformance import EventStoreConformance
+from event_stores import REDIS, opened
 from suite import infra, ports
-
-REDIS = """
-apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata:
-  name: eventstore
-spec:
-  type: state.redis
-  version: v1
-  metadata:
-    - name: redisHost
-      secretKeyRef: {name: redis, key: redis}
-    - name: redisUsername
-      secretKeyRef: {name: redis-user, key: redis-user}
-    - name: redisPassword
-      secretKeyRef: {name: redis-password, key: redis-password}
-    - name: keyPrefix
-      value: none
-auth:
-  secretStore: secretstore
-"""
 
 IN_MEMORY_PUBSUB = """
 apiVersion: dapr.io/v1alpha1
@@ -49,27 +27,6 @@ spec:
   type: pubsub.in-memory
   version: v1
 """
-
-
-@asynccontextmanager
-async def opened(grpc_port: int, owner: str = "test") -> AsyncIterator[DaprEventStore]:
-    client = DaprSidecar(grpc_port)
-    store = DaprEventStore(client, owner=owner)
-    running = asyncio.create_task(store.run())
-    try:
-
-        async def held() -> bool:
-            if running.done():
-                await running
-            return store.lane is not None
-
-        await until(held)
-        yield store
-        await store.drain()
-        await running
-    finally:
-        running.cancel()
-        await client.close()
 
 
 def resources(tmp_path: Path, *names: str, **texts: str) -> Path:

@@ -15,6 +15,7 @@ from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower
 from conftest import copy_components, until, write_secrets
+from event_stores import lane_held
 
 
 @pytest.fixture
@@ -28,10 +29,7 @@ async def store(
     store = DaprEventStore(client, owner="writer")
     running = asyncio.create_task(store.run())
 
-    async def held() -> bool:
-        return store.lane is not None
-
-    await until(held)
+    await lane_held(store)
     yield client, store
     running.cancel()
     await client.close()

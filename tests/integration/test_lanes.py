@@ -15,7 +15,8 @@ from annals.store import Backpressure, DaprEventReader, DaprEventStore, lane, le
 from annals.store.lease import Leases
 from conftest import until, write_secrets
 from event_store_conformance import new_stream, numbers, to_append
-from integration.test_dapr_store import opened, resources
+from event_stores import opened
+from integration.test_dapr_store import resources
 from suite.process import Process
 from suite.sidecar import SidecarPorts
 

@@ -56,24 +56,8 @@ async def test_events_are_brought_by_messages(suite: Suite, client: Any) -> None
     await until(brought, 60)
 
 
-async def test_a_handover_and_its_notice_travel(suite: Suite, client: Any, sagas: Any) -> None:
-    saga_id, task, member = await sagas.handover()
-    inbox = f"http://127.0.0.1:3504/v1.0/invoke/notification/method/inbox/{member}"
-
-    async def asked() -> bool:
-        items = (await client.http.get(inbox)).json()["items"]
-        return "notification.requested" in {item["kind"] for item in items}
-
-    await until(asked)
-    await sagas.post(f"{saga_id}/events/accept")
-    await sagas.reaches(saga_id, "completed")
-    await sagas.check(saga_id, task, member)
-
-    async def projected() -> bool:
-        answer = await client.query(f"sagas/{saga_id}")
-        return answer.status_code == 200 and answer.json()["status"] == "completed"
-
-    await until(projected)
+async def test_a_handover_and_its_notice_travel(suite: Suite, sagas: Any) -> None:
+    await sagas.handed_over_with_notice()
 
 
 async def test_the_passwords_of_the_servers_are_their_owners_alone(suite: Suite) -> None:

@@ -29,6 +29,7 @@ from annals.store import Append, DaprEventStore
 from annals.web.background import background
 from annals_projector.read_models import MEMBERS, PROJECTIONS, SAGAS, TASKS
 from conftest import until
+from event_stores import lane_held
 from read_model_database import PoolDatabase
 
 
@@ -88,11 +89,7 @@ async def world(
         background(generations.run(), "catalogue"),
         background(Sweeper(read_models, store, applier, ["tasks"]).run(), "sweeper"),
     ):
-
-        async def held() -> bool:
-            return store.lane is not None
-
-        await until(held)
+        await lane_held(store)
         yield World(pool, read_models, store, dead_letters, generations)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,29 +10,16 @@ from annals.dapr import DaprSidecar
 from annals.store import DaprEventStore, UnfitStore
 from annals.store.probe import probe
 from annals.testing.fake import FakeDapr, FakeSidecar, FakeState, Flavour
-from conftest import until
 from event_store_conformance import EventStoreConformance
+from event_stores import opened
 
 
 class TestOnTheFake(EventStoreConformance):
     @pytest.fixture(params=[Flavour.POSTGRESQL, Flavour.SQLITE])
     async def store(self, request: pytest.FixtureRequest) -> AsyncIterator[DaprEventStore]:
         dapr = FakeDapr(stores={"eventstore": FakeState(request.param)})
-        async with FakeSidecar("command", dapr=dapr) as sidecar:
-            client = DaprSidecar(sidecar.grpc_port)
-            store = DaprEventStore(client, owner="test")
-            running = asyncio.create_task(store.run())
-
-            async def held() -> bool:
-                if running.done():
-                    await running
-                return store.lane is not None
-
-            await until(held)
+        async with FakeSidecar("command", dapr=dapr) as sidecar, opened(sidecar.grpc_port) as store:
             yield store
-            await store.drain()
-            await running
-            await client.close()
 
 
 async def test_a_store_with_the_rules_of_redis_is_refused() -> None:

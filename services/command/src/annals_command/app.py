@@ -41,17 +41,11 @@ def create(settings: CommandSettings) -> ServiceApp:
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
         nonlocal store, sidecar, eraser, live
-        token = settings.dapr_api_token
-        sidecar = DaprSidecar(
-            settings.dapr_grpc_port,
-            timeout=settings.sidecar_timeout,
-            api_token=token.get_secret_value() if token else None,
-        )
+        token = settings.sidecar_token
+        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)
         live = wanted = LiveSettings("command", settings.live(CommandLive), configuration)
-        invocation = ServiceInvocation(
-            settings.dapr_http_port, api_token=token.get_secret_value() if token else None
-        )
+        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
         store = DaprEventStore(
             sidecar,
             owner=settings.instance,

@@ -45,7 +45,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
     @asynccontextmanager
     async def lifespan(_app: ServiceApp) -> AsyncIterator[None]:
         nonlocal sidecar, invocation, tokens
-        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
+        token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=_CONNECTIONS)
         async with (

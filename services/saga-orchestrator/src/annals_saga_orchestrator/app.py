@@ -37,7 +37,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
         nonlocal store, sidecar, worker, follower
-        token = settings.dapr_api_token.get_secret_value() if settings.dapr_api_token else None
+        token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)

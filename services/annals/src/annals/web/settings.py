@@ -54,6 +54,11 @@ class ServiceSettings(Live, BaseSettings):
     sidecar_timeout: float = 5.0
     """Seconds that one call to the sidecar may take."""
 
+    @property
+    def sidecar_token(self) -> str | None:
+        """What the sidecar is told at each call, where it asks for a token."""
+        return self.dapr_api_token.get_secret_value() if self.dapr_api_token else None
+
     def live(self, model: type[L]) -> L:
         """The part of these settings that may change while the service runs."""
         return model.model_validate({name: getattr(self, name) for name in model.model_fields})

@@ -1,0 +1,61 @@
+"""Event stores on a sidecar, opened for a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from annals.dapr import DaprSidecar
+from annals.store import DaprEventStore
+from conftest import until
+
+# There is no components/stores/redis: this store is for showing that it is refused.
+REDIS = """
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata:
+  name: eventstore
+spec:
+  type: state.redis
+  version: v1
+  metadata:
+    - name: redisHost
+      secretKeyRef: {name: redis, key: redis}
+    - name: redisUsername
+      secretKeyRef: {name: redis-user, key: redis-user}
+    - name: redisPassword
+      secretKeyRef: {name: redis-password, key: redis-password}
+    - name: keyPrefix
+      value: none
+auth:
+  secretStore: secretstore
+"""
+
+
+async def lane_held(store: DaprEventStore) -> None:
+    """Wait until a store that runs has a lane to write."""
+
+    async def held() -> bool:
+        return store.lane is not None
+
+    await until(held, what="a lane to be leased")
+
+
+@asynccontextmanager
+async def opened(grpc_port: int, owner: str = "test") -> AsyncIterator[DaprEventStore]:
+    """A store that has a lane inside, and has published all that it took after."""
+    client = DaprSidecar(grpc_port)
+    store = DaprEventStore(client, owner=owner)
+    running = asyncio.create_task(store.run())
+    holding = asyncio.create_task(lane_held(store))
+    try:
+        await asyncio.wait([running, holding], return_when=asyncio.FIRST_COMPLETED)
+        await (running if running.done() else holding)
+        yield store
+        await store.drain()
+        await running
+    finally:
+        running.cancel()
+        holding.cancel()
+        await client.close()
