@@ -17,7 +17,7 @@ from suite.infra.passwords import password
 from suite.paths import ROOT
 from suite.process import Spec
 
-_SETTINGS = ROOT / "components" / "shared" / "settings.sql"
+_SETTINGS = ROOT / "components" / "settings.sql"
 
 
 def _unprivileged(*paths: Path) -> str | None:

@@ -1,5 +1,5 @@
 -- The table of the live settings, for configuration.postgresql: settings.yaml. It may run again at any time:
---   psql "$DSN" -f components/shared/settings.sql
+--   psql "$DSN" -f components/settings.sql
 -- A row is a change: of the rows of a key the one with the greatest version holds, and none is
 -- overwritten. To set one by hand, where `annals config` cannot be used:
 --   SELECT annals_set('command.read_only', 'true', 'grace', 'the database moves');
