@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from suite import packages, page, runtime, supervisor
+from suite import infra, packages, page, runtime, supervisor
 from suite.paths import ROOT
 from suite.profiles import DEFAULT_PROFILE, DEFAULT_STORE, Choice, Unknown
 from suite.progress import step
@@ -66,6 +66,10 @@ def _setup() -> int:
     except runtime.Missing as error:
         console.print(str(error))
         return 1
+    try:
+        infra.zipkin_jar()
+    except runtime.Missing as error:
+        console.print(f"Without Zipkin: {error}", highlight=False)
     return 0
 
 

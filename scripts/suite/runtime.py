@@ -186,7 +186,10 @@ def jar(group: str, artifact: str, version: str, classifier: str) -> Path:
     """One jar that needs no other, fetched once."""
     with locked(CACHE / "maven"), step(f"Looking for {artifact} {version} ({classifier})"):
         component = _maven().project(group, artifact).at_version(version)
-        return Path(component.artifact(classifier=classifier).resolve())
+        try:
+            return Path(component.artifact(classifier=classifier).resolve())
+        except (OSError, RuntimeError) as error:  # none answers; none has it
+            raise Missing(f"{artifact} {version} could not be fetched from Maven Central: {error}") from error
 
 
 def _maven() -> MavenContext:

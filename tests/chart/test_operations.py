@@ -106,3 +106,36 @@ def test_images_are_installed_from_pins_of_the_one_lock() -> None:
         return set(re.findall(r"^\S+==[^ ;\\]+", (ROOT / name).read_text(), re.MULTILINE))
 
     assert pins("services/requirements.lock") < pins("requirements.lock")
+
+
+def test_the_settings_table_is_made_before_anything_else(render: Render) -> None:
+    manifests = render({"credentials": {"postgres": {"existingSecret": "database", "key": "uri"}}})
+
+    job = of_kind(manifests, "Job")["annals-settings"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["env"][0]["valueFrom"]["secretKeyRef"] == {"name": "database", "key": "uri"}
+    assert "annals-settings" not in of_kind(manifests, "Secret")
+    sql = (ROOT / "components" / "settings.sql").read_text()
+    assert of_kind(manifests, "ConfigMap")["annals-settings"]["data"]["settings.sql"] == sql
+
+
+def test_an_address_that_is_a_value_is_there_before_the_release_is(render: Render) -> None:
+    manifests = render()
+
+    secret = of_kind(manifests, "Secret")["annals-settings"]
+    weight = "helm.sh/hook-weight"
+    assert int(secret["metadata"]["annotations"][weight]) < 0
+    assert weight not in of_kind(manifests, "Job")["annals-settings"]["metadata"]["annotations"]
+    assert secret["data"] == of_kind(manifests, "Secret")["annals-postgres"]["data"]
+
+
+def test_a_bundled_postgresql_makes_the_settings_table_itself(render: Render) -> None:
+    manifests = render({"postgresql": {"bundled": True}})
+
+    assert "annals-settings" not in of_kind(manifests, "Job")
+    made = of_kind(manifests, "Cluster")["annals-postgres"]["spec"]["bootstrap"]["initdb"]
+    (reference,) = made["postInitApplicationSQLRefs"]["configMapRefs"]
+    sql = of_kind(manifests, "ConfigMap")[reference["name"]]["data"][reference["key"]]
+    assert "SET ROLE annals;" in sql
+    assert "annotations" not in of_kind(manifests, "ConfigMap")[reference["name"]]["metadata"]

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from annals_console.access import RULES, Rule
+
 from .conftest import BROKERS, EVERYTHING, Manifest, Refused, Render, metadata, of_kind
 
 SERVICES = ("command", "projector", "saga-orchestrator", "notification")
@@ -143,6 +145,33 @@ def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
         "toolbox": set(),
         "smoke-test": set(),
     }
+
+
+def test_the_console_may_call_just_what_its_edge_lets_through(render: Render) -> None:
+    allowed = {
+        name.removeprefix("annals-"): [
+            (operation["name"], operation["httpVerb"])
+            for policy in one["spec"]["accessControl"]["policies"]
+            if policy["appId"] == "console"
+            for operation in policy["operations"]
+        ]
+        for name, one in of_kind(render(EVERYTHING), "Configuration").items()
+    }
+
+    for rule in RULES:
+        paths = [path for path, verbs in allowed[rule.service] if rule.method in verbs]
+        assert any(_covers(path, rule) for path in paths), f"{rule.method} {rule.service} /{rule.path}"
+    for service, operations in allowed.items():
+        for path, _ in operations:
+            # The health page reads the metrics itself.
+            asked = path == "/metrics" or any(
+                _covers(path, rule) for rule in RULES if rule.service == service
+            )
+            assert asked, f"{service} {path} is asked for by nobody"
+
+
+def _covers(path: str, rule: Rule) -> bool:
+    return f"/{rule.path}/".startswith(f"{path}/")
 
 
 def test_apps_publish_and_subscribe_only_what_is_theirs(render: Render) -> None:

@@ -22,7 +22,8 @@ from suite import runtime
 from suite.paths import ROOT
 
 CHART = ROOT / "charts" / "annals"
-SERVICES = ("command", "projector", "saga-orchestrator", "notification")
+SERVICES = ("command", "projector", "saga-orchestrator", "notification", "console")
+REPLICATED = SERVICES[:-1]
 NAMESPACE = os.environ.get("ANNALS_NAMESPACE", "annals-test")
 _MINUTES = "10m"
 

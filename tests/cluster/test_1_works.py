@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
@@ -63,6 +64,58 @@ def test_the_command_line_works_in_the_toolbox(cluster: Cluster) -> None:
     lanes = json.loads(cluster.kubectl(*where, "--json", "lanes"))
 
     assert lanes
+
+
+def test_a_live_setting_reaches_the_pods(cluster: Cluster) -> None:
+    where = ("exec", "deploy/annals-toolbox", "--container", "toolbox", "--")
+    grace = (*where, "python3", "-m", "annals_cli", "--user", "grace", "config")
+    because = ("--reason", "the database moves")
+
+    def refused() -> bool:
+        path = "invoke/command/method/commands/task.create"
+        return cluster.call("toolbox", "POST", path, {"title": "Not now"})[0] == 503
+
+    assert not refused()
+    cluster.kubectl(*grace, "set", "command.read_only", "true", *because)
+    try:
+        eventually(refused, "commands are refused")
+    finally:
+        cluster.kubectl(*grace, "unset", "command.read_only", *because)
+    eventually(lambda: not refused(), "commands are taken again")
+
+
+def test_a_trace_goes_from_pod_to_pod(cluster: Cluster, name: str) -> None:
+    trace = uuid.uuid4().hex
+    status, _ = cluster.call(
+        "toolbox",
+        "POST",
+        "invoke/command/method/commands/task.create",
+        {"id": name, "title": "Traced"},
+        traceparent=f"00-{trace}-{trace[:16]}-01",
+    )
+    assert status == 201
+    seen: set[str] = set()
+
+    def complete() -> bool:
+        url = f"http://annals-zipkin.{cluster.namespace}:9411/api/v2/trace/{trace}"
+        status, spans = cluster.call("toolbox", "GET", url)
+        if status == 200:
+            seen.update(span["localEndpoint"]["serviceName"] for span in spans)
+        return {"toolbox", "command", "projector", "notification"} <= seen
+
+    eventually(complete, "each service that the event comes to is in the trace")
+
+
+def test_the_console_serves_its_page_and_reaches_the_services(cluster: Cluster, name: str) -> None:
+    edge = f"http://annals-console.{cluster.namespace}"
+    status, page = cluster.call("toolbox", "GET", f"{edge}/", host="localhost")
+    assert (status, "<script" in page) == (200, True)
+
+    create = f"{edge}/api/command/commands/task.create"
+    status, done = cluster.call("toolbox", "POST", create, {"id": name, "title": "Edge"}, host="localhost")
+    assert status == 201
+    query = f"{edge}/api/projector/queries/tasks/{name}?position={done['position']}"
+    assert cluster.call("toolbox", "GET", query, host="localhost")[1]["title"] == "Edge"
 
 
 @pytest.mark.parametrize("service", SERVICES)

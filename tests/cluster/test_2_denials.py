@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +43,9 @@ def test_an_app_that_is_not_named_is_denied(cluster: Cluster, app: str, method: 
         ("notification", "POST", "invoke/command/method/commands/subject.erase"),
         ("notification", "POST", "invoke/command/method/commands/../store/import"),
         ("notification", "POST", "invoke/command/method/commands%2Fsubject.erase"),
+        ("console", "POST", "invoke/command/method/commands/task.revert_assignment"),
+        ("console", "POST", "invoke/command/method/store/import"),
+        ("console", "POST", "invoke/projector/method/queries/tasks"),
     ],
 )
 def test_a_method_that_is_not_named_is_denied(cluster: Cluster, app: str, method: str, path: str) -> None:
@@ -104,7 +108,7 @@ def test_a_tenant_does_not_see_the_tasks_of_another(cluster: Cluster, name: str)
 
 @pytest.mark.parametrize("token", ["", "wrong"])
 def test_an_app_answers_nobody_without_the_token_of_its_sidecar(cluster: Cluster, token: str) -> None:
-    for service in SERVICES:
+    for service in sorted({*SERVICES} - {"console"}):
         url = f"http://annals-{service}.{cluster.namespace}/dead-letters"
         assert cluster.call("toolbox", "GET", url, dapr_api_token=token)[0] == 401
 
@@ -199,6 +203,45 @@ except OSError as error:
     said = cluster.python("toolbox", code, f"command-dapr.{cluster.namespace}")
 
     assert "CERTIFICATE" in said.upper()
+
+
+@pytest.fixture(scope="module")
+def rogue(cluster: Cluster) -> Iterator[str]:
+    """An app that nobody named, with all APIs of its sidecar: the toolbox under another id, unconfigured."""
+    made = json.loads(cluster.kubectl("get", "deployment", "annals-toolbox", "--output", "json"))
+    template = made["spec"]["template"]
+    labels = {"app": "rogue"}
+    template["metadata"]["labels"] = labels
+    template["metadata"]["annotations"]["dapr.io/app-id"] = "rogue"
+    del template["metadata"]["annotations"]["dapr.io/config"]
+    template["spec"]["containers"][0]["name"] = "rogue"
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "annals-rogue"},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    cluster.kubectl("create", "--filename", "-", stdin=json.dumps(deployment))
+    try:
+        cluster.rolled_out("rogue")
+        yield "rogue"
+    finally:
+        cluster.kubectl("delete", "deployment", "annals-rogue", "--wait")
+
+
+@pytest.mark.parametrize("service", [service for service in SERVICES if service != "console"])
+def test_an_app_that_nobody_knows_is_denied(cluster: Cluster, rogue: str, service: str) -> None:
+    status, said = cluster.call(rogue, "GET", f"invoke/{service}/method/dead-letters")
+
+    assert (status, said["errorCode"]) == (403, "ERR_DIRECT_INVOKE")
+
+
+def test_nobody_else_touches_a_workflow_of_the_saga_orchestrator(cluster: Cluster, rogue: str) -> None:
+    actor = f"dapr.internal.{cluster.namespace}.saga-orchestrator.workflow"
+    status, said = cluster.call(rogue, "PUT", f"actors/{actor}/any/method/PurgeWorkflowState", {})
+
+    assert status >= 400
+    assert "access denied by workflow access policy" in json.dumps(said)
 
 
 def test_a_pod_that_is_not_restricted_is_refused(cluster: Cluster) -> None:

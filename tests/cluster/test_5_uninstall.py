@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from .conftest import NAMESPACE, Cluster, namespace, run
+from .conftest import NAMESPACE, SERVICES, Cluster, namespace, run
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -37,8 +37,9 @@ def left(cluster: Cluster) -> set[str]:
 
 def test_an_uninstalled_release_leaves_its_keys_and_nothing_else(values: Sequence[str]) -> None:
     # Without pods, so that it does not share the broker's consumers with the other release.
-    none = ("command", "projector", "saga-orchestrator", "notification", "toolbox")
+    none = (*SERVICES, "toolbox")
     empty = [part for name in none for part in ("--set", f"services.{name}.replicas=0")]
+    empty += ["--set", "zipkin.bundled=false"]
     with namespace(f"{NAMESPACE}-uninstall", values) as cluster:
         cluster.install(*empty)
         assert len(left(cluster)) > len(KEYS)

@@ -121,17 +121,17 @@ spec:
       ports:
         - {name: http, containerPort: {{ $port }}}
       startupProbe:
-        httpGet: {path: /healthz, port: http}
+        httpGet: {{ include "annals.probe" (dict "path" "/healthz") }}
         periodSeconds: 2
         timeoutSeconds: 5
         failureThreshold: 60
       livenessProbe:
-        httpGet: {path: /healthz, port: http}
+        httpGet: {{ include "annals.probe" (dict "path" "/healthz") }}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       readinessProbe:
-        httpGet: {path: /readyz, port: http}
+        httpGet: {{ include "annals.probe" (dict "path" "/readyz") }}
         periodSeconds: 3
         timeoutSeconds: 5
       lifecycle:
@@ -155,4 +155,9 @@ spec:
           - serviceAccountToken: {path: token, expirationSeconds: 3600}
           - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
           - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
+{{- end }}
+
+{{/* Asks by a name that every app answers to: one whose callers may be anybody answers only to its own. */}}
+{{- define "annals.probe" -}}
+{path: {{ .path }}, port: http, httpHeaders: [{name: Host, value: localhost}]}
 {{- end }}

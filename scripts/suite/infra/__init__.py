@@ -12,7 +12,7 @@ from suite.infra.redis import Redis
 from suite.infra.server import Server
 from suite.infra.snssqs import SnsSqs
 from suite.infra.topics import TOPICS
-from suite.infra.zipkin import zipkin
+from suite.infra.zipkin import zipkin, zipkin_jar
 
 __all__ = [
     "TOPICS",
@@ -28,4 +28,5 @@ __all__ = [
     "Server",
     "SnsSqs",
     "zipkin",
+    "zipkin_jar",
 ]

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from suite import ports, runtime
 from suite.process import Spec
 
 ZIPKIN_VERSION = "3.5.1"
 
 
+def zipkin_jar() -> Path:
+    """Zipkin itself, fetched once. Raises runtime.Missing."""
+    return runtime.jar("io.zipkin", "zipkin-server", ZIPKIN_VERSION, "slim")
+
+
 def zipkin(port: int) -> Spec:
-    """Zipkin, which keeps its traces in memory."""
-    jar = runtime.jar("io.zipkin", "zipkin-server", ZIPKIN_VERSION, "slim")
+    """Zipkin, which keeps its traces in memory. Raises runtime.Missing."""
     return Spec(
         "zipkin",
-        [str(runtime.java()), "-Xmx256m", "-jar", str(jar)],
+        [str(runtime.java()), "-Xmx256m", "-jar", str(zipkin_jar())],
         lambda: ports.http_ok(port, "/health"),
         env={"QUERY_PORT": str(port), "SERVER_ADDRESS": "127.0.0.1", "LOGGING_LEVEL_ROOT": "WARN"},
     )

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from conftest import until
-from suite import manifest, ports
+from suite import manifest, ports, runtime
 from suite.paths import ROOT
 from suite.process import Process, Spec, StartFailed, back_off
 from suite.profiles import PROFILES, STORES, Choice, Unknown
@@ -123,3 +123,11 @@ async def test_a_stopped_process_leaves_no_child_behind(tmp_path: Path) -> None:
         return not child.alive()
 
     await until(gone, 5)
+
+
+def test_a_jar_that_cannot_be_fetched_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "CACHE", tmp_path)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{ports.free_port()}")
+
+    with pytest.raises(runtime.Missing, match="could not be fetched from Maven Central"):
+        runtime.jar("io.zipkin", "zipkin-server", "3.5.1", "slim")
