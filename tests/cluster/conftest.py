@@ -64,7 +64,7 @@ class Cluster:
         return json.loads(said)
 
     def call(self, app: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """What another app answers to a call through the sidecar of `app`: status and JSON."""
+        """What another app answers to a call through the sidecar of `app`: status and JSON; 0: none."""
         answer = self.python(app, _CALL, json.dumps([method, path, body, headers]))
         return answer["status"], answer["body"]
 
@@ -86,6 +86,9 @@ try:
     answer = urllib.request.urlopen(request, timeout=60)
 except urllib.error.HTTPError as error:
     answer = error
+except OSError as error:
+    print(json.dumps({"status": 0, "body": str(error)}))
+    sys.exit()
 text = answer.read().decode()
 try:
     said = json.loads(text)

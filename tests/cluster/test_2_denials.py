@@ -3,16 +3,82 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from .conftest import SERVICES, Cluster
+from .conftest import REPLICATED, Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
+_NETWORK_SECONDS = 20.0
+"""Within which a network that heeds policies heeds a new one."""
+
 _CREATE = ("POST", "invoke/command/method/commands/task.create", {"title": "Not mine"})
+
+
+@pytest.fixture(scope="module")
+def rogue(cluster: Cluster) -> Iterator[str]:
+    """An app that nobody named, with all APIs of its sidecar: the toolbox under another id, unconfigured."""
+    made = json.loads(cluster.kubectl("get", "deployment", "annals-toolbox", "--output", "json"))
+    template = made["spec"]["template"]
+    labels = {"app": "rogue"}
+    template["metadata"]["labels"] = labels
+    template["metadata"]["annotations"]["dapr.io/app-id"] = "rogue"
+    del template["metadata"]["annotations"]["dapr.io/config"]
+    template["spec"]["containers"][0]["name"] = "rogue"
+    deployment = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "annals-rogue"},
+        "spec": {"selector": {"matchLabels": labels}, "template": template},
+    }
+    cluster.kubectl("create", "--filename", "-", stdin=json.dumps(deployment))
+    try:
+        cluster.rolled_out("rogue")
+        yield "rogue"
+    finally:
+        cluster.kubectl("delete", "deployment", "annals-rogue", "--wait")
+
+
+_REACH = """
+import json, socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()
+    print(json.dumps(True))
+except OSError:
+    print(json.dumps(False))
+"""
+
+
+def address(cluster: Cluster, selector: str) -> str:
+    """Of one pod."""
+    output = "--output=jsonpath={.items[0].status.podIP}"
+    return cluster.kubectl("get", "pods", "--selector", selector, output)
+
+
+@pytest.fixture(scope="module")
+def enforced(cluster: Cluster, rogue: str) -> Iterator[bool]:
+    """Whether this cluster's network heeds NetworkPolicies at all: tried on the rogue itself."""
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "nothing-in"},
+        "spec": {"podSelector": {"matchLabels": {"app": rogue}}, "policyTypes": ["Ingress"]},
+    }
+    where = address(cluster, f"app={rogue}")
+    assert cluster.python("toolbox", _REACH, where, "50002")
+    cluster.kubectl("create", "--filename", "-", stdin=json.dumps(policy))
+    try:
+        end = time.monotonic() + _NETWORK_SECONDS
+        while reached := cluster.python("toolbox", _REACH, where, "50002"):
+            if time.monotonic() > end:
+                break
+        yield not reached
+    finally:
+        cluster.kubectl("delete", "networkpolicy", "nothing-in")
 
 
 @pytest.mark.parametrize(
@@ -107,10 +173,13 @@ def test_a_tenant_does_not_see_the_tasks_of_another(cluster: Cluster, name: str)
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
-def test_an_app_answers_nobody_without_the_token_of_its_sidecar(cluster: Cluster, token: str) -> None:
-    for service in sorted({*SERVICES} - {"console"}):
+def test_an_app_answers_nobody_without_the_token_of_its_sidecar(
+    cluster: Cluster, enforced: bool, token: str
+) -> None:
+    for service in REPLICATED:
         url = f"http://annals-{service}.{cluster.namespace}/dead-letters"
-        assert cluster.call("toolbox", "GET", url, dapr_api_token=token)[0] == 401
+        status, _ = cluster.call("toolbox", "GET", url, dapr_api_token=token)
+        assert status == (0 if enforced else 401)
 
 
 @pytest.mark.parametrize("token", ["", "wrong"])
@@ -205,31 +274,7 @@ except OSError as error:
     assert "CERTIFICATE" in said.upper()
 
 
-@pytest.fixture(scope="module")
-def rogue(cluster: Cluster) -> Iterator[str]:
-    """An app that nobody named, with all APIs of its sidecar: the toolbox under another id, unconfigured."""
-    made = json.loads(cluster.kubectl("get", "deployment", "annals-toolbox", "--output", "json"))
-    template = made["spec"]["template"]
-    labels = {"app": "rogue"}
-    template["metadata"]["labels"] = labels
-    template["metadata"]["annotations"]["dapr.io/app-id"] = "rogue"
-    del template["metadata"]["annotations"]["dapr.io/config"]
-    template["spec"]["containers"][0]["name"] = "rogue"
-    deployment = {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": "annals-rogue"},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
-    }
-    cluster.kubectl("create", "--filename", "-", stdin=json.dumps(deployment))
-    try:
-        cluster.rolled_out("rogue")
-        yield "rogue"
-    finally:
-        cluster.kubectl("delete", "deployment", "annals-rogue", "--wait")
-
-
-@pytest.mark.parametrize("service", [service for service in SERVICES if service != "console"])
+@pytest.mark.parametrize("service", REPLICATED)
 def test_an_app_that_nobody_knows_is_denied(cluster: Cluster, rogue: str, service: str) -> None:
     status, said = cluster.call(rogue, "GET", f"invoke/{service}/method/dead-letters")
 
@@ -242,6 +287,19 @@ def test_nobody_else_touches_a_workflow_of_the_saga_orchestrator(cluster: Cluste
 
     assert status >= 400
     assert "access denied by workflow access policy" in json.dumps(said)
+
+
+def test_the_network_brings_only_sidecars_to_sidecars(cluster: Cluster, rogue: str, enforced: bool) -> None:
+    if not enforced:
+        pytest.skip("this cluster's network heeds no NetworkPolicy")
+    for service in REPLICATED:
+        where = address(cluster, f"app.kubernetes.io/name={service}")
+        reached = {
+            (who, port): cluster.python(who, _REACH, where, port)
+            for who in ("toolbox", rogue)
+            for port in ("8000", "50002", "9090", "3500", "50001")
+        }
+        assert [at for at, so in reached.items() if so] == [("toolbox", "50002")], service
 
 
 def test_a_pod_that_is_not_restricted_is_refused(cluster: Cluster) -> None:
