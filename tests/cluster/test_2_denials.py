@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -19,28 +20,51 @@ _NETWORK_SECONDS = 20.0
 _CREATE = ("POST", "invoke/command/method/commands/task.create", {"title": "Not mine"})
 
 
-@pytest.fixture(scope="module")
-def rogue(cluster: Cluster) -> Iterator[str]:
-    """An app that nobody named, with all APIs of its sidecar: the toolbox under another id, unconfigured."""
+def toolbox(cluster: Cluster) -> dict[str, Any]:
+    """Its pods' template."""
     made = json.loads(cluster.kubectl("get", "deployment", "annals-toolbox", "--output", "json"))
-    template = made["spec"]["template"]
-    labels = {"app": "rogue"}
-    template["metadata"]["labels"] = labels
-    template["metadata"]["annotations"]["dapr.io/app-id"] = "rogue"
-    del template["metadata"]["annotations"]["dapr.io/config"]
-    template["spec"]["containers"][0]["name"] = "rogue"
+    template: dict[str, Any] = made["spec"]["template"]
+    return template
+
+
+@contextmanager
+def toolbox_as(
+    cluster: Cluster, name: str, labels: dict[str, str], annotations: dict[str, str]
+) -> Iterator[str]:
+    """The toolbox once more, as something that nobody named."""
+    template = toolbox(cluster)
+    labels = {"app": name} | labels
+    template["metadata"] |= {"labels": labels, "annotations": annotations}
+    template["spec"]["containers"][0]["name"] = name
     deployment = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": "annals-rogue"},
-        "spec": {"selector": {"matchLabels": labels}, "template": template},
+        "metadata": {"name": f"annals-{name}"},
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": template},
     }
     cluster.kubectl("create", "--filename", "-", stdin=json.dumps(deployment))
     try:
-        cluster.rolled_out("rogue")
-        yield "rogue"
+        cluster.rolled_out(name)
+        yield name
     finally:
-        cluster.kubectl("delete", "deployment", "annals-rogue", "--wait")
+        cluster.kubectl("delete", "deployment", f"annals-{name}", "--wait")
+
+
+@pytest.fixture(scope="module")
+def rogue(cluster: Cluster) -> Iterator[str]:
+    """An app that nobody named, with an identity of Dapr's, where the network lets it in."""
+    annotations = toolbox(cluster)["metadata"]["annotations"] | {"dapr.io/app-id": "rogue"}
+    del annotations["dapr.io/config"]
+    suite = {"app.kubernetes.io/part-of": "annals", "app.kubernetes.io/instance": "annals"}
+    with toolbox_as(cluster, "rogue", suite, annotations) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def outsider(cluster: Cluster) -> Iterator[str]:
+    """A pod that is none of the suite's."""
+    with toolbox_as(cluster, "outsider", {}, {}) as name:
+        yield name
 
 
 _REACH = """
@@ -289,14 +313,16 @@ def test_nobody_else_touches_a_workflow_of_the_saga_orchestrator(cluster: Cluste
     assert "access denied by workflow access policy" in json.dumps(said)
 
 
-def test_the_network_brings_only_sidecars_to_sidecars(cluster: Cluster, rogue: str, enforced: bool) -> None:
+def test_the_network_brings_only_sidecars_to_sidecars(
+    cluster: Cluster, outsider: str, enforced: bool
+) -> None:
     if not enforced:
         pytest.skip("this cluster's network heeds no NetworkPolicy")
     for service in REPLICATED:
         where = address(cluster, f"app.kubernetes.io/name={service}")
         reached = {
             (who, port): cluster.python(who, _REACH, where, port)
-            for who in ("toolbox", rogue)
+            for who in ("toolbox", outsider)
             for port in ("8000", "50002", "9090", "3500", "50001")
         }
         assert [at for at, so in reached.items() if so] == [("toolbox", "50002")], service
