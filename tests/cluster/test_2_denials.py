@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from .conftest import REPLICATED, Cluster
+from .waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -84,25 +85,29 @@ def address(cluster: Cluster, selector: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def enforced(cluster: Cluster, rogue: str) -> Iterator[bool]:
-    """Whether this cluster's network heeds NetworkPolicies at all: tried on the rogue itself."""
+def enforced(cluster: Cluster, outsider: str) -> bool:
+    """Whether this cluster's network heeds NetworkPolicies at all: tried on what is none of the chart's."""
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "nothing-in"},
-        "spec": {"podSelector": {"matchLabels": {"app": rogue}}, "policyTypes": ["Ingress"]},
+        "metadata": {"name": "nothing-out"},
+        "spec": {"podSelector": {"matchLabels": {"app": outsider}}, "policyTypes": ["Egress"]},
     }
-    where = address(cluster, f"app={rogue}")
-    assert cluster.python("toolbox", _REACH, where, "50002")
+    zipkin = address(cluster, "app.kubernetes.io/name=zipkin")
+
+    def reached() -> bool:
+        return bool(cluster.python(outsider, _REACH, zipkin, "9411"))
+
+    assert reached()
     cluster.kubectl("create", "--filename", "-", stdin=json.dumps(policy))
     try:
         end = time.monotonic() + _NETWORK_SECONDS
-        while reached := cluster.python("toolbox", _REACH, where, "50002"):
-            if time.monotonic() > end:
-                break
-        yield not reached
+        while not (heeded := not reached()) and time.monotonic() < end:
+            time.sleep(1)
     finally:
-        cluster.kubectl("delete", "networkpolicy", "nothing-in")
+        cluster.kubectl("delete", "networkpolicy", "nothing-out")
+    eventually(reached, "the policy is gone")
+    return heeded
 
 
 @pytest.mark.parametrize(
