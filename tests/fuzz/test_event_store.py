@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import grpc
 import orjson
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -84,17 +85,17 @@ class Store(RuleBasedStateMachine):
         store = self.writers[who][1]
         known = self.keyed.get((stream.tenant, key or ""))
         append = to_append(stream, expected, count, command_id=key, fingerprint="f")
-        try:
-            appended = await store.append(append)
-        except DuplicateCommand as duplicate:
-            assert known == duplicate.outcome.appended
-        except ConflictError as conflict:
-            assert expected != self.model[stream]
-            assert conflict.actual == self.model[stream]
+        if known is not None:
+            with pytest.raises((DuplicateCommand, ConflictError)) as refused:
+                await store.append(append)
+            if isinstance(refused.value, DuplicateCommand):
+                assert refused.value.outcome.appended == known
+        elif expected != self.model[stream]:
+            with pytest.raises(ConflictError) as conflict:
+                await store.append(append)
+            assert conflict.value.actual == self.model[stream]
         else:
-            assert known is None, "a key took effect twice"
-            assert expected == self.model[stream], "a version was taken twice, or left out"
-            self._took(appended, count, key)
+            self._took(await store.append(append), count, key)
 
     def _took(self, appended: Appended, count: int, key: str | None) -> None:
         self.model[appended.stream] += count

@@ -27,6 +27,9 @@ from annals.web.request_body import json_object, json_value
 from annals.web.request_context import client_of, id_of, tenant_of
 
 _BATCH = 1_000
+# Visible ASCII, as the header's draft has it, and without `||`, which Dapr keeps for itself in keys. The
+# commands of all callers share transactions: a key that no store takes would hold up everybody's.
+_KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
@@ -132,6 +135,8 @@ def _request(
 
 async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
     """Carry out a command; each way to fail becomes its problem."""
+    if command.idempotency_key is not None and not _KEY.fullmatch(command.idempotency_key):
+        raise malformed("Idempotency-Key", f"like {_KEY.pattern}")
     with domain_problems():
         try:
             return await bus.execute(command)

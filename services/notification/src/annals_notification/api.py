@@ -10,7 +10,6 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import ValidationError
 
 from annals.events import IntegrationEvent
-from annals.projections import DatabaseError
 from annals.web import Problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page
 from annals.web.problems import from_validation, malformed
@@ -19,7 +18,6 @@ from annals.web.request_context import id_of, tenant_of
 from annals_notification.deliveries.channels import Forbidden, WebhookSender
 from annals_notification.deliveries.preferences import Preferences
 from annals_notification.deliveries.users import Users
-from annals_notification.due import NotNow
 from annals_notification.held_events import HeldEvents
 from annals_notification.recurrence import Recurrence
 from annals_notification.recurrences import Recurrences
@@ -128,7 +126,10 @@ def routes(
             recurrence = Recurrence.model_validate(body)
         except ValidationError as error:
             raise from_validation(error) from error
-        row = await recurrences.put(tenant, id, recurrence)
+        try:
+            row = await recurrences.put(tenant, id, recurrence)
+        except ValueError as error:
+            raise malformed("rule", str(error)) from error
         return _json(_recurs(row), 200 if known else 201)
 
     @router.delete("/recurrences/{id}", status_code=204, summary="Let it recur no more")
@@ -147,16 +148,6 @@ def routes(
         return _json({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
 
     return router
-
-
-async def on_unavailable(_request: Request, error: Exception) -> Response:
-    """FastAPI's handler of DatabaseError and NotNow."""
-    if not isinstance(error, DatabaseError | NotNow):
-        raise TypeError("only these come here") from error
-    problem = Problem(503, "unavailable", f"{error}; send it again")
-    return Response(
-        orjson.dumps(problem.body()), 503, {"Retry-After": "1"}, media_type="application/problem+json"
-    )
 
 
 def _shown(preferences: Preferences) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
 from annals.web.operations import Operations
+from annals.web.problems import on_unavailable
 from annals_notification import api, subscription
 from annals_notification.deliveries.channels import MailSender, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
@@ -132,8 +133,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
         return missing
 
     app = create_app("Annals notification", settings, lifespan=lifespan, ready=ready)
-    app.add_exception_handler(DatabaseError, api.on_unavailable)
-    app.add_exception_handler(NotNow, api.on_unavailable)
+    app.add_exception_handler(DatabaseError, on_unavailable)
+    app.add_exception_handler(NotNow, on_unavailable)
     return app
 
 

@@ -7,7 +7,9 @@ comes twice is taken the first time.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice, pairwise
@@ -21,6 +23,27 @@ from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000
 _SHORTEST = timedelta(minutes=1)
+_COUNTING_SECONDS = 0.5
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Ends what counts for too long, by ValueError; in the main thread, where the service runs.
+
+    A rule that matches no day, or one that counts minutes since the year 1, is counted to the end of
+    the calendar before it gives anything, and nothing else is done meanwhile.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise ValueError("rule: expected one that is counted sooner: fewer occurrences, a later start")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 class CatchUp(StrEnum):
@@ -60,8 +83,9 @@ class Recurrence(BaseModel):
     @model_validator(mode="after")
     def _can_be_counted(self) -> Recurrence:
         try:
-            first = list(islice(self._rule(), 3))
-        except (ValueError, TypeError, AttributeError) as error:
+            with within(_COUNTING_SECONDS):
+                first = list(islice(self._rule(), 3))
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"rule: expected an RRULE such as FREQ=WEEKLY;BYDAY=MO: {error}") from None
         for one, other in pairwise(first):
             if other - one < _SHORTEST:

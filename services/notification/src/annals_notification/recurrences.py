@@ -13,9 +13,10 @@ import orjson
 from annals.dapr import NotAnswered, ServiceInvocation
 from annals.projections import ReadModelDatabase
 from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
-from annals_notification.recurrence import Recurrence
+from annals_notification.recurrence import Recurrence, within
 
 _COMMAND_SECONDS = 30.0
+_COUNTING_SECONDS, _COUNTING_AGAIN_SECONDS = 0.5, 5.0
 _REFUSED = frozenset({400, 403, 404, 409, 413, 422})
 
 _PUT = """
@@ -65,9 +66,13 @@ class Recurrences:
         self._alarms = alarms
 
     async def put(self, tenant: str, row_id: str, recurrence: Recurrence) -> dict[str, Any]:
-        """Set what recurs under an id. What was due until now is not made up for."""
+        """Set what recurs under an id. What was due until now is not made up for.
+
+        Raises ValueError for what takes too long to count.
+        """
         now = datetime.now(UTC)
-        coming = None if recurrence.paused else recurrence.next(now)
+        with within(_COUNTING_SECONDS):
+            coming = None if recurrence.paused else recurrence.next(now)
         data = orjson.dumps(recurrence.model_dump(mode="json")).decode()
         following = coming[1].isoformat() if coming else None
         await self._database.fetch(_PUT, tenant, row_id, data, following, now.isoformat())
@@ -93,13 +98,19 @@ class Recurrences:
         if row is None or row["next"] is None:
             return
         now = datetime.now(UTC)
-        recurrence = Recurrence.model_validate(row["data"])
         last = datetime.fromisoformat(row["last"])
-        due = recurrence.missed(last, now)
+        try:
+            recurrence = Recurrence.model_validate(row["data"])
+            with within(_COUNTING_AGAIN_SECONDS):
+                due = recurrence.missed(last, now)
+                coming = recurrence.next(now)
+        except ValueError as error:  # its start has become too long ago: it stands still, and says so
+            stopped = (row["last"], now.isoformat(), None, "0", str(error))
+            await self._database.fetch(_ADVANCE, tenant, row_id, *stopped)
+            return
         refused = None
         for occurrence in due:
             refused = await self._send(tenant, row_id, recurrence, occurrence) or refused
-        coming = recurrence.next(now)
         following = coming[1].isoformat() if coming else None
         counted = str(len(due))
         moved = await self._database.fetch(

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
-import orjson
 import structlog
 from fastapi import APIRouter, Request, Response
 
 from annals.deadletters import DeadLetters, Unreadable
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
-from annals.projections import DatabaseError
-from annals.web.deliveries import hinted, published, status
+from annals.projections import DatabaseError, StatementRefused
+from annals.web.deliveries import delivery, hinted, published, status
+from annals.web.request_body import json_object
 from annals_notification.deliveries.plan import Notice
 from annals_notification.deliveries.users import Users
 from annals_notification.due import Due, NotNow
@@ -50,14 +50,19 @@ class Inbound:
         await self._reminders.on_event(event)
         await self._notices.tell(Notice.of(event))
 
-    async def delivered(self, cloudevent: Any) -> str:
-        """An integration event, which only the broker has; what the sidecar is answered."""
+    async def delivered(self, cloudevent: Any, *, last: bool = False) -> str:
+        """An integration event, which only the broker has; what the sidecar is answered.
+
+        At `last`, what the database has refused each time is kept: there is no other place for it.
+        """
         try:
             await self._handle(cloudevent)
         except ValueError as error:
             # To deliver it again would change nothing.
             return await self._unreadable.keep(cloudevent, str(error))
         except (DatabaseError, NotNow) as error:
+            if last and isinstance(error, StatementRefused):
+                return await self._unreadable.keep(cloudevent, str(error))
             _log.warning("an event is to be delivered again", error=str(error))
             return "RETRY"
         return "SUCCESS"
@@ -80,6 +85,8 @@ class Inbound:
                     await self._notices.tell(Notice.of(event))
         except KeyError as error:
             raise ValueError(f"its data lacks {error}") from error
+        except (TypeError, OverflowError) as error:
+            raise ValueError(f"its data is not as expected: {error}") from error
 
 
 def _reminder_id(event: IntegrationEvent) -> str:
@@ -113,15 +120,15 @@ def routes(inbound: Inbound, looks: Sequence[Callable[[], None]], due: Due) -> A
 
     @router.post("/events/integration-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:
-        return status(await inbound.delivered(orjson.loads(await request.body())))
+        return status(await inbound.delivered(delivery(await request.body())))
 
     @router.post("/events/dead-letters", include_in_schema=False)
     async def given_up(request: Request) -> Response:
-        return status(await inbound.delivered(published(await request.body())))
+        return status(await inbound.delivered(published(await request.body()), last=True))
 
     @router.post("/job/{name}", include_in_schema=False)
     async def job(request: Request) -> Response:
-        done = await due.ring(orjson.loads(await request.body()))
+        done = await due.ring(json_object(await request.body()))
         return Response(status_code=200 if done else 503)
 
     return router

@@ -30,6 +30,7 @@ from annals.store import DaprEventReader
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.operations import Operations
+from annals.web.problems import on_unavailable
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import audit, events, sagas, tasks
@@ -126,4 +127,6 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                 missing["read models"] = str(error)
         return missing
 
-    return create_app("Annals projector", settings, lifespan=lifespan, ready=ready)
+    app = create_app("Annals projector", settings, lifespan=lifespan, ready=ready)
+    app.add_exception_handler(DatabaseError, on_unavailable)
+    return app

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 import structlog
 from fastapi import APIRouter, Request, Response
 
@@ -15,7 +14,7 @@ from annals.events import RecordedEvent, from_cloudevent
 from annals.projections import Applier, DatabaseError, Outdated, ProjectionStalled
 from annals.store import StoreError
 from annals.telemetry import metrics
-from annals.web.deliveries import published, status
+from annals.web.deliveries import delivery, published, status
 from annals.web.deliveries import statuses as answered
 
 _log = structlog.get_logger(__name__)
@@ -58,6 +57,20 @@ class Inbound:
             entry_id: "RETRY" if event.stream in lacking else "SUCCESS" for entry_id, event in events.items()
         }
 
+    async def given_up(self, message: Any) -> str:
+        """Handle what the broker gave up, for the last time; what the sidecar is to be answered.
+
+        There is no place behind the dead letters' topic: what the store says nothing of, now, is kept.
+        """
+        try:
+            await self.handle(message)
+        except ValueError as error:
+            return await self._unreadable.keep(message, str(error))
+        except _NOT_NOW as error:
+            _log.warning("an event not applied, to be delivered again", error=str(error))
+            return "RETRY"
+        return "SUCCESS"
+
     async def handle(self, cloudevent: Any) -> None:
         """Handle a message that could not be read before. Raises ValueError when it still cannot be."""
         if await self._applier.apply([_event(cloudevent)]):
@@ -74,7 +87,7 @@ def routes(inbound: Inbound) -> APIRouter:
     @router.post("/events/domain-events", include_in_schema=False)
     @router.post("/events/saga-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:
-        body = orjson.loads(await request.body())
+        body = delivery(await request.body())
         entries = body.get("entries")
         if entries is None:
             return status((await inbound.deliver({"": body}))[""])
@@ -82,8 +95,7 @@ def routes(inbound: Inbound) -> APIRouter:
 
     @router.post("/events/dead-letters", include_in_schema=False)
     async def given_up(request: Request) -> Response:
-        message = published(await request.body())
-        return status((await inbound.deliver({"": message}))[""])
+        return status(await inbound.given_up(published(await request.body())))
 
     return router
 

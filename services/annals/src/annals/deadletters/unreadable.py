@@ -7,12 +7,12 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 import structlog
 
 from annals.dapr import DaprError
 from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown, UnknownLetter
 from annals.deadletters.letter import Kind, of_raw
+from annals.events import is_tenant
 
 _log = structlog.get_logger(__name__)
 
@@ -34,12 +34,8 @@ class Unreadable:
 
     async def keep(self, message: Any, reason: str) -> str:
         """Keep a message; gives what the sidecar is to be answered."""
-        data = message.get("data") if isinstance(message, dict) else None
-        tenant = data.get("tenant_id") if isinstance(data, dict) else None
-        raw = message if isinstance(message, str) else orjson.dumps(message).decode()
         try:
-            known = tenant if isinstance(tenant, str) else "default"
-            await self._dead_letters.park(*of_raw(_CONSUMER, known, raw, reason))
+            await self._dead_letters.park(*of_raw(_CONSUMER, _tenant(message), _text(message), reason))
         except (DaprError, DeadLettersUnknown) as error:
             _log.warning("an unreadable message is not kept yet", error=str(error))
             return "RETRY"
@@ -66,3 +62,19 @@ class Unreadable:
             await self._dead_letters.park_again(letter, str(error))
         else:
             await self._dead_letters.done(letter)
+
+
+def _tenant(message: Any) -> str:
+    """Whose operators are to see it: a name that no tenant can have would hide it from everybody."""
+    data = message.get("data") if isinstance(message, dict) else None
+    tenant = data.get("tenant_id") if isinstance(data, dict) else None
+    return tenant if isinstance(tenant, str) and is_tenant(tenant) else "default"
+
+
+def _text(message: Any) -> str:
+    if isinstance(message, str):
+        return message
+    try:
+        return json.dumps(message)
+    except RecursionError:
+        return "nested too deeply to be kept"

@@ -11,7 +11,7 @@ from annals.events.envelope import (
     QueryEvent,
     RecordedEvent,
 )
-from annals.events.identity import Position, StreamId, new_id
+from annals.events.identity import Position, StreamId, is_tenant, new_id
 from annals.events.payload import EventData, UnknownEventData
 from annals.events.registry import EventRegistry
 from annals.events.upcasters import Upcaster
@@ -33,6 +33,7 @@ __all__ = [
     "Upcaster",
     "chained",
     "from_cloudevent",
+    "is_tenant",
     "new_id",
     "to_cloudevent",
     "to_cloudevent_json",

@@ -23,6 +23,9 @@ from annals.events.identity import Position, StreamId, new_id
 
 # JSON numbers beyond this are rounded by whoever reads them as a double, Dapr's bulk delivery among them.
 _SAFE_INTEGER = 2**53 - 1
+# Deeper than anybody means it; JSON's readers and writers on the way end at some hundreds.
+_DEEPEST = 100
+_LANE_AT_MOST = 2**31 - 1
 
 
 class Priority(StrEnum):
@@ -34,10 +37,15 @@ class Priority(StrEnum):
     CRITICAL = "critical"
 
 
-def _portable(value: Any, path: str = "data") -> Any:
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+def _portable(value: Any, path: str = "data", depth: int = 0) -> Any:
+    if isinstance(value, bool) or value is None:
         return value
-    if isinstance(value, int):
+    if isinstance(value, str):
+        if "\0" in value:
+            raise ValueError(f"{path}: PostgreSQL and others hold no text with a NUL in it")
+    elif depth > _DEEPEST:
+        raise ValueError(f"data: nested more than {_DEEPEST} deep")
+    elif isinstance(value, int):
         if abs(value) > _SAFE_INTEGER:
             raise ValueError(f"{path}: an integer beyond 2^53-1 is rounded on its way; send it as a string")
     elif isinstance(value, float):
@@ -45,17 +53,18 @@ def _portable(value: Any, path: str = "data") -> Any:
             raise ValueError(f"{path}: {value} is not a JSON number")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _portable(item, f"{path}.{key}")
+            _portable(key, path)
+            _portable(item, f"{path}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _portable(item, f"{path}[{index}]")
+            _portable(item, f"{path}[{index}]", depth + 1)
     else:
         raise ValueError(f"{path}: {type(value).__name__} is not a JSON value")
     return value
 
 
 Data = Annotated[dict[str, Any], AfterValidator(_portable)]
-"""A JSON object whose numbers survive every broker."""
+"""A JSON object that survives every broker and fits every database."""
 
 EventType = Annotated[
     str,
@@ -66,7 +75,15 @@ EventType = Annotated[
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
 """`major.minor`: 1.0, 1.1, 2.0 and what comes."""
 
-Utc = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:  # the first and the last hours that a clock with a zone can show
+        raise ValueError("a moment that UTC has no year for") from error
+
+
+Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A moment with a time zone, kept in UTC."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -140,9 +157,9 @@ class DomainEvent(Event):
 class RecordedEvent(DomainEvent):
     """A domain event as the store holds it: with its version in the stream and its position."""
 
-    version: Annotated[int, Field(ge=1)]
-    lane: Annotated[int, Field(ge=0)]
-    seq: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, le=_SAFE_INTEGER)]
+    lane: Annotated[int, Field(ge=0, le=_LANE_AT_MOST)]
+    seq: Annotated[int, Field(ge=1, le=_SAFE_INTEGER)]
     hash: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
     """See `annals.events.chain`."""
 

@@ -11,7 +11,7 @@ import uuid_utils
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _STREAM = re.compile(r"[a-z][a-z0-9_]{0,62}-[A-Za-z0-9._~@:-]{1,128}")
-_POSITION = re.compile(r"(0|[1-9][0-9]{0,9})-(0|[1-9][0-9]{0,17})")
+_POSITION = re.compile(r"(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,17})")
 
 
 _REMEMBERED_STREAMS = 50_000
@@ -20,6 +20,11 @@ _REMEMBERED_STREAMS = 50_000
 def new_id() -> str:
     """A UUIDv7: unique, and in the order of its creation (RFC 9562, 5.7)."""
     return str(uuid_utils.uuid7())
+
+
+def is_tenant(name: str) -> bool:
+    """Whether a tenant can have this name."""
+    return _TENANT.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
 
+_LARGEST_GAP = 1_000
 _ROUNDS = 10
 _KNOWN_VERSIONS = 100_000
 _STATEMENT_EVENTS = 500
@@ -129,6 +130,14 @@ class Applier:
             behind = [versions[one, stream] for one in self._waiting(stream)]
             spans[stream] = range(min([*behind, min(events) - 1]) + 1, max(events) + 1)
             metrics.PROJECTION_SKIPPED.inc(sum(all(v >= version for v in behind) for version in events))
+        for stream, span in list(spans.items()):
+            if len(span) > _LARGEST_GAP:
+                # Before so many are looked for: a message may say anything, the store has the last word.
+                head, _ = await self._store.load(stream, certain=True)
+                if head is None or head.version < max(given[stream]):
+                    _log.error("the store has no such version", stream=str(stream), version=span[-1])
+                    lacking.add(stream)
+                    del spans[stream]
         missing = [
             (stream, version)
             for stream, span in spans.items()

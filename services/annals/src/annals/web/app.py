@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from annals.web.openapi import describe_problems
-from annals.web.problems import Problem, invalid, on_problem, problem_response
+from annals.web.problems import Problem, invalid, malformed, on_problem, problem_response
 from annals.web.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
@@ -82,10 +82,25 @@ def create_app(
         return problem_response(Problem(500, "internal", "the service failed; its log says how"))
 
     app.add_exception_handler(Problem, on_problem)
+    app.add_middleware(NoNul)
     describe_problems(app)
     if settings.app_api_token is not None:
         app.add_middleware(SidecarOnly, token=settings.app_api_token.get_secret_value())
     return app
+
+
+class NoNul:
+    """Refuses addresses with a NUL in them: no database holds one, so nothing is ever found there."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope["query_string"]):
+            await problem_response(malformed("(address)", "no NUL"))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class SidecarOnly:

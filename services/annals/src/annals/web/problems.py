@@ -84,3 +84,9 @@ async def on_problem(_request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise TypeError("only problems come here") from error
     return problem_response(error)
+
+
+async def on_unavailable(_request: Request, error: Exception) -> Response:
+    """FastAPI's handler of what passes: a database that cannot be reached, or not now."""
+    problem = Problem(503, "unavailable", f"{error}; send it again", headers={"Retry-After": "1"})
+    return problem_response(problem)

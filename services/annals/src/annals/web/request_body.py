@@ -8,13 +8,23 @@ import orjson
 
 from annals.web.problems import Problem, malformed
 
+_NUL = b"\\u0000"
 
-def json_value(body: bytes) -> Any:
+
+def parsed(body: bytes) -> Any:
     """What a body holds. Raises a Problem when it is not JSON."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Problem(400, "malformed", f"the body is not JSON: {error}") from error
+
+
+def json_value(body: bytes) -> Any:
+    """What a caller sends. Raises a Problem when it is not JSON, or holds a NUL, which databases do not."""
+    value = parsed(body)
+    if _NUL in body and _holds_nul(value):
+        raise malformed("(body)", "texts without NUL")
+    return value
 
 
 def json_object(body: bytes) -> dict[str, Any]:
@@ -23,3 +33,17 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed("(body)", "a JSON object")
     return value
+
+
+def _holds_nul(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text:
+                if "\0" in text:
+                    return True
+            case dict() as found:
+                waiting += [*found, *found.values()]
+            case list() as items:
+                waiting += items
+    return False

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import AwareDatetime, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, StringConstraints
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
 """An aggregate's id: letters, digits and . _ ~ @ : -"""
@@ -12,4 +13,14 @@ Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
 Title = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 Description = Annotated[str, StringConstraints(max_length=1_000_000)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
-Moment = AwareDatetime
+_FIRST_YEAR, _LAST_YEAR = 1900, 9998
+
+
+def _reckonable(moment: datetime) -> datetime:
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise ValueError(f"expected a year from {_FIRST_YEAR} to {_LAST_YEAR}")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_reckonable)]
+"""A moment with a time zone, far enough from where calendars end to reckon with."""

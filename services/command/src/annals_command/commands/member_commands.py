@@ -60,7 +60,7 @@ class LeaveMember(Command):
 
     id: Id
     successors: Annotated[tuple[Id, ...], Field(min_length=1, max_length=1_000)]
-    deadline: timedelta = timedelta(days=1)
+    deadline: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=365))] = timedelta(days=1)
 
     @model_validator(mode="after")
     def _somebody_else(self) -> LeaveMember:
