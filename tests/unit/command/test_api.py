@@ -193,3 +193,37 @@ async def test_a_whole_envelope_is_a_command_too(client: httpx.AsyncClient) -> N
     first = await client.post("http://test/commands", json=envelope)
     assert first.status_code == 201
     assert (await client.post("http://test/commands", json=envelope)).json() == first.json()
+
+
+@pytest.mark.parametrize("key", ["a\0b", "a||b", "\x7f", "x" * 257])
+async def test_a_key_that_no_store_takes_is_refused_in_every_way_it_comes(
+    client: httpx.AsyncClient, key: str
+) -> None:
+    batch = [{"type": "task.create", "data": {"title": "Write"}, "idempotency_key": key}]
+    answer = (await client.post("http://test/commands:batch", json=batch)).json()
+    assert [one["status"] for one in answer.get("results", [answer])] == [400]
+    envelope = {"event_type": "task.create", "event_id": key, "source": "test"}
+    command = {"command_type": "task.create", "command_data": {"title": "Write"}}
+    whole = await client.post("http://test/commands", json=envelope | command)
+    assert whole.status_code == 400
+    if key.isprintable():
+        headers = {"Idempotency-Key": key}
+        assert (await client.post("/task.create", json={"title": "x"}, headers=headers)).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("command", "fields", "wrong"),
+    [
+        ("task.create", {"title": "a\0b"}, "(body)"),
+        ("task.create", {"title": "Write", "due": "0001-01-01T00:00:00Z"}, "due"),
+        ("task.create", {"title": "Write", "due": "9999-12-31T23:00:00Z"}, "due"),
+        ("member.leave", {"id": "ada", "successors": ["bob"], "deadline": "P999999D"}, "deadline"),
+        ("member.leave", {"id": "ada", "successors": ["bob"], "deadline": "-PT1H"}, "deadline"),
+    ],
+)
+async def test_what_no_reader_of_the_event_can_hold_is_refused(
+    client: httpx.AsyncClient, command: str, fields: dict[str, object], wrong: str
+) -> None:
+    answer = await client.post(f"/{command}", json=fields)
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == [wrong]

@@ -22,16 +22,17 @@ from annals.events import (
     to_cloudevent,
 )
 
+text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 safe_json = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**53) + 1, 2**53 - 1)
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
     max_leaves=10,
 )
-data = st.dictionaries(st.text(min_size=1), safe_json, max_size=5)
+data = st.dictionaries(text, safe_json, max_size=5)
 
 
 def event(**fields: object) -> DomainEvent:
@@ -165,3 +166,24 @@ def test_a_malformed_stream_is_refused(tenant: str, name: str) -> None:
 def test_every_event_has_an_envelope_of_its_own() -> None:
     one, two = (Event(event_type="a.b", source="test") for _ in range(2))
     assert one.event_id != two.event_id
+
+
+def _nested(depth: int) -> dict[str, object]:
+    value: dict[str, object] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "data", [{"title": "a\0b"}, {"a\0b": 1}, _nested(101), _nested(900)], ids=["text", "name", "101", "900"]
+)
+def test_data_that_no_database_or_reader_takes_is_refused(data: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        DomainEvent(event_type="a.b", source="s", aggregate_type="a", aggregate_id="1", data=data)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_moment_that_utc_has_no_year_for_is_a_validation_error(moment: str) -> None:
+    with pytest.raises(ValidationError):
+        Event.model_validate({"event_type": "a.b", "source": "s", "timestamp": moment})

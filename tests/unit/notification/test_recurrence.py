@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 from pydantic import ValidationError
 
-from annals_notification.recurrence import CatchUp, Recurrence
+from annals_notification.recurrence import CatchUp, Recurrence, within
 
 COMMAND = {"type": "task.create", "data": {"title": "Stand-up"}}
 
@@ -95,3 +95,14 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) ->
     good = {"rule": "FREQ=DAILY", "command": COMMAND, "start": "2030-01-01T09:00:00Z"}
     with pytest.raises(ValidationError, match=said):
         Recurrence.model_validate(good | fields)
+
+
+def test_a_rule_that_matches_no_day_is_not_counted_to_the_end_of_time() -> None:
+    with pytest.raises(ValidationError, match="counted sooner"):
+        recurring("FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30")
+
+
+def test_minutes_since_the_year_1_are_not_counted() -> None:
+    ancient = recurring("FREQ=MINUTELY", start="0001-01-02T00:00:00+00:00")
+    with pytest.raises(ValueError, match="counted sooner"), within(0.1):
+        ancient.next(datetime(2030, 1, 1, tzinfo=UTC))

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from annals.deadletters import DeadLetters, Unreadable
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.projections import DatabaseError, StatementRefused
-from annals.web.deliveries import delivery, hinted, published, status
+from annals.web.deliveries import hinted, message, published, status
 from annals.web.request_body import json_object
 from annals_notification.deliveries.plan import Notice
 from annals_notification.deliveries.users import Users
@@ -120,7 +120,7 @@ def routes(inbound: Inbound, looks: Sequence[Callable[[], None]], due: Due) -> A
 
     @router.post("/events/integration-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:
-        return status(await inbound.delivered(delivery(await request.body())))
+        return status(await inbound.delivered(message(await request.body())))
 
     @router.post("/events/dead-letters", include_in_schema=False)
     async def given_up(request: Request) -> Response:

@@ -88,7 +88,7 @@ def routes(inbound: Inbound) -> APIRouter:
     @router.post("/events/saga-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:
         body = delivery(await request.body())
-        entries = body.get("entries")
+        entries = body.get("entries") if isinstance(body, dict) else None
         if entries is None:
             return status((await inbound.deliver({"": body}))[""])
         return answered(await inbound.deliver({entry["entryId"]: entry.get("event") for entry in entries}))

@@ -13,10 +13,13 @@ from annals.web.problems import malformed
 from annals.web.request_body import parsed
 
 
-def delivery(body: bytes) -> dict[str, Any]:
-    """What a sidecar delivers: a CloudEvent, or a bulk of them in `entries`. Raises a Problem."""
-    value = _object(body)
-    entries = value.get("entries", [])
+def delivery(body: bytes) -> Any:
+    """What a sidecar delivers where it may do so in bulks: a message, or an object with `entries`.
+
+    Raises a Problem for what it does not send, and for a bulk that is nested too deeply to be read.
+    """
+    value = parsed(body)
+    entries = value.get("entries", []) if isinstance(value, dict) else []
     if not isinstance(entries, list) or not all(
         isinstance(one, dict) and isinstance(one.get("entryId"), str) for one in entries
     ):
@@ -24,11 +27,12 @@ def delivery(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    value = parsed(body)
-    if not isinstance(value, dict):
-        raise malformed("(body)", "a delivery as the sidecar sends it")
-    return value
+def message(body: bytes) -> Any:
+    """What a sidecar delivers by itself: JSON, or else text."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="backslashreplace")
 
 
 def published(body: bytes) -> Any:
@@ -36,15 +40,12 @@ def published(body: bytes) -> Any:
 
     Raises a Problem.
     """
-    given = _object(body).get("data_base64")
+    value = parsed(body)
+    given = value.get("data_base64") if isinstance(value, dict) else None
     try:
-        raw = base64.b64decode(given if isinstance(given, str) else "", validate=True)
-    except ValueError as error:
+        return message(base64.b64decode(given or "", validate=True))
+    except (ValueError, TypeError) as error:
         raise malformed("data_base64", "what was published, in Base64") from error
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return raw.decode(errors="backslashreplace")
 
 
 def statuses(by_entry: Mapping[str, str]) -> Response:
@@ -60,7 +61,8 @@ def status(what: str) -> Response:
 
 def hinted(body: bytes) -> Response:
     """All of it was taken as a hint: what it says is read elsewhere. Raises a Problem."""
-    entries = delivery(body).get("entries")
+    value = delivery(body)
+    entries = value.get("entries") if isinstance(value, dict) else None
     if entries is None:
         return status("SUCCESS")
     return statuses({entry["entryId"]: "SUCCESS" for entry in entries})
