@@ -19,7 +19,7 @@ VALUES ?= k8s/values.yaml
 
 .DEFAULT_GOAL := help
 SOURCES := $(wildcard services/*/src)
-.PHONY: help setup run start demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees chart-docs lock soak bench clean
+.PHONY: help setup run start demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees chart-docs lock audit fuzz soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,7 +69,7 @@ check: ## lint, formatting, types, import rules, event schemas, contracts, the p
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/chart_docs.py
+	.venv/bin/mypy $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/chart_docs.py scripts/audit.py
 	PYTHONPATH=$(subst $(eval) ,:,$(SOURCES)) .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
@@ -105,7 +105,8 @@ lock: ## resolve the dependencies anew
 	set -x; $$uv lock --upgrade; \
 	$$export --output-file requirements.lock; \
 	$$export --output-file services/requirements.lock $(IMAGES:%=--package annals-%); \
-	$$export --output-file services/images.lock --only-group images
+	$$export --output-file services/images.lock --only-group images; \
+	$$export --output-file scripts/audit.lock --only-group audit
 
 images: ## build the image of each service
 	@set -e; for service in $(IMAGES); do \
@@ -140,6 +141,12 @@ test-cluster: ## prove the chart on the cluster of the current context, in a nam
 
 undeploy: ## uninstall the chart; the keys stay
 	$(HELM) uninstall annals --namespace $(NAMESPACE) --wait
+
+audit: setup ## look for known holes in dependencies, for secrets, and for unsafe settings in the chart
+	@$(RUN) scripts/audit.py
+
+fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an hour or so
+	ANNALS_FUZZ=deep $(PYTEST) tests/fuzz -s --timeout 3600
 
 soak: setup ## kill everything at random under load, 50 times and more
 	$(PYTEST) -m soak -s

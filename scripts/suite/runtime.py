@@ -25,6 +25,7 @@ DAPR_PROGRAMS = ("daprd", "placement", "scheduler")
 _BUILD_MINUTES = {"daprd": "4 to 8", "placement": "1 to 2", "scheduler": "1 to 2"}
 HELM_VERSION = "3.22.0"
 _HELM_FITS = re.compile(r"v3\.\d+")
+GITLEAKS_VERSION = "8.30.1"
 KUBERNETES = "1.34"
 _GO_AT_LEAST = (1, 26, 5)
 _JAVA_AT_LEAST = 17
@@ -83,17 +84,33 @@ def helm() -> Path:
     with locked(built.parent):
         if not built.exists():
             with step(f"Building Helm {HELM_VERSION} from its Go modules; once, 1 to 3 minutes"):
-                result = subprocess.run(
-                    [str(_go()), "install", "-ldflags", flags, f"helm.sh/helm/v3/cmd/helm@v{HELM_VERSION}"],
-                    cwd=CACHE,
-                    env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(built.parent)},
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-            if result.returncode:
-                raise Missing(f"Helm could not be built:\n{result.stderr[-2000:]}\nInstall Helm 3.")
+                _install(f"helm.sh/helm/v3/cmd/helm@v{HELM_VERSION}", built, flags)
     return built
+
+
+def gitleaks() -> Path:
+    """What looks for secrets: an installed one, else built from its Go module, once."""
+    if installed := shutil.which("gitleaks"):
+        return Path(installed)
+    built = CACHE / "gitleaks" / GITLEAKS_VERSION / "gitleaks"
+    with locked(built.parent):
+        if not built.exists():
+            with step(f"Building gitleaks {GITLEAKS_VERSION} from its Go module; once, 1 to 3 minutes"):
+                _install(f"github.com/zricethezav/gitleaks/v8@v{GITLEAKS_VERSION}", built, "-s -w")
+    return built
+
+
+def _install(package: str, target: Path, flags: str) -> None:
+    result = subprocess.run(
+        [str(_go()), "install", "-ldflags", flags, package],
+        cwd=CACHE,
+        env=os.environ | {"CGO_ENABLED": "0", "GOFLAGS": "", "GOBIN": str(target.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise Missing(f"{package} could not be built:\n{result.stderr[-2000:]}\nInstall {target.name}.")
 
 
 def go_module(module: str, version: str) -> Path:

@@ -1,0 +1,22 @@
+"""Every test that docs/security.md names is there, under that name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from suite.paths import ROOT
+
+NAMED = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", (ROOT / "docs" / "security.md").read_text())
+
+
+@pytest.mark.parametrize(("path", "name"), NAMED)
+def test_what_is_said_to_be_covered_is(path: str, name: str) -> None:
+    text = (ROOT / path).read_text()
+    pattern = rf"^(async )?def {name}\(|^{name} = |^class {name}\b" if name else r"^(async )?def test_"
+    assert re.search(pattern, text, re.MULTILINE), f"{path} has no {name}"
+
+
+def test_tests_are_named_at_all() -> None:
+    assert len(NAMED) > 50
