@@ -21,10 +21,10 @@ CHECKOV = "checkov==3.3.30"
 """By itself, in an environment of its own: what it needs would hold back what Annals needs."""
 
 ACCEPTED = {
-    "CKV_K8S_43": "images are the installer's own, by tag; who wants a digest gives it in the value `image`",
+    "CKV_K8S_43": "images are built by whoever installs them, and named by the version's tag",
     "CKV_K8S_15": "a version's tag is not pushed again; on a cluster without a registry Always cannot start",
     "CKV_K8S_35": "Dapr itself hands an app and its sidecar their tokens in the environment",
-    "CKV_K8S_40": "images say USER 65532; a number in the chart would keep it off OpenShift, which has its own",
+    "CKV_K8S_40": "images say USER 65532; a number here would keep the chart off OpenShift, which has its own",
 }
 
 
