@@ -24,7 +24,7 @@ ACCEPTED = {
     "CKV_K8S_43": "images are built by whoever installs them, and named by the version's tag",
     "CKV_K8S_15": "a version's tag is not pushed again; on a cluster without a registry Always cannot start",
     "CKV_K8S_35": "Dapr itself hands an app and its sidecar their tokens in the environment",
-    "CKV_K8S_40": "images say USER 65532; a number here would keep the chart off OpenShift, which has its own",
+    "CKV_K8S_40": "images say USER 65532; a number here would keep it off OpenShift, which has its own",
 }
 
 
