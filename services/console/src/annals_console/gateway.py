@@ -74,6 +74,7 @@ def routes(
             methods=[rule.method],
             summary=rule.summary,
             description=f"For: {rule.role.name.lower()}.",
+            response_class=Response,  # of whatever type the service answers with
             tags=[rule.service],
             operation_id=f"{rule.method} {rule.service}/{public}",
             openapi_extra={"parameters": [_described(name) for name in _PARAMETER.findall(public)]},
