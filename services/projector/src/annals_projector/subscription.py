@@ -65,6 +65,7 @@ class Inbound:
         try:
             await self.handle(message)
         except ValueError as error:
+            metrics.PROJECTION_UNREADABLE.inc()
             return await self._unreadable.keep(message, str(error))
         except _NOT_NOW as error:
             _log.warning("an event not applied, to be delivered again", error=str(error))
