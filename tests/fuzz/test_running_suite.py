@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import nats
 import pytest
+import requests
 import schemathesis
 import schemathesis.checks
 import schemathesis.specs.openapi.checks as openapi
@@ -200,7 +201,8 @@ def problems_are_told(_ctx: Any, response: Any, _case: Any) -> None:
         assert problem["detail"]
 
 
-@pytest.mark.parametrize("service", SERVICES)
+# The edge passes on what the others answer: a short look at them is enough.
+@pytest.mark.parametrize("service", [one for one in SERVICES if DEEP or one != "console"])
 async def test_an_api_answers_as_its_document_says(suite: Suite, client: Client, service: str) -> None:
     document = json.loads((ROOT / "docs" / "api" / f"{service}.openapi.json").read_text())
     api = schemathesis.openapi.from_dict(document)
@@ -221,7 +223,7 @@ async def test_an_api_answers_as_its_document_says(suite: Suite, client: Client,
             await asyncio.to_thread(ask, operation, mode)
         except Unsatisfiable:
             continue  # nothing that it is asked can be wrong
-        except Exception as error:  # noqa: BLE001 - all that fail are told of
+        except (AssertionError, requests.RequestException, BaseExceptionGroup) as error:
             failures[f"{operation.label} {mode.value}"] = "".join(traceback.format_exception_only(error))
     assert not failures, "\n\n".join(f"{name}: {text}" for name, text in failures.items())
     await goes_on(client)
