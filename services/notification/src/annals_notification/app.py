@@ -88,7 +88,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
         reminders = Reminders(database, store, notices, alarms, settings.remind_before)
         recurrences = Recurrences(database, invocation, alarms)
         held = HeldEvents(database, sidecar, alarms)
-        due = Due(reminders, recurrences, held)
+        due = Due(alarms, reminders, recurrences, held)
         letters = DeadLetters(sidecar, settings.state_store, "notification")
         inbound = subscription.Inbound(notices, reminders, held, users, letters)
         follower = Follower(

@@ -2,13 +2,16 @@
 
 A table says what is due; the job is an alarm clock. Whatever it rings for is read again, so that an
 alarm that rings twice, late, or for something that was moved meanwhile does no harm.
+
+An alarm is set an hour ahead and no sooner: the scheduler pays for each job it keeps, and most of what
+is planned for a far day is moved or cancelled before.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
@@ -21,6 +24,7 @@ from annals.store import StoreError
 _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 10.0
+AHEAD = timedelta(hours=1)
 OVERDUE_SECONDS = 5
 """For how long a job may keep one waiting before the look at the tables takes over."""
 
@@ -42,6 +46,10 @@ class Kind(Protocol):
         """Tenant and id of what should have been done some time ago. Raises DatabaseError."""
         ...
 
+    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
+        """Tenant, id and time of what is due after one time, up to another. Raises DatabaseError."""
+        ...
+
 
 class Alarms:
     """Sets the jobs."""
@@ -50,7 +58,12 @@ class Alarms:
         self._jobs = jobs
 
     async def set(self, kind: str, tenant: str, row_id: str, due: datetime) -> None:
-        """Be called at a time; should the scheduler be away, the look at the tables stands in."""
+        """Be called at a time; should the scheduler be away, the look at the tables stands in.
+
+        What is far off has its alarm set by `Due.run`, when the time is near.
+        """
+        if due > datetime.now(UTC) + AHEAD:
+            return
         name = f"{kind}-{uuid5(NAMESPACE_URL, f'{tenant}/{row_id}')}"
         try:
             await self._jobs.schedule(name, due, {"kind": kind, "tenant": tenant, "id": row_id})
@@ -61,7 +74,8 @@ class Alarms:
 class Due:
     """Fires what is due, by whichever way it was noticed."""
 
-    def __init__(self, *kinds: Kind) -> None:
+    def __init__(self, alarms: Alarms, *kinds: Kind) -> None:
+        self._alarms = alarms
         self._kinds = {kind.name: kind for kind in kinds}
 
     async def ring(self, data: Mapping[str, Any]) -> bool:
@@ -73,12 +87,17 @@ class Due:
         return await self._fire(kind, str(data["tenant"]), str(data["id"]))
 
     async def run(self) -> None:
-        """Look at the tables for ever."""
+        """Look at the tables for ever: what is due, and what has come near enough for an alarm."""
+        alarmed = dict.fromkeys(self._kinds, datetime.now(UTC))
         while True:
             for kind in self._kinds.values():
                 try:
                     for tenant, row_id in await kind.overdue():
                         await self._fire(kind, tenant, row_id)
+                    upto = datetime.now(UTC) + AHEAD
+                    for tenant, row_id, due in await kind.coming(alarmed[kind.name], upto):
+                        await self._alarms.set(kind.name, tenant, row_id, due)
+                    alarmed[kind.name] = upto
                 except DatabaseError as error:
                     _log.warning("cannot look for what is due", kind=kind.name, error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)

@@ -36,6 +36,10 @@ WITH dropped AS (
   ON CONFLICT (tenant, id) DO UPDATE SET published_at = coalesce(held.published_at, now()) RETURNING 1)
 SELECT count(*)::text FROM dropped"""
 
+_COMING = """
+SELECT coalesce(json_agg(json_build_array(tenant, id, due)), '[]')::text FROM notifications.held_events
+WHERE published_at IS NULL AND due > $1::text::timestamptz AND due <= $2::text::timestamptz"""
+
 _OVERDUE = f"""
 SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
   SELECT tenant, id FROM notifications.held_events
@@ -86,3 +90,8 @@ class HeldEvents:
     async def overdue(self) -> list[tuple[str, str]]:
         """See `due.Kind`."""
         return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
+
+    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
+        """See `due.Kind`."""
+        rows = await self._database.fetch(_COMING, after.isoformat(), upto.isoformat())
+        return [(tenant, row_id, datetime.fromisoformat(at)) for tenant, row_id, at in rows]

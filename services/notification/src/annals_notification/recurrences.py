@@ -43,6 +43,10 @@ WITH moved AS (
   WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz RETURNING 1)
 SELECT count(*)::text FROM moved"""
 
+_COMING = """
+SELECT coalesce(json_agg(json_build_array(tenant, id, next)), '[]')::text FROM notifications.recurrences
+WHERE next > $1::text::timestamptz AND next <= $2::text::timestamptz"""
+
 _OVERDUE = f"""
 SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
   SELECT tenant, id FROM notifications.recurrences
@@ -122,6 +126,11 @@ class Recurrences:
     async def overdue(self) -> list[tuple[str, str]]:
         """See `due.Kind`."""
         return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
+
+    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
+        """See `due.Kind`."""
+        rows = await self._database.fetch(_COMING, after.isoformat(), upto.isoformat())
+        return [(tenant, row_id, datetime.fromisoformat(at)) for tenant, row_id, at in rows]
 
     async def page(self, tenant: str, after: Sequence[str | None], limit: int) -> list[dict[str, Any]]:
         """A page of what recurs."""

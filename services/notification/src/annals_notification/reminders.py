@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,28 +16,34 @@ from annals.store import EventReader
 from annals.telemetry import metrics
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import OVERDUE_SECONDS, Alarms
+from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
 
 _SET = """
-WITH planned AS (
-  SELECT * FROM jsonb_to_recordset($4::text::jsonb) AS row (
-    id text, user_id text, kind text, title text, due timestamptz, fires timestamptz)),
+WITH tasks AS (
+  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)),
+planned AS (
+  SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
+    tenant text, id text, task_id text, user_id text, kind text, title text, due timestamptz,
+    fires timestamptz, version bigint)),
 cancelled AS (
-  UPDATE notifications.reminders r SET status = 'cancelled', version = $3::text::bigint
-  WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled' AND version < $3::text::bigint
-    AND NOT EXISTS (SELECT FROM planned WHERE planned.id = r.id)),
+  UPDATE notifications.reminders r SET status = 'cancelled', version = tasks.version FROM tasks
+  WHERE r.tenant = tasks.tenant AND r.task_id = tasks.task_id
+    AND r.status = 'scheduled' AND r.version < tasks.version
+    AND NOT EXISTS (SELECT FROM planned WHERE planned.tenant = r.tenant AND planned.id = r.id)),
 written AS (
   INSERT INTO notifications.reminders AS r
     (tenant, id, task_id, user_id, kind, title, due, fires, status, version)
-  SELECT $1, id, $2, user_id, kind, title, due, fires, 'scheduled', $3::text::bigint FROM planned
+  SELECT tenant, id, task_id, user_id, kind, title, due, fires, 'scheduled', version FROM planned
+  ORDER BY tenant, id
   ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
     due = excluded.due, fires = excluded.fires, version = excluded.version, late = NULL,
     fired_at = NULL, status = 'scheduled'
   WHERE r.version < excluded.version AND (r.status <> 'fired' OR r.fires <> excluded.fires)
-  RETURNING id, fires)
-SELECT coalesce(json_agg(json_build_array(id, fires)), '[]')::text FROM written"""
+  RETURNING tenant, id, fires)
+SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM written"""
 
 _ONE = """
 SELECT json_build_object('row', (
@@ -48,6 +55,10 @@ WITH fired AS (
   UPDATE notifications.reminders SET status = $4, late = $5::text::boolean, fired_at = now()
   WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires = $3::text::timestamptz RETURNING 1)
 SELECT count(*)::text FROM fired"""
+
+_COMING = """
+SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM notifications.reminders
+WHERE status = 'scheduled' AND fires > $1::text::timestamptz AND fires <= $2::text::timestamptz"""
 
 _OVERDUE = f"""
 SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
@@ -111,6 +122,7 @@ class Reminders:
         self._notices = notices
         self._alarms = alarms
         self._before = before
+        self._followed: Gathered[StreamId, None] = Gathered(self._follow)
 
     async def on_event(self, event: RecordedEvent) -> None:
         """Follow what changes a task's reminders. Raises DatabaseError and StoreError."""
@@ -118,38 +130,42 @@ class Reminders:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._follow(event.stream)
+                await self._followed.get(event.stream)
             case "task.assigned" | "task.unassigned":
                 # Who is told is read when a reminder fires; this is what the list of them shows.
                 assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
                 await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
 
-    async def _follow(self, stream: StreamId) -> None:
-        """Bring a task's reminders in line with what it is now.
+    async def _follow(self, streams: Sequence[StreamId]) -> dict[StreamId, None]:
+        """Bring tasks' reminders in line with what the tasks are now.
 
-        The message that told of a change is a hint: the task is read from the store.
+        The message that told of a change is a hint: a task is read from the store.
         """
-        head, _ = await self._store.load(stream, certain=True)
-        if head is None:
-            return
-        task_id = stream.name.removeprefix("task-")
-        state = head.state or {}
-        rows = [
-            {
-                "id": f"{task_id}:{one.kind}",
-                "user_id": state.get("assignee"),
-                "kind": one.kind,
-                "title": state.get("title", ""),
-                "due": one.due,
-                "fires": one.fires,
-            }
-            for one in plan(state, self._before, datetime.now(UTC))
-        ]
-        written = await self._database.fetch(
-            _SET, stream.tenant, task_id, str(head.version), orjson.dumps(rows).decode()
-        )
-        for row_id, fires in written:
-            await self._alarms.set(self.name, stream.tenant, row_id, datetime.fromisoformat(fires))
+        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in streams))
+        tasks, rows, now = [], [], datetime.now(UTC)
+        for stream, (head, _) in zip(streams, heads, strict=True):
+            if head is None:
+                continue
+            task_id = stream.name.removeprefix("task-")
+            state = head.state or {}
+            task = {"tenant": stream.tenant, "task_id": task_id, "version": head.version}
+            tasks.append(task)
+            rows += [
+                task
+                | {
+                    "id": f"{task_id}:{one.kind}",
+                    "user_id": state.get("assignee"),
+                    "kind": one.kind,
+                    "title": state.get("title", ""),
+                    "due": one.due,
+                    "fires": one.fires,
+                }
+                for one in plan(state, self._before, now)
+            ]
+        written = await self._database.fetch(_SET, orjson.dumps(tasks).decode(), orjson.dumps(rows).decode())
+        for tenant, row_id, fires in written:
+            await self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
+        return dict.fromkeys(streams)
 
     async def fire(self, tenant: str, row_id: str) -> None:
         """See `due.Kind`."""
@@ -187,6 +203,11 @@ class Reminders:
     async def overdue(self) -> list[tuple[str, str]]:
         """See `due.Kind`."""
         return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
+
+    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
+        """See `due.Kind`."""
+        rows = await self._database.fetch(_COMING, after.isoformat(), upto.isoformat())
+        return [(tenant, row_id, datetime.fromisoformat(at)) for tenant, row_id, at in rows]
 
     async def page(
         self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int

@@ -74,9 +74,10 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             "saga-triggers",
             settings.instance,
             DOMAIN_LANES,
-            subscription.handler(orchestrator, catalog),
+            orchestrator.on_domain_event,
             letters,
             lambda error: passes(error) or isinstance(error, NotAnswered),
+            types=subscription.triggers(catalog),
         )
         app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
         app.include_router(subscription.routes(follower))

@@ -13,21 +13,23 @@ import orjson
 from annals.projections import ReadModelDatabase
 from annals_notification.deliveries.plan import Notice, Planned
 from annals_notification.deliveries.preferences import Channel, Preferences
+from annals_notification.gathered import Gathered
 
 _LEASE = "60 seconds"
 
 _INTERESTED = """
 SELECT json_build_object(
   'since', (SELECT since FROM notifications.service),
-  'preferences', (SELECT coalesce(json_object_agg(user_id, data), '{}') FROM notifications.preferences
-    WHERE tenant = $1 AND (
-      user_id IN (SELECT jsonb_array_elements_text($2::text::jsonb))
+  'interested', (SELECT coalesce(json_agg(json_build_array(place, user_id, data)), '[]')
+    FROM jsonb_to_recordset($1::text::jsonb) AS asked (place integer, tenant text, kind text, concerned jsonb)
+    JOIN notifications.preferences USING (tenant)
+    WHERE user_id IN (SELECT jsonb_array_elements_text(concerned))
       OR EXISTS (
         SELECT FROM jsonb_array_elements(data -> 'subscriptions') wanted
         WHERE NOT (wanted ->> 'mine')::boolean AND (
-          wanted ->> 'events' = $3
+          wanted ->> 'events' = kind
           OR (right(wanted ->> 'events', 1) = '*'
-              AND starts_with($3, rtrim(wanted ->> 'events', '*'))))))))::text"""
+              AND starts_with(kind, rtrim(wanted ->> 'events', '*')))))))::text"""
 
 # The inbox is a table here: a delivery to it is made by the statement that logs it.
 _ADD = """
@@ -79,6 +81,10 @@ SELECT json_build_object('due', min(due))::text FROM notifications.deliveries
 WHERE status IN ('pending', 'sending')"""
 
 
+_Asked = tuple[str, str, tuple[str, ...]]
+_Interested = tuple[datetime, dict[str, Preferences]]
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """A delivery that this process is to send, and nobody else for a while."""
@@ -110,13 +116,23 @@ class DeliveryLog:
 
     def __init__(self, database: ReadModelDatabase) -> None:
         self._database = database
+        self._asked: Gathered[_Asked, _Interested] = Gathered(self._interested)
 
-    async def interested(self, notice: Notice) -> tuple[datetime, dict[str, Preferences]]:
+    async def interested(self, notice: Notice) -> _Interested:
         """Since when there is this service, and the preferences of all who may want a notice."""
-        concerned = orjson.dumps(sorted(notice.concerns)).decode()
-        found = await self._database.fetch(_INTERESTED, notice.tenant, concerned, notice.kind)
-        preferences = {user: Preferences.model_validate(data) for user, data in found["preferences"].items()}
-        return datetime.fromisoformat(found["since"]), preferences
+        return await self._asked.get((notice.tenant, notice.kind, tuple(sorted(notice.concerns))))
+
+    async def _interested(self, asked: Sequence[_Asked]) -> dict[_Asked, _Interested]:
+        rows = [
+            {"place": place, "tenant": tenant, "kind": kind, "concerned": concerned}
+            for place, (tenant, kind, concerned) in enumerate(asked)
+        ]
+        found = await self._database.fetch(_INTERESTED, orjson.dumps(rows).decode())
+        since = datetime.fromisoformat(found["since"])
+        preferences: list[dict[str, Preferences]] = [{} for _ in asked]
+        for place, user, data in found["interested"]:
+            preferences[place][user] = Preferences.model_validate(data)
+        return {one: (since, wanted) for one, wanted in zip(asked, preferences, strict=True)}
 
     async def add(self, notice: Notice, planned: Sequence[Planned]) -> int:
         """Log deliveries that are to be made; how many are new."""

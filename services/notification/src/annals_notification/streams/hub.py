@@ -81,32 +81,32 @@ class Hub:
         if len(self._clients) >= (most := self._max_clients()):
             metrics.STREAM_REFUSED.inc()
             raise TooMany(f"{len(self._clients)} of {most} clients are connected to this replica")
-        await self._tail.started.wait()
         client = Client(wanted, self._buffer)
         self._clients.add(client)
         try:
-            joined = dict(self._tail.seen)
-            yield positions.render(joined if after is None else after), []
-            if after is not None:
-                async for seen, events in self._missed(wanted, after, joined):
-                    yield seen, events
-            silent = 0.0
-            while not self._draining():
-                try:
-                    async with asyncio.timeout(_TICK_SECONDS):
-                        commit = await client.queue.get()
-                except TimeoutError:
-                    silent += _TICK_SECONDS
-                    if silent >= HEARTBEAT_SECONDS:
-                        silent = 0.0
-                        yield positions.render(self._tail.seen), []
-                    continue
+            async with self._tail.listening():
+                joined = dict(self._tail.seen)
+                yield positions.render(joined if after is None else after), []
+                if after is not None:
+                    async for seen, events in self._missed(wanted, after, joined):
+                        yield seen, events
                 silent = 0.0
-                if commit.seq > joined.get(commit.lane, 0):
-                    yield commit.seen, _matching(wanted, commit)
-                if client.cut and client.queue.empty():
-                    metrics.STREAM_CUT.inc()
-                    raise TooSlow("too much waited to be sent: come back with your last id")
+                while not self._draining():
+                    try:
+                        async with asyncio.timeout(_TICK_SECONDS):
+                            commit = await client.queue.get()
+                    except TimeoutError:
+                        silent += _TICK_SECONDS
+                        if silent >= HEARTBEAT_SECONDS:
+                            silent = 0.0
+                            yield positions.render(self._tail.seen), []
+                        continue
+                    silent = 0.0
+                    if commit.seq > joined.get(commit.lane, 0):
+                        yield commit.seen, _matching(wanted, commit)
+                    if client.cut and client.queue.empty():
+                        metrics.STREAM_CUT.inc()
+                        raise TooSlow("too much waited to be sent: come back with your last id")
         finally:
             self._clients.discard(client)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +21,8 @@ _log = structlog.get_logger(__name__)
 
 _PAGE = 200
 _POLL_SECONDS = 0.5
+# Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
+_PACE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
 
 
@@ -35,41 +38,56 @@ class Commit:
 
 
 class Tail:
-    """See the module. `hub` is told of each commit, in each lane's order."""
+    """See the module. It reads while somebody listens, and begins anew where the store is then."""
 
     def __init__(self, store: DaprEventReader) -> None:
         self._store = store
         self._wake = asyncio.Event()
-        self._listeners: set[asyncio.Queue[Commit]] = set()
+        self._listened = asyncio.Event()
+        self._listeners = 0
         self.seen: dict[int, int] = {}
-        self.started = asyncio.Event()
+        self._started = asyncio.Event()
 
     def look(self) -> None:
         """Something was published: do not wait for the next look."""
         self._wake.set()
 
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Inside, all that is committed is followed."""
+        self._listeners += 1
+        self._listened.set()
+        try:
+            await self._started.wait()
+            yield
+        finally:
+            self._listeners -= 1
+
     async def follow(self) -> AsyncIterator[Commit]:
-        """Every commit from now on, for ever."""
-        while not self.started.is_set():
-            try:
-                self.seen = await self._store.reached()
-                self.started.set()
-            except StoreError as error:
-                _log.warning("the event store cannot be followed yet", error=str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
+        """Every commit while somebody listens, for ever."""
         while True:
+            if not self._listeners:
+                self._started.clear()
+                self._listened.clear()
+                await self._listened.wait()
             self._wake.clear()
+            more = False
             try:
-                moved = await self._store.moved(self.seen)
-                for lane in moved:
-                    async for commit in read(self._store, self.seen, lane, self.seen.get(lane, 0) + _PAGE):
+                if not self._started.is_set():
+                    self.seen = await self._store.reached()
+                    self._started.set()
+                for lane in await self._store.moved(self.seen):
+                    last = self.seen.get(lane, 0) + _PAGE
+                    async for commit in read(self._store, self.seen, lane, last):
                         self.seen[lane] = commit.seq
                         yield commit
+                    more = more or self.seen.get(lane) == last
             except StoreError as error:
                 _log.warning("the event store cannot be followed now", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
-            if not moved:
+            if not more:
+                await asyncio.sleep(_PACE_SECONDS)
                 try:
                     async with asyncio.timeout(_POLL_SECONDS):
                         await self._wake.wait()
@@ -84,7 +102,8 @@ async def read(
     reached = dict(seen)
     while reached.get(lane, 0) < last:
         first = reached.get(lane, 0) + 1
-        commits = await store.read_log(lane, first, min(first + _PAGE - 1, last))
+        upto = min(first + _PAGE - 1, last)
+        commits = await store.read_log(lane, first, upto)
         refs = [
             (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
         ]
@@ -93,8 +112,6 @@ async def read(
             raise StoreError(
                 f"lane {lane} names {len(refs)} events from {first} on, {len(events)} were found"
             )
-        if not commits:
-            return
         found = iter(events)
         for commit in commits:
             reached[lane] = commit.position.seq
@@ -105,6 +122,8 @@ async def read(
                 positions.render(reached, lane),
                 tuple((event, _public(event)) for event in own),
             )
+        if reached.get(lane, 0) < upto:
+            return
 
 
 def _public(event: RecordedEvent) -> str:

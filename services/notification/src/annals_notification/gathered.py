@@ -1,0 +1,56 @@
+"""Many that ask at the same time are answered by one statement."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from annals.projections import StatementRefused
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Gathered(Generic[K, V]):
+    """`work` is given all keys that came while it was busy, and answers for each.
+
+    What it does for a key begins after the key came. Where the database refuses a statement, each key
+    gets one of its own, so that one bad value spoils nothing for others.
+    """
+
+    def __init__(self, work: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
+        self._work = work
+        self._waiting: dict[K, asyncio.Future[V]] = {}
+        self._worker: asyncio.Task[None] | None = None
+
+    async def get(self, key: K) -> V:
+        """The answer for a key. Raises what `work` raises."""
+        if key not in self._waiting:
+            self._waiting[key] = asyncio.get_running_loop().create_future()
+        answer = self._waiting[key]
+        if self._worker is None:
+            self._worker = asyncio.create_task(self._run())
+        return await asyncio.shield(answer)  # others wait for it too
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                await self._answer(waiting)
+        finally:
+            self._worker = None
+
+    async def _answer(self, waiting: Mapping[K, asyncio.Future[V]]) -> None:
+        try:
+            found = await self._work(list(waiting))
+        except Exception as error:  # noqa: BLE001 - it is theirs who asked
+            if isinstance(error, StatementRefused) and len(waiting) > 1:
+                for key, answer in waiting.items():
+                    await self._answer({key: answer})
+                return
+            for answer in waiting.values():
+                answer.set_exception(error)
+        else:
+            for key, answer in waiting.items():
+                answer.set_result(found[key])
