@@ -21,6 +21,7 @@ from annals.aggregates import (
     UnknownCommand,
 )
 from annals.events import CommandEvent
+from annals.web.app import Endpoint
 from annals.web.domain_problems import domain_problems
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
@@ -33,21 +34,25 @@ _KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
+def post_one(bus: CommandBus, admit: Callable[[], None]) -> Endpoint:
+    """`POST /commands/{command_type}`, with no validation by FastAPI: the bus validates, once."""
+
+    async def post(request: Request) -> Response:
+        admit()
+        body = json_object(await request.body())
+        command = _request(request, request.path_params["command_type"], body)
+        return _response(await _execute(bus, command))
+
+    return post
+
+
 def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRouter:
     """`POST /commands/{type}`, `/commands` and `/commands:batch`.
 
     `admit` raises a Problem while no commands are taken.
     """
     router = APIRouter()
-
-    async def post_one(request: Request) -> Response:
-        admit()
-        body = json_object(await request.body())
-        command = _request(request, request.path_params["command_type"], body)
-        return _response(await _execute(bus, command))
-
-    # One route and no validation by FastAPI: the bus validates, once, and this is the hot path.
-    router.add_route("/commands/{command_type}", post_one, methods=["POST"])
+    router.add_route("/commands/{command_type}", post_one(bus, admit), methods=["POST"])
 
     @router.post("/commands", summary="Send a command in its whole envelope")
     async def post_envelope(request: Request) -> Response:

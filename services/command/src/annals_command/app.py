@@ -22,7 +22,7 @@ from annals.web.dead_letters import not_tried_out
 from annals.web.operations import Operations
 from annals_command import store_api
 from annals_command.admission import admit
-from annals_command.api import routes
+from annals_command.api import post_one, routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY, SubjectErased
 from annals_command.openapi import describe_commands
@@ -88,7 +88,9 @@ def create(settings: CommandSettings) -> ServiceApp:
             return SigningKey(await keys.secret(settings.signing_keys, "audit-signing-key"))
 
         checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
-        app.include_router(routes(bus, partial(admit, live)))
+        admitted = partial(admit, live)
+        app.direct("/commands", "command_type", post_one(bus, admitted))
+        app.include_router(routes(bus, admitted))
         writer = BindingDatabase(sidecar, settings.settings_writer)
         app.include_router(live_settings.routes(live, writer))
         fold = folding(REGISTRY, HANDLERS)

@@ -26,12 +26,59 @@ _NO_DOCS: Mapping[str, Any] = {"docs_url": None, "redoc_url": None}
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Ready = Callable[[], Awaitable[Mapping[str, str]]]
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class ServiceApp(FastAPI):
     """A service; `draining` turns true once it was told to end."""
 
     draining = False
+
+    def __init__(self, *, sidecar_only: str | None = None, **options: Any) -> None:
+        """`sidecar_only` is the token without which a request is refused."""
+        super().__init__(**options)
+        self._sidecar_only = sidecar_only
+        self._direct: dict[str, tuple[str, Endpoint]] = {}
+
+    def direct(self, prefix: str, parameter: str, endpoint: Endpoint) -> None:
+        """Have a POST to `prefix/{parameter}` answered by `endpoint` alone.
+
+        FastAPI's own layers take longer than a command's decision. The route is to be declared as well,
+        for all that is not a POST.
+        """
+        self._direct[prefix] = (parameter, endpoint)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """See Starlette."""
+        layers = super().build_middleware_stack()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and scope["method"] == "POST":
+                prefix, _, value = scope["path"].rpartition("/")
+                if value and (found := self._direct.get(prefix)) is not None:
+                    parameter, endpoint = found
+                    request = Request({**scope, "path_params": {parameter: value}}, receive)
+                    response = await _answer(endpoint, request)
+                    await response(scope, receive, send)
+                    return
+            await layers(scope, receive, send)
+
+        return app if self._sidecar_only is None else SidecarOnly(app, self._sidecar_only)
+
+
+async def _answer(endpoint: Endpoint, request: Request) -> Response:
+    try:
+        return await endpoint(request)
+    except Problem as problem:
+        return problem_response(problem)
+    except Exception as error:  # noqa: BLE001 - as FastAPI answers them
+        return failed(request, error)
+
+
+def failed(request: Request, error: Exception) -> Response:
+    """The answer to what nobody expected."""
+    _log.error("request failed", path=request.url.path, exc_info=error)
+    return problem_response(Problem(500, "internal", "the service failed; its log says how"))
 
 
 def create_app(
@@ -48,7 +95,14 @@ def create_app(
     """
     # The sidecar's spans show each request already, and the commands and projections have their own.
     quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-    app = ServiceApp(title=title, lifespan=lifespan, telemetry=quiet, **({} if docs else _NO_DOCS))
+    token = settings.app_api_token
+    app = ServiceApp(
+        sidecar_only=token.get_secret_value() if token else None,
+        title=title,
+        lifespan=lifespan,
+        telemetry=quiet,
+        **({} if docs else _NO_DOCS),
+    )
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
@@ -78,14 +132,11 @@ def create_app(
 
     @app.exception_handler(Exception)
     async def on_error(request: Request, error: Exception) -> Response:
-        _log.error("request failed", path=request.url.path, exc_info=error)
-        return problem_response(Problem(500, "internal", "the service failed; its log says how"))
+        return failed(request, error)
 
     app.add_exception_handler(Problem, on_problem)
     app.add_middleware(NoNul)
     describe_problems(app)
-    if settings.app_api_token is not None:
-        app.add_middleware(SidecarOnly, token=settings.app_api_token.get_secret_value())
     return app
 
 
