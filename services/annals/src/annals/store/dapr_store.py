@@ -90,7 +90,7 @@ class DaprEventReader:
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
         """See `EventReader`."""
         found = await self.read_raw_events(refs)
-        return [RecordedEvent.from_json(value) for value in found if value is not None]
+        return [RecordedEvent.stored(value) for value in found if value is not None]
 
     async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
         """See `EventReader`."""
