@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -187,3 +189,50 @@ def test_data_that_no_database_or_reader_takes_is_refused(data: dict[str, object
 def test_a_moment_that_utc_has_no_year_for_is_a_validation_error(moment: str) -> None:
     with pytest.raises(ValidationError):
         Event.model_validate({"event_type": "a.b", "source": "s", "timestamp": moment})
+
+
+recorded_events = st.builds(
+    lambda data, priority, delay, user: RecordedEvent.record(
+        DomainEvent(
+            event_type="thing.happened",
+            source="test",
+            aggregate_type="thing",
+            aggregate_id="1",
+            data=data,
+            priority=priority,
+            delay_until=delay,
+            user_id=user,
+        ),
+        version=1,
+        lane=0,
+        seq=7,
+    ),
+    data,
+    st.sampled_from(Priority),
+    st.none() | st.datetimes(timezones=st.just(UTC)),
+    st.none() | st.text(max_size=20),
+)
+
+
+@given(recorded_events)
+def test_what_the_store_holds_is_read_as_if_it_was_validated(event: RecordedEvent) -> None:
+    stored = event.to_json()
+    read = RecordedEvent.stored(stored)
+    assert read == RecordedEvent.from_json(stored)
+    assert read.to_json() == stored
+    assert (read.timestamp, read.priority, read.delay_until) == (
+        event.timestamp,
+        event.priority,
+        event.delay_until,
+    )
+
+
+@pytest.mark.parametrize("change", [{"of_tomorrow": 1}, {"hash": None}, {"client": None}])
+def test_what_another_version_stored_is_validated(change: dict[str, Any]) -> None:
+    event = DomainEvent(event_type="thing.happened", source="t", aggregate_type="thing", aggregate_id="1")
+    fields = json.loads(RecordedEvent.record(event, version=1, lane=0, seq=7).to_json()) | change
+    stored = json.dumps({name: value for name, value in fields.items() if value is not None}).encode()
+    assert RecordedEvent.stored(stored) == RecordedEvent.from_json(stored)
+    broken = json.dumps(json.loads(stored) | {"version": 0}).encode()
+    with pytest.raises(ValidationError):
+        RecordedEvent.stored(broken)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from fastapi import WebSocket
+from fastapi import Request, Response, WebSocket
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -33,6 +33,11 @@ def client() -> TestClient:
     async def asked() -> str:
         return "answered"
 
+    async def named(request: Request) -> Response:
+        return Response(request.path_params["name"])
+
+    app.direct("/named", "name", named)
+
     @app.websocket("/ws")
     async def socket(socket: WebSocket) -> None:
         await socket.accept()
@@ -45,6 +50,14 @@ def client() -> TestClient:
 @pytest.mark.parametrize("headers", [{}, {"dapr-api-token": "wrong"}])
 def test_a_request_without_the_token_is_refused(client: TestClient, headers: dict[str, str]) -> None:
     assert client.get("/asked", headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{}, {"dapr-api-token": "wrong"}])
+def test_a_request_that_is_answered_directly_is_refused_without_the_token(
+    client: TestClient, headers: dict[str, str]
+) -> None:
+    assert client.post("/named/it", headers=headers).status_code == 401
+    assert client.post("/named/it", headers={"dapr-api-token": "right"}).text == "it"
 
 
 @pytest.mark.parametrize("headers", [{}, {"dapr-api-token": "wrong"}])

@@ -1,0 +1,71 @@
+"""Alarms are set when their time is near, and not sooner."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from annals.dapr import DaprSidecar, Jobs
+from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
+from annals.web.background import background
+from annals_notification.due import AHEAD, Alarms, Due
+from conftest import until
+
+
+class Rows:
+    """A kind whose table is at hand."""
+
+    name = "row"
+
+    def __init__(self, **rows: datetime) -> None:
+        self.rows = rows
+
+    async def fire(self, tenant: str, row_id: str) -> None:
+        assert tenant == "default"
+        del self.rows[row_id]
+
+    async def overdue(self) -> list[tuple[str, str]]:
+        return [("default", row_id) for row_id, at in self.rows.items() if at < datetime.now(UTC)]
+
+    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
+        return [("default", row_id, at) for row_id, at in self.rows.items() if after < at <= upto]
+
+
+@pytest.fixture
+def dapr() -> FakeDapr:
+    return FakeDapr(clock=VirtualClock())
+
+
+@pytest.fixture
+async def alarms(dapr: FakeDapr) -> AsyncIterator[Alarms]:
+    async with FakeSidecar("notification", dapr=dapr) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        yield Alarms(Jobs(client))
+        await client.close()
+
+
+async def test_what_is_far_off_has_no_job_yet(dapr: FakeDapr, alarms: Alarms) -> None:
+    now = datetime.now(UTC)
+    await alarms.set("row", "default", "far", now + AHEAD + timedelta(minutes=1))
+    assert dapr.scheduler.names("notification") == []
+    await alarms.set("row", "default", "near", now + AHEAD - timedelta(minutes=1))
+    assert len(dapr.scheduler.names("notification")) == 1
+
+
+async def test_what_has_come_near_gets_its_job_and_what_is_overdue_is_done(
+    dapr: FakeDapr, alarms: Alarms
+) -> None:
+    now = datetime.now(UTC)
+    kind = Rows(late=now - timedelta(minutes=1), near=now + AHEAD / 2, far=now + 2 * AHEAD)
+
+    async def alarmed() -> bool:
+        return len(dapr.scheduler.names("notification")) == 1 and set(kind.rows) == {"near", "far"}
+
+    async with background(Due(alarms, kind).run(), "due"):
+        await until(alarmed)
+    (name,) = dapr.scheduler.names("notification")
+    job = dapr.scheduler.get("notification", name)
+    assert job is not None
+    assert b'"near"' in job.data.value

@@ -1,0 +1,61 @@
+"""What is answered without FastAPI's layers is answered as with them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import APIRouter, Request, Response
+from fastapi.testclient import TestClient
+
+from annals.web import Problem, create_app
+from annals.web.settings import ServiceSettings
+
+
+@asynccontextmanager
+async def _lifespan(_: Any) -> AsyncIterator[None]:
+    yield
+
+
+async def _ready() -> Mapping[str, str]:
+    return {}
+
+
+async def _post(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name == "refused":
+        raise Problem(409, "conflict", "it is there", headers={"Retry-After": "1"})
+    if name == "broken":
+        raise RuntimeError("a defect")
+    return Response(name + (await request.body()).decode(), 201)
+
+
+def _client(*, direct: bool) -> TestClient:
+    app = create_app("Test", ServiceSettings(), lifespan=_lifespan, ready=_ready)
+    router = APIRouter()
+    router.add_route("/things/{name}", _post, methods=["POST"])
+    app.include_router(router)
+    if direct:
+        app.direct("/things", "name", _post)
+    return TestClient(app, raise_server_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/things/one"),
+        ("POST", "/things/two%20words"),
+        ("POST", "/things/refused"),
+        ("POST", "/things/broken"),
+        ("POST", "/things/"),
+        ("POST", "/things/one/more"),
+        ("POST", "/other/one"),
+        ("GET", "/things/one"),
+    ],
+)
+def test_direct_or_not_the_answer_is_the_same(method: str, path: str) -> None:
+    through, direct = (_client(direct=one).request(method, path, content=b"!") for one in (False, True))
+    assert (direct.status_code, direct.content) == (through.status_code, through.content)
+    assert direct.headers == through.headers
