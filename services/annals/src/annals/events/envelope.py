@@ -192,7 +192,7 @@ class RecordedEvent(DomainEvent):
 
     @classmethod
     def _of(cls, fields: dict[str, Any], given: set[str], extra: dict[str, Any] | None) -> Self:
-        """What pydantic's `model_construct` comes to for fields that are all there, in a tenth of its time."""
+        """What `model_construct` makes of fields that are all there, in a tenth of its time."""
         made = cls.__new__(cls)
         object.__setattr__(made, "__dict__", fields)
         object.__setattr__(made, "__pydantic_fields_set__", given)

@@ -26,7 +26,8 @@ from annals.store.protocol import StoreError
 
 _log = structlog.get_logger(__name__)
 
-_PAGE = 200
+_MOST_COMMITS = 200  # that are read at a time, and the least that are asked for
+_LEAST_COMMITS = 16
 _LEASE_SECONDS = 10.0
 _SAVE_SECONDS = 1.0
 _POLL_SECONDS = 0.25
@@ -91,6 +92,7 @@ class Follower:
         self._imported_up_to: dict[int, int] = {}
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
+        self._page = _LEAST_COMMITS
         self._etag: str | None = None
         self._saved_at = 0.0
         self._saving = asyncio.Lock()
@@ -183,7 +185,10 @@ class Follower:
         if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
             await self._note_import(lane)
         first = self._seen.get(lane, 0) + 1
-        commits = await self._reader.read_log(lane, first, first + _PAGE - 1)
+        asked = self._page
+        commits = await self._reader.read_log(lane, first, first + asked - 1)
+        # What is not there costs the store as much as what is: ask for about as many as come.
+        self._page = min(max(2 * len(commits), _LEAST_COMMITS), _MOST_COMMITS)
         refs = [
             (commit.stream, version)
             for commit in commits
@@ -201,7 +206,7 @@ class Follower:
         await asyncio.gather(*(self._handle_stream(own) for own in streams.values()))
         if commits:
             self._seen[lane] = commits[-1].position.seq
-        return len(commits) == _PAGE
+        return len(commits) == asked
 
     async def _note_import(self, lane: int) -> None:
         """Only an empty lane is imported into: after its first commit was handled, this does not change."""
