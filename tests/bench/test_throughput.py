@@ -8,12 +8,13 @@ import platform
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 from http_load import Measured, measure
@@ -24,7 +25,7 @@ from annals.store import Append, DaprEventReader, DaprEventStore, read_feed
 from conftest import COMPONENTS, running, until
 from suite import ports
 from suite.paths import ROOT
-from suite.process import Spec
+from suite.process import Process, Spec
 from suite.sidecar import SidecarPorts, sidecar
 from suite.suite import Suite
 
@@ -54,18 +55,52 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite
 
 
 @pytest.fixture(scope="module")
-async def noop(suite: Suite) -> AsyncIterator[None]:
+async def noop(suite: Suite) -> AsyncIterator[dict[str, Process]]:
     at, port = SidecarPorts.free(), ports.free_port()
     argv = [sys.executable, str(Path(__file__).with_name("noop_app.py"))]
     app = Spec("noop", argv, lambda: ports.open_port(port), env={"APP_PORT": str(port)})
     config = suite.home / "config.yaml"
     beside = sidecar("noop", at, resources=[], config=config, home=suite.home, app_port=port)
-    async with running(app, suite.logs), running(beside, suite.logs):
-        yield
+    async with running(app, suite.logs) as process, running(beside, suite.logs) as its_sidecar:
+        yield {"noop": process, "noop-dapr": its_sidecar}
 
 
 def row(name: str, measured: Measured) -> None:
     say(f"{name:28} {measured.rate:8.0f}/s   p50 {measured.p50:6.1f} ms   p99 {measured.p99:6.1f} ms")
+
+
+def processor_seconds(processes: Mapping[str, Process]) -> dict[str, float]:
+    """What each process has used of the processors until now, children and all; this one makes the load."""
+    used = {"load": sum(psutil.Process().cpu_times()[:2])}
+    for name, process in processes.items():
+        whole = psutil.Process(process.pid)
+        used[name] = sum(sum(one.cpu_times()[:2]) for one in (whole, *whole.children(recursive=True)))
+    return used
+
+
+async def until_calm(processes: Mapping[str, Process]) -> None:
+    """Wait until nothing is left to do for what came: half a second in which hardly anything is used."""
+
+    async def calm() -> bool:
+        before = sum(processor_seconds(processes).values())
+        await asyncio.sleep(0.5)
+        return sum(processor_seconds(processes).values()) - before < 0.2
+
+    await until(calm, 120)
+
+
+def say_processor_times(
+    counts: Mapping[str, float], used: Mapping[str, tuple[dict[str, float], dict[str, float]]]
+) -> None:
+    """A line for each process: the milliseconds it used for one request of each kind."""
+    say(f"{'processor time a request, ms':28}" + "".join(f"{kind:>10}" for kind in used))
+    each = {
+        kind: {name: 1000 * (after[name] - before[name]) / counts[kind] for name in after}
+        for kind, (before, after) in used.items()
+    }
+    for name in sorted(each["command"], key=lambda name: -each["command"][name]):
+        say(f"  {name:26}" + "".join(f"{times[name]:10.2f}" for times in each.values()))
+    say(f"  {'in all':26}" + "".join(f"{sum(times.values()):10.2f}" for times in each.values()))
 
 
 async def lag_counts(client: httpx.AsyncClient) -> dict[str, float]:
@@ -75,7 +110,8 @@ async def lag_counts(client: httpx.AsyncClient) -> dict[str, float]:
     return {line[len(prefix) : line.index('"}')]: float(line.rsplit(" ", 1)[1]) for line in lines}
 
 
-async def test_commands_against_noop_invocations(suite: Suite, noop: None) -> None:
+async def test_commands_against_noop_invocations(suite: Suite, noop: dict[str, Process]) -> None:
+    processes = suite.processes | noop
     body = b'{"title": "Write the report", "due": "2030-01-01T09:00:00Z"}'
     invoke = "/v1.0/invoke/{}/method/{}"
     paths = {
@@ -86,7 +122,10 @@ async def test_commands_against_noop_invocations(suite: Suite, noop: None) -> No
         await measure(3502, path, body, connections=CONNECTIONS, seconds=2)
     async with httpx.AsyncClient() as client:
         before = await lag_counts(client)
+        await until_calm(processes)
+        at_rest = processor_seconds(processes)
         empty = await measure(3502, paths["noop"], body, connections=CONNECTIONS, seconds=SECONDS)
+        after_noop = processor_seconds(processes)
         commands = await measure(3502, paths["command"], body, connections=CONNECTIONS, seconds=SECONDS)
 
         async def all_visible() -> bool:
@@ -98,12 +137,18 @@ async def test_commands_against_noop_invocations(suite: Suite, noop: None) -> No
 
         await until(all_visible, 120)
         after = await lag_counts(client)
+        await until_calm(processes)
+        after_commands = processor_seconds(processes)
     row("noop through two sidecars", empty)
     row("task.create, end to end", commands)
     say(f"  ratio {commands.rate / empty.rate:.2f}")
     total = after["+Inf"] - before["+Inf"]
     p99 = next(edge for edge in after if after[edge] - before[edge] >= 0.99 * total)
     say(f"projection lag under that load: 99 % of {total:.0f} events within {p99} s")
+    say_processor_times(
+        {"noop": empty.rate * SECONDS, "command": commands.rate * SECONDS},
+        {"noop": (at_rest, after_noop), "command": (after_noop, after_commands)},
+    )
     assert empty.failed == commands.failed == 0
 
 
