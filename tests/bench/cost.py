@@ -1,0 +1,56 @@
+"""What commands cost beside time: bytes, packets, statements, write-ahead log, processor time, memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import psutil
+from subjects.running import secrets
+
+from suite.process import Process
+from suite.suite import Suite
+
+LOGGING = ("-c", "log_statement=all", "-c", "log_line_prefix=<%d>", "-c", "log_parameter_max_length=0")
+"""Flags with which PostgreSQL writes down each statement."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What was counted so far, of the whole machine's loopback and of PostgreSQL."""
+
+    bytes: int
+    packets: int
+    wal: int
+    statements: int
+
+
+async def count(suite: Suite, database: str) -> Counted:
+    """What went over loopback, what PostgreSQL logged, and the statements that it ran for a database."""
+    moved = psutil.net_io_counters(pernic=True)["lo"]
+    connection = await asyncpg.connect(secrets(suite)["postgres"])
+    try:
+        wal = await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'")
+    finally:
+        await connection.close()
+    return Counted(
+        moved.bytes_recv, moved.packets_recv, int(wal), _statements(suite.processes["postgres"].log, database)
+    )
+
+
+def _statements(log: Path, database: str) -> int:
+    """Lines such as `<annals>LOG:  execute stmt: …`, of which there is one for each statement."""
+    pattern = re.compile(rf"^<{database}>LOG:  (execute|statement)".encode(), re.MULTILINE)
+    return len(pattern.findall(log.read_bytes()))
+
+
+def memory(processes: Sequence[Process]) -> dict[str, float]:
+    """Resident memory of each process, in MiB."""
+    return {
+        process.spec.name: psutil.Process(process.pid).memory_info().rss / 2**20
+        for process in processes
+        if process.pid is not None
+    }
