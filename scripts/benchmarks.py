@@ -177,20 +177,29 @@ def cost(part: Part) -> Iterable[str]:
     yield said(
         f"""`task.create` by {part["clients"]} clients. Bytes and packets are all that went over loopback for
         it: between client, sidecars, app, database and broker, the projection of its event included; what the
-        suite does of itself is taken off. Statements are those of the subject's database, BEGIN and COMMIT
-        among them, and so about the round trips to it."""
+        suite does of itself, which takes {part["cores of the suite at rest"]:.2f} of a core, is taken off.
+        Processor time is that of all processes but the load generator. Statements are those of the subject's
+        database, BEGIN and COMMIT among them, and so about the round trips to it."""
     )
     yield from table(
-        ["subject", "KiB over loopback", "packets", "SQL statements", "KiB of write-ahead log"],
+        [
+            "subject",
+            "processor ms",
+            "KiB over loopback",
+            "packets",
+            "SQL statements",
+            "KiB of write-ahead log",
+        ],
         (
             [
                 name,
+                f"{each['cpu']:.2f}",
                 f"{each['bytes'] / 1024:.1f}",
                 f"{each['packets']:.0f}",
                 f"{each['statements']:.1f}",
                 f"{each['wal'] / 1024:.1f}",
             ]
-            for name, each in part["each"].items()
+            for name, each in sorted(part["each"].items(), key=lambda each: each[1]["cpu"])
         ),
     )
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 import psutil
-from subjects.running import secrets
+from subjects.running import Subject, secrets
 
 from suite.process import Process
 from suite.suite import Suite
@@ -20,16 +21,19 @@ LOGGING = ("-c", "log_statement=all", "-c", "log_line_prefix=<%d>", "-c", "log_p
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted so far, of the whole machine's loopback and of PostgreSQL."""
+    """What was counted so far, of the whole machine's loopback, of PostgreSQL, and of all processes."""
 
     bytes: int
     packets: int
     wal: int
     statements: int
+    cpu: float
 
 
-async def count(suite: Suite, database: str) -> Counted:
-    """What went over loopback, what PostgreSQL logged, and the statements that it ran for a database."""
+async def count(suite: Suite, subject: Subject) -> Counted:
+    """What went over loopback, what PostgreSQL logged, the statements that it ran for the subject's database,
+    and the processor time of the suite's servers and of the subject, in milliseconds.
+    """
     moved = psutil.net_io_counters(pernic=True)["lo"]
     connection = await asyncpg.connect(secrets(suite)["postgres"])
     try:
@@ -37,7 +41,11 @@ async def count(suite: Suite, database: str) -> Counted:
     finally:
         await connection.close()
     return Counted(
-        moved.bytes_recv, moved.packets_recv, int(wal), _statements(suite.processes["postgres"].log, database)
+        moved.bytes_recv,
+        moved.packets_recv,
+        int(wal),
+        _statements(suite.processes["postgres"].log, subject.database),
+        _processor({*suite.processes.values(), *subject.processes}),
     )
 
 
@@ -45,6 +53,18 @@ def _statements(log: Path, database: str) -> int:
     """Lines such as `<annals>LOG:  execute stmt: …`, of which there is one for each statement."""
     pattern = re.compile(rf"^<{database}>LOG:  (execute|statement)".encode(), re.MULTILINE)
     return len(pattern.findall(log.read_bytes()))
+
+
+def _processor(processes: Iterable[Process]) -> float:
+    total = 0.0
+    for process in processes:
+        if process.pid is None:
+            continue
+        first = psutil.Process(process.pid)
+        for one in (first, *first.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that was closed meanwhile
+                total += sum(one.cpu_times()[:2]) * 1000
+    return total
 
 
 def memory(processes: Sequence[Process]) -> dict[str, float]:

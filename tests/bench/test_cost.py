@@ -1,4 +1,4 @@
-"""What a command costs beside time: bytes and packets over loopback, SQL statements, write-ahead log.
+"""What a command costs beside time: processor, bytes and packets over loopback, SQL, write-ahead log.
 
 In a run of its own, for here PostgreSQL writes down each statement, which takes time of everybody.
 """
@@ -49,23 +49,25 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
 async def test_cost(watched: Watched) -> None:
     costs: dict[str, dict[str, float]] = {}
     async with AsyncExitStack() as stack, httpx.AsyncClient(timeout=30) as http:
-        beside = (running.plain, running.eventsourcing, running.protean, running.emmett)
+        beside = (running.noop, running.plain, running.eventsourcing, running.protean, running.emmett)
         started = [await stack.enter_async_context(start(watched)) for start in beside]
+        idle_cpu = 0.0
         for subject in (running.annals(watched), *started):
             late = lag.of(subject, http)
             script = creates(subject.prefix)
             warm = await saturate(subject.port, script, connections=CLIENTS, seconds=1)
             await late.settled(warm.count)
-            before = await cost.count(watched, subject.database)
+            before = await cost.count(watched, subject)
             await asyncio.sleep(SECONDS)
-            idle = await cost.count(watched, subject.database)
+            idle = await cost.count(watched, subject)
+            idle_cpu = (idle.cpu - before.cpu) / SECONDS / 1000
             measured = await saturate(subject.port, script, connections=CLIENTS, seconds=SECONDS)
             await late.settled(measured.count)
-            after = await cost.count(watched, subject.database)
+            after = await cost.count(watched, subject)
             # All of the suite runs the whole time; what it does of itself is not this subject's.
             costs[subject.name] = {
                 name: (value - 2 * asdict(idle)[name] + asdict(before)[name]) / measured.count
                 for name, value in asdict(after).items()
             }
             sys.stdout.write(f"{subject.name}: {measured.count} commands, each {costs[subject.name]}\n")
-    results.write("cost", {"clients": CLIENTS, "each": costs})
+    results.write("cost", {"clients": CLIENTS, "each": costs, "cores of the suite at rest": idle_cpu})
