@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import asyncpg
@@ -28,6 +29,7 @@ class Counted:
     wal: int
     statements: int
     cpu: float
+    at: float
 
 
 async def count(suite: Suite, subject: Subject) -> Counted:
@@ -46,7 +48,21 @@ async def count(suite: Suite, subject: Subject) -> Counted:
         int(wal),
         _statements(suite.processes["postgres"].log, subject.database),
         _processor({*suite.processes.values(), *subject.processes}),
+        time.perf_counter(),
     )
+
+
+def each(before: Counted, idle: Counted, after: Counted, commands: int) -> dict[str, float]:
+    """What a command cost. All of the suite runs the whole time, and what it does of itself is taken off: as
+    much as it did from `before` to `idle`, for as long as it took from `idle` to `after`.
+    """
+    times = (after.at - idle.at) / (idle.at - before.at)
+    first, second, third = asdict(before), asdict(idle), asdict(after)
+    return {
+        name: (third[name] - second[name] - (second[name] - first[name]) * times) / commands
+        for name in first
+        if name != "at"
+    }
 
 
 def _statements(log: Path, database: str) -> int:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import cost
 import httpx
@@ -26,7 +26,7 @@ from suite.suite import Suite
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 
-SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "5"))
 CLIENTS = 8
 
 
@@ -60,14 +60,10 @@ async def test_cost(watched: Watched) -> None:
             before = await cost.count(watched, subject)
             await asyncio.sleep(SECONDS)
             idle = await cost.count(watched, subject)
-            idle_cpu = (idle.cpu - before.cpu) / SECONDS / 1000
+            idle_cpu = (idle.cpu - before.cpu) / (idle.at - before.at) / 1000
             measured = await saturate(subject.port, script, connections=CLIENTS, seconds=SECONDS)
             await late.settled(measured.count)
             after = await cost.count(watched, subject)
-            # All of the suite runs the whole time; what it does of itself is not this subject's.
-            costs[subject.name] = {
-                name: (value - 2 * asdict(idle)[name] + asdict(before)[name]) / measured.count
-                for name, value in asdict(after).items()
-            }
+            costs[subject.name] = cost.each(before, idle, after, measured.count)
             sys.stdout.write(f"{subject.name}: {measured.count} commands, each {costs[subject.name]}\n")
     results.write("cost", {"clients": CLIENTS, "each": costs, "cores of the suite at rest": idle_cpu})
