@@ -152,8 +152,8 @@ soak: setup ## kill everything at random under load, 50 times and more
 
 bench: setup ## measure beside what one might take instead, write docs/benchmarks.md; PART=commands for one
 	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore::RuntimeWarning -m subjects.environment
-	$(PYTEST) -m bench -s --tb=short tests/bench$(if $(PART),/test_$(PART).py)
-	.venv/bin/python scripts/benchmarks.py write
+	@$(PYTEST) -m bench -s --tb=short tests/bench$(if $(PART),/test_$(PART).py); found=$$?; \
+	.venv/bin/python scripts/benchmarks.py write && exit $$found
 
 clean: ## remove the environment, the data and the caches of this checkout
 	-@test ! -x .venv/bin/python || $(RUN) -m suite stop

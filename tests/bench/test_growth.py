@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,6 +94,14 @@ async def world(events: int, dsn: str, nats: infra.Nats, home: Path) -> AsyncIte
         filled = World(events, at)
         await verify(filled)
         yield filled
+
+
+async def new_database(dsn: str, events: int) -> str:
+    """Its connection string."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f"CREATE DATABASE bench_{events}")
+    await connection.close()
+    return dsn.removesuffix("annals") + f"bench_{events}"
 
 
 async def verify(world: World) -> None:
@@ -198,13 +206,20 @@ async def loading(world: World) -> float:
     return statistics.median(took)
 
 
-async def test_growth(new_database: Callable[[], Awaitable[str]], nats: infra.Nats, tmp_path: Path) -> None:
+async def test_growth(tmp_path: Path) -> None:
     creating: dict[int, list[Measured]] = {}
     assigning: dict[int, list[Measured]] = {}
     loaded: dict[int, list[float]] = {}
+    # Servers of its own, which end with it: what such a store has to tidy is not for the parts that follow.
+    postgres, nats = infra.Postgres(tmp_path, ports.free_port()), infra.Nats(tmp_path, ports.free_port())
+    postgres.initialise()
     async with AsyncExitStack() as stack:
+        for server in (postgres, nats):
+            await stack.enter_async_context(running(server.spec(), tmp_path / "logs"))
         worlds = [
-            await stack.enter_async_context(world(size, await new_database(), nats, tmp_path / str(size)))
+            await stack.enter_async_context(
+                world(size, await new_database(postgres.dsn, size), nats, tmp_path / str(size))
+            )
             for size in SIZES
         ]
         for each in worlds:
