@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import psutil
@@ -28,7 +29,7 @@ class Counted:
     packets: int
     wal: int
     statements: int
-    cpu: float
+    cpu: dict[str, float]
     at: float
 
 
@@ -47,22 +48,24 @@ async def count(suite: Suite, subject: Subject) -> Counted:
         moved.packets_recv,
         int(wal),
         _statements(suite.processes["postgres"].log, subject.database),
-        _processor({*suite.processes.values(), *subject.processes}),
+        {one.spec.name: _processor(one) for one in {*suite.processes.values(), *subject.processes}},
         time.perf_counter(),
     )
 
 
-def each(before: Counted, idle: Counted, after: Counted, commands: int) -> dict[str, float]:
+def each(before: Counted, idle: Counted, after: Counted, commands: int) -> dict[str, Any]:
     """What a command cost. All of the suite runs the whole time, and what it does of itself is taken off: as
     much as it did from `before` to `idle`, for as long as it took from `idle` to `after`.
     """
     times = (after.at - idle.at) / (idle.at - before.at)
-    first, second, third = asdict(before), asdict(idle), asdict(after)
+
+    def one(first: float, second: float, third: float) -> float:
+        return (third - second - (second - first) * times) / commands
+
     return {
-        name: (third[name] - second[name] - (second[name] - first[name]) * times) / commands
-        for name in first
-        if name != "at"
-    }
+        name: one(getattr(before, name), getattr(idle, name), getattr(after, name))
+        for name in ("bytes", "packets", "wal", "statements")
+    } | {"cpu": {name: one(before.cpu[name], idle.cpu[name], cpu) for name, cpu in after.cpu.items()}}
 
 
 def _statements(log: Path, database: str) -> int:
@@ -71,11 +74,10 @@ def _statements(log: Path, database: str) -> int:
     return len(pattern.findall(log.read_bytes()))
 
 
-def _processor(processes: Iterable[Process]) -> float:
+def _processor(process: Process) -> float:
+    """Milliseconds, of a process and its children."""
     total = 0.0
-    for process in processes:
-        if process.pid is None:
-            continue
+    if process.pid is not None:
         first = psutil.Process(process.pid)
         for one in (first, *first.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that was closed meanwhile

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from typing import Any
 
 import cost
 import httpx
@@ -47,7 +48,7 @@ async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wat
 
 
 async def test_cost(watched: Watched) -> None:
-    costs: dict[str, dict[str, float]] = {}
+    costs: dict[str, dict[str, Any]] = {}
     async with AsyncExitStack() as stack, httpx.AsyncClient(timeout=30) as http:
         beside = (running.noop, running.plain, running.eventsourcing, running.protean, running.emmett)
         started = [await stack.enter_async_context(start(watched)) for start in beside]
@@ -60,7 +61,7 @@ async def test_cost(watched: Watched) -> None:
             before = await cost.count(watched, subject)
             await asyncio.sleep(SECONDS)
             idle = await cost.count(watched, subject)
-            idle_cpu = (idle.cpu - before.cpu) / (idle.at - before.at) / 1000
+            idle_cpu = (sum(idle.cpu.values()) - sum(before.cpu.values())) / (idle.at - before.at) / 1000
             measured = await saturate(subject.port, script, connections=CLIENTS, seconds=SECONDS)
             await late.settled(measured.count)
             after = await cost.count(watched, subject)
