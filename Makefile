@@ -19,7 +19,7 @@ VALUES ?= k8s/values.yaml
 
 .DEFAULT_GOAL := help
 SOURCES := $(wildcard services/*/src)
-.PHONY: help setup run start demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees chart-docs lock audit fuzz soak bench clean
+.PHONY: help setup run start demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees benchmarks chart-docs lock audit fuzz soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,11 +69,12 @@ check: ## lint, formatting, types, import rules, event schemas, contracts, the p
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/chart_docs.py scripts/audit.py
+	.venv/bin/mypy $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/benchmarks.py scripts/chart_docs.py scripts/audit.py
 	PYTHONPATH=$(subst $(eval) ,:,$(SOURCES)) .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check
 	.venv/bin/python scripts/guarantees.py check
+	.venv/bin/python scripts/benchmarks.py check
 	.venv/bin/python scripts/chart_docs.py check
 	@$(RUN) -m suite check-page
 
@@ -94,6 +95,10 @@ guarantees: ## write docs/guarantees.md from what `make test-brokers` found
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/guarantees.py write
 
+benchmarks: ## write docs/benchmarks.md from what `make bench` found
+	@$(PYTHON) scripts/bootstrap.py
+	.venv/bin/python scripts/benchmarks.py write
+
 chart-docs: ## write the chart's README and values.schema.json from its values.yaml
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/chart_docs.py write
@@ -106,7 +111,8 @@ lock: ## resolve the dependencies anew
 	$$export --output-file requirements.lock; \
 	$$export --output-file services/requirements.lock $(IMAGES:%=--package annals-%); \
 	$$export --output-file services/images.lock --only-group images; \
-	$$export --output-file scripts/audit.lock --only-group audit
+	$$export --output-file scripts/audit.lock --only-group audit; \
+	$$export --output-file tests/bench/requirements.lock --only-group bench
 
 images: ## build the image of each service
 	@set -e; for service in $(IMAGES); do \
@@ -151,9 +157,11 @@ fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an h
 soak: setup ## kill everything at random under load, 50 times and more
 	$(PYTEST) -m soak -s
 
-bench: setup ## measure, side by side, and print ratios
-	$(PYTEST) -m bench -s
+bench: setup ## measure beside what one might take instead, write docs/benchmarks.md; PART=commands for one
+	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore::RuntimeWarning -m subjects.environment
+	@$(PYTEST) -m bench -s --tb=short tests/bench$(if $(PART),/test_$(PART).py); found=$$?; \
+	.venv/bin/python scripts/benchmarks.py write && exit $$found
 
 clean: ## remove the environment, the data and the caches of this checkout
 	-@test ! -x .venv/bin/python || $(RUN) -m suite stop
-	rm -rf services/console/web/node_modules services/console/web/dist .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf services/console/web/node_modules services/console/web/dist tests/bench/subjects/node_modules .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis

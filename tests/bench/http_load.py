@@ -1,10 +1,20 @@
-"""A small HTTP load generator: many keep-alive connections, one request at a time on each."""
+"""A small HTTP load generator: keep-alive connections, one request at a time on each."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
+import statistics
 import time
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Self
+
+Request = tuple[str, bytes]
+Script = Callable[[], Iterator[Request]]
+"""What one connection sends, a path and a body at a time; each connection has its own."""
 
 
 @dataclass(frozen=True)
@@ -14,39 +24,116 @@ class Measured:
     rate: float
     p50: float
     p99: float
+    p999: float
+    count: int
     failed: int
 
+    @classmethod
+    def of(cls, latencies: Sequence[float], seconds: float, failed: int) -> Self:
+        """Of what each request took."""
+        took = sorted(latencies)
+        p50, p99, p999 = (took[len(took) * share // 1000] for share in (500, 990, 999))
+        return cls(len(took) / seconds, p50, p99, p999, len(took), failed)
 
-async def measure(port: int, path: str, body: bytes, *, connections: int, seconds: float) -> Measured:
-    """POST the same body over and over."""
-    request = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode() + body
+
+def median(runs: list[Measured]) -> Measured:
+    """Of several runs, each figure by itself; failures are added up."""
+    figures = {
+        field.name: statistics.median([getattr(run, field.name) for run in runs])
+        for field in fields(Measured)
+    }
+    return Measured(**figures | {"failed": sum(run.failed for run in runs)})
+
+
+def always(path: str, body: bytes) -> Script:
+    """The same over and over."""
+    return lambda: itertools.repeat((path, body))
+
+
+def creates(prefix: str) -> Script:
+    """Tasks, each a new one."""
+
+    def script() -> Iterator[Request]:
+        while True:
+            yield _create(prefix, str(uuid.uuid4()))
+
+    return script
+
+
+def lives(prefix: str) -> Script:
+    """Whole lives of tasks: each is created, assigned and completed."""
+
+    def script() -> Iterator[Request]:
+        while True:
+            task = str(uuid.uuid4())
+            yield _create(prefix, task)
+            yield f"{prefix}/commands/task.assign", json.dumps({"id": task, "assignee": "ada"}).encode()
+            yield f"{prefix}/commands/task.complete", json.dumps({"id": task}).encode()
+
+    return script
+
+
+def _create(prefix: str, task: str) -> Request:
+    body = {"id": task, "title": "Write the report", "due": "2030-01-01T09:00:00Z"}
+    return f"{prefix}/commands/task.create", json.dumps(body).encode()
+
+
+async def saturate(port: int, script: Script, *, connections: int, seconds: float) -> Measured:
+    """As many as it takes: each connection sends a request when it has the answer to the one before."""
     latencies: list[float] = []
     failed = 0
-    end = time.perf_counter() + seconds
+    begun = time.perf_counter()
 
     async def one() -> None:
         nonlocal failed
+        requests = script()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            while (started := time.perf_counter()) < end:
-                writer.write(request)
-                head = await reader.readuntil(b"\r\n\r\n")
-                await _read_body(reader, head.lower())
+            while (started := time.perf_counter()) < begun + seconds:
+                failed += not await _ask(reader, writer, next(requests))
                 latencies.append((time.perf_counter() - started) * 1000)
-                failed += head[9:10] != b"2"
         finally:
             writer.close()
 
-    started = time.perf_counter()
     await asyncio.gather(*(one() for _ in range(connections)))
-    took = time.perf_counter() - started
-    latencies.sort()
-    return Measured(
-        len(latencies) / took, latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100], failed
-    )
+    return Measured.of(latencies, time.perf_counter() - begun, failed)
+
+
+async def at_rate(port: int, script: Script, *, rate: float, connections: int, seconds: float) -> Measured:
+    """So many a second, whatever the answers take. A latency begins when the request was due, not when a
+    connection was free for it: who is slow for a moment is charged for all that had to wait.
+    """
+    latencies: list[float] = []
+    failed = 0
+    numbers = iter(range(int(rate * seconds)))
+    begun = time.perf_counter()
+
+    async def one() -> None:
+        nonlocal failed
+        requests = script()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            for number in numbers:
+                due = begun + number / rate
+                if (wait := due - time.perf_counter()) > 0:
+                    await asyncio.sleep(wait)
+                failed += not await _ask(reader, writer, next(requests))
+                latencies.append((time.perf_counter() - due) * 1000)
+        finally:
+            writer.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return Measured.of(latencies, time.perf_counter() - begun, failed)
+
+
+async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> bool:
+    """Whether the answer is 2xx."""
+    path, body = request
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    answer = await reader.readuntil(b"\r\n\r\n")
+    await _read_body(reader, answer.lower())
+    return answer[9:10] == b"2"
 
 
 async def _read_body(reader: asyncio.StreamReader, head: bytes) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import httpx
 import pytest
+import results
+import untraced
 import yaml
 from dapr.ext.workflow.aio import DaprWorkflowClient
+from http_load import Measured, median
+from subjects.environment import HERE as SUBJECTS
+from subjects.environment import PYTHON, TEMPORAL
 
 from annals.events import new_id
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import instance_id
 from conftest import COMPONENTS, running
+from suite import ports
 from suite.manifest import App
-from suite.paths import ROOT
 from suite.process import Spec
 from suite.sidecar import SidecarPorts, sidecar
 from suite.suite import Suite
@@ -28,9 +34,9 @@ from suite.suite import Suite
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
-SECONDS = float(os.environ.get("BENCH_SECONDS", "8"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "6"))
 CONCURRENT = 16
-ROUNDS = 3
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method/commands"
 SAGAS = "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas"
 
@@ -50,10 +56,7 @@ class BenchSuite(Suite):
 @pytest.fixture(scope="module")
 async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BenchSuite]:
     home = tmp_path_factory.mktemp("bench")
-    config = yaml.safe_load((COMPONENTS / "config.yaml").read_text())
-    config["spec"]["tracing"]["samplingRate"] = "0"
-    (home / "config.yaml").write_text(yaml.safe_dump(config))
-    async with BenchSuite("embedded", home=home, config=home / "config.yaml") as suite:
+    async with BenchSuite("embedded", home=home, config=untraced.config(home)) as suite:
         yield suite
 
 
@@ -61,10 +64,10 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
 async def bare(suite: BenchSuite, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
     """A sidecar of its own with the same stores; its gRPC port."""
     at, resources = SidecarPorts.free(), tmp_path_factory.mktemp("resources")
-    for name in ("workflowstore", "secretstore"):
-        component = yaml.safe_load((COMPONENTS / "shared" / f"{name}.yaml").read_text())
+    for name in ("stores/postgresql/workflowstore", "shared/secretstore"):
+        component = yaml.safe_load((COMPONENTS / f"{name}.yaml").read_text())
         component.pop("scopes", None)
-        (resources / f"{name}.yaml").write_text(yaml.safe_dump(component))
+        (resources / f"{Path(name).name}.yaml").write_text(yaml.safe_dump(component))
     beside = sidecar(
         "bare",
         at,
@@ -84,23 +87,62 @@ async def bare(suite: BenchSuite, tmp_path_factory: pytest.TempPathFactory) -> A
         yield at.grpc
 
 
-async def measure(once: Once) -> tuple[float, float, float]:
-    """How many a second, and the median and 99th percentile of each in milliseconds."""
+@pytest.fixture(scope="module")
+async def temporal(suite: BenchSuite) -> AsyncIterator[str]:
+    """Temporal's server for development, with its history in a file, and a worker; the server's address."""
+    port, http = ports.free_port(), ports.free_port()
+    argv = [str(TEMPORAL), "server", "start-dev", "--headless", "--log-level", "error"]
+    argv += ["--port", str(port), "--http-port", str(http), "--db-filename", str(suite.home / "temporal.db")]
+    server = Spec("temporal", argv, lambda: serving(f"127.0.0.1:{port}"))
+    env = {"TEMPORAL": f"127.0.0.1:{port}", "DAPR_HTTP_PORT": "3501"}
+
+    async def started() -> bool:
+        return True  # the first workflow waits for its worker
+
+    worker = Spec("temporal-worker", [str(PYTHON), "temporal_app.py"], started, env=env, cwd=SUBJECTS)
+    async with running(server, suite.logs), running(worker, suite.logs):
+        yield env["TEMPORAL"]
+
+
+async def serving(address: str) -> bool:
+    """Whether the server answers that it is healthy."""
+    asked = await asyncio.create_subprocess_exec(
+        *(str(TEMPORAL), "operator", "cluster", "health", "--address", address),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    return await asked.wait() == 0
+
+
+async def measure(once: Once) -> Measured:
+    """As many as it takes, so many at a time."""
     took: list[float] = []
-    end = time.perf_counter() + SECONDS
+    begun = time.perf_counter()
 
     async def again() -> None:
-        while (started := time.perf_counter()) < end:
+        while (started := time.perf_counter()) < begun + SECONDS:
             await once()
             took.append((time.perf_counter() - started) * 1000)
 
-    begun = time.perf_counter()
     await asyncio.gather(*(again() for _ in range(CONCURRENT)))
-    took.sort()
-    return len(took) / (time.perf_counter() - begun), took[len(took) // 2], took[len(took) * 99 // 100]
+    return Measured.of(took, time.perf_counter() - begun, 0)
 
 
-async def test_sagas_against_a_bare_workflow(suite: BenchSuite, bare: int) -> None:
+async def measure_temporal(address: str, kind: str, seconds: float, members: list[str]) -> Measured:
+    """The same, by a client of Temporal's in its own environment."""
+    process = await asyncio.create_subprocess_exec(
+        *(str(PYTHON), "temporal_app.py", kind, str(seconds), *members),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=SUBJECTS,
+        env=os.environ | {"TEMPORAL": address},
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    answer = json.loads(out)
+    return Measured.of(answer["latencies"], answer["seconds"], 0)
+
+
+async def test_sagas(suite: BenchSuite, bare: int, temporal: str) -> None:
     orchestrator = DaprWorkflowClient(host="127.0.0.1", port="13503")
     plain = DaprWorkflowClient(host="127.0.0.1", port=str(bare))
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=64)) as http:
@@ -131,24 +173,30 @@ async def test_sagas_against_a_bare_workflow(suite: BenchSuite, bare: int) -> No
             assert ended.runtime_status.name == "COMPLETED", ended
             names.append(name)
 
-        subjects: dict[str, Once] = {
-            "bare workflow, 3 empty activities": lambda: workflow("empty"),
-            "bare workflow, 3 invocations": lambda: workflow("invoking"),
-            "saga, 3 commands, with history": saga,
+        subjects: dict[str, Callable[[], Awaitable[Measured]]] = {
+            "Dapr workflow, 3 empty activities": lambda: measure(lambda: workflow("empty")),
+            "Temporal workflow, 3 empty activities": lambda: measure_temporal(
+                temporal, "nothing", SECONDS, names
+            ),
+            "Dapr workflow, 3 commands": lambda: measure(lambda: workflow("invoking")),
+            "Temporal workflow, 3 commands": lambda: measure_temporal(temporal, "invoke", SECONDS, names),
+            "Annals saga, 3 commands, with history": lambda: measure(saga),
         }
-        for once in subjects.values():
-            await once()
-        rates: dict[str, list[float]] = {name: [] for name in subjects}
-        lines = [f"sagas, {CONCURRENT} at a time, {ROUNDS} rounds in turn"]
+        await asyncio.gather(saga(), workflow("empty"), workflow("invoking"))
+        await measure_temporal(temporal, "invoke", 1, names[:1])
+        runs: dict[str, list[Measured]] = {name: [] for name in subjects}
         for _ in range(ROUNDS):
-            for name, once in subjects.items():
-                rate, p50, p99 = await measure(once)
-                rates[name].append(rate)
-                lines.append(f"{name:36} {rate:6.1f}/s   p50 {p50:6.0f} ms   p99 {p99:6.0f} ms")
-        best = {name: sorted(found)[ROUNDS // 2] for name, found in rates.items()}
-        _, same, sagas = best.values()
-        lines.append(f"  saga to the workflow that does the same: {sagas / same:.2f}")
-    sys.stdout.write("\n".join(lines) + "\n")
-    path = ROOT / ".annals" / "bench-sagas.txt"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+            for name, run in subjects.items():
+                runs[name].append(await run())
+    found = {name: median(each) for name, each in runs.items()}
+    for name, measured in found.items():
+        sys.stdout.write(f"{name:40} {measured}\n")
+    results.write(
+        "sagas",
+        {
+            "concurrent": CONCURRENT,
+            "seconds": SECONDS,
+            "rounds": ROUNDS,
+            "runs": {name: asdict(each) for name, each in found.items()},
+        },
+    )

@@ -6,15 +6,13 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
 
 import httpx
 import psutil
 import pytest
-import yaml
+import results
 
-from conftest import COMPONENTS, until
-from suite.paths import ROOT
+from conftest import until
 from suite.suite import Suite
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]
@@ -23,16 +21,6 @@ CLIENTS = int(os.environ.get("BENCH_CLIENTS", "1000"))
 EVENTS = 20
 COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method/commands/task.create"
 PORT = 8004
-
-
-@pytest.fixture(scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    home = tmp_path_factory.mktemp("bench")
-    config = yaml.safe_load((COMPONENTS / "config.yaml").read_text())
-    config["spec"]["tracing"]["samplingRate"] = "0"
-    (home / "config.yaml").write_text(yaml.safe_dump(config))
-    async with Suite("embedded", home=home, config=home / "config.yaml") as suite:
-        yield suite
 
 
 class Listener:
@@ -95,12 +83,10 @@ async def test_a_thousand_clients(suite: Suite) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    lines = []
-    for clients, (lag, memory) in found.items():
-        p50, p99 = lag[len(lag) // 2], lag[len(lag) * 99 // 100]
-        told = f"told p50 {p50:6.1f} ms, p99 {p99:6.1f} ms after the command's answer"
-        lines.append(f"{clients:5} clients: {told}; service {memory / 1024:.0f} MiB")
-    added = (found[CLIENTS][1] - found[1][1]) / (CLIENTS - 1)
-    lines.append(f"  memory for each client: {added:.0f} KiB")
-    sys.stdout.write("\n".join(lines) + "\n")
-    (ROOT / ".annals" / "bench-streams.txt").write_text("\n".join(lines) + "\n")
+    told = {
+        clients: {"p50": lag[len(lag) // 2], "p99": lag[len(lag) * 99 // 100], "memory": memory / 1024}
+        for clients, (lag, memory) in found.items()
+    }
+    each = (found[CLIENTS][1] - found[1][1]) / (CLIENTS - 1)
+    sys.stdout.write(f"told, in ms after the command's answer: {told}; {each:.0f} KiB for each client\n")
+    results.write("streams", {"told": told, "KiB for each client": each})

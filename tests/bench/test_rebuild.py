@@ -8,40 +8,30 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-import yaml
-from http_load import Measured, measure
+import results
+from http_load import Measured, always, saturate
 
 from annals.events import DomainEvent, Position, StreamId
 from annals.store import Append, records
-from conftest import COMPONENTS, until
-from suite.paths import BIN, ROOT
+from conftest import until
+from suite.paths import BIN
 from suite.suite import Suite
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-EVENTS = int(os.environ.get("BENCH_EVENTS", "200000"))
+EVENTS = int(os.environ.get("BENCH_EVENTS", "60000"))
 A_STREAM = 10
 PROJECTOR = "http://127.0.0.1:3502/v1.0/invoke/projector/method"
 COMMAND = "/v1.0/invoke/command/method/commands/task.create"
 LIVE_SECONDS = 5.0
-
-
-@pytest.fixture(scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    home = tmp_path_factory.mktemp("bench")
-    config = yaml.safe_load((COMPONENTS / "config.yaml").read_text())
-    config["spec"]["tracing"]["samplingRate"] = "0"
-    (home / "config.yaml").write_text(yaml.safe_dump(config))
-    async with Suite("embedded", home=home, config=home / "config.yaml") as suite:
-        yield suite
 
 
 def lines() -> Iterator[bytes]:
@@ -127,8 +117,7 @@ async def rebuilt(http: httpx.AsyncClient) -> tuple[int, float]:
 
 
 async def live() -> Measured:
-    body = b'{"title": "A task"}'
-    return await measure(3501, COMMAND, body, connections=4, seconds=LIVE_SECONDS)
+    return await saturate(3501, always(COMMAND, b'{"title": "A task"}'), connections=4, seconds=LIVE_SECONDS)
 
 
 async def test_rebuild_and_backup(suite: Suite, tmp_path: Path) -> None:
@@ -157,20 +146,23 @@ async def test_rebuild_and_backup(suite: Suite, tmp_path: Path) -> None:
     for one in watching:
         one.cancel()
     assert (compared["only_old"], compared["only_new"], compared["differing"]) == (0, 0, 0)
-    report = [
-        f"{EVENTS} events, {EVENTS // A_STREAM} streams",
-        f"import          {EVENTS / importing:8.0f} events/s ({importing:.1f} s)",
-        f"caught up after {EVENTS / (importing + sweeping):8.0f} events/s ({sweeping:.1f} s more)",
-        f"export          {EVENTS / exporting:8.0f} events/s ({exporting:.1f} s)",
-        f"rebuild         {EVENTS / alone:8.0f} events/s ({alone:.1f} s)",
-        f"commands alone        {quiet.rate:6.0f}/s, p50 {quiet.p50:5.1f} ms, p99 {quiet.p99:6.1f} ms",
-        f"commands and rebuild  {busy.rate:6.0f}/s, p50 {busy.p50:5.1f} ms, p99 {busy.p99:6.1f} ms"
-        f"  (p50 x {busy.p50 / quiet.p50:.2f}, p99 x {busy.p99 / quiet.p99:.2f})",
-        *(
-            f"{name}: {at_rest[name]:.0f} MiB at rest, {one.most:.0f} MiB at most"
-            for name, one in memories.items()
-        ),
-    ]
-    sys.stdout.write("\n".join(report) + "\n")
-    (ROOT / ".annals").mkdir(exist_ok=True)
-    (ROOT / ".annals" / "bench-replay.txt").write_text("\n".join(report) + "\n")
+    rates = {
+        "import": EVENTS / importing,
+        "import until the read models have it": EVENTS / (importing + sweeping),
+        "export": EVENTS / exporting,
+        "rebuild": EVENTS / alone,
+    }
+    for name, rate in rates.items():
+        sys.stdout.write(f"{name}: {rate:.0f} events/s\n")
+    sys.stdout.write(f"commands alone {quiet}, beside a rebuild {busy}\n")
+    results.write(
+        "rebuild",
+        {
+            "events": EVENTS,
+            "rates": rates,
+            "commands": {"alone": asdict(quiet), "beside a rebuild": asdict(busy)},
+            "memory": {
+                name: {"at rest": at_rest[name], "at most": one.most} for name, one in memories.items()
+            },
+        },
+    )

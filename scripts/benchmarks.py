@@ -1,0 +1,421 @@
+"""docs/benchmarks.md, made of what `make bench` found, docs/benchmarks.json.
+
+`write` it, or `check` that it is what was found.
+"""
+
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FOUND, PAGE = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
+
+Part = dict[str, Any]
+
+INTRODUCTION = """# Benchmarks
+
+This page is made of `docs/benchmarks.json`, which `make bench` writes. To repeat it, on a machine that does
+nothing else:
+
+```sh
+make bench                 # all of it, about 25 minutes
+make bench PART=commands   # one part; the others stay as they were found
+```
+
+The parts are {parts}.
+
+All subjects of a part run on one machine, which the load generator shares, on one PostgreSQL with its durable
+defaults; those that are compared take turns, and the median of the rounds is shown. What is compared is not
+alike: Annals and "plain Dapr" go through two sidecars, publish each event over NATS and keep a read model;
+the libraries store in PostgreSQL and do nothing else. No run fails for being slow.
+[Performance](performance.md) says why the numbers are as they are.
+"""
+SUBJECTS = """
+- **noop**: an app that does nothing, called through two sidecars: the limit of anything on Dapr.
+- **Annals**: the whole suite, all of which takes each event; the notification service schedules three
+  reminders of the due date.
+- **plain Dapr**: a stream as one list in one key with its etag, one publish for each event, one write for
+  each event in the projector. No idempotency, no outbox: a crash between its two calls loses an event.
+- **pyeventsourcing**: its PostgreSQL infrastructure, behind FastAPI on uvicorn; and with nothing between,
+  driven by threads of its own process.
+- **Protean**: Message DB as its event store, behind the same FastAPI. It stores the command beside the event.
+- **Emmett**: its PostgreSQL event store, behind Node's own HTTP server.
+"""
+
+
+def _one(part: Part, what: str, name: str) -> dict[str, float]:
+    found: dict[str, float] = part["runs"][what][name]
+    return found
+
+
+def goals(found: Part) -> Iterable[tuple[str, str, str, str]]:
+    """What was aimed at, whether it is reached, and what was found."""
+    if commands := found.get("commands"):
+        ratio = _one(commands, "many", "Annals")["rate"] / _one(commands, "many", "noop")["rate"]
+        yield _goal("commands, of empty invocations", ratio, 0.6, "{:.2f}")
+        few = commands["clients"]["few"]
+        annals = _one(commands, "few", "Annals")["rate"]
+        for name in ("pyeventsourcing", "pyeventsourcing, threads"):
+            ratio = annals / _one(commands, "few", name)["rate"]
+            yield _goal(f"creates/s at {few} clients, of {name}", ratio, 2, "{:.2f}")
+        half = _one(commands, "half", "Annals")
+        yield _goal("p99 at half load, of p50", half["p99"] / half["p50"], 5, "{:.1f}", least=False)
+    if loading := found.get("loading"):
+        yield _goal("replay from the store", loading["replay"]["rate"], 15_000, "{:,.0f} events/s")
+    if rebuild := found.get("rebuild"):
+        yield _goal("rebuild of a read model", rebuild["rates"]["rebuild"], 15_000, "{:,.0f} events/s")
+    if growth := found.get("growth"):
+        sizes = sorted(growth["sizes"], key=int)
+        first, last = (growth["sizes"][size] for size in (sizes[0], sizes[-1]))
+        between = f"with {int(sizes[-1]):,} events, of with {int(sizes[0]):,}"
+        for name in ("creates", "assigns"):
+            yield _goal(f"{name}/s {between}", last[name]["rate"] / first[name]["rate"], 0.9, "{:.2f}")
+        yield _goal(f"speed of loading {between}", first["load"] / last["load"], 0.9, "{:.2f}")
+    if sagas := found.get("sagas"):
+        runs = sagas["runs"]
+        ratio = (
+            runs["Annals saga, 3 commands, with history"]["rate"] / runs["Dapr workflow, 3 commands"]["rate"]
+        )
+        yield _goal("sagas, of a bare workflow that does the same", ratio, 0.8, "{:.2f}")
+    if start := found.get("start"):
+        yield _goal("first `make start`, caches warm", start["seconds"]["first"], 15, "{:.1f} s", least=False)
+
+
+def _goal(
+    what: str, value: float, wanted: float, form: str, *, least: bool = True
+) -> tuple[str, str, str, str]:
+    met = value >= wanted if least else value <= wanted
+    sign, figure = "≥" if least else "≤", form.format(wanted)
+    return what, f"{sign} {figure}", "met" if met else "**missed**", form.format(value)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> Iterable[str]:
+    """A table: so many columns of words, then figures."""
+    cells = list(head)
+    yield "| " + " | ".join(cells) + " |"
+    yield "|---" * words + "|---:" * (len(cells) - words) + "|"
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def said(text: str) -> str:
+    """A paragraph."""
+    return textwrap.fill(" ".join(text.split()), 110, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def _fastest_first(runs: Part) -> list[tuple[str, Part]]:
+    return sorted(runs.items(), key=lambda each: -each[1]["rate"])
+
+
+def _latencies(run: dict[str, float]) -> list[str]:
+    return [_figure(run[name]) for name in ("p50", "p99", "p999")]
+
+
+def _figure(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def commands(part: Part) -> Iterable[str]:
+    """Commands a second, at the limit and at half of it."""
+    clients = part["clients"]
+    yield "## Commands"
+    yield SUBJECTS
+    titles = {
+        "few": f"`task.create`, {clients['few']} clients, as many as it takes",
+        "many": f"`task.create`, {clients['many']} clients, as many as it takes",
+        "lives": f"`task.create`, `task.assign`, `task.complete` in turn, {clients['many']} clients",
+        "half": "`task.create` at half the rate that it takes, sent at fixed times",
+    }
+    for what, title in titles.items():
+        runs = part["runs"][what]
+        yield f"### {title}\n"
+        if what == "half":
+            yield said(
+                """Latencies begin when a command was due, not when a connection was free for it: who is slow
+                for a moment is charged for all that had to wait."""
+            )
+        limit, annals = runs["noop"]["rate"], runs["Annals"]["rate"]
+        yield from table(
+            ["subject", "does", "a second", "of noop", "Annals to it", "p50 ms", "p99 ms", "p99.9 ms"],
+            (
+                [
+                    name,
+                    part["does"][name],
+                    _figure(run["rate"]),
+                    f"{run['rate'] / limit:.2f}",
+                    f"{annals / run['rate']:.2f}",
+                    *_latencies(run),
+                ]
+                for name, run in _fastest_first(runs)
+            ),
+            words=2,
+        )
+        yield ""
+    yield "### From an event's time to its being in the read model, at half load\n"
+    yield "Annals tells the edge of a histogram, within which so many were.\n"
+    yield from table(
+        ["subject", "p50 s", "p99 s"],
+        ([name, f"{lag['p50']:.3f}", f"{lag['p99']:.3f}"] for name, lag in part["lag"].items()),
+    )
+    yield "\n### Resident memory after all of it\n"
+    yield from table(
+        ["process", "MiB"],
+        (
+            [f"{subject}: {process}", f"{size:.0f}"]
+            for subject, processes in part["memory"].items()
+            for process, size in processes.items()
+        ),
+    )
+
+
+def cost(part: Part) -> Iterable[str]:
+    """Bytes, packets, statements and log."""
+    yield "## What a command costs beside time\n"
+    yield said(
+        f"""`task.create` by {part["clients"]} clients. Bytes and packets are all that went over loopback for
+        it: between client, sidecars, app, database and broker, the projection of its event included; what the
+        suite does of itself, which takes {part["cores of the suite at rest"]:.2f} of a core, is taken off.
+        Processor time is that of all processes but the load generator. Statements are those of the subject's
+        database, BEGIN and COMMIT among them, and so about the round trips to it."""
+    )
+    yield from table(
+        [
+            "subject",
+            "processor ms",
+            "KiB over loopback",
+            "packets",
+            "SQL statements",
+            "KiB of write-ahead log",
+        ],
+        (
+            [
+                name,
+                f"{sum(each['cpu'].values()):.2f}",
+                f"{each['bytes'] / 1024:.1f}",
+                f"{each['packets']:.0f}",
+                f"{each['statements']:.1f}",
+                f"{each['wal'] / 1024:.1f}",
+            ]
+            for name, each in sorted(part["each"].items(), key=lambda each: sum(each[1]["cpu"].values()))
+        ),
+    )
+    yield "\nThe processor time of a command of Annals, by process:\n"
+    taken = part["each"]["Annals"]["cpu"]
+    yield from table(
+        ["process", "ms"],
+        ([name, f"{cpu:.2f}"] for name, cpu in sorted(taken.items(), key=lambda each: -each[1])),
+    )
+
+
+def loading(part: Part) -> Iterable[str]:
+    """By length, and replay."""
+    yield "## Loading and replay\n"
+    first = next(iter(sorted(part["milliseconds"], key=int)))
+    yield from table(
+        ["a stream of", "loaded in ms", "of the shortest"],
+        (
+            [f"{int(length):,} events", f"{took:.2f}", f"{took / part['milliseconds'][first]:.2f}"]
+            for length, took in sorted(part["milliseconds"].items(), key=lambda each: int(each[0]))
+        ),
+    )
+    replay = part["replay"]
+    yield ""
+    rates = part["transactions"]
+    yield said(
+        f"""Replay of {replay["events"]:,} events from the store: {replay["rate"]:,.0f}/s. Bare transactions
+        of a sidecar, one after the other: {rates["1"]:,.0f} commits/s by one, {rates["16"]:,.0f}/s by
+        sixteen."""
+    )
+
+
+def rebuild(part: Part) -> Iterable[str]:
+    """Of a read model; backup."""
+    yield "## Rebuild and backup\n"
+    yield f"{part['events']:,} events, one a commit, in streams of ten.\n"
+    yield from table(["what", "events/s"], ([name, f"{rate:,.0f}"] for name, rate in part["rates"].items()))
+    yield ""
+    yield from table(
+        ["commands, 4 clients", "a second", "p50 ms", "p99 ms", "p99.9 ms"],
+        ([name, _figure(run["rate"]), *_latencies(run)] for name, run in part["commands"].items()),
+    )
+    yield ""
+    yield from table(
+        ["memory, MiB", "at rest", "at most"],
+        ([name, f"{one['at rest']:.0f}", f"{one['at most']:.0f}"] for name, one in part["memory"].items()),
+    )
+
+
+def sagas(part: Part) -> Iterable[str]:
+    """Beside bare workflows."""
+    yield "## Sagas\n"
+    yield said(
+        f"""{part["concurrent"]} at a time, each timed from its start to its end. Dapr's workflows are kept in
+        PostgreSQL, those of Temporal's server for development in its own file; the commands of all are
+        Annals' own, through a sidecar."""
+    )
+    annals = part["runs"]["Annals saga, 3 commands, with history"]["rate"]
+    yield from table(
+        ["subject", "a second", "Annals to it", "p50 ms", "p99 ms", "p99.9 ms"],
+        (
+            [name, _figure(run["rate"]), f"{annals / run['rate']:.2f}", *_latencies(run)]
+            for name, run in _fastest_first(part["runs"])
+        ),
+    )
+
+
+def streams(part: Part) -> Iterable[str]:
+    """Live streams."""
+    yield "## Live streams\n"
+    yield from table(
+        ["clients of `/stream`", "told p50 ms", "told p99 ms", "service MiB"],
+        (
+            [f"{int(number):,}", _figure(one["p50"]), _figure(one["p99"]), f"{one['memory']:.0f}"]
+            for number, one in sorted(part["told"].items(), key=lambda each: int(each[0]))
+        ),
+    )
+    each = part["KiB for each client"]
+    yield f"\nAfter the answer to the command. Each client takes {each:.0f} KiB of the service."
+
+
+def replicas(part: Part) -> Iterable[str]:
+    """Of the command service."""
+    yield "## Replicas of the command service\n"
+    yield said(
+        f"""`task.create`, {part["clients"]} clients, all replicas on the one machine: more of them share the
+        same cores."""
+    )
+    one = part["runs"]["1"]["rate"]
+    yield from table(
+        [
+            "replicas",
+            "a second",
+            "of one",
+            "p50 ms",
+            "p99 ms",
+            "p99.9 ms",
+            "shares",
+            "MiB, sidecars included",
+        ],
+        (
+            [
+                number,
+                _figure(run["rate"]),
+                f"{run['rate'] / one:.2f}",
+                *_latencies(run),
+                ", ".join(f"{share:.0%}" for share in part["shares"][number]),
+                f"{part['memory'][number]:.0f}",
+            ]
+            for number, run in sorted(part["runs"].items(), key=lambda each: int(each[0]))
+        ),
+    )
+
+
+def growth(part: Part) -> Iterable[str]:
+    """Of the store."""
+    yield "## As the store grows\n"
+    yield said(
+        f"""A command service and a database for each size, side by side and in turn, {part["clients"]}
+        clients, one sidecar, no projector. The stores are filled by SQL with copies of a task of ten events
+        that the service itself had written; assigning is done to any of those."""
+    )
+    sizes = dict(sorted(part["sizes"].items(), key=lambda each: int(each[0])))
+    first = next(iter(sizes.values()))
+    yield from table(
+        [
+            "events",
+            "creates/s",
+            "of the smallest",
+            "p99 ms",
+            "assigns/s",
+            "of the smallest",
+            "p99 ms",
+            "load ms",
+        ],
+        (
+            [
+                f"{int(size):,}",
+                _figure(one["creates"]["rate"]),
+                f"{one['creates']['rate'] / first['creates']['rate']:.2f}",
+                _figure(one["creates"]["p99"]),
+                _figure(one["assigns"]["rate"]),
+                f"{one['assigns']['rate'] / first['assigns']['rate']:.2f}",
+                _figure(one["assigns"]["p99"]),
+                f"{one['load']:.2f}",
+            ]
+            for size, one in sizes.items()
+        ),
+    )
+
+
+def start(part: Part) -> Iterable[str]:
+    """Start-up time and memory at rest."""
+    yield "## Start, and memory at rest\n"
+    took = part["seconds"]
+    yield said(
+        f"""`make start` until ready, caches warm: {took["first"]:.1f} s the first time, without data;
+        {took["again"]:.1f} s with it."""
+    )
+    yield from table(
+        ["process", "MiB"],
+        [
+            *([name, f"{size:.0f}"] for name, size in sorted(part["memory"].items())),
+            ["in all; what processes share is counted in each", f"{sum(part['memory'].values()):,.0f}"],
+        ],
+    )
+
+
+PARTS: dict[str, Callable[[Part], Iterable[str]]] = {
+    "commands": commands,
+    "cost": cost,
+    "loading": loading,
+    "growth": growth,
+    "replicas": replicas,
+    "sagas": sagas,
+    "rebuild": rebuild,
+    "streams": streams,
+    "start": start,
+}
+
+
+def page() -> str:
+    """The whole page."""
+    found = json.loads(FOUND.read_text())
+    lines = [INTRODUCTION.format(parts=", ".join(f"`{name}`" for name in PARTS)), "## Goals\n"]
+    lines += table(["what", "goal", "", "found"], goals(found), words=3)
+    for name, section in PARTS.items():
+        if name in found:
+            lines += ["", *section(found[name])]
+    lines += ["", "## Machine and versions\n"]
+    measured = {name: found[name]["measured"] for name in PARTS if name in found}
+    lines += table(
+        ["part", "at commit", "on", "measured", "load average before"],
+        (
+            [name, about["commit"], about["machine"], about["at"], f"{about['load']:.1f}"]
+            for name, about in measured.items()
+        ),
+        words=3,
+    )
+    lines += ["", "A load average of more than a few tenths says that the machine did something else beside."]
+    if "commands" in found:
+        versions = found["commands"]["versions"]
+        lines += ["", said(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> int:
+    if sys.argv[1:] == ["write"]:
+        PAGE.write_text(page())
+        return 0
+    if not PAGE.exists() or PAGE.read_text() != page():
+        sys.stderr.write("docs/benchmarks.md is not what docs/benchmarks.json says: run `make benchmarks`\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
