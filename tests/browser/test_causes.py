@@ -81,6 +81,8 @@ async def test_a_picture_grows_while_it_is_looked_at(visit: Visit, api: Api) -> 
     page = await visit(f"/causes/task/{task}")
     await live(page)
     await expect(page.locator("[data-row]")).to_have_count(2)
+    created = page.locator("[data-row][data-kind=command]", has_text="task.create")
+    await expect(created).to_contain_text("from you by 127.0.0.1")
     await api.command("task.complete", id=task)
     await expect(page.locator("[data-row]", has_text="task.completed")).to_be_visible()
 

@@ -58,6 +58,7 @@ async def test_events_carry_who_and_why() -> None:
         "correlation",
     )
     assert (recorded.causation_id, recorded.traceparent) == ("the-key", context.traceparent)
+    assert recorded.command_type == "task.create"
 
 
 async def test_what_a_policy_does_not_allow_is_not_done() -> None:

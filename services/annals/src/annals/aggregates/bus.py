@@ -283,6 +283,7 @@ class CommandBus:
                 traceparent=context.traceparent,
                 aggregate_type=handler.aggregate.aggregate_type,
                 aggregate_id=aggregate_id,
+                command_type=request.type,
                 data=event.model_dump(mode="json"),
             )
             for event in said

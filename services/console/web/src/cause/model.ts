@@ -278,9 +278,9 @@ function commandNode(id: string, event: AnnalsEvent): Node {
     ...blank(event),
     key: `command:${id}`,
     kind: "command",
-    title: recurs ? "command that recurs" : "command",
-    about: `from ${event.user_id ?? "nobody in particular"}${event.client ? ` by ${event.client}` : ""}`,
-    data: { command_id: id, user: event.user_id, client: event.client, session: event.session_id },
+    title: event.command_type ?? "command",
+    about: `${recurs ? "recurs, " : ""}from ${event.user_id ?? "nobody in particular"}${event.client ? ` by ${event.client}` : ""}`,
+    data: { command_id: id, command_type: event.command_type, user: event.user_id, client: event.client, session: event.session_id },
     event: null,
     trace: event.traceparent,
   };

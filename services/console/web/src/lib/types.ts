@@ -45,6 +45,8 @@ export interface AnnalsEvent {
   timestamp: string;
   correlation_id: string;
   causation_id: string | null;
+  /** Of the command that led to it; of older events it is not known. */
+  command_type?: string | null;
   user_id: string | null;
   client: string | null;
   session_id: string | null;
