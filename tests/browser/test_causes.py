@@ -19,7 +19,7 @@ async def declined(api: Api) -> dict[str, Any]:
     body = {"task_id": task, "assignee": "ben", "deadline": "PT1H"}
     await api.ask("POST", f"saga-orchestrator/sagas/task-handover?id={saga}", body)
     await reaches(api, saga, "running", waits=True)
-    await api.ask("POST", f"saga-orchestrator/sagas/{saga}/events/decline")
+    await api.answer(saga, "ben", "decline")
     await reaches(api, saga, "compensated")
     return {"task": task, "saga": saga}
 

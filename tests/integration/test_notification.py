@@ -557,7 +557,7 @@ async def test_a_handover_asks_in_the_inbox_with_the_ways_to_answer(
     saga_id, _, member = await sagas.handover()
     [asked] = await notifications.inbox(member, kind="notification.requested")
     assert asked["data"]["actions"]["accept"] == f"/sagas/{saga_id}/events/accept"
-    await sagas.post(f"{saga_id}/events/accept")
+    await sagas.answer(saga_id, member)
     await sagas.reaches(saga_id, "completed")
 
 

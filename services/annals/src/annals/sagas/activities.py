@@ -154,7 +154,7 @@ class SagaActivities:
     ) -> Any:
         headers = {
             "x-tenant-id": key.tenant,
-            "x-user-id": key.user,
+            "x-user-id": action.get("user") or key.user,
             "x-correlation-id": key.correlation_id or key.id,
             "traceparent": traceparent,
         }
