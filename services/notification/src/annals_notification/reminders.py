@@ -29,11 +29,12 @@ cancelled AS (
     AND NOT EXISTS (SELECT FROM planned WHERE planned.id = r.id)),
 written AS (
   INSERT INTO notifications.reminders AS r
-    (tenant, id, task_id, user_id, kind, title, due, fires, status, version)
-  SELECT $1, id, $2, user_id, kind, title, due, fires, 'scheduled', $3::text::bigint FROM planned
+    (tenant, id, task_id, user_id, kind, title, due, fires, status, version, correlation_id, causation_id)
+  SELECT $1, id, $2, user_id, kind, title, due, fires, 'scheduled', $3::text::bigint, $5, $6 FROM planned
   ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
     due = excluded.due, fires = excluded.fires, version = excluded.version, late = NULL,
-    fired_at = NULL, status = 'scheduled'
+    fired_at = NULL, status = 'scheduled', correlation_id = excluded.correlation_id,
+    causation_id = excluded.causation_id
   WHERE r.version < excluded.version AND (r.status <> 'fired' OR r.fires <> excluded.fires)
   RETURNING id, fires)
 SELECT coalesce(json_agg(json_build_array(id, fires)), '[]')::text FROM written"""
@@ -118,17 +119,19 @@ class Reminders:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._follow(event.stream)
+                await self._follow(event)
             case "task.assigned" | "task.unassigned":
                 # Who is told is read when a reminder fires; this is what the list of them shows.
                 assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
                 await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
 
-    async def _follow(self, stream: StreamId) -> None:
+    async def _follow(self, event: RecordedEvent) -> None:
         """Bring a task's reminders in line with what it is now.
 
-        The message that told of a change is a hint: the task is read from the store.
+        The event that told of a change is a hint: the task is read from the store. What comes of its
+        reminders belongs to that event's chain.
         """
+        stream = event.stream
         head, _ = await self._store.load(stream, certain=True)
         if head is None:
             return
@@ -146,7 +149,13 @@ class Reminders:
             for one in plan(state, self._before, datetime.now(UTC))
         ]
         written = await self._database.fetch(
-            _SET, stream.tenant, task_id, str(head.version), orjson.dumps(rows).decode()
+            _SET,
+            stream.tenant,
+            task_id,
+            str(head.version),
+            orjson.dumps(rows).decode(),
+            event.correlation_id,
+            event.event_id,
         )
         for row_id, fires in written:
             await self._alarms.set(self.name, stream.tenant, row_id, datetime.fromisoformat(fires))
@@ -178,6 +187,8 @@ class Reminders:
                         "late": late,
                     },
                     datetime.now(UTC),
+                    row["correlation_id"],
+                    row["causation_id"],
                 )
             )
             status = "fired"

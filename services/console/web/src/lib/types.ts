@@ -46,7 +46,7 @@ export interface AnnalsEvent {
   correlation_id: string;
   causation_id: string | null;
   /** Of the command that led to it; of older events it is not known. */
-  command_type?: string | null;
+  command_type: string | null;
   user_id: string | null;
   client: string | null;
   session_id: string | null;
@@ -124,6 +124,7 @@ export interface Delivery {
   ended_at: string | null;
   due: string;
   correlation_id: string | null;
+  causation_id: string | null;
 }
 
 export interface Notice {

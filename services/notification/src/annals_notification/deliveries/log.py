@@ -34,12 +34,13 @@ _ADD = """
 WITH planned AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
     id text, tenant text, event_id text, user_id text, channel text, kind text, data jsonb,
-    occurred timestamptz, correlation_id text, traceparent text, due timestamptz)),
+    occurred timestamptz, correlation_id text, causation_id text, traceparent text, due timestamptz)),
 added AS (
   INSERT INTO notifications.deliveries
-    (id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, traceparent, due,
-     status, attempts, ended_at)
-  SELECT id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, traceparent, due,
+    (id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, causation_id, traceparent,
+     due, status, attempts, ended_at)
+  SELECT id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, causation_id,
+    traceparent, due,
     CASE channel WHEN 'inbox' THEN 'sent' ELSE 'pending' END,
     CASE channel WHEN 'inbox' THEN 1 ELSE 0 END,
     CASE channel WHEN 'inbox' THEN now() END
@@ -133,6 +134,7 @@ class DeliveryLog:
                 "data": notice.data,
                 "occurred": notice.occurred,
                 "correlation_id": notice.correlation_id,
+                "causation_id": notice.causation_id,
                 "traceparent": notice.traceparent,
                 "due": one.due,
             }
