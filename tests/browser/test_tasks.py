@@ -25,7 +25,7 @@ async def test_a_task_that_one_makes_another_sees(visit: Visit) -> None:
     await here.get_by_label("Title").fill(title)
     await here.get_by_label("Priority").select_option("high")
     await here.get_by_label("Assigned to").select_option("ben")
-    await here.get_by_label("Due").fill("2030-01-01T09:00")
+    await here.get_by_label("Due", exact=True).fill("2030-01-01T09:00")
     await here.get_by_role("button", name="Create").click()
 
     await expect(here.get_by_role("region", name="Under way").get_by_text(title)).to_be_visible()

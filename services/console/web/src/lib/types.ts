@@ -1,5 +1,5 @@
 /** What the services answer, as far as the page looks at it. */
-export type Role = "viewer" | "member" | "operator";
+export type Role = "viewer" | "member" | "operator" | "suite-operator";
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 export type Data = { [name: string]: Json };
 
