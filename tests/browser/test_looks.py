@@ -85,6 +85,15 @@ async def test_a_dialog_keeps_the_focus_and_gives_it_back_to_the_page(visit: Vis
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+def test_little_is_sent() -> None:
+    """What a browser without Brotli fetches at its first visit, in bytes; docs/console.md has it too."""
+    built = WEB / "dist"
+    sent = {kind: sum(path.stat().st_size for path in built.rglob(f"*.{kind}.gz")) for kind in ("js", "css")}
+    assert 20_000 < sent["js"] < 46_000
+    assert 3_000 < sent["css"] < 8_000
+    assert sum(path.stat().st_size for path in built.rglob("*.woff2")) < 50_000
+
+
 async def test_ten_thousand_tasks_are_a_screenful_of_rows(visit: Visit, api: Api) -> None:
     for start in range(0, MANY, BATCH):
         items = [
