@@ -467,6 +467,8 @@ async def test_what_was_delivered_of_a_chain_is_found(notifying: Suite, notifica
     await notifications.inbox(user, 1, kind="task.assigned")
     found = (await notifications.call("GET", "deliveries", correlation_id=chain)).json()["items"]
     assert [(one["user_id"], one["kind"]) for one in found] == [(user, "task.assigned")]
+    counted = (await client.http.get(f"{DIRECT}/metrics")).text
+    assert 'annals_notification_deliveries_total{channel="inbox",outcome="sent"}' in counted
 
 
 async def test_a_task_that_is_done_reminds_nobody(notifying: Suite, notifications: Notifications) -> None:

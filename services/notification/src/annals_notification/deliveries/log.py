@@ -48,7 +48,8 @@ added AS (
 shown AS (
   INSERT INTO notifications.inbox (tenant, user_id, id, kind, data, created_at)
   SELECT tenant, user_id, id, kind, data, occurred FROM added WHERE channel = 'inbox' ON CONFLICT DO NOTHING)
-SELECT count(*)::text FROM added"""
+SELECT coalesce(json_object_agg(channel, much), '{}')::text FROM (
+  SELECT channel, count(*) AS much FROM added GROUP BY channel) channels"""
 
 _CLAIM = f"""
 WITH due AS (
@@ -119,8 +120,8 @@ class DeliveryLog:
         preferences = {user: Preferences.model_validate(data) for user, data in found["preferences"].items()}
         return datetime.fromisoformat(found["since"]), preferences
 
-    async def add(self, notice: Notice, planned: Sequence[Planned]) -> int:
-        """Log deliveries that are to be made; how many are new."""
+    async def add(self, notice: Notice, planned: Sequence[Planned]) -> dict[str, int]:
+        """Log deliveries that are to be made; how many are new, by channel."""
         rows = [
             {
                 "id": str(
@@ -140,7 +141,8 @@ class DeliveryLog:
             }
             for one in planned
         ]
-        return int(await self._database.fetch(_ADD, orjson.dumps(rows).decode()))
+        added: dict[str, int] = await self._database.fetch(_ADD, orjson.dumps(rows).decode())
+        return added
 
     async def claim(self, limit: int) -> list[Claimed]:
         """Take deliveries that are due. One whose process died is due again after a minute."""
