@@ -61,6 +61,7 @@ async def test_from_anything_the_whole_chain_is_one_picture(
     details = page.get_by_label("Details: member.reserved")
     await expect(details).to_contain_text("visible to queries after")
     await expect(details).to_contain_text('"reserved"')
+    await expect(details.get_by_text("member.reserve", exact=True)).to_be_visible()
     zipkin = details.get_by_role("link", name="in Zipkin")
     assert "/zipkin/traces/" in str(await zipkin.get_attribute("href"))
 
