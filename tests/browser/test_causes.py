@@ -68,7 +68,7 @@ async def test_from_anything_the_whole_chain_is_one_picture(
 
 async def test_a_reminder_is_in_the_picture_of_what_set_it(visit: Visit, api: Api) -> None:
     task = f"reminded-{uuid.uuid4().hex[:8]}"
-    due = datetime.now(UTC) + timedelta(seconds=2)
+    due = datetime.now(UTC) + timedelta(seconds=6)
     await api.task(task, due=due.isoformat(), assignee="ben")
     page = await visit(f"/causes/task/{task}")
     await expect(page.locator("[data-row][data-kind=event]")).to_contain_text("task.created")
