@@ -54,6 +54,13 @@ class Api:
         written = await self.command("task.create", id=task, **({"title": task} | data))
         await self.ask("GET", f"projector/queries/tasks/{task}?position={written['position']}")
 
+    async def answer(self, saga: str, user: str, event: str) -> None:
+        """What somebody says who is asked to take a task on."""
+        async with httpx.AsyncClient(timeout=SECONDS) as http:
+            become = await http.post(f"{CONSOLE}/auth/development", json={"user": user, "role": "member"})
+            become.raise_for_status()
+            await Api(http).ask("POST", f"saga-orchestrator/sagas/{saga}/events/{event}")
+
     async def member(self, member: str, capacity: int = 50) -> None:
         written = await self.command("member.register", id=member, name=member.title(), capacity=capacity)
         await self.ask("GET", f"projector/queries/members/{member}?position={written['position']}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
 from browser.conftest import Api, Visit, live
+from conftest import until
 
 
 @pytest.fixture
@@ -19,14 +21,12 @@ async def declined(api: Api) -> dict[str, Any]:
     body = {"task_id": task, "assignee": "ben", "deadline": "PT1H"}
     await api.ask("POST", f"saga-orchestrator/sagas/task-handover?id={saga}", body)
     await reaches(api, saga, "running", waits=True)
-    await api.ask("POST", f"saga-orchestrator/sagas/{saga}/events/decline")
+    await api.answer(saga, "ben", "decline")
     await reaches(api, saga, "compensated")
     return {"task": task, "saga": saga}
 
 
 async def reaches(api: Api, saga: str, status: str, *, waits: bool = False) -> None:
-    from conftest import until
-
     async def there() -> bool:
         answer = await api.http.get(f"http://127.0.0.1:8080/api/projector/queries/sagas/{saga}")
         found = answer.json()
@@ -53,14 +53,34 @@ async def test_from_anything_the_whole_chain_is_one_picture(
     note = page.locator("[data-row][data-kind=note]", has_text="handover requested")
     await expect(note).to_have_attribute("aria-level", "3")
     await expect(page.locator("[data-row]", has_text="decline by")).to_be_visible()
-    await expect(page.locator("[data-row][data-kind=note]", has_text="handover withdrawn")).to_be_visible()
+    told = page.locator("[data-row][data-key$='/notify/undo'] + [data-row][data-kind=note]")
+    await expect(told).to_contain_text("handover withdrawn")
+    await expect(told).to_have_attribute("aria-level", "3")
 
     await reserved.click()
     details = page.get_by_label("Details: member.reserved")
     await expect(details).to_contain_text("visible to queries after")
     await expect(details).to_contain_text('"reserved"')
+    await expect(details.get_by_text("member.reserve", exact=True)).to_be_visible()
     zipkin = details.get_by_role("link", name="in Zipkin")
     assert "/zipkin/traces/" in str(await zipkin.get_attribute("href"))
+
+
+async def test_a_reminder_is_in_the_picture_of_what_set_it(visit: Visit, api: Api) -> None:
+    task = f"reminded-{uuid.uuid4().hex[:8]}"
+    due = datetime.now(UTC) + timedelta(seconds=6)
+    await api.task(task, due=due.isoformat(), assignee="ben")
+    page = await visit(f"/causes/task/{task}")
+    await expect(page.locator("[data-row][data-kind=event]")).to_contain_text("task.created")
+
+    async def told() -> bool:
+        found = await api.ask("GET", "notification/deliveries?user=ben&limit=50")
+        return any(one["data"].get("task_id") == task for one in found["items"])
+
+    await until(told, seconds=60)
+    await page.reload()
+    note = page.locator("[data-row][data-kind=note]", has_text="reminder due")
+    await expect(note).to_have_attribute("aria-level", "3")
 
 
 async def test_the_picture_is_read_with_the_keyboard(visit: Visit, declined: dict[str, Any]) -> None:
@@ -81,6 +101,8 @@ async def test_a_picture_grows_while_it_is_looked_at(visit: Visit, api: Api) -> 
     page = await visit(f"/causes/task/{task}")
     await live(page)
     await expect(page.locator("[data-row]")).to_have_count(2)
+    created = page.locator("[data-row][data-kind=command]", has_text="task.create")
+    await expect(created).to_contain_text("from you by 127.0.0.1")
     await api.command("task.complete", id=task)
     await expect(page.locator("[data-row]", has_text="task.completed")).to_be_visible()
 

@@ -71,6 +71,22 @@ async def test_on_a_phone_nothing_sticks_out(visit: Visit, api: Api, view: str) 
     assert await violations(page) == []
 
 
+async def test_on_a_phone_a_task_fits(visit: Visit, api: Api) -> None:
+    task = f"a-title-that-is-longer-than-a-phone-is-wide-{uuid.uuid4().hex[:8]}"
+    await api.task(task, assignee="ben", priority="high", tags=["a", "b"], due="2030-01-01T00:00:00Z")
+    page = await visit(f"/tasks/list?task={task}", viewport={"width": 390, "height": 844})
+    drawer = page.get_by_role("dialog")
+    for name in ("Close", "Complete"):
+        box = await drawer.get_by_role("button", name=name, exact=True).bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    await page.keyboard.press("Escape")
+    row = page.locator(".task-row", has_text=task)
+    await expect(row).to_be_visible()
+    assert await row.evaluate("row => row.scrollHeight <= row.clientHeight + 1")
+
+
 async def test_a_dialog_keeps_the_focus_and_gives_it_back_to_the_page(visit: Visit, api: Api) -> None:
     page = await visit("/tasks")
     await page.get_by_role("button", name="New task").focus()
@@ -83,6 +99,15 @@ async def test_a_dialog_keeps_the_focus_and_gives_it_back_to_the_page(visit: Vis
         )
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_little_is_sent() -> None:
+    """What a browser without Brotli fetches at its first visit, in bytes; docs/console.md has it too."""
+    built = WEB / "dist"
+    sent = {kind: sum(path.stat().st_size for path in built.rglob(f"*.{kind}.gz")) for kind in ("js", "css")}
+    assert 20_000 < sent["js"] < 46_000
+    assert 3_000 < sent["css"] < 8_000
+    assert sum(path.stat().st_size for path in built.rglob("*.woff2")) < 50_000
 
 
 async def test_ten_thousand_tasks_are_a_screenful_of_rows(visit: Visit, api: Api) -> None:

@@ -69,7 +69,12 @@ async def test_a_saga_is_suspended_resumed_and_cancelled(visit: Visit, api: Api)
 
 
 async def test_a_read_model_is_rebuilt_compared_switched_to_and_back(visit: Visit, api: Api) -> None:
-    page = await visit("/health/projections")
+    seen = await visit("/health/projections", user="olga", role="operator", tenant="acme")
+    await expect(seen.get_by_role("region", name="members")).to_contain_text("answers queries")
+    await expect(seen.get_by_text("the role suite-operator steers them")).to_be_visible()
+    await expect(seen.get_by_role("button", name="Rebuild")).to_have_count(0)
+
+    page = await visit("/health/projections", role="suite-operator")
     members = page.get_by_role("region", name="members")
     await members.get_by_role("button", name="Rebuild").click()
     await because(page, "Rebuild", "to see how")

@@ -25,7 +25,7 @@ async def test_a_task_that_one_makes_another_sees(visit: Visit) -> None:
     await here.get_by_label("Title").fill(title)
     await here.get_by_label("Priority").select_option("high")
     await here.get_by_label("Assigned to").select_option("ben")
-    await here.get_by_label("Due").fill("2030-01-01T09:00")
+    await here.get_by_label("Due", exact=True).fill("2030-01-01T09:00")
     await here.get_by_role("button", name="Create").click()
 
     await expect(here.get_by_role("region", name="Under way").get_by_text(title)).to_be_visible()
@@ -116,6 +116,8 @@ async def test_what_happens_while_the_console_is_away_is_there_when_it_is_back(
     await expect(page.locator(".notice-bar")).to_have_count(0)
     await page.get_by_label("Find tasks").fill(title)
     await expect(page.locator(".task-row", has_text=title)).to_be_visible()
+    await page.goto("http://127.0.0.1:8080/health")
+    await expect(page.get_by_text("Measured since")).to_be_visible()
 
 
 async def test_who_is_offline_is_told_so_and_catches_up(visit: Visit, api: Api) -> None:

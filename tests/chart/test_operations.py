@@ -73,6 +73,23 @@ def test_the_rule_and_the_dashboard_are_the_files(render: Render) -> None:
     assert json.loads(dashboard) == json.loads((CHART / "files" / "dashboard.json").read_text())
 
 
+def test_the_edges_metrics_are_scraped_from_a_port_that_is_not_public(render: Render) -> None:
+    manifests = render(EVERYTHING)
+
+    deployments = of_kind(manifests, "Deployment")
+    (container,) = deployments["annals-console"]["spec"]["template"]["spec"]["containers"]
+    opened = {one["name"]: one["containerPort"] for one in container["ports"]}
+    told = {one["name"]: one.get("value") for one in container["env"]}
+    assert told["ANNALS_METRICS_PORT"] == str(opened["metrics"])
+    for name in ("Service", "Ingress"):
+        assert "metrics" not in json.dumps(of_kind(manifests, name)["annals-console"]["spec"])
+    (monitor,) = of_kind(manifests, "PodMonitor").values()
+    endpoints = {one["port"]: one for one in monitor["spec"]["podMetricsEndpoints"]}
+    assert endpoints["metrics"]["path"] == "/metrics"
+    dropped = [one for one in endpoints["http"]["relabelings"] if one.get("action") == "drop"]
+    assert [one["regex"] for one in dropped] == ["console"]
+
+
 def test_a_pod_is_given_the_time_that_its_end_takes(render: Render) -> None:
     drain_seconds = 15
     for name, one in of_kind(render(), "Deployment").items():

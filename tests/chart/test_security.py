@@ -61,7 +61,12 @@ def test_the_edge_answers_others_than_its_sidecar(render: Render) -> None:
     pod = pods(manifests)["annals-console"]
     assert "dapr.io/app-token-secret" not in pod["metadata"]["annotations"]
     (container,) = pod["spec"]["containers"]
-    assert {one["name"] for one in container["env"]} == {"DAPR_API_TOKEN", "APP_PORT", "ANNALS_AUTH"}
+    assert {one["name"] for one in container["env"]} == {
+        "DAPR_API_TOKEN",
+        "APP_PORT",
+        "ANNALS_METRICS_PORT",
+        "ANNALS_AUTH",
+    }
     assert container["envFrom"] == [{"secretRef": {"name": "sign-in"}}]
     assert set(of_kind(manifests, "Ingress")) == {"annals-console"}
 

@@ -134,6 +134,12 @@ class Sagas:
         saga_id = await self.start("task-handover", given)
         return saga_id, task, member
 
+    async def answer(
+        self, saga_id: str, member: str, event: str = "accept", data: object = None
+    ) -> httpx.Response:
+        """What a member says who is asked."""
+        return await self.post(f"{saga_id}/events/{event}", data, x_user_id=member)
+
     async def handed_over_with_notice(self) -> None:
         """A hand-over whose assignee is told, accepts, and which the read model shows as completed."""
         saga_id, task, member = await self.handover()
@@ -144,7 +150,7 @@ class Sagas:
             return "notification.requested" in {item["kind"] for item in items}
 
         await until(asked)
-        await self.post(f"{saga_id}/events/accept")
+        await self.answer(saga_id, member)
         await self.reaches(saga_id, "completed")
         await self.check(saga_id, task, member)
 

@@ -444,12 +444,18 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
 
     await until(scheduled)
     soon = datetime.now(UTC) + timedelta(seconds=3)
-    await notifications.client.command("task.set_due_date", {"id": task, "due": soon.isoformat()})
+    chain = f"chain-{new_id()}"
+    await notifications.client.command(
+        "task.set_due_date", {"id": task, "due": soon.isoformat()}, x_correlation_id=chain
+    )
     items = await notifications.inbox(user, 2, kind="reminder.due")
     assert [item["data"]["before"] for item in items] == ["due", "2s"]
     assert items[0]["data"]["late"] is False
     log = (await notifications.call("GET", "deliveries", user=user)).json()["items"]
-    assert len([one for one in log if one["kind"] == "reminder.due"]) == 2
+    told = [one for one in log if one["kind"] == "reminder.due"]
+    history = (await notifications.client.query(f"streams/task-{task}/events")).json()["items"]
+    cause = history[-1]["event_id"]
+    assert [(one["correlation_id"], one["causation_id"]) for one in told] == [(chain, cause)] * 2
 
 
 async def test_what_was_delivered_of_a_chain_is_found(notifying: Suite, notifications: Notifications) -> None:
@@ -461,6 +467,8 @@ async def test_what_was_delivered_of_a_chain_is_found(notifying: Suite, notifica
     await notifications.inbox(user, 1, kind="task.assigned")
     found = (await notifications.call("GET", "deliveries", correlation_id=chain)).json()["items"]
     assert [(one["user_id"], one["kind"]) for one in found] == [(user, "task.assigned")]
+    counted = (await client.http.get(f"{DIRECT}/metrics")).text
+    assert 'annals_notification_deliveries_total{channel="inbox",outcome="sent"}' in counted
 
 
 async def test_a_task_that_is_done_reminds_nobody(notifying: Suite, notifications: Notifications) -> None:
@@ -557,8 +565,23 @@ async def test_a_handover_asks_in_the_inbox_with_the_ways_to_answer(
     saga_id, _, member = await sagas.handover()
     [asked] = await notifications.inbox(member, kind="notification.requested")
     assert asked["data"]["actions"]["accept"] == f"/sagas/{saga_id}/events/accept"
-    await sagas.post(f"{saga_id}/events/accept")
+    await sagas.answer(saga_id, member)
     await sagas.reaches(saga_id, "completed")
+
+
+async def test_what_a_compensation_tells_is_known_as_its_own(
+    notifying: Suite, notifications: Notifications, sagas: Any
+) -> None:
+    saga_id, _, member = await sagas.handover()
+    await sagas.waits(saga_id)
+    await sagas.answer(saga_id, member, "decline")
+    await notifications.inbox(member, 2, kind="notification.requested")
+    told = (await notifications.call("GET", "deliveries", correlation_id=saga_id)).json()["items"]
+    causes = {one["data"]["kind"]: one["causation_id"] for one in told if "kind" in one["data"]}
+    assert causes == {
+        "handover_requested": f"saga:{saga_id}/notify",
+        "handover_withdrawn": f"saga:{saga_id}/notify/undo",
+    }
 
 
 async def test_what_was_due_while_everything_was_down_comes_on_return_and_once(

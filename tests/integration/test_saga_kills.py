@@ -50,10 +50,10 @@ async def stands(heads: asyncpg.Connection, saga_id: str, step: str, status: str
     return here in past.get(status, (status,))
 
 
-async def answered(sagas: Sagas, saga_id: str, event: str) -> bool:
+async def answered(sagas: Sagas, saga_id: str, member: str, event: str) -> bool:
     """Whether the answer was taken; who is killed does not take it."""
     try:
-        answer = await sagas.post(f"{saga_id}/events/{event}")
+        answer = await sagas.answer(saga_id, member, event)
     except httpx.HTTPError:
         return False
     return answer.status_code in (202, 422)
@@ -85,12 +85,12 @@ async def kill_at_each(
         process.restarts = 0  # these are our kills: the runner need not wait longer each time
         saga_id, task, member = await until(partial(started, sagas))
         if status == "compensating" or step == "accept-task":
-            await until(partial(answered, sagas, saga_id, answer))
+            await until(partial(answered, sagas, saga_id, member, answer))
         async with asyncio.timeout(30):
             while not await stands(heads, saga_id, step, status):
                 await asyncio.sleep(0.001)
         process.kill()
-        await until(partial(answered, sagas, saga_id, answer))
+        await until(partial(answered, sagas, saga_id, member, answer))
         saga = await until(partial(over, sagas, saga_id), 60)
         expected = "completed" if answer == "accept" else "compensated"
         assert saga["status"] == expected, f"killed {victim} at {step} {status}: {saga}"

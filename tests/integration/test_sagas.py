@@ -14,7 +14,7 @@ from suite.suite import Suite
 async def test_a_handover_is_accepted(embedded: Suite, sagas: Any) -> None:
     saga_id, task, member = await sagas.handover()
     await sagas.waits(saga_id)
-    answer = await sagas.post(f"{saga_id}/events/accept", x_user_id=member)
+    answer = await sagas.answer(saga_id, member)
     assert answer.status_code == 202
     saga = await sagas.reaches(saga_id, "completed")
     assert (saga["type"], saga["business_key"]) == ("task-handover", task)
@@ -25,15 +25,31 @@ async def test_a_handover_is_accepted(embedded: Suite, sagas: Any) -> None:
 async def test_a_handover_is_declined(embedded: Suite, sagas: Any) -> None:
     saga_id, task, member = await sagas.handover()
     await sagas.waits(saga_id)
-    await sagas.post(f"{saga_id}/events/decline", {"because": "no time"})
+    await sagas.answer(saga_id, member, "decline", {"because": "no time"})
     saga = await sagas.reaches(saga_id, "compensated")
     assert saga["reason"] == "await-answer: decline"
     await sagas.check(saga_id, task, member)
 
 
+async def test_only_who_is_asked_may_answer(embedded: Suite, sagas: Any) -> None:
+    saga_id, task, member = await sagas.handover()
+    await sagas.waits(saga_id)
+    for event in ("accept", "decline"):
+        for somebody in ({}, {"x_user_id": "mallory"}):
+            refused = await sagas.post(f"{saga_id}/events/{event}", **somebody)
+            assert (refused.status_code, refused.json()["type"]) == (403, "urn:annals:problem:forbidden")
+            assert refused.json()["detail"] == f"only {member} may answer this"
+    past = await sagas.client.command("task.accept", {"id": task, "assignee": member}, x_user_id="mallory")
+    assert (past.status_code, past.json()["type"]) == (403, "urn:annals:problem:forbidden")
+    await sagas.answer(saga_id, member)
+    await sagas.reaches(saga_id, "completed")
+    [accepted] = [one for one in await sagas.facts(f"task-{task}") if one["event_type"] == "task.accepted"]
+    assert accepted["user_id"] == member
+
+
 async def test_an_answer_that_comes_before_it_is_asked_for_counts(embedded: Suite, sagas: Any) -> None:
     saga_id, task, member = await sagas.handover()
-    assert (await sagas.post(f"{saga_id}/events/accept")).status_code == 202
+    assert (await sagas.answer(saga_id, member)).status_code == 202
     await sagas.reaches(saga_id, "completed")
     await sagas.check(saga_id, task, member)
 
@@ -76,11 +92,11 @@ async def test_the_one_who_had_it_before_gets_their_place_back_and_so_does_the_l
     embedded: Suite, sagas: Any
 ) -> None:
     first_id, task, first = await sagas.handover()
-    await sagas.post(f"{first_id}/events/accept")
+    await sagas.answer(first_id, first)
     await sagas.reaches(first_id, "completed")
     second = await sagas.member()
     second_id = await sagas.start("task-handover", {"task_id": task, "assignee": second})
-    await sagas.post(f"{second_id}/events/accept")
+    await sagas.answer(second_id, second)
     await sagas.reaches(second_id, "completed")
     kinds = [event["event_type"] for event in await sagas.facts(f"member-{first}")]
     assert kinds == ["member.registered", "member.reserved", "member.released"]
@@ -176,7 +192,7 @@ async def test_two_tenants_sagas_of_one_id_do_not_touch(embedded: Suite, sagas: 
 
     await until(taken_back)
     assert (await sagas.get(name))["status"] == "running"
-    await sagas.post(f"{name}/events/accept")
+    await sagas.answer(name, member)
     await sagas.reaches(name, "completed")
     assert (await sagas.get(name, tenant="others"))["status"] == "compensated"
 
@@ -206,7 +222,7 @@ async def test_a_halted_saga_goes_on_only_when_it_is_told_to(embedded: Suite, sa
     saga_id, task, member = await sagas.handover()
     await sagas.waits(saga_id)
     assert (await sagas.post(f"{saga_id}/suspend")).json()["suspended"]
-    await sagas.post(f"{saga_id}/events/accept")
+    await sagas.answer(saga_id, member)
     await asyncio.sleep(1)  # long enough for a saga that were not halted
     assert (await sagas.get(saga_id))["waits_for"]
     await sagas.post(f"{saga_id}/resume")
@@ -241,7 +257,7 @@ async def test_a_leaving_members_tasks_are_handed_over_and_the_saga_sums_up(
     accepting = [child["id"] for child in found if child["input"]["assignee"] == eager]
     assert len(accepting) == 2
     for child in accepting:
-        await sagas.post(f"{child}/events/accept")
+        await sagas.answer(child, eager)
     saga = await sagas.reaches(found[0]["parent"], "completed")
     assert (saga["output"]["tasks"], saga["output"]["handed_over"]) == (4, 2)
     assert [one["status"] for one in saga["output"]["not_handed_over"]] == ["compensated"] * 2
@@ -281,8 +297,8 @@ async def test_who_is_cancelled_has_the_sagas_they_run_taken_back(embedded: Suit
 
 
 async def test_the_read_model_has_every_step_and_try(embedded: Suite, sagas: Any) -> None:
-    saga_id, task, _ = await sagas.handover()
-    await sagas.post(f"{saga_id}/events/accept", x_user_id="ada")
+    saga_id, task, member = await sagas.handover()
+    await sagas.answer(saga_id, member)
     await sagas.reaches(saga_id, "completed")
 
     async def there() -> dict[str, Any] | None:
@@ -296,7 +312,7 @@ async def test_the_read_model_has_every_step_and_try(embedded: Suite, sagas: Any
     assert kinds[0] == "saga.started"
     assert kinds[-1] == "saga.completed"
     [resumed] = [moment for moment in row["timeline"] if moment["type"] == "saga.resumed"]
-    assert (resumed["event"], resumed["user"]) == ("accept", "ada")
+    assert (resumed["event"], resumed["user"]) == ("accept", member)
     listed = await sagas.client.http.get(
         "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas",
         params={"business_key": task, "status": "completed"},
@@ -305,8 +321,8 @@ async def test_the_read_model_has_every_step_and_try(embedded: Suite, sagas: Any
 
 
 async def test_saga_steps_and_commands_are_one_trace(embedded: Suite, sagas: Any) -> None:
-    saga_id, _, _ = await sagas.handover()
-    await sagas.post(f"{saga_id}/events/accept")
+    saga_id, _, member = await sagas.handover()
+    await sagas.answer(saga_id, member)
     await sagas.reaches(saga_id, "completed")
     started = (await sagas.facts(f"saga-{saga_id}"))[0]
     trace_id = started["traceparent"].split("-")[1]

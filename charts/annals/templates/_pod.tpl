@@ -2,6 +2,7 @@
 {{- define "annals.pod" -}}
 {{- $values := .root.Values }}
 {{- $port := int (.service.port | default 0) }}
+{{- $metrics := 9464 }}
 metadata:
   labels:
     {{- include "annals.selector" . | nindent 4 }}
@@ -99,6 +100,11 @@ spec:
         {{- if $port }}
         - name: APP_PORT
           value: {{ $port | quote }}
+        {{- if .service.edge }}
+        # Its other port is for everybody.
+        - name: ANNALS_METRICS_PORT
+          value: {{ $metrics | quote }}
+        {{- end }}
         {{- with include "annals.zipkin" .root }}
         - name: ANNALS_ZIPKIN_ENDPOINT
           value: {{ . }}
@@ -120,6 +126,9 @@ spec:
       {{- if $port }}
       ports:
         - {name: http, containerPort: {{ $port }}}
+        {{- if .service.edge }}
+        - {name: metrics, containerPort: {{ $metrics }}}
+        {{- end }}
       startupProbe:
         httpGet: {{ include "annals.probe" (dict "path" "/healthz") }}
         periodSeconds: 2

@@ -58,6 +58,19 @@ async def test_events_carry_who_and_why() -> None:
         "correlation",
     )
     assert (recorded.causation_id, recorded.traceparent) == ("the-key", context.traceparent)
+    assert recorded.command_type == "task.create"
+
+
+@pytest.mark.parametrize("user", ["bob", None])
+async def test_what_only_one_may_say_nobody_else_says(user: str | None) -> None:
+    store = MemoryEventStore()
+    tasks = bus(store)
+    await tasks.execute(command("task.create", title="Write", assignee="ada"))
+    accept = {"id": "t", "assignee": "ada"}
+    with pytest.raises(PermissionError, match="only ada may send"):
+        await tasks.execute(CommandRequest("task.accept", accept, CommandContext(user=user)))
+    done = await tasks.execute(CommandRequest("task.accept", accept, CommandContext(user="ada")))
+    assert done.appended.version == 2
 
 
 async def test_what_a_policy_does_not_allow_is_not_done() -> None:

@@ -9,11 +9,12 @@ import httpx
 import pytest
 
 from annals_console.settings import AuthMode, ConsoleSettings
-from oidc_issuer import Issuer, new_key
+from oidc_issuer import CLIENT, Issuer, new_key
 from unit.console.conftest import Sidecar, Start
 
 TASKS = "/api/projector/queries/tasks"
 COMMAND = "/api/command/commands/task.create"
+AUDIT = "/api/projector/queries/audit"
 REBUILD = "/api/projector/projections/tasks/rebuild"
 
 
@@ -93,18 +94,50 @@ async def test_an_unsigned_token_is_refused(console: str, issuer: Issuer, http: 
 
 @pytest.mark.parametrize(
     ("role", "may"),
-    [("viewer", (200, 403, 403)), ("member", (200, 200, 403)), ("operator", (200, 200, 200))],
+    [
+        ("viewer", (200, 403, 403, 403)),
+        ("member", (200, 200, 403, 403)),
+        ("operator", (200, 200, 200, 403)),
+        ("suite-operator", (200, 200, 200, 200)),
+    ],
 )
 async def test_a_role_may_what_it_may(
-    console: str, issuer: Issuer, http: httpx.AsyncClient, role: str, may: tuple[int, int, int]
+    console: str, issuer: Issuer, http: httpx.AsyncClient, role: str, may: tuple[int, int, int, int]
 ) -> None:
     headers = bearer(issuer.token(roles=[role]))
     found = (
         (await http.get(console + TASKS, headers=headers)).status_code,
         (await http.post(console + COMMAND, headers=headers, json={"title": "x"})).status_code,
+        (await http.get(console + AUDIT, headers=headers)).status_code,
         (await http.post(console + REBUILD, headers=headers, json={"reason": "x"})).status_code,
     )
     assert found == may
+
+
+async def test_an_issuer_may_call_suite_operators_something_else(
+    start: Start, issuer: Issuer, http: httpx.AsyncClient
+) -> None:
+    console = await start(
+        auth=AuthMode.OIDC,
+        oidc_issuer=issuer.url,
+        oidc_client_id=CLIENT,
+        session_key="k" * 32,
+        oidc_suite_role="annals-root",
+    )
+    for role, status in (("annals-root", 200), ("suite-operator", 403)):
+        headers = bearer(issuer.token(roles=[role, "operator"]))
+        answer = await http.post(console + REBUILD, headers=headers, json={"reason": "x"})
+        assert answer.status_code == status
+
+
+async def test_a_new_session_key_ends_every_session(console: str, start: Start, issuer: Issuer) -> None:
+    renewed = await start(
+        auth=AuthMode.OIDC, oidc_issuer=issuer.url, oidc_client_id=CLIENT, session_key="n" * 32
+    )
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        await browser.get(f"{console}/auth/login")
+        assert (await browser.get(console + TASKS)).status_code == 200
+        assert (await browser.get(renewed + TASKS)).status_code == 401
 
 
 async def test_another_tenant_is_refused(

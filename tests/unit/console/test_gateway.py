@@ -85,6 +85,41 @@ async def test_what_no_rule_names_is_refused(
     assert sidecar.asked == []
 
 
+SUITE_WIDE = [
+    ("POST", "projections/tasks/rebuild"),
+    ("POST", "projections/tasks/generations/2/pause"),
+    ("POST", "projections/tasks/generations/2/resume"),
+    ("POST", "projections/tasks/generations/2/switch"),
+    ("PUT", "projections/tasks/generations/2/throttle"),
+    ("DELETE", "projections/tasks/generations/2"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), SUITE_WIDE)
+async def test_what_is_all_tenants_is_for_suite_operators(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, method: str, path: str
+) -> None:
+    address = f"{development}/api/projector/{path}"
+    await http.post(development + BECOME, json={"user": "ben", "role": "operator", "tenant": "acme"})
+    refused = await http.request(method, address)
+    assert (refused.status_code, refused.json()["needed"]) == (403, "suite-operator")
+    assert refused.json()["detail"] == (
+        "this is of all tenants and needs the role suite-operator; yours is operator"
+    )
+    assert sidecar.asked == []
+    assert (await http.get(f"{development}/api/projector/queries/audit")).status_code == 200
+
+    await http.post(development + BECOME, json={"user": "sue", "role": "suite-operator", "tenant": "acme"})
+    assert (await http.request(method, address)).status_code == 200
+    assert sidecar.asked[-1]["headers"]["x-user-id"] == "sue"
+
+
+async def test_the_public_port_tells_nobody_the_metrics(development: str, http: httpx.AsyncClient) -> None:
+    answer = await http.get(f"{development}/metrics")
+    assert "python_info" not in answer.text
+    assert answer.headers["content-type"].startswith("text/html"), "an address of the page, like any other"
+
+
 async def test_an_inbox_is_its_owners(development: str, sidecar: Sidecar, http: httpx.AsyncClient) -> None:
     await http.post(development + BECOME, json={"user": "ben", "role": "operator"})
 

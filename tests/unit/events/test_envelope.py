@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +64,17 @@ def test_an_event_survives_json(content: dict[str, object]) -> None:
 def test_an_event_survives_a_cloudevent(content: dict[str, object]) -> None:
     before = recorded(data=content)
     assert from_cloudevent(to_cloudevent(before)) == before
+
+
+def test_an_event_of_before_its_command_was_kept_is_read() -> None:
+    stored = orjson.loads(recorded(command_type="task.create").to_json())
+    del stored["command_type"]
+    assert RecordedEvent.from_json(orjson.dumps(stored)).command_type is None
+
+
+def test_a_cloudevent_names_the_command_where_there_was_one() -> None:
+    assert to_cloudevent(recorded(command_type="task.create"))["commandtype"] == "task.create"
+    assert "commandtype" not in to_cloudevent(recorded())
 
 
 def test_unknown_fields_survive_every_form() -> None:

@@ -30,6 +30,7 @@ def handover() -> Scenario:
 def test_accepted() -> None:
     run = handover().raised("accept", after=timedelta(minutes=5)).run()
     run.then("completed").then_did(*FORWARD, "task.accept")
+    assert run.calls[-1]["user"] == "ada", "it is they who accept, not whoever asked them"
     assert run.took == timedelta(minutes=5)
 
 

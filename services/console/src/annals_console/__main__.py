@@ -2,6 +2,7 @@
 
 import sys
 
+from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from annals.web import serve
@@ -14,4 +15,6 @@ if __name__ == "__main__":
     except ValidationError as error:
         reasons = (one["msg"].removeprefix("Value error, ") for one in error.errors())
         sys.exit("\n".join(f"The console does not start: {reason}" for reason in reasons))
+    if settings.metrics_port is not None:
+        start_http_server(settings.metrics_port, settings.host)
     serve(create(settings), settings, "console")

@@ -8,7 +8,7 @@ from typing import Any
 from annals.web.problems import Problem
 from annals_console.identity import Identity, Role
 
-VIEWER, MEMBER, OPERATOR = Role.VIEWER, Role.MEMBER, Role.OPERATOR
+VIEWER, MEMBER, OPERATOR, SUITE = Role.VIEWER, Role.MEMBER, Role.OPERATOR, Role.SUITE_OPERATOR
 OWN = "{user}"
 """A place in a path where only the caller's own user id may stand."""
 
@@ -75,15 +75,15 @@ RULES: tuple[Rule, ...] = (
     ),
     *_queries(OPERATOR, audit_trail="audit", export_of_the_audit_trail="audit/export"),
     Rule("GET", "projector", "projections", VIEWER, "The read models"),
-    Rule("POST", "projector", "projections/{read_model}/rebuild", OPERATOR, "Build a new generation"),
+    Rule("POST", "projector", "projections/{read_model}/rebuild", SUITE, "Build a new generation"),
     Rule("GET", "projector", _GENERATION, VIEWER, "One generation"),
     Rule("GET", "projector", f"{_GENERATION}/difference", OPERATOR, "What differs from the live one"),
     *(
-        Rule("POST", "projector", f"{_GENERATION}/{what}", OPERATOR, f"{what.capitalize()} a generation")
+        Rule("POST", "projector", f"{_GENERATION}/{what}", SUITE, f"{what.capitalize()} a generation")
         for what in ("pause", "resume", "switch")
     ),
-    Rule("PUT", "projector", f"{_GENERATION}/throttle", OPERATOR, "Events a second at most"),
-    Rule("DELETE", "projector", _GENERATION, OPERATOR, "Drop a generation"),
+    Rule("PUT", "projector", f"{_GENERATION}/throttle", SUITE, "Events a second at most"),
+    Rule("DELETE", "projector", _GENERATION, SUITE, "Drop a generation"),
     Rule("POST", "saga-orchestrator", "sagas/task-handover", MEMBER, "Hand a task over"),
     *(
         Rule("POST", "saga-orchestrator", f"{_SAGA}/events/{event}", MEMBER, f"Answer: {event}")

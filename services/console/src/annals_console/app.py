@@ -65,7 +65,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
             missing["page"] = f"{settings.page} holds none: run `make setup`"
         return missing
 
-    app = create_app("Annals console", settings, lifespan=lifespan, ready=ready, docs=False)
+    app = create_app("Annals console", settings, lifespan=lifespan, ready=ready, public=True)
     measured = health.Health()
     if settings.auth is AuthMode.OIDC:
         claims = Claims(
@@ -74,6 +74,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
             settings.oidc_tenant_claim,
             settings.oidc_roles_claim,
             settings.oidc_tenant,
+            settings.oidc_suite_role,
         )
         audience = settings.oidc_audience or settings.oidc_client_id or ""
         authenticate = authentication.of_issuer(of_started, claims, audience)

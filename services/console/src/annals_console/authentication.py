@@ -12,7 +12,9 @@ from annals_console import sessions
 from annals_console.identity import Claims, Identity, NotRecognised, Role
 from annals_console.tokens import IssuerUnavailable, Refused, Tokens
 
-DEVELOPER = Identity(user="you", name="You", tenant="default", role=Role.OPERATOR, session="development")
+DEVELOPER = Identity(
+    user="you", name="You", tenant="default", role=Role.SUITE_OPERATOR, session="development"
+)
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 

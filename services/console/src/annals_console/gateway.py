@@ -16,7 +16,7 @@ from annals.dapr import NotAnswered, Opened, ServiceInvocation
 from annals.web.problems import Problem
 from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
-from annals_console.identity import Identity
+from annals_console.identity import Identity, Role
 
 _ANSWER_SECONDS = 30.0
 _DRAIN_SECONDS = 1.0
@@ -73,7 +73,7 @@ def routes(
             pass_on,
             methods=[rule.method],
             summary=rule.summary,
-            description=f"For: {rule.role.name.lower()}.",
+            description=f"For: {rule.role.title}.",
             response_class=Response,  # of whatever type the service answers with
             tags=[rule.service],
             operation_id=f"{rule.method} {rule.service}/{public}",
@@ -102,8 +102,9 @@ def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
 
 def _require(rule: Rule, identity: Identity) -> None:
     if identity.role < rule.role:
-        needed, has = rule.role.name.lower(), identity.role.name.lower()
-        raise Problem(403, "forbidden", f"this needs the role {needed}; you are a {has}", needed=needed)
+        needed, has = rule.role.title, identity.role.title
+        whose = "this is of all tenants and" if rule.role is Role.SUITE_OPERATOR else "this"
+        raise Problem(403, "forbidden", f"{whose} needs the role {needed}; yours is {has}", needed=needed)
 
 
 async def _body(request: Request) -> bytes:

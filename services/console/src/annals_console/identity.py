@@ -14,11 +14,20 @@ TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$
 
 
 class Role(IntEnum):
-    """What somebody may do; each may do what those before it may."""
+    """What somebody may do; each may do what those before it may.
+
+    An operator steers what is their tenant's, a suite operator what is all tenants'.
+    """
 
     VIEWER = 1
     MEMBER = 2
     OPERATOR = 3
+    SUITE_OPERATOR = 4
+
+    @property
+    def title(self) -> str:
+        """Its name for people and for tokens."""
+        return self.name.lower().replace("_", "-")
 
 
 class Identity(BaseModel):
@@ -34,7 +43,7 @@ class Identity(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """For the page."""
-        return {"user": self.user, "name": self.name, "tenant": self.tenant, "role": self.role.name.lower()}
+        return {"user": self.user, "name": self.name, "tenant": self.tenant, "role": self.role.title}
 
 
 class NotRecognised(Exception):
@@ -43,13 +52,14 @@ class NotRecognised(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Where a token says who somebody is."""
+    """Where a token says who somebody is. `suite_role` is what suite operators are called there."""
 
     user: str
     name: str
     tenant: str
     roles: str
     default_tenant: str | None
+    suite_role: str
 
     def identity(self, claims: Mapping[str, Any], session: str) -> Identity:
         """Whom a token's claims are about. Raises NotRecognised."""
@@ -59,9 +69,10 @@ class Claims:
             raise NotRecognised(f"the token has no {self.user}")
         if not isinstance(tenant, str):
             raise NotRecognised(f"the token names no tenant ({self.tenant})")
-        role = highest(_find(claims, self.roles))
+        role = highest(_find(claims, self.roles), self.suite_role)
         if role is None:
-            raise NotRecognised(f"the token has none of the roles viewer, member, operator ({self.roles})")
+            known = ", ".join(_names(self.suite_role))
+            raise NotRecognised(f"the token has none of the roles {known} ({self.roles})")
         name = _find(claims, self.name)
         try:
             return Identity(
@@ -75,13 +86,17 @@ class Claims:
             raise NotRecognised("the token's user or tenant is not one that Annals can have") from error
 
 
-def highest(names: object) -> Role | None:
+def highest(names: object, suite_role: str = Role.SUITE_OPERATOR.title) -> Role | None:
     """The highest of the roles that are named; other names are other applications' own."""
     listed: Iterable[object] = (
         names.split() if isinstance(names, str) else names if isinstance(names, list) else ()
     )
-    known = {role.name.lower(): role for role in Role}
+    known = _names(suite_role)
     return max((known[name] for name in listed if isinstance(name, str) and name in known), default=None)
+
+
+def _names(suite_role: str) -> dict[str, Role]:
+    return {suite_role if role is Role.SUITE_OPERATOR else role.title: role for role in Role}
 
 
 def _find(claims: Mapping[str, Any], path: str) -> Any:

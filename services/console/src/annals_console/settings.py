@@ -35,6 +35,9 @@ class ConsoleSettings(ServiceSettings):
     page: Path = Path("services/console/web/dist")
     """The built page."""
 
+    metrics_port: int | None = None
+    """A port of its own for the metrics; without it none are served: the other one is for everybody."""
+
     zipkin_url: str | None = None
     """Where people look at traces; without it the page shows their ids only."""
 
@@ -61,6 +64,9 @@ class ConsoleSettings(ServiceSettings):
     oidc_tenant_claim: str = "tenant"
     oidc_roles_claim: str = "roles"
     """The claims that say who somebody is; a dot leads into one, as in `realm_access.roles`."""
+
+    oidc_suite_role: str = "suite-operator"
+    """What the role that steers what is all tenants' is called among somebody's roles."""
 
     oidc_tenant: str | None = None
     """The tenant of those whose token names none; without it they are refused."""

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annals.web.problems import Problem
 from annals_console import sessions
 from annals_console.gateway import Authenticate
-from annals_console.identity import Claims, Identity, NotRecognised, TenantId, UserId, highest
+from annals_console.identity import Claims, Identity, NotRecognised, Role, TenantId, UserId, highest
 from annals_console.settings import ConsoleSettings
 from annals_console.tokens import IssuerUnavailable, Refused, Tokens
 
@@ -58,7 +58,7 @@ def of_development(settings: ConsoleSettings) -> APIRouter:
     async def become(request: Request, body: Developer) -> dict[str, Any]:
         role = highest(body.role)
         if role is None:
-            raise Problem(400, "malformed", "role: one of viewer, member, operator")
+            raise Problem(400, "malformed", f"role: one of {', '.join(role.title for role in Role)}")
         identity = Identity(
             user=body.user,
             name=body.name or body.user,

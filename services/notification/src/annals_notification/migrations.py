@@ -47,4 +47,8 @@ CREATE INDEX held_events_due ON notifications.held_events (due) WHERE published_
     """
 CREATE INDEX deliveries_correlation ON notifications.deliveries (tenant, correlation_id, created_at, id);
 """,
+    """
+ALTER TABLE notifications.deliveries ADD COLUMN causation_id text;
+ALTER TABLE notifications.reminders ADD COLUMN correlation_id text, ADD COLUMN causation_id text;
+""",
 )

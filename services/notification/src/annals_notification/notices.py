@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from annals.telemetry import metrics
 from annals_notification.deliveries.log import DeliveryLog
 from annals_notification.deliveries.plan import Notice, plan
+from annals_notification.deliveries.preferences import Channel
 
 
 class Notices:
@@ -26,5 +28,8 @@ class Notices:
         if notice.occurred < since:
             return
         planned = plan(notice, preferences, datetime.now(UTC))
-        if planned and await self._log.add(notice, planned):
+        added = await self._log.add(notice, planned) if planned else {}
+        if done := added.pop(Channel.INBOX, 0):
+            metrics.NOTIFICATIONS.labels(Channel.INBOX, "sent").inc(done)
+        if added:
             self._added()

@@ -20,6 +20,8 @@ from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
+_Asked = tuple[StreamId, str | None, str]
+"""A task, and the correlation and the id of the event that told of its change."""
 
 _SET = """
 WITH tasks AS (
@@ -27,7 +29,7 @@ WITH tasks AS (
 planned AS (
   SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
     tenant text, id text, task_id text, user_id text, kind text, title text, due timestamptz,
-    fires timestamptz, version bigint)),
+    fires timestamptz, version bigint, correlation_id text, causation_id text)),
 cancelled AS (
   UPDATE notifications.reminders r SET status = 'cancelled', version = tasks.version FROM tasks
   WHERE r.tenant = tasks.tenant AND r.task_id = tasks.task_id
@@ -35,12 +37,14 @@ cancelled AS (
     AND NOT EXISTS (SELECT FROM planned WHERE planned.tenant = r.tenant AND planned.id = r.id)),
 written AS (
   INSERT INTO notifications.reminders AS r
-    (tenant, id, task_id, user_id, kind, title, due, fires, status, version)
-  SELECT tenant, id, task_id, user_id, kind, title, due, fires, 'scheduled', version FROM planned
-  ORDER BY tenant, id
+    (tenant, id, task_id, user_id, kind, title, due, fires, status, version, correlation_id, causation_id)
+  SELECT tenant, id, task_id, user_id, kind, title, due, fires, 'scheduled', version, correlation_id,
+    causation_id
+  FROM planned ORDER BY tenant, id
   ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
     due = excluded.due, fires = excluded.fires, version = excluded.version, late = NULL,
-    fired_at = NULL, status = 'scheduled'
+    fired_at = NULL, status = 'scheduled', correlation_id = excluded.correlation_id,
+    causation_id = excluded.causation_id
   WHERE r.version < excluded.version AND (r.status <> 'fired' OR r.fires <> excluded.fires)
   RETURNING tenant, id, fires)
 SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM written"""
@@ -122,7 +126,7 @@ class Reminders:
         self._notices = notices
         self._alarms = alarms
         self._before = before
-        self._followed: Gathered[StreamId, None] = Gathered(self._follow)
+        self._followed: Gathered[_Asked, None] = Gathered(self._follow)
 
     async def on_event(self, event: RecordedEvent) -> None:
         """Follow what changes a task's reminders. Raises DatabaseError and StoreError."""
@@ -130,20 +134,22 @@ class Reminders:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._followed.get(event.stream)
+                await self._followed.get((event.stream, event.correlation_id, event.event_id))
             case "task.assigned" | "task.unassigned":
                 # Who is told is read when a reminder fires; this is what the list of them shows.
                 assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
                 await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
 
-    async def _follow(self, streams: Sequence[StreamId]) -> dict[StreamId, None]:
+    async def _follow(self, asked: Sequence[_Asked]) -> dict[_Asked, None]:
         """Bring tasks' reminders in line with what the tasks are now.
 
-        The message that told of a change is a hint: a task is read from the store.
+        The event that told of a change is a hint: a task is read from the store. What comes of its
+        reminders belongs to the chain of that event, the last one where several told of the same task.
         """
-        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in streams))
+        causes = {stream: (correlation, cause) for stream, correlation, cause in asked}
+        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in causes))
         tasks, rows, now = [], [], datetime.now(UTC)
-        for stream, (head, _) in zip(streams, heads, strict=True):
+        for (stream, (correlation, cause)), (head, _) in zip(causes.items(), heads, strict=True):
             if head is None:
                 continue
             task_id = stream.name.removeprefix("task-")
@@ -159,13 +165,15 @@ class Reminders:
                     "title": state.get("title", ""),
                     "due": one.due,
                     "fires": one.fires,
+                    "correlation_id": correlation,
+                    "causation_id": cause,
                 }
                 for one in plan(state, self._before, now)
             ]
         written = await self._database.fetch(_SET, orjson.dumps(tasks).decode(), orjson.dumps(rows).decode())
         for tenant, row_id, fires in written:
             await self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
-        return dict.fromkeys(streams)
+        return dict.fromkeys(asked)
 
     async def fire(self, tenant: str, row_id: str) -> None:
         """See `due.Kind`."""
@@ -194,6 +202,8 @@ class Reminders:
                         "late": late,
                     },
                     datetime.now(UTC),
+                    row["correlation_id"],
+                    row["causation_id"],
                 )
             )
             status = "fired"

@@ -70,6 +70,7 @@ class Handler(Generic[C, A]):
     """One use case: the command, the aggregate it is for, and the decision.
 
     `identify` gives the aggregate's id; None lets the bus choose one, for a command that creates.
+    `sender` gives the user who alone may send it, where it is not for everybody to send.
     """
 
     command: type[C]
@@ -77,6 +78,7 @@ class Handler(Generic[C, A]):
     identify: Callable[[C], str | None]
     decide: Callable[[A, C], EventData | Iterable[EventData]]
     creates: bool = False
+    sender: Callable[[C], str] | None = None
 
 
 Protect = Callable[[str, str, Mapping[str, str]], Awaitable[dict[str, str]]]
@@ -132,8 +134,8 @@ class CommandBus:
     async def execute(self, request: CommandRequest) -> CommandResult:
         """Carry out a command.
 
-        Raises UnknownCommand, pydantic's ValidationError, NotFound, RuleViolation, KeyReused and
-        the errors of `EventStore.append`.
+        Raises UnknownCommand, pydantic's ValidationError, PermissionError, NotFound, RuleViolation,
+        KeyReused and the errors of `EventStore.append`.
         """
         return await self._chain(request)
 
@@ -142,6 +144,8 @@ class CommandBus:
         if handler is None:
             raise UnknownCommand(request.type, sorted(self._handlers))
         command = handler.command.model_validate(request.data)
+        if handler.sender is not None and request.context.user != (sender := handler.sender(command)):
+            raise PermissionError(f"only {sender} may send this {request.type}")
         stream, aggregate_id, chosen = self._address(handler, command, request)
         if self._personal[request.type]:
             command, request = await self._protected(command, request, aggregate_id)
@@ -283,6 +287,7 @@ class CommandBus:
                 traceparent=context.traceparent,
                 aggregate_type=handler.aggregate.aggregate_type,
                 aggregate_id=aggregate_id,
+                command_type=request.type,
                 data=event.model_dump(mode="json"),
             )
             for event in said

@@ -33,6 +33,8 @@ def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
     if isinstance(event, DomainEvent):
         attributes["subject"] = event.stream.name
         attributes["partitionkey"] = str(event.stream)
+        if event.command_type:
+            attributes["commandtype"] = event.command_type
     if isinstance(event, RecordedEvent):
         attributes["streamversion"] = str(event.version)
     traceparent = traceparent or event.traceparent

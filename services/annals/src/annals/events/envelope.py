@@ -146,6 +146,8 @@ class DomainEvent(Event):
 
     aggregate_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
     aggregate_type: Annotated[str, StringConstraints(to_lower=True, pattern=r"(?i)^[a-z][a-z0-9_]{0,62}$")]
+    command_type: EventType | None = None
+    """The type of the command that led to it; `causation_id` is that command's id."""
     data: Data = Field(default_factory=dict)
 
     @property

@@ -154,7 +154,7 @@ class SagaActivities:
     ) -> Any:
         headers = {
             "x-tenant-id": key.tenant,
-            "x-user-id": key.user,
+            "x-user-id": action.get("user") or key.user,
             "x-correlation-id": key.correlation_id or key.id,
             "traceparent": traceparent,
         }
@@ -195,7 +195,7 @@ class SagaActivities:
             tenant_id=key.tenant,
             user_id=key.user,
             correlation_id=key.correlation_id or key.id,
-            causation_id=key.id,
+            causation_id=once,
             traceparent=traceparent,
             target_services=tuple(action["targets"]),
             data=action["data"],

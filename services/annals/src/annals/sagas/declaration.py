@@ -45,13 +45,15 @@ class SendCommand:
     """Send a command by service invocation; its reply is the step's result.
 
     `accept` names rules whose refusal is as good as success: what was wanted is so already. A
-    missing aggregate is the rule `not_found`.
+    missing aggregate is the rule `not_found`. `user` says in whose name it is sent, where that is
+    not whoever started the saga.
     """
 
     type: str
     data: Given
     accept: tuple[str, ...] = ()
     app: str = "command"
+    user: Given | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,21 @@ class CallActivity:
 
 @dataclass(frozen=True, slots=True)
 class AwaitEvent:
-    """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step."""
+    """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step.
+
+    `by` is the user who alone may raise them, from the saga's input: an answer may come before the
+    step waits. Without it whoever may ask the orchestrator may.
+    """
 
     events: tuple[str, ...]
     deadline: Given
     refusals: tuple[str, ...] = ()
+    by: Given | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that may be raised."""
+        return (*self.events, *self.refusals)
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,14 @@ def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]
     return [child_id(start["id"], step.name, index) for index in range(count)]
 
 
+def answerers(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> frozenset[str] | None:
+    """The users who alone may raise an event that a saga waits for, or will; None when anybody may."""
+    context = _context(saga, start)
+    waits = [step.action for step in saga.flat() if isinstance(step.action, AwaitEvent)]
+    asked: list[Any] = [wait.by(context) if wait.by else None for wait in waits if event in wait.names]
+    return None if None in asked else frozenset(asked)
+
+
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
     """What an activity is to do, in JSON: it knows no declaration."""
     match action:
@@ -149,6 +157,7 @@ def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
                 "type": action.type,
                 "data": action.data(context),
                 "accept": list(action.accept),
+                "user": action.user(context) if action.user else None,
             }
         case AskQuery():
             path, fields = action.path(context), list(action.fields)
@@ -354,7 +363,7 @@ class _Run:
     def _await(self, step: Step, action: AwaitEvent) -> _Steps:
         cancel = self._event(CANCEL)
         delay = action.deadline(self._context)
-        names = (*action.events, *action.refusals)
+        names = action.names
         deadline = self._workflow.now + delay
         self._note(SagaWaiting(step=step.name, events=names, deadline=deadline))
         yield from self._record()

@@ -22,7 +22,7 @@ from annals.dapr import Workflows
 from annals.events import RecordedEvent
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import AwaitEvent, CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL, children, entry
+from annals.sagas.engine import CANCEL, answerers, children, entry
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
@@ -122,19 +122,20 @@ class Orchestrator:
     async def raise_event(self, key: SagaKey, event: str, data: Any, user: str | None) -> None:
         """Raise an event that a step of the saga waits for, now or later.
 
-        Raises NotFound, RuleViolation, NotBegun and DaprError.
+        Raises NotFound, RuleViolation, PermissionError, NotBegun and DaprError.
         """
         state = await self.load(key)
+        saga = None
+        declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
             saga = self._catalog.get(state.saga_type, state.saga_version)
             declared = {
-                step.name: (*step.action.events, *step.action.refusals)
-                for step in saga.flat()
-                if isinstance(step.action, AwaitEvent)
+                step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)
             }
-        else:
-            declared = {}
         state.require_raisable(event, declared)
+        allowed = answerers(saga, event, _start(key, state)) if saga else None
+        if allowed is not None and user not in allowed:
+            raise PermissionError(f"only {' or '.join(sorted(allowed))} may answer this")
         payload = {"data": data, "user": user}
         for wait in _NOT_YET_SECONDS:
             if await self._workflows.raise_event(instance_id(key, state.run), event, payload):

@@ -87,10 +87,11 @@ def create_app(
     *,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
     ready: Ready,
-    docs: bool = True,
+    public: bool = False,
 ) -> ServiceApp:
-    """An application with health, metrics and problem details; `docs` serves the page about its API.
+    """An application with health, metrics and problem details.
 
+    A `public` one, which others than its sidecar reach, serves neither metrics nor the page about its API.
     `ready` answers what is missing, name to reason; nothing missing is ready.
     """
     # The sidecar's spans show each request already, and the commands and projections have their own.
@@ -101,7 +102,7 @@ def create_app(
         title=title,
         lifespan=lifespan,
         telemetry=quiet,
-        **({} if docs else _NO_DOCS),
+        **(_NO_DOCS if public else {}),
     )
 
     @app.get("/healthz", include_in_schema=False)
@@ -117,9 +118,11 @@ def create_app(
             return problem_response(problem)
         return Response(b'{"status":"ready"}', media_type="application/json")
 
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    if not public:
+
+        @app.get("/metrics", include_in_schema=False)
+        async def metrics() -> Response:
+            return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_request: Request, error: RequestValidationError) -> Response:

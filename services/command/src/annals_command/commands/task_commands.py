@@ -67,7 +67,7 @@ class UnassignTask(Command):
 
 
 class AcceptTask(Command):
-    """Say that an assignee takes a task on."""
+    """Say that an assignee takes a task on; only they can."""
 
     command_type: ClassVar[str] = "task.accept"
 
@@ -136,7 +136,11 @@ HANDLERS = (
     ),
     Handler(UnassignTask, Task, lambda command: command.id, lambda task, _: task.unassign()),
     Handler(
-        AcceptTask, Task, lambda command: command.id, lambda task, command: task.accept(command.assignee)
+        AcceptTask,
+        Task,
+        lambda command: command.id,
+        lambda task, command: task.accept(command.assignee),
+        sender=lambda command: command.assignee,
     ),
     Handler(
         RevertAssignment,

@@ -60,6 +60,14 @@ export function Details({ node, from, close }: { node: Node; from: number; close
               <dd>
                 <code>{event.event_id}</code>
               </dd>
+              {event.command_type && (
+                <>
+                  <dt>Command</dt>
+                  <dd>
+                    <code>{event.command_type}</code>
+                  </dd>
+                </>
+              )}
               <dt>Caused by</dt>
               <dd>
                 <code>{event.causation_id ?? "nothing that is known"}</code>

@@ -82,9 +82,7 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
   }
   const published = publishers(sorted);
   for (const delivery of deliveries) {
-    const own = `event:${delivery.event_id}`;
-    const parent = found.has(own) ? own : (published.get(delivery.event_id) ?? during(delivery, found));
-    add(noteNode(delivery), parent);
+    add(noteNode(delivery), causeOf(delivery, found, published));
   }
 
   const roots: Node[] = [];
@@ -220,16 +218,24 @@ function publishers(events: AnnalsEvent[]): Map<string, string> {
   return found;
 }
 
-/** A saga's history does not name what a compensation published: it is of the step that was under way then. */
-function during(delivery: Delivery, found: Map<string, Node>): string | null {
-  if (typeof delivery.data.saga_id !== "string") return null;
-  const saga = `saga:${delivery.data.saga_id}`;
-  const then = at(delivery.occurred);
-  const steps = [...found.values()].filter(
-    (node) =>
-      node.key.startsWith(`${saga}/`) && !node.waiting && node.from <= then && then <= (node.to ?? then),
-  );
-  return steps[steps.length - 1]?.key ?? (found.has(saga) ? saga : null);
+/** The event that was told of, else what it was caused by: a step or compensation, an event, or what a step
+ *  published; at least the saga that it speaks of. */
+function causeOf(
+  delivery: Delivery,
+  found: Map<string, Node>,
+  published: Map<string, string>,
+): string | null {
+  const cause = delivery.causation_id ?? "";
+  const candidates = [
+    `event:${delivery.event_id}`,
+    cause,
+    `event:${cause}`,
+    `saga:${cause}`,
+    published.get(cause) ?? "",
+    published.get(delivery.event_id) ?? "",
+    `saga:${delivery.data.saga_id}`,
+  ];
+  return candidates.find((key) => found.has(key)) ?? null;
 }
 
 function blank(event: AnnalsEvent): Node {
@@ -278,9 +284,15 @@ function commandNode(id: string, event: AnnalsEvent): Node {
     ...blank(event),
     key: `command:${id}`,
     kind: "command",
-    title: recurs ? "command that recurs" : "command",
-    about: `from ${event.user_id ?? "nobody in particular"}${event.client ? ` by ${event.client}` : ""}`,
-    data: { command_id: id, user: event.user_id, client: event.client, session: event.session_id },
+    title: event.command_type ?? "command",
+    about: `${recurs ? "recurs, " : ""}from ${event.user_id ?? "nobody in particular"}${event.client ? ` by ${event.client}` : ""}`,
+    data: {
+      command_id: id,
+      command_type: event.command_type,
+      user: event.user_id,
+      client: event.client,
+      session: event.session_id,
+    },
     event: null,
     trace: event.traceparent,
   };

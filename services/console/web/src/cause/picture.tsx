@@ -77,11 +77,14 @@ export function Picture({ chain, kind, id }: { chain: Chain; kind: string; id: s
         </span>
         <span class="grow" />
         <ul class="legend" aria-label="Colours">
-          {LEGEND.map((one) => (
-            <li key={one} data-kind={one}>
-              <i /> {NAMES[one]}
-            </li>
-          ))}
+          {LEGEND.map((one) => {
+            const Icon = ICONS[one];
+            return (
+              <li key={one} data-kind={one}>
+                <Icon size={12} strokeWidth={2.2} aria-hidden="true" /> {NAMES[one]}
+              </li>
+            );
+          })}
           <li>
             <i class="lag" /> not visible yet
           </li>

@@ -2,7 +2,7 @@ import { useRef } from "preact/hooks";
 import { ask } from "../lib/api";
 import { count, duration } from "../lib/format";
 import { useEvery, useLoad } from "../lib/load";
-import { Empty, Failed, Scroll, Skeleton, Tag } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, Tag, Time } from "../parts/basics";
 import { Chart } from "./chart";
 
 interface Sample {
@@ -48,10 +48,11 @@ export function Overview() {
     lanes.reload();
   });
   const samples = loaded.value;
+  const first = samples?.[0];
   const last = samples?.[samples.length - 1];
   if (!samples && loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!samples) return <Skeleton lines={8} />;
-  if (!last) {
+  if (!first || !last) {
     return (
       <Empty title="Nothing was measured yet">
         <p>The first look at the services comes within seconds.</p>
@@ -69,6 +70,12 @@ export function Overview() {
         ))}
       </ul>
       {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
+      {last.time - first.time < SPAN - EVERY / 1000 && (
+        <p class="quiet small">
+          Measured since <Time at={new Date(first.time * 1000).toISOString()} />, when this console began to
+          look: it keeps the last minutes in memory.
+        </p>
+      )}
       <div class="charts">
         {CHARTS.map((chart) => (
           <Chart

@@ -65,6 +65,7 @@ export function Projections() {
         A rebuild fills a new generation beside the one that answers; it is compared, switched to, and back.
         The read models are{" "}
         {loaded.value.lag === 0 ? "up to date" : `${count(loaded.value.lag)} commits behind`}.
+        {!may("suite-operator") && " They are of all tenants: the role suite-operator steers them."}
       </p>
       {loaded.value.items.map((model) => (
         <section class="panel" key={model.name} aria-label={model.name}>
@@ -72,7 +73,7 @@ export function Projections() {
             <h3>{model.name}</h3>
             {model.parked > 0 && <Tag tone="bad">{model.parked} parked</Tag>}
             <span class="grow" />
-            {may("operator") && (
+            {may("suite-operator") && (
               <button
                 type="button"
                 class="button"
@@ -185,10 +186,11 @@ function Steer({
   compare: (what: { name: string; number: number }) => void;
 }) {
   const path = `${model}/generations/${one.number}`;
+  const steers = may("suite-operator");
   const what = `${model}, generation ${one.number}`;
   return (
     <span class="row end">
-      {one.status === "building" && !one.caught_up && (
+      {steers && one.status === "building" && !one.caught_up && (
         <button
           type="button"
           class="button"
@@ -205,7 +207,7 @@ function Steer({
           Pause
         </button>
       )}
-      {one.status === "paused" && (
+      {steers && one.status === "paused" && (
         <button
           type="button"
           class="button"
@@ -223,44 +225,46 @@ function Steer({
         </button>
       )}
       {one.caught_up && (
-        <>
-          <button type="button" class="button" onClick={() => compare({ name: model, number: one.number })}>
-            Difference
-          </button>
-          <button
-            type="button"
-            class="button"
-            onClick={() =>
-              start({
-                title: `Switch to ${what}`,
-                action: "Switch",
-                about:
-                  "It answers queries from then on. The other is kept up to date, so that you can go back.",
-                method: "POST",
-                path: `${path}/switch`,
-              })
-            }
-          >
-            Switch
-          </button>
-        </>
+        <button type="button" class="button" onClick={() => compare({ name: model, number: one.number })}>
+          Difference
+        </button>
       )}
-      <button
-        type="button"
-        class="button danger"
-        onClick={() =>
-          start({
-            title: `Drop ${what}`,
-            action: "Drop",
-            about: "Its table is removed.",
-            danger: true,
-            method: "DELETE",
-            path,
-          })
-        }
-      >
-        Drop
-      </button>
+      {steers && one.caught_up && (
+        <button
+          type="button"
+          class="button"
+          onClick={() =>
+            start({
+              title: `Switch to ${what}`,
+              action: "Switch",
+              about:
+                "It answers queries from then on. The other is kept up to date, so that you can go back.",
+              method: "POST",
+              path: `${path}/switch`,
+            })
+          }
+        >
+          Switch
+        </button>
+      )}
+      {steers && (
+        <button
+          type="button"
+          class="button danger"
+          onClick={() =>
+            start({
+              title: `Drop ${what}`,
+              action: "Drop",
+              about: "Its table is removed.",
+              danger: true,
+              method: "DELETE",
+              path,
+            })
+          }
+        >
+          Drop
+        </button>
+      )}
     </span>
   );
 }

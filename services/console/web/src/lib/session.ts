@@ -6,7 +6,7 @@ import type { Role, Session } from "./types";
 export const session = signal<Session | null | undefined>(undefined);
 export const sessionProblem = signal<Problem | null>(null);
 
-const RANKS: Record<Role, number> = { viewer: 1, member: 2, operator: 3 };
+const RANKS: Record<Role, number> = { viewer: 1, member: 2, operator: 3, "suite-operator": 4 };
 
 /** Whether one may do what a role may. */
 export function may(role: Role): boolean {

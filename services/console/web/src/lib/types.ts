@@ -1,5 +1,5 @@
 /** What the services answer, as far as the page looks at it. */
-export type Role = "viewer" | "member" | "operator";
+export type Role = "viewer" | "member" | "operator" | "suite-operator";
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 export type Data = { [name: string]: Json };
 
@@ -45,6 +45,8 @@ export interface AnnalsEvent {
   timestamp: string;
   correlation_id: string;
   causation_id: string | null;
+  /** Of the command that led to it; of older events it is not known. */
+  command_type: string | null;
   user_id: string | null;
   client: string | null;
   session_id: string | null;
@@ -122,6 +124,7 @@ export interface Delivery {
   ended_at: string | null;
   due: string;
   correlation_id: string | null;
+  causation_id: string | null;
 }
 
 export interface Notice {

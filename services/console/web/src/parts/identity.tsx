@@ -95,7 +95,8 @@ function Choose() {
           <select class="input" name="role" defaultValue={who?.role}>
             <option value="viewer">viewer: looks</option>
             <option value="member">member: works on tasks</option>
-            <option value="operator">operator: steers the suite</option>
+            <option value="operator">operator: steers what is the tenant's</option>
+            <option value="suite-operator">suite-operator: steers what is all tenants'</option>
           </select>
         </Field>
         <Field label="Tenant">

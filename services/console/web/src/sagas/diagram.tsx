@@ -53,9 +53,12 @@ export function Diagram({ saga }: { saga: Saga }) {
               <div class="small quiet number">
                 {line.tries.length === 0
                   ? "not begun"
-                  : `${line.tries.length > 1 ? `${line.tries.length} attempts, ` : ""}${took ? duration(took) : "under way"}`}
+                  : `${line.tries.length > 1 ? `${line.tries.length} attempts, ` : ""}${took ? duration(took) : saga.ended_at ? "not over when the saga ended" : "under way"}`}
                 {line.answer && `, ${line.answer}`}
-                {line.deadline && line.status === "waiting" && `, until ${precise(line.deadline)}`}
+                {line.deadline &&
+                  line.status === "waiting" &&
+                  !saga.ended_at &&
+                  `, until ${precise(line.deadline)}`}
               </div>
               {failed.map((one) => (
                 <div class="small error" key={one.attempt}>

@@ -62,8 +62,12 @@ export function SagaPage({ params }: { params: { id: string } }) {
                     {saga.remaining && saga.remaining.length > 0 && (
                       <>
                         <dt>Not taken back</dt>
-                        <dd>
-                          <Tag tone="bad">{saga.remaining.join(", ")}</Tag>
+                        <dd class="row wrap">
+                          {saga.remaining.map((step) => (
+                            <Tag key={step} tone="bad">
+                              {step}
+                            </Tag>
+                          ))}
                         </dd>
                       </>
                     )}

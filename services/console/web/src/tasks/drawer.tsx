@@ -126,7 +126,7 @@ function Asked({ saga }: { saga: Saga }) {
         </span>
       </div>
       <div class="row wrap">
-        {may("member") && (
+        {mine && may("member") && (
           <>
             <button type="button" class="button primary" onClick={() => answer("accept")}>
               Accept

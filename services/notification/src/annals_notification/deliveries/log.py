@@ -36,12 +36,13 @@ _ADD = """
 WITH planned AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
     id text, tenant text, event_id text, user_id text, channel text, kind text, data jsonb,
-    occurred timestamptz, correlation_id text, traceparent text, due timestamptz)),
+    occurred timestamptz, correlation_id text, causation_id text, traceparent text, due timestamptz)),
 added AS (
   INSERT INTO notifications.deliveries
-    (id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, traceparent, due,
-     status, attempts, ended_at)
-  SELECT id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, traceparent, due,
+    (id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, causation_id, traceparent,
+     due, status, attempts, ended_at)
+  SELECT id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, causation_id,
+    traceparent, due,
     CASE channel WHEN 'inbox' THEN 'sent' ELSE 'pending' END,
     CASE channel WHEN 'inbox' THEN 1 ELSE 0 END,
     CASE channel WHEN 'inbox' THEN now() END
@@ -49,7 +50,8 @@ added AS (
 shown AS (
   INSERT INTO notifications.inbox (tenant, user_id, id, kind, data, created_at)
   SELECT tenant, user_id, id, kind, data, occurred FROM added WHERE channel = 'inbox' ON CONFLICT DO NOTHING)
-SELECT count(*)::text FROM added"""
+SELECT coalesce(json_object_agg(channel, much), '{}')::text FROM (
+  SELECT channel, count(*) AS much FROM added GROUP BY channel) channels"""
 
 _CLAIM = f"""
 WITH due AS (
@@ -134,8 +136,8 @@ class DeliveryLog:
             preferences[place][user] = Preferences.model_validate(data)
         return {one: (since, wanted) for one, wanted in zip(asked, preferences, strict=True)}
 
-    async def add(self, notice: Notice, planned: Sequence[Planned]) -> int:
-        """Log deliveries that are to be made; how many are new."""
+    async def add(self, notice: Notice, planned: Sequence[Planned]) -> dict[str, int]:
+        """Log deliveries that are to be made; how many are new, by channel."""
         rows = [
             {
                 "id": str(
@@ -149,12 +151,14 @@ class DeliveryLog:
                 "data": notice.data,
                 "occurred": notice.occurred,
                 "correlation_id": notice.correlation_id,
+                "causation_id": notice.causation_id,
                 "traceparent": notice.traceparent,
                 "due": one.due,
             }
             for one in planned
         ]
-        return int(await self._database.fetch(_ADD, orjson.dumps(rows).decode()))
+        added: dict[str, int] = await self._database.fetch(_ADD, orjson.dumps(rows).decode())
+        return added
 
     async def claim(self, limit: int) -> list[Claimed]:
         """Take deliveries that are due. One whose process died is due again after a minute."""

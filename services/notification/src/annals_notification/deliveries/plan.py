@@ -25,6 +25,7 @@ class Notice:
     data: Mapping[str, Any]
     occurred: datetime
     correlation_id: str | None = None
+    causation_id: str | None = None
     traceparent: str | None = None
 
     @classmethod
@@ -40,6 +41,7 @@ class Notice:
             {**data, **subject},
             max(event.timestamp, event.delay_until or event.timestamp),
             event.correlation_id,
+            event.causation_id,
             event.traceparent,
         )
 

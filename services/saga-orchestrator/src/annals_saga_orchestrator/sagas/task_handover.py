@@ -113,9 +113,14 @@ TASK_HANDOVER = Saga(
         ),
         Step(
             "await-answer",
-            AwaitEvent(("accept",), refusals=("decline",), deadline=lambda saga: saga.input.deadline),
+            AwaitEvent(
+                ("accept",),
+                refusals=("decline",),
+                deadline=lambda saga: saga.input.deadline,
+                by=lambda saga: saga.input.assignee,
+            ),
         ),
-        Step("accept-task", SendCommand("task.accept", _assignment)),
+        Step("accept-task", SendCommand("task.accept", _assignment, user=lambda saga: saga.input.assignee)),
         Step(
             "release-previous",
             SendCommand(
