@@ -233,16 +233,10 @@ async def test_a_reader_of_a_commit_of_two_events_waits_for_both(
 ) -> None:
     store = MemoryEventStore()
     stream = StreamId("acme", "task-two")
-    said = tuple(
-        DomainEvent(
-            event_type=kind, source="test", tenant_id="acme", aggregate_type="task", aggregate_id="two", data=data
-        )
-        for kind, data in (
-            ("task.created", {"title": "new", "priority": "normal"}),
-            ("task.assigned", {"assignee": "ada"}),
-        )
-    )
-    appended = await store.append(Append(stream, said, 0))
+    made = {"source": "test", "tenant_id": "acme", "aggregate_type": "task", "aggregate_id": "two"}
+    created = DomainEvent(event_type="task.created", data={"title": "new", "priority": "normal"}, **made)
+    assigned = DomainEvent(event_type="task.assigned", data={"assignee": "ada"}, **made)
+    appended = await store.append(Append(stream, (created, assigned), 0))
     events = await store.read_events([(stream, 1), (stream, 2)])
     replica = await replica_of(read_models, store, dead_letters)
     other = Visibility(read_models, store)
