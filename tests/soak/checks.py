@@ -238,7 +238,7 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         yield from _handed_over(effects, tenant, name.removeprefix("saga-"), ordered)
     for instance, saga in instances.items():
         state = evidence.workflows.get(instance)
-        if state != "executionCompleted":
+        if state != "completed":
             yield Violation("half saga", f"the workflow of {saga} stands at {state}")
     for instance in evidence.workflows.keys() - instances.keys():
         yield Violation("half saga", f"workflow {instance} belongs to no saga")

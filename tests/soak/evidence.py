@@ -42,7 +42,7 @@ class Evidence:
     since: datetime = datetime(1, 1, 1, tzinfo=UTC)
     """Nobody is told of what happened before."""
     workflows: dict[str, str] = field(default_factory=dict)
-    """Instance id to what its history ends with."""
+    """Instance id to how it ended, or what its history ends with."""
 
     @property
     def events(self) -> int:
@@ -106,6 +106,9 @@ async def _read_workflows(connection: Any, evidence: Evidence) -> None:
     for instance, (_, value) in last.items():
         event = protos.HistoryEvent.FromString(value)
         evidence.workflows[instance] = event.WhichOneof("eventType") or ""
+        if event.HasField("executionCompleted"):
+            ended = protos.OrchestrationStatus.Name(event.executionCompleted.workflowStatus)
+            evidence.workflows[instance] = ended.removeprefix("ORCHESTRATION_STATUS_").lower()
 
 
 async def read_broker(url: str, evidence: Evidence) -> None:
@@ -134,6 +137,5 @@ def _message(topic: str, data: bytes) -> dict[str, Any]:
         value = json.loads(data)
     except ValueError:
         value = None
-    return (
-        {"topic": topic, "id": None, **value} if isinstance(value, Mapping) else {"topic": topic, "id": None}
-    )
+    fields = value if isinstance(value, Mapping) else {"text": repr(data)}
+    return {"topic": topic, "id": None, **fields}

@@ -71,7 +71,6 @@ REQUESTS = (
     _bad("command", "POST", "commands/member.register", {"id": "x", "name": "hostile", "capacity": -1}),
     _bad("command", "POST", "commands/member.register", {"id": "x", "name": "hostile", "capacity": 10**30}),
     _bad("command", "POST", "commands/member.leave", {"id": "x", "successors": ["x"]}),
-    _bad("projector", "GET", "queries/tasks/%00", b"", 400, 404),
     _bad("projector", "GET", "queries/tasks/" + "x" * 500, b"", 400, 404),
     _bad("projector", "GET", "queries/tasks?limit=many"),
     _bad("projector", "GET", "queries/tasks?limit=-1"),
@@ -107,7 +106,6 @@ REQUESTS = (
     _bad("saga-orchestrator", "POST", "sagas/no-such/events/accept", _DEEP),
     _bad("notification", "POST", "events", {"event_type": "soak.hostile", "data": {"n": 2**60}}),
     _bad("notification", "POST", "events", {"event_type": "soak.hostile", "data": {"user": "ada\x00"}}),
-    _bad("notification", "GET", "inbox/%00", b"", 400, 404, 422),
     _bad("notification", "GET", "deliveries?user=%00", b"", 400),
 )
 
@@ -130,11 +128,11 @@ _DELIVERED = (
     b'{"entries": 7}',
     b'{"entries": [{"hostile": 1}]}',
     b'{"entries": ["hostile"]}',
-    b'{"kind": "reminder"}',
+    b'{"kind": "hostile"}',
     b'{"data_base64": "*hostile*"}',
     json.dumps({"specversion": "1.0", "id": "hostile", "data": {"event_type": "hostile"}}).encode(),
     json.dumps({"entries": [{"entryId": "1", "event": {"data": "hostile"}}]}).encode(),
-    json.dumps({"data_base64": base64.b64encode(b"hostile").decode()}).encode(),
+    json.dumps({"hostile": 1, "data_base64": base64.b64encode(b"hostile").decode()}).encode(),
 )
 _CLOUDEVENT = {"specversion": "1.0", "id": "hostile", "type": "task.created", "source": "hostile"}
 _MESSAGES = (
