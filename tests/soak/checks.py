@@ -249,7 +249,8 @@ def _started(evidence: Evidence, ledger: Ledger) -> set[Stream]:
     started = {(told.tenant, f"saga-{told.answer.body['id']}") for told in ledger.sagas if told.answer.done}
     for (tenant, _), events in evidence.streams.items():
         for event in events.values():
-            if event["event_type"] in ("task.completed", "task.deleted") and event["data"]["assignee"]:
+            had = event["data"].get("assignee") or event["data"].get("previous_assignee")
+            if had and event["event_type"] in ("task.completed", "task.deleted"):
                 started.add((tenant, f"saga-capacity-release-{event['event_id']}"))
             if event["event_type"] == "member.left":
                 started.add((tenant, f"saga-member-offboarding-{event['event_id']}"))
