@@ -90,13 +90,13 @@ class Reminder:
     fires: datetime
 
 
-def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], now: datetime) -> list[Reminder]:
-    """The reminders of a task as it is: none that would already be past. Pure."""
+def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], since: datetime) -> list[Reminder]:
+    """The reminders of a task as it is: none that would already be past at a time. Pure."""
     if task is None or task.get("status") != "todo" or not task.get("due"):
         return []
     due = datetime.fromisoformat(task["due"])
     planned = [Reminder(_kind(one), due, due - one) for one in before]
-    return [one for one in planned if one.fires > now]
+    return [one for one in planned if one.fires > since]
 
 
 def _kind(before: timedelta) -> str:
@@ -122,28 +122,43 @@ class Reminders:
         self._notices = notices
         self._alarms = alarms
         self._before = before
-        self._followed: Gathered[StreamId, None] = Gathered(self._follow)
+        self._followed: Gathered[tuple[StreamId, datetime], None] = Gathered(self._follow)
 
     async def on_event(self, event: RecordedEvent) -> None:
-        """Follow what changes a task's reminders. Raises DatabaseError and StoreError."""
+        """Follow what changes a task's reminders. Raises DatabaseError and StoreError.
+
+        What came due since it happened, while this service was away, is reminded of late.
+        """
+        await self._on_event(event, min(event.timestamp, datetime.now(UTC)))
+
+    async def on_imported(self, event: RecordedEvent) -> None:
+        """The same for what came from a backup: only what is still to come is reminded of."""
+        await self._on_event(event, datetime.now(UTC))
+
+    async def _on_event(self, event: RecordedEvent, since: datetime) -> None:
         match event.event_type:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._followed.get(event.stream)
+                await self._followed.get((event.stream, since))
             case "task.assigned" | "task.unassigned":
                 # Who is told is read when a reminder fires; this is what the list of them shows.
                 assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
                 await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
 
-    async def _follow(self, streams: Sequence[StreamId]) -> dict[StreamId, None]:
+    async def _follow(
+        self, asked: Sequence[tuple[StreamId, datetime]]
+    ) -> dict[tuple[StreamId, datetime], None]:
         """Bring tasks' reminders in line with what the tasks are now.
 
         The message that told of a change is a hint: a task is read from the store.
         """
-        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in streams))
-        tasks, rows, now = [], [], datetime.now(UTC)
-        for stream, (head, _) in zip(streams, heads, strict=True):
+        since: dict[StreamId, datetime] = {}
+        for stream, moment in asked:
+            since[stream] = min(moment, since.get(stream, moment))
+        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in since))
+        tasks, rows = [], []
+        for stream, (head, _) in zip(since, heads, strict=True):
             if head is None:
                 continue
             task_id = stream.name.removeprefix("task-")
@@ -160,12 +175,12 @@ class Reminders:
                     "due": one.due,
                     "fires": one.fires,
                 }
-                for one in plan(state, self._before, now)
+                for one in plan(state, self._before, since[stream])
             ]
         written = await self._database.fetch(_SET, orjson.dumps(tasks).decode(), orjson.dumps(rows).decode())
         for tenant, row_id, fires in written:
             await self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
-        return dict.fromkeys(streams)
+        return dict.fromkeys(asked)
 
     async def fire(self, tenant: str, row_id: str) -> None:
         """See `due.Kind`."""

@@ -68,8 +68,9 @@ class _HistoryOnce(grpc.UnaryStreamClientInterceptor):
 
 def history_once(item: Any) -> Any:
     """A work item without what its workflow's history repeats."""
-    past = item.workflowRequest.pastEvents if item.HasField("workflowRequest") else ()
-    once, scheduled = [], set()
+    past: Any = item.workflowRequest.pastEvents if item.HasField("workflowRequest") else ()
+    once: list[Any] = []
+    scheduled: set[int] = set()
     for event in past:
         # What a workflow asks for is numbered; what happens to it is not.
         if event.eventId < 0 or event.eventId not in scheduled:
