@@ -54,7 +54,6 @@ class Ledger:
 
     commands: list[Told] = field(default_factory=list)
     sagas: list[Told] = field(default_factory=list)
-    answers: list[Told] = field(default_factory=list)
     recurrences: list[Told] = field(default_factory=list)
     notices: list[Told] = field(default_factory=list)
     wrong: list[tuple[str, str]] = field(default_factory=list)
@@ -271,8 +270,7 @@ class Mixed:
         elif answer is not None and told.answer.done:
             # The id is that of the first for the same task and input.
             path = f"sagas/{told.answer.body['id']}/events/{answer}"
-            said = await self._callers.ask("saga-orchestrator", "POST", path, self._tenant)
-            self._callers.ledger.answers.append(Told(self._tenant, answer, {}, told.answer.body["id"], said))
+            await self._callers.ask("saga-orchestrator", "POST", path, self._tenant)
         if answer == "accept":
             self._held.append((task, member))
         if len(self._held) > 4:
