@@ -83,13 +83,12 @@ async def plant_stored(plant: str, dsn: str, broker: str, evidence: Evidence) ->
                 last = f"stream/{tenant}/{name}/{max(evidence.streams[tenant, name])}"
                 await connection.execute("DELETE FROM annals_state WHERE key = $1", last)
             case "doubled":
+                events = evidence.streams[tenant, name]
+                again = {**events[1], "version": len(events) + 1, "seq": 0}
                 await connection.execute(
-                    "INSERT INTO annals_state (key, value, isbinary) "
-                    "SELECT $2, jsonb_set(jsonb_set(value, '{version}', $3), '{seq}', '0'), isbinary "
-                    "FROM annals_state WHERE key = $1",
-                    f"stream/{tenant}/{name}/1",
-                    f"stream/{tenant}/{name}/{len(evidence.streams[tenant, name]) + 1}",
-                    json.dumps(len(evidence.streams[tenant, name]) + 1),
+                    "INSERT INTO annals_state (key, value, etag) VALUES ($1, $2, gen_random_uuid())",
+                    f"stream/{tenant}/{name}/{len(events) + 1}",
+                    json.dumps(again).encode(),
                 )
             case "half-saga":
                 saga = next(stream for stream in evidence.streams if stream[1].startswith("saga-"))
