@@ -48,8 +48,8 @@ async def invoke_but_for_releases(self, app, method, path, **given):
     return await invoke(self, app, method, path, **given)
 ServiceInvocation.invoke = invoke_but_for_releases
 '''
-_SAYS_DONE_FIRST = '''
-"""A projector that says that it has an event before it has: it indexes what it did not write."""
+_PASSES_OVER = '''
+"""A projector that passes assignments over: it says that it has them, and does not write them."""
 from annals.projections import Patch
 from annals_projector.read_models import TASKS
 TASKS.changes["task.assigned"] = lambda _: Patch({})
@@ -57,7 +57,7 @@ TASKS.changes["task.assigned"] = lambda _: Patch({})
 BROKEN: Mapping[str, tuple[str, str, frozenset[str]]] = {
     "forgetful-command": ("command", _FORGETS_KEYS, frozenset({"doubled", "answered differently"})),
     "careless-saga": ("saga-orchestrator", _TAKES_NOTHING_BACK, frozenset({"half saga"})),
-    "careless-projector": ("projector", _SAYS_DONE_FIRST, frozenset({"stale read model"})),
+    "careless-projector": ("projector", _PASSES_OVER, frozenset({"stale read model"})),
 }
 """A service, what alters it, and the kinds of violation that may show it."""
 
