@@ -148,14 +148,15 @@ test-cluster: ## prove the chart on the cluster of the current context, in a nam
 undeploy: ## uninstall the chart; the keys stay
 	$(HELM) uninstall annals --namespace $(NAMESPACE) --wait
 
+soak: setup ## everything goes wrong under load, for MINUTES (10); SEED repeats it, PLANT shows that it is seen
+	@$(RUN) -m suite install faketime
+	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_PLANT=$(PLANT) $(PYTEST) -m soak -s tests/soak
+
 audit: setup ## look for known holes in dependencies, for secrets, and for unsafe settings in the chart
 	@$(RUN) scripts/audit.py
 
 fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an hour or so
 	ANNALS_FUZZ=deep $(PYTEST) tests/fuzz -s --timeout 3600
-
-soak: setup ## kill everything at random under load, 50 times and more
-	$(PYTEST) -m soak -s
 
 bench: setup ## measure beside what one might take instead, write docs/benchmarks.md; PART=commands for one
 	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore::RuntimeWarning -m subjects.environment

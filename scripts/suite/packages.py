@@ -18,6 +18,7 @@ _PACKAGES = {
     "redis-server": ("redis-server", "redis"),
     "mosquitto": ("mosquitto", "mosquitto"),
     "mariadbd": ("mariadb-server", "mariadb"),
+    "faketime": ("faketime", "libfaketime"),
 }
 # Debian's servers are not on everybody's PATH.
 _PATH = os.pathsep.join(

@@ -27,7 +27,7 @@ class Replica:
 
     def __init__(self, database: PoolDatabase, store: MemoryEventStore, letters: DeadLetters) -> None:
         self.generations = Generations(database, PROJECTIONS)
-        self.visibility = Visibility(database)
+        self.visibility = Visibility(database, store)
         self.applier = Applier(
             database, store, lambda: self.generations.live, letters, self.visibility.applied
         )
@@ -225,4 +225,28 @@ async def test_a_reader_waits_for_its_write(read_models: PoolDatabase, dead_lett
     waiting = asyncio.create_task(visibility.wait(Position(0, 1), 10))
     await replica.applier.apply(events)
     await waiting
-    await Visibility(read_models).wait(Position(0, len(events)), 10)
+    await Visibility(read_models, store).wait(Position(0, len(events)), 10)
+
+
+async def test_a_reader_of_a_commit_of_two_events_waits_for_both(
+    read_models: PoolDatabase, dead_letters: DeadLetters
+) -> None:
+    store = MemoryEventStore()
+    stream = StreamId("acme", "task-two")
+    made = {"source": "test", "tenant_id": "acme", "aggregate_type": "task", "aggregate_id": "two"}
+    created = DomainEvent(event_type="task.created", data={"title": "new", "priority": "normal"}, **made)
+    assigned = DomainEvent(event_type="task.assigned", data={"assignee": "ada"}, **made)
+    appended = await store.append(Append(stream, (created, assigned), 0))
+    events = await store.read_events([(stream, 1), (stream, 2)])
+    replica = await replica_of(read_models, store, dead_letters)
+    other = Visibility(read_models, store)
+
+    # Each event comes by a message of its own: here the second one is late.
+    await replica.applier.apply(events[:1])
+    for visibility in (replica.visibility, other):
+        with pytest.raises(NotVisible):
+            await visibility.wait(appended.position, 0.3)
+
+    waiting = [asyncio.create_task(one.wait(appended.position, 10)) for one in (replica.visibility, other)]
+    await replica.applier.apply(events[1:])
+    await asyncio.gather(*waiting)

@@ -15,6 +15,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import websockets
 from aiohttp import web
@@ -456,6 +457,27 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
     history = (await notifications.client.query(f"streams/task-{task}/events")).json()["items"]
     cause = history[-1]["event_id"]
     assert [(one["correlation_id"], one["causation_id"]) for one in told] == [(chain, cause)] * 2
+
+
+async def test_what_came_due_while_the_service_stood_still_is_reminded_of(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    user, task = f"u-{new_id()}", f"t-{new_id()}"
+    process = psutil.Process(notifying.processes["notification"].pid)
+    process.suspend()
+    try:
+        due = datetime.now(UTC) + timedelta(seconds=1)
+        given = {"id": task, "title": "Pay the rent", "due": due.isoformat(), "assignee": user}
+        await notifications.client.command("task.create", given)
+
+        async def past() -> bool:
+            return datetime.now(UTC) > due
+
+        await until(past)
+    finally:
+        process.resume()
+    items = await notifications.inbox(user, 1, kind="reminder.due")
+    assert [item["data"]["before"] for item in items] == ["due"]
 
 
 async def test_what_was_delivered_of_a_chain_is_found(notifying: Suite, notifications: Notifications) -> None:

@@ -102,7 +102,7 @@ async def kill_at_each(
 async def test_a_kill_leaves_task_and_capacity_right(
     embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, number: int
 ) -> None:
-    """Every step once, and every victim: the whole matrix is a part of `make soak`."""
+    """Every step once, and every victim; `pytest -m soak tests/integration` runs the whole matrix."""
     await kill_at_each(embedded, heads, sagas, VICTIMS[number], POINTS[number % 3 :: 3])
 
 

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
+from annals.sagas import StartOn
 from annals.testing import done, failed, rejected, scenario
 from annals.testing.sagas import Scenario
 from annals_saga_orchestrator.sagas.capacity_release import CAPACITY_RELEASE
@@ -13,6 +16,36 @@ def release() -> Scenario:
 
 def test_a_place_is_free_again() -> None:
     release().run().then("completed").then_did("member.release")
+
+
+def test_whoever_had_the_task_before_has_no_place_for_it_either() -> None:
+    given = {"member": "ada", "task_id": "t1", "previous": "bob"}
+    run = (
+        scenario(CAPACITY_RELEASE, given)
+        .when("member.release", rejected("member.not_reserved"), done())
+        .run()
+    )
+    run.then("completed").then_did("member.release", "member.release")
+
+
+@pytest.mark.parametrize(
+    ("data", "had"),
+    [
+        ({"assignee": "ada", "previous_assignee": None}, ("ada", None)),
+        ({"assignee": "ada", "previous_assignee": "bob"}, ("ada", "bob")),
+        ({"assignee": None, "previous_assignee": "bob"}, ("bob", None)),
+        ({"assignee": "ada"}, ("ada", None)),
+    ],
+)
+def test_a_closed_task_frees_the_places_of_all_who_had_it(
+    data: dict[str, str | None], had: tuple[str, str | None]
+) -> None:
+    for trigger in CAPACITY_RELEASE.triggers:
+        assert isinstance(trigger, StartOn)
+        given = trigger.input(data, "t1")
+        assert given is not None
+        assert (given["member"], given["previous"]) == had
+        assert trigger.input({"assignee": None}, "t1") is None
 
 
 def test_nothing_was_reserved() -> None:

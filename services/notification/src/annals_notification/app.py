@@ -100,7 +100,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
             inbound.recorded,
             letters,
             _passes,
-            imported=reminders.on_event,
+            imported=reminders.on_imported,
         )
 
         app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))

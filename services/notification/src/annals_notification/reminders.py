@@ -20,8 +20,6 @@ from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
-_Asked = tuple[StreamId, str | None, str]
-"""A task, and the correlation and the id of the event that told of its change."""
 
 _SET = """
 WITH tasks AS (
@@ -40,7 +38,10 @@ written AS (
     (tenant, id, task_id, user_id, kind, title, due, fires, status, version, correlation_id, causation_id)
   SELECT tenant, id, task_id, user_id, kind, title, due, fires, 'scheduled', version, correlation_id,
     causation_id
-  FROM planned ORDER BY tenant, id
+  FROM planned
+  -- Before there was this service nobody was to be reminded by it.
+  WHERE fires > (SELECT since FROM notifications.service)
+  ORDER BY tenant, id
   ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
     due = excluded.due, fires = excluded.fires, version = excluded.version, late = NULL,
     fired_at = NULL, status = 'scheduled', correlation_id = excluded.correlation_id,
@@ -94,18 +95,28 @@ class Reminder:
     fires: datetime
 
 
-def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], now: datetime) -> list[Reminder]:
-    """The reminders of a task as it is: none that would already be past. Pure."""
+def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], since: datetime) -> list[Reminder]:
+    """The reminders of a task as it is: none that would already be past at a time. Pure."""
     if task is None or task.get("status") != "todo" or not task.get("due"):
         return []
     due = datetime.fromisoformat(task["due"])
     planned = [Reminder(_kind(one), due, due - one) for one in before]
-    return [one for one in planned if one.fires > now]
+    return [one for one in planned if one.fires > since]
 
 
 def _kind(before: timedelta) -> str:
     hours, rest = divmod(int(before.total_seconds()), 3600)
     return "due" if not before else f"{hours}h" if not rest else f"{int(before.total_seconds())}s"
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """That a task was changed, by an event; what is to be reminded of since then."""
+
+    stream: StreamId
+    since: datetime
+    correlation_id: str | None
+    event_id: str
 
 
 class Reminders:
@@ -126,30 +137,43 @@ class Reminders:
         self._notices = notices
         self._alarms = alarms
         self._before = before
-        self._followed: Gathered[_Asked, None] = Gathered(self._follow)
+        self._followed: Gathered[_Change, None] = Gathered(self._follow)
 
     async def on_event(self, event: RecordedEvent) -> None:
-        """Follow what changes a task's reminders. Raises DatabaseError and StoreError."""
+        """Follow what changes a task's reminders. Raises DatabaseError and StoreError.
+
+        What came due since it happened, while this service was away, is reminded of late.
+        """
+        await self._on_event(event, min(event.timestamp, datetime.now(UTC)))
+
+    async def on_imported(self, event: RecordedEvent) -> None:
+        """The same for what came from a backup: only what is still to come is reminded of."""
+        await self._on_event(event, datetime.now(UTC))
+
+    async def _on_event(self, event: RecordedEvent, since: datetime) -> None:
         match event.event_type:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._followed.get((event.stream, event.correlation_id, event.event_id))
+                await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id))
             case "task.assigned" | "task.unassigned":
                 # Who is told is read when a reminder fires; this is what the list of them shows.
                 assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
                 await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
 
-    async def _follow(self, asked: Sequence[_Asked]) -> dict[_Asked, None]:
+    async def _follow(self, changes: Sequence[_Change]) -> dict[_Change, None]:
         """Bring tasks' reminders in line with what the tasks are now.
 
         The event that told of a change is a hint: a task is read from the store. What comes of its
         reminders belongs to the chain of that event, the last one where several told of the same task.
         """
-        causes = {stream: (correlation, cause) for stream, correlation, cause in asked}
-        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in causes))
-        tasks, rows, now = [], [], datetime.now(UTC)
-        for (stream, (correlation, cause)), (head, _) in zip(causes.items(), heads, strict=True):
+        last, since = {}, {}
+        for change in changes:
+            last[change.stream] = change
+            since[change.stream] = min(change.since, since.get(change.stream, change.since))
+        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in last))
+        tasks, rows = [], []
+        for (stream, change), (head, _) in zip(last.items(), heads, strict=True):
             if head is None:
                 continue
             task_id = stream.name.removeprefix("task-")
@@ -165,15 +189,15 @@ class Reminders:
                     "title": state.get("title", ""),
                     "due": one.due,
                     "fires": one.fires,
-                    "correlation_id": correlation,
-                    "causation_id": cause,
+                    "correlation_id": change.correlation_id,
+                    "causation_id": change.event_id,
                 }
-                for one in plan(state, self._before, now)
+                for one in plan(state, self._before, since[stream])
             ]
         written = await self._database.fetch(_SET, orjson.dumps(tasks).decode(), orjson.dumps(rows).decode())
         for tenant, row_id, fires in written:
             await self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
-        return dict.fromkeys(asked)
+        return dict.fromkeys(changes)
 
     async def fire(self, tenant: str, row_id: str) -> None:
         """See `due.Kind`."""

@@ -73,7 +73,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         maintenance = BindingDatabase(patient, settings.read_models)
         store = DaprEventReader(sidecar, settings.state_store)
         letters = DeadLetters(sidecar, settings.state_store, "projector")
-        visibility = Visibility(database)
+        visibility = Visibility(database, store)
         catalogue = generations = Generations(database, PROJECTIONS, maintenance)
         applier = Applier(database, store, lambda: catalogue.live, letters, visibility.applied)
         inbound = subscription.Inbound(applier, letters)

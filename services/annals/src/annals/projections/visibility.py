@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from annals.dapr import DaprError
 from annals.events import Position
 from annals.projections.database import ReadModelDatabase
+from annals.store import EventReader, StoreError
 
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2)
 
-_VISIBLE = """
-SELECT (EXISTS (SELECT FROM readmodels.event_index
-                WHERE lane = $1::text::integer AND seq = $2::text::bigint))::text"""
+# What the checkpoint has passed was seen whole; see `Sweeper`.
+_SEEN = """
+SELECT json_build_object(
+  'passed', EXISTS (SELECT FROM readmodels.lane_checkpoints
+                    WHERE lane = $1::text::integer AND seq >= $2::text::bigint),
+  'events', (SELECT count(*) FROM readmodels.event_index
+             WHERE lane = $1::text::integer AND seq = $2::text::bigint))::text"""
 
 
 class NotVisible(Exception):
@@ -22,38 +28,55 @@ class NotVisible(Exception):
 class Visibility:
     """Knows what this replica applied, and asks the database about what others did."""
 
-    def __init__(self, database: ReadModelDatabase) -> None:
+    def __init__(self, database: ReadModelDatabase, store: EventReader) -> None:
         self._database = database
-        self._waiting: dict[Position, set[asyncio.Future[None]]] = {}
+        self._store = store
+        self._waiting: dict[Position, set[asyncio.Event]] = {}
 
     def applied(self, positions: Iterable[Position]) -> None:
-        """Wake those who wait for positions that became visible."""
+        """Have those look again who wait for positions of which something became visible."""
         for position in positions:
-            for waiting in self._waiting.pop(position, ()):
-                if not waiting.done():
-                    waiting.set_result(None)
+            for applied in self._waiting.get(position, ()):
+                applied.set()
 
     async def wait(self, position: Position, seconds: float) -> None:
-        """Wait until a position is visible. Raises NotVisible."""
-        waiting = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(position, set()).add(waiting)
+        """Wait until all events of a position are visible. Raises NotVisible."""
+        applied = asyncio.Event()
+        self._waiting.setdefault(position, set()).add(applied)
         try:
             async with asyncio.timeout(seconds):
-                await self._poll(position, waiting)
+                await self._poll(position, applied)
         except TimeoutError:
             raise NotVisible(f"{position} is not in the read models after {seconds:g} s") from None
         finally:
-            others = self._waiting.get(position)
-            if others is not None:
-                others.discard(waiting)
-                if not others:
-                    del self._waiting[position]
+            self._waiting[position].discard(applied)
+            if not self._waiting[position]:
+                del self._waiting[position]
 
-    async def _poll(self, position: Position, waiting: asyncio.Future[None]) -> None:
+    async def _poll(self, position: Position, applied: asyncio.Event) -> None:
+        events: int | None = None
         look = 0
-        while not await self._database.fetch(_VISIBLE, str(position.lane), str(position.seq)):
-            pause = _POLL_SECONDS[min(look, len(_POLL_SECONDS) - 1)]
-            done, _ = await asyncio.wait([waiting], timeout=pause)
-            if done:
+        while True:
+            seen = await self._database.fetch(_SEEN, str(position.lane), str(position.seq))
+            if seen["passed"]:
                 return
-            look += 1
+            # Each event came by a message of its own: the commit is seen when all its events are.
+            events = events or await self._events_of(position)
+            if events is not None and seen["events"] >= events:
+                return
+            try:
+                async with asyncio.timeout(_POLL_SECONDS[min(look, len(_POLL_SECONDS) - 1)]):
+                    await applied.wait()
+                if events == 1:
+                    return
+            except TimeoutError:
+                look += 1
+            applied.clear()
+
+    async def _events_of(self, position: Position) -> int | None:
+        """How many events a commit has; None while the store does not say."""
+        try:
+            commits = await self._store.read_log(position.lane, position.seq, position.seq)
+        except (StoreError, DaprError):
+            return None
+        return commits[0].last - commits[0].first + 1 if commits else None

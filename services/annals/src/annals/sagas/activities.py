@@ -226,17 +226,26 @@ class SagaActivities:
 
 
 def _known_result(state: SagaState, step: str, attempt: int, *, undo: bool) -> dict[str, Any] | None:
-    """What an earlier call for the same try came to, when that succeeded and was recorded."""
+    """What an earlier call for the same try came to, when that was recorded.
+
+    A try that failed is not made again when its call comes twice: the saga has moved on, or is about to.
+    """
     known = state.steps.get(step)
-    if known is None:
+    if known is None or not known.over(attempt, undo=undo):
         return None
     if undo:
         done = known.status is StepStatus.COMPENSATED and known.undo_attempts == attempt
     else:
         done = known.status is StepStatus.COMPLETED and known.attempts == attempt
-    if not done:
-        return None
-    return {"outcome": "done", "result": known.result, "at": _now(), "cancel": state.cancel_reason}
+    if done:
+        return {"outcome": "done", "result": known.result, "at": _now(), "cancel": state.cancel_reason}
+    error = known.error
+    return {
+        "outcome": "rejected" if error is not None and error.kind == "rejected" else "failed",
+        "message": "a later try has begun" if error is None else error.message,
+        "uncertain": known.uncertain,
+        "cancel": state.cancel_reason,
+    }
 
 
 def _now() -> str:

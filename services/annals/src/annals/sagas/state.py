@@ -86,6 +86,10 @@ class StepState(BaseModel):
         known = (self.undo_attempts, self.undo_phase) if undo else (self.attempts, self.phase)
         return known >= (attempt, phase)
 
+    def over(self, attempt: int, *, undo: bool) -> bool:
+        """Whether it is known what came of this try, or of a later one."""
+        return self.knows(attempt, _OVER, undo=undo)
+
     @property
     def has_effect(self) -> bool:
         """Whether it did something, or may have, that was not taken back."""

@@ -55,9 +55,10 @@ class TaskAccepted(EventData, type="task.accepted"):
 
 
 class TaskCompleted(EventData, type="task.completed"):
-    """A task was done, by its assignee if it has one."""
+    """A task was done, by its assignee if it has one; `previous_assignee` had it before."""
 
     assignee: str | None = None
+    previous_assignee: str | None = None
 
 
 class TaskReopened(EventData, type="task.reopened"):
@@ -65,9 +66,10 @@ class TaskReopened(EventData, type="task.reopened"):
 
 
 class TaskDeleted(EventData, type="task.deleted"):
-    """A task was deleted; `assignee` had it."""
+    """A task was deleted; `assignee` had it, and `previous_assignee` before."""
 
     assignee: str | None = None
+    previous_assignee: str | None = None
 
 
 class TaskDueDateSet(EventData, type="task.due_date_set"):

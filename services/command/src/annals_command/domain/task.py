@@ -88,7 +88,7 @@ class Task(Aggregate):
     def complete(self) -> TaskCompleted:
         """Say that the task is done."""
         self._require_open()
-        return TaskCompleted(assignee=self.assignee)
+        return TaskCompleted(assignee=self.assignee, previous_assignee=self.previous_assignee)
 
     def reopen(self) -> TaskReopened:
         """Say that the task is not done after all."""
@@ -100,7 +100,7 @@ class Task(Aggregate):
     def delete(self) -> TaskDeleted:
         """Delete the task, done or not."""
         self._require_there()
-        return TaskDeleted(assignee=self.assignee)
+        return TaskDeleted(assignee=self.assignee, previous_assignee=self.previous_assignee)
 
     def set_due_date(self, due: datetime | None) -> TaskDueDateSet:
         """Set or clear the due date of an open task."""

@@ -14,15 +14,24 @@ from annals_saga_orchestrator.sagas.fields import Id
 _PATIENT = Retry(max_retries=160, cap=timedelta(minutes=10))
 
 
+# Tasks are also assigned without a hand-over, and to people who are no members.
+_NOTHING_TAKEN = ("member.not_reserved", "not_found")
+
+
 class CapacityRelease(SagaInput):
-    """Whose place, reserved for which task."""
+    """Whose place, reserved for which task.
+
+    `previous` had the task before `member`: while it is being handed over, both have a place for it.
+    """
 
     member: Id
     task_id: Id
+    previous: Id | None = None
 
 
 def _on_closed(data: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
-    return {"member": data["assignee"], "task_id": task_id} if data.get("assignee") else None
+    had = [name for name in (data.get("assignee"), data.get("previous_assignee")) if name]
+    return {"member": had[0], "task_id": task_id, "previous": (had[1:] or [None])[0]} if had else None
 
 
 CAPACITY_RELEASE = Saga(
@@ -30,12 +39,21 @@ CAPACITY_RELEASE = Saga(
     CapacityRelease,
     (
         Step(
+            "release-previous",
+            SendCommand(
+                "member.release",
+                lambda saga: {"id": saga.input.previous, "task_id": saga.input.task_id},
+                accept=_NOTHING_TAKEN,
+            ),
+            retry=_PATIENT,
+            when=lambda saga: saga.input.previous not in (None, saga.input.member),
+        ),
+        Step(
             "release",
             SendCommand(
                 "member.release",
                 lambda saga: {"id": saga.input.member, "task_id": saga.input.task_id},
-                # Tasks are also assigned without a hand-over, and to people who are no members.
-                accept=("member.not_reserved", "not_found"),
+                accept=_NOTHING_TAKEN,
             ),
             retry=_PATIENT,
         ),
