@@ -167,7 +167,8 @@ class Reminders:
         The event that told of a change is a hint: a task is read from the store. What comes of its
         reminders belongs to the chain of that event, the last one where several told of the same task.
         """
-        last, since = {}, {}
+        last: dict[StreamId, _Change] = {}
+        since: dict[StreamId, datetime] = {}
         for change in changes:
             last[change.stream] = change
             since[change.stream] = min(change.since, since.get(change.stream, change.since))
