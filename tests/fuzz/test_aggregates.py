@@ -11,7 +11,14 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from annals.aggregates import CommandBus, CommandRequest, KeyReused, NotFound, RuleViolation
+from annals.aggregates import (
+    CommandBus,
+    CommandContext,
+    CommandRequest,
+    KeyReused,
+    NotFound,
+    RuleViolation,
+)
 from annals.events.chain import chained
 from annals.store import Append, Appended, ConflictError, OutcomeUnknown
 from annals.store.memory import MemoryEventStore
@@ -83,15 +90,20 @@ class Aggregates(RuleBasedStateMachine):
         """Another instance of the service goes on: it knows only what the store has."""
         self.bus = CommandBus(self.store, REGISTRY, HANDLERS, source="fuzz", protect=_protect)
 
-    def send(self, kind: str, key: str | None = None, **data: Any) -> tuple[str, int]:
-        result = asyncio.run(self.bus.execute(CommandRequest(kind, data, idempotency_key=key)))
+    def send(
+        self, kind: str, key: str | None = None, user: str | None = None, **data: Any
+    ) -> tuple[str, int]:
+        request = CommandRequest(kind, data, CommandContext(user=user), idempotency_key=key)
+        result = asyncio.run(self.bus.execute(request))
         return result.appended.stream.name, result.appended.version
 
-    def expect(self, refused: str | None, kind: str, **data: Any) -> None:
+    def expect(self, refused: str | None, kind: str, user: str | None = None, **data: Any) -> None:
         """Send a command: it is refused by that rule, or takes effect as one event."""
         became = None
         try:
-            stream, version = self.send(kind, **data)
+            stream, version = self.send(kind, user=user, **data)
+        except PermissionError:
+            became = "forbidden"
         except RuleViolation as error:
             became = error.rule
         except NotFound:
@@ -142,13 +154,20 @@ class Aggregates(RuleBasedStateMachine):
             model = self.tasks[task]
             model.assignee, model.previous = None, model.assignee
 
-    @rule(task=TASKS, assignee=MEMBERS, kind=st.sampled_from(("task.accept", "task.revert_assignment")))
-    def answer(self, task: str, assignee: str, kind: str) -> None:
+    @rule(
+        task=TASKS,
+        assignee=MEMBERS,
+        kind=st.sampled_from(("task.accept", "task.revert_assignment")),
+        user=st.none() | MEMBERS,
+    )
+    def answer(self, task: str, assignee: str, kind: str, user: str | None) -> None:
         """What a hand-over does in the end: the assignee takes it, or who had it before gets it back."""
         refused = self._open(task)
         if refused is None and self.tasks[task].assignee != assignee:
             refused = "task.assignee_changed"
-        self.expect(refused, kind, id=task, assignee=assignee)
+        if kind == "task.accept" and user != assignee:
+            refused = "forbidden"
+        self.expect(refused, kind, user, id=task, assignee=assignee)
         if refused is None and kind == "task.revert_assignment":
             model = self.tasks[task]
             model.assignee, model.previous = model.previous, model.assignee

@@ -14,6 +14,7 @@ _ANSWERS = {
     "201": "Done, and the aggregate is new.",
     "200": "Done.",
     "400": "Malformed: which fields, and what was expected.",
+    "403": "Only one user may send it, and this is somebody else.",
     "404": "No such aggregate.",
     "409": "Conflict: the aggregate is at another version than expected.",
     "422": "A rule refuses it; `rule` names it.",
@@ -36,6 +37,7 @@ def describe_commands(app: FastAPI, handlers: Iterable[Handler[Any, Any]]) -> No
 
 def _path(handler: Handler[Any, Any]) -> dict[str, Any]:
     schema = handler.command.model_json_schema()
+    never = {"200" if handler.creates else "201"} | ({"403"} if handler.sender is None else set())
     return {
         "post": {
             "summary": (handler.command.__doc__ or "").strip(),
@@ -46,9 +48,7 @@ def _path(handler: Handler[Any, Any]) -> dict[str, Any]:
             ],
             "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
             "responses": {
-                status: {"description": text}
-                for status, text in _ANSWERS.items()
-                if status != ("200" if handler.creates else "201")
+                status: {"description": text} for status, text in _ANSWERS.items() if status not in never
             },
         }
     }
