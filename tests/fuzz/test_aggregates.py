@@ -42,6 +42,7 @@ class TaskModel:
     status: str = "todo"
     assignee: str | None = None
     previous: str | None = None
+    places: set[str] = field(default_factory=set)
     due: str | None = None
 
 
@@ -134,14 +135,16 @@ class Aggregates(RuleBasedStateMachine):
         if refused is None:
             self.tasks[task].title = title
 
-    @rule(task=TASKS, assignee=MEMBERS)
-    def assign(self, task: str, assignee: str) -> None:
+    @rule(task=TASKS, assignee=MEMBERS, reserved=st.booleans())
+    def assign(self, task: str, assignee: str, reserved: bool) -> None:
         refused = self._open(task)
         if refused is None and self.tasks[task].assignee == assignee:
             refused = "task.already_assigned"
-        self.expect(refused, "task.assign", id=task, assignee=assignee)
+        self.expect(refused, "task.assign", id=task, assignee=assignee, reserved=reserved)
         if refused is None:
             model = self.tasks[task]
+            model.places &= {model.assignee, assignee} if reserved else {assignee}
+            model.places |= {assignee} if reserved else set()
             model.assignee, model.previous = assignee, model.assignee
 
     @rule(task=TASKS)
@@ -152,6 +155,7 @@ class Aggregates(RuleBasedStateMachine):
         self.expect(refused, "task.unassign", id=task)
         if refused is None:
             model = self.tasks[task]
+            model.places.clear()
             model.assignee, model.previous = None, model.assignee
 
     @rule(
@@ -178,6 +182,7 @@ class Aggregates(RuleBasedStateMachine):
         self.expect(refused, "task.complete", id=task)
         if refused is None:
             self.tasks[task].status = "done"
+            self.tasks[task].places.clear()
 
     @rule(task=TASKS)
     def reopen(self, task: str) -> None:
@@ -323,6 +328,8 @@ class Aggregates(RuleBasedStateMachine):
                 task.previous,
             )
             assert (state.due is None) == (task.due is None)
+            assert task.status == "deleted" or sorted(state.reserved) == sorted(task.places)
+            assert len(state.reserved) <= 2, "the saga that frees them has as many steps"
         else:
             member = self.members[one]
             assert list(state.reserved) == member.reserved

@@ -18,7 +18,7 @@ async def test_a_handover_is_accepted(embedded: Suite, sagas: Any) -> None:
     assert answer.status_code == 202
     saga = await sagas.reaches(saga_id, "completed")
     assert (saga["type"], saga["business_key"]) == ("task-handover", task)
-    assert [step["status"] for step in saga["steps"]] == ["completed"] * 7 + ["skipped"]
+    assert [step["status"] for step in saga["steps"]] == ["completed"] * 8 + ["skipped"]
     await sagas.check(saga_id, task, member)
 
 
@@ -106,6 +106,30 @@ async def test_the_one_who_had_it_before_gets_their_place_back_and_so_does_the_l
         return len(await sagas.facts(f"member-{second}")) == 3
 
     await until(released)
+
+
+@pytest.mark.parametrize(
+    ("command", "data"),
+    [("task.delete", {}), ("task.unassign", {}), ("task.assign", {"assignee": "somebody who is no member"})],
+)
+async def test_a_place_is_free_when_its_task_goes_away(
+    embedded: Suite, sagas: Any, command: str, data: dict[str, str]
+) -> None:
+    nobodys = (await sagas.client.command("task.create", {"title": "x", "assignee": "ada"})).json()["id"]
+    await sagas.client.command("task.complete", {"id": nobodys})
+    saga_id, task, member = await sagas.handover()
+    await sagas.answer(saga_id, member)
+    await sagas.reaches(saga_id, "completed")
+    assert (await sagas.client.command(command, {"id": task} | data)).status_code == 200
+
+    async def released() -> bool:
+        kinds = [event["event_type"] for event in await sagas.facts(f"member-{member}")]
+        return kinds[1:] == ["member.reserved", "member.released"]
+
+    await until(released)
+    *_, done = await sagas.facts(f"task-{nobodys}")
+    none = await sagas.client.query(f"streams/saga-capacity-release-{done['event_id']}/events")
+    assert none.json()["items"] == [], "nothing was reserved for it, and the store is followed in its order"
 
 
 async def test_a_start_is_idempotent_by_key_by_id_and_by_business_key(embedded: Suite, sagas: Any) -> None:

@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from soak.evidence import Evidence, Stream
 from soak.folds import row_of
-from soak.load import TENANTS, Ledger, Told
+from soak.load import NAMELESS, TENANTS, Ledger, Told
 
 _SAGA_ENDS = ("saga.completed", "saga.compensated")
 _MODELS = {"task": "tasks", "member": "members", "saga": "sagas"}
@@ -249,8 +249,7 @@ def _started(evidence: Evidence, ledger: Ledger) -> set[Stream]:
     started = {(told.tenant, f"saga-{told.answer.body['id']}") for told in ledger.sagas if told.answer.done}
     for (tenant, _), events in evidence.streams.items():
         for event in events.values():
-            had = event["data"].get("assignee") or event["data"].get("previous_assignee")
-            if had and event["event_type"] in ("task.completed", "task.deleted"):
+            if event["data"].get("frees"):
                 started.add((tenant, f"saga-capacity-release-{event['event_id']}"))
             if event["event_type"] == "member.left":
                 started.add((tenant, f"saga-member-offboarding-{event['event_id']}"))
@@ -327,7 +326,7 @@ def tenants(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
 def consumers(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
     """Nobody is stuck: nothing is parked but what nobody can read, and the broker waits for nobody."""
     for letter in evidence.letters:
-        if letter["kind"] == "event" or "hostile" not in letter["raw"]:
+        if letter["kind"] == "event" or ("hostile" not in letter["raw"] and letter["raw"] not in NAMELESS):
             text = f"{letter['consumer']}: {letter['stream']}@{letter['version']} {letter['reason']}"
             yield Violation("parked", f"{text} {letter['raw'][:200]}")
     for name, count in evidence.waiting.items():

@@ -17,6 +17,8 @@ import httpx
 
 PORTS = {"command": 3501, "projector": 3502, "saga-orchestrator": 3503, "notification": 3504}
 TENANTS = ("default", "acme")
+NAMELESS = ("", "[]", "7", '{"entries": 7}')
+"""What apps are delivered that does not even say that it is hostile."""
 _ANSWER_SECONDS = 15.0
 _PROBLEM = "urn:annals:problem:"
 
@@ -73,13 +75,21 @@ class Callers:
         self._numbers = itertools.count()
 
     async def ask(
-        self, app: str, method: str, path: str, tenant: str, *, json: Any = None, key: str | None = None
+        self,
+        app: str,
+        method: str,
+        path: str,
+        tenant: str,
+        *,
+        json: Any = None,
+        key: str | None = None,
+        user: str = "caller",
     ) -> Answer:
         """The last word of a service on a request.
 
         No reply, one that broke off, one of the sidecar's own and a 5xx say nothing.
         """
-        headers = {"x-tenant-id": tenant, "x-user-id": "caller"} | ({"idempotency-key": key} if key else {})
+        headers = {"x-tenant-id": tenant, "x-user-id": user} | ({"idempotency-key": key} if key else {})
         url = f"http://127.0.0.1:{PORTS[app]}/v1.0/invoke/{app}/method/{path}"
         sent, tries, number = time.time(), 0, next(self._numbers)
         while True:
@@ -269,13 +279,24 @@ class Mixed:
             await self._callers.command(self._tenant, "task.complete", id=task)
         elif answer is not None and told.answer.done:
             # The id is that of the first for the same task and input.
-            path = f"sagas/{told.answer.body['id']}/events/{answer}"
-            await self._callers.ask("saga-orchestrator", "POST", path, self._tenant)
+            await self._answer(str(told.answer.body["id"]), answer, member)
         if answer == "accept":
             self._held.append((task, member))
         if len(self._held) > 4:
             task, _ = self._held.pop(0)
-            await self._callers.command(self._tenant, dice.choice(("task.complete", "task.delete")), id=task)
+            kind = dice.choice(("task.complete", "task.delete", "task.unassign", "task.assign"))
+            other = {"assignee": f"{self._tenant}-user0"} if kind == "task.assign" else {}
+            await self._callers.command(self._tenant, kind, id=task, **other)
+
+    async def _answer(self, saga_id: str, event: str, member: str) -> None:
+        """The member who is asked answers; now and then somebody else tries to before."""
+        path = f"sagas/{saga_id}/events/{event}"
+        users = ("caller", member) if self._dice.random() < 0.2 else (member,)
+        for user in users:
+            said = await self._callers.ask("saga-orchestrator", "POST", path, self._tenant, user=user)
+            if said.done if user != member else said.status == 403:
+                text = f"{user} answers {event} to {saga_id}, which {member} is asked: {said.status}"
+                self._callers.ledger.wrong.append(("wrong one heard", text))
 
     async def remind(self) -> None:
         """A task is due soon, or a reminder is; then its due date is moved, or it is done, or neither."""

@@ -13,6 +13,7 @@ from annals_command.domain.events import (
     MemberReleased,
     MemberReserved,
     OperationRequested,
+    TaskAccepted,
     TaskAssigned,
     TaskCompleted,
     TaskCreated,
@@ -84,6 +85,48 @@ def test_a_task_is_what_its_events_say() -> None:
     assert (task.title, task.tags, task.assignee, task.due) == ("Read", ("a",), "ada", NOON)
     assert task.status is TaskStatus.DONE
     assert Task.model_validate(task.model_dump(mode="json")) == task
+
+
+ADAS = TaskAssigned(assignee="ada", reserved=True)
+BOBS = TaskAssigned(assignee="bob", previous="ada", reserved=True)
+
+
+@pytest.mark.parametrize(
+    ("past", "frees"),
+    [
+        ([TaskAssigned(assignee="ada")], ()),
+        ([ADAS], ("ada",)),
+        ([ADAS, BOBS], ("ada", "bob")),
+        ([ADAS, BOBS, TaskAccepted(assignee="bob")], ("ada", "bob")),
+        ([ADAS, BOBS, TaskAssigned(assignee="zoe", previous="bob", reserved=True)], ("bob", "zoe")),
+        ([ADAS, TaskAssigned(assignee="zoe", previous="ada", frees=("ada",))], ()),
+        ([ADAS, TaskUnassigned(assignee="ada", frees=("ada",))], ()),
+        ([ADAS, TaskCompleted(assignee="ada", frees=("ada",)), TaskReopened()], ()),
+    ],
+)
+def test_what_closes_a_task_frees_the_places_that_were_reserved_for_it(
+    past: list[EventData], frees: tuple[str, ...]
+) -> None:
+    task = given(Task, CREATED, *past)
+    assignee = task.state.assignee
+    task.when(lambda task: task.complete()).then(TaskCompleted(assignee=assignee, frees=frees))
+    task.when(lambda task: task.delete()).then(TaskDeleted(assignee=assignee, frees=frees))
+
+
+def test_who_gets_a_task_without_a_hand_over_frees_the_places_of_the_others() -> None:
+    task = given(Task, CREATED, ADAS, BOBS)
+    task.when(lambda task: task.assign("zoe")).then(
+        TaskAssigned(assignee="zoe", previous="bob", frees=("ada", "bob"))
+    )
+    task.when(lambda task: task.assign("ada")).then(
+        TaskAssigned(assignee="ada", previous="bob", frees=("bob",))
+    )
+    task.when(lambda task: task.unassign()).then(TaskUnassigned(assignee="bob", frees=("ada", "bob")))
+
+
+def test_a_hand_over_that_is_taken_back_sees_to_its_place_itself() -> None:
+    task = given(Task, CREATED, ADAS, BOBS)
+    task.when(lambda task: task.revert_assignment("bob")).then(TaskAssigned(assignee="ada", previous="bob"))
 
 
 def test_a_member_has_room_for_their_capacity() -> None:

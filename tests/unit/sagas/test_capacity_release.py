@@ -29,23 +29,17 @@ def test_whoever_had_the_task_before_has_no_place_for_it_either() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "had"),
+    ("frees", "given"),
     [
-        ({"assignee": "ada", "previous_assignee": None}, ("ada", None)),
-        ({"assignee": "ada", "previous_assignee": "bob"}, ("ada", "bob")),
-        ({"assignee": None, "previous_assignee": "bob"}, ("bob", None)),
-        ({"assignee": "ada"}, ("ada", None)),
+        ([], None),
+        (["ada"], {"member": "ada", "task_id": "t1"}),
+        (["bob", "ada"], {"member": "ada", "task_id": "t1", "previous": "bob"}),
     ],
 )
-def test_a_closed_task_frees_the_places_of_all_who_had_it(
-    data: dict[str, str | None], had: tuple[str, str | None]
-) -> None:
+def test_an_event_frees_the_places_that_it_names(frees: list[str], given: dict[str, str] | None) -> None:
     for trigger in CAPACITY_RELEASE.triggers:
         assert isinstance(trigger, StartOn)
-        given = trigger.input(data, "t1")
-        assert given is not None
-        assert (given["member"], given["previous"]) == had
-        assert trigger.input({"assignee": None}, "t1") is None
+        assert trigger.input({"assignee": "zoe", "frees": frees}, "t1") == given
 
 
 def test_nothing_was_reserved() -> None:

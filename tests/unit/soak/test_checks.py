@@ -100,7 +100,7 @@ class Made:
             "task.create", "task.created", "task-b", defaults | {"title": "acme b", "assignee": None}
         )
         self.assign("task-b", "acme-bob")
-        self.command("task.complete", "task.completed", "task-b", {}, assignee="acme-bob")
+        self.command("task.complete", "task.completed", "task-b", {}, assignee="acme-bob", frees=["acme-bob"])
         self.command(
             "task.create", "task.created", "task-c", defaults | {"title": "acme c", "assignee": None}
         )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import grpc
-import structlog
 from dapr.ext.workflow import (
     DaprWorkflowContext,
     WorkflowActivityContext,
@@ -20,9 +18,8 @@ from dapr.ext.workflow.logger import LoggerOptions
 
 from annals.sagas import engine
 from annals.sagas.declaration import Saga, SagaCatalog
+from annals.sagas.turns import Turns
 from annals.telemetry import traces
-
-_log = structlog.get_logger(__name__)
 
 Activity = Callable[[Mapping[str, Any], str | None], Awaitable[dict[str, Any]]]
 
@@ -53,37 +50,6 @@ class _DaprWorkflow:
         return when_any(list(tasks))  # type: ignore[arg-type]  # all are its own
 
 
-class _HistoryOnce(grpc.UnaryStreamClientInterceptor):
-    """Lets the worker see once what a workflow scheduled.
-
-    When a worker dies in the middle of a turn, Dapr has the turn run again, and now and then it keeps in
-    the history twice what both runs scheduled (1.18). The SDK takes the second for the trace of another
-    workflow and fails this one: its saga would stand still for ever.
-    """
-
-    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Iterator[Any]:
-        """See gRPC. Work items come by the one stream that the worker opens."""
-        return map(history_once, continuation(details, request))
-
-
-def history_once(item: Any) -> Any:
-    """A work item without what its workflow's history repeats."""
-    past: Any = item.workflowRequest.pastEvents if item.HasField("workflowRequest") else ()
-    once: list[Any] = []
-    scheduled: set[int] = set()
-    for event in past:
-        # What a workflow asks for is numbered; what happens to it is not.
-        if event.eventId < 0 or event.eventId not in scheduled:
-            once.append(event)
-            scheduled.add(event.eventId)
-    if len(once) < len(past):
-        _log.warning("a history repeats itself", workflow=item.workflowRequest.instanceId)
-        kept = [type(event).FromString(event.SerializeToString()) for event in once]
-        del past[:]
-        past.extend(kept)
-    return item
-
-
 class SagaWorker:
     """Runs workflows and activities for the sidecar, on threads of its own.
 
@@ -98,7 +64,7 @@ class SagaWorker:
             port=str(grpc_port),
             # No handler of its own: what it says goes where all else goes.
             logger_options=LoggerOptions("WARNING", logging.NullHandler()),
-            interceptors=[_HistoryOnce()],
+            interceptors=[Turns()],
         )
         logging.getLogger("durabletask-worker").setLevel(logging.WARNING)
         newest = {saga_type: catalog.newest(saga_type).version for saga_type in catalog.types}

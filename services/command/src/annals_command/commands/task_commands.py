@@ -50,12 +50,16 @@ class UpdateTask(Command):
 
 
 class AssignTask(Command):
-    """Assign a task to somebody."""
+    """Assign a task to somebody; `reserved` says that a place was reserved for it with them before.
+
+    That place is released when the task is done or deleted, or goes to somebody else.
+    """
 
     command_type: ClassVar[str] = "task.assign"
 
     id: Id
     assignee: Id
+    reserved: bool = False
 
 
 class UnassignTask(Command):
@@ -132,7 +136,10 @@ HANDLERS = (
         ),
     ),
     Handler(
-        AssignTask, Task, lambda command: command.id, lambda task, command: task.assign(command.assignee)
+        AssignTask,
+        Task,
+        lambda command: command.id,
+        lambda task, command: task.assign(command.assignee, reserved=command.reserved),
     ),
     Handler(UnassignTask, Task, lambda command: command.id, lambda task, _: task.unassign()),
     Handler(

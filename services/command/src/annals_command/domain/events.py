@@ -1,4 +1,7 @@
-"""Every event of tasks and members. A changed meaning is a new version with an upcaster."""
+"""Every event of tasks and members. A changed meaning is a new version with an upcaster.
+
+`frees`, in an event of a task: the members who may still have a place reserved for it and need it no more.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +39,19 @@ class TaskUpdated(EventData, type="task.updated"):
 
 
 class TaskAssigned(EventData, type="task.assigned"):
-    """A task got an assignee; `previous` had it before."""
+    """A task got an assignee, with whom a place may have been reserved for it; `previous` had it before."""
 
     assignee: str
     previous: str | None = None
+    reserved: bool = False
+    frees: tuple[str, ...] = ()
 
 
 class TaskUnassigned(EventData, type="task.unassigned"):
     """A task lost its assignee."""
 
     assignee: str
+    frees: tuple[str, ...] = ()
 
 
 class TaskAccepted(EventData, type="task.accepted"):
@@ -55,10 +61,10 @@ class TaskAccepted(EventData, type="task.accepted"):
 
 
 class TaskCompleted(EventData, type="task.completed"):
-    """A task was done, by its assignee if it has one; `previous_assignee` had it before."""
+    """A task was done, by its assignee if it has one."""
 
     assignee: str | None = None
-    previous_assignee: str | None = None
+    frees: tuple[str, ...] = ()
 
 
 class TaskReopened(EventData, type="task.reopened"):
@@ -66,10 +72,10 @@ class TaskReopened(EventData, type="task.reopened"):
 
 
 class TaskDeleted(EventData, type="task.deleted"):
-    """A task was deleted; `assignee` had it, and `previous_assignee` before."""
+    """A task was deleted; `assignee` had it."""
 
     assignee: str | None = None
-    previous_assignee: str | None = None
+    frees: tuple[str, ...] = ()
 
 
 class TaskDueDateSet(EventData, type="task.due_date_set"):

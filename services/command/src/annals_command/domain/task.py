@@ -32,10 +32,16 @@ class TaskStatus(StrEnum):
 
 
 class Task(Aggregate):
-    """See the module."""
+    """See the module.
+
+    `reserved` are the members who may have a place for it: its assignee, and while it is being handed over
+    also who had it before. A hand-over takes those places and frees one of them itself; what it leaves is
+    freed by what happens to the task. To free a place that is free already does no harm: a name too many
+    is no mistake, a name too few would leave a place taken for ever.
+    """
 
     aggregate_type: ClassVar[str] = "task"
-    state_schema: ClassVar[int] = 2
+    state_schema: ClassVar[int] = 3
 
     status: TaskStatus = TaskStatus.NONE
     title: str = ""
@@ -45,6 +51,7 @@ class Task(Aggregate):
     tags: tuple[str, ...] = ()
     assignee: str | None = None
     previous_assignee: str | None = None
+    reserved: tuple[str, ...] = ()
 
     def create(self, created: TaskCreated) -> TaskCreated:
         """Only a task that is not there can be created."""
@@ -57,19 +64,20 @@ class Task(Aggregate):
         self._require_open()
         return TaskUpdated(changes=changes)
 
-    def assign(self, assignee: str) -> TaskAssigned:
-        """Give an open task to somebody else."""
+    def assign(self, assignee: str, *, reserved: bool = False) -> TaskAssigned:
+        """Give an open task to somebody else, with whom a place is `reserved` for it, or not."""
         self._require_open()
         if self.assignee == assignee:
             raise RuleViolation("task.already_assigned", f"the task is assigned to {assignee}")
-        return TaskAssigned(assignee=assignee, previous=self.assignee)
+        frees = () if reserved else tuple(name for name in self.reserved if name != assignee)
+        return TaskAssigned(assignee=assignee, previous=self.assignee, reserved=reserved, frees=frees)
 
     def unassign(self) -> TaskUnassigned:
         """Take an open task from its assignee."""
         self._require_open()
         if self.assignee is None:
             raise RuleViolation("task.not_assigned", "nobody is assigned to the task")
-        return TaskUnassigned(assignee=self.assignee)
+        return TaskUnassigned(assignee=self.assignee, frees=self.reserved)
 
     def accept(self, assignee: str) -> TaskAccepted:
         """Let its assignee take the task on."""
@@ -88,7 +96,7 @@ class Task(Aggregate):
     def complete(self) -> TaskCompleted:
         """Say that the task is done."""
         self._require_open()
-        return TaskCompleted(assignee=self.assignee, previous_assignee=self.previous_assignee)
+        return TaskCompleted(assignee=self.assignee, frees=self.reserved)
 
     def reopen(self) -> TaskReopened:
         """Say that the task is not done after all."""
@@ -100,7 +108,7 @@ class Task(Aggregate):
     def delete(self) -> TaskDeleted:
         """Delete the task, done or not."""
         self._require_there()
-        return TaskDeleted(assignee=self.assignee, previous_assignee=self.previous_assignee)
+        return TaskDeleted(assignee=self.assignee, frees=self.reserved)
 
     def set_due_date(self, due: datetime | None) -> TaskDueDateSet:
         """Set or clear the due date of an open task."""
@@ -123,11 +131,18 @@ class Task(Aggregate):
             case TaskUpdated():
                 return type(self).model_validate(self.model_dump() | event.changes)
             case TaskAssigned():
-                return self._with(assignee=event.assignee, previous_assignee=self.assignee)
+                reserved = self._reserved_without(event.frees)
+                if event.reserved:
+                    reserved = (*(name for name in reserved if name == self.assignee), event.assignee)
+                return self._with(assignee=event.assignee, previous_assignee=self.assignee, reserved=reserved)
             case TaskUnassigned():
-                return self._with(assignee=None, previous_assignee=self.assignee)
+                return self._with(
+                    assignee=None,
+                    previous_assignee=self.assignee,
+                    reserved=self._reserved_without(event.frees),
+                )
             case TaskCompleted():
-                return self._with(status=TaskStatus.DONE)
+                return self._with(status=TaskStatus.DONE, reserved=self._reserved_without(event.frees))
             case TaskReopened():
                 return self._with(status=TaskStatus.TODO)
             case TaskDeleted():
@@ -139,6 +154,9 @@ class Task(Aggregate):
 
     def _with(self, **changes: object) -> Self:
         return self.model_copy(update=changes)
+
+    def _reserved_without(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(name for name in self.reserved if name not in names)
 
     def _require_there(self) -> None:
         if self.status in (TaskStatus.NONE, TaskStatus.DELETED):

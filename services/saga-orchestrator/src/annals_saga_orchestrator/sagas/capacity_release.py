@@ -1,4 +1,4 @@
-"""A task is done or deleted: the place that was reserved for it with its assignee is free again."""
+"""A task is done or deleted, or goes to somebody else: the place that was reserved for it is free again."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from annals_saga_orchestrator.sagas.fields import Id
 _PATIENT = Retry(max_retries=160, cap=timedelta(minutes=10))
 
 
-# Tasks are also assigned without a hand-over, and to people who are no members.
+# A hand-over that is taken back at the same time frees its place itself.
 _NOTHING_TAKEN = ("member.not_reserved", "not_found")
 
 
 class CapacityRelease(SagaInput):
     """Whose place, reserved for which task.
 
-    `previous` had the task before `member`: while it is being handed over, both have a place for it.
+    `previous` had the task before `member`: while it is handed over, both have a place for it, and no third.
     """
 
     member: Id
@@ -29,9 +29,13 @@ class CapacityRelease(SagaInput):
     previous: Id | None = None
 
 
-def _on_closed(data: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
-    had = [name for name in (data.get("assignee"), data.get("previous_assignee")) if name]
-    return {"member": had[0], "task_id": task_id, "previous": (had[1:] or [None])[0]} if had else None
+def _on_freed(data: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
+    match data.get("frees", ()):
+        case [member]:
+            return {"member": member, "task_id": task_id}
+        case [previous, member]:
+            return {"member": member, "task_id": task_id, "previous": previous}
+    return None
 
 
 CAPACITY_RELEASE = Saga(
@@ -58,5 +62,8 @@ CAPACITY_RELEASE = Saga(
             retry=_PATIENT,
         ),
     ),
-    triggers=(StartOn("task.completed", _on_closed), StartOn("task.deleted", _on_closed)),
+    triggers=tuple(
+        StartOn(event_type, _on_freed)
+        for event_type in ("task.assigned", "task.unassigned", "task.completed", "task.deleted")
+    ),
 )

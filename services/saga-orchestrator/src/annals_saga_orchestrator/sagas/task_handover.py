@@ -65,6 +65,10 @@ def _reminder(saga: Context) -> dict[str, Any]:
     return _request(saga) | {"kind": "handover_reminder", "reminder_id": saga.id, "at": at.isoformat()}
 
 
+def _no_reminder(saga: Context) -> dict[str, Any]:
+    return {"reminder_id": saga.id}
+
+
 def _task_as_assigned(saga: Context) -> str:
     position = saga.results["assign-task"]["position"]
     return f"queries/tasks/{saga.input.task_id}?position={position}"
@@ -86,7 +90,7 @@ TASK_HANDOVER = Saga(
         ),
         Step(
             "assign-task",
-            SendCommand("task.assign", _assignment),
+            SendCommand("task.assign", lambda saga: _assignment(saga) | {"reserved": True}),
             # Whoever deleted, completed or reassigned the task meanwhile has the last word on it.
             compensation=SendCommand(
                 "task.revert_assignment",
@@ -99,11 +103,7 @@ TASK_HANDOVER = Saga(
             Step(
                 "schedule-reminder",
                 PublishEvent("reminder.requested", _reminder, targets=("notification",)),
-                compensation=PublishEvent(
-                    "reminder.cancelled",
-                    lambda saga: {"reminder_id": saga.id},
-                    targets=("notification",),
-                ),
+                compensation=PublishEvent("reminder.cancelled", _no_reminder, targets=("notification",)),
             ),
             Step(
                 "notify",
@@ -120,7 +120,14 @@ TASK_HANDOVER = Saga(
                 by=lambda saga: saga.input.assignee,
             ),
         ),
-        Step("accept-task", SendCommand("task.accept", _assignment, user=lambda saga: saga.input.assignee)),
+        Parallel(
+            Step(
+                "accept-task", SendCommand("task.accept", _assignment, user=lambda saga: saga.input.assignee)
+            ),
+            Step(
+                "cancel-reminder", PublishEvent("reminder.cancelled", _no_reminder, targets=("notification",))
+            ),
+        ),
         Step(
             "release-previous",
             SendCommand(

@@ -1,0 +1,112 @@
+"""Turns that Dapr hands out again, and what it keeps twice in a workflow's history."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+from typing import Any
+
+import grpc
+import pytest
+from dapr.ext.workflow._durabletask.internal import protos
+from dapr.ext.workflow._durabletask.internal.orchestrator_service_pb2_grpc import (
+    TaskHubSidecarServiceServicer,
+    TaskHubSidecarServiceStub,
+    add_TaskHubSidecarServiceServicer_to_server,
+)
+
+from annals.sagas.turns import Turns, history_once
+
+
+def _turn(instance: str) -> protos.WorkItem:
+    return protos.WorkItem(workflowRequest=protos.WorkflowRequest(instanceId=instance))
+
+
+class Sidecar(TaskHubSidecarServiceServicer):
+    """Hands out turns, and writes down which it is told are done."""
+
+    def __init__(self, *items: protos.WorkItem) -> None:
+        self.items = items
+        self.done: list[str] = []
+        self.refuses: list[grpc.StatusCode] = []
+        self.ended = threading.Event()
+
+    def GetWorkItems(self, _request: Any, _context: Any) -> Iterator[protos.WorkItem]:
+        yield from self.items
+        self.ended.wait()
+
+    def CompleteOrchestratorTask(
+        self, request: protos.WorkflowResponse, context: grpc.ServicerContext
+    ) -> protos.CompleteTaskResponse:
+        assert request.completionToken == ""
+        if self.refuses:
+            context.abort(self.refuses.pop(), "not now")
+        self.done.append(request.instanceId)
+        return protos.CompleteTaskResponse()
+
+
+@pytest.fixture
+def worker(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, TaskHubSidecarServiceStub, list[str]]]:
+    """The sidecar, a channel to it, and the tokens of the turns that were handed out."""
+    sidecar = Sidecar(*map(_turn, request.param))
+    server = grpc.server(futures.ThreadPoolExecutor(4))
+    add_TaskHubSidecarServiceServicer_to_server(sidecar, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+    stub = TaskHubSidecarServiceStub(grpc.intercept_channel(channel, Turns()))
+    stream = stub.GetWorkItems(protos.GetWorkItemsRequest())
+    tokens = [next(stream).completionToken for _ in request.param]
+    yield sidecar, stub, tokens
+    sidecar.ended.set()
+    channel.close()
+    server.stop(None).wait()
+
+
+def _answer(stub: TaskHubSidecarServiceStub, instance: str, token: str) -> None:
+    stub.CompleteOrchestratorTask(protos.WorkflowResponse(instanceId=instance, completionToken=token))
+
+
+@pytest.mark.parametrize("worker", [("a", "b", "a")], indirect=True)
+def test_of_a_turn_that_was_handed_out_twice_the_second_is_answered(worker: Any) -> None:
+    sidecar, stub, (first, other, second) = worker
+    _answer(stub, "a", first)
+    assert sidecar.done == [], "it would be taken for the answer to the second"
+    _answer(stub, "a", second)
+    _answer(stub, "b", other)
+    assert sidecar.done == ["a", "b"]
+    _answer(stub, "a", first)
+    _answer(stub, "a", second)
+    assert sidecar.done == ["a", "b"], "it would be taken for the answer to the turn that follows"
+
+
+@pytest.mark.parametrize("worker", [("a",)], indirect=True)
+def test_an_answer_that_was_not_taken_can_be_given_again(worker: Any) -> None:
+    sidecar, stub, (token,) = worker
+    sidecar.refuses.append(grpc.StatusCode.RESOURCE_EXHAUSTED)
+    with pytest.raises(grpc.RpcError):
+        _answer(stub, "a", token)
+    _answer(stub, "a", token)
+    assert sidecar.done == ["a"]
+
+
+def _item(*numbers: int) -> protos.WorkItem:
+    item = protos.WorkItem()
+    for place, number in enumerate(numbers):
+        event = item.workflowRequest.pastEvents.add()
+        event.eventId = number
+        event.taskScheduled.name = str(place)
+    return item
+
+
+def test_what_a_workflow_scheduled_is_seen_once_in_the_place_of_the_first() -> None:
+    past = history_once(_item(-1, 0, -1, 1, 1, 0, -1, 2)).workflowRequest.pastEvents
+    assert [event.taskScheduled.name for event in past] == ["0", "1", "2", "3", "6", "7"]
+
+
+def test_a_history_without_repeats_and_an_activity_are_left_alone() -> None:
+    item = _item(-1, 0, 1, -1)
+    assert history_once(item) == _item(-1, 0, 1, -1)
+    activity = protos.WorkItem(activityRequest=protos.ActivityRequest(name="perform"))
+    assert history_once(activity) == activity
