@@ -110,7 +110,7 @@ async def test_the_one_who_had_it_before_gets_their_place_back_and_so_does_the_l
 
 @pytest.mark.parametrize(
     ("command", "data"),
-    [("task.delete", {}), ("task.unassign", {}), ("task.assign", {"assignee": "somebody who is no member"})],
+    [("task.delete", {}), ("task.unassign", {}), ("task.assign", {"assignee": "no-member"})],
 )
 async def test_a_place_is_free_when_its_task_goes_away(
     embedded: Suite, sagas: Any, command: str, data: dict[str, str]
@@ -129,7 +129,7 @@ async def test_a_place_is_free_when_its_task_goes_away(
     await until(released)
     *_, done = await sagas.facts(f"task-{nobodys}")
     none = await sagas.client.query(f"streams/saga-capacity-release-{done['event_id']}/events")
-    assert none.json()["items"] == [], "nothing was reserved for it, and the store is followed in its order"
+    assert none.status_code == 404, "nothing was reserved for it, and the store is followed in its order"
 
 
 async def test_a_start_is_idempotent_by_key_by_id_and_by_business_key(embedded: Suite, sagas: Any) -> None:
