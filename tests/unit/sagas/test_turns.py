@@ -20,7 +20,8 @@ from annals.sagas.turns import Turns, history_once
 
 
 def _turn(instance: str) -> protos.WorkItem:
-    return protos.WorkItem(workflowRequest=protos.WorkflowRequest(instanceId=instance))
+    name, _, token = instance.partition("/")
+    return protos.WorkItem(workflowRequest=protos.WorkflowRequest(instanceId=name), completionToken=token)
 
 
 class Sidecar(TaskHubSidecarServiceServicer):
@@ -39,10 +40,9 @@ class Sidecar(TaskHubSidecarServiceServicer):
     def CompleteOrchestratorTask(
         self, request: protos.WorkflowResponse, context: grpc.ServicerContext
     ) -> protos.CompleteTaskResponse:
-        assert request.completionToken == ""
         if self.refuses:
             context.abort(self.refuses.pop(), "not now")
-        self.done.append(request.instanceId)
+        self.done.append(request.instanceId + (request.completionToken and f"/{request.completionToken}"))
         return protos.CompleteTaskResponse()
 
 
@@ -89,6 +89,14 @@ def test_an_answer_that_was_not_taken_can_be_given_again(worker: Any) -> None:
         _answer(stub, "a", token)
     _answer(stub, "a", token)
     assert sidecar.done == ["a"]
+
+
+@pytest.mark.parametrize("worker", [("a/1", "a/2")], indirect=True)
+def test_the_tokens_of_a_dapr_that_gives_some_are_left_to_it(worker: Any) -> None:
+    sidecar, stub, tokens = worker
+    for token in tokens:
+        _answer(stub, "a", token)
+    assert sidecar.done == ["a/1", "a/2"]
 
 
 def _item(*numbers: int) -> protos.WorkItem:

@@ -22,12 +22,15 @@ from dapr.ext.workflow._durabletask.internal.protos import CompleteTaskResponse
 
 _log = structlog.get_logger(__name__)
 
+_OURS = "annals-turn-"
+
 
 class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor):
     """Answers of a workflow's turns only the one that was handed out last.
 
     An answer to one before it is dropped: nobody waits for it. The SDK gives back the completion token of
-    the turn that it answers, so each turn gets one here, which Dapr does not see.
+    the turn that it answers, so each turn gets one here, which Dapr does not see. A Dapr that gives tokens
+    itself (durabletask-go after v0.12.4) knows which answer is for which turn, and is left alone.
     """
 
     def __init__(self) -> None:
@@ -43,6 +46,8 @@ class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor)
         if not details.method.endswith("/CompleteOrchestratorTask"):
             return continuation(details, request)
         instance, token = request.instanceId, request.completionToken
+        if not token.startswith(_OURS):
+            return continuation(details, request)
         if self._last.get(instance) != token:
             _log.warning("the answer to a turn that was handed out again is dropped", workflow=instance)
             dropped: Future[Any] = Future()
@@ -55,8 +60,8 @@ class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor)
         return answer
 
     def _handed_out(self, item: Any) -> Any:
-        if item.HasField("workflowRequest"):
-            item.completionToken = str(next(self._numbers))
+        if item.HasField("workflowRequest") and not item.completionToken:
+            item.completionToken = f"{_OURS}{next(self._numbers)}"
             self._last[item.workflowRequest.instanceId] = item.completionToken
         return history_once(item)
 
