@@ -461,7 +461,6 @@ def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> tuple[set[
         passed = due is None or _moment(due) < now - _SLACK
         place = (notice.tenant, notice.key, notice.data["data"]["user"])
         (wanted if passed and notice.answer.done else allowed).add(place)
-    held = {(row["tenant"], row["id"]): row for row in evidence.held}
     for (tenant, name), events in evidence.streams.items():
         for event in events.values():
             if event["event_type"] == "task.assigned":
@@ -479,13 +478,8 @@ def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> tuple[set[
                 wanted.add((tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user))
         for undo in ("", "/undo"):
             allowed.add((tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user))
-        reminder = str(uuid5(NAMESPACE_URL, f"annals:reminder:{tenant}/{saga_id}"))
-        allowed.add((tenant, reminder, user))
-        row = held.get((tenant, reminder))
-        if events[max(events)]["event_type"] == "saga.completed" and (
-            row is None or _moment(row["due"]) < now - _SLACK
-        ):
-            wanted.add((tenant, reminder, user))
+        # Half-way to the deadline they are reminded; once they have answered that is called off.
+        allowed.add((tenant, str(uuid5(NAMESPACE_URL, f"annals:reminder:{tenant}/{saga_id}")), user))
     return wanted, allowed
 
 

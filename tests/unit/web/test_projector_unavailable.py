@@ -1,20 +1,32 @@
-"""A query while the database is away is answered 503, to be asked again."""
+"""A query while the database, or the event store, is away is answered 503, to be asked again."""
 
 from __future__ import annotations
 
+import grpc
+import pytest
 from fastapi.testclient import TestClient
 
+from annals.dapr import DaprError
 from annals.projections import DatabaseError
+from annals.store import StoreUnavailable
 from annals_projector.app import create
 from annals_projector.settings import ProjectorSettings
 
 
-def test_a_database_that_is_away_is_a_503() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        DatabaseError("it is starting up"),
+        StoreUnavailable("the state store cannot be read"),
+        DaprError(grpc.StatusCode.UNKNOWN, "failed to connect"),
+    ],
+)
+def test_a_database_that_is_away_is_a_503(error: Exception) -> None:
     app = create(ProjectorSettings())
 
     @app.get("/asked")
     async def asked() -> None:
-        raise DatabaseError("it is starting up")
+        raise error
 
     answer = TestClient(app, raise_server_exceptions=False).get("/asked")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

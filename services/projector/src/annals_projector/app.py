@@ -26,7 +26,7 @@ from annals.projections import (
     Visibility,
     migrate,
 )
-from annals.store import DaprEventReader
+from annals.store import DaprEventReader, StoreUnavailable
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.operations import Operations
@@ -128,5 +128,6 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         return missing
 
     app = create_app("Annals projector", settings, lifespan=lifespan, ready=ready)
-    app.add_exception_handler(DatabaseError, on_unavailable)
+    for away in (DatabaseError, StoreUnavailable, DaprError):
+        app.add_exception_handler(away, on_unavailable)
     return app

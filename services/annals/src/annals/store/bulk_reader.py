@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from annals.dapr import DaprError, DaprSidecar
 
-_KEYS_A_READ = 500
+KEYS_A_READ = 500
+"""More keys than these are better asked for in several calls, which are answered side by side."""
 _READS_AT_ONCE = 2
 
 
@@ -44,7 +45,7 @@ class BulkReader:
         while self._waiting:
             taken: list[tuple[Sequence[str], asyncio.Future[dict[str, bytes]]]] = []
             count = 0
-            while self._waiting and (not taken or count + len(self._waiting[0][0]) <= _KEYS_A_READ):
+            while self._waiting and (not taken or count + len(self._waiting[0][0]) <= KEYS_A_READ):
                 taken.append(self._waiting.pop(0))
                 count += len(taken[-1][0])
             wanted = list(dict.fromkeys(key for keys, _ in taken for key in keys))

@@ -13,7 +13,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar
 from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
-from annals.store.bulk_reader import BulkReader
+from annals.store.bulk_reader import KEYS_A_READ, BulkReader
 from annals.store.group_commit import GroupCommit
 from annals.store.lane import Lane
 from annals.store.lease import DOMAIN_LANES, LANES, Leases
@@ -33,7 +33,7 @@ from annals.telemetry import traces
 
 _log = structlog.get_logger(__name__)
 
-_PAGE = 256
+_PAGE = KEYS_A_READ
 _PROBE_SECONDS = 0.5
 _KNOWN_VERSIONS = 50_000
 # The version of a stream that is not there, and the hash before its first event.
@@ -89,8 +89,15 @@ class DaprEventReader:
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
         """See `EventReader`."""
-        found = await self.read_raw_events(refs)
-        return [RecordedEvent.stored(value) for value in found if value is not None]
+
+        async def decoded(wanted: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+            # Each page as it comes, while the sidecar reads the others.
+            return [
+                RecordedEvent.stored(one) for one in await self.read_raw_events(wanted) if one is not None
+            ]
+
+        pages = (refs[start : start + _PAGE] for start in range(0, len(refs), _PAGE))
+        return [event for page in await asyncio.gather(*map(decoded, pages)) for event in page]
 
     async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
         """See `EventReader`."""

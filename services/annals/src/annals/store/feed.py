@@ -8,7 +8,7 @@ from types import MappingProxyType
 from annals.events import RecordedEvent
 from annals.store.protocol import Commit, EventReader, StoreError
 
-_PAGE = 256
+_PAGE = 500
 
 
 async def read_feed(
