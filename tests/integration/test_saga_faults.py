@@ -91,17 +91,18 @@ class TestSuite(Suite):
         await self.processes["saga-orchestrator"].stop()
         [app] = [app for app in self.apps if app.app_id == "saga-orchestrator"]
         await (await self._launch(self._service(app))).wait_ready()
-        await self.reachable()
+        await reachable(f"{SAGAS}/nowhere")
 
-    async def reachable(self) -> None:
-        """Wait until the orchestrator's sidecar knows that its app is there again."""
-        async with ClientSession() as session:
 
-            async def answered() -> bool:
-                async with session.get(f"{SAGAS}/nowhere") as answer:
-                    return answer.status == 404
+async def reachable(nowhere: str) -> None:
+    """Wait until a sidecar knows that its app is there: then it is the app that does not find this."""
+    async with ClientSession() as session:
 
-            await until(answered)
+        async def answered() -> bool:
+            async with session.get(nowhere) as answer:
+                return answer.status == 404
+
+        await until(answered)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,8 @@ async def port() -> AsyncIterator[FaultyPort]:
 @pytest.fixture(scope="module")
 async def faulty(port: FaultyPort, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TestSuite]:
     async with TestSuite("embedded", home=tmp_path_factory.mktemp("faulty")) as suite:
+        # The port answers before the service does, so its sidecar asks a second later whether it is there.
+        await reachable("http://127.0.0.1:3501/v1.0/invoke/command/method/nowhere")
         yield suite
 
 
@@ -217,7 +220,7 @@ async def test_a_start_that_was_cut_off_is_made_up_for_by_its_repeat(faulty: Tes
         await asyncio.gather(starting, return_exceptions=True)
         faulty.processes["saga-orchestrator"].restarts = 0
         await faulty.processes["saga-orchestrator"].wait_ready()
-        await faulty.reachable()
+        await reachable(f"{SAGAS}/nowhere")
         repeated = await sagas.post(f"pledge?id=cut-off-{number}", body | {"task_id": f"t{number}"})
         assert repeated.status_code == 202
         await sagas.waits(f"cut-off-{number}")
