@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import orjson
 import structlog
@@ -33,7 +33,8 @@ from annals.telemetry import traces
 
 _log = structlog.get_logger(__name__)
 
-_PAGE = KEYS_A_READ
+T = TypeVar("T")
+
 _PROBE_SECONDS = 0.5
 _KNOWN_VERSIONS = 50_000
 # The version of a stream that is not there, and the hash before its first event.
@@ -81,9 +82,7 @@ class DaprEventReader:
         first = max(from_version, 1)
         last = min(head.version if head else 0, to_version if to_version is not None else 1 << 62)
         versions = range(last, first - 1, -1) if backwards else range(first, last + 1)
-        versions = versions[:limit]
-        for start in range(0, len(versions), _PAGE):
-            page = versions[start : start + _PAGE]
+        for page in _pages(versions[:limit]):
             for event in await self.read_events([(stream, version) for version in page]):
                 yield event
 
@@ -96,21 +95,19 @@ class DaprEventReader:
                 RecordedEvent.stored(one) for one in await self.read_raw_events(wanted) if one is not None
             ]
 
-        pages = (refs[start : start + _PAGE] for start in range(0, len(refs), _PAGE))
-        return [event for page in await asyncio.gather(*map(decoded, pages)) for event in page]
+        return [event for page in await asyncio.gather(*map(decoded, _pages(refs))) for event in page]
 
     async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
         """See `EventReader`."""
         wanted = [keys.event(stream, version) for stream, version in refs]
-        pages = [wanted[start : start + _PAGE] for start in range(0, len(wanted), _PAGE)]
+        pages = _pages(wanted)
         found = await asyncio.gather(*map(self._get, pages))
         return [values.get(key) for page, values in zip(pages, found, strict=True) for key in page]
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
         """See `EventReader`."""
         commits: list[Commit] = []
-        starts = range(max(first, 1), last + 1, _PAGE)
-        spans = [range(start, min(start + _PAGE, last + 1)) for start in starts]
+        spans = _pages(range(max(first, 1), last + 1))
         found = await asyncio.gather(*(self._get([keys.log(lane, seq) for seq in span]) for span in spans))
         for span, values in zip(spans, found, strict=True):
             for seq in span:
@@ -246,6 +243,10 @@ class DaprEventStore(DaprEventReader):
         self._known[stream] = max((version, hash_), self._known.pop(stream, _NEW))
         if len(self._known) > _KNOWN_VERSIONS:
             self._known.popitem(last=False)
+
+
+def _pages(of: Sequence[T]) -> list[Sequence[T]]:
+    return [of[start : start + KEYS_A_READ] for start in range(0, len(of), KEYS_A_READ)]
 
 
 def _size(append: Append) -> int:
