@@ -218,6 +218,7 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         if at_once and (told.tenant, f"saga-{told.key}") in evidence.streams:
             yield Violation("refused and done", f"saga {told.key} was answered {told.answer.status}")
     instances: dict[str, str] = {}
+    replaced: set[str] = set()
     for (tenant, name), events in evidence.streams.items():
         if not name.startswith("saga-"):
             continue
@@ -234,13 +235,19 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         for what, count in tries.items():
             if count > 1:
                 yield Violation("doubled", f"{saga} recorded {what} {count} times")
-        instances[_instance(tenant, name.removeprefix("saga-"))] = saga
+        runs = [event["data"]["run"] for event in ordered if event["event_type"] == "saga.restarted"]
+        last = max(runs, default=0)
+        instances[_instance(tenant, name.removeprefix("saga-"), last)] = saga
+        replaced |= {_instance(tenant, name.removeprefix("saga-"), run) for run in {0, *runs} - {last}}
         yield from _handed_over(effects, tenant, name.removeprefix("saga-"), ordered)
     for instance, saga in instances.items():
         state = evidence.workflows.get(instance)
         if state != "completed":
             yield Violation("half saga", f"the workflow of {saga} stands at {state}")
-    for instance in evidence.workflows.keys() - instances.keys():
+    for instance in replaced & evidence.workflows.keys():
+        if evidence.workflows[instance] not in ("completed", "terminated"):
+            yield Violation("half saga", f"workflow {instance} was replaced, and still runs")
+    for instance in evidence.workflows.keys() - instances.keys() - replaced:
         yield Violation("half saga", f"workflow {instance} belongs to no saga")
 
 
@@ -256,8 +263,8 @@ def _started(evidence: Evidence, ledger: Ledger) -> set[Stream]:
     return started
 
 
-def _instance(tenant: str, saga_id: str) -> str:
-    return f"{saga_id[:30]}-{hashlib.sha256(f'{tenant}/{saga_id}/0'.encode()).hexdigest()[:32]}"
+def _instance(tenant: str, saga_id: str, run: int) -> str:
+    return f"{saga_id[:30]}-{hashlib.sha256(f'{tenant}/{saga_id}/{run}'.encode()).hexdigest()[:32]}"
 
 
 def _handed_over(

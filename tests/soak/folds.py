@@ -61,22 +61,28 @@ def _saga(row: Row, kind: str, data: Mapping[str, Any], at: str) -> Row:
         case "saga.step_compensated":
             return _step(row, data, at, "compensated")
         case "saga.waiting":
-            return {**_step(row, data, at, "waiting"), "status": "running", "waits_for": data["events"]}
+            waits = {"waits_for": data["events"], "waits_until": data["deadline"]}
+            return {**_step(row, data, at, "waiting"), "status": "running", **waits}
         case "saga.resumed":
             done = data["event"] is not None and not data["refused"]
-            return {**_step(row, data, at, "completed" if done else "failed"), "waits_for": None}
+            return {**_step(row, data, at, "completed" if done else "failed"), **_WAITS_NOT}
+        case "saga.event_raised" | "saga.cancel_requested":
+            return {"waits_until": None}
         case "saga.compensating":
-            return {"status": "compensating", "reason": data["reason"], "waits_for": None}
+            return {"status": "compensating", "reason": data["reason"], **_WAITS_NOT}
         case "saga.completed" | "saga.compensated" | "saga.failed" | "saga.terminated":
             status = {"saga.terminated": "failed"}.get(kind, kind.removeprefix("saga."))
-            ended = {"status": status, "ended_at": at, "waits_for": None}
+            ended = {"status": status, "ended_at": at, **_WAITS_NOT}
             ended |= {"remaining": data.get("left"), "output": data.get("output")}
             return ended | ({"reason": data["reason"]} if "reason" in data else {})
-        case "saga.suspended" | "saga.continued":
+        case "saga.suspended" | "saga.continued" | "saga.restarted":
             return {"suspended": kind == "saga.suspended"}
         case "saga.compensation_retried":
             return {"status": "compensating", "ended_at": None}
     return {}
+
+
+_WAITS_NOT = {"waits_for": None, "waits_until": None}
 
 
 def _running(undo: bool) -> Row:
@@ -102,7 +108,7 @@ def _begun_saga(data: Mapping[str, Any]) -> Row:
     renamed = {"type": "saga_type", "user_id": "user", "step_names": "steps"}
     kept = {name: name for name in ("saga_version", "business_key", "parent", "correlation_id", "input")}
     row = {column: data[name] for column, name in (renamed | kept).items()}
-    row |= dict.fromkeys(("waits_for", "reason", "remaining", "output", "ended_at"))
+    row |= dict.fromkeys(("waits_for", "waits_until", "reason", "remaining", "output", "ended_at"))
     steps = {name: {"status": "pending", "attempts": 0} for name in data["steps"]}
     return row | {"status": "pending", "suspended": False, "steps": steps}
 

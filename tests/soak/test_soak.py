@@ -39,6 +39,8 @@ _ANSWERED_SECONDS = 150
 """When all is back, every caller has an answer so long after."""
 _REST_SECONDS = 420
 """Until when everything is at rest; a compensation may wait half a minute, a release longer."""
+_STALLED_SECONDS = 15
+"""A saga that stands still is restarted well within the next."""
 _SAME_SECONDS = 90
 """For so long nothing changes, then what is wrong stays so."""
 _SHOWN = 40
@@ -48,13 +50,16 @@ console = Console(file=sys.stdout, width=120)
 
 @pytest.mark.soak
 @pytest.mark.timeout(MINUTES * 60 + _REST_SECONDS + 240)
-async def test_nothing_is_lost_whatever_goes_wrong(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_nothing_is_lost_whatever_goes_wrong(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not PLANT or PLANT in STORED or PLANT in BROKEN, f"PLANT is one of {[*STORED, *BROKEN]}"
     home = tmp_path_factory.mktemp("soak")
     faults = [fault for fault, _ in zip(schedule(SEED), range(200), strict=False)]
     console.print(f"SEED={SEED} MINUTES={MINUTES:g}; the faults in their order, as far as time allows:")
     console.print(", ".join(map(str, faults)), highlight=False, soft_wrap=True)
     assert skewable(), "faketime is not installed: see `make soak`"
+    monkeypatch.setenv("ANNALS_STALLED_AFTER", str(_STALLED_SECONDS))
     suite = SoakSuite(home, patched(PLANT, home / "patch"))
     directory = home / ".annals" / "embedded"
     async with suite.running():

@@ -36,7 +36,7 @@ class Tried:
     async def perform(self, attempt: int, *, final: bool, undo: bool = False) -> Mapping[str, Any]:
         """What the engine asks for."""
         call = {"id": "s", "tenant": "default", "before": [STARTED], "step": "a", "attempt": attempt}
-        call |= {"undo": undo, "final": final, "timeout": 5, "then": []}
+        call |= {"run": 0, "undo": undo, "final": final, "timeout": 5, "then": []}
         return await self.activities.perform(
             call | {"call": {"kind": "activity", "name": "try", "input": {}}}, None
         )

@@ -137,7 +137,7 @@ class Made:
         self.evidence.held.append({"tenant": "acme", "id": reminder, "due": AT, "published_at": AT})
         self.notice(reminder, "notification.requested", MEMBER, {})
         self.add(48, name, "saga.completed", {"output": None}, SAGA)
-        self.evidence.workflows[_instance("acme", SAGA)] = "completed"
+        self.evidence.workflows[_instance("acme", SAGA, 0)] = "completed"
         answer = Answer(202, {"id": SAGA}, 0.0, 1.0)
         self.ledger.sagas.append(Told("acme", "task-handover", {}, SAGA, answer))
 
@@ -146,7 +146,7 @@ class Made:
         began |= {"saga_type": "capacity-release", "saga_version": 1, "steps": ["release"], "input": {}}
         self.add(48, f"saga-{RELEASE}", "saga.started", began, RELEASE)
         self.add(48, f"saga-{RELEASE}", "saga.completed", {"output": None}, RELEASE)
-        self.evidence.workflows[_instance("acme", RELEASE)] = "completed"
+        self.evidence.workflows[_instance("acme", RELEASE, 0)] = "completed"
 
     def _recurrence(self) -> None:
         start = NOW - timedelta(minutes=3)
@@ -277,7 +277,7 @@ def _saga_never_began(made: Made) -> None:
 
 
 def _workflow(made: Made) -> None:
-    made.evidence.workflows[_instance("acme", SAGA)] = "failed"
+    made.evidence.workflows[_instance("acme", SAGA, 0)] = "failed"
 
 
 def _orphan(made: Made) -> None:

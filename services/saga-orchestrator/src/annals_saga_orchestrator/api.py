@@ -78,9 +78,9 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
         body = await request.body()
         data = json_value(body) if body else None
-        user = id_of(request, "x-user-id")
+        asker = Asker(id_of(request, "x-user-id"), request.headers.get("traceparent"))
         with _problems():
-            await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, user)
+            await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, asker)
         return _json({"id": saga_id, "event": event}, 202)
 
     def operation(name: str, summary: str, ask: Ask, *, recorded: bool = False) -> None:
@@ -112,6 +112,12 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
     operation("suspend", "Halt a saga", lambda key, _, asker: orchestrator.suspend(key, asker))
     operation("resume", "Let a halted saga go on", lambda key, _, asker: orchestrator.resume(key, asker))
     operation(
+        "restart",
+        "Let a saga that stands still go on from where its history is",
+        orchestrator.restart,
+        recorded=True,
+    )
+    operation(
         "retry",
         "Try again what could not be taken back",
         lambda key, _, asker: orchestrator.retry(key, asker),
@@ -127,7 +133,7 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
 
 
 def _public(saga_id: str, state: SagaState) -> dict[str, Any]:
-    inner = {"steps", "undo_order", "saga_type", "saga_version", "run"}
+    inner = {"steps", "undo_order", "saga_type", "saga_version", "run", "raised", "raises"}
     steps = [
         {"name": name, **step.model_dump(mode="json", exclude={"phase", "undo_phase"})}
         for name, step in state.steps.items()

@@ -14,6 +14,7 @@ from annals.sagas.activities import SagaActivities
 from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory
 from annals.sagas.orchestrator import Orchestrator
+from annals.sagas.watch import Watch
 from annals.sagas.workflow import SagaWorker
 from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
 from annals.store.follower import passes
@@ -25,6 +26,7 @@ from annals_saga_orchestrator import api, subscription
 from annals_saga_orchestrator.activities import functions
 from annals_saga_orchestrator.sagas import CATALOG
 from annals_saga_orchestrator.settings import SagaLive, SagaSettings
+from annals_saga_orchestrator.unmoved import unmoved
 
 
 def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp:
@@ -65,6 +67,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                 "cancel_child": orchestrator.cancel_child,
             },
         )
+        seconds = settings.stalled_after
+        watch = Watch(catalog, history, orchestrator, unmoved(invocation, seconds), seconds=seconds)
         operations = Operations(invocation, "saga-orchestrator")
         app.include_router(api.routes(orchestrator, invocation, operations))
         letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
@@ -88,6 +92,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                 background(worker.run(), "worker"),
                 background(letters.run(), "dead letters"),
                 background(follower.run(), "follower"),
+                background(watch.run(), "watch"),
             ):
                 yield
             await store.drain()

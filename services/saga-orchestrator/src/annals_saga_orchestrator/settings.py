@@ -21,5 +21,8 @@ class SagaSettings(SagaLive, ServiceSettings):
     state_store: str = "eventstore"
     """The state store component that holds the sagas' streams."""
 
+    stalled_after: float = Field(default=60.0, gt=0)
+    """Seconds without an event, beyond what its declaration allows, after which a saga is restarted."""
+
     topic: str = "saga-events"
     """The topic of the sagas' events, and the pub/sub component it is on."""

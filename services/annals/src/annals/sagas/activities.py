@@ -83,15 +83,20 @@ class SagaActivities:
         self._topic = topic
 
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        """Record transitions. The answer tells whether somebody ended the saga by force."""
-        state = await self._history.record(SagaKey.of(call), call["entries"], traceparent)
-        return {"terminated": state.terminated, "cancel": state.cancel_reason}
+        """Record transitions. The answer tells whether the workflow has nothing more to do.
+
+        So it is when somebody ended the saga by force, or another workflow goes on in its place.
+        """
+        state = await self._history.record(SagaKey.of(call), call["entries"], traceparent, call["run"])
+        return {"over": state.terminated or state.run != call["run"], "cancel": state.cancel_reason}
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Try an action or a compensation once, with the record of that."""
         key, step, attempt, undo = SagaKey.of(call), call["step"], call["attempt"], call["undo"]
         begun = entry(StepStarted(step=step, attempt=attempt, compensation=undo), _now())
-        state = await self._history.record(key, [*call["before"], begun], traceparent)
+        state = await self._history.record(key, [*call["before"], begun], traceparent, call["run"])
+        if state.run != call["run"]:
+            return {"outcome": "ended"}
         known = _known_result(state, step, attempt, undo=undo)
         if known is not None:
             return known
@@ -109,7 +114,8 @@ class SagaActivities:
         at = _now()
         if call["then"]:
             completed = StepCompleted(step=step, attempt=attempt, result=result)
-            await self._history.record(key, [entry(completed, at), *call["then"]], traceparent)
+            entries = [entry(completed, at), *call["then"]]
+            await self._history.record(key, entries, traceparent, call["run"])
         return {"outcome": "done", "result": result, "at": at, "cancel": state.cancel_reason}
 
     async def _failed(
@@ -124,7 +130,7 @@ class SagaActivities:
             uncertain=failure.uncertain,
             compensation=call["undo"],
         )
-        state = await self._history.record(key, [entry(event, _now())], traceparent)
+        state = await self._history.record(key, [entry(event, _now())], traceparent, call["run"])
         return {
             "outcome": "rejected" if rejected else "failed",
             "message": failure.error.message,

@@ -6,6 +6,10 @@ order each time: whoever changes that order here breaks the sagas that run.
 
 What happens is recorded in the saga's stream by the activities: each takes along what came to pass
 since the last one, so that history costs no activity of its own while actions follow actions.
+
+A saga whose workflow stands still is run again from what its stream says (`known` and what goes with it,
+below): what was done is not asked for again, what was begun is asked for once more under its key, a wait
+goes on to its deadline, and an event that was raised and not taken is there.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ from annals.sagas.events import (
     SagaError,
     SagaFailed,
     SagaResumed,
+    SagaStarted,
     SagaWaiting,
     StepCompensated,
     StepCompleted,
@@ -47,6 +52,7 @@ from annals.sagas.events import (
     StepSkipped,
     StepStarted,
 )
+from annals.sagas.state import SagaState, SagaStatus, StepState, StepStatus
 
 CANCEL = "annals.cancel"
 """The event that asks a running saga to be taken back."""
@@ -105,6 +111,17 @@ class _AnyOf:
         return any(task.is_complete for task in self.tasks)
 
 
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    """An event that was raised before this workflow began: nothing is to be waited for."""
+
+    payload: Mapping[str, Any]
+    is_complete: bool = True
+
+    def get_result(self) -> Any:
+        return self.payload
+
+
 _Wanted = Task | _AnyOf
 _Steps = Generator[_Wanted, Any, Any]
 
@@ -120,6 +137,37 @@ class _Ended(Exception):
 def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
     """A transition as an activity takes it along; `at` is when it came to pass."""
     return {"type": event.event_type, "data": event.model_dump(mode="json"), "at": at}
+
+
+def beginning(started: SagaStarted) -> dict[str, Any]:
+    """The first transition of all."""
+    return entry(started, started.started_at.isoformat())
+
+
+def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
+    """What a saga's workflow is given; see `run`."""
+    given: dict[str, Any] = {
+        "id": saga_id,
+        "tenant": tenant,
+        "user": state.user,
+        "correlation_id": state.correlation_id,
+        "type": state.saga_type,
+        "version": state.saga_version,
+        "input": state.input,
+        "started": state.started_at.isoformat() if state.started_at else None,
+        "results": {name: step.result for name, step in state.steps.items() if step.result is not None},
+    }
+    if state.run == 0:
+        return given | {"begun": beginning(state.as_started())}
+    given["run"] = state.run
+    if state.status is SagaStatus.COMPENSATING:
+        return given | {"undo": state.to_undo(), "reason": state.reason or "tried again"}
+    return given | {
+        "known": {name: step.model_dump(mode="json") for name, step in state.steps.items() if step.phase},
+        "undo_order": state.undo_order,
+        "raised": [one.model_dump(mode="json") for one in state.raised],
+        "cancel": state.cancel_reason,
+    }
 
 
 def child_id(parent: str, step: str, index: int) -> str:
@@ -172,9 +220,11 @@ def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
 def run(
     saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]
 ) -> Generator[Task, Any, dict[str, Any]]:
-    """Run a saga, or take again what `start["undo"]` names. Returns its status and output.
+    """Run a saga, or take back what `start["undo"]` names. Returns its status and output.
 
-    `start` is what `annals.sagas.orchestrator` schedules the workflow with.
+    `start` is what `start_of` gives. In that of a saga that is run again `known` has its
+    steps, `undo_order` what would be taken back, `raised` the events that no step has taken, and `cancel`
+    why it is to be taken back, if it is.
     """
     steps = _Run(saga, workflow, start).run()
     try:
@@ -207,6 +257,13 @@ def _feed(branch: _Steps, completed: _Wanted) -> _Wanted:
     return branch.send(result)
 
 
+def _why(failed: StepState) -> str:
+    """Why a step failed, in the words of the run that saw it."""
+    if failed.error is not None:
+        return failed.error.message
+    return (failed.result or {}).get("event") or "nobody answered in time"
+
+
 def _context(saga: Saga[Any], start: Mapping[str, Any]) -> SagaContext[Any]:
     return SagaContext(
         start["id"],
@@ -226,6 +283,7 @@ class _Run:
         self._context = _context(saga, start)
         self._results = self._context.results
         self._common = {name: start.get(name) for name in ("id", "tenant", "user", "correlation_id")}
+        self._common["run"] = start.get("run", 0)
         self._unrecorded: list[dict[str, Any]] = []
         self._undo: deque[tuple[Step, int]] = deque()
         self._events: dict[str, Task] = {}
@@ -233,12 +291,22 @@ class _Run:
         self._cancel_reason: str | None = None
         if "begun" in start:
             self._unrecorded.append(start["begun"])
+        self._steps = {step.name: step for step in saga.flat()}
+        known = start.get("known") or {}
+        self._known = {name: StepState.model_validate(known.get(name, {})) for name in self._steps}
+        self._results |= {
+            name: step.result for name, step in self._known.items() if step.status is StepStatus.COMPLETED
+        }
+        self._undo.extend((self._steps[name], 0) for name in start.get("undo_order") or ())
+        self._raised = deque(start.get("raised") or ())
+        self._taken: set[int] = set()
+        if start.get("cancel") is not None:
+            self._events[CANCEL] = _Raised({"reason": start["cancel"]})
 
     def run(self) -> _Steps:
         try:
             if (undo := self._start.get("undo")) is not None:
-                steps = {step.name: step for step in self._saga.flat()}
-                self._undo.extend((steps[name], tried) for name, tried in undo)
+                self._undo.extend((self._steps[name], tried) for name, tried in undo)
                 return (yield from self._compensate(self._start["reason"]))
             try:
                 output = yield from self._forward()
@@ -257,8 +325,10 @@ class _Run:
 
     def _forward(self) -> _Steps:
         for index, block in enumerate(self._saga.steps):
-            self._stop_if_cancelled()
             steps = block.steps if isinstance(block, Parallel) else (block,)
+            if all(self._known[step.name].status is StepStatus.PENDING for step in steps):
+                # What was begun before this workflow is seen through: it may have to be taken back.
+                self._stop_if_cancelled()
             needed = []
             for step in steps:
                 if step.when is None or step.when(self._context):
@@ -288,6 +358,11 @@ class _Run:
         return None
 
     def _step(self, step: Step, *, last: bool) -> _Steps:
+        known = self._known[step.name]
+        if known.status is StepStatus.COMPLETED:
+            return
+        if known.status is StepStatus.FAILED:
+            raise _Stop(f"{step.name}: {_why(known)}")
         match step.action:
             case AwaitEvent():
                 yield from self._await(step, step.action)
@@ -300,8 +375,10 @@ class _Run:
 
     def _act(self, step: Step, action: Action, *, last: bool) -> _Steps:
         call = describe(action, self._context)
-        uncertain = False
-        attempt = 0
+        known = self._known[step.name]
+        uncertain, attempt = known.uncertain, known.tried
+        if attempt and attempt == known.attempts:
+            yield from self._sleep(step.retry.wait(attempt))
         while True:
             attempt += 1
             final = attempt > step.retry.max_retries
@@ -316,10 +393,8 @@ class _Run:
                     completed = StepCompleted(step=step.name, attempt=attempt, result=done["result"])
                     self._unrecorded.append(entry(completed, done["at"]))
                 return
-            if done["outcome"] == "rejected":
-                raise _Stop(f"{step.name}: {done['message']}")
             uncertain = uncertain or done["uncertain"]
-            if final:
+            if final or done["outcome"] == "rejected":
                 if uncertain:
                     # It may have taken effect: taken back it does no harm.
                     self._undo.append((step, 0))
@@ -362,22 +437,34 @@ class _Run:
 
     def _await(self, step: Step, action: AwaitEvent) -> _Steps:
         cancel = self._event(CANCEL)
-        delay = action.deadline(self._context)
         names = action.names
-        deadline = self._workflow.now + delay
-        self._note(SagaWaiting(step=step.name, events=names, deadline=deadline))
-        yield from self._record()
+        deadline = self._known[step.name].deadline
+        if deadline is None:
+            delay = action.deadline(self._context)
+            self._note(SagaWaiting(step=step.name, events=names, deadline=self._workflow.now + delay))
+            yield from self._record()
+        else:
+            delay = max(deadline - self._workflow.now, timedelta(0))
         self._stop_if_cancelled()
         timer = self._workflow.timer(delay)
-        waited = {name: self._event(name) for name in names}
-        yield _AnyOf((*waited.values(), cancel, timer))
-        raised = next((name for name in names if waited[name].is_complete), None)
-        if raised is None:
-            self._stop_if_cancelled()
-        payload = {} if raised is None else self._consume(raised)
-        data, user = payload.get("data"), payload.get("user")
+        raised, payload = None, dict[str, Any]()
+        while True:
+            waited = {name: self._event(name) for name in names}
+            yield _AnyOf((*waited.values(), cancel, timer))
+            raised = next((name for name in names if waited[name].is_complete), None)
+            if raised is None:
+                self._stop_if_cancelled()
+                break
+            payload = self._consume(raised)
+            if payload.get("number") not in self._taken:
+                break
+        data, user, number = payload.get("data"), payload.get("user"), payload.get("number")
+        if number is not None:
+            self._taken.add(number)
         refused = raised in action.refusals
-        self._note(SagaResumed(step=step.name, event=raised, refused=refused, data=data, user=user))
+        self._note(
+            SagaResumed(step=step.name, event=raised, number=number, refused=refused, data=data, user=user)
+        )
         if raised is None:
             raise _Stop(f"{step.name}: nobody answered in time")
         if refused:
@@ -428,13 +515,15 @@ class _Run:
     def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> _Steps:
         cancel = self._event(CANCEL)
         saga_id = child_id(self._start["id"], step.name, index)
-        if cancel.is_complete:
+        may_have_begun = self._known[step.name].status is StepStatus.RUNNING
+        if cancel.is_complete and not may_have_begun:
             return {"id": saga_id, "status": "not_started", "reason": "cancelled"}
-        begun = yield self._workflow.activity(
-            "begin_child", self._common | {"child": saga_id, "type": saga, "input": dict(given)}
-        )
+        call = {"child": saga_id, "type": saga, "input": dict(given), "cancelled": cancel.is_complete}
+        begun = yield self._workflow.activity("begin_child", self._common | call)
         if begun["refused"] is not None:
             return {"id": saga_id, "status": "not_started", "reason": begun["refused"]}
+        if begun["start"] is None:
+            return {"id": saga_id, "status": begun["status"], "reason": begun["reason"]}
         child = self._workflow.child(begun["start"])
         yield _AnyOf((child, cancel))
         if not child.is_complete:
@@ -528,7 +617,7 @@ class _Run:
 
     def _record(self) -> _Steps:
         done = yield self._workflow.activity("record", self._common | {"entries": self._take()})
-        if done["terminated"]:
+        if done["over"]:
             raise _Ended
         self._cancel_reason = self._cancel_reason or done["cancel"]
 
@@ -542,7 +631,10 @@ class _Run:
     def _event(self, name: str) -> Task:
         """The one wait for an event: two of them would take turns at what is raised."""
         if name not in self._events:
-            self._events[name] = self._workflow.event(name)
+            before = next((one for one in self._raised if one["event"] == name), None)
+            if before is not None:
+                self._raised.remove(before)
+            self._events[name] = self._workflow.event(name) if before is None else _Raised(before)
         return self._events[name]
 
     def _consume(self, name: str) -> dict[str, Any]:

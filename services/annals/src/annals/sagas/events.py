@@ -81,11 +81,24 @@ class SagaWaiting(EventData, type="saga.waiting"):
     deadline: AwareDatetime
 
 
+class EventRaised(EventData, type="saga.event_raised"):
+    """Somebody raised an event that a step waits for, or will. `number` counts those of the saga, from 1."""
+
+    event: str
+    number: int
+    data: Any = None
+    user: str | None = None
+
+
 class SagaResumed(EventData, type="saga.resumed"):
-    """The wait is over: `event` was raised, or none was in time. `refused`: it was a refusal."""
+    """The wait is over: `event` was raised, or none was in time. `refused`: it was a refusal.
+
+    `number` is that of the event.
+    """
 
     step: str
     event: str | None
+    number: int | None = None
     refused: bool = False
     data: Any = None
     user: str | None = None
@@ -137,6 +150,13 @@ class SagaContinued(EventData, type="saga.continued"):
     """Somebody let a halted saga go on."""
 
 
+class SagaRestarted(EventData, type="saga.restarted"):
+    """The saga stood still: another workflow goes on from where its history is. `run` counts them."""
+
+    run: int
+    reason: str
+
+
 class CompensationRetried(EventData, type="saga.compensation_retried"):
     """Somebody asked to try again what could not be taken back. `run` counts the times."""
 
@@ -153,6 +173,7 @@ REGISTRY = EventRegistry(
         StepSkipped,
         StepCompensated,
         SagaWaiting,
+        EventRaised,
         SagaResumed,
         SagaCompensating,
         SagaCompleted,
@@ -162,6 +183,7 @@ REGISTRY = EventRegistry(
         SagaTerminated,
         SagaSuspended,
         SagaContinued,
+        SagaRestarted,
         CompensationRetried,
     ]
 )

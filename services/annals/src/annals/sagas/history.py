@@ -125,13 +125,18 @@ class SagaHistory:
                 return after
 
     async def record(
-        self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None
+        self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int = 0
     ) -> SagaState:
-        """Append those of the engine's entries that are news, however long the store is away."""
+        """Append those of the engine's entries that are news, however long the store is away.
+
+        What the workflow of another `run` than the saga's tells is none: another goes on in its place.
+        """
         told = [_decode(entry) for entry in entries]
 
         def news(state: SagaState) -> list[Transition]:
             said: list[Transition] = []
+            if state.run != run:
+                return said
             for one in told:
                 for event in state.record(one.event):
                     said.append(Transition(event, one.at))

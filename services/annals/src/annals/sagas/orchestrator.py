@@ -19,10 +19,10 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import Workflows
-from annals.events import RecordedEvent
+from annals.events import EventData, RecordedEvent
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import AwaitEvent, CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL, answerers, children, entry
+from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
@@ -95,15 +95,28 @@ class Orchestrator:
         return Started(key.id, await self._begin(key, started, traceparent, new=new))
 
     async def begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        """Begin a saga that the workflow of another will run."""
-        key = replace(SagaKey.of(call), id=call["child"])
+        """Begin a saga that the workflow of another will run, or go on with it where that runs again.
+
+        `start` of the answer is for the workflow. Without it the saga was `refused`, or had ended before.
+        """
+        key, run = replace(SagaKey.of(call), id=call["child"]), call["run"]
         try:
-            started = self._started(key, call["type"], call["input"], parent=call["id"])
-            await self._claims.take(key, started, self._help)
-            state = await self._history.record(key, [_begun(started)], traceparent)
+            if not run or (await self.load(key)).status is SagaStatus.NONE:
+                if call["cancelled"]:
+                    return {"refused": "cancelled", "start": None}
+                started = self._started(key, call["type"], call["input"], parent=call["id"])
+                await self._claims.take(key, started, self._help)
+                await self._history.record(key, [beginning(started)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation) as error:
             return {"refused": str(error), "start": None}
-        return {"refused": None, "start": _start(key, state)}
+        why = "the saga that started it was restarted"
+        state = await self._decide(
+            key, lambda now: now.restart(run, why) if now.goes_on else (), Asker(key.user, traceparent)
+        )
+        if state.goes_on:
+            return {"refused": None, "start": _start(key, state)}
+        status = state.status if state.status.ended else SagaStatus.FAILED
+        return {"refused": None, "start": None, "status": status, "reason": state.reason}
 
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Have a saga taken back, when the one that runs it is."""
@@ -119,12 +132,12 @@ class Orchestrator:
         _, state = await self._history.load(key)
         return state
 
-    async def raise_event(self, key: SagaKey, event: str, data: Any, user: str | None) -> None:
+    async def raise_event(self, key: SagaKey, event: str, data: Any, asker: Asker) -> None:
         """Raise an event that a step of the saga waits for, now or later.
 
-        Raises NotFound, RuleViolation, PermissionError, NotBegun and DaprError.
+        Raises NotFound, RuleViolation, PermissionError, NotBegun, DaprError and the errors of the store.
         """
-        state = await self.load(key)
+        state, user = await self.load(key), asker.user
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
@@ -136,7 +149,14 @@ class Orchestrator:
         allowed = answerers(saga, event, _start(key, state)) if saga else None
         if allowed is not None and user not in allowed:
             raise PermissionError(f"only {' or '.join(sorted(allowed))} may answer this")
-        payload = {"data": data, "user": user}
+
+        def decide(now: SagaState) -> tuple[EventData, ...]:
+            now.require_raisable(event, declared)
+            return now.raise_event(event, data, user)
+
+        state = await self._decide(key, decide, asker)
+        mine = (event, data, user)
+        [payload] = [one.model_dump() for one in state.raised if (one.event, one.data, one.user) == mine]
         for wait in _NOT_YET_SECONDS:
             if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
                 return
@@ -175,6 +195,35 @@ class Orchestrator:
         state = await self._decide(key, lambda state: state.resume(), asker)
         await self._workflows.resume(instance_id(key, state.run))
         return state
+
+    async def restart(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
+        """Have a saga that stands still go on from where its history is, in a workflow of its own.
+
+        What the one before it does from then on counts for nothing. A saga that another runs is restarted
+        with that one.
+        """
+        state = await self.load(key)
+        root = await self.root(key, state)
+        if root != key:
+            await self.restart(root, reason, asker)
+            return await self.load(key)
+        before = state.run
+        state = await self._decide(key, lambda now: now.restart(before + 1, reason), asker)
+        await self._workflows.terminate(instance_id(key, before))
+        await self._workflows.start(
+            state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
+        )
+        return state
+
+    async def root(self, key: SagaKey, state: SagaState) -> SagaKey:
+        """The saga that a saga runs for, and that nothing else runs."""
+        while state.parent is not None:
+            parent = replace(key, id=state.parent)
+            state = await self.load(parent)
+            if not state.goes_on:
+                break
+            key = parent
+        return key
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Try again what could not be taken back."""
@@ -247,14 +296,14 @@ class Orchestrator:
         # finds each of its steps done.
         state = SagaState().apply(started)
         await self._workflows.start(started.saga_type, instance_id(key), _start(key, state), traceparent)
-        await self._history.record(key, [_begun(started)], traceparent)
+        await self._history.record(key, [beginning(started)], traceparent)
         return True
 
     async def _help(self, key: SagaKey, started: SagaStarted) -> SagaState:
         """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
         if started.parent is None:
             await self._begin(key, started, None)
-        return await self._history.record(key, [_begun(started)], None)
+        return await self._history.record(key, [beginning(started)], None)
 
     async def _decide(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
         return await self._history.decide(key, decide, traceparent=asker.traceparent, user=asker.user)
@@ -311,26 +360,5 @@ def instance_id(key: SagaKey, run: int = 0) -> str:
     return f"{key.id[:_ID_SHOWN]}-{digest[:_DIGEST]}"
 
 
-def _begun(started: SagaStarted) -> dict[str, Any]:
-    return entry(started, started.started_at.isoformat())
-
-
 def _start(key: SagaKey, state: SagaState) -> dict[str, Any]:
-    """What a saga's workflow is given; see `annals.sagas.engine.run`."""
-    start: dict[str, Any] = {
-        "id": key.id,
-        "instance": instance_id(key, state.run),
-        "tenant": key.tenant,
-        "user": state.user,
-        "correlation_id": state.correlation_id,
-        "type": state.saga_type,
-        "version": state.saga_version,
-        "input": state.input,
-        "started": state.started_at.isoformat() if state.started_at else None,
-    }
-    start["results"] = {name: step.result for name, step in state.steps.items() if step.result is not None}
-    if state.run == 0:
-        start["begun"] = _begun(state.as_started())
-    else:
-        start |= {"undo": state.to_undo(), "reason": state.reason or "tried again"}
-    return start
+    return start_of(key.id, key.tenant, state) | {"instance": instance_id(key, state.run)}

@@ -12,6 +12,7 @@ from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
 from annals.events import EventData
 from annals.sagas.events import (
     CompensationRetried,
+    EventRaised,
     SagaCancelRequested,
     SagaCompensated,
     SagaCompensating,
@@ -19,6 +20,7 @@ from annals.sagas.events import (
     SagaContinued,
     SagaError,
     SagaFailed,
+    SagaRestarted,
     SagaResumed,
     SagaStarted,
     SagaSuspended,
@@ -68,7 +70,11 @@ _BEGUN, _OVER = 1, 2
 
 
 class StepState(BaseModel):
-    """One step. `attempts` and `undo_attempts` count the tries of its action and its compensation."""
+    """One step. `attempts` and `undo_attempts` count the tries of its action and its compensation.
+
+    `uncertain`: a try of its action may have taken effect although it was not seen to. `deadline` is until
+    when it waits.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,6 +86,7 @@ class StepState(BaseModel):
     uncertain: bool = False
     result: Any = None
     error: SagaError | None = None
+    deadline: datetime | None = None
 
     def knows(self, attempt: int, phase: int, *, undo: bool) -> bool:
         """Whether this try was seen to come as far already."""
@@ -89,6 +96,16 @@ class StepState(BaseModel):
     def over(self, attempt: int, *, undo: bool) -> bool:
         """Whether it is known what came of this try, or of a later one."""
         return self.knows(attempt, _OVER, undo=undo)
+
+    @property
+    def tried(self) -> int:
+        """The tries of its action of which it is known what came."""
+        return self.attempts - (self.phase == _BEGUN)
+
+    @property
+    def undo_tried(self) -> int:
+        """The same of its compensation."""
+        return self.undo_attempts - (self.undo_phase == _BEGUN)
 
     @property
     def has_effect(self) -> bool:
@@ -101,11 +118,22 @@ class StepState(BaseModel):
         ) or (self.status is StepStatus.FAILED and self.uncertain)
 
 
+class Raised(BaseModel):
+    """An event that was raised and that no step has taken."""
+
+    model_config = ConfigDict(frozen=True)
+
+    event: str
+    number: int
+    data: Any = None
+    user: str | None = None
+
+
 class SagaState(Aggregate):
     """See the module."""
 
     aggregate_type: ClassVar[str] = "saga"
-    state_schema: ClassVar[int] = 1
+    state_schema: ClassVar[int] = 2
 
     status: SagaStatus = SagaStatus.NONE
     started_at: datetime | None = None
@@ -119,6 +147,8 @@ class SagaState(Aggregate):
     steps: dict[str, StepState] = Field(default_factory=dict)
     undo_order: tuple[str, ...] = ()
     waits_for: tuple[str, ...] = ()
+    raised: tuple[Raised, ...] = ()
+    raises: int = 0
     cancel_requested: bool = False
     cancel_reason: str | None = None
     terminated: bool = False
@@ -182,6 +212,17 @@ class SagaState(Aggregate):
         self._require_active()
         return (SagaContinued(),) if self.suspended else ()
 
+    def raise_event(self, event: str, data: Any, user: str | None) -> tuple[EventData, ...]:
+        """Raise an event. The same from the same user is a repeat until a step has taken the first."""
+        if any((one.event, one.data, one.user) == (event, data, user) for one in self.raised):
+            return ()
+        return (EventRaised(event=event, number=self.raises + 1, data=data, user=user),)
+
+    def restart(self, run: int, reason: str) -> tuple[EventData, ...]:
+        """Have the workflow of run `run` go on in the place of the one there is. Once is enough."""
+        self._require_active()
+        return (SagaRestarted(run=run, reason=reason),) if self.run < run else ()
+
     def retry_compensation(self) -> tuple[EventData, ...]:
         """Try again what could not be taken back."""
         self._require_there()
@@ -234,15 +275,16 @@ class SagaState(Aggregate):
                 status = StepStatus.COMPENSATION_FAILED if event.final else StepStatus.COMPENSATING
                 return self._undo(event.step, event.attempt, _OVER, status=status, error=event.error)
             case StepFailed():
+                uncertain = event.uncertain or self._step(event.step).uncertain
                 state = self._try(
                     event.step,
                     event.attempt,
                     _OVER,
                     status=StepStatus.FAILED if event.final else StepStatus.RUNNING,
                     error=event.error,
-                    uncertain=event.uncertain,
+                    uncertain=uncertain,
                 )
-                if event.final and event.uncertain:
+                if event.final and uncertain:
                     return state.model_copy(update={"undo_order": (*self.undo_order, event.step)})
                 return state
             case StepSkipped():
@@ -250,7 +292,7 @@ class SagaState(Aggregate):
             case StepCompensated():
                 return self._undo(event.step, event.attempt, _OVER, status=StepStatus.COMPENSATED, error=None)
             case SagaWaiting():
-                state = self._try(event.step, 1, _BEGUN, status=StepStatus.WAITING)
+                state = self._try(event.step, 1, _BEGUN, status=StepStatus.WAITING, deadline=event.deadline)
                 return state.model_copy(update={"waits_for": event.events})
             case SagaResumed():
                 failed = event.event is None or event.refused
@@ -258,7 +300,11 @@ class SagaState(Aggregate):
                 status = StepStatus.FAILED if failed else StepStatus.COMPLETED
                 state = self._try(event.step, 1, _OVER, status=status, result=result)
                 order = self.undo_order if failed else (*self.undo_order, event.step)
-                return state.model_copy(update={"waits_for": (), "undo_order": order})
+                left = tuple(one for one in self.raised if one.number != event.number)
+                return state.model_copy(update={"waits_for": (), "undo_order": order, "raised": left})
+            case EventRaised():
+                raised = Raised.model_validate(event.model_dump())
+                return self._with(raised=(*self.raised, raised), raises=event.number)
             case SagaCompensating():
                 return self._with(status=SagaStatus.COMPENSATING, reason=event.reason, waits_for=())
             case SagaCompleted():
@@ -277,10 +323,17 @@ class SagaState(Aggregate):
                 return self._with(suspended=True)
             case SagaContinued():
                 return self._with(suspended=False)
+            case SagaRestarted():
+                return self._with(run=event.run, suspended=False)
             case CompensationRetried():
                 return self._with(status=SagaStatus.COMPENSATING, run=event.run, terminated=False)
             case _:
                 return self
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a workflow is to be at it, for whatever started it: what people retry is theirs."""
+        return self.status is not SagaStatus.NONE and not self.status.ended and not self.left
 
     def as_started(self) -> SagaStarted:
         """The event that began the saga."""
@@ -303,10 +356,15 @@ class SagaState(Aggregate):
             raise RuleViolation("saga.active", f"the saga is {self.status}; cancel or terminate it first")
 
     def to_undo(self) -> list[tuple[str, int]]:
-        """What is left to take back, the first thing done first, and how often that was tried."""
+        """What is left to take back, the first thing done first, and how often that was tried to the end.
+
+        That is what an earlier run left, or what this one has not taken back yet.
+        """
         unordered = [name for name in self.left if name not in self.undo_order]
-        ordered = [name for name in self.undo_order if name in self.left]
-        return [(name, self._step(name).undo_attempts) for name in (*ordered, *unordered)]
+        ordered = [name for name in self.undo_order if not self.left or name in self.left]
+        steps = {name: self._step(name) for name in (*ordered, *unordered)}
+        taken_back = StepStatus.COMPENSATED
+        return [(name, step.undo_tried) for name, step in steps.items() if step.status is not taken_back]
 
     def _step(self, name: str) -> StepState:
         return self.steps.get(name) or StepState()

@@ -18,10 +18,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 import orjson
 
+from annals.events import EventData
 from annals.sagas import engine
 from annals.sagas.declaration import Saga
 from annals.sagas.events import REGISTRY, SagaStarted, StepCompleted, StepFailed, StepStarted
@@ -84,8 +86,11 @@ class _Task:
 class _VirtualWorkflow:
     """See `engine.Workflow`. What it is asked for completes when its clock comes to it."""
 
-    def __init__(self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]]) -> None:
-        self.now = _START
+    def __init__(
+        self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]], now: datetime = _START
+    ) -> None:
+        self.now = now
+        self.moments = 0
         self.asked: list[bytes] = []
         self._answer = answer
         self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
@@ -136,14 +141,19 @@ class _VirtualWorkflow:
         else:
             self._raised[name].append(payload)
 
-    def drive(self, generator: Generator[engine.Task, Any, dict[str, Any]]) -> Any:
-        """Run to the end; what the generator returns."""
+    def drive(
+        self, generator: Generator[engine.Task, Any, dict[str, Any]], moments: int | None = None
+    ) -> Any:
+        """Run to the end, or until so many things have happened; what the generator returns."""
         try:
             task = next(generator)
             while True:
                 while not task.is_complete:
                     if not self._agenda:
                         raise AssertionError("the saga waits for something that never happens")
+                    if self.moments == moments:
+                        return None
+                    self.moments += 1
                     self.now, _, what = heapq.heappop(self._agenda)
                     what()
                 task = generator.send(task.get_result())
@@ -193,6 +203,15 @@ class Ran:
         return self
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Event:
+    """Somebody raises an event, or cancels the saga for a reason."""
+
+    after: timedelta
+    name: str
+    data: Any
+
+
 @dataclass(slots=True)
 class Scenario:
     """A saga, and how the world answers it; see `scenario`."""
@@ -200,7 +219,7 @@ class Scenario:
     saga: Saga[Any]
     given: Mapping[str, Any]
     _replies: dict[str, list[Reply]] = field(default_factory=lambda: defaultdict(list))
-    _events: list[tuple[timedelta, str, Any]] = field(default_factory=list)
+    _events: list[_Event] = field(default_factory=list)
 
     def when(self, name: str, *replies: Reply) -> Self:
         """What a command, query, event, function or saga of a name is answered, time after time.
@@ -212,12 +231,12 @@ class Scenario:
 
     def raised(self, event: str, *, after: timedelta = timedelta(0), data: Any = None) -> Self:
         """Somebody raises an event, so long after the start."""
-        self._events.append((after, event, {"data": data, "user": "somebody"}))
+        self._events.append(_Event(after, event, data))
         return self
 
     def cancelled(self, *, after: timedelta = timedelta(0), reason: str = "cancelled") -> Self:
         """Somebody cancels the saga, so long after the start."""
-        self._events.append((after, engine.CANCEL, {"reason": reason}))
+        self._events.append(_Event(after, engine.CANCEL, reason))
         return self
 
     def run(self) -> Ran:
@@ -226,27 +245,42 @@ class Scenario:
         Raises AssertionError when that asks for anything else: a declaration that is not
         deterministic breaks in production.
         """
-        first, asked = self._run_once()
-        _, again = self._run_once()
-        for number, (one, other) in enumerate(itertools.zip_longest(asked, again), start=1):
+        first, workflow = self._run()
+        _, replayed = self._run()
+        both = itertools.zip_longest(workflow.asked, replayed.asked)
+        for number, (one, other) in enumerate(both, start=1):
             if one != other:
                 raise AssertionError(f"not deterministic: request {number} was {one!r}, replayed {other!r}")
         return first
 
-    def _run_once(self) -> tuple[Ran, list[bytes]]:
+    def restarted(self) -> list[Ran]:
+        """Run it once for each moment at which its workflow may be lost and another goes on.
+
+        What took effect before and is asked for again under its key is not in `did` twice.
+        """
+        _, workflow = self._run()
+        return [self._run(lost_at=moment)[0] for moment in range(workflow.moments)]
+
+    def _run(self, lost_at: int | None = None) -> tuple[Ran, _VirtualWorkflow]:
         world = _World(self.saga, self.given, self._replies)
-        workflow = _VirtualWorkflow(world.answer)
-        world.clock = workflow
-        for after, name, payload in self._events:
-            workflow.at(
-                _START + after,
-                lambda name=name, payload=payload: workflow.raise_event(name, payload),  # type: ignore[misc]
-            )
-        workflow.drive(engine.run(self.saga, workflow, world.start()))
+        workflow = self._workflow(world, _START)
+        workflow.drive(engine.run(self.saga, workflow, world.start()), lost_at)
+        if lost_at is not None and not world.state.status.ended:
+            world.restart()
+            workflow = self._workflow(world, workflow.now)
+            workflow.drive(engine.run(self.saga, workflow, world.start()))
         ran = Ran(world.state, tuple(world.did), tuple(world.calls), workflow.now - _START)
         if not ran.state.status.ended:
             raise AssertionError(f"the workflow has ended, but the saga is {ran.state.status}")
-        return ran, workflow.asked
+        return ran, workflow
+
+    def _workflow(self, world: _World, now: datetime) -> _VirtualWorkflow:
+        """A workflow, and what will happen round it."""
+        workflow = world.clock = _VirtualWorkflow(world.answer, now)
+        for event in self._events:
+            if event not in world.happened:
+                workflow.at(_START + event.after, partial(world.happen, event))
+        return workflow
 
 
 class _World:
@@ -259,6 +293,7 @@ class _World:
         self.state = SagaState().apply(
             SagaStarted(
                 started_at=_START,
+                user="somebody",
                 saga_type=saga.type,
                 saga_version=saga.version,
                 business_key=saga.business_key(validated) if saga.business_key else None,
@@ -268,33 +303,60 @@ class _World:
         )
         self.did: list[str] = []
         self.calls: list[Mapping[str, Any]] = []
-        self.clock: _VirtualWorkflow | None = None
+        self.happened: list[_Event] = []
+        self.clock = _VirtualWorkflow(self.answer)
         self._replies = {name: deque(given) for name, given in replies.items()}
+        self._effects: dict[tuple[str, bool], Reply] = {}
+        self._children: dict[str, tuple[datetime, dict[str, Any]] | None] = {}
 
     def start(self) -> dict[str, Any]:
-        return {
-            "id": "saga-under-test",
-            "tenant": "default",
-            "user": "somebody",
-            "input": self.state.input,
-            "started": _START.isoformat(),
-        }
+        return engine.start_of("saga-under-test", "default", self.state)
+
+    def restart(self) -> None:
+        """The workflow is lost; what it asks for from now on counts for nothing."""
+        self._tell(self.state.restart(self.state.run + 1, "it stood still"))
+
+    def happen(self, event: _Event) -> None:
+        self.happened.append(event)
+        if self.state.status.ended:
+            return
+        if event.name == engine.CANCEL:
+            self._tell(self.state.cancel(event.data))
+            self.clock.raise_event(event.name, {"reason": self.state.cancel_reason})
+            return
+        self._tell(self.state.raise_event(event.name, event.data, "somebody"))
+        raised = next(one for one in self.state.raised if (one.event, one.data) == (event.name, event.data))
+        self.clock.raise_event(event.name, raised.model_dump())
 
     def answer(self, name: str, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
         match name:
             case "record":
                 self._record(call["entries"])
-                return {"terminated": self.state.terminated, "cancel": None}, timedelta(0)
+                over = self.state.terminated or self.state.run != call["run"]
+                return {"over": over, "cancel": self.state.cancel_reason}, timedelta(0)
             case "begin_child":
-                start = {"id": call["child"], "type": call["type"], "input": call["input"]}
-                return {"refused": None, "start": start}, timedelta(0)
+                return self._begin_child(call), timedelta(0)
             case "child":
-                reply = self._reply(call["type"], {})
-                status = {"done": "completed"}.get(reply.outcome, "compensated")
-                return {"status": status, "reason": reply.message or None}, reply.takes
+                ends_at, ended = self._children[call["id"]] or self._child(call)
+                self._children[call["id"]] = ends_at, ended
+                return ended, ends_at - self.clock.now
             case "perform":
                 return self._perform(call)
         return {}, timedelta(0)
+
+    def _begin_child(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        if call["cancelled"] and call["child"] not in self._children:
+            return {"refused": "cancelled", "start": None}
+        begun = self._children.setdefault(call["child"], None)
+        if begun is not None and begun[0] <= self.clock.now:
+            return {"refused": None, "start": None, **begun[1]}
+        start = {"id": call["child"], "type": call["type"], "input": call["input"]}
+        return {"refused": None, "start": start}
+
+    def _child(self, call: Mapping[str, Any]) -> tuple[datetime, dict[str, Any]]:
+        reply = self._reply(call["type"], {})
+        status = {"done": "completed"}.get(reply.outcome, "compensated")
+        return self.clock.now + reply.takes, {"status": status, "reason": reply.message or None}
 
     def _perform(self, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
         step, attempt, undo = call["step"], call["attempt"], call["undo"]
@@ -302,14 +364,15 @@ class _World:
         self._record([*call["before"], begun])
         action = call["call"]
         name = action.get("type") or action.get("name") or action["path"].partition("?")[0]
-        reply = self._reply(f"undo {name}" if undo else name, action)
+        reply = self._effects.get((step, undo)) or self._reply(f"undo {name}" if undo else name, action)
         if reply.outcome == "done":
+            self._effects[step, undo] = reply
             result = reply.result if reply.result is not None else {"position": "0-1"}
             if call["then"]:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
                 self._record([engine.entry(completed), *call["then"]])
-            at = self.clock.now.isoformat() if self.clock else None
-            return {"outcome": "done", "result": result, "at": at, "cancel": None}, reply.takes
+            done = {"outcome": "done", "result": result, "at": self.clock.now.isoformat()}
+            return done | {"cancel": self.state.cancel_reason}, reply.takes
         event = StepFailed(
             step=step,
             attempt=attempt,
@@ -320,7 +383,7 @@ class _World:
         )
         self._record([engine.entry(event)])
         answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
-        return answer | {"cancel": None}, reply.takes
+        return answer | {"cancel": self.state.cancel_reason}, reply.takes
 
     def _reply(self, name: str, action: Mapping[str, Any]) -> Reply:
         self.did.append(name)
@@ -336,8 +399,11 @@ class _World:
     def _record(self, entries: Sequence[Mapping[str, Any]]) -> None:
         for entry in entries:
             event = REGISTRY.classes[entry["type"]].model_validate(entry["data"])
-            for news in self.state.record(event):
-                self.state = self.state.apply(news)
+            self._tell(self.state.record(event))
+
+    def _tell(self, news: Sequence[EventData]) -> None:
+        for event in news:
+            self.state = self.state.apply(event)
 
 
 def scenario(saga: Saga[Any], given: Mapping[str, Any]) -> Scenario:

@@ -89,6 +89,7 @@ def _operation(name: str, help_text: str) -> None:
 _operation("cancel", "Take a saga back, step by step.")
 _operation("suspend", "Halt a saga.")
 _operation("resume", "Let a halted saga go on.")
+_operation("restart", "Let a saga that stands still go on from where its history is.")
 _operation("retry", "Try again what could not be taken back.")
 _operation("terminate", "End a saga where it is; nothing is taken back.")
 

@@ -32,6 +32,18 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($8::text IS NULL OR (created_at, id) < ($8::text::timestamptz, $9::text))
   ORDER BY created_at DESC, id DESC LIMIT $10::text::integer) page"""
 
+_UNMOVED_PAGE = 500
+_UNMOVED = """
+SELECT coalesce(json_agg(page), '[]')::text FROM (
+  SELECT json_build_object('tenant', tenant, 'id', id) AS row, tenant AS sort_key, id FROM readmodels.sagas s
+  WHERE ended_at IS NULL AND NOT suspended
+    AND greatest(updated_at, waits_until) < now() - make_interval(secs => $1::text::double precision)
+    AND NOT EXISTS (SELECT FROM readmodels.sagas child WHERE child.tenant = s.tenant AND child.parent = s.id
+      AND (child.ended_at IS NULL
+        OR child.updated_at >= now() - make_interval(secs => $1::text::double precision)))
+    AND ($2::text IS NULL OR (tenant, id) > ($2::text, $3::text))
+  ORDER BY tenant, id LIMIT $4::text::integer) page"""
+
 _NOT_IN_TIMELINE = frozenset({"input", "user", "correlation_id", "started_at"})
 
 
@@ -76,6 +88,22 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         rows = await database.fetch(_SAGAS, tenant, *filters, *after[1:], str(limit))
         found = page(rows, limit, "-created_at")
         return found | {"items": [_public(row) for row in found["items"]]}
+
+    return router
+
+
+def unmoved(database: ReadModelDatabase) -> APIRouter:
+    """`/sagas/unmoved`: all tenants', for the orchestrator."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/sagas/unmoved", dependencies=[only("seconds", "cursor")])
+    async def sagas_unmoved(
+        seconds: Annotated[float, Query(gt=0, le=1e6)], cursor: Cursor = None
+    ) -> dict[str, Any]:
+        """The sagas without an event for so long that wait for nobody's answer and for no other saga."""
+        after = decode_cursor(cursor, str, str, str)
+        rows = await database.fetch(_UNMOVED, str(seconds), *after[1:], str(_UNMOVED_PAGE))
+        return page(rows, _UNMOVED_PAGE, "tenant")
 
     return router
 

@@ -46,9 +46,14 @@ def _step_failed(event: RecordedEvent) -> Patch:
     return _step(event, "failed" if event.data["final"] else "running")
 
 
+def _waiting(event: RecordedEvent) -> Patch:
+    data = event.data
+    return _step(event, "waiting", status="running", waits_for=data["events"], waits_until=data["deadline"])
+
+
 def _resumed(event: RecordedEvent) -> Patch:
     answered = event.data["event"] is not None and not event.data["refused"]
-    return _step(event, "completed" if answered else "failed", waits_for=None)
+    return _step(event, "completed" if answered else "failed", waits_for=None, waits_until=None)
 
 
 def _ended(event: RecordedEvent, status: str) -> Change:
@@ -57,6 +62,7 @@ def _ended(event: RecordedEvent, status: str) -> Change:
             "status": status,
             "ended_at": event.timestamp.isoformat(),
             "waits_for": None,
+            "waits_until": None,
             "remaining": event.data.get("left"),
             "output": event.data.get("output"),
         }
@@ -79,6 +85,7 @@ SAGAS = Projection(
             "step_names": "jsonb",
             "steps": "jsonb",
             "waits_for": "jsonb",
+            "waits_until": "timestamptz",
             "reason": "text",
             "remaining": "jsonb",
             "output": "jsonb",
@@ -90,6 +97,7 @@ SAGAS = Projection(
             "(tenant, business_key, created_at, id)",
             "(tenant, status, created_at, id)",
             "(tenant, parent, created_at, id)",
+            "(greatest(updated_at, waits_until)) WHERE ended_at IS NULL",
         ),
         maps=("steps",),
     ),
@@ -101,12 +109,18 @@ SAGAS = Projection(
         "saga.step_failed": _step_failed,
         "saga.step_skipped": lambda event: _step(event, "skipped"),
         "saga.step_compensated": lambda event: _step(event, "compensated"),
-        "saga.waiting": lambda event: _step(
-            event, "waiting", status="running", waits_for=event.data["events"]
-        ),
+        "saga.waiting": _waiting,
+        # It is to go on now; until when it would have waited says nothing any more.
+        "saga.event_raised": lambda _: Patch({"waits_until": None}),
+        "saga.cancel_requested": lambda _: Patch({"waits_until": None}),
         "saga.resumed": _resumed,
         "saga.compensating": lambda event: Patch(
-            {"status": "compensating", "reason": event.data["reason"], "waits_for": None}
+            {
+                "status": "compensating",
+                "reason": event.data["reason"],
+                "waits_for": None,
+                "waits_until": None,
+            }
         ),
         "saga.completed": lambda event: _ended(event, "completed"),
         "saga.compensated": lambda event: _ended(event, "compensated"),
@@ -114,6 +128,8 @@ SAGAS = Projection(
         "saga.terminated": lambda event: _ended(event, "failed"),
         "saga.suspended": lambda _: Patch({"suspended": True}),
         "saga.continued": lambda _: Patch({"suspended": False}),
+        "saga.restarted": lambda _: Patch({"suspended": False}),
         "saga.compensation_retried": lambda _: Patch({"status": "compensating", "ended_at": None}),
     },
+    version=2,
 )

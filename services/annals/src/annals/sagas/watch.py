@@ -1,0 +1,120 @@
+"""Sagas that stand still are found, and restarted.
+
+A workflow can be lost although its saga is not: Dapr does not read back what became of a save whose reply
+was lost, and what that turn had asked for is then never done (docs/decisions/0018).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from annals.aggregates.aggregate import RuleViolation
+from annals.dapr import DaprError, NotAnswered
+from annals.sagas.declaration import Saga, SagaCatalog
+from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.store import StoreError
+
+_log = structlog.get_logger(__name__)
+
+_MOST_DOUBLINGS = 6
+_REASON = "it stood still"
+
+Unmoved = Callable[[], Awaitable[Sequence[SagaKey]]]
+"""The sagas that have had no event for a while, and whose declaration may yet say that this is right."""
+
+
+class Watch:
+    """Looks at sagas that have not moved, and restarts those that have not for as long as it watched them.
+
+    It goes by its own clock and by what it saw itself, so that sagas that stood still only because
+    their orchestrator was away get their time. To restart one that does move does no harm.
+    """
+
+    def __init__(
+        self,
+        catalog: SagaCatalog,
+        history: SagaHistory,
+        orchestrator: Orchestrator,
+        unmoved: Unmoved,
+        *,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._history = history
+        self._orchestrator = orchestrator
+        self._unmoved = unmoved
+        self._seconds = seconds
+        self._clock = clock
+        self._seen: dict[SagaKey, tuple[int, float]] = {}
+
+    async def run(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(self._seconds / 2)
+            try:
+                await self.look()
+            except (StoreError, DaprError, NotAnswered, TimeoutError) as error:
+                _log.warning("sagas that stand still cannot be looked for", error=str(error))
+
+    async def look(self) -> None:
+        """Look once. Raises StoreError, DaprError, NotAnswered and TimeoutError."""
+        before, self._seen = self._seen, {}
+        restarted: set[SagaKey] = set()
+        for key in await self._unmoved():
+            version, state = await self._history.load(key)
+            if not state.goes_on or state.suspended:
+                continue
+            try:
+                saga = self._catalog.get(state.saga_type, state.saga_version)
+            except KeyError:
+                continue
+            seen = before.get(key)
+            since = seen[1] if seen is not None and seen[0] == version else self._clock()
+            if self._clock() - since < self._patience(saga, state):
+                self._seen[key] = version, since
+                continue
+            root = await self._orchestrator.root(key, state)
+            if root in restarted:
+                continue
+            restarted.add(root)
+            _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
+            try:
+                await self._orchestrator.restart(root, _REASON, Asker())
+            except RuleViolation as error:
+                _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
+
+    def _patience(self, saga: Saga[Any], state: SagaState) -> float:
+        """Seconds; the more the more often a restart did not help."""
+        doublings: int = 2 ** min(state.run, _MOST_DOUBLINGS)
+        return self._seconds * doublings + pause(saga, state, datetime.now(UTC)).total_seconds()
+
+
+def pause(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
+    """How long nothing need happen to a saga: while it tries, until it tries again, or for an answer."""
+    pauses = [timedelta(0)]
+    answered = (
+        state.cancel_requested
+        or state.status is not SagaStatus.RUNNING
+        or any(one.event in state.waits_for for one in state.raised)
+    )
+    for step in saga.flat():
+        known = state.steps[step.name]
+        match known.status:
+            case StepStatus.RUNNING:
+                trying = known.tried < known.attempts
+                pauses.append(step.timeout if trying else step.retry.wait(known.attempts))
+            case StepStatus.COMPENSATING:
+                trying = known.undo_tried < known.undo_attempts
+                pauses.append(step.timeout if trying else step.compensation_retry.wait(known.undo_attempts))
+            case StepStatus.WAITING if known.deadline is not None and not answered:
+                pauses.append(known.deadline - now)
+    return max(pauses)

@@ -1,0 +1,33 @@
+"""The sagas that have not moved for a while, as the projector's read model has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from annals.dapr import NotAnswered, ServiceInvocation
+from annals.sagas.history import SagaKey
+from annals.sagas.watch import Unmoved
+
+_PAGE_SECONDS = 10.0
+
+
+def unmoved(invocation: ServiceInvocation, seconds: float) -> Unmoved:
+    """Asks for those without an event for so long. Raises NotAnswered and TimeoutError."""
+
+    async def ask() -> Sequence[SagaKey]:
+        found: list[SagaKey] = []
+        cursor: str | None = None
+        while True:
+            query = {"seconds": seconds} | ({"cursor": cursor} if cursor else {})
+            async with asyncio.timeout(_PAGE_SECONDS):
+                answer = await invocation.invoke("projector", "GET", f"sagas/unmoved?{urlencode(query)}")
+            if not answer.ok:
+                raise NotAnswered(answer.message)
+            found += [SagaKey(item["id"], item["tenant"]) for item in answer.body["items"]]
+            cursor = answer.body["next"]
+            if cursor is None:
+                return found
+
+    return ask

@@ -1,0 +1,164 @@
+"""Who is watched how long, and who is left alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+
+from annals.dapr import Workflows
+from annals.sagas import AwaitEvent, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
+from annals.sagas.claims import Claims
+from annals.sagas.engine import entry
+from annals.sagas.events import (
+    EventRaised,
+    SagaCancelRequested,
+    SagaError,
+    SagaStarted,
+    SagaWaiting,
+    StepCompleted,
+    StepFailed,
+    StepStarted,
+)
+from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.orchestrator import Orchestrator, instance_id
+from annals.sagas.state import SagaState
+from annals.sagas.watch import Watch, pause
+from annals.store import MemoryEventStore
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+KEY = SagaKey("s1", "default")
+
+
+class Nothing(SagaInput):
+    pass
+
+
+SAGA = Saga(
+    "test",
+    Nothing,
+    (
+        Step(
+            "a",
+            SendCommand("a", lambda _: {}),
+            retry=Retry(first=timedelta(minutes=2), cap=timedelta(minutes=2)),
+            timeout=timedelta(seconds=20),
+        ),
+        Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(hours=1))),
+    ),
+)
+STARTED = SagaStarted(started_at=NOW, saga_type="test", saga_version=1, input={}, steps=("a", "w"))
+BEGUN = StepStarted(step="a", attempt=1)
+FAILED = StepFailed(step="a", attempt=1, error=SagaError(kind="failed", message="no"), final=False)
+DONE = StepCompleted(step="a", attempt=1)
+WAITING = SagaWaiting(step="w", events=("yes",), deadline=NOW + timedelta(hours=1))
+RAISED = EventRaised(event="yes", number=1)
+CANCEL = SagaCancelRequested(reason="enough")
+
+
+@pytest.mark.parametrize(
+    ("events", "seconds"),
+    [
+        ((), 0),
+        ((BEGUN,), 20),
+        ((BEGUN, FAILED), 120),
+        ((BEGUN, DONE), 0),
+        ((BEGUN, DONE, WAITING), 3600),
+        ((BEGUN, DONE, WAITING, RAISED), 0),
+        ((BEGUN, DONE, WAITING, CANCEL), 0),
+    ],
+)
+def test_what_a_declaration_allows(events: tuple[Any, ...], seconds: float) -> None:
+    state = SagaState().apply(STARTED)
+    for event in events:
+        state = state.apply(event)
+    assert pause(SAGA, state, NOW).total_seconds() == seconds
+
+
+class Told:
+    """The workflow engine, as far as it is told to end and to start workflows."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+
+    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> None:
+        self.started.append(instance)
+
+    async def terminate(self, _instance: str) -> None:
+        pass
+
+
+class World:
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.told = Told()
+        self.history = SagaHistory(MemoryEventStore())
+        catalog = SagaCatalog(SAGA)
+        claims, workflows = cast("Claims", None), cast("Workflows", self.told)
+        orchestrator = Orchestrator(catalog, self.history, claims, workflows)
+
+        async def unmoved() -> list[SagaKey]:
+            return [KEY]
+
+        self.watch = Watch(catalog, self.history, orchestrator, unmoved, seconds=60, clock=lambda: self.time)
+
+    async def tell(self, *events: Any) -> None:
+        _, state = await self.history.load(KEY)
+        await self.history.record(KEY, [entry(event, NOW.isoformat()) for event in events], None, state.run)
+
+    async def look(self, after: float) -> None:
+        self.time += after
+        await self.watch.look()
+
+
+async def test_it_is_restarted_when_it_was_seen_to_stand_for_longer_than_it_may() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    for seconds in (1_000, 79):
+        await world.look(seconds)
+        assert not world.told.started
+    await world.look(1)
+    assert world.told.started == [instance_id(KEY, 1)]
+
+
+async def test_one_that_moves_is_left_alone() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    await world.look(0)
+    await world.tell(FAILED)
+    await world.look(100)
+    await world.tell(StepStarted(step="a", attempt=2))
+    for _ in range(2):
+        await world.look(79)
+    assert not world.told.started
+
+
+async def test_the_more_often_it_did_not_help_the_longer_it_waits() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN, DONE)
+    times: list[float] = []
+    for _ in range(100):
+        before = len(world.told.started)
+        await world.look(30)
+        if len(world.told.started) > before:
+            times.append(world.time)
+    assert [round(later - sooner) for sooner, later in pairwise(times)] == [
+        150,
+        270,
+        510,
+        990,
+    ]
+
+
+async def test_one_that_is_halted_or_over_is_left_alone() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    await world.history.decide(KEY, lambda state: state.suspend())
+    for _ in range(3):
+        await world.look(200)
+    await world.history.decide(KEY, lambda state: state.terminate("enough", frozenset()))
+    for _ in range(3):
+        await world.look(200)
+    assert not world.told.started
