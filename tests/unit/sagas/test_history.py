@@ -11,6 +11,7 @@ from annals.sagas.engine import entry
 from annals.sagas.events import (
     SagaCompensating,
     SagaCompleted,
+    SagaResumed,
     SagaStarted,
     StepCompleted,
     StepStarted,
@@ -85,3 +86,33 @@ async def test_a_refusal_is_decided_on_what_is_certainly_so() -> None:
         await stale.decide(KEY, lambda saga: saga.cancel("too late"))
     retried = await stale.decide(KEY, lambda saga: saga.retry_compensation())
     assert (retried.run, retried.to_undo()) == (1, [("a", 0)])
+
+
+async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None:
+    history = SagaHistory(MemoryEventStore())
+    waits: dict[str, tuple[str, ...]] = {"b": ("yes", "no")}
+    await history.record(KEY, [STARTED, *tried("a")], None)
+    for _ in range(2):
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits))
+    for other in ((2, "ada"), (1, "bob")):
+        with pytest.raises(RuleViolation, match="raised already"):
+            await history.decide(KEY, lambda saga, other=other: saga.raise_event("yes", *other, waits))
+    state = await history.decide(KEY, lambda saga: saga.raise_event("no", None, "ada", waits))
+    assert [(one.event, one.number) for one in state.raised] == [("yes", 1), ("no", 2)]
+    await history.record(KEY, [entry(SagaResumed(step="b", event="yes", number=1))], None)
+    with pytest.raises(RuleViolation, match="nothing waits"):
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits))
+    waits["c"] = ("yes",)
+    state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits))
+    assert [one.number for one in state.raised] == [2, 3]
+
+
+async def test_what_another_run_tells_is_no_news() -> None:
+    store = MemoryEventStore()
+    history = SagaHistory(store)
+    await history.record(KEY, [STARTED], None)
+    await history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+    assert (await history.record(KEY, tried("a"), None)).run == 1
+    assert await types(store) == ["saga.started", "saga.restarted"]
+    await history.record(KEY, tried("a"), None, 1)
+    assert (await types(store))[2:] == ["saga.step_started", "saga.step_completed"]

@@ -187,11 +187,16 @@ def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]
     return [child_id(start["id"], step.name, index) for index in range(count)]
 
 
+def waits(saga: Saga[Any]) -> dict[str, tuple[str, ...]]:
+    """The steps that wait, and the events that each waits for."""
+    return {step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)}
+
+
 def answerers(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> frozenset[str] | None:
     """The users who alone may raise an event that a saga waits for, or will; None when anybody may."""
     context = _context(saga, start)
-    waits = [step.action for step in saga.flat() if isinstance(step.action, AwaitEvent)]
-    asked: list[Any] = [wait.by(context) if wait.by else None for wait in waits if event in wait.names]
+    awaited = [step.action for step in saga.flat() if isinstance(step.action, AwaitEvent)]
+    asked: list[Any] = [wait.by(context) if wait.by else None for wait in awaited if event in wait.names]
     return None if None in asked else frozenset(asked)
 
 

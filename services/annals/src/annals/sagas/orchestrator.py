@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 from annals.aggregates.aggregate import RuleViolation
-from annals.dapr import Workflows
-from annals.events import EventData, RecordedEvent
-from annals.sagas.claims import Claims, SagaRuns
-from annals.sagas.declaration import AwaitEvent, CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of
+from annals.dapr import DaprError, Workflows
+from annals.events import RecordedEvent
+from annals.sagas.claims import ClaimContended, Claims, SagaRuns
+from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
+from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of, waits
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.store import StoreError
 
 _log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 _NOT_YET_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_INSIST_SECONDS = 1.0
 
 
 class UnknownSaga(Exception):
@@ -99,6 +103,9 @@ class Orchestrator:
 
         `start` of the answer is for the workflow. Without it the saga was `refused`, or had ended before.
         """
+        return await _insist(lambda: self._begin_child(call, traceparent))
+
+    async def _begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         key, run = replace(SagaKey.of(call), id=call["child"]), call["run"]
         try:
             if not run or (await self.load(key)).status is SagaStatus.NONE:
@@ -121,8 +128,9 @@ class Orchestrator:
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Have a saga taken back, when the one that runs it is."""
         key = replace(SagaKey.of(call), id=call["child"])
+        why, asker = "the saga that started it was cancelled", Asker(key.user, traceparent)
         try:
-            await self.cancel(key, "the saga that started it was cancelled", Asker(key.user, traceparent))
+            await _insist(lambda: self.cancel(key, why, asker))
         except RuleViolation as error:
             _log.info("a saga ended before it could be cancelled", saga=key.id, reason=str(error))
         return {}
@@ -142,19 +150,12 @@ class Orchestrator:
         declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
             saga = self._catalog.get(state.saga_type, state.saga_version)
-            declared = {
-                step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)
-            }
+            declared = waits(saga)
         state.require_raisable(event, declared)
         allowed = answerers(saga, event, _start(key, state)) if saga else None
         if allowed is not None and user not in allowed:
             raise PermissionError(f"only {' or '.join(sorted(allowed))} may answer this")
-
-        def decide(now: SagaState) -> tuple[EventData, ...]:
-            now.require_raisable(event, declared)
-            return now.raise_event(event, data, user)
-
-        state = await self._decide(key, decide, asker)
+        state = await self._decide(key, lambda now: now.raise_event(event, data, user, declared), asker)
         mine = (event, data, user)
         [payload] = [one.model_dump() for one in state.raised if (one.event, one.data, one.user) == mine]
         for wait in _NOT_YET_SECONDS:
@@ -345,6 +346,16 @@ class Orchestrator:
             return frozenset()
         saga = self._catalog.get(state.saga_type, state.saga_version)
         return frozenset(step.name for step in saga.flat() if step.compensation is not None)
+
+
+async def _insist(work: Callable[[], Awaitable[T]]) -> T:
+    """Do what may be repeated, however long the store is away: the saga that asks for it would fail by it."""
+    while True:
+        try:
+            return await work()
+        except (StoreError, DaprError, ClaimContended) as error:
+            _log.warning("a saga that another runs has to wait", error=str(error))
+            await asyncio.sleep(_INSIST_SECONDS)
 
 
 # Together they stay within the 64 characters that Dapr's workflow API takes.

@@ -212,10 +212,19 @@ class SagaState(Aggregate):
         self._require_active()
         return (SagaContinued(),) if self.suspended else ()
 
-    def raise_event(self, event: str, data: Any, user: str | None) -> tuple[EventData, ...]:
-        """Raise an event. The same from the same user is a repeat until a step has taken the first."""
-        if any((one.event, one.data, one.user) == (event, data, user) for one in self.raised):
+    def raise_event(
+        self, event: str, data: Any, user: str | None, declared: dict[str, tuple[str, ...]]
+    ) -> tuple[EventData, ...]:
+        """Raise an event. The same from the same user is a repeat until a step has taken the first.
+
+        `declared`: step to its events. More than there are steps for is refused.
+        """
+        open_steps = self.require_raisable(event, declared)
+        there = [one for one in self.raised if one.event == event]
+        if any((one.data, one.user) == (data, user) for one in there):
             return ()
+        if len(there) >= open_steps:
+            raise RuleViolation("saga.already_raised", f"{event} was raised already, otherwise than now")
         return (EventRaised(event=event, number=self.raises + 1, data=data, user=user),)
 
     def restart(self, run: int, reason: str) -> tuple[EventData, ...]:
@@ -232,18 +241,18 @@ class SagaState(Aggregate):
             raise RuleViolation("saga.nothing_left", f"the saga is {self.status}, with nothing left to undo")
         return (CompensationRetried(run=self.run + 1, left=self.left),)
 
-    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]]) -> None:
-        """Refuse an event that no step waits for now or later. `declared`: step to its events."""
+    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]]) -> int:
+        """How many steps wait for an event, now or later. Refuses one that none does."""
         self._require_active()
         steps = [step for step, events in declared.items() if event in events]
         if not steps:
             known = sorted({name for events in declared.values() for name in events})
             raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
-        open_ones = (StepStatus.PENDING, StepStatus.WAITING)
-        if self.status is SagaStatus.COMPENSATING or not any(
-            self._step(step).status in open_ones for step in steps
-        ):
+        undecided = (StepStatus.PENDING, StepStatus.WAITING)
+        count = sum(self._step(step).status in undecided for step in steps)
+        if self.status is SagaStatus.COMPENSATING or not count:
             raise RuleViolation("saga.not_waiting", f"nothing waits for {event} any more")
+        return count
 
     def apply(self, event: EventData) -> Self:
         """See `Aggregate`."""

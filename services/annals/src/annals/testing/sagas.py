@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import orjson
 
+from annals.aggregates import RuleViolation
 from annals.events import EventData
 from annals.sagas import engine
 from annals.sagas.declaration import Saga
@@ -304,6 +305,7 @@ class _World:
         self.did: list[str] = []
         self.calls: list[Mapping[str, Any]] = []
         self.happened: list[_Event] = []
+        self._waits = engine.waits(saga)
         self.clock = _VirtualWorkflow(self.answer)
         self._replies = {name: deque(given) for name, given in replies.items()}
         self._effects: dict[tuple[str, bool], Reply] = {}
@@ -324,7 +326,10 @@ class _World:
             self._tell(self.state.cancel(event.data))
             self.clock.raise_event(event.name, {"reason": self.state.cancel_reason})
             return
-        self._tell(self.state.raise_event(event.name, event.data, "somebody"))
+        try:
+            self._tell(self.state.raise_event(event.name, event.data, "somebody", self._waits))
+        except RuleViolation:
+            return
         raised = next(one for one in self.state.raised if (one.event, one.data) == (event.name, event.data))
         self.clock.raise_event(event.name, raised.model_dump())
 
