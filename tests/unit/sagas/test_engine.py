@@ -18,7 +18,7 @@ from annals.sagas import (
     StartSagas,
     Step,
 )
-from annals.testing import done, failed, rejected, scenario
+from annals.testing import done, failed, rejected, scenario, timed_out
 
 
 class Nothing(SagaInput):
@@ -106,6 +106,18 @@ def test_a_cancel_ends_a_wait_between_retries() -> None:
     )
     run.then("compensated", reason="cancelled").then_did("a", "b", "undo a_back")
     assert run.took == timedelta(minutes=1)
+
+
+def test_what_may_have_taken_effect_is_taken_back_when_it_is_cancelled_before_the_next_try() -> None:
+    retry = Retry(first=timedelta(minutes=10), cap=timedelta(minutes=10))
+    given = scenario(saga(command("a"), command("b", retry=retry)), {}).when("b", timed_out())
+    run = given.cancelled(after=timedelta(minutes=1)).run()
+    run.then("compensated", reason="cancelled").then_did("a", "b", "undo b_back", "undo a_back")
+
+
+def test_a_refusal_after_a_lost_reply_takes_back_what_may_have_been_done() -> None:
+    run = scenario(saga(command("a")), {}).when("a", timed_out(), rejected("no")).run()
+    run.then("compensated", reason="no").then_did("a", "a", "undo a_back")
 
 
 def test_a_child_that_does_not_complete_fails_its_step() -> None:

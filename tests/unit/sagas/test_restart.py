@@ -82,6 +82,9 @@ SCENARIOS = {
     "cancelled between tries": of(command("a"), command("b", retry=Retry(first=10 * MINUTE, cap=10 * MINUTE)))
     .when("b", failed())
     .cancelled(after=MINUTE),
+    "no reply, cancelled between tries": of(command("a"), command("b", retry=Retry(first=10 * MINUTE)))
+    .when("b", timed_out())
+    .cancelled(after=MINUTE / 6),
     "cancelled in a step": of(command("a"), command("b"), command("c"))
     .when("b", done(takes=2 * MINUTE))
     .cancelled(after=MINUTE),

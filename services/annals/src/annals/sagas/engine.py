@@ -383,7 +383,7 @@ class _Run:
         known = self._known[step.name]
         uncertain, attempt = known.uncertain, known.tried
         if attempt and attempt == known.attempts:
-            yield from self._sleep(step.retry.wait(attempt))
+            yield from self._until_the_next_try(step, attempt, uncertain=uncertain)
         while True:
             attempt += 1
             final = attempt > step.retry.max_retries
@@ -404,7 +404,7 @@ class _Run:
                     # It may have taken effect: taken back it does no harm.
                     self._undo.append((step, 0))
                 raise _Stop(f"{step.name}: {done['message']}")
-            yield from self._sleep(step.retry.wait(attempt))
+            yield from self._until_the_next_try(step, attempt, uncertain=uncertain)
 
     def _perform(
         self,
@@ -435,10 +435,15 @@ class _Run:
         self._cancel_reason = self._cancel_reason or done["cancel"]
         return done
 
-    def _sleep(self, delay: timedelta) -> _Steps:
-        self._stop_if_cancelled()
-        yield _AnyOf((self._workflow.timer(delay), self._event(CANCEL)))
-        self._stop_if_cancelled()
+    def _until_the_next_try(self, step: Step, attempt: int, *, uncertain: bool) -> _Steps:
+        try:
+            self._stop_if_cancelled()
+            yield _AnyOf((self._workflow.timer(step.retry.wait(attempt)), self._event(CANCEL)))
+            self._stop_if_cancelled()
+        except _Stop:
+            if uncertain:
+                self._undo.append((step, 0))
+            raise
 
     def _await(self, step: Step, action: AwaitEvent) -> _Steps:
         cancel = self._event(CANCEL)

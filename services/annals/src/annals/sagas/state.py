@@ -369,9 +369,10 @@ class SagaState(Aggregate):
 
         That is what an earlier run left, or what this one has not taken back yet.
         """
-        unordered = [name for name in self.left if name not in self.undo_order]
-        ordered = [name for name in self.undo_order if not self.left or name in self.left]
-        steps = {name: self._step(name) for name in (*ordered, *unordered)}
+        done = dict.fromkeys(self.undo_order)
+        done |= dict.fromkeys(name for name, step in self.steps.items() if step.uncertain)
+        wanted = self.left or done
+        steps = {name: self._step(name) for name in done | dict.fromkeys(self.left) if name in wanted}
         taken_back = StepStatus.COMPENSATED
         return [(name, step.undo_tried) for name, step in steps.items() if step.status is not taken_back]
 
