@@ -92,6 +92,15 @@ class Sagas:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
+    async def repeated(self, kind: str, data: object) -> bool:
+        """Start a saga that may have been started; False when the answer is to send it again."""
+        answer = await self.post(kind, data)
+        if answer.status_code == 503:
+            assert "send it again" in answer.json()["detail"], answer.text
+            return False
+        assert answer.status_code == 202, answer.text
+        return True
+
     async def get(self, saga_id: str, *, tenant: str = "default") -> dict[str, Any]:
         answer = await self.client.http.get(f"{SAGAS}/{saga_id}", headers={"x-tenant-id": tenant})
         assert answer.status_code == 200, answer.text
