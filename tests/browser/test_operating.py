@@ -38,7 +38,7 @@ async def recorded(api: Api, reason: str) -> dict[str, Any]:
     return dict(await until(there, seconds=60))
 
 
-async def test_a_saga_is_suspended_resumed_and_cancelled(visit: Visit, api: Api) -> None:
+async def test_a_saga_is_suspended_resumed_restarted_and_cancelled(visit: Visit, api: Api) -> None:
     task, saga = f"steered-{uuid.uuid4().hex[:8]}", f"s-{uuid.uuid4().hex[:8]}"
     await api.task(task)
     body = {"task_id": task, "assignee": "ben", "deadline": "PT1H"}
@@ -53,6 +53,8 @@ async def test_a_saga_is_suspended_resumed_and_cancelled(visit: Visit, api: Api)
     await page.get_by_role("button", name="Resume").click()
     await because(page, "Resume", "looked")
     await expect(page.locator(".saga-head")).not_to_contain_text("suspended")
+    await page.get_by_role("button", name="Restart").click()
+    await because(page, "Restart", "it stood still")
     await page.get_by_role("button", name="Cancel").click()
     await because(page, "Cancel", "not needed any more")
     await expect(page.locator(".saga-head")).to_contain_text("compensated")
@@ -66,6 +68,8 @@ async def test_a_saga_is_suspended_resumed_and_cancelled(visit: Visit, api: Api)
     )
     assert cancelled["items"][0]["data"]["reason"] == "not needed any more"
     assert cancelled["items"][0]["user_id"] == "ada"
+    restarted = await api.ask("GET", f"projector/queries/events?stream=saga-{saga}&type=saga.restarted")
+    assert [event["data"]["reason"] for event in restarted["items"]] == ["it stood still"]
 
 
 async def test_a_read_model_is_rebuilt_compared_switched_to_and_back(visit: Visit, api: Api) -> None:

@@ -92,7 +92,7 @@ RULES: tuple[Rule, ...] = (
     Rule("POST", "saga-orchestrator", f"{_SAGA}/events/{{event}}", OPERATOR, "Raise any event"),
     *(
         Rule("POST", "saga-orchestrator", f"{_SAGA}/{what}", OPERATOR, f"{what.capitalize()} a saga")
-        for what in ("cancel", "suspend", "resume", "retry", "terminate")
+        for what in ("cancel", "suspend", "resume", "restart", "retry", "terminate")
     ),
     Rule("GET", "notification", "stream", VIEWER, "What happens, live, as Server-Sent Events"),
     Rule("GET", "notification", "deliveries", VIEWER, "The delivery log"),

@@ -161,6 +161,7 @@ function addSaga(id: string, own: AnnalsEvent[], add: (node: Node, parent: strin
         endStep(open.get(name), event);
         break;
       case "saga.step_skipped":
+      case "saga.event_raised": // the step that takes it says so
         break;
       case "saga.started":
       case "saga.completed":

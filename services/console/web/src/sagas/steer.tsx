@@ -30,6 +30,12 @@ const OPERATIONS: Operation[] = [
     fits: (saga) => active(saga) && !saga.suspended,
   },
   {
+    name: "restart",
+    title: "Restart",
+    about: "Should it stand still: it goes on from where its history is, in a workflow of its own.",
+    fits: (saga) => active(saga) && !saga.suspended,
+  },
+  {
     name: "cancel",
     title: "Cancel",
     about: "What it did is taken back, the last thing first.",
