@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from annals.projections import Generations, migrate
+from annals.projections import Generations, StatementRefused, migrate
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.read_models import PROJECTIONS
 
@@ -20,7 +20,10 @@ class PoolDatabase:
         self._pool = pool
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
-        return json.loads(await self._pool.fetchval(sql, *params))
+        try:
+            return json.loads(await self._pool.fetchval(sql, *params))
+        except asyncpg.DataError as error:
+            raise StatementRefused(str(error)) from error
 
     async def execute(self, sql: str) -> None:
         await self._pool.execute(sql)

@@ -136,6 +136,6 @@ async def test_sagas_are_found_and_their_steps_shown(visit: Visit, declined: dic
     await rows.get_by_role("link").click()
 
     steps = page.locator(".diagram li")
-    await expect(steps).to_have_count(8)
+    await expect(steps).to_have_count(9)
     await expect(steps.filter(has_text="reserve-capacity")).to_contain_text("taken back")
     await expect(steps.filter(has_text="await-answer")).to_contain_text("decline by")

@@ -64,7 +64,7 @@ async def test_somebody_signs_in_works_and_signs_out(browser: Browser, console: 
     await expect(page.locator(".side-foot")).to_contain_text("member of acme")
 
     await page.get_by_role("button", name="New task").click()
-    await page.get_by_label("Title").fill("Signed in")
+    await page.get_by_role("textbox", name="Title").fill("Signed in")
     await page.get_by_role("button", name="Create").click()
     await expect(page.get_by_text("Signed in").first).to_be_visible()
     cookies = await context.cookies()

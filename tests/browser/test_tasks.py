@@ -22,7 +22,7 @@ async def test_a_task_that_one_makes_another_sees(visit: Visit) -> None:
     await live(there)
 
     await here.get_by_role("button", name="New task").click()
-    await here.get_by_label("Title").fill(title)
+    await here.get_by_role("textbox", name="Title").fill(title)
     await here.get_by_label("Priority").select_option("high")
     await here.get_by_label("Assigned to").select_option("ben")
     await here.get_by_label("Due", exact=True).fill("2030-01-01T09:00")
@@ -49,7 +49,7 @@ async def test_who_edits_what_another_has_changed_decides_and_nothing_is_lost(vi
     await there.get_by_label("Description").fill("as ben says")
     await there.get_by_role("button", name="Save").click()
     await expect(there.locator(".toast", has_text="Saved")).to_be_visible()
-    await here.get_by_label("Title").fill(f"{task} as ada says")
+    await here.get_by_role("textbox", name="Title").fill(f"{task} as ada says")
     await here.get_by_role("button", name="Save").click()
 
     conflict = here.get_by_role("region", name="Conflict")
@@ -86,7 +86,7 @@ async def test_a_task_recurs(visit: Visit, api: Api) -> None:
     title = name("Stand-up")
     page = await visit("/tasks")
     await page.get_by_role("button", name="New task").click()
-    await page.get_by_label("Title").fill(title)
+    await page.get_by_role("textbox", name="Title").fill(title)
     await page.get_by_label("How often").select_option("FREQ=WEEKLY")
     await page.get_by_role("button", name="Create").click()
     await expect(page.locator(".toast", has_text="It will recur")).to_be_visible()

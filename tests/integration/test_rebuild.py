@@ -136,8 +136,8 @@ async def test_building_halts_goes_on_and_is_taken_over_where_it_was(world: Worl
     await world.tasks(300)
     await until(lambda: rows(world, 300))
     await world.generations.create(TASKS, "a test")
-    await world.generations.throttle(known(world, 2), 100)
-    first = asyncio.create_task(world.builder("one").run())
+    await world.generations.throttle(known(world, 2), 50)
+    first = asyncio.create_task(world.builder("one", page=4_000).run())
 
     async def begun() -> bool:
         return sum(known(world, 2).progress.values()) > 0

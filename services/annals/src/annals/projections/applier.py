@@ -168,11 +168,7 @@ class Applier:
     def _waiting(self, stream: StreamId) -> list[Generation]:
         """The tables that want a stream's events, but for those where it is parked."""
         wanting = self._by_type.get(stream.name.partition("-")[0], [])
-        return [one for one in wanting if not self._parked(one, stream)]
-
-    def _parked(self, generation: Generation, stream: StreamId) -> bool:
-        letter = self._dead_letters.find(generation.projection.table.name, stream, generation.number)
-        return letter is not None and letter.status is Status.PARKED
+        return [one for one in wanting if not is_parked(self._dead_letters, one, stream)]
 
     async def _versions(self, streams: Iterable[StreamId]) -> dict[_Place, int]:
         wanted = [(one, stream) for stream in streams for one in self._waiting(stream)]
@@ -181,13 +177,9 @@ class Applier:
             if (generation, stream) not in self._known:
                 unknown[generation].append(stream)
         for generation, missing in unknown.items():
-            rows = await self._database.fetch(
-                _VERSIONS.format(table=generation.name),
-                orjson.dumps([{"tenant": one.tenant, "id": _id(one)} for one in missing]).decode(),
-            )
-            there = {(tenant, row_id): version for tenant, row_id, version in rows}
+            there = await versions(self._database, generation, missing)
             for stream in missing:
-                self._learn((generation, stream), there.get((stream.tenant, _id(stream)), 0))
+                self._learn((generation, stream), there[stream])
         return {place: self._known[place] for place in wanted}
 
     def _learn(self, place: _Place, version: int) -> None:
@@ -217,7 +209,7 @@ class Applier:
             # Event by event and table by table, to park exactly where it begins.
             for event in piece.events:
                 for generation, prior in piece.priors.items():
-                    if prior < event.version and not self._parked(generation, piece.stream):
+                    if prior < event.version and not is_parked(self._dead_letters, generation, piece.stream):
                         one = _Piece(piece.stream, [event], {generation: event.version - 1})
                         await self._write([one])
         else:
@@ -294,6 +286,24 @@ class Applier:
         read_model = generation.projection.table.name
         letter = of_event(read_model, event, error, attempts=1, generation=generation.number)
         await self._dead_letters.park(*letter)
+
+
+def is_parked(dead_letters: DeadLetters, generation: Generation, stream: StreamId) -> bool:
+    """Whether a stream waits behind a dead letter of a generation."""
+    letter = dead_letters.find(generation.projection.table.name, stream, generation.number)
+    return letter is not None and letter.status is Status.PARKED
+
+
+async def versions(
+    database: ReadModelDatabase, generation: Generation, streams: Sequence[StreamId]
+) -> dict[StreamId, int]:
+    """How far a table has each stream; 0 where it has no row. Raises DatabaseError."""
+    rows = await database.fetch(
+        _VERSIONS.format(table=generation.name),
+        orjson.dumps([{"tenant": one.tenant, "id": _id(one)} for one in streams]).decode(),
+    )
+    there = {(tenant, row_id): version for tenant, row_id, version in rows}
+    return {one: there.get((one.tenant, _id(one)), 0) for one in streams}
 
 
 def changed(

@@ -1,7 +1,7 @@
 """Fills the tables that are not live from the store: new ones from the beginning, old ones from then on.
 
 One replica at a time does it for a generation, by a lease in the catalogue. How far it is in each lane
-is kept after each page: who takes over goes on there, and what is applied twice changes nothing. A
+is kept every few pages: who takes over goes on there, and what is applied twice changes nothing. A
 generation that has just gone live is filled on for a while, until every replica knows that it is live.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -18,8 +17,9 @@ import structlog
 from annals.dapr import DaprError
 from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked
 from annals.events import RecordedEvent
-from annals.projections.applier import Applier, ProjectionStalled
+from annals.projections.applier import ProjectionStalled
 from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.projections.folded_rows import FoldedRows
 from annals.projections.generations import Generation, Generations, GenerationStatus, Known
 from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 _PAGE_COMMITS = 4_000
 _PAGES_AHEAD = 2
-_APPLIERS = 3  # each takes a share of the streams: one prepares rows while the database writes others'
+_KEEP_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 10
 _AFTER_SWITCH_SECONDS = 15.0
@@ -66,9 +66,10 @@ class _Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events of a lane up to a sequence, of one aggregate type."""
+    """Events of a lane up to a sequence, of one aggregate type; whether the lane ended before its end."""
 
     seq: int
+    short: bool
     events: tuple[RecordedEvent, ...]
 
 
@@ -91,7 +92,7 @@ class Builder:
         self._dead_letters = dead_letters
         self._owner = owner
         self._page = page
-        self._appliers: dict[Generation, tuple[Applier, ...]] = {}
+        self._rows: dict[Generation, FoldedRows] = {}
         self._wake = asyncio.Event()
 
     def look(self) -> None:
@@ -116,14 +117,18 @@ class Builder:
             for known in self._generations.all
             if _to_fill(known) and (generation := self._generations.generation(known)) is not None
         }
-        for gone in self._appliers.keys() - to_fill.keys():
-            del self._appliers[gone]
+        for gone in self._rows.keys() - to_fill.keys():
+            del self._rows[gone]
         await asyncio.gather(*(self._fill_if_free(known, one) for one, known in to_fill.items()))
 
     async def _fill_if_free(self, known: Known, generation: Generation) -> None:
+        rows = self._rows.pop(generation, None)
+        if rows is None:
+            rows = FoldedRows(self._database, self._store, generation, self._dead_letters)
         try:
             if await self._lease(known):
-                await self._fill(known, generation)
+                await self._fill(known, generation, rows)
+            self._rows[generation] = rows  # not after an error
         except _Lost:
             _log.info("no longer filled here", table=generation.name)
         except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
@@ -137,62 +142,62 @@ class Builder:
             await self._database.fetch(_LEASE, known.read_model, str(known.number), self._owner, lease)
         )
 
-    async def _fill(self, known: Known, generation: Generation) -> None:
-        appliers = self._appliers.get(generation)
-        if appliers is None:
-            appliers = self._appliers[generation] = tuple(
-                Applier(self._database, self._store, lambda: [generation], self._dead_letters)
-                for _ in range(_APPLIERS)
-            )
-        await self._fill_lanes(known, generation, appliers, progress := dict(known.progress))
+    async def _fill(self, known: Known, generation: Generation, rows: FoldedRows) -> None:
+        await self._fill_lanes(known, generation, rows, progress := dict(known.progress))
         if not known.caught_up:
             await self._generations.index(generation)
-            await self._fill_lanes(known, generation, appliers, progress)  # what came meanwhile
+            await self._fill_lanes(known, generation, rows, progress)  # what came meanwhile
             await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
             _log.info("caught up with the store", table=generation.name)
             if known.status is GenerationStatus.BUILDING and known.automatic:
                 await self._generations.switch(known)
 
     async def _fill_lanes(
-        self, known: Known, generation: Generation, appliers: Sequence[Applier], progress: dict[int, int]
+        self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
     ) -> None:
         while lanes := await self._store.moved(progress):
             for lane in lanes:
-                progress[lane] = await self._fill_lane(
-                    known, generation, appliers, lane, progress.get(lane, 0)
-                )
+                progress[lane] = await self._fill_lane(known, generation, rows, lane, progress.get(lane, 0))
 
     async def _fill_lane(
-        self, known: Known, generation: Generation, appliers: Sequence[Applier], lane: int, seq: int
+        self, known: Known, generation: Generation, rows: FoldedRows, lane: int, seq: int
     ) -> int:
-        """Page after page, the next ones read while one is written; gives how far it came."""
+        """Page after page, the next ones read while one is folded; gives how far it came."""
         aggregate_type = generation.projection.aggregate_type
         ahead: deque[asyncio.Task[Page]] = deque()
+        asked = kept = seq
+        kept_at = time.monotonic()
         try:
             while True:
                 began = time.monotonic()
+                # What is throttled goes by the second, or its lease ended while it waits.
+                size = min(self._page, known.throttle or self._page)
                 while len(ahead) < _PAGES_AHEAD:
-                    after = seq + len(ahead) * self._page
-                    ahead.append(asyncio.create_task(self._read(lane, after, aggregate_type)))
+                    ahead.append(asyncio.create_task(self._read(lane, asked, size, aggregate_type)))
+                    asked += size
                 page = await ahead.popleft()
-                if page.seq == seq:
-                    return seq
-                if page.seq < seq + self._page:
+                ended = page.seq == seq
+                if page.short:
                     # The lane ended there: what was read beyond may have a gap before it.
                     await _cancelled(ahead)
-                shares = _shares(page.events, len(appliers))
-                await asyncio.gather(*(one.apply(own) for one, own in zip(appliers, shares, strict=True)))
+                    asked = page.seq
+                await rows.take(page.events)
                 seq = page.seq
-                known = await self._advance(known, lane, seq)
                 metrics.BUILT_EVENTS.labels(known.read_model).inc(len(page.events))
-                metrics.PROJECTION_POSITION.labels(known.read_model, str(known.number), str(lane)).set(seq)
+                late = time.monotonic() - kept_at >= _KEEP_SECONDS
+                if kept < seq and (ended or late or rows.full):
+                    await rows.write()
+                    known = await self._advance(known, lane, seq)
+                    kept, kept_at = seq, time.monotonic()
+                if ended:
+                    return seq
                 if known.throttle:
                     await asyncio.sleep(len(page.events) / known.throttle - (time.monotonic() - began))
         finally:
             await _cancelled(ahead)
 
-    async def _read(self, lane: int, after: int, aggregate_type: str) -> Page:
-        commits = await self._store.read_log(lane, after + 1, after + self._page)
+    async def _read(self, lane: int, after: int, most: int, aggregate_type: str) -> Page:
+        commits = await self._store.read_log(lane, after + 1, after + most)
         refs = [
             (commit.stream, version)
             for commit in commits
@@ -202,7 +207,8 @@ class Builder:
         events = await self._store.read_events(refs)
         if len(events) != len(refs):
             raise StoreError(f"lane {lane} names {len(refs)} events after {after}, {len(events)} were found")
-        return Page(commits[-1].position.seq if commits else after, tuple(events))
+        seq = commits[-1].position.seq if commits else after
+        return Page(seq, seq < after + most, tuple(events))
 
     async def _advance(self, known: Known, lane: int, seq: int) -> Known:
         """Keep how far it is. Raises _Lost when it is paused, dropped or another's by now."""
@@ -210,16 +216,9 @@ class Builder:
         lease = f"{_LEASE_SECONDS} seconds"
         if not await self._database.fetch(_ADVANCE, *place, str(lane), str(seq), lease):
             raise _Lost
+        metrics.PROJECTION_POSITION.labels(known.read_model, str(known.number), str(lane)).set(seq)
         fresh = self._generations.find(known.read_model, known.number)
         return known if fresh is None else replace(known, throttle=fresh.throttle)
-
-
-def _shares(events: Iterable[RecordedEvent], count: int) -> list[list[RecordedEvent]]:
-    """Events divided by their streams."""
-    shares: list[list[RecordedEvent]] = [[] for _ in range(count)]
-    for event in events:
-        shares[hash(event.stream) % count].append(event)
-    return shares
 
 
 async def _cancelled(tasks: deque[asyncio.Task[Page]]) -> None:
