@@ -57,9 +57,15 @@ TASKS.changes["task.assigned"] = lambda _: Patch({})
 BROKEN: Mapping[str, tuple[str, str, frozenset[str]]] = {
     "forgetful-command": ("command", _FORGETS_KEYS, frozenset({"doubled", "answered differently"})),
     "careless-saga": ("saga-orchestrator", _TAKES_NOTHING_BACK, frozenset({"half saga"})),
-    "careless-projector": ("projector", _PASSES_OVER, frozenset({"stale read model"})),
+    # A hand-over asks a read model who had the task before, and frees no place of somebody it is not told of.
+    "careless-projector": ("projector", _PASSES_OVER, frozenset({"stale read model", "half saga"})),
 }
 """A service, what alters it, and the kinds of violation that may show it."""
+
+
+def shown_by(plant: str) -> frozenset[str]:
+    """The kinds of violation that show a plant."""
+    return frozenset({STORED[plant]}) if plant in STORED else BROKEN[plant][2]
 
 
 def patched(plant: str, directory: Path) -> dict[str, Path]:

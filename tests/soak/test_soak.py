@@ -27,7 +27,7 @@ from soak.evidence import Evidence
 from soak.faults import Fault, SoakSuite, schedule, skewable
 from soak.hostile import Hostile, of_another_tenant
 from soak.load import TENANTS, Callers, Ledger, Mixed, client
-from soak.plants import BROKEN, STORED, patched, plant_stored
+from soak.plants import BROKEN, STORED, patched, plant_stored, shown_by
 from soak.rest import at_rest, gathered
 from suite import infra, profiles
 
@@ -182,6 +182,8 @@ def report(
         ("at rest after", f"{rest:.0f} s"),
         ("violations", _counted(Counter(one.kind for one in found)) or "none"),
     ]
+    if PLANT:
+        rows.append((f"planted: {PLANT}", f"{', '.join(sorted(shown_by(PLANT)))} would show it"))
     for name, value in rows:
         table.add_row(name, str(value))
     console.print(table)
