@@ -83,6 +83,23 @@ async def goes_on(client: Client) -> None:
     await until(told, what="the notice")
 
 
+async def parked_by(client: Client) -> list[str]:
+    """How often each consumer has parked anything, of whatever tenant, when all that is stored was read."""
+
+    async def caught_up() -> bool:
+        metrics = (await client.http.get("http://127.0.0.1:8002/metrics")).text
+        return "annals_projection_lag_commits 0.0" in metrics
+
+    await until(caught_up, what="the projector to catch up")
+    pages = [await client.http.get(f"http://127.0.0.1:{port}/metrics") for port in (8002, 8003, 8004)]
+    return [
+        line
+        for page in pages
+        for line in page.text.splitlines()
+        if line.startswith("annals_dead_letters_parked_total{")
+    ]
+
+
 def deliver(http: httpx.Client, port: int, path: str, body: bytes) -> None:
     """Deliver as a sidecar does: the answer says what is to become of it, or what is wrong with it."""
     if path == "dead-letters":
@@ -204,6 +221,7 @@ def problems_are_told(_ctx: Any, response: Any, _case: Any) -> None:
 # The edge passes on what the others answer: a short look at them is enough.
 @pytest.mark.parametrize("service", [one for one in SERVICES if DEEP or one != "console"])
 async def test_an_api_answers_as_its_document_says(suite: Suite, client: Client, service: str) -> None:
+    parked = await parked_by(client)
     document = json.loads((ROOT / "docs" / "api" / f"{service}.openapi.json").read_text())
     api = schemathesis.openapi.from_dict(document)
     failures: dict[str, str] = {}
@@ -227,3 +245,4 @@ async def test_an_api_answers_as_its_document_says(suite: Suite, client: Client,
             failures[f"{operation.label} {mode.value}"] = "".join(traceback.format_exception_only(error))
     assert not failures, "\n\n".join(f"{name}: {text}" for name, text in failures.items())
     await goes_on(client)
+    assert await parked_by(client) == parked, "what an API takes, everybody can handle"

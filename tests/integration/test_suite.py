@@ -9,6 +9,7 @@ from typing import Any
 import nats
 import pytest
 
+from annals.web.paging import encode_cursor
 from conftest import until
 from integration.conftest import TASK
 from suite import infra, profiles
@@ -82,6 +83,8 @@ async def test_tasks_are_found_by_what_they_are(embedded: Suite, client: Any) ->
         ("tasks", {"sort": "colour"}, "sort"),
         ("tasks", {"due_from": "soon"}, "due_from"),
         ("tasks", {"cursor": "%%%"}, "cursor"),
+        ("tasks", {"cursor": encode_cursor("created_at", "soon", "t1")}, "cursor"),
+        ("audit", {"cursor": encode_cursor("2030-01-01T00:00:00Z", "\0")}, "cursor"),
         ("tasks", {"asignee": "ada"}, "asignee"),
         ("tasks", {"position": "there"}, "position"),
         ("streams/nonsense/events", {}, "stream"),
@@ -94,6 +97,17 @@ async def test_a_bad_query_says_which_parameter(
     answer = await client.query(path, **parameters)
     assert answer.status_code == 400, answer.text
     assert [error["field"] for error in answer.json()["errors"]] == [field]
+
+
+async def test_a_time_may_have_any_offset(embedded: Suite, client: Any) -> None:
+    """PostgreSQL itself takes none of sixteen hours and more."""
+    task = {"title": "Rise", "due": "2030-01-01T09:00:00+17:57", "tags": ["far east"]}
+    position = (await client.command("task.create", task)).json()["position"]
+    around = {"due_from": "2029-12-31T15:03:00Z", "due_to": "2030-01-01T09:00:01+17:57"}
+    found = (await client.query("tasks", tag="far east", position=position, **around)).json()["items"]
+    assert [task["due"] for task in found] == ["2029-12-31T15:03:00+00:00"]
+    later = await client.query("tasks", tag="far east", due_from="2030-01-01T09:00:01+17:57")
+    assert later.json()["items"] == []
 
 
 async def test_the_past_can_be_seen(embedded: Suite, client: Any) -> None:

@@ -106,3 +106,21 @@ def test_minutes_since_the_year_1_are_not_counted() -> None:
     ancient = recurring("FREQ=MINUTELY", start="0001-01-02T00:00:00+00:00")
     with pytest.raises(ValueError, match="counted sooner"), within(0.1):
         ancient.next(datetime(2030, 1, 1, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"start": "0001-01-01T00:00:00+10:00"},
+        {"skip": ["0001-01-01T00:00:00+10:00"]},
+        {"moved": {"2030-01-02T09:00:00Z": "9999-12-31T23:00:00-05:00"}},
+    ],
+)
+def test_a_moment_that_utc_has_no_year_for_is_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="no year for"):
+        recurring("FREQ=DAILY", **fields)  # type: ignore[arg-type]
+
+
+def test_a_rule_ends_where_the_years_of_utc_do() -> None:
+    late = recurring("FREQ=DAILY;BYHOUR=23", timezone="America/New_York", start="9999-12-30T09:00:00Z")
+    assert comes(late, "9999-12-30T00:00:00Z") == ["9999-12-31T04:00Z"]

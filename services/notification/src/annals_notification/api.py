@@ -60,7 +60,7 @@ def routes(
     async def inbox(
         tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
     ) -> Response:
-        after = decode_cursor(cursor, str, str, str)[1:]
+        after = decode_cursor(cursor, str, datetime, str)[1:]
         found = await users.inbox(tenant, user, unread=unread, after=after, limit=limit)
         return _json({"unread": found["unread"]} | page(found["rows"], limit, "-created_at"))
 
@@ -88,7 +88,7 @@ def routes(
         cursor: Cursor = None,
     ) -> Response:
         filters = (user, status, event_id, channel, correlation_id)
-        after = decode_cursor(cursor, str, str, str)[1:]
+        after = decode_cursor(cursor, str, datetime, str)[1:]
         return _json(page(await users.deliveries(tenant, filters, after, limit), limit, "-created_at"))
 
     @router.get("/reminders", summary="Reminders, in the order in which they fire")
@@ -100,13 +100,13 @@ def routes(
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        after = decode_cursor(cursor, str, str, str)[1:]
+        after = decode_cursor(cursor, str, datetime, str)[1:]
         rows = await reminders.page(tenant, (task_id, user, status), after, limit)
         return _json(page(rows, limit, "fires"))
 
     @router.get("/recurrences", summary="What recurs")
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
-        after = decode_cursor(cursor, str, str, str)[1:]
+        after = decode_cursor(cursor, str, datetime, str)[1:]
         return _json(page(await recurrences.page(tenant, after, limit), limit, "created_at"))
 
     @router.get("/recurrences/{id}", summary="One, with its next occurrence")

@@ -17,8 +17,9 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from dateutil.rrule import rrule, rruleset, rrulestr
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
+from annals.events import Utc
 from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000
@@ -71,10 +72,10 @@ class Recurrence(BaseModel):
     rule: Annotated[str, StringConstraints(min_length=5, max_length=500)]
     timezone: Zone = "UTC"
     command: RecurringCommand
-    start: AwareDatetime
-    skip: Annotated[tuple[AwareDatetime, ...], Field(max_length=1_000)] = ()
+    start: Utc
+    skip: Annotated[tuple[Utc, ...], Field(max_length=1_000)] = ()
     """Occurrences that are left out."""
-    moved: Annotated[dict[AwareDatetime, AwareDatetime], Field(max_length=1_000)] = {}
+    moved: Annotated[dict[Utc, Utc], Field(max_length=1_000)] = {}
     """Occurrences that come at another time."""
     paused: bool = False
     catch_up: CatchUp = CatchUp.ONE
@@ -110,14 +111,16 @@ class Recurrence(BaseModel):
     def after(self, moment: datetime) -> Iterator[tuple[datetime, datetime]]:
         """The occurrences that come after a moment: when by the rule, and when they come; both UTC."""
         zone = ZoneInfo(self.timezone)
-        skipped = {one.astimezone(UTC) for one in self.skip}
-        moved = {one.astimezone(UTC): other.astimezone(UTC) for one, other in self.moved.items()}
+        skipped, moved = set(self.skip), self.moved
         early = [(one, other) for one, other in moved.items() if one <= moment < other and one not in skipped]
         # From a little before: a clock that is set back makes local times run twice.
         local = moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
         yield from sorted(early, key=lambda pair: pair[1])
         for occurrence in islice(self._rule().xafter(local, inc=True), _MOST_LOOKED_AT):
-            exact = occurrence.replace(tzinfo=zone).astimezone(UTC)
+            try:
+                exact = occurrence.replace(tzinfo=zone).astimezone(UTC)
+            except OverflowError:  # UTC's last year is over, and the zone's is not
+                return
             if exact in skipped:
                 continue
             comes = moved.get(exact, exact)

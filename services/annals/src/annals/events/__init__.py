@@ -10,6 +10,7 @@ from annals.events.envelope import (
     Priority,
     QueryEvent,
     RecordedEvent,
+    Utc,
 )
 from annals.events.identity import Position, StreamId, is_tenant, new_id
 from annals.events.payload import EventData, UnknownEventData
@@ -31,6 +32,7 @@ __all__ = [
     "StreamId",
     "UnknownEventData",
     "Upcaster",
+    "Utc",
     "chained",
     "from_cloudevent",
     "is_tenant",

@@ -37,7 +37,7 @@ PROJECTION_UNREADABLE = Counter(
     "annals_projection_unreadable_messages_total", "Messages sent on to the dead letters unread."
 )
 PROJECTION_LAG = Gauge(
-    "annals_projection_lag_events", "Commits in the store that are not in the read models."
+    "annals_projection_lag_commits", "Commits in the store that are not in the read models."
 )
 PROJECTION_LAG_SECONDS = Histogram(
     "annals_projection_lag_seconds", "From an event's time to its being visible.", buckets=_SECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
@@ -19,21 +20,33 @@ def encode_cursor(*values: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str | None, *kinds: type) -> list[Any]:
-    """See `encode_cursor`; without one, as many times None. Raises a Problem for something else."""
+def decode_cursor(cursor: str | None, *kinds: type[str] | type[datetime]) -> list[str | None]:
+    """See `encode_cursor`; without one, as many times None. Raises a Problem for something else.
+
+    All are texts that the database takes: a token may be anybody's own. A datetime, as PostgreSQL writes it,
+    is given in UTC.
+    """
     if cursor is None:
         return [None] * len(kinds)
     try:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except ValueError as error:
         raise malformed("cursor", "the `next` of a page before") from error
-    if (
-        not isinstance(values, list)
-        or len(values) != len(kinds)
-        or not all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True))
-    ):
-        raise malformed("cursor", "the `next` of a page of the same query")
-    return values
+    try:
+        return [_text(value, kind) for value, kind in zip(values, kinds, strict=True)]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise malformed("cursor", "the `next` of a page of the same query") from error
+
+
+def _text(value: Any, kind: type[str] | type[datetime]) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("no text that a database takes")
+    if kind is str or value == "infinity":
+        return value
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return moment.astimezone(UTC).isoformat()
 
 
 def page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, StringConstraints
+from pydantic import AfterValidator, StringConstraints
+
+from annals.events import Utc
 
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
 """An aggregate's id: letters, digits and . _ ~ @ : -"""
@@ -22,5 +24,5 @@ def _reckonable(moment: datetime) -> datetime:
     return moment
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_reckonable)]
-"""A moment with a time zone, far enough from where calendars end to reckon with."""
+Moment = Annotated[Utc, AfterValidator(_reckonable)]
+"""A moment in UTC (no database takes an offset of 16 hours), far from where calendars end."""

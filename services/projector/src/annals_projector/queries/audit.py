@@ -6,14 +6,15 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
 
+from annals.events import Utc
 from annals.projections import ReadModelDatabase
 from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
 from annals_projector.queries.parameters import Tenant, UpToDate, only
@@ -73,8 +74,8 @@ class _Filters:
     trace_id: str | None = None
     session: str | None = None
     client: Annotated[str | None, Query(description="from where: an app, or the address the edge saw")] = None
-    from_time: Annotated[AwareDatetime | None, Query(alias="from")] = None
-    to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None
+    from_time: Annotated[Utc | None, Query(alias="from")] = None
+    to_time: Annotated[Utc | None, Query(alias="to")] = None
 
     def parameters(self) -> list[str | None]:
         """As the statement takes them."""
@@ -98,7 +99,7 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         """Entries that fit all that is given, the newest first."""
-        after = decode_cursor(cursor, str, str)
+        after = decode_cursor(cursor, datetime, str)
         rows = await database.fetch(_NEWEST_FIRST, tenant, *filters.parameters(), *after, str(limit))
         following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if len(rows) == limit else None
         return {"items": rows, "next": following}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
-from annals.events import RecordedEvent, StreamId
+from annals.events import RecordedEvent, StreamId, Utc
 from annals.projections import Projection, ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
@@ -74,7 +74,7 @@ def routes(
         tenant: Tenant,
         stream: str,
         version: Annotated[int | None, Query(ge=1)] = None,
-        time: AwareDatetime | None = None,
+        time: Utc | None = None,
     ) -> dict[str, Any]:
         """What an aggregate was at a version or at a time: its read model's row as of then."""
         projection = by_type.get(stream.partition("-")[0])
@@ -105,8 +105,8 @@ def routes(
     async def events(
         tenant: Tenant,
         event_type: Annotated[str | None, Query(alias="type")] = None,
-        from_time: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-        to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+        from_time: Annotated[Utc | None, Query(alias="from")] = None,
+        to_time: Annotated[Utc | None, Query(alias="to")] = None,
         correlation_id: str | None = None,
         user: str | None = None,
         stream: str | None = None,
@@ -117,7 +117,7 @@ def routes(
 
         `visible_at` is when queries saw them: their lag is what lies between.
         """
-        after = decode_cursor(cursor, str, str)
+        after = decode_cursor(cursor, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (event_type, *times, correlation_id, user, stream)
         rows = await database.fetch(_FOUND, tenant, *filters, *after, str(limit))

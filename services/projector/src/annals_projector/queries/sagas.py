@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
-from annals.events import RecordedEvent, StreamId
+from annals.events import RecordedEvent, StreamId, Utc
 from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
@@ -76,13 +76,13 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         type: str | None = None,  # noqa: A002 - the parameter's public name
         business_key: str | None = None,
         parent: str | None = None,
-        from_time: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-        to_time: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+        from_time: Annotated[Utc | None, Query(alias="from")] = None,
+        to_time: Annotated[Utc | None, Query(alias="to")] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         """Sagas by what they are, stand for and when they began, the newest first."""
-        after = decode_cursor(cursor, str, str, str)
+        after = decode_cursor(cursor, str, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (status, type, business_key, parent, *times)
         rows = await database.fetch(_SAGAS, tenant, *filters, *after[1:], str(limit))

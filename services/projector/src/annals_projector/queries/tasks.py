@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
+from annals.events import Utc
 from annals.projections import ReadModelDatabase
 from annals.web import Problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page
@@ -28,11 +29,11 @@ class TaskSort(StrEnum):
 
 
 # The only SQL that a sort brings in: each expression is compared and ordered by in the same form.
-_SORTS = {
-    "created_at": ("created_at", "timestamptz"),
-    "updated_at": ("updated_at", "timestamptz"),
-    "due": ("coalesce(due, 'infinity')", "timestamptz"),
-    "title": ("title", "text"),
+_SORTS: dict[str, tuple[str, str, type[str] | type[datetime]]] = {
+    "created_at": ("created_at", "timestamptz", datetime),
+    "updated_at": ("updated_at", "timestamptz", datetime),
+    "due": ("coalesce(due, 'infinity')", "timestamptz", datetime),
+    "title": ("title", "text", str),
 }
 
 _ONE = """
@@ -106,20 +107,20 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
         status: str | None = None,
         priority: str | None = None,
         tag: str | None = None,
-        due_from: AwareDatetime | None = None,
-        due_to: AwareDatetime | None = None,
+        due_from: Utc | None = None,
+        due_to: Utc | None = None,
         text: Annotated[str | None, Query(max_length=500)] = None,
         sort: TaskSort = TaskSort.CREATED,
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         """Tasks by who has them, what they are and when they are due."""
-        key, kind = _SORTS[sort.removeprefix("-")]
+        key, sql_type, kind = _SORTS[sort.removeprefix("-")]
         down = sort.startswith("-")
         sql = _TASKS.format(
-            key=key, kind=kind, after="<" if down else ">", direction="DESC" if down else "ASC"
+            key=key, kind=sql_type, after="<" if down else ">", direction="DESC" if down else "ASC"
         )
-        after = decode_cursor(cursor, str, str, str)
+        after = decode_cursor(cursor, str, kind, str)
         if after[0] not in (None, sort.value):
             after = decode_cursor("", str)  # a page of another order: refused as such
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
@@ -130,7 +131,7 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
     @router.get("/members", dependencies=[only("limit", "cursor")])
     async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
         """Members, in the order they joined."""
-        after = decode_cursor(cursor, str, str, str)
+        after = decode_cursor(cursor, str, datetime, str)
         rows = await database.fetch(_MEMBERS, tenant, *after[1:], str(limit))
         return await disclose(tenant, page(rows, limit, "created_at"))
 
