@@ -81,6 +81,31 @@ async def test_it_begins_where_the_store_ends_and_then_misses_nothing(
     assert "old" not in {name for name, _ in seen}
 
 
+async def test_a_lane_that_is_new_is_followed_beside_those_that_are_known(
+    store: tuple[DaprSidecar, DaprEventStore],
+) -> None:
+    client, events = store
+    seen: list[tuple[str, int]] = []
+
+    async def handle(event: RecordedEvent) -> None:
+        seen.append((event.aggregate_id, event.version))
+
+    following = follower(client, "one", handle)
+    await until(lambda: _exists(client))
+    await append(events, "known", 3)
+    await until(lambda: _count(seen, 3))
+    other = DaprEventStore(client, owner="another writer")
+    running = asyncio.create_task(other.run())
+    await lane_held(other)
+    assert other.lane != events.lane
+    await asyncio.gather(append(other, "new", 20), append(events, "known-too", 20))
+    await until(lambda: _count(seen, 43))
+    for name in ("new", "known-too"):
+        assert [version for one, version in seen if one == name] == list(range(1, 21)), "in order"
+    running.cancel()
+    following.cancel()
+
+
 async def test_another_takes_over_when_the_first_is_gone_and_only_then(
     store: tuple[DaprSidecar, DaprEventStore],
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 import orjson
@@ -16,7 +16,7 @@ from annals.store import keys, records
 from annals.store.bulk_reader import KEYS_A_READ, BulkReader
 from annals.store.group_commit import GroupCommit
 from annals.store.lane import Lane
-from annals.store.lease import DOMAIN_LANES, LANES, Leases
+from annals.store.lease import ALL_LANES, DOMAIN_LANES, LANES, Leases
 from annals.store.probe import probe
 from annals.store.protocol import (
     Append,
@@ -104,15 +104,15 @@ class DaprEventReader:
         found = await asyncio.gather(*map(self._get, pages))
         return [values.get(key) for page, values in zip(pages, found, strict=True) for key in page]
 
-    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
-        """See `EventReader`."""
+    async def read_log(self, lane: int, first: int, last: int, *, certain: bool = True) -> list[Commit]:
+        """See `EventReader`. Where it need not be `certain`, it may end before a commit that exists."""
         commits: list[Commit] = []
         spans = _pages(range(max(first, 1), last + 1))
         found = await asyncio.gather(*(self._get([keys.log(lane, seq) for seq in span]) for span in spans))
         for span, values in zip(spans, found, strict=True):
             for seq in span:
                 value = values.get(keys.log(lane, seq))
-                if value is None:
+                if value is None and certain:
                     value = (await self._look_again([keys.log(lane, seq)], {})).get(keys.log(lane, seq))
                 if value is None:
                     return commits
@@ -127,9 +127,9 @@ class DaprEventReader:
             raise StoreUnavailable("the state store broke off its answer")
         return [lane for lane in range(LANES) if keys.log(lane, 1) in values]
 
-    async def moved(self, after: Mapping[int, int]) -> list[int]:
+    async def moved(self, after: Mapping[int, int], lanes: Iterable[int] = ALL_LANES) -> list[int]:
         """Which lanes have gone beyond these sequences, in one read; one may be left out once."""
-        following = {keys.log(lane, after.get(lane, 0) + 1): lane for lane in range(LANES)}
+        following = {keys.log(lane, after.get(lane, 0) + 1): lane for lane in lanes}
         return sorted(following[key] for key in await self._get(list(following)))
 
     async def reached(self) -> dict[int, int]:

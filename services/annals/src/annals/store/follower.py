@@ -22,7 +22,7 @@ from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, TooM
 from annals.events import RecordedEvent, StreamId
 from annals.store import keys
 from annals.store.dapr_store import DaprEventReader
-from annals.store.protocol import StoreError
+from annals.store.protocol import Commit, StoreError
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +31,7 @@ _LEAST_COMMITS = 16
 _LEASE_SECONDS = 10.0
 _SAVE_SECONDS = 1.0
 _POLL_SECONDS = 0.25
+_NEW_LANE_SECONDS = 1.0
 # Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -93,6 +94,7 @@ class Follower:
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
         self._page = _LEAST_COMMITS
+        self._all_looked_at = float("-inf")
         self._etag: str | None = None
         self._saved_at = 0.0
         self._saving = asyncio.Lock()
@@ -164,14 +166,17 @@ class Follower:
             for letter in self._dead_letters.released():
                 if letter.consumer == self._name:
                     await self._replay(letter)
-            more = False
-            for lane in await self._reader.moved(self._seen):
-                if lane in self._lanes:
-                    more = await self._read(lane) or more
+            asked = self._page
+            ahead = await self._ahead()
+            for lane, commits in ahead:
+                await self._take(lane, commits)
+            most = max((len(commits) for _, commits in ahead), default=0)
+            # What is not there costs the store as much as what is: ask for about as many as come.
+            self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
             # Idle, the lease is renewed now and then; busy, how far it has come is saved each second.
             patience = _SAVE_SECONDS if self._seen != before else _LEASE_SECONDS / 3
             await self._save(patience)
-            if not more:
+            if most < asked:
                 await asyncio.sleep(_PACE_SECONDS)
                 try:
                     async with asyncio.timeout(_POLL_SECONDS):
@@ -179,16 +184,25 @@ class Follower:
                 except TimeoutError:
                     continue
 
-    async def _read(self, lane: int) -> bool:
-        """Handle a page of a lane; whether there may be more at once."""
-        self._dead_letters.require_fresh()
-        if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
-            await self._note_import(lane)
+    async def _ahead(self) -> list[tuple[int, list[Commit]]]:
+        """A page of each lane that has gone on, all in one read; a new lane is noticed within a second."""
+        lanes = [lane for lane in self._lanes if self._seen.get(lane)]
+        if not lanes or time.monotonic() - self._all_looked_at > _NEW_LANE_SECONDS:
+            self._all_looked_at = time.monotonic()
+            lanes += await self._reader.moved(self._seen, set(self._lanes).difference(lanes))
+        for lane in lanes:
+            if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
+                await self._note_import(lane)
+        found = await asyncio.gather(*map(self._page_of, lanes))
+        return [(lane, commits) for lane, commits in zip(lanes, found, strict=True) if commits]
+
+    async def _page_of(self, lane: int) -> list[Commit]:
         first = self._seen.get(lane, 0) + 1
-        asked = self._page
-        commits = await self._reader.read_log(lane, first, first + asked - 1)
-        # What is not there costs the store as much as what is: ask for about as many as come.
-        self._page = min(max(2 * len(commits), _LEAST_COMMITS), _MOST_COMMITS)
+        return await self._reader.read_log(lane, first, first + self._page - 1, certain=False)
+
+    async def _take(self, lane: int, commits: Sequence[Commit]) -> None:
+        """Handle a page of a lane."""
+        self._dead_letters.require_fresh()
         refs = [
             (commit.stream, version)
             for commit in commits
@@ -198,15 +212,13 @@ class Follower:
         events = await self._reader.read_events(refs)
         if len(events) != len(refs):
             raise StoreError(
-                f"lane {lane} names {len(refs)} events from {first} on, {len(events)} were found"
+                f"{len(refs)} events are named from {commits[0].position} on, {len(events)} were found"
             )
         streams: dict[StreamId, list[RecordedEvent]] = defaultdict(list)
         for event in events:
             streams[event.stream].append(event)
         await asyncio.gather(*(self._handle_stream(own) for own in streams.values()))
-        if commits:
-            self._seen[lane] = commits[-1].position.seq
-        return len(commits) == asked
+        self._seen[lane] = commits[-1].position.seq
 
     async def _note_import(self, lane: int) -> None:
         """Only an empty lane is imported into: after its first commit was handled, this does not change."""

@@ -7,6 +7,7 @@ that it is time to look.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ _log = structlog.get_logger(__name__)
 
 _PAGE = 200
 _POLL_SECONDS = 0.5
+_NEW_LANE_SECONDS = 1.0
 # Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
@@ -47,6 +49,7 @@ class Tail:
         self._listeners = 0
         self.seen: dict[int, int] = {}
         self._started = asyncio.Event()
+        self._all_looked_at = float("-inf")
 
     def look(self) -> None:
         """Something was published: do not wait for the next look."""
@@ -76,7 +79,7 @@ class Tail:
                 if not self._started.is_set():
                     self.seen = await self._store.reached()
                     self._started.set()
-                for lane in await self._store.moved(self.seen):
+                for lane in await self._moved():
                     last = self.seen.get(lane, 0) + _PAGE
                     async for commit in read(self._store, self.seen, lane, last):
                         self.seen[lane] = commit.seq
@@ -93,6 +96,14 @@ class Tail:
                         await self._wake.wait()
                 except TimeoutError:
                     continue
+
+    async def _moved(self) -> list[int]:
+        """The lanes that have gone on; a new one is noticed within a second."""
+        known = [lane for lane, seq in self.seen.items() if seq]
+        if known and time.monotonic() - self._all_looked_at < _NEW_LANE_SECONDS:
+            return await self._store.moved(self.seen, known)
+        self._all_looked_at = time.monotonic()
+        return await self._store.moved(self.seen)
 
 
 async def read(
