@@ -72,6 +72,11 @@ async def test_a_restart_does_not_end_it(embedded: Suite, client: Client) -> Non
     await until(lambda: _answers(refused_again))
     assert answers == {503}
     await embedded.processes["command"].wait_ready()
+
+    async def reached_by_its_sidecar() -> bool:
+        return "read_only" in await settings(client, "command")
+
+    await until(lambda: _answers(reached_by_its_sidecar))
     await annals("config", "unset", "command.read_only", *WHY)
     await is_set(client, "command", "read_only", False)
 

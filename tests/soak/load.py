@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -122,7 +123,10 @@ class Callers:
         """Whether an answer is a service's own, and its last word."""
         if answer.status_code >= 500 or answer.status_code == 429:
             return False
-        return answer.status_code < 300 or bool(problem_of(answer))
+        if answer.status_code < 300:
+            # Who dies in the middle of an answer leaves its head, and a body that ends as if it were whole.
+            return bool(answer.content) or answer.status_code == HTTPStatus.NO_CONTENT
+        return bool(problem_of(answer))
 
     async def command(self, tenant: str, kind: str, **data: Any) -> Told:
         """Send a command until it is answered, always with the same key; now and then once more."""
