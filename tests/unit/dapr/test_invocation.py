@@ -38,8 +38,9 @@ HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 
 
 @pytest.mark.parametrize("body", [b"0\r\n\r\n", b'7\r\n{"id":"\r\n0\r\n\r\n'], ids=["no body", "half of it"])
-async def test_json_that_breaks_off_is_no_answer(body: bytes) -> None:
-    async with sidecar(HEAD + b"Content-Type: application/json\r\n\r\n" + body) as invocation:
+@pytest.mark.parametrize("kind", [b"application/json", b"application/problem+json"])
+async def test_json_that_breaks_off_is_no_answer(kind: bytes, body: bytes) -> None:
+    async with sidecar(HEAD + b"Content-Type: " + kind + b"\r\n\r\n" + body) as invocation:
         with pytest.raises(NotAnswered, match="broke off"):
             await invocation.invoke("command", "GET", "anything")
 

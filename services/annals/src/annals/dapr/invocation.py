@@ -115,7 +115,7 @@ class ServiceInvocation:
         try:
             return Answer(response.status, orjson.loads(body))
         except orjson.JSONDecodeError as error:
-            if response.content_type == "application/json":
+            if response.content_type.endswith("json"):  # a problem is too
                 raise NotAnswered(f"{app} broke off in the middle of its answer") from error
             return Answer(response.status, body.decode(errors="replace"))
 
