@@ -35,6 +35,8 @@ spec:
     component: sqlite
     configuration:
       connectionString: {directory}/names.db
+      updateInterval: 10s
+      timeout: 5s
 """
 
 
