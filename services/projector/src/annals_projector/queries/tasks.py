@@ -29,11 +29,11 @@ class TaskSort(StrEnum):
 
 
 # The only SQL that a sort brings in: each expression is compared and ordered by in the same form.
-_SORTS: dict[str, tuple[str, str, type[str] | type[datetime]]] = {
-    "created_at": ("created_at", "timestamptz", datetime),
-    "updated_at": ("updated_at", "timestamptz", datetime),
-    "due": ("coalesce(due, 'infinity')", "timestamptz", datetime),
-    "title": ("title", "text", str),
+_SORTS = {
+    "created_at": ("created_at", "timestamptz"),
+    "updated_at": ("updated_at", "timestamptz"),
+    "due": ("coalesce(due, 'infinity')", "timestamptz"),
+    "title": ("title", "text"),
 }
 
 _ONE = """
@@ -115,12 +115,12 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
         cursor: Cursor = None,
     ) -> dict[str, Any]:
         """Tasks by who has them, what they are and when they are due."""
-        key, sql_type, kind = _SORTS[sort.removeprefix("-")]
+        key, kind = _SORTS[sort.removeprefix("-")]
         down = sort.startswith("-")
         sql = _TASKS.format(
-            key=key, kind=sql_type, after="<" if down else ">", direction="DESC" if down else "ASC"
+            key=key, kind=kind, after="<" if down else ">", direction="DESC" if down else "ASC"
         )
-        after = decode_cursor(cursor, str, kind, str)
+        after = decode_cursor(cursor, str, datetime if kind == "timestamptz" else str, str)
         if after[0] not in (None, sort.value):
             after = decode_cursor("", str)  # a page of another order: refused as such
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
