@@ -1,5 +1,6 @@
 """The event store: streams of events, appended all or none, and the log of all commits."""
 
+from annals.store.begun_lanes import BegunLanes
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
 from annals.store.export import Export
 from annals.store.feed import read_feed
@@ -33,6 +34,7 @@ __all__ = [
     "AppendTooLarge",
     "Appended",
     "Backpressure",
+    "BegunLanes",
     "Commit",
     "ConflictError",
     "DaprEventReader",

@@ -21,6 +21,7 @@ from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
 from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, TooManyParked, of_event
 from annals.events import RecordedEvent, StreamId
 from annals.store import keys
+from annals.store.begun_lanes import BegunLanes
 from annals.store.dapr_store import DaprEventReader
 from annals.store.protocol import Commit, StoreError
 
@@ -31,7 +32,6 @@ _LEAST_COMMITS = 16
 _LEASE_SECONDS = 10.0
 _SAVE_SECONDS = 1.0
 _POLL_SECONDS = 0.25
-_NEW_LANE_SECONDS = 1.0
 # Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -83,7 +83,7 @@ class Follower:
         self._reader = DaprEventReader(sidecar, store)
         self._key = keys.follower(name)
         self._owner = owner
-        self._lanes = lanes
+        self._lanes = BegunLanes(self._reader, lanes)
         self._handle = handle
         self._name = name
         self._dead_letters = dead_letters
@@ -94,7 +94,6 @@ class Follower:
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
         self._page = _LEAST_COMMITS
-        self._all_looked_at = float("-inf")
         self._etag: str | None = None
         self._saved_at = 0.0
         self._saving = asyncio.Lock()
@@ -185,11 +184,8 @@ class Follower:
                     continue
 
     async def _ahead(self) -> list[tuple[int, list[Commit]]]:
-        """A page of each lane that has gone on, all in one read; a new lane is noticed within a second."""
-        lanes = [lane for lane in self._lanes if self._seen.get(lane)]
-        if not lanes or time.monotonic() - self._all_looked_at > _NEW_LANE_SECONDS:
-            self._all_looked_at = time.monotonic()
-            lanes += await self._reader.moved(self._seen, set(self._lanes).difference(lanes))
+        """A page of each lane that has gone on, all in one read."""
+        lanes = await self._lanes.of(self._seen)
         for lane in lanes:
             if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
                 await self._note_import(lane)

@@ -7,7 +7,6 @@ that it is time to look.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,14 +14,13 @@ from dataclasses import dataclass
 import structlog
 
 from annals.events import RecordedEvent
-from annals.store import DaprEventReader, StoreError
+from annals.store import BegunLanes, DaprEventReader, StoreError
 from annals_notification.streams import positions
 
 _log = structlog.get_logger(__name__)
 
 _PAGE = 200
 _POLL_SECONDS = 0.5
-_NEW_LANE_SECONDS = 1.0
 # Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
@@ -44,12 +42,12 @@ class Tail:
 
     def __init__(self, store: DaprEventReader) -> None:
         self._store = store
+        self._lanes = BegunLanes(store)
         self._wake = asyncio.Event()
         self._listened = asyncio.Event()
         self._listeners = 0
         self.seen: dict[int, int] = {}
         self._started = asyncio.Event()
-        self._all_looked_at = float("-inf")
 
     def look(self) -> None:
         """Something was published: do not wait for the next look."""
@@ -79,7 +77,7 @@ class Tail:
                 if not self._started.is_set():
                     self.seen = await self._store.reached()
                     self._started.set()
-                for lane in await self._moved():
+                for lane in await self._store.moved(self.seen, await self._lanes.of(self.seen)):
                     last = self.seen.get(lane, 0) + _PAGE
                     async for commit in read(self._store, self.seen, lane, last):
                         self.seen[lane] = commit.seq
@@ -96,14 +94,6 @@ class Tail:
                         await self._wake.wait()
                 except TimeoutError:
                     continue
-
-    async def _moved(self) -> list[int]:
-        """The lanes that have gone on; a new one is noticed within a second."""
-        known = [lane for lane, seq in self.seen.items() if seq]
-        if known and time.monotonic() - self._all_looked_at < _NEW_LANE_SECONDS:
-            return await self._store.moved(self.seen, known)
-        self._all_looked_at = time.monotonic()
-        return await self._store.moved(self.seen)
 
 
 async def read(
