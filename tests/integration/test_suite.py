@@ -202,6 +202,16 @@ async def test_metrics_and_health_are_served(embedded: Suite, client: Any) -> No
         assert (await client.http.get(f"http://127.0.0.1:{port}/readyz")).json() == {"status": "ready"}
 
 
+async def test_the_caller_is_the_first_to_let_go_of_an_idle_connection(embedded: Suite) -> None:
+    # By default uvicorn closes one after five seconds, and what the sidecar sends at that moment is lost.
+    reader, writer = await asyncio.open_connection("127.0.0.1", 8001)
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: command\r\n\r\n")
+    await reader.readuntil(b"}")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(), 6)
+    writer.close()
+
+
 async def test_a_service_without_its_sidecar_says_what_is_missing(embedded: Suite, client: Any) -> None:
     sidecar = embedded.processes["projector-dapr"]
     sidecar.kill()

@@ -9,6 +9,9 @@ from annals.web.app import ServiceApp
 from annals.web.settings import ServiceSettings
 
 _DRAIN_SECONDS = 15
+# Whoever calls is to be the first to let go of an idle connection: a request that is sent just as the server
+# closes it is lost. The sidecar keeps one for 90 s (Go's http.DefaultTransport), ingresses do for 60 s.
+_KEEP_ALIVE_SECONDS = 120
 
 
 class _Server(uvicorn.Server):
@@ -31,6 +34,7 @@ def serve(app: ServiceApp, settings: ServiceSettings, service: str) -> None:
         port=settings.app_port,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         server_header=False,
         date_header=False,
