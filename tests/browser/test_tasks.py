@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import uuid
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from browser.conftest import Api, Visit, live
+from conftest import until
 from suite.suite import Suite
 
 
@@ -150,3 +151,32 @@ async def test_what_was_refused_is_taken_back_and_said(visit: Visit, api: Api) -
     if found["status"] == "todo":
         await expect(page.locator(".toast[data-tone=bad]")).to_be_visible()
         await expect(check).to_have_attribute("aria-pressed", "false")
+
+
+async def test_an_answer_that_broke_off_is_asked_for_again(visit: Visit, api: Api) -> None:
+    task = name("broken-off")
+    await api.task(task)
+    page = await visit("/tasks/list")
+    await page.get_by_label("Find tasks").fill(task)
+    check = page.get_by_role("button", name=f"Complete {task}")
+    await expect(check).to_be_enabled()
+    keys: list[str] = []
+
+    async def lose_the_first_body(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        answer = await route.fetch()
+        if len(keys) > 1:
+            await route.fulfill(response=answer)
+        else:
+            await route.fulfill(status=200, content_type="application/json", body="")
+
+    await page.route("**/commands/task.complete", lose_the_first_body)
+    await check.click()
+    await until(lambda: asked_again(keys))
+    await expect(page.locator(".toast[data-tone=bad]")).to_have_count(0)
+    found = await api.ask("GET", f"projector/queries/streams/task-{task}/events")
+    assert [event["event_type"] for event in found["items"]] == ["task.created", "task.completed"]
+
+
+async def asked_again(keys: list[str]) -> bool:
+    return len(keys) == 2 and len(set(keys)) == 1

@@ -84,7 +84,16 @@ class Sidecar:
                 timeout=_SECONDS if seconds is None else seconds,
             )
         _raise_problem(answer, app)
-        return answer.json() if answer.content else None
+        if not answer.content and "json" not in answer.headers.get("content-type", ""):
+            return None
+        try:
+            return answer.json()
+        except json.JSONDecodeError as error:
+            # A sidecar ends the answer of a service that dies over it as if that were all of it.
+            message = (
+                f"the service {app} broke off in the middle of its answer, and may have done what was asked"
+            )
+            raise Failed(message, Exit.UNAVAILABLE) from error
 
     @contextmanager
     def stream(self, app: str, path: str, **params: Any) -> Iterator[httpx.Response]:

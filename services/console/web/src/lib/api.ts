@@ -36,6 +36,7 @@ export async function ask<T>(
   { method = "GET", body, headers = {}, signal }: Ask = {},
 ): Promise<T> {
   let answer: Response;
+  let text: string;
   try {
     answer = await fetch(path, {
       method,
@@ -43,20 +44,23 @@ export async function ask<T>(
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       ...(signal === undefined ? {} : { signal }),
     });
+    text = await answer.text();
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
     throw new Problem(0, "unreachable", "the console cannot be reached", {});
   }
   if (answer.status === 204) return undefined as T;
-  const text = await answer.text();
   const parsed = parse(text);
+  // A service that dies over its answer leaves the head of it, and half a body or none.
+  if (parsed === undefined && answer.headers.get("content-type")?.includes("json"))
+    throw new Problem(0, "unreachable", "the answer broke off", {});
   if (answer.ok) return parsed as T;
   if (answer.status === 401) signedOut();
   const problem = (typeof parsed === "object" && parsed !== null ? parsed : {}) as Data;
   throw new Problem(
     answer.status,
     String(problem.type ?? "").replace("urn:annals:problem:", ""),
-    String(problem.detail ?? problem.message ?? answer.statusText),
+    String(problem.detail ?? problem.message ?? (text.slice(0, 300) || answer.statusText)),
     problem,
   );
 }
@@ -127,6 +131,6 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    return { detail: text.slice(0, 300) };
+    return undefined;
   }
 }

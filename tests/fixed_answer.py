@@ -1,0 +1,33 @@
+"""A server that gives every request the same answer, byte for byte: also one that no server means to give."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+JSON_BROKEN_OFF = [b"0\r\n\r\n", b'7\r\n{"id":"\r\n0\r\n\r\n']
+"""Bodies, in chunks, of JSON that breaks off: there is none, or half of it."""
+
+
+def head(kind: bytes) -> bytes:
+    """The head of an answer whose body comes in chunks."""
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: " + kind + b"\r\n\r\n"
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[int]:
+    """The server's port."""
+
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(tell, "127.0.0.1", 0)
+    try:
+        yield int(server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        await server.wait_closed()

@@ -1,0 +1,27 @@
+"""What the CLI makes of answers that no service means to give."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from annals_cli.sidecar import Exit, Failed, Sidecar
+from fixed_answer import JSON_BROKEN_OFF, answering, head
+
+
+@pytest.mark.parametrize("body", JSON_BROKEN_OFF, ids=["no body", "half of it"])
+async def test_an_answer_that_broke_off_is_said_to_be_none(body: bytes) -> None:
+    async with answering(head(b"application/json") + body) as port:
+        sidecar = Sidecar(f"http://127.0.0.1:{port}", {})
+        with pytest.raises(Failed, match="broke off") as raised:
+            await asyncio.to_thread(sidecar.call, "POST", "command", "commands/task.create", body={})
+        assert raised.value.code is Exit.UNAVAILABLE
+        sidecar.http.close()
+
+
+async def test_an_answer_without_a_body_is_one() -> None:
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as port:
+        sidecar = Sidecar(f"http://127.0.0.1:{port}", {})
+        assert await asyncio.to_thread(sidecar.call, "DELETE", "notification", "recurrences/one") is None
+        sidecar.http.close()
