@@ -559,6 +559,12 @@ async def test_an_event_is_held_until_its_time(notifying: Suite, notifications: 
     assert held.status_code == 202
     [told] = await notifications.inbox(user)
     assert datetime.fromisoformat(told["created_at"]) >= at
+    unsafe = {
+        "event_type": "a.b",
+        "data": {"n": 3.9513134008373816e16},
+    }  # Go and PostgreSQL make it an integer
+    refused = await notifications.call("POST", "events", unsafe)
+    assert [one["field"] for one in refused.json()["errors"]] == ["data"]
 
 
 async def test_a_reminder_that_is_cancelled_before_it_is_asked_for_does_not_come(

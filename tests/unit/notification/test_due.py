@@ -24,6 +24,8 @@ class Rows:
 
     async def fire(self, tenant: str, row_id: str) -> None:
         assert tenant == "default"
+        if row_id == "unreadable":
+            raise ValueError("no event")
         del self.rows[row_id]
 
     async def overdue(self) -> list[tuple[str, str]]:
@@ -52,6 +54,17 @@ async def test_what_is_far_off_has_no_job_yet(dapr: FakeDapr, alarms: Alarms) ->
     assert dapr.scheduler.names("notification") == []
     await alarms.set("row", "default", "near", now + AHEAD - timedelta(minutes=1))
     assert len(dapr.scheduler.names("notification")) == 1
+
+
+async def test_a_row_that_cannot_be_handled_holds_up_no_other(alarms: Alarms) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    kind = Rows(unreadable=past - timedelta(minutes=1), late=past)
+
+    async def done() -> bool:
+        return set(kind.rows) == {"unreadable"}
+
+    async with background(Due(alarms, kind).run(), "due"):
+        await until(done)
 
 
 async def test_what_has_come_near_gets_its_job_and_what_is_overdue_is_done(

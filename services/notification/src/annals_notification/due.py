@@ -108,4 +108,7 @@ class Due:
         except (NotNow, DatabaseError, StoreError, DaprError) as error:
             _log.warning("what is due cannot be done now", kind=kind.name, id=row_id, error=str(error))
             return False
+        except Exception as error:  # noqa: BLE001 - one row that cannot be handled holds up no other
+            _log.error("what is due cannot be done", kind=kind.name, id=row_id, exc_info=error)
+            return False
         return True

@@ -4,6 +4,7 @@ from annals.events.chain import chained
 from annals.events.cloudevents import CONTENT_TYPE, from_cloudevent, to_cloudevent, to_cloudevent_json
 from annals.events.envelope import (
     CommandEvent,
+    Data,
     DomainEvent,
     Event,
     IntegrationEvent,
@@ -20,6 +21,7 @@ from annals.events.upcasters import Upcaster
 __all__ = [
     "CONTENT_TYPE",
     "CommandEvent",
+    "Data",
     "DomainEvent",
     "Event",
     "EventData",

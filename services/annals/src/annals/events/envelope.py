@@ -45,11 +45,11 @@ def _portable(value: Any, path: str = "data", depth: int = 0) -> Any:
             raise ValueError(f"{path}: PostgreSQL and others hold no text with a NUL in it")
     elif depth > _DEEPEST:
         raise ValueError(f"data: nested more than {_DEEPEST} deep")
-    elif isinstance(value, int):
+    elif isinstance(value, int | float):
+        # Such a float is whole, and Go and PostgreSQL write it as an integer.
         if abs(value) > _SAFE_INTEGER:
-            raise ValueError(f"{path}: an integer beyond 2^53-1 is rounded on its way; send it as a string")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
+            raise ValueError(f"{path}: a number beyond 2^53-1 is rounded on its way; send it as a string")
+        if math.isnan(value):
             raise ValueError(f"{path}: {value} is not a JSON number")
     elif isinstance(value, dict):
         for key, item in value.items():
@@ -86,6 +86,7 @@ def _in_utc(moment: datetime) -> datetime:
 Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 """A moment with a time zone, kept in UTC."""
 
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
@@ -111,8 +112,8 @@ class Event(BaseModel):
     client: str | None = Field(default=None, max_length=256)
     """From where it was asked for: the calling app, or the address that the edge saw."""
     priority: Priority = Priority.NORMAL
-    retry_count: Annotated[int, Field(ge=0)] = 0
-    max_retries: Annotated[int, Field(ge=0)] = 3
+    retry_count: Count = 0
+    max_retries: Count = 3
     delay_until: Utc | None = None
     schema_version: Version = "1.0"
     traceparent: str | None = Field(default=None, max_length=64)
@@ -237,7 +238,7 @@ class CommandEvent(Event):
 
     command_type: Annotated[EventType, _suffixed(".command")]
     command_data: Data = Field(default_factory=dict)
-    expected_version: Annotated[int, Field(ge=0)] | None = None
+    expected_version: Count | None = None
 
 
 class QueryEvent(Event):

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from annals.events import EventData, EventRegistry
+from annals.events import Data, EventData, EventRegistry
 
 
 class SagaError(BaseModel):
@@ -28,7 +28,7 @@ class SagaStarted(EventData, type="saga.started"):
     saga_type: str
     saga_version: int
     business_key: str | None = None
-    input: dict[str, Any]
+    input: Data
     steps: tuple[str, ...]
     parent: str | None = None
 
