@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from annals_notification.deliveries import texts
-from annals_notification.deliveries.channels import Forbidden, WebhookSender
+from annals_notification.deliveries.channels import Forbidden, NotDelivered, WebhookSender
 from annals_notification.deliveries.log import Claimed
 from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
 
@@ -22,6 +22,20 @@ async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
             await sender.check(webhook)
     finally:
         await sender.close()
+
+
+async def test_a_name_that_no_host_can_have_is_refused() -> None:
+    webhook = Webhook(url=f"http://{'x' * 64}.example/hook", secret="x" * 16)
+    refusing, posting = WebhookSender(allow_private=False), WebhookSender(allow_private=True)
+    try:
+        with pytest.raises(Forbidden, match="no name of a host"):
+            await refusing.check(webhook)
+        with pytest.raises(NotDelivered) as raised:
+            await posting.send(webhook, claimed("task.assigned"))
+        assert raised.value.final
+    finally:
+        await refusing.close()
+        await posting.close()
 
 
 def claimed(event_type: str, **data: Any) -> Claimed:

@@ -76,6 +76,8 @@ def test_a_digest_comes_at_its_time() -> None:
         ({"email": "a@b.c, d@e.f"}, "email"),
         ({"timezone": "Mars/Base"}, "no time zone"),
         ({"webhook": {"url": "ftp://example.com", "secret": "x" * 16}}, "webhook"),
+        ({"webhook": {"url": "http://[x", "secret": "x" * 16}}, "no address"),
+        ({"webhook": {"url": "http://example.com:99999", "secret": "x" * 16}}, "no address"),
         ({"webhook": {"url": "https://example.com", "secret": "short"}}, "secret"),
         ({"subscriptions": [{"events": "task.*", "channels": ["pigeon"]}]}, "channels"),
     ],

@@ -34,7 +34,7 @@ class NotDelivered(Exception):
 
 
 class Forbidden(OSError):
-    """A webhook's host is in a network that must not be reached."""
+    """A webhook's host is in a network that must not be reached, or cannot be anywhere."""
 
 
 class _PublicResolver(AbstractResolver):
@@ -87,6 +87,8 @@ class WebhookSender:
             resolver = _PublicResolver()
             try:
                 await resolver.resolve(host, parts.port or 443, socket.AF_UNSPEC)
+            except UnicodeError as error:  # what Python says of a label that is too long
+                raise Forbidden(f"{host} is no name of a host") from error
             finally:
                 await resolver.close()
 
@@ -111,7 +113,7 @@ class WebhookSender:
                 webhook.url, data=body, headers=headers, allow_redirects=False
             ) as answer:
                 said = (await answer.content.read(500)).decode(errors="replace")
-        except Forbidden as error:
+        except (Forbidden, UnicodeError) as error:
             raise NotDelivered(str(error), final=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise NotDelivered(f"{type(error).__name__}: {error}") from error

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, StringConstraints
 
 
 class Channel(StrEnum):
@@ -26,9 +26,17 @@ def _zone(name: str) -> str:
     return name
 
 
+def _url(text: str) -> str:
+    """In its normal form: the host's name as name servers know it."""
+    try:
+        return str(HttpUrl(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is no address; one is like https://example.org/hook") from None
+
+
 Zone = Annotated[str, AfterValidator(_zone)]
 Address = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>]{1,64}@[^@\s,;<>]{1,255}$")]
-Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$")]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$"), AfterValidator(_url)]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$")]
 """An event type, or the beginning of some and a star: `task.*`."""
 
