@@ -198,11 +198,11 @@ def service_page(name: str, document: Document) -> str:
             if about := one.get("description"):
                 lines += ["", about]
             rows = [
-                (given["name"], given["in"], kind(given["schema"]), about_parameter(given))
+                (given["name"], given["in"], kind(given["schema"], document), about_parameter(given))
                 for given in one.get("parameters", ())
             ]
             rows += [
-                (field, "body", kind(schema), schema.get("description", ""))
+                (field, "body", kind(schema, document), schema.get("description", ""))
                 for field, schema in body_fields(one, document).items()
             ]
             if rows:
@@ -215,21 +215,28 @@ def service_page(name: str, document: Document) -> str:
 def body_fields(one: Document, document: Document) -> Mapping[str, Document]:
     """The fields of a JSON body that has a schema."""
     content = one.get("requestBody", {}).get("content", {})
-    schema = content.get("application/json", {}).get("schema", {})
-    if "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    schema = resolved(content.get("application/json", {}).get("schema", {}), document)
     fields: Mapping[str, Document] = schema.get("properties", {})
     return fields
 
 
-def kind(schema: Document) -> str:
+def resolved(schema: Document, document: Document) -> Document:
+    """What a schema refers to, or itself."""
+    if "$ref" not in schema:
+        return schema
+    found: Document = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return found
+
+
+def kind(schema: Document, document: Document) -> str:
     """A schema's type in a word or two."""
+    schema = resolved(schema, document)
     if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(kind(one) for one in schema["anyOf"]))
+        return " or ".join(dict.fromkeys(kind(one, document) for one in schema["anyOf"]))
     if "enum" in schema:
         return ", ".join(f"`{one}`" for one in schema["enum"])
     if schema.get("type") == "array":
-        return f"array of {kind(schema.get('items', {}))}"
+        return f"array of {kind(schema.get('items', {}), document)}"
     return str(schema.get("format") or schema.get("type") or "any")
 
 
@@ -280,9 +287,25 @@ def generated() -> dict[str, str]:
     # Never closed: the services would wait for what they need before they end.
     services = asyncio.new_event_loop().run_until_complete(openapi())
     topics = asyncapi()
+    for document in (*services.values(), topics):
+        require_resolved(document, document)
     files = {f"{name}.openapi.json": as_json(document) for name, document in services.items()}
     files |= {f"{name}.md": service_page(name, document) for name, document in services.items()}
     return files | {"asyncapi.json": as_json(topics), "topics.md": topics_page(topics)}
+
+
+def require_resolved(within: Any, document: Document) -> None:
+    """Raises KeyError for a reference to what the document does not have."""
+    if isinstance(within, dict):
+        if isinstance(ref := within.get("$ref"), str):
+            found: Any = document
+            for name in ref.removeprefix("#/").split("/"):
+                found = found[name]
+        for inner in within.values():
+            require_resolved(inner, document)
+    elif isinstance(within, list):
+        for inner in within:
+            require_resolved(inner, document)
 
 
 def as_json(document: Document) -> str:

@@ -34,9 +34,9 @@ def client() -> TestClient:
         return "answered"
 
     async def named(request: Request) -> Response:
-        return Response(request.path_params["name"])
+        return Response(request.scope["path"].rpartition("/")[2])
 
-    app.direct("/named", "name", named)
+    app.direct("/named", named)
 
     @app.websocket("/ws")
     async def socket(socket: WebSocket) -> None:

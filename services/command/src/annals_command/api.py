@@ -6,11 +6,11 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annals.aggregates import (
     CommandBus,
@@ -23,9 +23,11 @@ from annals.aggregates import (
 from annals.events import CommandEvent
 from annals.web.app import Endpoint
 from annals.web.domain_problems import domain_problems
+from annals.web.openapi import json_body
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import client_of, id_of, tenant_of
+from annals_command.openapi import Written, described
 
 _BATCH = 1_000
 # Visible ASCII, as the header's draft has it, and without `||`, which Dapr keeps for itself in keys. The
@@ -34,14 +36,33 @@ _KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
+class BatchItem(BaseModel):
+    """A command of several."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    data: dict[str, Any]
+    idempotency_key: str | None = None
+
+
+Batch = Annotated[list[BatchItem], Field(min_length=1, max_length=_BATCH)]
+
+
+class BatchAnswer(BaseModel):
+    """What came of each command, in their order: a `status`, and what one is answered or its problem."""
+
+    results: list[dict[str, Any]]
+
+
 def post_one(bus: CommandBus, admit: Callable[[], None]) -> Endpoint:
-    """`POST /commands/{command_type}`, with no validation by FastAPI: the bus validates, once."""
+    """`POST /commands/{type}`, with no validation by FastAPI: the bus validates, once."""
 
     async def post(request: Request) -> Response:
         admit()
         body = json_object(await request.body())
-        command = _request(request, request.path_params["command_type"], body)
-        return _response(await _execute(bus, command))
+        command_type = request.scope["path"].rpartition("/")[2]
+        return _response(await _execute(bus, _request(request, command_type, body)))
 
     return post
 
@@ -52,9 +73,17 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     `admit` raises a Problem while no commands are taken.
     """
     router = APIRouter()
-    router.add_route("/commands/{command_type}", post_one(bus, admit), methods=["POST"])
+    one = post_one(bus, admit)
+    for command_type, handler in bus.handlers.items():
+        router.add_api_route(f"/commands/{command_type}", one, methods=["POST"], **described(handler))
+    router.add_route("/commands/{unknown}", one, methods=["POST"])
 
-    @router.post("/commands", summary="Send a command in its whole envelope")
+    @router.post(
+        "/commands",
+        summary="Send a command in its whole envelope",
+        response_model=Written,
+        openapi_extra=json_body(CommandEvent),
+    )
     async def post_envelope(request: Request) -> Response:
         admit()
         try:
@@ -77,7 +106,12 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         )
         return _response(await _execute(bus, command))
 
-    @router.post("/commands:batch", summary="Send many commands; those of one aggregate keep their order")
+    @router.post(
+        "/commands:batch",
+        summary="Send many commands; those of one aggregate keep their order",
+        response_model=BatchAnswer,
+        openapi_extra=json_body(Batch),
+    )
     async def post_batch(request: Request) -> Response:
         admit()
         items = _array(await request.body())
@@ -99,13 +133,11 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
 
 
 async def _batch_item(bus: CommandBus, request: Request, item: dict[str, Any]) -> dict[str, Any]:
-    command_type, data, key = item.get("type"), item.get("data"), item.get("idempotency_key")
     try:
-        if not isinstance(command_type, str) or not isinstance(data, dict):
-            raise malformed("(item)", 'an object such as {"type": "task.create", "data": {…}}')
-        if key is not None and not isinstance(key, str):
-            raise malformed("idempotency_key", "a string")
-        result = await _execute(bus, _request(request, command_type, data, key or None))
+        one = BatchItem.model_validate(item)
+        result = await _execute(bus, _request(request, one.type, one.data, one.idempotency_key))
+    except ValidationError as error:
+        return from_validation(error).body()
     except Problem as problem:
         return problem.body()
     return {"status": 201 if result.created else 200} | _answer(result)

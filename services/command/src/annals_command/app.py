@@ -25,7 +25,6 @@ from annals_command.admission import admit
 from annals_command.api import post_one, routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY, SubjectErased
-from annals_command.openapi import describe_commands
 from annals_command.settings import CommandLive, CommandSettings
 
 _SECONDS_A_DAY = 24 * 3600
@@ -89,7 +88,7 @@ def create(settings: CommandSettings) -> ServiceApp:
 
         checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
         admitted = partial(admit, live)
-        app.direct("/commands", "command_type", post_one(bus, admitted))
+        app.direct("/commands", post_one(bus, admitted))
         app.include_router(routes(bus, admitted))
         writer = BindingDatabase(sidecar, settings.settings_writer)
         app.include_router(live_settings.routes(live, writer))
@@ -122,6 +121,4 @@ def create(settings: CommandSettings) -> ServiceApp:
             missing["live settings"] = "they have not been asked for yet"
         return missing
 
-    app = create_app("Annals command", settings, lifespan=lifespan, ready=ready)
-    describe_commands(app, HANDLERS)
-    return app
+    return create_app("Annals command", settings, lifespan=lifespan, ready=ready)

@@ -2,53 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI
+from pydantic import BaseModel, Field
 
 from annals.aggregates import Handler
+from annals.web.openapi import json_body, problem
 
 _HEADERS = ("x-tenant-id", "x-user-id", "x-correlation-id", "Idempotency-Key", "If-Match")
-_ANSWERS = {
-    "201": "Done, and the aggregate is new.",
-    "200": "Done.",
-    "400": "Malformed: which fields, and what was expected.",
-    "403": "Only one user may send it, and this is somebody else.",
-    "404": "No such aggregate.",
-    "409": "Conflict: the aggregate is at another version than expected.",
-    "422": "A rule refuses it; `rule` names it.",
-    "503": "Not now; Retry-After says when.",
+_REFUSALS = {
+    400: "Malformed: which fields, and what was expected.",
+    403: "Only one user may send it, and this is somebody else.",
+    404: "No such aggregate.",
+    409: "Conflict: the aggregate is at another version than expected.",
+    422: "A rule refuses it; `rule` names it.",
+    503: "Not now; Retry-After says when.",
 }
 
 
-def describe_commands(app: FastAPI, handlers: Iterable[Handler[Any, Any]]) -> None:
-    """Add every command to what `/openapi.json` says."""
-    describe = app.openapi
+class Written(BaseModel):
+    """What was written: the aggregate, its stream, its version, and the position that queries wait for."""
 
-    def openapi() -> dict[str, Any]:
-        document = describe()
-        for handler in handlers:
-            document["paths"].setdefault(f"/commands/{handler.command.command_type}", _path(handler))
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]
+    id: str
+    stream: str
+    version: int = Field(ge=1)
+    position: str
 
 
-def _path(handler: Handler[Any, Any]) -> dict[str, Any]:
-    schema = handler.command.model_json_schema()
-    never = {"200" if handler.creates else "201"} | ({"403"} if handler.sender is None else set())
+def described(handler: Handler[Any, Any]) -> dict[str, Any]:
+    """What FastAPI is to say of a command's route."""
+    parameters = [
+        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in _HEADERS
+    ]
     return {
-        "post": {
-            "summary": (handler.command.__doc__ or "").strip(),
-            "tags": [handler.aggregate.aggregate_type],
-            "parameters": [
-                {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
-                for name in _HEADERS
-            ],
-            "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
-            "responses": {
-                status: {"description": text} for status, text in _ANSWERS.items() if status not in never
-            },
-        }
+        "summary": (handler.command.__doc__ or "").strip(),
+        "tags": [handler.aggregate.aggregate_type],
+        "operation_id": handler.command.command_type,
+        "status_code": 201 if handler.creates else 200,
+        "response_description": "Done, and the aggregate is new." if handler.creates else "Done.",
+        "response_model": Written,
+        "responses": {
+            status: problem(text)
+            for status, text in _REFUSALS.items()
+            if status != 403 or handler.sender is not None
+        },
+        "openapi_extra": {"parameters": parameters} | json_body(handler.command),
     }

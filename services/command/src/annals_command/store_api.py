@@ -17,6 +17,7 @@ from annals.store import ALL_LANES, Export, NotImportable, Restore, StoreError
 from annals.store.lease import Leases
 from annals.store.restore import Fold
 from annals.web import Problem
+from annals.web.openapi import text_body
 
 _log = structlog.get_logger(__name__)
 
@@ -56,7 +57,11 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
             first = await anext(pages)
         return StreamingResponse(_until_failure(first, pages), media_type="application/x-ndjson")
 
-    @router.post("/import", summary="Take lines of an export into an empty store")
+    @router.post(
+        "/import",
+        summary="Take lines of an export into an empty store",
+        openapi_extra=text_body("application/x-ndjson"),
+    )
     async def import_(request: Request) -> dict[str, Any]:
         """The first request brings the lines up to the first commit of every lane; the others, a few each."""
         with _problems():

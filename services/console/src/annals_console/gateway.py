@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from annals.dapr import NotAnswered, Opened, ServiceInvocation
+from annals.web.openapi import json_body
 from annals.web.problems import Problem
 from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
@@ -68,6 +69,8 @@ def routes(
             return StreamingResponse(_whole(opened), opened.status, headers)
 
         public = rule.path.replace(OWN, "{own_user}")
+        # What it is made of, the service that reads it says.
+        body = json_body(Any, required=False) if rule.method in ("POST", "PUT") else {}
         router.add_api_route(
             f"/{rule.service}/{public}",
             pass_on,
@@ -77,7 +80,7 @@ def routes(
             response_class=Response,  # of whatever type the service answers with
             tags=[rule.service],
             operation_id=f"{rule.method} {rule.service}/{public}",
-            openapi_extra={"parameters": [_described(name) for name in _PARAMETER.findall(public)]},
+            openapi_extra={"parameters": [_described(name) for name in _PARAMETER.findall(public)]} | body,
         )
 
     for rule in RULES:

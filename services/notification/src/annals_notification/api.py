@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from annals.events import IntegrationEvent
 from annals.web import Problem
+from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, decode_cursor, page
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
@@ -28,6 +29,12 @@ Tenant = Annotated[str, Depends(tenant_of)]
 Name = Annotated[str, Path(pattern=_ID)]
 
 
+class EventToPublish(IntegrationEvent):
+    """An integration event. Its tenant is the caller's, whatever it says."""
+
+    source: str = Field(default="notification", min_length=1, max_length=256)
+
+
 def routes(
     users: Users,
     webhooks: WebhookSender,
@@ -42,7 +49,11 @@ def routes(
     async def get_preferences(tenant: Tenant, user: Name) -> Response:
         return _json(_shown(await users.preferences(tenant, user)))
 
-    @router.put("/preferences/{user}", summary="Replace a user's preferences")
+    @router.put(
+        "/preferences/{user}",
+        summary="Replace a user's preferences",
+        openapi_extra=json_body(Preferences),
+    )
     async def put_preferences(request: Request, tenant: Tenant, user: Name) -> Response:
         try:
             preferences = Preferences.model_validate(json_object(await request.body()))
@@ -116,11 +127,17 @@ def routes(
             raise Problem(404, "not-found", f"nothing recurs under {id}")
         return _json(_recurs(row))
 
-    @router.put("/recurrences/{id}", summary="Let a command recur")
+    @router.put(
+        "/recurrences/{id}",
+        summary="Let a command recur",
+        responses={201: {"description": "It is new.", "content": {"application/json": {}}}},
+        openapi_extra=json_body(Recurrence),
+    )
     async def put_recurrence(request: Request, tenant: Tenant, id: Name) -> Response:  # noqa: A002
         body = json_object(await request.body())
         known = await recurrences.get(tenant, id)
-        body.setdefault("start", known["data"]["start"] if known else datetime.now(UTC).isoformat())
+        if known:
+            body.setdefault("start", known["data"]["start"])
         body.setdefault("user", id_of(request, "x-user-id"))
         try:
             recurrence = Recurrence.model_validate(body)
@@ -137,11 +154,16 @@ def routes(
         if not await recurrences.delete(tenant, id):
             raise Problem(404, "not-found", f"nothing recurs under {id}")
 
-    @router.post("/events", status_code=202, summary="Publish an integration event, when its time comes")
+    @router.post(
+        "/events",
+        status_code=202,
+        summary="Publish an integration event, when its time comes",
+        openapi_extra=json_body(EventToPublish),
+    )
     async def hold(request: Request, tenant: Tenant) -> Response:
         body = json_object(await request.body())
         try:
-            event = IntegrationEvent.model_validate({"source": "notification", **body, "tenant_id": tenant})
+            event = EventToPublish.model_validate(body | {"tenant_id": tenant})
         except ValidationError as error:
             raise from_validation(error) from error
         await held.hold(event)

@@ -55,6 +55,10 @@ class CatchUp(StrEnum):
     NONE = "none"
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class RecurringCommand(BaseModel):
     """The command that each occurrence sends."""
 
@@ -65,14 +69,14 @@ class RecurringCommand(BaseModel):
 
 
 class Recurrence(BaseModel):
-    """A rule, and what it does. `start` is its first moment, from which an interval is counted."""
+    """A rule, and what it does. `start` is its first moment, from which an interval is counted (now)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Annotated[str, StringConstraints(min_length=5, max_length=500)]
     timezone: Zone = "UTC"
     command: RecurringCommand
-    start: Utc
+    start: Utc = Field(default_factory=_now)
     skip: Annotated[tuple[Utc, ...], Field(max_length=1_000)] = ()
     """Occurrences that are left out."""
     moved: Annotated[dict[Utc, Utc], Field(max_length=1_000)] = {}

@@ -6,6 +6,9 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -14,29 +17,32 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from annals.dapr import DaprError, NotAnswered, ServiceInvocation
 from annals.events import new_id
-from annals.sagas import SagaState, SagaStatus
+from annals.sagas import SagaCatalog, SagaState, SagaStatus
 from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, UnknownSaga
+from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, Started, UnknownSaga
 from annals.web import Problem
 from annals.web.domain_problems import domain_problems
-from annals.web.operations import Operations
+from annals.web.openapi import json_body
+from annals.web.operations import Operations, Why
 from annals.web.problems import malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
-_MAX_REASON = 500
 _RETRY_AFTER = {"Retry-After": "1"}
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
 Ask = Callable[[SagaKey, str, Asker], Awaitable[SagaState]]
 
 
-def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations: Operations) -> APIRouter:
+def routes(
+    orchestrator: Orchestrator, catalog: SagaCatalog, invocation: ServiceInvocation, operations: Operations
+) -> APIRouter:
     """`/sagas`."""
     router = APIRouter(prefix="/sagas")
+    inputs = [catalog.newest(saga_type).input for saga_type in catalog.types]
 
     @router.get("", summary="List and search sagas: status, type, business_key, parent, from, to")
     async def listing(request: Request) -> Response:
@@ -50,7 +56,13 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
         media_type = "application/json" if answer.ok else "application/problem+json"
         return Response(orjson.dumps(answer.body), answer.status, media_type=media_type)
 
-    @router.post("/{saga_type}", status_code=202, summary="Start a saga with its input")
+    @router.post(
+        "/{saga_type}",
+        status_code=202,
+        summary="Start a saga with its input",
+        response_model=Started,
+        openapi_extra=json_body(reduce(or_, inputs)),
+    )
     async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
         given = json_object(await request.body())
         if id is not None and not re.fullmatch(_ID, id):
@@ -64,7 +76,7 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
             traceparent = request.headers.get("traceparent")
             started = await orchestrator.start(key, saga_type, given, traceparent, new=new)
         headers = {"Location": f"/sagas/{started.id}"}
-        return _json({"id": started.id, "created": started.created}, 202, headers)
+        return _json(asdict(started), 202, headers)
 
     @router.get("/{saga_id}", summary="One saga as it is now")
     async def get(request: Request, saga_id: SagaId) -> Response:
@@ -74,7 +86,12 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
             raise Problem(404, "not-found", f"there is no saga {saga_id}")
         return _json(_public(saga_id, state))
 
-    @router.post("/{saga_id}/events/{event}", status_code=202, summary="Raise an event that a saga waits for")
+    @router.post(
+        "/{saga_id}/events/{event}",
+        status_code=202,
+        summary="Raise an event that a saga waits for",
+        openapi_extra=json_body(Any, required=False),
+    )
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
         body = await request.body()
         data = json_value(body) if body else None
@@ -86,11 +103,8 @@ def routes(orchestrator: Orchestrator, invocation: ServiceInvocation, operations
     def operation(name: str, summary: str, ask: Ask, *, recorded: bool = False) -> None:
         """`recorded`: the saga's own history says who asked and why."""
 
-        async def operate(request: Request, saga_id: SagaId) -> Response:
-            body = await request.body()
-            reason = json_object(body).get("reason") if body else None
-            if reason is not None and not (isinstance(reason, str) and 0 < len(reason) <= _MAX_REASON):
-                raise malformed("reason", f"1 to {_MAX_REASON} characters")
+        async def operate(request: Request, saga_id: SagaId, body: Why = None) -> Response:
+            reason = body.reason if body else None
             asker = Asker(id_of(request, "x-user-id"), request.headers.get("traceparent"))
             given = reason or f"{name} by {asker.user or 'an operator'}"
             if not recorded:

@@ -70,7 +70,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
         seconds = settings.stalled_after
         watch = Watch(catalog, history, orchestrator, unmoved(invocation, seconds), seconds=seconds)
         operations = Operations(invocation, "saga-orchestrator")
-        app.include_router(api.routes(orchestrator, invocation, operations))
+        app.include_router(api.routes(orchestrator, catalog, invocation, operations))
         letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
         follower = Follower(
             sidecar,

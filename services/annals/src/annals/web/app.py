@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from annals.web.openapi import describe_problems
+from annals.web.openapi import describe_api
 from annals.web.problems import Problem, invalid, malformed, on_problem, problem_response
 from annals.web.settings import ServiceSettings
 
@@ -38,15 +38,15 @@ class ServiceApp(FastAPI):
         """`sidecar_only` is the token without which a request is refused."""
         super().__init__(**options)
         self._sidecar_only = sidecar_only
-        self._direct: dict[str, tuple[str, Endpoint]] = {}
+        self._direct: dict[str, Endpoint] = {}
 
-    def direct(self, prefix: str, parameter: str, endpoint: Endpoint) -> None:
-        """Have a POST to `prefix/{parameter}` answered by `endpoint` alone.
+    def direct(self, prefix: str, endpoint: Endpoint) -> None:
+        """Have a POST to anything just below `prefix` answered by `endpoint` alone.
 
-        FastAPI's own layers take longer than a command's decision. The route is to be declared as well,
-        for all that is not a POST.
+        FastAPI's own layers take longer than a command's decision. The routes are to be declared as well,
+        for the document, and for all that is not a POST.
         """
-        self._direct[prefix] = (parameter, endpoint)
+        self._direct[prefix] = endpoint
 
     def build_middleware_stack(self) -> ASGIApp:
         """See Starlette."""
@@ -55,10 +55,8 @@ class ServiceApp(FastAPI):
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http" and scope["method"] == "POST":
                 prefix, _, value = scope["path"].rpartition("/")
-                if value and (found := self._direct.get(prefix)) is not None:
-                    parameter, endpoint = found
-                    request = Request({**scope, "path_params": {parameter: value}}, receive)
-                    response = await _answer(endpoint, request)
+                if value and (endpoint := self._direct.get(prefix)) is not None:
+                    response = await _answer(endpoint, Request(scope, receive))
                     await response(scope, receive, send)
                     return
             await layers(scope, receive, send)
@@ -139,7 +137,7 @@ def create_app(
 
     app.add_exception_handler(Problem, on_problem)
     app.add_middleware(NoNul)
-    describe_problems(app)
+    describe_api(app)
     return app
 
 

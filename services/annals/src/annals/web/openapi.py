@@ -1,11 +1,14 @@
-"""What a service's OpenAPI document says of errors: problem details, as they really are."""
+"""What a service's OpenAPI document says beside what FastAPI knows: errors, and bodies that routes read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 
+_COMPONENTS = "#/components/schemas/"
 _PROBLEM = {
     "type": "object",
     "description": "RFC 9457 problem details.",
@@ -28,14 +31,35 @@ _PROBLEM = {
 }
 _ANSWER = {
     "description": "Something is wrong: what, and what was expected.",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    "content": {"application/problem+json": {"schema": {"$ref": f"{_COMPONENTS}Problem"}}},
 }
 _REPLACED = "422"
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
-def describe_problems(app: FastAPI) -> None:
-    """Have `/openapi.json` name problem details in the place of FastAPI's own validation errors."""
+def json_body(of: Any, *, required: bool = True) -> dict[str, Any]:
+    """The `openapi_extra` of a route that reads its body itself: the body is JSON, and of this type."""
+    return _body(
+        "application/json", TypeAdapter(of).json_schema(ref_template=f"{_COMPONENTS}{{model}}"), required
+    )
+
+
+def text_body(media_type: str) -> dict[str, Any]:
+    """The same for a body that is a text of some other kind."""
+    return _body(media_type, {"type": "string"}, required=True)
+
+
+def _body(media_type: str, schema: Mapping[str, Any], required: bool) -> dict[str, Any]:
+    return {"requestBody": {"required": required, "content": {media_type: {"schema": schema}}}}
+
+
+def problem(description: str) -> dict[str, Any]:
+    """A route's answer to what it refuses, for its `responses`."""
+    return _ANSWER | {"description": description}
+
+
+def describe_api(app: FastAPI) -> None:
+    """Have `/openapi.json` name problem details, not FastAPI's errors, and define what bodies are made of."""
     describe = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -50,6 +74,15 @@ def describe_problems(app: FastAPI) -> None:
                 if found is not None:
                     del operation["responses"][_REPLACED]
                 operation["responses"]["default"] = _ANSWER
+                for content in operation.get("requestBody", {}).get("content", {}).values():
+                    _define(schemas, content["schema"].pop("$defs", {}))
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _define(schemas: dict[str, Any], definitions: Mapping[str, Any]) -> None:
+    """Put what a body's schema refers to where OpenAPI looks for it."""
+    for name, schema in definitions.items():
+        if schemas.setdefault(name, schema) != schema:
+            raise ValueError(f"two schemas are called {name}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Body, Request
+from pydantic import BaseModel, ConfigDict, Field
 
 from annals.dapr import NotAnswered, ServiceInvocation
 from annals.web.problems import Problem
@@ -12,6 +14,17 @@ from annals.web.request_context import client_of, id_of, tenant_of
 
 _ANSWER_SECONDS = 10.0
 _TYPE = "operation.request"
+
+
+class GivenReason(BaseModel):
+    """Why an operator does it: the audit trail keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str | None = Field(default=None, min_length=1, max_length=500)
+
+
+Why = Annotated[GivenReason | None, Body()]
 
 
 class Operations:
