@@ -78,6 +78,9 @@ def routes(
             summary=rule.summary,
             description=f"For: {rule.role.title}.",
             response_class=Response,  # of whatever type the service answers with
+            responses={
+                "2XX": {"description": "As the service answers.", "content": {"application/json": {}}}
+            },
             tags=[rule.service],
             operation_id=f"{rule.method} {rule.service}/{public}",
             openapi_extra={"parameters": [_described(name) for name in _PARAMETER.findall(public)]} | body,

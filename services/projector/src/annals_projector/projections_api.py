@@ -30,22 +30,23 @@ _CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
 
 Tenant = Annotated[str, Depends(tenant_of)]
-Number = Annotated[int, Path(ge=1)]
+Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
+Throttling = Annotated[int, Field(ge=1, le=1_000_000, description="events a second at most")]
 
 
 class Rebuild(BaseModel):
     """How a generation is to be built."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: str = Field(default="asked for", min_length=1, max_length=200, pattern=r"^[^'$\\]*$")
-    throttle: int | None = Field(default=None, ge=1, description="events a second at most")
+    reason: str = Field(default="asked for", min_length=1, max_length=200, pattern=r"^[^'$\\\x00]*$")
+    throttle: Throttling | None = None
 
 
 class Throttle(BaseModel):
     """See `Rebuild`."""
 
     model_config = ConfigDict(extra="forbid")
-    throttle: int | None = Field(ge=1)
+    throttle: Throttling | None
 
 
 def routes(

@@ -9,14 +9,15 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from annals.dapr import DaprError
 from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, UnknownLetter
-from annals.events import RecordedEvent
+from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
 from annals.web.operations import Operations
 from annals.web.problems import Problem, malformed
+from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of, tenant_of
 
 _WAITING_SHOWN = 20
@@ -25,27 +26,25 @@ Tenant = Annotated[str, Depends(tenant_of)]
 DryRun = Callable[[DeadLetter], Awaitable[dict[str, Any]]]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Reason(_Body):
+class Why(BaseModel):
     """Why an operator does it; kept in the letter's history."""
 
-    reason: str = Field(min_length=1, max_length=500)
+    model_config = ConfigDict(extra="forbid")
+
+    reason: Reason
 
 
-class Edit(Reason):
+class Edit(Why):
     """The data that the consumer is to see instead, or the text of what could not be read."""
 
-    data: dict[str, Any] | None = None
-    raw: str | None = None
+    data: Data | None = None
+    raw: Text | None = None
 
 
-class Group(Reason):
+class Group(Why):
     """What failed alike."""
 
-    group: str
+    group: Text
 
 
 def routes(
@@ -122,7 +121,7 @@ def routes(
             return await dry_run(letter)
 
     @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
-    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Reason) -> dict[str, Any]:
+    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Why) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
         await operations.requested(request, "replay", _target(letter), body.reason)
         with _problems():
@@ -157,7 +156,7 @@ def routes(
         return {"edited": letter.id}
 
     @router.post("/{letter_id}/discard", summary="Pass over the event that failed; what waits goes on")
-    async def discard(request: Request, tenant: Tenant, letter_id: str, body: Reason) -> dict[str, Any]:
+    async def discard(request: Request, tenant: Tenant, letter_id: str, body: Why) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
         who = id_of(request, "x-user-id")
         await operations.requested(request, "discard", _target(letter), body.reason)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annals.live import LiveSettings, NoSuchSetting, SettingRefused
 from annals.projections import DatabaseError, ReadModelDatabase
 from annals.web.problems import Problem, malformed
+from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of
 
 _SET = "SELECT to_json(annals_set($1::text, $2::text, $3::text, $4::text))::text"
@@ -21,8 +22,8 @@ class Change(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    value: str | None = Field(max_length=1_000)
-    reason: str = Field(min_length=1, max_length=500)
+    value: Text | None = Field(max_length=1_000)
+    reason: Reason
 
 
 def routes(live: LiveSettings[Any], writer: ReadModelDatabase) -> APIRouter:

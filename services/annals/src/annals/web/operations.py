@@ -6,10 +6,11 @@ import asyncio
 from typing import Annotated
 
 from fastapi import Body, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from annals.dapr import NotAnswered, ServiceInvocation
 from annals.web.problems import Problem
+from annals.web.request_body import Reason
 from annals.web.request_context import client_of, id_of, tenant_of
 
 _ANSWER_SECONDS = 10.0
@@ -21,7 +22,7 @@ class GivenReason(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str | None = Field(default=None, min_length=1, max_length=500)
+    reason: Reason | None = None
 
 
 Why = Annotated[GivenReason | None, Body()]

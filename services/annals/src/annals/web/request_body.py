@@ -1,14 +1,21 @@
-"""JSON bodies that no model describes."""
+"""JSON bodies that no model describes, and the texts in those that one does."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
+from pydantic import Field, StringConstraints
 
 from annals.web.problems import Problem, malformed
 
 _NUL = b"\\u0000"
+
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""A text that databases hold: without NUL."""
+
+Reason = Annotated[Text, Field(min_length=1, max_length=500)]
+"""Why an operator does something."""
 
 
 def parsed(body: bytes) -> Any:
