@@ -54,6 +54,14 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite
         yield suite
 
 
+@pytest.fixture(autouse=True)
+async def nobody_ends(suite: Suite) -> AsyncIterator[None]:
+    """A service that ends is started again, and would hide it."""
+    before = {name: process.pid for name, process in suite.processes.items()}
+    yield
+    assert {name: process.pid for name, process in suite.processes.items()} == before
+
+
 @pytest.fixture(scope="module")
 async def envelope(suite: Suite) -> dict[str, Any]:
     """A true event, as the store has it."""
@@ -212,7 +220,7 @@ CHECKS = [
 NAMED = ("id", "user", "own_user", "task_id", "task", "member_id", "member", "saga_id", "saga")
 NAMES = ("one", "two")
 # Texts that hardly any text is.
-VALID = {"rule": "FREQ=DAILY", "timezone": "Europe/Berlin"}
+VALID = {"rule": "FREQ=DAILY", "timezone": "Europe/Berlin", "email": "one@example.org"}
 MODELS = ("tasks", "members")
 SAGAS = ("task-handover", "member-offboarding", "capacity-release")
 # Minutes that clocks differ by, all over the world and nowhere: RFC 3339 knows all that is less than a day.
@@ -238,6 +246,9 @@ def meet(case: Any, name: str, letters: list[str]) -> None:
         if isinstance(where, dict):
             where |= {key: name for key in NAMED if isinstance(where.get(key), str)}
             where |= {key: value for key, value in VALID.items() if key in where}
+            if isinstance(data := where.get("data"), dict) and "event_type" in where:
+                where["event_type"] = "notification.requested"
+                data["user"] = name
     # One of several: which does not matter, as long as it is each of them now and then.
     turn = len(str(case.body)) + len(str(case.path_parameters))
     for key, known in {

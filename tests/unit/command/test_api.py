@@ -227,3 +227,22 @@ async def test_what_no_reader_of_the_event_can_hold_is_refused(
     answer = await client.post(f"/{command}", json=fields)
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == [wrong]
+
+
+@pytest.mark.parametrize(
+    ("header", "kept"),
+    [
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-later", True),
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-010", False),
+        ("00-xyz", False),
+        ("\u00e9" * 80, False),
+    ],
+)
+async def test_a_trace_that_is_none_counts_for_nothing(
+    client: httpx.AsyncClient, store: FlakyStore, header: str, kept: bool
+) -> None:
+    headers = {"traceparent": header.encode("latin-1")}
+    answer = await client.post("/task.create", json={"title": "Write"}, headers=headers)
+    [event] = [one async for one in store.read_stream(StreamId("default", answer.json()["stream"]))]
+    assert event.traceparent == (header[:55] if kept else None)

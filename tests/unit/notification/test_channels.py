@@ -50,6 +50,11 @@ def test_a_mail_says_what_happened_and_escapes_what_others_wrote() -> None:
     assert "<b>" not in html
 
 
+def test_what_should_be_ways_to_answer_and_is_none_is_left_out() -> None:
+    _, html = texts.mail([claimed("notification.requested", kind="handover_requested", actions=5)])
+    assert "POST" not in html
+
+
 def test_several_are_one_digest() -> None:
     asked = claimed(
         "notification.requested",

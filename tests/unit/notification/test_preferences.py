@@ -87,6 +87,11 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) ->
         Preferences.model_validate(fields)
 
 
+def test_of_what_was_stored_all_counts_that_still_holds() -> None:
+    stored = {"timezone": "Europe/Atlantis", "email": "ada@example.org", "webhook": {"url": "http://[x"}}
+    assert Preferences.stored(stored) == Preferences(email="ada@example.org")
+
+
 def test_reminders_are_planned_for_what_is_still_to_come() -> None:
     before = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
     due = NOW + timedelta(hours=5)

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, cast
 
+import grpc
 import pytest
 
-from annals.dapr import Workflows
+from annals.dapr import DaprError, Workflows
 from annals.sagas import AwaitEvent, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
 from annals.sagas.engine import entry
@@ -29,7 +30,7 @@ from annals.sagas.watch import Watch, pause
 from annals.store import MemoryEventStore
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-KEY = SagaKey("s1", "default")
+KEY, OTHER = SagaKey("s1", "default"), SagaKey("s2", "default")
 
 
 class Nothing(SagaInput):
@@ -82,8 +83,11 @@ class Told:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.refused = ""
 
     async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> None:
+        if instance == self.refused:
+            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
         self.started.append(instance)
 
     async def terminate(self, _instance: str) -> None:
@@ -100,13 +104,13 @@ class World:
         orchestrator = Orchestrator(catalog, self.history, claims, workflows)
 
         async def unmoved() -> list[SagaKey]:
-            return [KEY]
+            return [KEY, OTHER]
 
         self.watch = Watch(catalog, self.history, orchestrator, unmoved, seconds=60, clock=lambda: self.time)
 
-    async def tell(self, *events: Any) -> None:
-        _, state = await self.history.load(KEY)
-        await self.history.record(KEY, [entry(event, NOW.isoformat()) for event in events], None, state.run)
+    async def tell(self, *events: Any, key: SagaKey = KEY) -> None:
+        _, state = await self.history.load(key)
+        await self.history.record(key, [entry(event, NOW.isoformat()) for event in events], None, state.run)
 
     async def look(self, after: float) -> None:
         self.time += after
@@ -121,6 +125,16 @@ async def test_it_is_restarted_when_it_was_seen_to_stand_for_longer_than_it_may(
         assert not world.told.started
     await world.look(1)
     assert world.told.started == [instance_id(KEY, 1)]
+
+
+async def test_one_that_cannot_be_restarted_holds_up_no_other() -> None:
+    world = World()
+    for key in (KEY, OTHER):
+        await world.tell(STARTED, BEGUN, key=key)
+    world.told.refused = instance_id(KEY, 1)
+    for _ in range(2):
+        await world.look(80)
+    assert world.told.started == [instance_id(OTHER, 1)]
 
 
 async def test_one_that_moves_is_left_alone() -> None:

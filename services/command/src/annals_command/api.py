@@ -26,7 +26,7 @@ from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
-from annals.web.request_context import client_of, id_of, tenant_of
+from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 from annals_command.openapi import Written, described
 
 _BATCH = 1_000
@@ -99,7 +99,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
                 envelope.session_id,
                 client_of(request),
                 envelope.correlation_id,
-                request.headers.get("traceparent") or envelope.traceparent,
+                traceparent_of(request) or envelope.traceparent,
             ),
             envelope.event_id if "event_id" in envelope.model_fields_set else None,
             envelope.expected_version,
@@ -163,7 +163,7 @@ def _request(
             id_of(request, "x-session-id"),
             client_of(request),
             id_of(request, "x-correlation-id"),
-            request.headers.get("traceparent"),
+            traceparent_of(request),
         ),
         key or id_of(request, "idempotency-key"),
         expected,

@@ -27,7 +27,7 @@ from annals.web.openapi import json_body
 from annals.web.operations import Operations, Why
 from annals.web.problems import malformed
 from annals.web.request_body import json_object, json_value
-from annals.web.request_context import id_of, tenant_of
+from annals.web.request_context import id_of, tenant_of, traceparent_of
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
@@ -73,7 +73,7 @@ def routes(
             id = new_id() if once is None else str(uuid5(NAMESPACE_URL, f"{tenant}/{saga_type}/{once}"))  # noqa: A001
         key = SagaKey(id, tenant, id_of(request, "x-user-id"), id_of(request, "x-correlation-id"))
         with _problems():
-            traceparent = request.headers.get("traceparent")
+            traceparent = traceparent_of(request)
             started = await orchestrator.start(key, saga_type, given, traceparent, new=new)
         headers = {"Location": f"/sagas/{started.id}"}
         return _json(asdict(started), 202, headers)
@@ -95,7 +95,7 @@ def routes(
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
         body = await request.body()
         data = json_value(body) if body else None
-        asker = Asker(id_of(request, "x-user-id"), request.headers.get("traceparent"))
+        asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
         with _problems():
             await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, asker)
         return _json({"id": saga_id, "event": event}, 202)
@@ -105,7 +105,7 @@ def routes(
 
         async def operate(request: Request, saga_id: SagaId, body: Why = None) -> Response:
             reason = body.reason if body else None
-            asker = Asker(id_of(request, "x-user-id"), request.headers.get("traceparent"))
+            asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
             given = reason or f"{name} by {asker.user or 'an operator'}"
             if not recorded:
                 await operations.requested(request, name, saga_id, reason)

@@ -26,6 +26,8 @@ _SAFE_INTEGER = 2**53 - 1
 # Deeper than anybody means it; JSON's readers and writers on the way end at some hundreds.
 _DEEPEST = 100
 _LANE_AT_MOST = 2**31 - 1
+# What goes into headers on the way.
+_VISIBLE = r"^[\x20-\x7e]*$"
 
 
 class Priority(StrEnum):
@@ -116,8 +118,8 @@ class Event(BaseModel):
     max_retries: Count = 3
     delay_until: Utc | None = None
     schema_version: Version = "1.0"
-    traceparent: str | None = Field(default=None, max_length=64)
-    tracestate: str | None = Field(default=None, max_length=512)
+    traceparent: str | None = Field(default=None, max_length=64, pattern=_VISIBLE)
+    tracestate: str | None = Field(default=None, max_length=512, pattern=_VISIBLE)
 
     @model_validator(mode="before")
     @classmethod

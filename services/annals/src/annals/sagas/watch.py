@@ -83,14 +83,19 @@ class Watch:
                 self._seen[key] = version, since
                 continue
             root = await self._orchestrator.root(key, state)
-            if root in restarted:
-                continue
-            restarted.add(root)
-            _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
-            try:
-                await self._orchestrator.restart(root, _REASON, Asker())
-            except RuleViolation as error:
-                _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
+            if root not in restarted:
+                restarted.add(root)
+                await self._restart(root)
+
+    async def _restart(self, root: SagaKey) -> None:
+        _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
+        try:
+            await self._orchestrator.restart(root, _REASON, Asker())
+        except RuleViolation as error:
+            _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
+        except DaprError as error:
+            # It is its own: the next ones have their turn, and this one again at the next look.
+            _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
 
     def _patience(self, saga: Saga[Any], state: SagaState) -> float:
         """Seconds; the more the more often a restart did not help."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from annals.dapr import NotAnswered, ServiceInvocation
 from annals.web.problems import Problem
 from annals.web.request_body import Reason
-from annals.web.request_context import client_of, id_of, tenant_of
+from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 
 _ANSWER_SECONDS = 10.0
 _TYPE = "operation.request"
@@ -45,7 +45,7 @@ class Operations:
             "x-user-id": id_of(request, "x-user-id"),
             "x-session-id": id_of(request, "x-session-id"),
             "x-forwarded-for": client_of(request),
-            "traceparent": request.headers.get("traceparent"),
+            "traceparent": traceparent_of(request),
         }
         headers = {name: value for name, value in given.items() if value}
         body = {"service": self._service, "action": action, "target": target, "reason": reason}

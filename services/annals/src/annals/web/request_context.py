@@ -9,6 +9,7 @@ from fastapi import Request
 from annals.web.problems import malformed
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-|\Z)")
 _MAX_ID = 256
 
 
@@ -31,6 +32,12 @@ def client_of(request: Request) -> str | None:
     addresses = [address for one in given.split(",") if (address := one.strip())]
     seen = addresses[:-1] if caller else addresses
     return (seen[0] if seen else caller or "")[:_MAX_ID] or None
+
+
+def traceparent_of(request: Request) -> str | None:
+    """The trace that a request belongs to; a header that is none counts for nothing, as W3C has it."""
+    found = _TRACEPARENT.match(request.headers.get("traceparent", ""))
+    return found[0] if found else None
 
 
 def id_of(request: Request, header: str) -> str | None:

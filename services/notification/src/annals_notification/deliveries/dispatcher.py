@@ -22,6 +22,11 @@ _AT_ONCE = 50
 _LOOK_SECONDS = 5.0
 
 
+def _unsayable(claimed: Claimed, error: Exception) -> NotDelivered:
+    _log.error("a notice cannot be sent as it is", delivery=claimed.id, exc_info=error)
+    return NotDelivered(f"it cannot be sent as it is: {type(error).__name__}: {error}", final=True)
+
+
 class Dispatcher:
     """`retry_seconds` are the waits after failed tries; after the last of them a delivery has failed.
 
@@ -82,7 +87,8 @@ class Dispatcher:
         first = group[0]
         try:
             answer = await self._over(first.channel, group)
-        except NotDelivered as error:
+        except Exception as raised:  # noqa: BLE001 - a notice that cannot be put into words holds up no other
+            error = raised if isinstance(raised, NotDelivered) else _unsayable(first, raised)
             metrics.NOTIFICATIONS.labels(first.channel, "failed").inc()
             _log.info("not delivered", channel=first.channel, delivery=first.id, reason=str(error))
             return [await self._not_delivered(one, error) for one in group]

@@ -133,7 +133,7 @@ class DeliveryLog:
         since = datetime.fromisoformat(found["since"])
         preferences: list[dict[str, Preferences]] = [{} for _ in asked]
         for place, user, data in found["interested"]:
-            preferences[place][user] = Preferences.model_validate(data)
+            preferences[place][user] = Preferences.stored(data)
         return {one: (since, wanted) for one, wanted in zip(asked, preferences, strict=True)}
 
     async def add(self, notice: Notice, planned: Sequence[Planned]) -> dict[str, int]:
@@ -173,7 +173,7 @@ class DeliveryLog:
                 datetime.fromisoformat(row["occurred"]),
                 row["attempts"],
                 row["traceparent"],
-                Preferences.model_validate(row["preferences"] or {}),
+                Preferences.stored(row["preferences"] or {}),
             )
             for row in await self._database.fetch(_CLAIM, str(limit))
         ]

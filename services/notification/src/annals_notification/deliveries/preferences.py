@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, HttpUrl, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    StringConstraints,
+    ValidationError,
+)
 
 
 class Channel(StrEnum):
@@ -92,6 +101,15 @@ class Preferences(_Model):
     """When the day's e-mails come together, as one; without it each comes by itself."""
     email: Address | None = None
     webhook: Webhook | None = None
+
+    @classmethod
+    def stored(cls, data: Mapping[str, Any]) -> Preferences:
+        """What was stored of them, as far as it still holds: time zones go, and rules come."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            wrong = {place[0] for one in error.errors() if (place := one["loc"])}
+            return cls.model_validate({name: value for name, value in data.items() if name not in wrong})
 
     def channels_for(self, kind: str, *, mine: bool) -> tuple[Channel, ...]:
         """The channels of an event that concerns the user, or does not."""

@@ -57,7 +57,7 @@ def mail(claimed: Sequence[Claimed]) -> tuple[str, str]:
             "title": title(one.kind, dict(one.data)),
             "kind": one.kind,
             "occurred": one.occurred.isoformat(timespec="minutes"),
-            "actions": one.data.get("actions"),
+            "actions": actions if isinstance(actions := one.data.get("actions"), dict) else {},
         }
         for one in claimed
     ]

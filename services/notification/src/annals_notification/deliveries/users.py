@@ -90,7 +90,7 @@ class Users:
     async def preferences(self, tenant: str, user: str) -> Preferences:
         """A user's preferences, or the defaults."""
         found = await self._database.fetch(_GET, tenant, user)
-        return Preferences.model_validate(found["data"] or {})
+        return Preferences.stored(found["data"] or {})
 
     async def prefer(self, tenant: str, user: str, preferences: Preferences) -> None:
         """Replace a user's preferences."""
