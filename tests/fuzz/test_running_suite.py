@@ -42,9 +42,8 @@ SUBSCRIPTIONS = (
     (8004, "integration-events"),
     (8004, "dead-letters"),
 )
-# These are tried again for minutes before they are given up: the bulk that they are in cannot be read, or the
-# event before them may still come.
-SLOW = ("nested 1,000 deep", "nested 3,000 deep", "a version far ahead", "a version of no stream")
+# These are tried again for minutes before they are given up: the event before them may still come.
+SLOW = ("a version far ahead", "a version of no stream")
 PROBLEM = "application/problem+json"
 
 
@@ -94,19 +93,23 @@ async def goes_on(client: Client) -> None:
 
 
 async def parked_by(client: Client) -> list[str]:
-    """How often each consumer has parked anything, of whatever tenant, when all that is stored was read."""
+    """How often each consumer has parked anything, of whatever tenant, when all that is stored was read.
+
+    Without the messages that the projector could not read: operators have them read again, and that counts.
+    """
 
     async def caught_up() -> bool:
         metrics = (await client.http.get("http://127.0.0.1:8002/metrics")).text
         return "annals_projection_lag_commits 0.0" in metrics
 
     await until(caught_up, what="the projector to catch up")
-    pages = [await client.http.get(f"http://127.0.0.1:{port}/metrics") for port in (8002, 8003, 8004)]
+    pages = {port: await client.http.get(f"http://127.0.0.1:{port}/metrics") for port in (8002, 8003, 8004)}
     return [
         line
-        for page in pages
+        for port, page in pages.items()
         for line in page.text.splitlines()
         if line.startswith("annals_dead_letters_parked_total{")
+        and (port != 8002 or 'consumer="messages"' not in line)
     ]
 
 

@@ -3,28 +3,55 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
 from typing import Any
 
+import ijson
 import orjson
 from fastapi import Response
+from ijson.common import JSONError
 
-from annals.web.problems import malformed
+from annals.web.problems import Problem, malformed
 from annals.web.request_body import parsed
 
 
 def delivery(body: bytes) -> Any:
     """What a sidecar delivers where it may do so in bulks: a message, or an object with `entries`.
 
-    Raises a Problem for what it does not send, and for a bulk that is nested too deeply to be read.
+    An entry that is nested too deeply to be read keeps no other from being read. Raises a Problem for
+    what a sidecar does not send.
     """
-    value = parsed(body)
+    deep = False
+    try:
+        value = parsed(body)
+    except Problem:
+        value, deep = _deep(body), True
     entries = value.get("entries", []) if isinstance(value, dict) else []
     if not isinstance(entries, list) or not all(
         isinstance(one, dict) and isinstance(one.get("entryId"), str) for one in entries
     ):
         raise malformed("entries", "a bulk as the sidecar sends it")
+    if deep:
+        for one in entries:
+            one["event"] = _plain(one.get("event"))
     return value
+
+
+def _deep(body: bytes) -> Any:
+    """JSON of any depth. Raises a Problem for anything else."""
+    try:
+        return next(ijson.items(io.BytesIO(body), ""))
+    except (JSONError, StopIteration) as error:
+        raise Problem(400, "malformed", f"the body is not JSON: {error}") from error
+
+
+def _plain(event: Any) -> Any:
+    """An event with its numbers as they are read elsewhere; one that is nested too deeply stays as it is."""
+    try:
+        return orjson.loads(orjson.dumps(event, default=float))
+    except orjson.JSONEncodeError:
+        return event
 
 
 def message(body: bytes) -> Any:
