@@ -82,6 +82,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         "/commands",
         summary="Send a command in its whole envelope",
         response_model=Written,
+        responses={201: {"model": Written, "description": "Done, and the aggregate is new."}},
         openapi_extra=json_body(CommandEvent),
     )
     async def post_envelope(request: Request) -> Response:
