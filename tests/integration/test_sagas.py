@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from conftest import until
+from integration.conftest import SAGAS
 from suite.suite import Suite
 
 
@@ -224,7 +225,13 @@ async def test_two_tenants_sagas_of_one_id_do_not_touch(embedded: Suite, sagas: 
 async def test_cancel_takes_back_and_terminate_does_not(embedded: Suite, sagas: Any) -> None:
     saga_id, task, member = await sagas.handover()
     await sagas.waits(saga_id)
-    await sagas.post(f"{saga_id}/cancel", {"reason": "a mistake"}, x_user_id="boss")
+    misspelt = await sagas.post(f"{saga_id}/cancel", {"raeson": "a mistake"})
+    assert [one["field"] for one in misspelt.json()["errors"]] == ["raeson"]
+    # As `curl -d` sends it.
+    form = {"content-type": "application/x-www-form-urlencoded", "x-user-id": "boss"}
+    await sagas.client.http.post(
+        f"{SAGAS}/{saga_id}/cancel", content=b'{"reason": "a mistake"}', headers=form
+    )
     saga = await sagas.reaches(saga_id, "compensated")
     assert saga["reason"] == "a mistake"
     await sagas.check(saga_id, task, member)

@@ -24,7 +24,7 @@ from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, Started, Un
 from annals.web import Problem
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
-from annals.web.operations import Operations, Why
+from annals.web.operations import GivenReason, Operations
 from annals.web.problems import malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of, traceparent_of
@@ -104,8 +104,10 @@ def routes(
     def operation(name: str, summary: str, ask: Ask, *, recorded: bool = False) -> None:
         """`recorded`: the saga's own history says who asked and why."""
 
-        async def operate(request: Request, saga_id: SagaId, body: Why = None) -> Response:
-            reason = body.reason if body else None
+        async def operate(request: Request, saga_id: SagaId) -> Response:
+            body = await request.body()
+            with _problems():
+                reason = GivenReason.model_validate(json_object(body)).reason if body else None
             asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
             given = reason or f"{name} by {asker.user or 'an operator'}"
             if not recorded:
@@ -115,7 +117,14 @@ def routes(
             return _json(_public(saga_id, state), 202)
 
         path = f"/{{saga_id}}/{name}"
-        router.add_api_route(path, operate, methods=["POST"], status_code=202, summary=summary)
+        router.add_api_route(
+            path,
+            operate,
+            methods=["POST"],
+            status_code=202,
+            summary=summary,
+            openapi_extra=json_body(GivenReason, required=False),
+        )
 
     operation("cancel", "Take a saga back", orchestrator.cancel, recorded=True)
     operation(
