@@ -124,6 +124,8 @@ def create_app(
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
+        if isinstance(error.body, bytes):  # FastAPI reads as JSON only what is said to be JSON
+            return problem_response(malformed("content-type", "application/json"))
         return problem_response(invalid([{**one, "loc": one["loc"][1:]} for one in error.errors()]))
 
     @app.exception_handler(HTTPException)
