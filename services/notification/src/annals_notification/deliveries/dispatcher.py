@@ -22,11 +22,6 @@ _AT_ONCE = 50
 _LOOK_SECONDS = 5.0
 
 
-def _unsayable(claimed: Claimed, error: Exception) -> NotDelivered:
-    _log.error("a notice cannot be sent as it is", delivery=claimed.id, exc_info=error)
-    return NotDelivered(f"it cannot be sent as it is: {type(error).__name__}: {error}", final=True)
-
-
 class Dispatcher:
     """`retry_seconds` are the waits after failed tries; after the last of them a delivery has failed.
 
@@ -87,15 +82,24 @@ class Dispatcher:
         first = group[0]
         try:
             answer = await self._over(first.channel, group)
-        except Exception as raised:  # noqa: BLE001 - a notice that cannot be put into words holds up no other
-            error = raised if isinstance(raised, NotDelivered) else _unsayable(first, raised)
-            metrics.NOTIFICATIONS.labels(first.channel, "failed").inc()
-            _log.info("not delivered", channel=first.channel, delivery=first.id, reason=str(error))
-            return [await self._not_delivered(one, error) for one in group]
+        except NotDelivered as error:
+            return await self._failed(group, error)
+        except Exception as error:  # noqa: BLE001 - a notice that cannot be put into words holds up no other
+            if len(group) > 1:
+                return [ended for one in group for ended in await self._send_group([one])]
+            _log.error("a notice cannot be sent as it is", delivery=first.id, exc_info=error)
+            why = f"it cannot be sent as it is: {type(error).__name__}: {error}"
+            return await self._failed(group, NotDelivered(why, final=True))
         metrics.NOTIFICATIONS.labels(first.channel, "sent").inc()
         if first.channel is Channel.WEBHOOK:
             await self._users.webhook_works(first.tenant, first.user)
         return [Ended(one, "sent", answer) for one in group]
+
+    async def _failed(self, group: list[Claimed], error: NotDelivered) -> list[Ended]:
+        first = group[0]
+        metrics.NOTIFICATIONS.labels(first.channel, "failed").inc()
+        _log.info("not delivered", channel=first.channel, delivery=first.id, reason=str(error))
+        return [await self._not_delivered(one, error) for one in group]
 
     async def _over(self, channel: Channel, group: list[Claimed]) -> str:
         wants = group[0].preferences
