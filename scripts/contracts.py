@@ -221,10 +221,12 @@ def body_fields(one: Document, document: Document) -> Mapping[str, Document]:
 
 
 def resolved(schema: Document, document: Document) -> Document:
-    """What a schema refers to, or itself."""
+    """What a schema refers to, or itself. Raises KeyError for what the document does not have."""
     if "$ref" not in schema:
         return schema
-    found: Document = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    found = document
+    for name in schema["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
     return found
 
 
@@ -297,10 +299,7 @@ def generated() -> dict[str, str]:
 def require_resolved(within: Any, document: Document) -> None:
     """Raises KeyError for a reference to what the document does not have."""
     if isinstance(within, dict):
-        if isinstance(ref := within.get("$ref"), str):
-            found: Any = document
-            for name in ref.removeprefix("#/").split("/"):
-                found = found[name]
+        resolved(within, document)
         for inner in within.values():
             require_resolved(inner, document)
     elif isinstance(within, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 
-from playwright.async_api import Route, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from browser.conftest import Api, Visit, live
 from conftest import until
@@ -136,13 +136,19 @@ async def test_who_is_offline_is_told_so_and_catches_up(visit: Visit, api: Api) 
     await expect(page.locator(".task-row", has_text=title)).to_be_visible()
 
 
-async def test_what_was_refused_is_taken_back_and_said(visit: Visit, api: Api) -> None:
-    task = name("refused")
+async def found_to_complete(visit: Visit, api: Api, task: str) -> tuple[Page, Locator]:
+    """A new task in the list, with what completes it."""
     await api.task(task)
     page = await visit("/tasks/list")
     await page.get_by_label("Find tasks").fill(task)
     check = page.get_by_role("button", name=f"Complete {task}")
     await expect(check).to_be_enabled()
+    return page, check
+
+
+async def test_what_was_refused_is_taken_back_and_said(visit: Visit, api: Api) -> None:
+    task = name("refused")
+    page, check = await found_to_complete(visit, api, task)
     await page.context.route("**/api/notification/stream*", lambda route: route.abort())
     await api.command("task.update", id=task, priority="low")
     await page.evaluate("document.querySelector('.check').click()")
@@ -155,11 +161,7 @@ async def test_what_was_refused_is_taken_back_and_said(visit: Visit, api: Api) -
 
 async def test_an_answer_that_broke_off_is_asked_for_again(visit: Visit, api: Api) -> None:
     task = name("broken-off")
-    await api.task(task)
-    page = await visit("/tasks/list")
-    await page.get_by_label("Find tasks").fill(task)
-    check = page.get_by_role("button", name=f"Complete {task}")
-    await expect(check).to_be_enabled()
+    page, check = await found_to_complete(visit, api, task)
     keys: list[str] = []
 
     async def lose_the_first_body(route: Route) -> None:

@@ -559,10 +559,8 @@ async def test_an_event_is_held_until_its_time(notifying: Suite, notifications: 
     assert held.status_code == 202
     [told] = await notifications.inbox(user)
     assert datetime.fromisoformat(told["created_at"]) >= at
-    unsafe = {
-        "event_type": "a.b",
-        "data": {"n": 3.9513134008373816e16},
-    }  # Go and PostgreSQL make it an integer
+    # Go and PostgreSQL make it an integer.
+    unsafe = {"event_type": "a.b", "data": {"n": 3.9513134008373816e16}}
     refused = await notifications.call("POST", "events", unsafe)
     assert [one["field"] for one in refused.json()["errors"]] == ["data"]
 

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from annals.web import create_app
-from annals.web.settings import ServiceSettings
+from unit.web.bare_app import bare_app
 
 
 class Thing(BaseModel):
@@ -20,14 +15,7 @@ class Thing(BaseModel):
 
 @pytest.fixture
 def client() -> TestClient:
-    @asynccontextmanager
-    async def lifespan(_: Any) -> AsyncIterator[None]:
-        yield
-
-    async def ready() -> Mapping[str, str]:
-        return {}
-
-    app = create_app("Test", ServiceSettings(), lifespan=lifespan, ready=ready)
+    app = bare_app()
 
     @app.post("/things")
     async def post(thing: Thing) -> str:

@@ -6,12 +6,9 @@ import pytest
 
 from annals.web import Problem
 from annals.web.deliveries import delivery
+from fuzz.messages import nested
 
 GOOD = b'{"specversion":"1.0","data":{"n":1.5,"m":7,"t":"\\u00e4"}}'
-
-
-def nested(depth: int) -> bytes:
-    return b'{"a":' * depth + b"1" + b"}" * depth
 
 
 @pytest.mark.parametrize("depth", [900, 3_000, 9_000])

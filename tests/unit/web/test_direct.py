@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 from fastapi import APIRouter, Request, Response
 from fastapi.testclient import TestClient
 
-from annals.web import Problem, create_app
-from annals.web.settings import ServiceSettings
-
-
-@asynccontextmanager
-async def _lifespan(_: Any) -> AsyncIterator[None]:
-    yield
-
-
-async def _ready() -> Mapping[str, str]:
-    return {}
+from annals.web import Problem
+from unit.web.bare_app import bare_app
 
 
 async def _post(request: Request) -> Response:
@@ -33,7 +20,7 @@ async def _post(request: Request) -> Response:
 
 
 def _client(*, direct: bool) -> TestClient:
-    app = create_app("Test", ServiceSettings(), lifespan=_lifespan, ready=_ready)
+    app = bare_app()
     router = APIRouter()
     router.add_route("/things/{name}", _post, methods=["POST"])
     app.include_router(router)

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
-
 import pytest
 from fastapi import Request, Response, WebSocket
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from annals.web import ServiceApp, create_app
 from annals.web.settings import ServiceSettings
-
-
-@asynccontextmanager
-async def _lifespan(_: Any) -> AsyncIterator[None]:
-    yield
-
-
-async def _ready() -> Mapping[str, str]:
-    return {}
+from unit.web.bare_app import bare_app
 
 
 @pytest.fixture
 def client() -> TestClient:
     settings = ServiceSettings(app_api_token="right")  # type: ignore[arg-type]
-    app: ServiceApp = create_app("Test", settings, lifespan=_lifespan, ready=_ready)
+    app = bare_app(settings)
 
     @app.get("/asked")
     async def asked() -> str:

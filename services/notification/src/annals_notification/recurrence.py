@@ -55,10 +55,6 @@ class CatchUp(StrEnum):
     NONE = "none"
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class RecurringCommand(BaseModel):
     """The command that each occurrence sends."""
 
@@ -69,14 +65,17 @@ class RecurringCommand(BaseModel):
 
 
 class Recurrence(BaseModel):
-    """A rule, and what it does. `start` is its first moment, from which an interval is counted (now)."""
+    """A rule, and what it does.
+
+    `start` is its first moment, from which an interval is counted; it is now where none is given.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: Annotated[str, StringConstraints(min_length=5, max_length=500)]
     timezone: Zone = "UTC"
     command: RecurringCommand
-    start: Utc = Field(default_factory=_now)
+    start: Utc = Field(default_factory=lambda: datetime.now(UTC))
     skip: Annotated[tuple[Utc, ...], Field(max_length=1_000)] = ()
     """Occurrences that are left out."""
     moved: Annotated[dict[Utc, Utc], Field(max_length=1_000)] = {}

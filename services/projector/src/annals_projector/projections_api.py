@@ -23,7 +23,7 @@ from annals.projections.generations import Known
 from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
 from annals.web import Problem
-from annals.web.operations import Operations, Why
+from annals.web.operations import Operations, OptionalReason
 from annals.web.request_context import tenant_of
 
 _CHECKPOINTS = """
@@ -151,12 +151,16 @@ def routes(
             return await difference(database, tenant, *pair)
 
     @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
-    async def pause(request: Request, read_model: str, number: Number, body: Why = None) -> dict[str, Any]:
+    async def pause(
+        request: Request, read_model: str, number: Number, body: OptionalReason = None
+    ) -> dict[str, Any]:
         await record(request, "pause", read_model, number, body)
         return await change(read_model, number, GenerationStatus.BUILDING, GenerationStatus.PAUSED)
 
     @router.post("/{read_model}/generations/{number}/resume", summary="Go on building")
-    async def resume(request: Request, read_model: str, number: Number, body: Why = None) -> dict[str, Any]:
+    async def resume(
+        request: Request, read_model: str, number: Number, body: OptionalReason = None
+    ) -> dict[str, Any]:
         await record(request, "resume", read_model, number, body)
         return await change(read_model, number, GenerationStatus.PAUSED, GenerationStatus.BUILDING)
 
@@ -171,7 +175,9 @@ def routes(
     @router.delete(
         "/{read_model}/generations/{number}", summary="Cancel the building, or drop what is retired"
     )
-    async def drop(request: Request, read_model: str, number: Number, body: Why = None) -> dict[str, Any]:
+    async def drop(
+        request: Request, read_model: str, number: Number, body: OptionalReason = None
+    ) -> dict[str, Any]:
         await fresh()
         known = find(read_model, number)
         if known.status is GenerationStatus.LIVE and generations.newest(read_model) is not None:
@@ -184,7 +190,9 @@ def routes(
     @router.post(
         "/{read_model}/generations/{number}/switch", summary="Have it answer; to an older one: go back"
     )
-    async def switch(request: Request, read_model: str, number: Number, body: Why = None) -> dict[str, Any]:
+    async def switch(
+        request: Request, read_model: str, number: Number, body: OptionalReason = None
+    ) -> dict[str, Any]:
         await fresh()
         known = find(read_model, number)
         if not known.caught_up and known.status is not GenerationStatus.LIVE:
@@ -197,7 +205,9 @@ def routes(
             await generations.switch(known)
         return {"live": number}
 
-    async def record(request: Request, action: str, read_model: str, number: int, body: Why = None) -> None:
+    async def record(
+        request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
+    ) -> None:
         target = f"{read_model}, generation {number}"
         await operations.requested(request, action, target, body.reason if body else None)
 

@@ -25,7 +25,7 @@ class GivenReason(BaseModel):
     reason: Reason | None = None
 
 
-Why = Annotated[GivenReason | None, Body()]
+OptionalReason = Annotated[GivenReason | None, Body()]
 
 
 class Operations:
