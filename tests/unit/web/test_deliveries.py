@@ -11,7 +11,7 @@ from fuzz.messages import nested
 GOOD = b'{"specversion":"1.0","data":{"n":1.5,"m":7,"t":"\\u00e4"}}'
 
 
-@pytest.mark.parametrize("depth", [900, 3_000, 9_000])
+@pytest.mark.parametrize("depth", [900, 3_000, 9_000, 500_000])
 def test_an_entry_that_is_nested_deeply_keeps_no_other_from_being_read(depth: int) -> None:
     deep, good = (b'{"entryId":"%s","event":%s}' % one for one in ((b"deep", nested(depth)), (b"good", GOOD)))
     first, second = delivery(b'{"entries":[' + deep + b"," + good + b"]}")["entries"]
