@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
+from dateutil.rrule import rrulestr
+from hypothesis import example, given, reject, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from annals_notification.recurrence import CatchUp, Recurrence, within
 
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
 COMMAND = {"type": "task.create", "data": {"title": "Stand-up"}}
 
 
@@ -102,10 +106,60 @@ def test_a_rule_that_matches_no_day_is_not_counted_to_the_end_of_time() -> None:
         recurring("FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30")
 
 
-def test_minutes_since_the_year_1_are_not_counted() -> None:
-    ancient = recurring("FREQ=MINUTELY", start="0001-01-02T00:00:00+00:00")
+def test_what_is_long_over_is_not_counted_again() -> None:
+    ancient = recurring("FREQ=MINUTELY;INTERVAL=7", start="0001-01-02T00:00:30+00:00")
+    with within(0.1):
+        exact, comes_at = ancient.next(NOW) or (NOW, NOW)
+    assert exact == comes_at and NOW < exact <= NOW + timedelta(minutes=7)
+    assert (exact - ancient.start) % timedelta(minutes=7) == timedelta(0)
+
+
+def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
+    ancient = recurring("FREQ=MINUTELY;COUNT=2000000000", start="0001-01-02T00:00:00+00:00")
     with pytest.raises(ValueError, match="counted sooner"), within(0.1):
-        ancient.next(datetime(2030, 1, 1, tzinfo=UTC))
+        ancient.next(NOW)
+
+
+def _some(values: st.SearchStrategy[object]) -> st.SearchStrategy[str]:
+    return st.lists(values, min_size=1, max_size=3).map(lambda chosen: ",".join(map(str, chosen)))
+
+
+_SPANS = {"YEARLY": 40_000, "MONTHLY": 9_000, "WEEKLY": 3_000, "DAILY": 1_000, "HOURLY": 100, "MINUTELY": 5}
+"""Days for which a rule is counted from its start, to be compared with."""
+_WEEKDAYS = _some(st.sampled_from(["MO", "TU", "WE", "FR", "SU"]))
+_DAYS = st.one_of(
+    st.fixed_dictionaries({}, optional={"BYMONTH": _some(st.integers(1, 12)), "BYDAY": _WEEKDAYS}),
+    st.fixed_dictionaries({"BYDAY": _WEEKDAYS, "BYSETPOS": st.sampled_from([1, -1])}),
+    st.fixed_dictionaries({"BYMONTHDAY": _some(st.sampled_from([1, 28, 29, 30, 31, -1]))}),
+    st.fixed_dictionaries({"BYYEARDAY": _some(st.sampled_from([1, 60, 366, -1]))}),
+    st.fixed_dictionaries({"BYWEEKNO": _some(st.sampled_from([1, 20, 53, -1])), "BYDAY": _WEEKDAYS}),
+)
+_PARTS = st.fixed_dictionaries(
+    {"FREQ": st.sampled_from(list(_SPANS))},
+    optional={
+        "INTERVAL": st.integers(1, 7),
+        "WKST": st.sampled_from(["MO", "SU", "WE"]),
+        "BYHOUR": _some(st.integers(0, 23)),
+        "BYMINUTE": _some(st.integers(0, 59)),
+    },
+)
+
+
+@settings(deadline=None)
+@example({"FREQ": "WEEKLY"}, {"BYDAY": "MO,WE,FR", "BYSETPOS": 1}, timedelta(days=1), 14 / 3_000)
+@given(_PARTS, _DAYS, st.timedeltas(timedelta(0), timedelta(days=2_000)), st.floats(0, 1))
+def test_a_rule_counted_from_later_on_gives_the_same(
+    parts: dict[str, object], days: dict[str, object], later: timedelta, share: float
+) -> None:
+    start = (NOW + later).replace(tzinfo=None, microsecond=0)
+    rule = ";".join(f"{name}={value}" for name, value in (parts | days).items())
+    moment = start + timedelta(seconds=round(share * _SPANS[str(parts["FREQ"])] * 86_400))
+    try:
+        expected = list(islice(rrulestr(rule, dtstart=start).xafter(moment, inc=True), 3))
+    except ValueError:  # no hour or minute that its interval comes to
+        reject()
+    recurrence = Recurrence.model_construct(rule=rule, start=start.replace(tzinfo=UTC))
+    assert list(islice(recurrence._rule(moment).xafter(moment, inc=True), 3)) == expected
 
 
 @pytest.mark.parametrize(

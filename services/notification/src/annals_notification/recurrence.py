@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice, pairwise
@@ -24,15 +24,23 @@ from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000
 _SHORTEST = timedelta(minutes=1)
-_COUNTING_SECONDS = 0.5
+COUNTING_SECONDS = 0.5
+_PERIODS = {
+    "WEEKLY": timedelta(weeks=1),
+    "DAILY": timedelta(days=1),
+    "HOURLY": timedelta(hours=1),
+    "MINUTELY": timedelta(minutes=1),
+    "SECONDLY": timedelta(seconds=1),
+}
+_MONTHS = {"YEARLY": 12, "MONTHLY": 1}
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Ends what counts for too long, by ValueError; in the main thread, where the service runs.
 
-    A rule that matches no day, or one that counts minutes since the year 1, is counted to the end of
-    the calendar before it gives anything, and nothing else is done meanwhile.
+    A rule that matches no day is counted to the end of the calendar before it gives anything, and one
+    with a COUNT from its start; nothing else is done meanwhile.
     """
 
     def stop(_signal: int, _frame: object) -> None:
@@ -87,7 +95,7 @@ class Recurrence(BaseModel):
     @model_validator(mode="after")
     def _can_be_counted(self) -> Recurrence:
         try:
-            with within(_COUNTING_SECONDS):
+            with within(COUNTING_SECONDS):
                 first = list(islice(self._rule(), 3))
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"rule: expected an RRULE such as FREQ=WEEKLY;BYDAY=MO: {error}") from None
@@ -96,20 +104,26 @@ class Recurrence(BaseModel):
                 raise ValueError("rule: expected occurrences at least a minute apart")
         return self
 
-    def _rule(self) -> rrule | rruleset:
+    def _rule(self, after: datetime = datetime.min) -> rrule | rruleset:
+        """Gives what comes after a moment of the zone's clock, and perhaps some before it."""
         zone = ZoneInfo(self.timezone)
         start = self.start.astimezone(zone).replace(tzinfo=None)
         # UNTIL is in UTC by the standard; the rule is counted by the zone's clock, without a zone.
-        parts = []
+        parts = {}
         for part in self.rule.removeprefix("RRULE:").split(";"):
             name, _, value = part.partition("=")
-            if name.upper() == "UNTIL" and value.endswith("Z"):
+            name = name.upper()
+            if name == "UNTIL" and value.endswith("Z"):
                 until = datetime.strptime(value, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-                part = f"UNTIL={until.astimezone(zone):%Y%m%dT%H%M%S}"
-            if name.upper() in ("DTSTART", "EXDATE", "RDATE"):
+                value = f"{until.astimezone(zone):%Y%m%dT%H%M%S}"
+            if name in ("DTSTART", "EXDATE", "RDATE"):
                 raise ValueError(f"{name} has a field of its own here")
-            parts.append(part)
-        return rrulestr("RRULE:" + ";".join(parts), dtstart=start)
+            parts[name] = value
+        if "COUNT" not in parts:
+            start = _later_start(start, parts.get("FREQ", "").upper(), int(parts.get("INTERVAL", 1)), after)
+        return rrulestr(
+            "RRULE:" + ";".join(f"{name}={value}" for name, value in parts.items()), dtstart=start
+        )
 
     def after(self, moment: datetime) -> Iterator[tuple[datetime, datetime]]:
         """The occurrences that come after a moment: when by the rule, and when they come; both UTC."""
@@ -119,7 +133,7 @@ class Recurrence(BaseModel):
         # From a little before: a clock that is set back makes local times run twice.
         local = moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
         yield from sorted(early, key=lambda pair: pair[1])
-        for occurrence in islice(self._rule().xafter(local, inc=True), _MOST_LOOKED_AT):
+        for occurrence in islice(self._rule(local).xafter(local, inc=True), _MOST_LOOKED_AT):
             try:
                 exact = occurrence.replace(tzinfo=zone).astimezone(UTC)
             except OverflowError:  # UTC's last year is over, and the zone's is not
@@ -146,3 +160,24 @@ class Recurrence(BaseModel):
         if self.catch_up is CatchUp.ONE:
             return due[-1:]
         return [exact for exact in due if now - exact <= _SHORTEST]
+
+
+def _later_start(start: datetime, frequency: str, interval: int, after: datetime) -> datetime:
+    """A start from which the same occurrences come after a moment, as late as it can be.
+
+    Without a COUNT a rule repeats itself with each interval, so that those that are long over need not
+    be counted. Two intervals before the moment are left: the first may be cut short by its start.
+    """
+    if interval < 1:
+        return start
+    if period := _PERIODS.get(frequency):
+        whole = (after - start) // (period * interval) - 2
+        return start + whole * period * interval if whole > 0 else start
+    if months := _MONTHS.get(frequency):
+        first = start.year * 12 + start.month - 1
+        whole = (after.year * 12 + after.month - 1 - first) // (months * interval) - 2
+        for intervals in range(whole, 0, -1):
+            year, month = divmod(first + intervals * months * interval, 12)
+            with suppress(ValueError):  # a month without that day
+                return start.replace(year=year, month=month + 1)
+    return start

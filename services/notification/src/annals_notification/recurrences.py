@@ -13,10 +13,9 @@ import orjson
 from annals.dapr import NotAnswered, ServiceInvocation
 from annals.projections import ReadModelDatabase
 from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
-from annals_notification.recurrence import Recurrence, within
+from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 
 _COMMAND_SECONDS = 30.0
-_COUNTING_SECONDS, _COUNTING_AGAIN_SECONDS = 0.5, 5.0
 _REFUSED = frozenset({400, 403, 404, 409, 413, 422})
 
 _PUT = """
@@ -75,7 +74,7 @@ class Recurrences:
         Raises ValueError for what takes too long to count.
         """
         now = datetime.now(UTC)
-        with within(_COUNTING_SECONDS):
+        with within(COUNTING_SECONDS):
             coming = None if recurrence.paused else recurrence.next(now)
         data = orjson.dumps(recurrence.model_dump(mode="json")).decode()
         following = coming[1].isoformat() if coming else None
@@ -105,7 +104,7 @@ class Recurrences:
         last = datetime.fromisoformat(row["last"])
         try:
             recurrence = Recurrence.model_validate(row["data"])
-            with within(_COUNTING_AGAIN_SECONDS):
+            with within(COUNTING_SECONDS):
                 due = recurrence.missed(last, now)
                 coming = recurrence.next(now)
         except ValueError as error:  # its start has become too long ago: it stands still, and says so
