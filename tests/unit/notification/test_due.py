@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -10,8 +11,10 @@ import pytest
 from annals.dapr import DaprSidecar, Jobs
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
 from annals.web.background import background
-from annals_notification.due import AHEAD, Alarms, Due
+from annals_notification.due import AHEAD, Alarms, Due, Row
 from conftest import until
+
+_PAGE = 2
 
 
 class Rows:
@@ -24,15 +27,14 @@ class Rows:
 
     async def fire(self, tenant: str, row_id: str) -> None:
         assert tenant == "default"
-        if row_id == "unreadable":
+        if row_id.startswith("unreadable"):
             raise ValueError("no event")
         del self.rows[row_id]
 
-    async def overdue(self) -> list[tuple[str, str]]:
-        return [("default", row_id) for row_id, at in self.rows.items() if at < datetime.now(UTC)]
-
-    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
-        return [("default", row_id, at) for row_id, at in self.rows.items() if after < at <= upto]
+    async def due(self, after: Row, ahead: timedelta) -> list[Row]:
+        upto = datetime.now(UTC) + ahead
+        rows = sorted(Row(at, "default", row_id) for row_id, at in self.rows.items() if at <= upto)
+        return [row for row in rows if row > after][:_PAGE]
 
 
 @pytest.fixture
@@ -82,3 +84,32 @@ async def test_what_has_come_near_gets_its_job_and_what_is_overdue_is_done(
     job = dapr.scheduler.get("notification", name)
     assert job is not None
     assert b'"near"' in job.data.value
+
+
+async def test_all_that_is_overdue_gets_its_turn_however_much_of_it_cannot_be_done(alarms: Alarms) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    stuck = {f"unreadable{number}": past - timedelta(minutes=1) for number in range(3 * _PAGE)}
+    kind = Rows(**stuck, late=past, late_too=past)
+
+    async def done() -> bool:
+        return set(kind.rows) == set(stuck)
+
+    async with background(Due(alarms, kind).run(), "due"):
+        await until(done)
+
+
+async def test_a_kind_that_waits_keeps_no_other_waiting(alarms: Alarms) -> None:
+    class Waiting(Rows):
+        name = "waiting"
+
+        async def fire(self, _tenant: str, _row_id: str) -> None:
+            await asyncio.Event().wait()
+
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    other = Rows(late=past)
+
+    async def done() -> bool:
+        return not other.rows
+
+    async with background(Due(alarms, Waiting(late=past), other).run(), "due"):
+        await until(done)

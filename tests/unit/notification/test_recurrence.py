@@ -9,7 +9,7 @@ from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from annals_notification.recurrence import CatchUp, Recurrence, within
+from annals_notification.recurrence import CatchUp, Recurrence, RecurringCommand, within
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 COMMAND = {"type": "task.create", "data": {"title": "Stand-up"}}
@@ -158,7 +158,8 @@ def test_a_rule_counted_from_later_on_gives_the_same(
         expected = list(islice(rrulestr(rule, dtstart=start).xafter(moment, inc=True), 3))
     except ValueError:  # no hour or minute that its interval comes to
         reject()
-    recurrence = Recurrence.model_construct(rule=rule, start=start.replace(tzinfo=UTC))
+    command = RecurringCommand.model_validate(COMMAND)
+    recurrence = Recurrence.model_construct(rule=rule, start=start.replace(tzinfo=UTC), command=command)
     assert list(islice(recurrence._rule(moment).xafter(moment, inc=True), 3)) == expected
 
 

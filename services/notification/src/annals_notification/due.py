@@ -10,27 +10,41 @@ is planned for a far day is moved or cancelled before.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
 import structlog
 
 from annals.dapr import DaprError, Jobs
-from annals.projections import DatabaseError
+from annals.projections import DatabaseError, ReadModelDatabase
 from annals.store import StoreError
 
 _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 10.0
 AHEAD = timedelta(hours=1)
-OVERDUE_SECONDS = 5
+_OVERDUE = timedelta(seconds=5)
 """For how long a job may keep one waiting before the look at the tables takes over."""
+_AT_ONCE = 8
+"""How many rows of a kind that are overdue are done at the same time."""
+_PAGE = 500
 
 
 class NotNow(Exception):
     """It cannot be done now, and is to be tried again."""
+
+
+class Row(NamedTuple):
+    """What is due, and when; in this order."""
+
+    due: datetime
+    tenant: str
+    row_id: str
+
+
+_FIRST = Row(datetime.min.replace(tzinfo=UTC), "", "")
 
 
 class Kind(Protocol):
@@ -42,13 +56,29 @@ class Kind(Protocol):
         """Do what is due of one row, once in effect. Raises NotNow, DatabaseError and StoreError."""
         ...
 
-    async def overdue(self) -> list[tuple[str, str]]:
-        """Tenant and id of what should have been done some time ago. Raises DatabaseError."""
+    async def due(self, after: Row, ahead: timedelta) -> list[Row]:
+        """The next rows after one, of what is due in so long a time by the database's clock.
+
+        A negative time is for what has been due for as long. Raises DatabaseError.
+        """
         ...
 
-    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
-        """Tenant, id and time of what is due after one time, up to another. Raises DatabaseError."""
-        ...
+
+def statement_of_due(table: str, time: str, waits: str) -> str:
+    """What `rows_due` asks of a table: by the column that has the time, where a condition holds."""
+    return f"""
+SELECT coalesce(json_agg(json_build_array({time}, tenant, id)), '[]')::text FROM (
+  SELECT {time}, tenant, id FROM notifications.{table}
+  WHERE {waits} AND ({time}, tenant, id) > ($1::text::timestamptz, $2, $3)
+    AND {time} <= now() + $4::text::interval
+  ORDER BY {time}, tenant, id LIMIT {_PAGE}) page"""  # noqa: S608 - names of the code's own tables
+
+
+async def rows_due(database: ReadModelDatabase, statement: str, after: Row, ahead: timedelta) -> list[Row]:
+    """See `Kind.due`. Raises DatabaseError."""
+    since, upto = after.due.isoformat(), f"{ahead.total_seconds()} seconds"
+    rows = await database.fetch(statement, since, after.tenant, after.row_id, upto)
+    return [Row(datetime.fromisoformat(due), tenant, row_id) for due, tenant, row_id in rows]
 
 
 class Alarms:
@@ -62,13 +92,16 @@ class Alarms:
 
         What is far off has its alarm set by `Due.run`, when the time is near.
         """
-        if due > datetime.now(UTC) + AHEAD:
-            return
-        name = f"{kind}-{uuid5(NAMESPACE_URL, f'{tenant}/{row_id}')}"
+        if due <= datetime.now(UTC) + AHEAD:
+            await self.set_near(kind, Row(due, tenant, row_id))
+
+    async def set_near(self, kind: str, row: Row) -> None:
+        """Be called at a time that is near."""
+        name = f"{kind}-{uuid5(NAMESPACE_URL, f'{row.tenant}/{row.row_id}')}"
         try:
-            await self._jobs.schedule(name, due, {"kind": kind, "tenant": tenant, "id": row_id})
+            await self._jobs.schedule(name, row.due, {"kind": kind, "tenant": row.tenant, "id": row.row_id})
         except DaprError as error:
-            _log.warning("no alarm could be set", kind=kind, id=row_id, error=str(error))
+            _log.warning("no alarm could be set", kind=kind, id=row.row_id, error=str(error))
 
 
 class Due:
@@ -87,20 +120,36 @@ class Due:
         return await self._fire(kind, str(data["tenant"]), str(data["id"]))
 
     async def run(self) -> None:
-        """Look at the tables for ever: what is due, and what has come near enough for an alarm."""
-        alarmed = dict.fromkeys(self._kinds, datetime.now(UTC))
-        while True:
+        """Look at the tables for ever: what is due, and what has come near enough for an alarm.
+
+        Each kind by itself: what one of them waits for keeps no other waiting.
+        """
+        async with asyncio.TaskGroup() as tasks:
             for kind in self._kinds.values():
-                try:
-                    for tenant, row_id in await kind.overdue():
-                        await self._fire(kind, tenant, row_id)
-                    upto = datetime.now(UTC) + AHEAD
-                    for tenant, row_id, due in await kind.coming(alarmed[kind.name], upto):
-                        await self._alarms.set(kind.name, tenant, row_id, due)
-                    alarmed[kind.name] = upto
-                except DatabaseError as error:
-                    _log.warning("cannot look for what is due", kind=kind.name, error=str(error))
+                tasks.create_task(self._look(kind))
+
+    async def _look(self, kind: Kind) -> None:
+        alarmed = Row(datetime.now(UTC), "", "")
+        while True:
+            try:
+                async for rows in _pages(kind, alarmed, AHEAD):
+                    for row in rows:
+                        await self._alarms.set_near(kind.name, row)
+                    alarmed = rows[-1]
+                async for rows in _pages(kind, _FIRST, -_OVERDUE):
+                    await self._fire_all(kind, rows)
+            except DatabaseError as error:
+                _log.warning("cannot look for what is due", kind=kind.name, error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _fire_all(self, kind: Kind, rows: list[Row]) -> None:
+        waiting = iter(rows)
+
+        async def in_turn() -> None:
+            for row in waiting:
+                await self._fire(kind, row.tenant, row.row_id)
+
+        await asyncio.gather(*(in_turn() for _ in range(_AT_ONCE)))
 
     async def _fire(self, kind: Kind, tenant: str, row_id: str) -> bool:
         try:
@@ -112,3 +161,9 @@ class Due:
             _log.error("what is due cannot be done", kind=kind.name, id=row_id, exc_info=error)
             return False
         return True
+
+
+async def _pages(kind: Kind, after: Row, ahead: timedelta) -> AsyncIterator[list[Row]]:
+    while rows := await kind.due(after, ahead):
+        yield rows
+        after = rows[-1]

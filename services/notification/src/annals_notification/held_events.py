@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from annals.dapr import DaprError, DaprSidecar, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.projections import ReadModelDatabase
-from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
+from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
 
 TOPIC = "integration-events"
 
@@ -36,15 +36,7 @@ WITH dropped AS (
   ON CONFLICT (tenant, id) DO UPDATE SET published_at = coalesce(held.published_at, now()) RETURNING 1)
 SELECT count(*)::text FROM dropped"""
 
-_COMING = """
-SELECT coalesce(json_agg(json_build_array(tenant, id, due)), '[]')::text FROM notifications.held_events
-WHERE published_at IS NULL AND due > $1::text::timestamptz AND due <= $2::text::timestamptz"""
-
-_OVERDUE = f"""
-SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
-  SELECT tenant, id FROM notifications.held_events
-  WHERE published_at IS NULL AND due < now() - interval '{OVERDUE_SECONDS} seconds'
-  ORDER BY due LIMIT 500) overdue"""  # noqa: S608 - a constant
+_DUE = statement_of_due("held_events", "due", "published_at IS NULL")
 
 
 class HeldEvents:
@@ -87,11 +79,6 @@ class HeldEvents:
             raise NotNow("the broker refused the event")
         await self._database.fetch(_PUBLISHED, tenant, row_id)
 
-    async def overdue(self) -> list[tuple[str, str]]:
+    async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""
-        return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
-
-    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
-        """See `due.Kind`."""
-        rows = await self._database.fetch(_COMING, after.isoformat(), upto.isoformat())
-        return [(tenant, row_id, datetime.fromisoformat(at)) for tenant, row_id, at in rows]
+        return await rows_due(self._database, _DUE, after, ahead)

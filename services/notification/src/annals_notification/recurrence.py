@@ -104,8 +104,8 @@ class Recurrence(BaseModel):
                 raise ValueError("rule: expected occurrences at least a minute apart")
         return self
 
-    def _rule(self, after: datetime = datetime.min) -> rrule | rruleset:
-        """Gives what comes after a moment of the zone's clock, and perhaps some before it."""
+    def _rule(self, after: datetime | None = None) -> rrule | rruleset:
+        """All of it; or what comes after a moment of the zone's clock, and perhaps some before it."""
         zone = ZoneInfo(self.timezone)
         start = self.start.astimezone(zone).replace(tzinfo=None)
         # UNTIL is in UTC by the standard; the rule is counted by the zone's clock, without a zone.
@@ -119,7 +119,7 @@ class Recurrence(BaseModel):
             if name in ("DTSTART", "EXDATE", "RDATE"):
                 raise ValueError(f"{name} has a field of its own here")
             parts[name] = value
-        if "COUNT" not in parts:
+        if after is not None and "COUNT" not in parts:
             start = _later_start(start, parts.get("FREQ", "").upper(), int(parts.get("INTERVAL", 1)), after)
         return rrulestr(
             "RRULE:" + ";".join(f"{name}={value}" for name, value in parts.items()), dtstart=start
@@ -168,11 +168,10 @@ def _later_start(start: datetime, frequency: str, interval: int, after: datetime
     Without a COUNT a rule repeats itself with each interval, so that those that are long over need not
     be counted. Two intervals before the moment are left: the first may be cut short by its start.
     """
-    if interval < 1:
-        return start
     if period := _PERIODS.get(frequency):
-        whole = (after - start) // (period * interval) - 2
-        return start + whole * period * interval if whole > 0 else start
+        step = interval * (period // timedelta(seconds=1))
+        whole = (after - start) // timedelta(seconds=1) // step - 2
+        return start + timedelta(seconds=max(whole, 0) * step)
     if months := _MONTHS.get(frequency):
         first = start.year * 12 + start.month - 1
         whole = (after.year * 12 + after.month - 1 - first) // (months * interval) - 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -12,7 +12,7 @@ import orjson
 
 from annals.dapr import NotAnswered, ServiceInvocation
 from annals.projections import ReadModelDatabase
-from annals_notification.due import OVERDUE_SECONDS, Alarms, NotNow
+from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 
 _COMMAND_SECONDS = 30.0
@@ -42,14 +42,7 @@ WITH moved AS (
   WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz RETURNING 1)
 SELECT count(*)::text FROM moved"""
 
-_COMING = """
-SELECT coalesce(json_agg(json_build_array(tenant, id, next)), '[]')::text FROM notifications.recurrences
-WHERE next > $1::text::timestamptz AND next <= $2::text::timestamptz"""
-
-_OVERDUE = f"""
-SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
-  SELECT tenant, id FROM notifications.recurrences
-  WHERE next < now() - interval '{OVERDUE_SECONDS} seconds' ORDER BY next LIMIT 500) overdue"""  # noqa: S608
+_DUE = statement_of_due("recurrences", "next", "next IS NOT NULL")
 
 _LIST = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
@@ -122,14 +115,9 @@ class Recurrences:
         if moved and coming:
             await self._alarms.set(self.name, tenant, row_id, coming[1])
 
-    async def overdue(self) -> list[tuple[str, str]]:
+    async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""
-        return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
-
-    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
-        """See `due.Kind`."""
-        rows = await self._database.fetch(_COMING, after.isoformat(), upto.isoformat())
-        return [(tenant, row_id, datetime.fromisoformat(at)) for tenant, row_id, at in rows]
+        return await rows_due(self._database, _DUE, after, ahead)
 
     async def page(self, tenant: str, after: Sequence[str | None], limit: int) -> list[dict[str, Any]]:
         """A page of what recurs."""

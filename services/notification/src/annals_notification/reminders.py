@@ -15,7 +15,7 @@ from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.telemetry import metrics
 from annals_notification.deliveries.plan import Notice
-from annals_notification.due import OVERDUE_SECONDS, Alarms
+from annals_notification.due import Alarms, Row, rows_due, statement_of_due
 from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
@@ -61,15 +61,7 @@ WITH fired AS (
   WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires = $3::text::timestamptz RETURNING 1)
 SELECT count(*)::text FROM fired"""
 
-_COMING = """
-SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM notifications.reminders
-WHERE status = 'scheduled' AND fires > $1::text::timestamptz AND fires <= $2::text::timestamptz"""
-
-_OVERDUE = f"""
-SELECT coalesce(json_agg(json_build_array(tenant, id)), '[]')::text FROM (
-  SELECT tenant, id FROM notifications.reminders
-  WHERE status = 'scheduled' AND fires < now() - interval '{OVERDUE_SECONDS} seconds'
-  ORDER BY fires LIMIT 500) overdue"""  # noqa: S608 - a constant
+_DUE = statement_of_due("reminders", "fires", "status = 'scheduled'")
 
 _LIST = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
@@ -235,14 +227,9 @@ class Reminders:
             metrics.REMINDERS.labels(str(late).lower()).inc()
         await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
 
-    async def overdue(self) -> list[tuple[str, str]]:
+    async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""
-        return [(tenant, row_id) for tenant, row_id in await self._database.fetch(_OVERDUE)]
-
-    async def coming(self, after: datetime, upto: datetime) -> list[tuple[str, str, datetime]]:
-        """See `due.Kind`."""
-        rows = await self._database.fetch(_COMING, after.isoformat(), upto.isoformat())
-        return [(tenant, row_id, datetime.fromisoformat(at)) for tenant, row_id, at in rows]
+        return await rows_due(self._database, _DUE, after, ahead)
 
     async def page(
         self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
