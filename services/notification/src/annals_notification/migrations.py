@@ -51,4 +51,11 @@ CREATE INDEX deliveries_correlation ON notifications.deliveries (tenant, correla
 ALTER TABLE notifications.deliveries ADD COLUMN causation_id text;
 ALTER TABLE notifications.reminders ADD COLUMN correlation_id text, ADD COLUMN causation_id text;
 """,
+    """
+CREATE INDEX deliveries_page ON notifications.deliveries (tenant, created_at, id);
+CREATE INDEX reminders_page ON notifications.reminders (tenant, fires, id);
+CREATE INDEX reminders_user ON notifications.reminders (tenant, user_id, fires, id);
+CREATE INDEX recurrences_page ON notifications.recurrences (tenant, created_at, id);
+CREATE INDEX inbox_unread ON notifications.inbox (tenant, user_id, created_at, id) WHERE read_at IS NULL;
+""",
 )

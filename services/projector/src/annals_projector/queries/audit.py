@@ -11,37 +11,25 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 
 from annals.events import Utc
 from annals.projections import ReadModelDatabase
+from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
+from annals_projector.queries.answers import AuditEntry, AuditPage
 from annals_projector.queries.parameters import Tenant, UpToDate, only
 
 _EXPORT_PAGE = 1_000
-_COLUMNS = (
-    "time",
-    "user",
-    "type",
-    "stream",
-    "version",
-    "event_id",
-    "position",
-    "correlation_id",
-    "causation_id",
-    "trace_id",
-    "session",
-    "client",
-    "source",
-)
+_COLUMNS = tuple(AuditEntry.model_fields)
 
 _ENTRIES = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
-  SELECT time::text AS time, user_id AS "user", event_type AS type, stream, version, event_id,
+  SELECT to_json(time) AS time, user_id AS "user", event_type AS type, stream, version, event_id,
          lane || '-' || seq AS position, correlation_id, causation_id, trace_id,
          session_id AS session, client, source
-  FROM readmodels.event_index
+  FROM readmodels.event_index entry
   WHERE tenant = $1
     AND ($2::text IS NULL OR event_type = $2)
     AND ($3::text IS NULL OR user_id = $3)
@@ -53,7 +41,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($9::text IS NULL OR time >= $9::text::timestamptz)
     AND ($10::text IS NULL OR time < $10::text::timestamptz)
     AND ($11::text IS NULL OR (time, event_id) {after} ($11::text::timestamptz, $12::text))
-  ORDER BY time {direction}, event_id {direction} LIMIT $13::text::integer) page"""
+  ORDER BY entry.time {direction}, event_id {direction} LIMIT $13::text::integer) page"""
 _NEWEST_FIRST = _ENTRIES.format(after="<", direction="DESC")
 _OLDEST_FIRST = _ENTRIES.format(after=">", direction="ASC")
 
@@ -91,18 +79,18 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
     """`/queries/audit` and `/queries/audit/export`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 
-    @router.get("/audit", dependencies=[only(*_NAMES, "limit", "cursor")])
+    @router.get("/audit", dependencies=[only(*_NAMES, "limit", "cursor")], response_model=AuditPage)
     async def search(
         tenant: Tenant,
         filters: Annotated[_Filters, Depends()],
         limit: Limit = 100,
         cursor: Cursor = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Entries that fit all that is given, the newest first."""
         after = decode_cursor(cursor, datetime, str)
         rows = await database.fetch(_NEWEST_FIRST, tenant, *filters.parameters(), *after, str(limit))
         following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if len(rows) == limit else None
-        return {"items": rows, "next": following}
+        return json_answer({"items": rows, "next": following})
 
     @router.get("/audit/export", dependencies=[only(*_NAMES, "format")], response_class=StreamingResponse)
     async def export(

@@ -7,14 +7,16 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from annals.events import RecordedEvent, StreamId, Utc
 from annals.projections import Projection, ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
+from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
 from annals.web.problems import malformed
+from annals_projector.queries.answers import EventPage, History, StoredEvent
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
 _BY_ID = """
@@ -24,7 +26,7 @@ FROM readmodels.event_index WHERE tenant = $1 AND event_id = $2"""
 _FOUND = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
   SELECT stream, version, time::text AS time, event_id, to_json(visible_at) AS visible_at
-  FROM readmodels.event_index
+  FROM readmodels.event_index entry
   WHERE tenant = $1
     AND ($2::text IS NULL OR event_type = $2)
     AND ($3::text IS NULL OR time >= $3::text::timestamptz)
@@ -33,7 +35,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($6::text IS NULL OR user_id = $6)
     AND ($7::text IS NULL OR stream = $7)
     AND ($8::text IS NULL OR (time, event_id) > ($8::text::timestamptz, $9::text))
-  ORDER BY time, event_id LIMIT $10::text::integer) page"""
+  ORDER BY entry.time, event_id LIMIT $10::text::integer) page"""
 
 
 def routes(
@@ -47,7 +49,11 @@ def routes(
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
     by_type = {projection.aggregate_type: projection for projection in projections}
 
-    @router.get("/streams/{stream}/events", dependencies=[only("from", "to", "limit", "backwards")])
+    @router.get(
+        "/streams/{stream}/events",
+        dependencies=[only("from", "to", "limit", "backwards")],
+        response_model=History,
+    )
     async def history(
         tenant: Tenant,
         stream: str,
@@ -55,7 +61,7 @@ def routes(
         to_version: Annotated[int | None, Query(alias="to", ge=1)] = None,
         limit: Limit = 100,
         backwards: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """A stream's events, straight from the store."""
         found = store.read_stream(
             _stream(tenant, stream),
@@ -67,7 +73,7 @@ def routes(
         items = [_public(event) async for event in found]
         if not items and from_version == 1 and to_version is None:
             raise Problem(404, "not-found", f"there is no stream {stream}")
-        return {"items": await disclose(tenant, items)}
+        return json_answer({"items": await disclose(tenant, items)})
 
     @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
     async def state(
@@ -90,17 +96,18 @@ def routes(
             raise Problem(404, "not-found", f"{stream} was not there, or not any more")
         return await disclose(tenant, {name: value for name, value in row.items() if name != "tenant"})
 
-    @router.get("/events/{event_id}", dependencies=[only()])
-    async def event(tenant: Tenant, event_id: str) -> dict[str, Any]:
+    @router.get("/events/{event_id}", dependencies=[only()], response_model=StoredEvent)
+    async def event(tenant: Tenant, event_id: str) -> Response:
         """One event by its id."""
         refs = await database.fetch(_BY_ID, tenant, event_id)
         for found in await store.read_events([(StreamId(tenant, name), version) for name, version in refs]):
-            return await disclose(tenant, _public(found))
+            return json_answer(await disclose(tenant, _public(found)))
         raise Problem(404, "not-found", f"there is no event {event_id}")
 
     @router.get(
         "/events",
         dependencies=[only("type", "from", "to", "correlation_id", "user", "stream", "limit", "cursor")],
+        response_model=EventPage,
     )
     async def events(
         tenant: Tenant,
@@ -112,7 +119,7 @@ def routes(
         stream: str | None = None,
         limit: Limit = 100,
         cursor: Cursor = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Events by type, time, correlation, user or stream, oldest first.
 
         `visible_at` is when queries saw them: their lag is what lies between.
@@ -125,10 +132,8 @@ def routes(
         more = len(rows) == limit
         visible = {(row["stream"], row["version"]): row["visible_at"] for row in rows}
         items = [_public(one) | {"visible_at": visible[one.stream.name, one.version]} for one in found]
-        return {
-            "items": await disclose(tenant, items),
-            "next": encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None,
-        }
+        following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None
+        return json_answer({"items": await disclose(tenant, items), "next": following})
 
     return router
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from annals.events import RecordedEvent, StreamId, Utc
 from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
+from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page
 from annals.web.problems import malformed
+from annals_projector.queries.answers import SagaPage, SagaWithTimeline
 from annals_projector.queries.parameters import Tenant, UpToDate, only
 
 _ONE = """
@@ -51,8 +53,8 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
     """`/queries/sagas`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 
-    @router.get("/sagas/{saga_id}", dependencies=[only()])
-    async def saga(tenant: Tenant, saga_id: str) -> dict[str, Any]:
+    @router.get("/sagas/{saga_id}", dependencies=[only()], response_model=SagaWithTimeline)
+    async def saga(tenant: Tenant, saga_id: str) -> Response:
         """One saga, with everything that happened to it, in order."""
         try:
             stream = StreamId.of(tenant, "saga", saga_id)
@@ -62,13 +64,14 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         if found["row"] is None:
             raise Problem(404, "not-found", f"there is no saga {saga_id}")
         timeline = [_moment(event) async for event in store.read_stream(stream)]
-        return _public(found["row"]) | {"timeline": timeline}
+        return json_answer(_public(found["row"]) | {"timeline": timeline})
 
     @router.get(
         "/sagas",
         dependencies=[
             only("status", "type", "business_key", "parent", "from", "to", "limit", "cursor"),
         ],
+        response_model=SagaPage,
     )
     async def sagas(
         tenant: Tenant,
@@ -80,14 +83,14 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         to_time: Annotated[Utc | None, Query(alias="to")] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Sagas by what they are, stand for and when they began, the newest first."""
         after = decode_cursor(cursor, str, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (status, type, business_key, parent, *times)
         rows = await database.fetch(_SAGAS, tenant, *filters, *after[1:], str(limit))
         found = page(rows, limit, "-created_at")
-        return found | {"items": [_public(row) for row in found["items"]]}
+        return json_answer(found | {"items": [_public(row) for row in found["items"]]})
 
     return router
 

@@ -6,12 +6,14 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from annals.events import Utc
 from annals.projections import ReadModelDatabase
 from annals.web import Problem
+from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page
+from annals_projector.queries.answers import Member, MemberPage, Task, TaskPage
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
 
@@ -72,15 +74,15 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
             raise Problem(404, "not-found", f"there is no {table.removesuffix('s')} {row_id}")
         return dict(found["row"])
 
-    @router.get("/tasks/{task_id}", dependencies=[only()])
-    async def task(tenant: Tenant, task_id: str) -> dict[str, Any]:
+    @router.get("/tasks/{task_id}", dependencies=[only()], response_model=Task)
+    async def task(tenant: Tenant, task_id: str) -> Response:
         """One task."""
-        return await one("tasks", tenant, task_id)
+        return json_answer(await one("tasks", tenant, task_id))
 
-    @router.get("/members/{member_id}", dependencies=[only()])
-    async def member(tenant: Tenant, member_id: str) -> dict[str, Any]:
+    @router.get("/members/{member_id}", dependencies=[only()], response_model=Member)
+    async def member(tenant: Tenant, member_id: str) -> Response:
         """One member."""
-        return await disclose(tenant, await one("members", tenant, member_id))
+        return json_answer(await disclose(tenant, await one("members", tenant, member_id)))
 
     @router.get(
         "/tasks",
@@ -100,6 +102,7 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
                 )
             )
         ],
+        response_model=TaskPage,
     )
     async def tasks(
         tenant: Tenant,
@@ -113,7 +116,7 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
         sort: TaskSort = TaskSort.CREATED,
         limit: Limit = 50,
         cursor: Cursor = None,
-    ) -> dict[str, Any]:
+    ) -> Response:
         """Tasks by who has them, what they are and when they are due."""
         key, kind = _SORTS[sort.removeprefix("-")]
         down = sort.startswith("-")
@@ -126,13 +129,13 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
         filters = (assignee, status, priority, tag, *due, text)
         rows = await database.fetch(sql, tenant, *filters, *after[1:], str(limit))
-        return page(rows, limit, sort.value)
+        return json_answer(page(rows, limit, sort.value))
 
-    @router.get("/members", dependencies=[only("limit", "cursor")])
-    async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
+    @router.get("/members", dependencies=[only("limit", "cursor")], response_model=MemberPage)
+    async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         """Members, in the order they joined."""
         after = decode_cursor(cursor, str, datetime, str)
         rows = await database.fetch(_MEMBERS, tenant, *after[1:], str(limit))
-        return await disclose(tenant, page(rows, limit, "created_at"))
+        return json_answer(await disclose(tenant, page(rows, limit, "created_at")))
 
     return router

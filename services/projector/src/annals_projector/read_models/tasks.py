@@ -31,6 +31,9 @@ TASKS = Projection(
             "(tenant, assignee, created_at, id)",
             "(tenant, status, created_at, id)",
             "(tenant, due, id)",
+            "(tenant, (coalesce(due, 'infinity')), id)",
+            "(tenant, title, id)",
+            "(tenant, updated_at, id)",
             "USING gin (tags)",
             "USING gin (to_tsvector('simple', title || ' ' || left(coalesce(description, ''), 100000)))",
         ),
@@ -52,4 +55,5 @@ TASKS = Projection(
         "task.deleted": lambda _: Delete(),
         "task.due_date_set": lambda event: Patch({"due": event.data["due"]}),
     },
+    version=2,
 )

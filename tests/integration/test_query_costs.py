@@ -1,0 +1,187 @@
+"""What a page of an answer costs the database: about what it shows, however much there is.
+
+The queries are asked of the services' own routes, and PostgreSQL says of each statement how many rows it
+looked at for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+
+import asyncpg
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from annals.projections import migrate
+from annals.store import MemoryEventStore
+from annals_notification import api as notification
+from annals_notification import migrations
+from annals_notification.deliveries.users import Users
+from annals_notification.recurrences import Recurrences
+from annals_notification.reminders import Reminders
+from annals_projector.queries import audit, events, sagas, tasks
+from annals_projector.read_models import PROJECTIONS
+from read_model_database import PoolDatabase
+
+ROWS = 20_000
+AT_MOST = 1_000
+"""Rows that a page may look at: a page shows up to 100, and a filter may pass over some."""
+
+FILLED = f"""
+INSERT INTO readmodels.event_index (tenant, stream, version, lane, seq, event_id, event_type, time,
+  correlation_id, user_id, trace_id, source)
+SELECT 'big', 'task-' || i / 10, i % 10 + 1, i % 64, i, 'event-' || i,
+  (array['task.created', 'task.assigned', 'member.reserved'])[i % 3 + 1], now() - i * interval '1 minute',
+  'correlation-' || i / 5, 'user-' || i % 50, md5(i::text), 'command'
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO readmodels.tasks_1 (tenant, id, version, prior, deleted, title, status, priority, tags, due,
+  assignee, created_at, updated_at)
+SELECT 'big', 'task-' || i, 1, 0, false, md5(i::text), (array['todo', 'done'])[i % 2 + 1],
+  (array['low', 'normal', 'high'])[i % 3 + 1], jsonb_build_array('tag-' || i % 10),
+  CASE WHEN i % 3 = 0 THEN now() + i * interval '1 minute' END, 'member-' || i % 50,
+  now() - i * interval '1 minute', now() - i * 7 % {ROWS} * interval '1 minute'
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO readmodels.members_1 (tenant, id, version, prior, deleted, name, capacity, reserved, created_at,
+  updated_at)
+SELECT 'big', 'member-' || i, 1, 0, false, md5(i::text), 3, 0, now() - i * interval '1 minute', now()
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO readmodels.sagas_1 (tenant, id, version, prior, deleted, type, saga_version, status, business_key,
+  parent, step_names, steps, suspended, created_at, updated_at)
+SELECT 'big', 'saga-' || i, 1, 0, false, 'task-handover', 1, (array['completed', 'failed'])[i % 2 + 1],
+  'task-' || i, 'saga-' || i / 5, '[]', '{{}}', false, now() - i * interval '1 minute', now()
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO notifications.deliveries (id, tenant, event_id, user_id, channel, kind, data, occurred, status,
+  due, correlation_id, created_at)
+SELECT 'delivery-' || i, 'big', 'event-' || i, 'user-' || i % 50, 'inbox', 'task.assigned', '{{}}', now(),
+  'sent', now(), 'correlation-' || i / 5, now() - i * interval '1 minute'
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO notifications.inbox (tenant, user_id, id, kind, data, created_at, read_at)
+SELECT 'big', 'user-1', 'notice-' || i, 'task.assigned', '{{}}', now() - i * interval '1 minute',
+  CASE WHEN i % 100 <> 0 THEN now() END
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO notifications.reminders (tenant, id, task_id, user_id, kind, title, due, fires, status, version)
+SELECT 'big', 'task-' || i || ':1h', 'task-' || i, 'user-' || i % 50, '1h', '', now() + i * interval '1 hour',
+  now() + i * interval '1 hour', 'scheduled', 1
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO notifications.recurrences (tenant, id, data, last, created_at)
+SELECT 'big', 'recurrence-' || i, '{{}}', now(), now() - i * interval '1 minute'
+FROM generate_series(1, {ROWS}) i;
+ANALYZE
+"""
+
+QUERIES = (
+    "/queries/tasks",
+    *(f"/queries/tasks?sort={sort.value}" for sort in tasks.TaskSort),
+    "/queries/tasks?assignee=member-7",
+    "/queries/tasks?status=todo",
+    "/queries/tasks?priority=high",
+    "/queries/tasks?tag=tag-7",
+    "/queries/members",
+    "/queries/events",
+    "/queries/events?type=task.created",
+    "/queries/events?correlation_id=correlation-7",
+    "/queries/events?user=user-7",
+    "/queries/events?stream=task-7",
+    "/queries/audit",
+    "/queries/audit?type=task.created",
+    "/queries/audit?user=user-7",
+    "/queries/audit?stream=task-7",
+    "/queries/audit?correlation_id=correlation-7",
+    "/queries/audit?trace_id=8f14e45fceea167a5a36dedd4bea2543",
+    "/queries/sagas",
+    "/queries/sagas?status=failed",
+    "/queries/sagas?business_key=task-7",
+    "/queries/sagas?parent=saga-7",
+    "/inbox/user-1",
+    "/inbox/user-1?unread=true",
+    "/deliveries",
+    "/deliveries?user=user-7",
+    "/deliveries?status=sent",
+    "/deliveries?event_id=event-7",
+    "/deliveries?correlation_id=correlation-7",
+    "/reminders",
+    "/reminders?user=user-7",
+    "/reminders?task_id=task-7",
+    "/recurrences",
+)
+
+
+class Explained(PoolDatabase):
+    """Counts the rows that each statement looks at."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        super().__init__(pool)
+        self.pool = pool
+        self.looked_at: list[float] = []
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        answer = await super().fetch(sql, *params)
+        explained = await self.pool.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *params)
+        self.looked_at.append(sum(map(_looked_at, _nodes(json.loads(explained)[0]["Plan"]))))
+        return answer
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _looked_at(node: dict[str, Any]) -> float:
+    if "Relation Name" not in node and node["Node Type"] != "Bitmap Index Scan":
+        return 0
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return (node["Actual Rows"] + removed) * node["Actual Loops"]
+
+
+@pytest.fixture
+async def database(pool: asyncpg.Pool, read_models: PoolDatabase) -> Explained:
+    explained = Explained(pool)
+    await migrate(explained, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    await pool.execute(FILLED)
+    return explained
+
+
+@pytest.fixture
+async def http(database: Explained) -> AsyncIterator[httpx.AsyncClient]:
+    async def up_to_date() -> None:
+        """Nothing is written meanwhile."""
+
+    async def disclose(_tenant: str, value: Any) -> Any:
+        return value
+
+    unused = cast("Any", None)
+    store = MemoryEventStore()
+    waits = cast("Any", up_to_date)
+    reminders = Reminders(database, store, unused, unused, ())
+    recurrences = Recurrences(database, unused, unused)
+    app = FastAPI()
+    app.include_router(tasks.routes(database, disclose, waits))
+    app.include_router(sagas.routes(database, store, waits))
+    app.include_router(events.routes(database, store, PROJECTIONS, disclose, waits))
+    app.include_router(audit.routes(database, waits))
+    app.include_router(notification.routes(Users(database), unused, reminders, recurrences, unused))
+    transport = httpx.ASGITransport(app)
+    headers = {"x-tenant-id": "big"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://big", headers=headers) as client:
+        yield client
+
+
+async def test_a_page_costs_what_it_shows(http: httpx.AsyncClient, database: Explained) -> None:
+    costs = {}
+    for query in QUERIES:
+        cursor: dict[str, str] = {}
+        for place in ("first", "second"):
+            database.looked_at.clear()
+            answer = await http.get(query, params=dict(httpx.URL(query).params) | cursor)
+            assert answer.status_code == 200, answer.text
+            costs[f"{query}, {place} page"] = sum(database.looked_at)
+            if (following := answer.json()["next"]) is None:
+                break
+            cursor = {"cursor": following}
+    assert {query: cost for query, cost in costs.items() if cost > AT_MOST} == {}
+    assert all(cost > 0 for cost in costs.values()), "every statement is looked into"
+    assert len(costs) > len(QUERIES)
