@@ -25,6 +25,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis.generation import GenerationMode
 
 from conftest import until
+from documented import as_documented
 from fuzz.depth import DEEP, DEPTH
 from fuzz.messages import KNOWN, cloudevent, mutated
 from integration.conftest import PROJECTOR, Client
@@ -74,7 +75,7 @@ async def envelope(suite: Suite) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 async def client() -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=30, event_hooks={"response": [as_documented]}) as http:
         yield Client(http)
 
 

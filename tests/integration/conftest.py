@@ -15,6 +15,7 @@ from annals.deadletters import DeadLetters
 from annals.events import new_id
 from annals.web.background import background
 from conftest import copy_components, until, write_secrets
+from documented import as_documented
 from read_model_database import PoolDatabase, prepared
 from suite.suite import Suite
 
@@ -70,7 +71,7 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Su
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with httpx.AsyncClient(timeout=30, event_hooks={"response": [as_documented]}) as http:
         yield Client(http)
 
 

@@ -534,6 +534,8 @@ async def test_what_recurs_makes_its_task_once_each_time_and_can_be_ended(
         return (await notifications.call("GET", f"recurrences/{name}")).json()["next"] is None
 
     await until(over)
+    one = (await notifications.call("GET", f"recurrences/{name}")).json()
+    assert one in (await notifications.call("GET", "recurrences?limit=500")).json()["items"]
     # The alarm rings again, as it may: nothing more is made.
     job = {"kind": "recurrence", "tenant": "default", "id": name}
     assert (await notifications.client.http.post(f"{DIRECT}/job/again", json=job)).status_code == 200

@@ -55,7 +55,7 @@ def test_a_rule_ends_by_count_and_by_date() -> None:
     assert comes(thrice, "2029-12-31T00:00:00Z", 9) == [f"2030-01-0{day}T09:00Z" for day in (1, 2, 3)]
     until = recurring("FREQ=DAILY;UNTIL=20300102T090000Z")
     assert comes(until, "2029-12-31T00:00:00Z", 9) == ["2030-01-01T09:00Z", "2030-01-02T09:00Z"]
-    assert until.next(datetime(2030, 2, 1, tzinfo=UTC)) is None
+    assert until.first_after(datetime(2030, 2, 1, tzinfo=UTC)) is None
 
 
 def test_an_occurrence_is_skipped_and_another_moved() -> None:
@@ -109,7 +109,7 @@ def test_a_rule_that_matches_no_day_is_not_counted_to_the_end_of_time() -> None:
 def test_what_is_long_over_is_not_counted_again() -> None:
     ancient = recurring("FREQ=MINUTELY;INTERVAL=7", start="0001-01-02T00:00:30+00:00")
     with within(0.1):
-        exact, comes_at = ancient.next(NOW) or (NOW, NOW)
+        exact, comes_at = ancient.first_after(NOW) or (NOW, NOW)
     assert exact == comes_at and NOW < exact <= NOW + timedelta(minutes=7)
     assert (exact - ancient.start) % timedelta(minutes=7) == timedelta(0)
 
@@ -117,7 +117,7 @@ def test_what_is_long_over_is_not_counted_again() -> None:
 def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
     ancient = recurring("FREQ=MINUTELY;COUNT=2000000000", start="0001-01-02T00:00:00+00:00")
     with pytest.raises(ValueError, match="counted sooner"), within(0.1):
-        ancient.next(NOW)
+        ancient.first_after(NOW)
 
 
 def _some(values: st.SearchStrategy[object]) -> st.SearchStrategy[str]:

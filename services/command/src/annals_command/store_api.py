@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Query, Request
@@ -17,9 +17,36 @@ from annals.store import ALL_LANES, Export, NotImportable, Restore, StoreError
 from annals.store.lease import Leases
 from annals.store.restore import Fold
 from annals.web import Problem
+from annals.web.answers import Answer
 from annals.web.openapi import text_body
 
 _log = structlog.get_logger(__name__)
+
+
+class LaneNow(Answer):
+    """A lane of the store."""
+
+    lane: int
+    owner: str | None
+    """The replica that writes it."""
+    tail: int
+    """How many commits it has."""
+    published: int
+    backlog: int
+    """How many wait for the broker."""
+
+
+class LanesNow(Answer):
+    """All lanes that were ever written, and what waits for the broker in all of them."""
+
+    items: list[LaneNow]
+    backlog: int
+
+
+class Imported(Answer):
+    """How many commits a request brought."""
+
+    commits: int
 
 
 def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
@@ -28,24 +55,24 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     leases = Leases(sidecar, store, owner="", lanes=ALL_LANES)
     restore = Restore(sidecar, store, fold)
 
-    async def described(lane: int, owner: str, expires: float) -> dict[str, Any]:
+    async def described(lane: int, owner: str, expires: float) -> LaneNow:
         tail, published = await asyncio.gather(leases.tail(lane), leases.published(lane))
-        return {
-            "lane": lane,
-            "owner": owner if expires > time.time() else None,
-            "tail": tail,
-            "published": published,
-            "backlog": max(0, tail - published),
-        }
+        return LaneNow(
+            lane=lane,
+            owner=owner if expires > time.time() else None,
+            tail=tail,
+            published=published,
+            backlog=max(0, tail - published),
+        )
 
     @router.get("/lanes", summary="The lanes: who writes them, how long they are, what waits for the broker")
-    async def lanes() -> dict[str, Any]:
+    async def lanes() -> LanesNow:
         with _problems():
             found = await leases.read()
             items = await asyncio.gather(
                 *(described(lane, lease.owner, lease.expires) for lane, (lease, _) in found.items())
             )
-        return {"items": items, "backlog": sum(item["backlog"] for item in items)}
+        return LanesNow(items=items, backlog=sum(item.backlog for item in items))
 
     @router.get("/export", summary="Everything in the store, as JSON lines", response_class=StreamingResponse)
     async def export(
@@ -62,10 +89,10 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
         summary="Take lines of an export into an empty store",
         openapi_extra=text_body("application/x-ndjson"),
     )
-    async def import_(request: Request) -> dict[str, Any]:
+    async def import_(request: Request) -> Imported:
         """The first request brings the lines up to the first commit of every lane; the others, a few each."""
         with _problems():
-            return {"commits": await restore.apply(await request.body())}
+            return Imported(commits=await restore.apply(await request.body()))
 
     return router
 

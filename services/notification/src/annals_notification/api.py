@@ -5,17 +5,26 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field, ValidationError
 
 from annals.events import IntegrationEvent
 from annals.web import Problem
+from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, decode_cursor, page
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals.web.request_context import id_of, tenant_of
+from annals_notification.answers import (
+    Changed,
+    Delivery,
+    Held,
+    Inbox,
+    PlannedReminder,
+    RecurringCommandState,
+    ShownPreferences,
+)
 from annals_notification.deliveries.channels import Forbidden, WebhookSender
 from annals_notification.deliveries.preferences import Preferences
 from annals_notification.deliveries.users import Users
@@ -45,13 +54,18 @@ def routes(
     """See the module."""
     router = APIRouter()
 
-    @router.get("/preferences/{user}", summary="What a user wants to be told, and how")
+    @router.get(
+        "/preferences/{user}",
+        summary="What a user wants to be told, and how",
+        response_model=ShownPreferences,
+    )
     async def get_preferences(tenant: Tenant, user: Name) -> Response:
-        return _json(_shown(await users.preferences(tenant, user)))
+        return json_answer(_shown(await users.preferences(tenant, user)))
 
     @router.put(
         "/preferences/{user}",
         summary="Replace a user's preferences",
+        response_model=ShownPreferences,
         openapi_extra=json_body(Preferences),
     )
     async def put_preferences(request: Request, tenant: Tenant, user: Name) -> Response:
@@ -65,29 +79,29 @@ def routes(
             except (Forbidden, OSError) as error:
                 raise malformed("webhook.url", f"a host that may be reached: {error}") from error
         await users.prefer(tenant, user, preferences)
-        return _json(_shown(preferences))
+        return json_answer(_shown(preferences))
 
-    @router.get("/inbox/{user}", summary="A user's inbox, the newest first")
+    @router.get("/inbox/{user}", summary="A user's inbox, the newest first", response_model=Inbox)
     async def inbox(
         tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
     ) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
         found = await users.inbox(tenant, user, unread=unread, after=after, limit=limit)
-        return _json({"unread": found["unread"]} | page(found["rows"], limit, "-created_at"))
+        return json_answer({"unread": found["unread"]} | page(found["rows"], limit, "-created_at"))
 
-    @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read")
+    @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read", response_model=Changed)
     async def read_all(tenant: Tenant, user: Name) -> Response:
-        return _json({"changed": await users.mark(tenant, user, None, read=True)})
+        return json_answer({"changed": await users.mark(tenant, user, None, read=True)})
 
-    @router.put("/inbox/{user}/{notice}/read", summary="Mark one as read")
+    @router.put("/inbox/{user}/{notice}/read", summary="Mark one as read", response_model=Changed)
     async def read(tenant: Tenant, user: Name, notice: Name) -> Response:
-        return _json({"changed": await users.mark(tenant, user, notice, read=True)})
+        return json_answer({"changed": await users.mark(tenant, user, notice, read=True)})
 
-    @router.delete("/inbox/{user}/{notice}/read", summary="Mark one as unread")
+    @router.delete("/inbox/{user}/{notice}/read", summary="Mark one as unread", response_model=Changed)
     async def unread(tenant: Tenant, user: Name, notice: Name) -> Response:
-        return _json({"changed": await users.mark(tenant, user, notice, read=False)})
+        return json_answer({"changed": await users.mark(tenant, user, notice, read=False)})
 
-    @router.get("/deliveries", summary="The delivery log, the newest first")
+    @router.get("/deliveries", summary="The delivery log, the newest first", response_model=Page[Delivery])
     async def deliveries(
         tenant: Tenant,
         user: str | None = None,
@@ -100,9 +114,13 @@ def routes(
     ) -> Response:
         filters = (user, status, event_id, channel, correlation_id)
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        return _json(page(await users.deliveries(tenant, filters, after, limit), limit, "-created_at"))
+        return json_answer(page(await users.deliveries(tenant, filters, after, limit), limit, "-created_at"))
 
-    @router.get("/reminders", summary="Reminders, in the order in which they fire")
+    @router.get(
+        "/reminders",
+        summary="Reminders, in the order in which they fire",
+        response_model=Page[PlannedReminder],
+    )
     async def list_reminders(
         tenant: Tenant,
         task_id: str | None = None,
@@ -113,24 +131,28 @@ def routes(
     ) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
         rows = await reminders.page(tenant, (task_id, user, status), after, limit)
-        return _json(page(rows, limit, "fires"))
+        return json_answer(page(rows, limit, "fires"))
 
-    @router.get("/recurrences", summary="What recurs")
+    @router.get("/recurrences", summary="What recurs", response_model=Page[RecurringCommandState])
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        return _json(page(await recurrences.page(tenant, after, limit), limit, "created_at"))
+        found = page(await recurrences.page(tenant, after, limit), limit, "created_at")
+        return json_answer(found | {"items": [_recurs(row) for row in found["items"]]})
 
-    @router.get("/recurrences/{id}", summary="One, with its next occurrence")
+    @router.get(
+        "/recurrences/{id}", summary="One, with its next occurrence", response_model=RecurringCommandState
+    )
     async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         row = await recurrences.get(tenant, id)
         if row is None:
             raise Problem(404, "not-found", f"nothing recurs under {id}")
-        return _json(_recurs(row))
+        return json_answer(_recurs(row))
 
     @router.put(
         "/recurrences/{id}",
         summary="Let a command recur",
-        responses={201: {"description": "It is new.", "content": {"application/json": {}}}},
+        response_model=RecurringCommandState,
+        responses={201: {"description": "It is new.", "model": RecurringCommandState}},
         openapi_extra=json_body(Recurrence),
     )
     async def put_recurrence(request: Request, tenant: Tenant, id: Name) -> Response:  # noqa: A002
@@ -147,7 +169,7 @@ def routes(
             row = await recurrences.put(tenant, id, recurrence)
         except ValueError as error:
             raise malformed("rule", str(error)) from error
-        return _json(_recurs(row), 200 if known else 201)
+        return json_answer(_recurs(row), 200 if known else 201)
 
     @router.delete("/recurrences/{id}", status_code=204, summary="Let it recur no more")
     async def delete_recurrence(tenant: Tenant, id: Name) -> None:  # noqa: A002
@@ -158,6 +180,7 @@ def routes(
         "/events",
         status_code=202,
         summary="Publish an integration event, when its time comes",
+        response_model=Held,
         openapi_extra=json_body(EventToPublish),
     )
     async def hold(request: Request, tenant: Tenant) -> Response:
@@ -167,7 +190,7 @@ def routes(
         except ValidationError as error:
             raise from_validation(error) from error
         await held.hold(event)
-        return _json({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
+        return json_answer({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
 
     return router
 
@@ -183,7 +206,3 @@ def _shown(preferences: Preferences) -> dict[str, Any]:
 def _recurs(row: dict[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = row.pop("data")
     return data | row
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(value), status, media_type="application/json")

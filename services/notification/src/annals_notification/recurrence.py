@@ -144,7 +144,7 @@ class Recurrence(BaseModel):
             if comes > moment and exact > moment:
                 yield exact, comes
 
-    def next(self, moment: datetime) -> tuple[datetime, datetime] | None:
+    def first_after(self, moment: datetime) -> tuple[datetime, datetime] | None:
         """The first of `after`; None when the rule has come to its end."""
         return min(islice(self.after(moment), 50), key=lambda pair: pair[1], default=None)
 

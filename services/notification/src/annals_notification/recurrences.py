@@ -68,7 +68,7 @@ class Recurrences:
         """
         now = datetime.now(UTC)
         with within(COUNTING_SECONDS):
-            coming = None if recurrence.paused else recurrence.next(now)
+            coming = None if recurrence.paused else recurrence.first_after(now)
         data = orjson.dumps(recurrence.model_dump(mode="json")).decode()
         following = coming[1].isoformat() if coming else None
         await self._database.fetch(_PUT, tenant, row_id, data, following, now.isoformat())
@@ -99,7 +99,7 @@ class Recurrences:
             recurrence = Recurrence.model_validate(row["data"])
             with within(COUNTING_SECONDS):
                 due = recurrence.missed(last, now)
-                coming = recurrence.next(now)
+                coming = recurrence.first_after(now)
         except ValueError as error:  # its start has become too long ago: it stands still, and says so
             stopped = (row["last"], now.isoformat(), None, "0", str(error))
             await self._database.fetch(_ADVANCE, tenant, row_id, *stopped)

@@ -15,10 +15,28 @@ from annals.audit import Checkpoint, Finding, VerificationKeys, verify
 from annals.dapr import DaprError
 from annals.store import DaprEventReader, StoreError
 from annals.web import Problem
+from annals.web.answers import Answer
 
 _LATE = timedelta(minutes=5)
 
 ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
+
+
+class SignedLane(Answer):
+    """How far a lane is signed."""
+
+    lane: int
+    tail: int
+    signed: int
+    signed_at: datetime | None
+    late: bool
+    """Whether the oldest unsigned commit is older than five minutes."""
+
+
+class SignedLanes(Answer):
+    """All lanes that were ever written."""
+
+    items: list[SignedLane]
 
 
 def routes(
@@ -49,25 +67,24 @@ def routes(
         )
 
     @router.get("/checkpoints", summary="How far each lane is signed")
-    async def checkpoints() -> dict[str, Any]:
-        """`late` says that the oldest unsigned commit is older than five minutes."""
+    async def checkpoints() -> SignedLanes:
         try:
             items = [await described(lane, tail) for lane, tail in (await store.reached()).items()]
         except (DaprError, StoreError) as error:
             raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
-        return {"items": items}
+        return SignedLanes(items=items)
 
-    async def described(lane: int, tail: int) -> dict[str, Any]:
+    async def described(lane: int, tail: int) -> SignedLane:
         last = await last_checkpoint(lane)
         signed = last.seq if last else 0
         unsigned = await store.read_log(lane, signed + 1, signed + 1)
-        return {
-            "lane": lane,
-            "tail": tail,
-            "signed": signed,
-            "signed_at": last.time if last else None,
-            "late": any(datetime.now(UTC) - commit.time > _LATE for commit in unsigned),
-        }
+        return SignedLane(
+            lane=lane,
+            tail=tail,
+            signed=signed,
+            signed_at=last.time if last else None,
+            late=any(datetime.now(UTC) - commit.time > _LATE for commit in unsigned),
+        )
 
     return router
 

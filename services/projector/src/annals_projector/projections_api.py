@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,6 +25,19 @@ from annals.store.dapr_store import DaprEventReader
 from annals.web import Problem
 from annals.web.operations import Operations, OptionalReason
 from annals.web.request_context import tenant_of
+from annals_projector.projections_answers import (
+    Begun,
+    Commits,
+    Definition,
+    Difference,
+    Dropped,
+    GenerationNow,
+    LaneNow,
+    Live,
+    ReadModelNow,
+    ReadModelsNow,
+    Status,
+)
 
 _CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
@@ -76,23 +89,23 @@ def routes(
                 return one
         raise Problem(404, "not-found", f"there is no read model {read_model}")
 
-    def described(known: Known, tails: dict[int, int]) -> dict[str, Any]:
+    def described(known: Known, tails: dict[int, int]) -> GenerationNow:
         total = sum(tails.values())
         done = sum(min(seq, tails.get(lane, 0)) for lane, seq in known.progress.items())
         filled = known.status is not GenerationStatus.LIVE
-        return {
-            "number": known.number,
-            "version": known.version,
-            "status": known.status,
-            "reason": known.reason,
-            "throttle": known.throttle,
-            "started_at": known.started_at,
-            "caught_up": known.caught_up,
-            "commits": {"done": done, "total": total} if filled else None,
-        }
+        return GenerationNow(
+            number=known.number,
+            version=known.version,
+            status=known.status,
+            reason=known.reason,
+            throttle=known.throttle,
+            started_at=known.started_at,
+            caught_up=known.caught_up,
+            commits=Commits(done=done, total=total) if filled else None,
+        )
 
     @router.get("", summary="The read models: which generation answers, how far each is, what is parked")
-    async def listing(tenant: Tenant) -> dict[str, Any]:
+    async def listing(tenant: Tenant) -> ReadModelsNow:
         await fresh()
         with _problems():
             tails = await store.reached()
@@ -105,24 +118,21 @@ def routes(
             own = [one for one in generations.all if one.read_model == name]
             newest = generations.newest(name)
             items.append(
-                {
-                    "name": name,
-                    "version": newest.version if newest else None,
-                    "definition": _definition(newest) if newest else None,
-                    "parked": sum(letter.consumer == name for letter in letters),
-                    "generations": [described(one, tails) for one in own],
-                }
+                ReadModelNow(
+                    name=name,
+                    version=newest.version if newest else None,
+                    definition=_definition(newest) if newest else None,
+                    parked=sum(letter.consumer == name for letter in letters),
+                    generations=[described(one, tails) for one in own],
+                )
             )
-        return {
-            "items": items,
-            "lag": sum(max(0, tail - positions.get(lane, 0)) for lane, tail in tails.items()),
-            "positions": [
-                {"lane": lane, "seq": positions.get(lane, 0), "tail": tail} for lane, tail in tails.items()
-            ],
-        }
+        lanes = [LaneNow(lane=lane, seq=positions.get(lane, 0), tail=tail) for lane, tail in tails.items()]
+        return ReadModelsNow(
+            items=items, lag=sum(max(0, lane.tail - lane.seq) for lane in lanes), positions=lanes
+        )
 
     @router.post("/{read_model}/rebuild", status_code=202, summary="Build a new generation from the store")
-    async def rebuild(request: Request, read_model: str, body: Rebuild) -> dict[str, Any]:
+    async def rebuild(request: Request, read_model: str, body: Rebuild) -> Begun:
         projection = generations.newest(read_model)
         if projection is None:
             raise Problem(404, "not-found", f"there is no read model {read_model}")
@@ -132,52 +142,48 @@ def routes(
             if body.throttle is not None:
                 await generations.throttle(find(read_model, number), body.throttle)
         builder.look()
-        return {"read_model": read_model, "number": number}
+        return Begun(read_model=read_model, number=number)
 
     @router.get("/{read_model}/generations/{number}", summary="One generation, and how far it is")
-    async def generation(read_model: str, number: Number) -> dict[str, Any]:
+    async def generation(read_model: str, number: Number) -> GenerationNow:
         await fresh()
         with _problems():
             return described(find(read_model, number), await store.reached())
 
     @router.get("/{read_model}/generations/{number}/difference", summary="What differs from the live one")
-    async def compared(tenant: Tenant, read_model: str, number: Number) -> dict[str, Any]:
+    async def compared(tenant: Tenant, read_model: str, number: Number) -> Difference:
         await fresh()
         new, old = generations.generation(find(read_model, number)), generations.generation(live(read_model))
         if new is None or old is None:
             raise Problem(409, "conflict", "this version of the service does not know both tables")
         with _problems():
             pair = ((old.projection.table, old.number), (new.projection.table, new.number))
-            return await difference(database, tenant, *pair)
+            return Difference.model_validate(await difference(database, tenant, *pair))
 
     @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
-    async def pause(
-        request: Request, read_model: str, number: Number, body: OptionalReason = None
-    ) -> dict[str, Any]:
+    async def pause(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Status:
         await record(request, "pause", read_model, number, body)
         return await change(read_model, number, GenerationStatus.BUILDING, GenerationStatus.PAUSED)
 
     @router.post("/{read_model}/generations/{number}/resume", summary="Go on building")
     async def resume(
         request: Request, read_model: str, number: Number, body: OptionalReason = None
-    ) -> dict[str, Any]:
+    ) -> Status:
         await record(request, "resume", read_model, number, body)
         return await change(read_model, number, GenerationStatus.PAUSED, GenerationStatus.BUILDING)
 
     @router.put("/{read_model}/generations/{number}/throttle", summary="Events a second at most, or null")
-    async def throttle(request: Request, read_model: str, number: Number, body: Throttle) -> dict[str, Any]:
+    async def throttle(request: Request, read_model: str, number: Number, body: Throttle) -> Throttle:
         await fresh()
         await record(request, f"throttle to {body.throttle or 'nothing'}", read_model, number)
         with _problems():
             await generations.throttle(find(read_model, number), body.throttle)
-        return {"throttle": body.throttle}
+        return body
 
     @router.delete(
         "/{read_model}/generations/{number}", summary="Cancel the building, or drop what is retired"
     )
-    async def drop(
-        request: Request, read_model: str, number: Number, body: OptionalReason = None
-    ) -> dict[str, Any]:
+    async def drop(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Dropped:
         await fresh()
         known = find(read_model, number)
         if known.status is GenerationStatus.LIVE and generations.newest(read_model) is not None:
@@ -185,14 +191,12 @@ def routes(
         await record(request, "drop", read_model, number, body)
         with _problems():
             await generations.set_status(known, GenerationStatus.DROPPED)
-        return {"dropped": number}
+        return Dropped(dropped=number)
 
     @router.post(
         "/{read_model}/generations/{number}/switch", summary="Have it answer; to an older one: go back"
     )
-    async def switch(
-        request: Request, read_model: str, number: Number, body: OptionalReason = None
-    ) -> dict[str, Any]:
+    async def switch(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Live:
         await fresh()
         known = find(read_model, number)
         if not known.caught_up and known.status is not GenerationStatus.LIVE:
@@ -203,7 +207,7 @@ def routes(
         await record(request, "switch", read_model, number, body)
         with _problems():
             await generations.switch(known)
-        return {"live": number}
+        return Live(live=number)
 
     async def record(
         request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
@@ -213,7 +217,7 @@ def routes(
 
     async def change(
         read_model: str, number: int, expected: GenerationStatus, to: GenerationStatus
-    ) -> dict[str, Any]:
+    ) -> Status:
         await fresh()
         known = find(read_model, number)
         if known.status not in (expected, to):
@@ -221,19 +225,19 @@ def routes(
         with _problems():
             await generations.set_status(known, to)
         builder.look()
-        return {"status": to}
+        return Status(status=to)
 
     return router
 
 
-def _definition(projection: Projection) -> dict[str, Any]:
+def _definition(projection: Projection) -> Definition:
     table = projection.table
-    return {
-        "aggregate_type": projection.aggregate_type,
-        "columns": dict(table.columns),
-        "indexes": list(table.indexes),
-        "events": sorted(projection.changes),
-    }
+    return Definition(
+        aggregate_type=projection.aggregate_type,
+        columns=dict(table.columns),
+        indexes=list(table.indexes),
+        events=sorted(projection.changes),
+    )
 
 
 @contextmanager

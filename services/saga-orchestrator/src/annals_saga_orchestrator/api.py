@@ -12,7 +12,6 @@ from operator import or_
 from typing import Annotated, Any
 from uuid import NAMESPACE_URL, uuid5
 
-import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from annals.dapr import DaprError, NotAnswered, ServiceInvocation
@@ -22,12 +21,14 @@ from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, Started, UnknownSaga
 from annals.web import Problem
+from annals.web.answers import json_answer
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
 from annals.web.operations import GivenReason, Operations
 from annals.web.problems import malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of, traceparent_of
+from annals_saga_orchestrator.answers import Raised, SagaNow
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
@@ -54,8 +55,8 @@ def routes(
                 answer = await invocation.invoke("projector", "GET", path, headers=headers)
         except (NotAnswered, TimeoutError) as error:
             raise Problem(503, "unavailable", f"the projector: {error}", headers=_RETRY_AFTER) from error
-        media_type = "application/json" if answer.ok else "application/problem+json"
-        return Response(orjson.dumps(answer.body), answer.status, media_type=media_type)
+        headers = {} if answer.ok else {"Content-Type": "application/problem+json"}
+        return json_answer(answer.body, answer.status, headers)
 
     @router.post(
         "/{saga_type}",
@@ -77,20 +78,21 @@ def routes(
             traceparent = traceparent_of(request)
             started = await orchestrator.start(key, saga_type, given, traceparent, new=new)
         headers = {"Location": f"/sagas/{started.id}"}
-        return _json(asdict(started), 202, headers)
+        return json_answer(asdict(started), 202, headers)
 
-    @router.get("/{saga_id}", summary="One saga as it is now")
+    @router.get("/{saga_id}", summary="One saga as it is now", response_model=SagaNow)
     async def get(request: Request, saga_id: SagaId) -> Response:
         with _problems():
             state = await orchestrator.load(SagaKey(saga_id, tenant_of(request)))
         if state.status is SagaStatus.NONE:
             raise Problem(404, "not-found", f"there is no saga {saga_id}")
-        return _json(_public(saga_id, state))
+        return json_answer(_public(saga_id, state))
 
     @router.post(
         "/{saga_id}/events/{event}",
         status_code=202,
         summary="Raise an event that a saga waits for",
+        response_model=Raised,
         openapi_extra=json_body(Any, required=False),
     )
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
@@ -99,7 +101,7 @@ def routes(
         asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
         with _problems():
             await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, asker)
-        return _json({"id": saga_id, "event": event}, 202)
+        return json_answer({"id": saga_id, "event": event}, 202)
 
     def operation(name: str, summary: str, ask: Ask, *, recorded: bool = False) -> None:
         """`recorded`: the saga's own history says who asked and why."""
@@ -114,7 +116,7 @@ def routes(
                 await operations.requested(request, name, saga_id, reason)
             with _problems():
                 state = await ask(SagaKey(saga_id, tenant_of(request)), given, asker)
-            return _json(_public(saga_id, state), 202)
+            return json_answer(_public(saga_id, state), 202)
 
         path = f"/{{saga_id}}/{name}"
         router.add_api_route(
@@ -123,6 +125,7 @@ def routes(
             methods=["POST"],
             status_code=202,
             summary=summary,
+            response_model=SagaNow,
             openapi_extra=json_body(GivenReason, required=False),
         )
 
@@ -186,7 +189,3 @@ def _problems() -> Iterator[None]:
         except (ClaimContended, DaprError, NotBegun) as error:
             detail = f"{error}; send it again, with the same id or Idempotency-Key: it takes effect once"
             raise Problem(503, "unavailable", detail, headers=_RETRY_AFTER) from error
-
-
-def _json(value: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(value), status, headers, "application/json")

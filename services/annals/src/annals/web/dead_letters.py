@@ -6,15 +6,17 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, create_model
 
 from annals.dapr import DaprError
 from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, UnknownLetter
+from annals.deadletters.letter import Detail
 from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
+from annals.web.answers import Answer, json_answer
 from annals.web.operations import Operations
 from annals.web.problems import Problem, malformed
 from annals.web.request_body import Reason, Text
@@ -47,6 +49,59 @@ class Group(Why):
     group: Text
 
 
+class Parked(Answer):
+    """Dead letters."""
+
+    items: list[DeadLetter]
+
+
+class LetterGroup(Answer):
+    """Dead letters that failed alike."""
+
+    group: str
+    count: int
+    consumers: list[str]
+    first: str
+    """When the first of them was parked."""
+    last: str
+
+
+class LetterGroups(Answer):
+    """Groups of dead letters, the largest first."""
+
+    items: list[LetterGroup]
+
+
+_WHOLE: dict[str, Any] = {
+    name: (hint, ...) for name, hint in (get_type_hints(DeadLetter) | get_type_hints(Detail)).items()
+} | {"waiting": (int, ...), "events": (list[RecordedEvent], ...)}
+
+WholeLetter = create_model(
+    "WholeLetter",
+    __base__=Answer,
+    __doc__="A dead letter with its stack, its text and its history, how many events wait, and the first.",
+    **_WHOLE,
+)
+
+
+class Released(Answer):
+    """How many are handled again."""
+
+    released: int
+
+
+class Edited(Answer):
+    """The id of what was edited."""
+
+    edited: str
+
+
+class Discarded(Answer):
+    """The id of what was passed over."""
+
+    discarded: str
+
+
 def routes(
     dead_letters: DeadLetters, store: EventReader, dry_run: DryRun, operations: Operations
 ) -> APIRouter:
@@ -63,39 +118,37 @@ def routes(
         return dead_letters.parked(tenant)
 
     @router.get("", summary="What is parked, oldest first")
-    async def listing(
-        tenant: Tenant, consumer: str | None = None, group: str | None = None
-    ) -> dict[str, Any]:
+    async def listing(tenant: Tenant, consumer: str | None = None, group: str | None = None) -> Parked:
         found = await parked(tenant)
-        return {
-            "items": [
-                asdict(one)
-                for one in found
-                if consumer in (None, one.consumer) and group in (None, one.group)
-            ]
-        }
+        return Parked(
+            items=[one for one in found if consumer in (None, one.consumer) and group in (None, one.group)]
+        )
 
     @router.get("/groups", summary="What is parked, by what failed alike")
-    async def groups(tenant: Tenant) -> dict[str, Any]:
+    async def groups(tenant: Tenant) -> LetterGroups:
         by_group: dict[str, list[DeadLetter]] = defaultdict(list)
         for one in await parked(tenant):
             by_group[one.group].append(one)
         items = [
-            {
-                "group": group,
-                "count": len(ones),
-                "consumers": sorted({one.consumer for one in ones}),
-                "first": min(one.parked_at for one in ones),
-                "last": max(one.parked_at for one in ones),
-            }
+            LetterGroup(
+                group=group,
+                count=len(ones),
+                consumers=sorted({one.consumer for one in ones}),
+                first=min(one.parked_at for one in ones),
+                last=max(one.parked_at for one in ones),
+            )
             for group, ones in by_group.items()
         ]
-        return {"items": sorted(items, key=lambda item: -len(by_group[str(item["group"])]))}
+        return LetterGroups(items=sorted(items, key=lambda item: -item.count))
 
-    @router.get("/{letter_id}", summary="One dead letter: stack, text, what waits, what was done")
+    @router.get(
+        "/{letter_id}",
+        summary="One dead letter: stack, text, what waits, what was done",
+        response_model=WholeLetter,
+    )
     async def one(
         tenant: Tenant, letter_id: str, limit: Annotated[int, Query(ge=1, le=200)] = _WAITING_SHOWN
-    ) -> dict[str, Any]:
+    ) -> Response:
         with _problems():
             letter, detail = await dead_letters.get(tenant, letter_id)
             waiting: list[RecordedEvent] = []
@@ -105,14 +158,8 @@ def routes(
                 count = max(0, (head.version if head else 0) - letter.version + 1)
                 found = store.read_stream(letter.sequence, from_version=letter.version, limit=limit)
                 waiting = [event async for event in found]
-        return (
-            asdict(letter)
-            | asdict(detail)
-            | {
-                "waiting": count,
-                "events": [event.model_dump(mode="json") for event in waiting],
-            }
-        )
+        events = [event.model_dump(mode="json") for event in waiting]
+        return json_answer(asdict(letter) | asdict(detail) | {"waiting": count, "events": events})
 
     @router.post("/{letter_id}/dry-run", summary="What a replay would come to; changes nothing")
     async def try_out(tenant: Tenant, letter_id: str) -> dict[str, Any]:
@@ -121,15 +168,15 @@ def routes(
             return await dry_run(letter)
 
     @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
-    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Why) -> dict[str, Any]:
+    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Why) -> Released:
         letter = await find(tenant, letter_id)
         await operations.requested(request, "replay", _target(letter), body.reason)
         with _problems():
             await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
-        return {"released": 1}
+        return Released(released=1)
 
     @router.post("/groups/replay", status_code=202, summary="Handle all again that failed alike")
-    async def replay_group(request: Request, tenant: Tenant, body: Group) -> dict[str, Any]:
+    async def replay_group(request: Request, tenant: Tenant, body: Group) -> Released:
         found = [one for one in await parked(tenant) if one.group == body.group]
         if not found:
             raise Problem(404, "not-found", f"nothing is parked in the group {body.group!r}")
@@ -137,10 +184,10 @@ def routes(
         with _problems():
             for letter in found:
                 await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
-        return {"released": len(found)}
+        return Released(released=len(found))
 
     @router.put("/{letter_id}/data", summary="Have the consumer see other data; the event stays")
-    async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> dict[str, Any]:
+    async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> Edited:
         letter = await find(tenant, letter_id)
         who = id_of(request, "x-user-id")
         if letter.kind is Kind.RAW and body.raw is None:
@@ -153,10 +200,10 @@ def routes(
                 await dead_letters.rewrite(letter, body.raw, who, body.reason)
             else:
                 await dead_letters.correct(letter, body.data, who, body.reason)
-        return {"edited": letter.id}
+        return Edited(edited=letter.id)
 
     @router.post("/{letter_id}/discard", summary="Pass over the event that failed; what waits goes on")
-    async def discard(request: Request, tenant: Tenant, letter_id: str, body: Why) -> dict[str, Any]:
+    async def discard(request: Request, tenant: Tenant, letter_id: str, body: Why) -> Discarded:
         letter = await find(tenant, letter_id)
         who = id_of(request, "x-user-id")
         await operations.requested(request, "discard", _target(letter), body.reason)
@@ -166,7 +213,7 @@ def routes(
             else:
                 await dead_letters.correct(letter, None, who, body.reason)
                 await dead_letters.release(letter, who, body.reason)
-        return {"discarded": letter.id}
+        return Discarded(discarded=letter.id)
 
     return router
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from annals.live import LiveSettings, NoSuchSetting, SettingRefused
+from annals.live.settings import Setting
 from annals.projections import DatabaseError, ReadModelDatabase
+from annals.web.answers import Answer
 from annals.web.problems import Problem, malformed
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of
@@ -26,17 +27,31 @@ class Change(BaseModel):
     reason: Reason
 
 
+class SettingsNow(Answer):
+    """The live settings of one replica."""
+
+    unreached: str | None
+    """Why the store cannot be read; then all is as it last was."""
+    items: list[Setting]
+
+
+class Changed(Answer):
+    """A setting that was set."""
+
+    key: str
+    version: int
+
+
 def routes(live: LiveSettings[Any], writer: ReadModelDatabase) -> APIRouter:
     """`/settings`. They are written by a binding: Dapr's configuration API only reads."""
     router = APIRouter(prefix="/settings", tags=["settings"])
 
     @router.get("", summary="The live settings of this replica, as they are now")
-    async def listing() -> dict[str, Any]:
-        """`unreached` is why the store cannot be read; then all is as it last was."""
-        return {"unreached": live.unreached, "items": [asdict(one) for one in live.describe()]}
+    async def listing() -> SettingsNow:
+        return SettingsNow(unreached=live.unreached, items=live.describe())
 
     @router.put("/{name}", status_code=202, summary="Set a live setting, or take it back")
-    async def change(request: Request, name: str, body: Change) -> dict[str, Any]:
+    async def change(request: Request, name: str, body: Change) -> Changed:
         """Every replica sees it without a restart: at once, or a few seconds later."""
         try:
             key = live.key(name)
@@ -51,6 +66,6 @@ def routes(live: LiveSettings[Any], writer: ReadModelDatabase) -> APIRouter:
         except DatabaseError as error:
             detail = f"whether it was set is not known: {error}"
             raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
-        return {"key": key, "version": version}
+        return Changed(key=key, version=version)
 
     return router

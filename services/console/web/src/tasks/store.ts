@@ -86,10 +86,8 @@ async function loadHandovers(): Promise<void> {
 }
 
 export async function loadRecurrences(): Promise<void> {
-  const found = await ask<Page<Recurrence & { data: Partial<Recurrence> }>>(
-    "/api/notification/recurrences?limit=200",
-  );
-  recurrences.value = found.items.map(({ data, ...row }) => ({ ...data, ...row }));
+  const found = await ask<Page<Recurrence>>("/api/notification/recurrences?limit=200");
+  recurrences.value = found.items;
 }
 
 let changed = new Map<string, string>();
