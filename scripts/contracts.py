@@ -208,8 +208,43 @@ def service_page(name: str, document: Document) -> str:
             if rows:
                 lines += ["", "| field | in | type | |", "|---|---|---|---|"]
                 lines += [f"| `{field}` | {place} | {what} | {text} |" for field, place, what, text in rows]
+            if answer := answered(one, document):
+                lines += ["", f"Answers {answer}."]
             lines.append("")
+    lines += ["# What they are made of", ""]
+    for title, schema in sorted(listed(document).items()):
+        lines += [f"## {title}", "", sentence(schema.get("description", "")), ""]
+        lines += ["| field | type | |", "|---|---|---|"]
+        lines += [
+            f"| `{field}` | {kind(given, document)} | {given.get('description', '')} |"
+            for field, given in schema["properties"].items()
+        ]
+        lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def answered(one: Document, document: Document) -> str:
+    """What an operation answers when it does what it is asked for, where that is said."""
+    for status, answer in one["responses"].items():
+        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+        if status.startswith("2") and "$ref" in schema:
+            items = resolved(schema, document)["properties"].get("items")
+            paged = _name(schema).startswith("Page_")
+            return f"a page of {kind(items['items'], document)}" if paged else kind(schema, document)
+    return ""
+
+
+def listed(document: Document) -> Mapping[str, Document]:
+    """The objects that have a name and fields; of pages it is said where they are answered."""
+    return {
+        name: schema
+        for name, schema in document["components"]["schemas"].items()
+        if schema.get("properties") and not name.startswith("Page_")
+    }
+
+
+def _name(schema: Document) -> str:
+    return str(schema["$ref"]).rpartition("/")[2]
 
 
 def body_fields(one: Document, document: Document) -> Mapping[str, Document]:
@@ -231,7 +266,9 @@ def resolved(schema: Document, document: Document) -> Document:
 
 
 def kind(schema: Document, document: Document) -> str:
-    """A schema's type in a word or two."""
+    """A schema's type in a word or two, with a link to what is told of it."""
+    if "$ref" in schema and _name(schema) in listed(document):
+        return f"[{_name(schema)}](#{_name(schema).lower()})"
     schema = resolved(schema, document)
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(kind(one, document) for one in schema["anyOf"]))
@@ -277,7 +314,7 @@ def topics_page(document: Document) -> str:
             "|---|---|",
         ]
         lines += [
-            f"| `{name}` | {document['components']['messages'][name]['summary']} |"
+            f"| `{name}` | {' '.join(document['components']['messages'][name]['summary'].split())} |"
             for name in channel["messages"]
         ]
         lines.append("")
