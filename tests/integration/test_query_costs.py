@@ -6,8 +6,11 @@ looked at for it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import random
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import asyncpg
@@ -15,19 +18,27 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from annals.projections import migrate
-from annals.store import MemoryEventStore
+from annals.deadletters import DeadLetters
+from annals.events import DomainEvent, StreamId
+from annals.projections import Applier, Generations, Sweeper, Visibility, migrate
+from annals.store import Append, MemoryEventStore
 from annals_notification import api as notification
 from annals_notification import migrations
+from annals_notification.deliveries.log import DeliveryLog
+from annals_notification.deliveries.plan import Notice
 from annals_notification.deliveries.users import Users
+from annals_notification.due import Alarms, Row
+from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
 from annals_projector.queries import audit, events, sagas, tasks
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
+from task_histories import history
 
-ROWS = 20_000
-AT_MOST = 1_000
+NOW = datetime.now(UTC)
+ROWS = 10_000
+AT_MOST = 700
 """Rows that a page may look at: a page shows up to 100, and a filter may pass over some."""
 
 FILLED = f"""
@@ -65,6 +76,10 @@ FROM generate_series(1, {ROWS}) i;
 INSERT INTO notifications.reminders (tenant, id, task_id, user_id, kind, title, due, fires, status, version)
 SELECT 'big', 'task-' || i || ':1h', 'task-' || i, 'user-' || i % 50, '1h', '', now() + i * interval '1 hour',
   now() + i * interval '1 hour', 'scheduled', 1
+FROM generate_series(1, {ROWS}) i;
+INSERT INTO notifications.preferences (tenant, user_id, data)
+SELECT 'big', 'user-' || i, jsonb_build_object('subscriptions', jsonb_build_array(
+  jsonb_build_object('events', 'task.*', 'channels', '["inbox"]'::jsonb, 'mine', i % 1000 <> 0)))
 FROM generate_series(1, {ROWS}) i;
 INSERT INTO notifications.recurrences (tenant, id, data, last, created_at)
 SELECT 'big', 'recurrence-' || i, '{{}}', now(), now() - i * interval '1 minute'
@@ -134,19 +149,19 @@ def _looked_at(node: dict[str, Any]) -> float:
     if "Relation Name" not in node and node["Node Type"] != "Bitmap Index Scan":
         return 0
     removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
-    return (node["Actual Rows"] + removed) * node["Actual Loops"]
+    return float((node["Actual Rows"] + removed) * node["Actual Loops"])
 
 
 @pytest.fixture
-async def database(pool: asyncpg.Pool, read_models: PoolDatabase) -> Explained:
-    explained = Explained(pool)
-    await migrate(explained, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+async def explained(pool: asyncpg.Pool, read_models: PoolDatabase) -> Explained:
+    one = Explained(pool)
+    await migrate(one, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
     await pool.execute(FILLED)
-    return explained
+    return one
 
 
 @pytest.fixture
-async def http(database: Explained) -> AsyncIterator[httpx.AsyncClient]:
+async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
     async def up_to_date() -> None:
         """Nothing is written meanwhile."""
 
@@ -156,32 +171,85 @@ async def http(database: Explained) -> AsyncIterator[httpx.AsyncClient]:
     unused = cast("Any", None)
     store = MemoryEventStore()
     waits = cast("Any", up_to_date)
-    reminders = Reminders(database, store, unused, unused, ())
-    recurrences = Recurrences(database, unused, unused)
+    reminders = Reminders(explained, store, unused, unused, ())
+    recurrences = Recurrences(explained, unused, unused)
     app = FastAPI()
-    app.include_router(tasks.routes(database, disclose, waits))
-    app.include_router(sagas.routes(database, store, waits))
-    app.include_router(events.routes(database, store, PROJECTIONS, disclose, waits))
-    app.include_router(audit.routes(database, waits))
-    app.include_router(notification.routes(Users(database), unused, reminders, recurrences, unused))
+    app.include_router(tasks.routes(explained, disclose, waits))
+    app.include_router(sagas.routes(explained, store, waits))
+    app.include_router(events.routes(explained, store, PROJECTIONS, disclose, waits))
+    app.include_router(audit.routes(explained, waits))
+    app.include_router(notification.routes(Users(explained), unused, reminders, recurrences, unused))
     transport = httpx.ASGITransport(app)
     headers = {"x-tenant-id": "big"}
     async with httpx.AsyncClient(transport=transport, base_url="http://big", headers=headers) as client:
         yield client
 
 
-async def test_a_page_costs_what_it_shows(http: httpx.AsyncClient, database: Explained) -> None:
+async def test_a_page_costs_what_it_shows(http: httpx.AsyncClient, explained: Explained) -> None:
     costs = {}
     for query in QUERIES:
         cursor: dict[str, str] = {}
         for place in ("first", "second"):
-            database.looked_at.clear()
+            explained.looked_at.clear()
             answer = await http.get(query, params=dict(httpx.URL(query).params) | cursor)
             assert answer.status_code == 200, answer.text
-            costs[f"{query}, {place} page"] = sum(database.looked_at)
+            costs[f"{query}, {place} page"] = sum(explained.looked_at)
             if (following := answer.json()["next"]) is None:
                 break
             cursor = {"cursor": following}
     assert {query: cost for query, cost in costs.items() if cost > AT_MOST} == {}
     assert all(cost > 0 for cost in costs.values()), "every statement is looked into"
     assert len(costs) > len(QUERIES)
+
+
+async def test_to_tell_of_an_event_costs_what_there_is_to_tell(explained: Explained) -> None:
+    log = DeliveryLog(explained)
+    notice = Notice("big", "event-1", "task.assigned", frozenset({"user-7", "nobody"}), {}, NOW)
+    _, interested = await log.interested(notice)
+    assert set(interested) == {"user-7", *(f"user-{number}" for number in range(1_000, ROWS + 1, 1_000))}
+    await Notices(log, lambda: None).tell(dataclasses.replace(notice, event_id="event-new"))
+    await explained.pool.execute(
+        """INSERT INTO notifications.deliveries
+             (id, tenant, event_id, user_id, channel, kind, data, occurred, status, due)
+           VALUES ('waits', 'big', 'event-waits', 'user-7', 'email', '', '{}', now(), 'pending', now())"""
+    )
+    assert [one.id for one in await log.claim(100)] == ["waits"]
+    assert await log.next_due() is not None
+    assert 0 < max(explained.looked_at) < AT_MOST
+
+
+async def test_to_follow_a_task_costs_what_it_has(explained: Explained) -> None:
+    store = MemoryEventStore()
+    unused = cast("Any", None)
+    reminders = Reminders(explained, store, unused, Alarms(unused), ())
+    changes = (("task.created", {"title": "", "due": None}), ("task.assigned", {"assignee": "user-8"}))
+    for version, (kind, data) in enumerate(changes):
+        event = DomainEvent(
+            event_type=kind,
+            source="test",
+            tenant_id="big",
+            aggregate_type="task",
+            aggregate_id="task-7",
+            data=data,
+        )
+        await store.append(Append(event.stream, (event,), version))
+    recorded = await store.read_events([(StreamId("big", "task-task-7"), version) for version in (1, 2)])
+    assert len(recorded) == 2
+    for one in (*recorded, recorded[-1].model_copy(update={"event_type": "task.deleted"})):
+        await reminders.on_event(one)
+    await reminders.due(Row(NOW, "", ""), timedelta(hours=1))
+    assert 0 < max(explained.looked_at) < AT_MOST
+
+
+async def test_to_apply_events_costs_what_they_change(
+    explained: Explained, dead_letters: DeadLetters
+) -> None:
+    store = MemoryEventStore()
+    events = await history(store, random.Random(1), streams=10)
+    generations = Generations(explained, PROJECTIONS)
+    visibility = Visibility(explained, store)
+    applier = Applier(explained, store, lambda: generations.live, dead_letters, visibility.applied)
+    await generations.refresh()
+    await applier.apply(events)
+    await Sweeper(explained, store, applier, ["tasks"]).sweep()
+    assert 0 < max(explained.looked_at) < AT_MOST

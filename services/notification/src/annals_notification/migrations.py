@@ -55,6 +55,8 @@ ALTER TABLE notifications.reminders ADD COLUMN correlation_id text, ADD COLUMN c
 CREATE INDEX deliveries_page ON notifications.deliveries (tenant, created_at, id);
 CREATE INDEX reminders_page ON notifications.reminders (tenant, fires, id);
 CREATE INDEX reminders_user ON notifications.reminders (tenant, user_id, fires, id);
+CREATE INDEX preferences_of_all ON notifications.preferences (tenant)
+  WHERE data @? '$.subscriptions[*] ? (@.mine == false)';
 CREATE INDEX recurrences_page ON notifications.recurrences (tenant, created_at, id);
 CREATE INDEX inbox_unread ON notifications.inbox (tenant, user_id, created_at, id) WHERE read_at IS NULL;
 """,

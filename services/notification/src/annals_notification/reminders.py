@@ -21,9 +21,11 @@ from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
 
+# The LIMIT tells PostgreSQL how many tasks there are: it takes them to be 100, and would read all reminders.
 _SET = """
 WITH tasks AS (
-  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)),
+  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)
+  LIMIT jsonb_array_length($1::text::jsonb)),
 planned AS (
   SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
     tenant text, id text, task_id text, user_id text, kind text, title text, due timestamptz,

@@ -30,10 +30,13 @@ _KNOWN_VERSIONS = 100_000
 _STATEMENT_EVENTS = 500
 _REFUSALS = 3
 
+# OFFSET 0: see `annals.projections.statement`.
 _VERSIONS = """
 SELECT coalesce(json_agg(json_build_array(wanted.tenant, wanted.id, version)), '[]')::text
 FROM jsonb_to_recordset($1::text::jsonb) AS wanted (tenant text, id text)
-JOIN readmodels.{table} known ON known.tenant = wanted.tenant AND known.id = wanted.id"""
+CROSS JOIN LATERAL (
+  SELECT version FROM readmodels.{table} one
+  WHERE one.tenant = wanted.tenant AND one.id = wanted.id OFFSET 0) known"""
 
 _PING = "SELECT '1'::text"
 

@@ -17,19 +17,29 @@ from annals_notification.gathered import Gathered
 
 _LEASE = "60 seconds"
 
+# Those who want to be told of what does not concern them are few, and have an index of their own.
 _INTERESTED = """
+WITH asked AS (
+  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
+    place integer, tenant text, kind text, concerned jsonb)),
+interested AS (
+  SELECT place, one.user_id, data
+  FROM asked CROSS JOIN LATERAL jsonb_array_elements_text(concerned) AS one (user_id)
+  -- Each by its key: of how many concern somebody PostgreSQL would guess too much, and read them all.
+  CROSS JOIN LATERAL (SELECT data FROM notifications.preferences known
+    WHERE known.tenant = asked.tenant AND known.user_id = one.user_id OFFSET 0) known
+  UNION ALL
+  SELECT place, user_id, data FROM asked JOIN notifications.preferences USING (tenant)
+  WHERE data @? '$.subscriptions[*] ? (@.mine == false)' AND EXISTS (
+    SELECT FROM jsonb_array_elements(data -> 'subscriptions') wanted
+    WHERE NOT (wanted ->> 'mine')::boolean AND (
+      wanted ->> 'events' = kind
+      OR (right(wanted ->> 'events', 1) = '*'
+          AND starts_with(kind, rtrim(wanted ->> 'events', '*'))))))
 SELECT json_build_object(
   'since', (SELECT since FROM notifications.service),
   'interested', (SELECT coalesce(json_agg(json_build_array(place, user_id, data)), '[]')
-    FROM jsonb_to_recordset($1::text::jsonb) AS asked (place integer, tenant text, kind text, concerned jsonb)
-    JOIN notifications.preferences USING (tenant)
-    WHERE user_id IN (SELECT jsonb_array_elements_text(concerned))
-      OR EXISTS (
-        SELECT FROM jsonb_array_elements(data -> 'subscriptions') wanted
-        WHERE NOT (wanted ->> 'mine')::boolean AND (
-          wanted ->> 'events' = kind
-          OR (right(wanted ->> 'events', 1) = '*'
-              AND starts_with(kind, rtrim(wanted ->> 'events', '*')))))))::text"""
+    FROM interested))::text"""
 
 # The inbox is a table here: a delivery to it is made by the statement that logs it.
 _ADD = """
