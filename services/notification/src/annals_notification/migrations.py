@@ -57,6 +57,9 @@ CREATE INDEX reminders_page ON notifications.reminders (tenant, fires, id);
 CREATE INDEX reminders_user ON notifications.reminders (tenant, user_id, fires, id);
 CREATE INDEX preferences_of_all ON notifications.preferences (tenant)
   WHERE data @? '$.subscriptions[*] ? (@.mine == false)';
+-- The newest of those that begin with the tenant: while a table is empty PostgreSQL takes that one.
+DROP INDEX notifications.reminders_task;
+CREATE INDEX reminders_task ON notifications.reminders (tenant, task_id);
 CREATE INDEX recurrences_page ON notifications.recurrences (tenant, created_at, id);
 CREATE INDEX inbox_unread ON notifications.inbox (tenant, user_id, created_at, id) WHERE read_at IS NULL;
 """,

@@ -21,20 +21,15 @@ from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
 
-# The LIMIT tells PostgreSQL how many tasks there are: it takes them to be 100, and would read all reminders.
+# What a task had before is looked up by the task (OFFSET 0) and cancelled by its key, as an insertion in
+# conflict: whatever PostgreSQL takes the numbers of rows to be, it reads no others.
 _SET = """
 WITH tasks AS (
-  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)
-  LIMIT jsonb_array_length($1::text::jsonb)),
+  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)),
 planned AS (
   SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
     tenant text, id text, task_id text, user_id text, kind text, title text, due timestamptz,
     fires timestamptz, version bigint, correlation_id text, causation_id text)),
-cancelled AS (
-  UPDATE notifications.reminders r SET status = 'cancelled', version = tasks.version FROM tasks
-  WHERE r.tenant = tasks.tenant AND r.task_id = tasks.task_id
-    AND r.status = 'scheduled' AND r.version < tasks.version
-    AND NOT EXISTS (SELECT FROM planned WHERE planned.tenant = r.tenant AND planned.id = r.id)),
 written AS (
   INSERT INTO notifications.reminders AS r
     (tenant, id, task_id, user_id, kind, title, due, fires, status, version, correlation_id, causation_id)
@@ -43,14 +38,24 @@ written AS (
   FROM planned
   -- Before there was this service nobody was to be reminded by it.
   WHERE fires > (SELECT since FROM notifications.service)
+  UNION ALL
+  SELECT had.tenant, had.id, had.task_id, had.user_id, had.kind, had.title, had.due, had.fires, 'cancelled',
+    tasks.version, had.correlation_id, had.causation_id
+  FROM tasks CROSS JOIN LATERAL (
+    SELECT * FROM notifications.reminders one
+    WHERE one.tenant = tasks.tenant AND one.task_id = tasks.task_id OFFSET 0) had
+  WHERE had.status = 'scheduled' AND had.version < tasks.version
+    AND NOT EXISTS (SELECT FROM planned WHERE planned.tenant = had.tenant AND planned.id = had.id)
   ORDER BY tenant, id
   ON CONFLICT (tenant, id) DO UPDATE SET user_id = excluded.user_id, title = excluded.title,
     due = excluded.due, fires = excluded.fires, version = excluded.version, late = NULL,
-    fired_at = NULL, status = 'scheduled', correlation_id = excluded.correlation_id,
+    fired_at = NULL, status = excluded.status, correlation_id = excluded.correlation_id,
     causation_id = excluded.causation_id
-  WHERE r.version < excluded.version AND (r.status <> 'fired' OR r.fires <> excluded.fires)
-  RETURNING tenant, id, fires)
-SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM written"""
+  WHERE r.version < excluded.version AND CASE excluded.status
+    WHEN 'cancelled' THEN r.status = 'scheduled' ELSE r.status <> 'fired' OR r.fires <> excluded.fires END
+  RETURNING tenant, id, fires, status)
+SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM written
+WHERE status = 'scheduled'"""
 
 _ONE = """
 SELECT json_build_object('row', (

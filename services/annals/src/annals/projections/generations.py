@@ -278,9 +278,13 @@ def _create_sql(projection: Projection, status: str, reason: str, *, automatic: 
         "deleted boolean NOT NULL",
         *(f"{name} {kind}" for name, kind in (dict(table.columns) | STAMPS).items()),
     ]
-    create = f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)}, PRIMARY KEY (tenant, id))"
+    create = f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)})"
     # One that is to be built is filled without its indexes, which is faster; see `Generations.index`.
-    statements = [create, *(_index_sql(table, "%1$s") if status == "live" else ())]
+    indexes = _index_sql(table, "%1$s") if status == "live" else []
+    # Last: of indexes that seem alike, as all do while a table is empty, PostgreSQL takes the newest, and
+    # keeps to it until it has counted the rows.
+    key = f"ALTER TABLE readmodels.{table.name}_%1$s ADD PRIMARY KEY (tenant, id)"
+    statements = [create, *indexes, key]
     number = (
         f"(SELECT coalesce(max(number), 0) FROM readmodels.generations WHERE read_model = '{table.name}')"
     )
