@@ -173,7 +173,7 @@ async def test_a_higher_version_is_built_and_switched_to_by_itself(world: World)
             ),
             "task.assigned": lambda one: Patch({"assignee": one.data["assignee"]}),
         },
-        version=2,
+        version=TASKS.version + 1,
     )
     brand_new = Projection(
         Table("titles", {"title": "text"}),
