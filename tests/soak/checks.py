@@ -482,7 +482,11 @@ def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> tuple[set[
             step, done = event["data"].get("step"), event["event_type"]
             if step == "notify" and done in ("saga.step_completed", "saga.step_compensated"):
                 undo = "" if done == "saga.step_completed" else "/undo"
-                wanted.add((tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user))
+                # By a clock that was set back, all of it was before there was anybody to tell it.
+                told = [one["timestamp"] for one in events.values() if one["data"].get("step") == step]
+                since = min(map(_moment, told)) >= evidence.since
+                place = (tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user)
+                (wanted if since else allowed).add(place)
         for undo in ("", "/undo"):
             allowed.add((tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user))
         # Half-way to the deadline they are reminded; once they have answered that is called off.

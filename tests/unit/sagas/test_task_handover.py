@@ -57,6 +57,11 @@ def test_an_assignee_who_cannot(rule: str) -> None:
     assert run.took == timedelta(0), "a rule that refuses is not asked again"
 
 
+def test_a_place_that_an_earlier_hand_over_took_stays_taken_though_no_reply_came_at_first() -> None:
+    run = handover().when("member.reserve", timed_out(), rejected("member.already_reserved")).run()
+    run.then("compensated", reason="already_reserved").then_did("member.reserve", "member.reserve")
+
+
 def test_a_task_that_was_deleted_meanwhile() -> None:
     run = (
         handover()

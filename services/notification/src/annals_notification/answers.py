@@ -73,7 +73,7 @@ class Delivery(Answer):
     causation_id: str | None
 
 
-class PlannedReminder(Answer):
+class ReminderNow(Answer):
     """A reminder of a task's due date."""
 
     id: str
@@ -94,7 +94,7 @@ class PlannedReminder(Answer):
     causation_id: str | None
 
 
-class RecurringCommandState(Recurrence):
+class RecurrenceNow(Recurrence):
     """A command that recurs, and how far it is."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)

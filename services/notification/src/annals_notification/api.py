@@ -21,8 +21,8 @@ from annals_notification.answers import (
     Delivery,
     Held,
     Inbox,
-    PlannedReminder,
-    RecurringCommandState,
+    RecurrenceNow,
+    ReminderNow,
     ShownPreferences,
 )
 from annals_notification.deliveries.channels import Forbidden, WebhookSender
@@ -119,7 +119,7 @@ def routes(
     @router.get(
         "/reminders",
         summary="Reminders, in the order in which they fire",
-        response_model=Page[PlannedReminder],
+        response_model=Page[ReminderNow],
     )
     async def list_reminders(
         tenant: Tenant,
@@ -133,15 +133,13 @@ def routes(
         rows = await reminders.page(tenant, (task_id, user, status), after, limit)
         return json_answer(page(rows, limit, "fires"))
 
-    @router.get("/recurrences", summary="What recurs", response_model=Page[RecurringCommandState])
+    @router.get("/recurrences", summary="What recurs", response_model=Page[RecurrenceNow])
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
         found = page(await recurrences.page(tenant, after, limit), limit, "created_at")
         return json_answer(found | {"items": [_recurs(row) for row in found["items"]]})
 
-    @router.get(
-        "/recurrences/{id}", summary="One, with its next occurrence", response_model=RecurringCommandState
-    )
+    @router.get("/recurrences/{id}", summary="One, with its next occurrence", response_model=RecurrenceNow)
     async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         row = await recurrences.get(tenant, id)
         if row is None:
@@ -151,8 +149,8 @@ def routes(
     @router.put(
         "/recurrences/{id}",
         summary="Let a command recur",
-        response_model=RecurringCommandState,
-        responses={201: {"description": "It is new.", "model": RecurringCommandState}},
+        response_model=RecurrenceNow,
+        responses={201: {"description": "It is new.", "model": RecurrenceNow}},
         openapi_extra=json_body(Recurrence),
     )
     async def put_recurrence(request: Request, tenant: Tenant, id: Name) -> Response:  # noqa: A002
