@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from datetime import timedelta
+from typing import Any
 
 from annals.sagas import (
     AwaitEvent,
     Retry,
     Saga,
     SagaCatalog,
+    SagaContext,
     SagaInput,
     SendCommand,
     StartOn,
@@ -30,7 +32,13 @@ class Pledge(SagaInput):
 
 
 def _place(suffix: str = "") -> Step:
-    given = lambda saga: {"id": saga.input.member, "task_id": saga.input.task_id + suffix}  # noqa: E731
+    def given(saga: SagaContext[Pledge]) -> dict[str, Any]:
+        return {
+            "id": saga.input.member,
+            "task_id": saga.input.task_id + suffix,
+            "handover": saga.id,
+        }
+
     return Step(
         f"reserve{suffix}",
         SendCommand("member.reserve", given),

@@ -155,6 +155,23 @@ async def test_a_fault_that_stays_is_taken_back_also_when_it_took_effect(
     assert await reserved(sagas, member) == expected
 
 
+@pytest.mark.parametrize("times", [1, 4])
+async def test_what_another_saga_did_is_not_taken_back(
+    faulty: TestSuite, port: FaultyPort, sagas: Sagas, times: int
+) -> None:
+    """Whether a rule refuses the second saga in the end, or no try of it is ever answered."""
+    member = await sagas.member()
+    first = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    await sagas.waits(first)
+    await sagas.post(f"{first}/events/go")
+    await sagas.reaches(first, "completed")
+    port.faults.extend(["500"] * times)
+    second = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    saga = await sagas.reaches(second, "compensated")
+    assert saga["steps"][0]["attempts"] == min(times + 1, 4)
+    assert await reserved(sagas, member) == ["member.reserved"]
+
+
 async def test_what_could_not_be_taken_back_is_named_and_can_be_tried_again(
     faulty: TestSuite, port: FaultyPort, sagas: Sagas
 ) -> None:

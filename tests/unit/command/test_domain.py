@@ -144,6 +144,24 @@ def test_a_member_has_room_for_their_capacity() -> None:
     )
 
 
+def test_a_hand_over_takes_back_only_what_it_did() -> None:
+    reserved = MemberReserved(task_id="a", reserved=1, handover="first")
+    member = given(Member, ADA, reserved)
+    member.when(lambda member: member.release("a", "second")).then_refused("member.not_reserved")
+    released = MemberReleased(task_id="a", reserved=0)
+    member.when(lambda member: member.release("a", "first")).then(released)
+    member.when(lambda member: member.release("a")).then(released)
+    before = given(Member, ADA, MemberReserved(task_id="a", reserved=1))
+    before.when(lambda member: member.release("a", "first")).then(released)
+
+    by_first = TaskAssigned(assignee="ada", reserved=True, handover="first")
+    task = given(Task, CREATED, by_first)
+    task.when(lambda task: task.revert_assignment("ada", "second")).then_refused("task.assignee_changed")
+    task.when(lambda task: task.revert_assignment("ada", "first")).then(TaskUnassigned(assignee="ada"))
+    by_hand = given(Task, CREATED, by_first, TaskUnassigned(assignee="ada"), TaskAssigned(assignee="ada"))
+    by_hand.when(lambda task: task.revert_assignment("ada", "first")).then_refused("task.assignee_changed")
+
+
 def test_a_member_registers_once() -> None:
     given(Member).when(lambda member: member.register_as("Ada", 1)).then(ADA)
     given(Member, ADA).when(lambda member: member.register_as("Ada", 1)).then_refused("member.exists")

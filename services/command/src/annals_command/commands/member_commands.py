@@ -42,15 +42,17 @@ class ReserveCapacity(Command):
 
     id: Id
     task_id: Id
+    handover: Id | None = None
 
 
 class ReleaseCapacity(Command):
-    """Give the room for a task back."""
+    """Give the room for a task back; with a hand-over only what that one has reserved."""
 
     command_type: ClassVar[str] = "member.release"
 
     id: Id
     task_id: Id
+    handover: Id | None = None
 
 
 class LeaveMember(Command):
@@ -92,13 +94,13 @@ HANDLERS = (
         ReserveCapacity,
         Member,
         lambda command: command.id,
-        lambda member, command: member.reserve(command.task_id),
+        lambda member, command: member.reserve(command.task_id, command.handover),
     ),
     Handler(
         ReleaseCapacity,
         Member,
         lambda command: command.id,
-        lambda member, command: member.release(command.task_id),
+        lambda member, command: member.release(command.task_id, command.handover),
     ),
     Handler(LeaveMember, Member, lambda command: command.id, _leave),
 )

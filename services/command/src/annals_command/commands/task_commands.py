@@ -60,6 +60,7 @@ class AssignTask(Command):
     id: Id
     assignee: Id
     reserved: bool = False
+    handover: Id | None = None
 
 
 class UnassignTask(Command):
@@ -80,12 +81,16 @@ class AcceptTask(Command):
 
 
 class RevertAssignment(Command):
-    """Take a task from an assignee and give it back to who had it before."""
+    """Take a task from an assignee and give it back to who had it before.
+
+    With a hand-over only if the assignee has it by that one.
+    """
 
     command_type: ClassVar[str] = "task.revert_assignment"
 
     id: Id
     assignee: Id
+    handover: Id | None = None
 
 
 class CompleteTask(Command):
@@ -139,7 +144,9 @@ HANDLERS = (
         AssignTask,
         Task,
         lambda command: command.id,
-        lambda task, command: task.assign(command.assignee, reserved=command.reserved),
+        lambda task, command: task.assign(
+            command.assignee, reserved=command.reserved, handover=command.handover
+        ),
     ),
     Handler(UnassignTask, Task, lambda command: command.id, lambda task, _: task.unassign()),
     Handler(
@@ -153,7 +160,7 @@ HANDLERS = (
         RevertAssignment,
         Task,
         lambda command: command.id,
-        lambda task, command: task.revert_assignment(command.assignee),
+        lambda task, command: task.revert_assignment(command.assignee, command.handover),
     ),
     Handler(CompleteTask, Task, lambda command: command.id, lambda task, _: task.complete()),
     Handler(ReopenTask, Task, lambda command: command.id, lambda task, _: task.reopen()),

@@ -39,12 +39,16 @@ class TaskUpdated(EventData, type="task.updated"):
 
 
 class TaskAssigned(EventData, type="task.assigned"):
-    """A task got an assignee, with whom a place may have been reserved for it; `previous` had it before."""
+    """A task got an assignee, with whom a place may have been reserved for it; `previous` had it before.
+
+    `handover` is the hand-over that did it, if one did.
+    """
 
     assignee: str
     previous: str | None = None
     reserved: bool = False
     frees: tuple[str, ...] = ()
+    handover: str | None = None
 
 
 class TaskUnassigned(EventData, type="task.unassigned"):
@@ -98,10 +102,14 @@ class MemberCapacitySet(EventData, type="member.capacity_set"):
 
 
 class MemberReserved(EventData, type="member.reserved"):
-    """A part of a member's capacity was reserved for a task; `reserved` counts all that is."""
+    """A part of a member's capacity was reserved for a task; `reserved` counts all that is.
+
+    `handover` is the hand-over that did it, if one did.
+    """
 
     task_id: str
     reserved: int
+    handover: str | None = None
 
 
 class MemberReleased(EventData, type="member.released"):

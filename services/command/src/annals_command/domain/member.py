@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from pydantic import Field
+
 from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
 from annals.events import EventData
 from annals_command.domain.events import (
@@ -16,15 +18,15 @@ from annals_command.domain.events import (
 
 
 class Member(Aggregate):
-    """See the module."""
+    """See the module. `reserved` takes a task to the hand-over that reserved room for it, if one did."""
 
     aggregate_type: ClassVar[str] = "member"
-    state_schema: ClassVar[int] = 2
+    state_schema: ClassVar[int] = 3
 
     registered: bool = False
     name: str = ""
     capacity: int = 0
-    reserved: tuple[str, ...] = ()
+    reserved: dict[str, str | None] = Field(default_factory=dict)
     left: bool = False
 
     def register_as(self, name: str, capacity: int) -> MemberRegistered:
@@ -38,7 +40,7 @@ class Member(Aggregate):
         self._require_registered()
         return MemberCapacitySet(capacity=capacity)
 
-    def reserve(self, task_id: str) -> MemberReserved:
+    def reserve(self, task_id: str, handover: str | None = None) -> MemberReserved:
         """Reserve room for a task."""
         self._require_registered()
         if self.left:
@@ -49,13 +51,18 @@ class Member(Aggregate):
             raise RuleViolation(
                 "member.capacity_exhausted", f"all {self.capacity} places of the member are reserved"
             )
-        return MemberReserved(task_id=task_id, reserved=len(self.reserved) + 1)
+        return MemberReserved(task_id=task_id, reserved=len(self.reserved) + 1, handover=handover)
 
-    def release(self, task_id: str) -> MemberReleased:
-        """Give the room for a task back."""
+    def release(self, task_id: str, handover: str | None = None) -> MemberReleased:
+        """Give the room for a task back; for a hand-over only what it has reserved itself.
+
+        Of what was reserved before hand-overs said so it is not known which did it: any of them may.
+        """
         self._require_registered()
         if task_id not in self.reserved:
             raise RuleViolation("member.not_reserved", f"no room for task {task_id} is reserved")
+        if handover is not None and self.reserved[task_id] not in (handover, None):
+            raise RuleViolation("member.not_reserved", f"another hand-over reserved the room for {task_id}")
         return MemberReleased(task_id=task_id, reserved=len(self.reserved) - 1)
 
     def leave(self, successors: tuple[str, ...], deadline: str) -> MemberLeft:
@@ -73,9 +80,10 @@ class Member(Aggregate):
             case MemberCapacitySet():
                 return self._with(capacity=event.capacity)
             case MemberReserved():
-                return self._with(reserved=(*self.reserved, event.task_id))
+                return self._with(reserved=self.reserved | {event.task_id: event.handover})
             case MemberReleased():
-                return self._with(reserved=tuple(task for task in self.reserved if task != event.task_id))
+                left = {task: by for task, by in self.reserved.items() if task != event.task_id}
+                return self._with(reserved=left)
             case MemberLeft():
                 return self._with(left=True)
             case _:

@@ -38,10 +38,12 @@ class Task(Aggregate):
     also who had it before. A hand-over takes those places and frees one of them itself; what it leaves is
     freed by what happens to the task. To free a place that is free already does no harm: a name too many
     is no mistake, a name too few would leave a place taken for ever.
+
+    `handover` is the hand-over by which its assignee has it, if it was one.
     """
 
     aggregate_type: ClassVar[str] = "task"
-    state_schema: ClassVar[int] = 3
+    state_schema: ClassVar[int] = 4
 
     status: TaskStatus = TaskStatus.NONE
     title: str = ""
@@ -52,6 +54,7 @@ class Task(Aggregate):
     assignee: str | None = None
     previous_assignee: str | None = None
     reserved: tuple[str, ...] = ()
+    handover: str | None = None
 
     def create(self, created: TaskCreated) -> TaskCreated:
         """Only a task that is not there can be created."""
@@ -64,13 +67,15 @@ class Task(Aggregate):
         self._require_open()
         return TaskUpdated(changes=changes)
 
-    def assign(self, assignee: str, *, reserved: bool = False) -> TaskAssigned:
+    def assign(self, assignee: str, *, reserved: bool = False, handover: str | None = None) -> TaskAssigned:
         """Give an open task to somebody else, with whom a place is `reserved` for it, or not."""
         self._require_open()
         if self.assignee == assignee:
             raise RuleViolation("task.already_assigned", f"the task is assigned to {assignee}")
         frees = () if reserved else tuple(name for name in self.reserved if name != assignee)
-        return TaskAssigned(assignee=assignee, previous=self.assignee, reserved=reserved, frees=frees)
+        return TaskAssigned(
+            assignee=assignee, previous=self.assignee, reserved=reserved, frees=frees, handover=handover
+        )
 
     def unassign(self) -> TaskUnassigned:
         """Take an open task from its assignee."""
@@ -85,10 +90,15 @@ class Task(Aggregate):
         self._require_assigned_to(assignee)
         return TaskAccepted(assignee=assignee)
 
-    def revert_assignment(self, assignee: str) -> TaskAssigned | TaskUnassigned:
-        """Take an open task from an assignee and give it back to who had it before."""
+    def revert_assignment(self, assignee: str, handover: str | None = None) -> TaskAssigned | TaskUnassigned:
+        """Take an open task from an assignee and give it back to who had it before.
+
+        For a hand-over only if the assignee has it by that one.
+        """
         self._require_open()
         self._require_assigned_to(assignee)
+        if handover is not None and self.handover != handover:
+            raise RuleViolation("task.assignee_changed", f"{assignee} has the task by other means")
         if self.previous_assignee is None:
             return TaskUnassigned(assignee=assignee)
         return TaskAssigned(assignee=self.previous_assignee, previous=assignee)
@@ -134,12 +144,18 @@ class Task(Aggregate):
                 reserved = self._reserved_without(event.frees)
                 if event.reserved:
                     reserved = (*(name for name in reserved if name == self.assignee), event.assignee)
-                return self._with(assignee=event.assignee, previous_assignee=self.assignee, reserved=reserved)
+                return self._with(
+                    assignee=event.assignee,
+                    previous_assignee=self.assignee,
+                    reserved=reserved,
+                    handover=event.handover,
+                )
             case TaskUnassigned():
                 return self._with(
                     assignee=None,
                     previous_assignee=self.assignee,
                     reserved=self._reserved_without(event.frees),
+                    handover=None,
                 )
             case TaskCompleted():
                 return self._with(status=TaskStatus.DONE, reserved=self._reserved_without(event.frees))

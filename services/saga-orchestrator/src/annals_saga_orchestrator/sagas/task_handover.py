@@ -31,10 +31,16 @@ class TaskHandover(SagaInput):
 
 
 def _place(saga: Context) -> dict[str, Any]:
-    return {"id": saga.input.assignee, "task_id": saga.input.task_id}
+    """Named as this hand-over's own: another may have reserved the same, and keeps it."""
+    return {"id": saga.input.assignee, "task_id": saga.input.task_id, "handover": saga.id}
 
 
 def _assignment(saga: Context) -> dict[str, Any]:
+    """See `_place`."""
+    return {"id": saga.input.task_id, "assignee": saga.input.assignee, "handover": saga.id}
+
+
+def _acceptance(saga: Context) -> dict[str, Any]:
     return {"id": saga.input.task_id, "assignee": saga.input.assignee}
 
 
@@ -122,7 +128,7 @@ TASK_HANDOVER = Saga(
         ),
         Parallel(
             Step(
-                "accept-task", SendCommand("task.accept", _assignment, user=lambda saga: saga.input.assignee)
+                "accept-task", SendCommand("task.accept", _acceptance, user=lambda saga: saga.input.assignee)
             ),
             Step(
                 "cancel-reminder", PublishEvent("reminder.cancelled", _no_reminder, targets=("notification",))
