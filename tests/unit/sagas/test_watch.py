@@ -83,15 +83,19 @@ class Told:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.ended: list[str] = []
         self.refused = ""
+        self.answers = True
 
     async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> None:
         if instance == self.refused:
             raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
         self.started.append(instance)
 
-    async def terminate(self, _instance: str) -> None:
-        pass
+    async def terminate(self, instance: str) -> None:
+        if not self.answers:
+            raise DaprError(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer")
+        self.ended.append(instance)
 
 
 class World:
@@ -135,6 +139,20 @@ async def test_one_that_cannot_be_restarted_holds_up_no_other() -> None:
     for _ in range(2):
         await world.look(80)
     assert world.told.started == [instance_id(OTHER, 1)]
+
+
+async def test_a_workflow_that_could_not_be_ended_is_ended_by_the_next_restart() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    world.told.answers = False
+    for _ in range(2):
+        await world.look(80)
+    assert not world.told.started
+    world.told.answers = True
+    for _ in range(2):
+        await world.look(140)
+    assert world.told.ended == [instance_id(KEY, 0), instance_id(KEY, 1)]
+    assert world.told.started == [instance_id(KEY, 2)]
 
 
 async def test_one_that_moves_is_left_alone() -> None:

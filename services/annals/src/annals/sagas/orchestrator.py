@@ -176,7 +176,7 @@ class Orchestrator:
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """End a saga, and those it runs, where they are, with nothing taken back."""
         state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
-        await self._workflows.terminate(instance_id(key, state.run))
+        await self._end_workflows(key, state.run + 1)
         # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
         for child in self._running_children(key, state):
             child_state = await self.load(child)
@@ -210,11 +210,16 @@ class Orchestrator:
             return await self.load(key)
         before = state.run
         state = await self._decide(key, lambda now: now.restart(before + 1, reason), asker)
-        await self._workflows.terminate(instance_id(key, before))
+        await self._end_workflows(key, state.run)
         await self._workflows.start(
             state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
         )
         return state
+
+    async def _end_workflows(self, key: SagaKey, runs: int) -> None:
+        """End those of its first runs: a restart may have failed before it ended the one that it replaced."""
+        for run in range(runs):
+            await self._workflows.terminate(instance_id(key, run))
 
     async def root(self, key: SagaKey, state: SagaState) -> SagaKey:
         """The saga that a saga runs for, and that nothing else runs."""
