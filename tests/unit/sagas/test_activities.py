@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pytest
 
-from annals.dapr import Answer, DaprSidecar, NotAnswered, ServiceInvocation
+from annals.dapr import DaprSidecar, ServiceInvocation
 from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
 from annals.sagas.engine import entry
 from annals.sagas.events import SagaStarted
@@ -72,31 +72,3 @@ async def test_a_compensation_that_failed_is_not_tried_again_by_the_same_call() 
     await tried.perform(1, final=False, undo=True)
     await tried.perform(1, final=False, undo=True)
     assert tried.times == 2
-
-
-@pytest.mark.parametrize(("answer", "by_rule"), [({"rule": "full"}, True), ({}, False)])
-async def test_what_a_rule_refused_after_a_lost_reply_was_never_done(
-    answer: dict[str, str], by_rule: bool
-) -> None:
-    class Invocation:
-        answers: ClassVar = [NotAnswered("no reply"), Answer(422, answer | {"detail": "no"})]
-
-        async def invoke(self, *_: Any, **__: Any) -> Answer:
-            found = self.answers.pop(0)
-            if isinstance(found, Exception):
-                raise found
-            return found
-
-    history = SagaHistory(MemoryEventStore())
-    invocation, unused = cast("ServiceInvocation", Invocation()), cast("DaprSidecar", None)
-    activities = SagaActivities(history, invocation, unused, {})
-    call: dict[str, Any] = {"id": "s", "tenant": "default", "before": [STARTED], "step": "a", "run": 0}
-    call |= {"undo": False, "final": False, "timeout": 5, "then": []}
-    call |= {"call": {"kind": "command", "app": "command", "type": "x.y", "data": {}}}
-    lost = await activities.perform(call | {"attempt": 1}, None)
-    assert (lost["outcome"], lost["uncertain"], lost["by_rule"]) == ("failed", True, False)
-    refused = await activities.perform(call | {"attempt": 2}, None)
-    assert (refused["outcome"], refused["uncertain"], refused["by_rule"]) == ("rejected", False, by_rule)
-    again = await activities.perform(call | {"attempt": 2}, None)
-    assert again["by_rule"] == by_rule
-    assert again["uncertain"] != by_rule, "what no rule refused may have been done by the first"

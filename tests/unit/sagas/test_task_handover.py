@@ -57,9 +57,11 @@ def test_an_assignee_who_cannot(rule: str) -> None:
     assert run.took == timedelta(0), "a rule that refuses is not asked again"
 
 
-def test_a_place_that_an_earlier_hand_over_took_stays_taken_though_no_reply_came_at_first() -> None:
+def test_what_may_have_been_done_is_taken_back_as_this_hand_overs_own() -> None:
     run = handover().when("member.reserve", timed_out(), rejected("member.already_reserved")).run()
-    run.then("compensated", reason="already_reserved").then_did("member.reserve", "member.reserve")
+    run.then("compensated", reason="already_reserved")
+    run.then_did("member.reserve", "member.reserve", "undo member.release")
+    assert {one["data"]["handover"] for one in run.calls} == {"saga-under-test"}
 
 
 def test_a_task_that_was_deleted_meanwhile() -> None:

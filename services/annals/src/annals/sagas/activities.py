@@ -135,7 +135,6 @@ class SagaActivities:
             "outcome": "rejected" if rejected else "failed",
             "message": failure.error.message,
             "uncertain": failure.uncertain,
-            "by_rule": failure.error.by_rule,
             "cancel": state.cancel_reason,
         }
 
@@ -251,7 +250,6 @@ def _known_result(state: SagaState, step: str, attempt: int, *, undo: bool) -> d
         "outcome": "rejected" if error is not None and error.kind == "rejected" else "failed",
         "message": "a later try has begun" if error is None else error.message,
         "uncertain": known.uncertain,
-        "by_rule": error is not None and error.by_rule,
         "cancel": state.cancel_reason,
     }
 

@@ -398,8 +398,7 @@ class _Run:
                     completed = StepCompleted(step=step.name, attempt=attempt, result=done["result"])
                     self._unrecorded.append(entry(completed, done["at"]))
                 return
-            # An answer from before there was `by_rule` does not have it.
-            uncertain = done["uncertain"] or (uncertain and not done.get("by_rule", False))
+            uncertain = uncertain or done["uncertain"]
             if final or done["outcome"] == "rejected":
                 if uncertain:
                     # It may have taken effect: taken back it does no harm.

@@ -18,15 +18,6 @@ class SagaError(BaseModel):
     message: str
     rule: str | None = None
 
-    @property
-    def by_rule(self) -> bool:
-        """Whether a rule rejected it: then no earlier try took effect.
-
-        All tries have one idempotency key. Had one of them taken effect, the command service would have
-        answered what came of it, and not asked the rule.
-        """
-        return self.kind == "rejected" and self.rule is not None
-
 
 class SagaStarted(EventData, type="saga.started"):
     """A saga began. `parent` is the saga that started it."""

@@ -133,7 +133,7 @@ class SagaState(Aggregate):
     """See the module."""
 
     aggregate_type: ClassVar[str] = "saga"
-    state_schema: ClassVar[int] = 3
+    state_schema: ClassVar[int] = 2
 
     status: SagaStatus = SagaStatus.NONE
     started_at: datetime | None = None
@@ -284,7 +284,7 @@ class SagaState(Aggregate):
                 status = StepStatus.COMPENSATION_FAILED if event.final else StepStatus.COMPENSATING
                 return self._undo(event.step, event.attempt, _OVER, status=status, error=event.error)
             case StepFailed():
-                uncertain = event.uncertain or (self._step(event.step).uncertain and not event.error.by_rule)
+                uncertain = event.uncertain or self._step(event.step).uncertain
                 state = self._try(
                     event.step,
                     event.attempt,

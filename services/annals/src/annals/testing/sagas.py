@@ -378,20 +378,17 @@ class _World:
                 self._record([engine.entry(completed), *call["then"]])
             done = {"outcome": "done", "result": result, "at": self.clock.now.isoformat()}
             return done | {"cancel": self.state.cancel_reason}, reply.takes
-        # An activity has no rules: it only says why it refuses.
-        rule = None if action["kind"] == "activity" else reply.rule
         event = StepFailed(
             step=step,
             attempt=attempt,
-            error=Error(kind=reply.outcome, message=reply.message, rule=rule),
+            error=Error(kind=reply.outcome, message=reply.message, rule=reply.rule),
             final=reply.outcome == "rejected" or call["final"],
             uncertain=reply.uncertain,
             compensation=undo,
         )
         self._record([engine.entry(event)])
         answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
-        answer |= {"by_rule": event.error.by_rule, "cancel": self.state.cancel_reason}
-        return answer, reply.takes
+        return answer | {"cancel": self.state.cancel_reason}, reply.takes
 
     def _reply(self, name: str, action: Mapping[str, Any]) -> Reply:
         self.did.append(name)
