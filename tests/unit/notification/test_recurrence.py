@@ -114,6 +114,12 @@ def test_what_is_long_over_is_not_counted_again() -> None:
     assert (exact - ancient.start) % timedelta(minutes=7) == timedelta(0)
 
 
+@pytest.mark.parametrize("frequency", ["YEARLY", "DAILY"])
+def test_an_interval_of_nothing_that_is_over_gives_nothing(frequency: str) -> None:
+    over = recurring(f"FREQ={frequency};INTERVAL=0;UNTIL=20000101T000000Z")
+    assert over.first_after(NOW) is None
+
+
 def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
     ancient = recurring("FREQ=MINUTELY;COUNT=2000000000", start="0001-01-02T00:00:00+00:00")
     with pytest.raises(ValueError, match="counted sooner"), within(0.1):

@@ -168,6 +168,8 @@ def _later_start(start: datetime, frequency: str, interval: int, after: datetime
     Without a COUNT a rule repeats itself with each interval, so that those that are long over need not
     be counted. Two intervals before the moment are left: the first may be cut short by its start.
     """
+    if interval == 0:  # of which dateutil makes nothing when its UNTIL is over
+        return start
     if period := _PERIODS.get(frequency):
         step = interval * (period // timedelta(seconds=1))
         whole = (after - start) // timedelta(seconds=1) // step - 2
