@@ -15,6 +15,18 @@ from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import TASKS
 
 
+def of_task(stream: StreamId, kind: str, data: dict[str, Any]) -> DomainEvent:
+    """Something that happened to a task."""
+    return DomainEvent(
+        event_type=kind,
+        source="test",
+        tenant_id=stream.tenant,
+        aggregate_type="task",
+        aggregate_id=stream.name.removeprefix("task-"),
+        data=data,
+    )
+
+
 async def history(store: MemoryEventStore, dice: random.Random, streams: int) -> list[RecordedEvent]:
     """Tasks that went through something, stored and in the order of the log."""
     versions: dict[StreamId, int] = {StreamId("acme", f"task-{uuid.UUID(int=n)}"): 0 for n in range(streams)}
@@ -33,14 +45,7 @@ async def history(store: MemoryEventStore, dice: random.Random, streams: int) ->
         kind, data = (
             ("task.created", {"title": "new", "priority": "normal"}) if version == 0 else dice.choice(kinds)
         )
-        event = DomainEvent(
-            event_type=kind,
-            source="test",
-            tenant_id="acme",
-            aggregate_type="task",
-            aggregate_id=stream.name.removeprefix("task-"),
-            data=data,
-        )
+        event = of_task(stream, kind, data)
         await store.append(Append(stream, (event,), version))
         versions[stream] += 1
     refs = [(stream, version) for stream, last in versions.items() for version in range(1, last + 1)]

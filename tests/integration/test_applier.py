@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 import asyncpg
 import pytest
@@ -17,7 +16,7 @@ from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS
 from conftest import until
 from read_model_database import PoolDatabase
-from task_histories import found, history, wanted
+from task_histories import found, history, of_task, wanted
 
 
 class Replica:
@@ -88,17 +87,10 @@ async def test_a_commit_of_which_a_part_came_is_swept_to_its_end(
     store = MemoryEventStore()
     task = StreamId("acme", "task-two")
 
-    def event(kind: str, **data: Any) -> DomainEvent:
-        return DomainEvent(
-            event_type=kind,
-            source="test",
-            tenant_id="acme",
-            aggregate_type="task",
-            aggregate_id="two",
-            data=data,
-        )
-
-    pair = (event("task.created", title="first"), event("task.updated", changes={"title": "second"}))
+    pair = (
+        of_task(task, "task.created", {"title": "first"}),
+        of_task(task, "task.updated", {"changes": {"title": "second"}}),
+    )
     await store.append(Append(task, pair, 0))
     events = [one async for one in store.read_stream(task)]
     applying = await applier(read_models, store, dead_letters)

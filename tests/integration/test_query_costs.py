@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI
 
 from annals.deadletters import DeadLetters
-from annals.events import DomainEvent, StreamId
+from annals.events import StreamId
 from annals.projections import Applier, Generations, Sweeper, Visibility, migrate
 from annals.store import Append, MemoryEventStore
 from annals_notification import api as notification
@@ -34,7 +34,7 @@ from annals_notification.reminders import Reminders
 from annals_projector.queries import audit, events, sagas, tasks
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
-from task_histories import history
+from task_histories import history, of_task
 
 NOW = datetime.now(UTC)
 ROWS = 10_000
@@ -224,18 +224,10 @@ async def test_to_follow_a_task_costs_what_it_has(explained: Explained) -> None:
     store = MemoryEventStore()
     unused = cast("Any", None)
     reminders = Reminders(explained, store, unused, Alarms(unused), ())
+    task = StreamId("big", "task-task-7")
     changes = (("task.created", {"title": "", "due": None}), ("task.assigned", {"assignee": "user-8"}))
-    for version, (kind, data) in enumerate(changes):
-        event = DomainEvent(
-            event_type=kind,
-            source="test",
-            tenant_id="big",
-            aggregate_type="task",
-            aggregate_id="task-7",
-            data=data,
-        )
-        await store.append(Append(event.stream, (event,), version))
-    recorded = await store.read_events([(StreamId("big", "task-task-7"), version) for version in (1, 2)])
+    await store.append(Append(task, tuple(of_task(task, *change) for change in changes), 0))
+    recorded = await store.read_events([(task, version) for version in (1, 2)])
     assert len(recorded) == 2
     for one in (*recorded, recorded[-1].model_copy(update={"event_type": "task.deleted"})):
         await reminders.on_event(one)

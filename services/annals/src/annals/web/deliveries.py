@@ -12,6 +12,7 @@ import orjson
 from fastapi import Response
 from ijson.common import JSONError, ObjectBuilder
 
+from annals.web.answers import json_answer
 from annals.web.problems import Problem, malformed
 from annals.web.request_body import parsed
 
@@ -82,12 +83,12 @@ def published(body: bytes) -> Any:
 def statuses(by_entry: Mapping[str, str]) -> Response:
     """What is to become of each entry of a bulk: SUCCESS, RETRY or DROP."""
     listed = [{"entryId": entry, "status": status} for entry, status in by_entry.items()]
-    return Response(orjson.dumps({"statuses": listed}), media_type="application/json")
+    return json_answer({"statuses": listed})
 
 
 def status(what: str) -> Response:
     """What is to become of a single message."""
-    return Response(orjson.dumps({"status": what}), media_type="application/json")
+    return json_answer({"status": what})
 
 
 def hinted(body: bytes) -> Response:
