@@ -31,6 +31,7 @@ from annals_notification.due import Alarms, Row
 from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
+from annals_notification.retention import Retention
 from annals_projector.queries import audit, events, sagas, tasks
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
@@ -247,3 +248,10 @@ async def test_to_apply_events_costs_what_they_change(
     await applier.apply(events)
     await Sweeper(explained, store, applier, ["tasks"]).sweep()
     assert 0 < max(explained.looked_at) < AT_MOST
+
+
+async def test_a_look_for_what_is_to_be_forgotten_costs_nothing_where_nothing_is(
+    explained: Explained,
+) -> None:
+    await Retention(explained, lambda: 365).look()
+    assert sum(explained.looked_at) < AT_MOST

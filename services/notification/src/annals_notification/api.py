@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -187,7 +187,7 @@ def routes(
             event = EventToPublish.model_validate(body | {"tenant_id": tenant})
         except ValidationError as error:
             raise from_validation(error) from error
-        await held.hold(event)
+        await held.hold(event, datetime.now(UTC))
         return json_answer({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
 
     return router

@@ -30,6 +30,7 @@ from annals_notification.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
+from annals_notification.retention import Retention
 from annals_notification.settings import NotificationLive, NotificationSettings
 from annals_notification.streams import routes as streams
 from annals_notification.streams.hub import Hub
@@ -54,13 +55,18 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 await asyncio.sleep(_MIGRATE_SECONDS)
 
     async def follow_and_send(
-        database: BindingDatabase, follower: Follower, dispatcher: Dispatcher, due: Due
+        maintenance: BindingDatabase,
+        follower: Follower,
+        dispatcher: Dispatcher,
+        due: Due,
+        retention: Retention,
     ) -> None:
-        await prepare(database)
+        await prepare(maintenance)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(follower.run())
             tasks.create_task(dispatcher.run())
             tasks.create_task(due.run())
+            tasks.create_task(retention.run())
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
@@ -71,6 +77,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
         configuration = Configuration(sidecar, settings.settings_store)
         live = LiveSettings("notification", settings.live(NotificationLive), configuration)
         database = BindingDatabase(sidecar, settings.database)
+        maintenance = BindingDatabase(sidecar, settings.database, settings.maintenance_timeout)
         store = DaprEventReader(sidecar, settings.state_store)
         hub = Hub(
             store,
@@ -90,6 +97,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
         held = HeldEvents(database, sidecar, alarms)
         due = Due(alarms, reminders, recurrences, held)
         letters = DeadLetters(sidecar, settings.state_store, "notification")
+        retention = Retention(maintenance, lambda: live.current.retention_days)
         inbound = subscription.Inbound(notices, reminders, held, users, letters)
         follower = Follower(
             sidecar,
@@ -115,7 +123,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
             background(hub.run(), "hub"),
             background(letters.run(), "dead letters"),
             background(inbound.read_again(), "unreadable messages"),
-            background(follow_and_send(database, follower, dispatcher, due), "deliveries"),
+            background(follow_and_send(maintenance, follower, dispatcher, due, retention), "deliveries"),
         ):
             yield
         await webhooks.close()

@@ -14,7 +14,10 @@ TOPIC = "integration-events"
 _HOLD = """
 WITH held AS (
   INSERT INTO notifications.held_events (tenant, id, topic, event, due)
-  VALUES ($1, $2, $3, $4::text::jsonb, $5::text::timestamptz) ON CONFLICT DO NOTHING RETURNING 1)
+  SELECT $1, $2, $3, $4::text::jsonb, $5::text::timestamptz
+  -- What was to be held before may be one that was published and forgotten.
+  WHERE greatest($5::text::timestamptz, $6::text::timestamptz) >= (SELECT since FROM notifications.service)
+  ON CONFLICT DO NOTHING RETURNING 1)
 SELECT count(*)::text FROM held"""
 
 _ONE = """
@@ -49,11 +52,15 @@ class HeldEvents:
         self._sidecar = sidecar
         self._alarms = alarms
 
-    async def hold(self, event: IntegrationEvent) -> None:
-        """Hold an event until its `delay_until`; one that need not wait is published a moment later."""
+    async def hold(self, event: IntegrationEvent, asked: datetime) -> None:
+        """Hold an event until its `delay_until`; one that need not wait is published a moment later.
+
+        `asked` is when somebody wanted that.
+        """
         due = event.delay_until or datetime.now(UTC)
         text = event.to_json().decode()
-        await self._database.fetch(_HOLD, event.tenant_id, event.event_id, TOPIC, text, due.isoformat())
+        times = (due.isoformat(), asked.isoformat())
+        await self._database.fetch(_HOLD, event.tenant_id, event.event_id, TOPIC, text, *times)
         if due <= datetime.now(UTC):
             await self.fire(event.tenant_id, event.event_id)
         else:

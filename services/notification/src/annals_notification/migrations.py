@@ -63,4 +63,12 @@ CREATE INDEX reminders_task ON notifications.reminders (tenant, task_id);
 CREATE INDEX recurrences_page ON notifications.recurrences (tenant, created_at, id);
 CREATE INDEX inbox_unread ON notifications.inbox (tenant, user_id, created_at, id) WHERE read_at IS NULL;
 """,
+    """
+ALTER TABLE notifications.service ADD COLUMN forgotten timestamptz, ADD COLUMN moved_at timestamptz;
+CREATE INDEX deliveries_ended ON notifications.deliveries (ended_at) WHERE ended_at IS NOT NULL;
+CREATE INDEX inbox_read ON notifications.inbox (read_at) WHERE read_at IS NOT NULL;
+CREATE INDEX reminders_over ON notifications.reminders (fires) WHERE status <> 'scheduled';
+CREATE INDEX held_events_published ON notifications.held_events (published_at)
+  WHERE published_at IS NOT NULL;
+""",
 )

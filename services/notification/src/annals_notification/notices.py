@@ -21,8 +21,8 @@ class Notices:
     async def tell(self, notice: Notice) -> None:
         """Log what is to be delivered of a notice; once, however often it is told. Raises DatabaseError.
 
-        What happened before this service was there is told to nobody: a first start is given all
-        that the broker still has.
+        What happened before this service was there is told to nobody, for a first start is given all
+        that the broker still has; nor what is older than what is kept.
         """
         since, preferences = await self._log.interested(notice)
         if notice.occurred < since:

@@ -19,6 +19,9 @@ class NotificationLive(Live):
     max_stream_clients: int = Field(default=2_000, ge=0)
     """Clients of live streams that one replica serves; those who are connected stay."""
 
+    retention_days: int = Field(default=365, ge=0, le=36_500)
+    """Days for which deliveries, read notices, past reminders and published events are kept; 0: for ever."""
+
 
 class NotificationSettings(NotificationLive, ServiceSettings):
     """See `ServiceSettings`."""
@@ -28,6 +31,9 @@ class NotificationSettings(NotificationLive, ServiceSettings):
 
     database: str = "notifications"
     """The binding component of the service's own tables."""
+
+    maintenance_timeout: float = 600.0
+    """Seconds that a change of tables may take."""
 
     email: str = "email"
     """The output binding that sends e-mails."""

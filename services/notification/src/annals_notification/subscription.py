@@ -78,7 +78,7 @@ class Inbound:
         try:
             match event.event_type:
                 case "reminder.requested":
-                    await self._held.hold(_as_reminder(event))
+                    await self._held.hold(_as_reminder(event), event.timestamp)
                 case "reminder.cancelled":
                     await self._held.drop(event.tenant_id, _reminder_id(event))
                 case _:

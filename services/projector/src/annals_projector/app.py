@@ -64,13 +64,12 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         nonlocal sidecar, generations
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
-        patient = DaprSidecar(settings.dapr_grpc_port, timeout=settings.maintenance_timeout, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)
         live = LiveSettings("projector", settings.live(ProjectorLive), configuration)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
         operations = Operations(invocation, "projector")
         database = BindingDatabase(sidecar, settings.read_models)
-        maintenance = BindingDatabase(patient, settings.read_models)
+        maintenance = BindingDatabase(sidecar, settings.read_models, settings.maintenance_timeout)
         store = DaprEventReader(sidecar, settings.state_store)
         letters = DeadLetters(sidecar, settings.state_store, "projector")
         visibility = Visibility(database, store)
@@ -82,7 +81,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
 
         async def keep_up() -> None:
-            await prepare(database, catalogue, letters)
+            await prepare(maintenance, catalogue, letters)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(letters.run())
                 tasks.create_task(catalogue.run())
@@ -112,7 +111,6 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         async with background(live.run(), "live settings"), background(keep_up(), "read models"):
             yield
         await invocation.close()
-        await patient.close()
         await sidecar.close()
 
     async def ready() -> Mapping[str, str]:

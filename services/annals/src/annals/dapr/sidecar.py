@@ -164,11 +164,16 @@ class DaprSidecar:
         return frozenset(entry.entry_id for entry in answer.failedEntries)
 
     async def invoke_binding(
-        self, name: str, operation: str, metadata: Mapping[str, str], data: bytes = b""
+        self,
+        name: str,
+        operation: str,
+        metadata: Mapping[str, str],
+        data: bytes = b"",
+        seconds: float | None = None,
     ) -> bytes:
-        """Invoke an output binding and return what it answered."""
+        """Invoke an output binding and return what it answered, within its own time if one is given."""
         request = api_v1.InvokeBindingRequest(name=name, operation=operation, data=data, metadata=metadata)
-        answer = await self._call(self._stub.InvokeBinding, request)
+        answer = await self._call(self._stub.InvokeBinding, request, seconds=seconds)
         return bytes(answer.data)
 
     async def secret(self, store: str, name: str) -> str:
@@ -219,12 +224,16 @@ class DaprSidecar:
             call.cancel()
 
     async def _call(
-        self, method: Callable[..., Awaitable[Any]], request: object, traceparent: str | None = None
+        self,
+        method: Callable[..., Awaitable[Any]],
+        request: object,
+        traceparent: str | None = None,
+        seconds: float | None = None,
     ) -> Any:
         metadata = self._metadata
         if traceparent is not None:
             metadata = (*(metadata or ()), ("traceparent", traceparent))
         try:
-            return await method(request, timeout=self._timeout, metadata=metadata)
+            return await method(request, timeout=seconds or self._timeout, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise translate(error) from error

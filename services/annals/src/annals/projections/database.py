@@ -34,11 +34,12 @@ class ReadModelDatabase(Protocol):
 
 
 class BindingDatabase:
-    """See `ReadModelDatabase`."""
+    """See `ReadModelDatabase`. `seconds` is for statements that may take longer than other calls."""
 
-    def __init__(self, sidecar: DaprSidecar, binding: str) -> None:
+    def __init__(self, sidecar: DaprSidecar, binding: str, seconds: float | None = None) -> None:
         self._sidecar = sidecar
         self._binding = binding
+        self._seconds = seconds
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
         """See `ReadModelDatabase`."""
@@ -54,6 +55,8 @@ class BindingDatabase:
 
     async def _invoke(self, operation: str, metadata: dict[str, str]) -> bytes:
         try:
-            return await self._sidecar.invoke_binding(self._binding, operation, metadata)
+            return await self._sidecar.invoke_binding(
+                self._binding, operation, metadata, seconds=self._seconds
+            )
         except DaprError as error:
             raise DatabaseError(str(error)) from error

@@ -1,0 +1,88 @@
+"""What is over is forgotten after some time: deliveries, read notices, reminders and published events.
+
+What is forgotten must not be done again when its event comes again. So nobody is told of what was before
+a moment, which moves on first; an hour later, when nothing under way can have missed that, what was
+before it is deleted. Nor is it, if the setting was taken back within that hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NoReturn
+
+import structlog
+
+from annals.projections import DatabaseError, ReadModelDatabase
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS = 600.0
+_AT_ONCE = 1_000
+"""Rows of a table that a statement deletes: it holds up nobody for long."""
+
+# Of replicas that look together one moves it on.
+_MOVE_ON = """
+WITH moved AS (
+  UPDATE notifications.service
+  SET forgotten = least(since, now() - $1::text::interval),
+    since = greatest(since, now() - $1::text::interval), moved_at = now()
+  WHERE moved_at IS NULL OR moved_at <= now() - interval '1 hour' RETURNING 1)
+SELECT count(*)::text FROM moved"""
+
+_OVER = {
+    "deliveries": ("ended_at", "ended_at < forgotten AND occurred < forgotten", "id"),
+    "inbox": ("read_at", "read_at < forgotten AND created_at < forgotten", "tenant, user_id, id"),
+    "reminders": ("fires", "status <> 'scheduled' AND fires < forgotten", "tenant, id"),
+    "held_events": ("published_at", "published_at < forgotten AND due < forgotten", "tenant, id"),
+}
+
+
+def _delete(table: str) -> str:
+    by, over, key = _OVER[table]
+    return f"""
+WITH gone AS (
+  DELETE FROM notifications.{table} WHERE ({key}) IN (
+    SELECT {key} FROM notifications.{table}, (SELECT forgotten FROM notifications.service) upto
+    WHERE {over} ORDER BY {by} LIMIT {_AT_ONCE} FOR UPDATE OF {table} SKIP LOCKED) RETURNING 1)
+SELECT count(*)::text FROM gone"""  # noqa: S608 - names of this module
+
+
+_DELETE = {table: _delete(table) for table in _OVER}
+
+
+class Retention:
+    """`days` is for how long what is over is kept; 0: for ever."""
+
+    def __init__(self, database: ReadModelDatabase, days: Callable[[], int]) -> None:
+        self._database = database
+        self._days = days
+
+    async def run(self) -> NoReturn:
+        """Look for what is to be forgotten, for ever."""
+        while True:
+            try:
+                await self.look()
+            except DatabaseError as error:
+                _log.warning("what is over cannot be forgotten now", error=str(error))
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def look(self) -> dict[str, int]:
+        """Move on and delete what is to be forgotten by now; how many rows of each table.
+
+        Raises DatabaseError.
+        """
+        days = self._days()
+        if not days:
+            return {}
+        await self._database.fetch(_MOVE_ON, f"{days} days")
+        forgotten: dict[str, int] = {}
+        for table, statement in _DELETE.items():
+            deleted = 0
+            while gone := await self._database.fetch(statement):
+                deleted += gone
+            if deleted:
+                forgotten[table] = deleted
+        if forgotten:
+            _log.info("what is over was forgotten", **forgotten)
+        return forgotten

@@ -1,0 +1,37 @@
+"""The read models' database through a binding of a real sidecar."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from annals.dapr import DaprSidecar
+from annals.projections import BindingDatabase, DatabaseError
+from conftest import copy_components, write_secrets
+
+SLOW = "SELECT pg_sleep(1.5); CREATE TABLE changed (one integer)"
+
+
+@pytest.fixture
+async def hasty(database: str, tmp_path: Path, bare_sidecar: Any) -> Any:
+    """A sidecar of which an answer is awaited for half a second."""
+    write_secrets(tmp_path, postgres=database)
+    needed = ("shared/secretstore.yaml", "shared/readmodels.yaml")
+    _, at = await bare_sidecar(copy_components(tmp_path / "components", *needed), app_id="projector")
+    sidecar = DaprSidecar(at.grpc, timeout=0.5)
+    yield sidecar
+    await sidecar.close()
+
+
+async def test_a_change_of_tables_may_take_longer_than_other_calls(
+    hasty: DaprSidecar, pool: asyncpg.Pool
+) -> None:
+    with pytest.raises(DatabaseError, match="DEADLINE_EXCEEDED"):
+        await BindingDatabase(hasty, "readmodels").execute(SLOW)
+    # What nobody waits for any more is not done: tried again in the same time it never would be.
+    assert await pool.fetchval("SELECT to_regclass('changed')") is None
+    await BindingDatabase(hasty, "readmodels", seconds=30).execute(SLOW)
+    assert await pool.fetchval("SELECT to_regclass('changed')") == "changed"
