@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -72,7 +73,18 @@ async def openapi() -> dict[str, Document]:
     for name, app in apps().items():
         await app.router.lifespan_context(app).__aenter__()
         documents[name] = app.openapi()
+        require_reachable(name, documents[name])
     return documents
+
+
+def require_reachable(name: str, document: Document) -> None:
+    """Raise LookupError where a path is never asked for, because one before it takes it."""
+    before: list[tuple[str, str]] = []
+    for path, methods in document["paths"].items():
+        for earlier, method in before:
+            if method in methods and re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", earlier), path):
+                raise LookupError(f"{name}: {method} {path} is never reached, {earlier} takes it")
+        before += [(path, method) for method in methods]
 
 
 def asyncapi() -> Document:

@@ -183,7 +183,7 @@ async def test_what_cannot_be_handled_is_parked_with_what_comes_after_it_and_rep
     assert (letter.stream, letter.version, letter.attempts) == ("thing-bad", 2, 5)
     assert letter.reason == "RuntimeError: poison"
     mended = True
-    await letters.release(letter, "ada", "mended")
+    await letters.release([letter], "ada", "mended")
     await until(lambda: _count([one for one in seen if one[0] == "bad"], 3))
     assert [version for name, version in seen if name == "bad"] == [1, 2, 3]
 

@@ -169,7 +169,11 @@ async def test_an_unreadable_message_is_kept_edited_and_read_again(embedded: Sui
     edit = {"raw": raw, "reason": "the producer sent half of it"}
     assert (await client.operate("PUT", f"dead-letters/{mended}/data", json=edit)).status_code == 200
     reason = {"reason": "it is mended"}
-    assert (await client.operate("POST", f"dead-letters/{mended}/replay", json=reason)).status_code == 202
+    alike = {"group": next(one["group"] for one in letters if one["id"] == mended)}
+    answer = await client.operate("POST", "dead-letters/groups/replay", json=reason | alike)
+    assert (answer.status_code, answer.json()) == (202, {"released": 1})
+    again = await client.operate("POST", "dead-letters/groups/replay", json=reason | {"group": "none"})
+    assert again.status_code == 404
     assert (await client.operate("POST", f"dead-letters/{other}/discard", json=reason)).status_code == 200
 
     async def none() -> bool:

@@ -42,10 +42,10 @@ def _dead_letters(service: str) -> tuple[Rule, ...]:
         Rule("GET", service, "dead-letters/groups", OPERATOR, "What is parked, by what failed alike"),
         Rule("GET", service, one, OPERATOR, "One dead letter"),
         Rule("POST", service, f"{one}/dry-run", OPERATOR, "What a replay would come to"),
+        Rule("POST", service, "dead-letters/groups/replay", OPERATOR, "Handle all again that failed alike"),
         Rule("POST", service, f"{one}/replay", OPERATOR, "Handle it again"),
         Rule("POST", service, f"{one}/discard", OPERATOR, "Pass over it"),
         Rule("PUT", service, f"{one}/data", OPERATOR, "Have the consumer see other data"),
-        Rule("POST", service, "dead-letters/groups/replay", OPERATOR, "Handle all again that failed alike"),
     )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
+from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
 from annals.deadletters import letter as letters
 from annals.deadletters.letter import DeadLetter, Detail, Kind, Status
 from annals.events import RecordedEvent, StreamId
@@ -31,6 +32,8 @@ SETTLED_SECONDS = 2 * _STALE_SECONDS
 _MAX_PARKED = 1_000
 _MAX_DONE = 200
 _ATTEMPTS = 20
+_AT_ONCE = 100
+"""Letters that are changed in one transaction."""
 
 
 class TooManyParked(Exception):
@@ -145,7 +148,7 @@ class DeadLetters:
             trace_id=letter.trace_id,
         )
         metrics.PARKED.labels(letter.consumer).inc()
-        await self._change(change, letter.id, replace(detail, history=before.history))
+        await self._change(change, {letter.id: replace(detail, history=before.history)})
 
     async def park_again(self, letter: DeadLetter, reason: str) -> None:
         """Park what was released and cannot be handled yet."""
@@ -156,7 +159,7 @@ class DeadLetters:
                 known, status=Status.PARKED, reason=reason, attempts=known.attempts + 1
             )
 
-        await self._change(change, letter.id, await self._detail(letter.id))
+        await self._change(change, {letter.id: await self._detail(letter.id)})
 
     def parked(self, tenant: str) -> list[DeadLetter]:
         """What is parked, oldest first."""
@@ -192,7 +195,7 @@ class DeadLetters:
             place = _place(letter.consumer, stream, letter.version)
             index.corrections[place] = {"data": data, "user": who, "reason": reason, "at": entry["at"]}
 
-        await self._change(change, letter.id, replace(detail, history=[*detail.history, entry]))
+        await self._change(change, {letter.id: replace(detail, history=[*detail.history, entry])})
 
     async def rewrite(self, letter: DeadLetter, raw: str, who: str | None, reason: str) -> None:
         """Replace the text of what could not be read."""
@@ -200,19 +203,25 @@ class DeadLetters:
         entry = letters.action("edited", who, reason, before=detail.raw)
         history = [*detail.history, entry]
         await self._change(
-            lambda index: _require(index, letter.id), letter.id, replace(detail, raw=raw, history=history)
+            lambda index: _require(index, letter.id), {letter.id: replace(detail, raw=raw, history=history)}
         )
 
-    async def release(self, letter: DeadLetter, who: str | None, reason: str | None) -> None:
-        """Have a parked sequence handled again, from its first event on."""
-        _, detail = await self.get(letter.tenant, letter.id)
+    async def release(self, found: Sequence[DeadLetter], who: str | None, reason: str | None) -> int:
+        """Have parked sequences handled again, from their first events on; how many are still parked."""
         entry = letters.action("replayed", who, reason)
-
-        def change(index: _Index) -> None:
-            known = _require(index, letter.id)
-            index.parked[letter.id] = replace(known, status=Status.RELEASED, released_at=time.time())
-
-        await self._change(change, letter.id, replace(detail, history=[*detail.history, entry]))
+        released = 0
+        for start in range(0, len(found), _AT_ONCE):
+            await self.refresh()
+            ids = {one.id for one in found[start : start + _AT_ONCE]} & self._index.parked.keys()
+            keys = {self._key(one): one for one in ids}
+            values = await self._sidecar.get_certain(self._store, list(keys))
+            details = {one: _decoded(values.get(key)) for key, one in keys.items()}
+            await self._change(
+                partial(_release, ids, time.time()),
+                {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()},
+            )
+            released += len(ids)
+        return released
 
     async def done(self, letter: DeadLetter, who: str | None = None, reason: str | None = None) -> None:
         """A released sequence was handled to its end, or a text was discarded."""
@@ -228,13 +237,15 @@ class DeadLetters:
             del index.parked[letter.id]
             index.done[letter.id] = replace(known, status=Status.DONE)
 
-        await self._change(change, letter.id, detail)
+        await self._change(change, {letter.id: detail})
+
+    def _key(self, letter_id: str) -> str:
+        return f"{self._prefix}/{letter_id}"
 
     async def _detail(self, letter_id: str) -> Detail:
-        value = await self._sidecar.get(self._store, f"{self._prefix}/{letter_id}")
-        return Detail(**orjson.loads(value.data)) if value else Detail()
+        return _decoded(await self._sidecar.get(self._store, self._key(letter_id)))
 
-    async def _change(self, change: Callable[[_Index], object], letter_id: str, detail: Detail) -> None:
+    async def _change(self, change: Callable[[_Index], object], details: Mapping[str, Detail]) -> None:
         for _ in range(_ATTEMPTS):
             value = await self._sidecar.get(self._store, self._prefix)
             index = _Index.decode(value.data if value else None)
@@ -242,7 +253,7 @@ class DeadLetters:
             etag = value.etag if value else None
             writes = [
                 Write(self._prefix, index.encode(), insert_only=etag is None, etag=etag),
-                Write(f"{self._prefix}/{letter_id}", orjson.dumps(asdict(detail))),
+                *(Write(self._key(one), orjson.dumps(asdict(detail))) for one, detail in details.items()),
             ]
             try:
                 await self._sidecar.transact(self._store, writes)
@@ -251,6 +262,15 @@ class DeadLetters:
             self._index = index
             return
         raise DeadLettersUnknown("the dead letters are being changed by many at once")
+
+
+def _decoded(value: StateValue | None) -> Detail:
+    return Detail(**orjson.loads(value.data)) if value else Detail()
+
+
+def _release(ids: Set[str], at: float, index: _Index) -> None:
+    for one in ids & index.parked.keys():
+        index.parked[one] = replace(index.parked[one], status=Status.RELEASED, released_at=at)
 
 
 def _require(index: _Index, letter_id: str) -> DeadLetter:

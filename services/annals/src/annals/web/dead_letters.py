@@ -167,14 +167,7 @@ def routes(
         with _problems():
             return await dry_run(letter)
 
-    @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
-    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Why) -> Released:
-        letter = await find(tenant, letter_id)
-        await operations.requested(request, "replay", _target(letter), body.reason)
-        with _problems():
-            await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
-        return Released(released=1)
-
+    # Before the replay of one letter, whose path would take `groups` for an id.
     @router.post("/groups/replay", status_code=202, summary="Handle all again that failed alike")
     async def replay_group(request: Request, tenant: Tenant, body: Group) -> Released:
         found = [one for one in await parked(tenant) if one.group == body.group]
@@ -182,9 +175,18 @@ def routes(
             raise Problem(404, "not-found", f"nothing is parked in the group {body.group!r}")
         await operations.requested(request, "replay-group", body.group[:500], body.reason)
         with _problems():
-            for letter in found:
-                await dead_letters.release(letter, id_of(request, "x-user-id"), body.reason)
-        return Released(released=len(found))
+            return Released(
+                released=await dead_letters.release(found, id_of(request, "x-user-id"), body.reason)
+            )
+
+    @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
+    async def replay(request: Request, tenant: Tenant, letter_id: str, body: Why) -> Released:
+        letter = await find(tenant, letter_id)
+        await operations.requested(request, "replay", _target(letter), body.reason)
+        with _problems():
+            if not await dead_letters.release([letter], id_of(request, "x-user-id"), body.reason):
+                raise UnknownLetter(f"{letter.id} is not parked any more")
+        return Released(released=1)
 
     @router.put("/{letter_id}/data", summary="Have the consumer see other data; the event stays")
     async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> Edited:
@@ -212,7 +214,7 @@ def routes(
                 await dead_letters.done(letter, who, body.reason)
             else:
                 await dead_letters.correct(letter, None, who, body.reason)
-                await dead_letters.release(letter, who, body.reason)
+                await dead_letters.release([letter], who, body.reason)
         return Discarded(discarded=letter.id)
 
     return router
