@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import psutil
 import pytest
 
 from suite import infra, ports
@@ -136,3 +138,19 @@ async def until(condition: Callable[[], Any], seconds: float = 30.0, what: str =
         while not (value := await condition()):
             await asyncio.sleep(0.05)
         return value
+
+
+def beyond_loopback(processes: Mapping[str, int | None]) -> set[tuple[str, int]]:
+    """Where the processes, or their children, listen for others than this machine: name and port."""
+    found = set()
+    for name, pid in processes.items():
+        root = psutil.Process(pid)
+        for each in (root, *root.children(recursive=True)):
+            for one in each.net_connections("tcp"):
+                if one.status == psutil.CONN_LISTEN and not _loopback(one.laddr.ip):
+                    found.add((name, one.laddr.port))
+    return found
+
+
+def _loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback

@@ -44,6 +44,8 @@ def sidecar(
     argv = [
         str(runtime.dapr("daprd")),
         *("--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1"),
+        # The first is for the APIs alone; other sidecars' calls and the metrics would be open to the network.
+        *("--dapr-internal-grpc-listen-address", "127.0.0.1", "--metrics-listen-address", "127.0.0.1"),
         *("--dapr-http-port", str(at.http), "--dapr-grpc-port", str(at.grpc)),
         *("--dapr-internal-grpc-port", str(at.internal), "--metrics-port", str(at.metrics)),
         *("--enable-profiling=false", "--log-as-json"),

@@ -14,7 +14,7 @@ from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.events import new_id
 from annals.web.background import background
-from conftest import copy_components, until, write_secrets
+from conftest import beyond_loopback, copy_components, until, write_secrets
 from documented import as_documented
 from read_model_database import PoolDatabase, prepared
 from suite.suite import Suite
@@ -73,6 +73,17 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Su
 async def client() -> AsyncIterator[Client]:
     async with httpx.AsyncClient(timeout=30, event_hooks={"response": [as_documented]}) as http:
         yield Client(http)
+
+
+def open_to_the_network(suite: Suite) -> set[tuple[str, int]]:
+    """Which ports of a suite others than this machine reach: process and port.
+
+    But for the health ports of placement and scheduler, which say just that they are there: Dapr 1.18.2 takes
+    their `--healthz-listen-address` and does not use it (pkg/healthz/server).
+    """
+    at = suite.control_plane.ports
+    health = {(name, at[f"{name}_health"]) for name in ("placement", "scheduler")}
+    return beyond_loopback({name: one.pid for name, one in suite.processes.items()}) - health
 
 
 SAGAS = "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas"

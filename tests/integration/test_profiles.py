@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from conftest import until
+from integration.conftest import open_to_the_network
 from suite import profiles
 from suite.suite import Suite
 
@@ -65,6 +66,10 @@ async def test_the_passwords_of_the_servers_are_their_owners_alone(suite: Suite)
     private = [state / "secrets.json", *(state / suite.choice.state).glob("*.password")]
     assert private
     assert {path.stat().st_mode & 0o077 for path in private} == {0}
+
+
+async def test_nothing_listens_beyond_this_machine(suite: Suite) -> None:
+    assert open_to_the_network(suite) == set()
 
 
 async def _metric(client: Any, name: str) -> float:

@@ -11,7 +11,7 @@ import pytest
 
 from annals.web.paging import encode_cursor
 from conftest import until
-from integration.conftest import TASK
+from integration.conftest import TASK, open_to_the_network
 from suite import infra, profiles
 from suite.suite import Suite
 
@@ -22,6 +22,11 @@ async def test_a_command_becomes_an_event_and_is_answered_by_a_query(embedded: S
     assert answer.status_code == 200
     row = answer.json()
     assert (row["id"], row["title"], row["status"], row["version"]) == (task["id"], TASK["title"], "todo", 1)
+
+
+async def test_nothing_of_the_suite_listens_beyond_this_machine(embedded: Suite) -> None:
+    """Whoever reaches a sidecar may call any app, as any tenant."""
+    assert open_to_the_network(embedded) == set()
 
 
 async def test_one_trace_shows_the_whole_way(embedded: Suite, client: Any) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from annals.dapr import DaprSidecar
 from annals.testing.daprd import NoDaprd, NotReady, find_daprd
-from conftest import until
+from conftest import beyond_loopback, until
 from suite import runtime
 from suite.paths import ROOT
 
@@ -39,6 +40,13 @@ async def test_a_sidecar_is_killed_and_comes_back_at_its_ports(real_sidecar: Cal
     await until(client.healthy)
     assert await client.components() == {}
     await client.close()
+
+
+async def test_a_sidecar_listens_to_nobody_beyond_this_machine(real_sidecar: Callable[..., Any]) -> None:
+    await real_sidecar()
+    daprds = {one.name(): one.pid for one in psutil.Process().children() if one.name() == "daprd"}
+    assert daprds
+    assert beyond_loopback(daprds) == set()
 
 
 async def test_one_that_does_not_start_says_why(real_sidecar: Callable[..., Any]) -> None:

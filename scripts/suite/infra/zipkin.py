@@ -23,5 +23,11 @@ def zipkin(port: int) -> Spec:
         "zipkin",
         [str(runtime.java()), "-Xmx256m", *_QUICK, "-jar", str(zipkin_jar())],
         lambda: ports.http_ok(port, "/health"),
-        env={"QUERY_PORT": str(port), "SERVER_ADDRESS": "127.0.0.1", "LOGGING_LEVEL_ROOT": "WARN"},
+        env={
+            # In the place of `QUERY_PORT`, which would open the port to the network.
+            "ARMERIA_PORTS_0_IP": "127.0.0.1",
+            "ARMERIA_PORTS_0_PORT": str(port),
+            "ARMERIA_PORTS_0_PROTOCOLS_0": "http",
+            "LOGGING_LEVEL_ROOT": "WARN",
+        },
     )

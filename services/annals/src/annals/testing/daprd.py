@@ -108,6 +108,7 @@ class RealSidecar:
         configuration.write_text(CONFIGURATION.format(directory=self.directory))
         argv = [
             *(str(self.program), "--app-id", self.app_id, "--dapr-listen-addresses", "127.0.0.1"),
+            *("--dapr-internal-grpc-listen-address", "127.0.0.1", "--metrics-listen-address", "127.0.0.1"),
             *("--dapr-http-port", str(self.http_port), "--dapr-grpc-port", str(self.grpc_port)),
             *("--dapr-internal-grpc-port", str(self._internal), "--metrics-port", str(self._metrics)),
             *("--placement-host-address", self.placement, "--scheduler-host-address", self.scheduler),
