@@ -12,7 +12,15 @@ from fastapi import FastAPI
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.events import StreamId
-from annals.store import Append, Appended, Backpressure, ConflictError, MemoryEventStore, OutcomeUnknown
+from annals.store import (
+    Append,
+    Appended,
+    AppendTooLarge,
+    Backpressure,
+    ConflictError,
+    MemoryEventStore,
+    OutcomeUnknown,
+)
 from annals.web.problems import Problem, on_problem
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
@@ -101,6 +109,7 @@ async def test_another_tenants_task_is_not_there(client: httpx.AsyncClient) -> N
         ("/task.create", b"{", {}, 400, None),
         ("/task.create", b"[]", {}, 400, ["(body)"]),
         ("/task.create", b'{"title": ""}', {}, 400, ["title"]),
+        ("/task.create", b'{"title": "x", "description": "%s"}' % (b"x" * 50_001), {}, 400, ["description"]),
         ("/task.create", b'{"titel": "x"}', {}, 400, ["title", "titel"]),
         ("/task.create", b'{"title": "x", "due": "tomorrow"}', {}, 400, ["due"]),
         ("/task.create", b'{"title": "x", "due": "2030-01-01T09:00:00"}', {}, 400, ["due"]),
@@ -152,6 +161,15 @@ async def test_what_may_be_tried_again_says_when(
     assert answer.status_code == 503
     assert answer.json()["type"].endswith(kind)
     assert answer.headers["retry-after"] == retry_after
+
+
+async def test_what_is_too_large_for_the_broker_is_refused_with_the_limit(
+    client: httpx.AsyncClient, store: FlakyStore
+) -> None:
+    store.errors.append(AppendTooLarge("task.created takes 300000 bytes, one event may take 240000"))
+    answer = await client.post("/task.create", json={"title": "Write"})
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:annals:problem:too-large")
+    assert answer.json()["detail"] == "task.created takes 300000 bytes, one event may take 240000"
 
 
 async def test_a_conflict_with_another_instance_is_decided_again(

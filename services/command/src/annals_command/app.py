@@ -53,6 +53,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             command_ttl_seconds=settings.idempotency_days * _SECONDS_A_DAY,
             deadline_seconds=settings.append_deadline,
             max_backlog=lambda: wanted.current.max_backlog,
+            max_event_bytes=settings.max_event_bytes,
         )
         subject_keys = SubjectKeys(
             sidecar, settings.state_store, partial(sidecar.secret, settings.keys, "personal-data-keys")

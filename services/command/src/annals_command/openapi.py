@@ -15,6 +15,7 @@ _REFUSALS = {
     403: "Only one user may send it, and this is somebody else.",
     404: "No such aggregate.",
     409: "Conflict: the aggregate is at another version than expected.",
+    413: "Too large: what it would record is more than the broker takes.",
     422: "A rule refuses it; `rule` names it.",
     503: "Not now; Retry-After says when.",
 }

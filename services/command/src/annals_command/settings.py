@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from annals.live import Live
+from annals.store import MAX_EVENT_BYTES
 from annals.web.settings import ServiceSettings
 
 
@@ -41,3 +42,6 @@ class CommandSettings(CommandLive, ServiceSettings):
 
     append_deadline: float = 10.0
     """Seconds that a command waits for the store."""
+
+    max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
+    """Bytes that one event may take on the broker, whose largest message is larger: more is refused."""

@@ -53,8 +53,9 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             max_backlog=lambda: live.current.max_backlog,
         )
         history = SagaHistory(store)
+        claims = Claims(sidecar, settings.state_store, history)
         orchestrator = Orchestrator(
-            catalog, history, Claims(sidecar, settings.state_store, history), Workflows(sidecar)
+            catalog, history, claims, Workflows(sidecar), max_event_bytes=settings.max_event_bytes
         )
         activities = SagaActivities(history, invocation, sidecar, functions(invocation))
         worker = SagaWorker(

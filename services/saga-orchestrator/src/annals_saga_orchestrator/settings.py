@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from annals.live import Live
+from annals.store import MAX_EVENT_BYTES
 from annals.web.settings import ServiceSettings
 
 
@@ -23,6 +24,9 @@ class SagaSettings(SagaLive, ServiceSettings):
 
     stalled_after: float = Field(default=60.0, gt=0)
     """Seconds without an event, beyond what its declaration allows, after which a saga is restarted."""
+
+    max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
+    """Bytes that a start or a raised event may take on the broker: less than its largest message."""
 
     topic: str = "saga-events"
     """The topic of the sagas' events, and the pub/sub component it is on."""

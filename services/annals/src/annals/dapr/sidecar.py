@@ -145,6 +145,8 @@ class DaprSidecar:
     async def publish(self, topic: str, messages: Sequence[Message]) -> frozenset[str]:
         """Publish a bulk; the answer names the entries that the broker did not take.
 
+        Where the component reports an error with them there is no answer: of a DaprError nobody knows
+        what was taken (dapr 1.18, pkg/api/grpc/grpc.go, bulkPublishEvent).
         Each topic is on a pub/sub component of its own name; see components/README.md.
         """
         request = api_v1.BulkPublishRequest(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import orjson
 import structlog
 
 from annals.aggregates.aggregate import RuleViolation
@@ -23,10 +24,10 @@ from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of, waits
-from annals.sagas.events import SagaStarted
+from annals.sagas.events import EventRaised, SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
-from annals.store import StoreError
+from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
 
 _log = structlog.get_logger(__name__)
 
@@ -68,12 +69,24 @@ class Orchestrator:
     """See the module."""
 
     def __init__(
-        self, catalog: SagaCatalog, history: SagaHistory, claims: Claims, workflows: Workflows
+        self,
+        catalog: SagaCatalog,
+        history: SagaHistory,
+        claims: Claims,
+        workflows: Workflows,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
+        """See the module.
+
+        What is asked with more than `max_event_bytes` is refused. What has happened to a saga is recorded
+        however large it is: a history with a hole is worse than an event that only the store has.
+        """
         self._catalog = catalog
         self._history = history
         self._claims = claims
         self._workflows = workflows
+        self._max_event_bytes = max_event_bytes
 
     async def start(
         self,
@@ -114,7 +127,7 @@ class Orchestrator:
                 started = self._started(key, call["type"], call["input"], parent=call["id"])
                 await self._claims.take(key, started, self._help)
                 await self._history.record(key, [beginning(started)], traceparent)
-        except (UnknownSaga, ValueError, SagaRuns, RuleViolation) as error:
+        except (UnknownSaga, ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             return {"refused": str(error), "start": None}
         why = "the saga that started it was restarted"
         state = await self._decide(
@@ -145,6 +158,7 @@ class Orchestrator:
 
         Raises NotFound, RuleViolation, PermissionError, NotBegun, DaprError and the errors of the store.
         """
+        require_publishable(EventRaised.event_type, orjson.dumps(data), self._max_event_bytes)
         state, user = await self.load(key), asker.user
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
@@ -276,7 +290,7 @@ class Orchestrator:
         except KeyError:
             raise UnknownSaga(saga_type, self._catalog.types) from None
         validated = saga.input.model_validate(given)
-        return SagaStarted(
+        started = SagaStarted(
             started_at=datetime.now(UTC),
             user=key.user,
             correlation_id=key.correlation_id,
@@ -287,6 +301,10 @@ class Orchestrator:
             steps=tuple(step.name for step in saga.flat()),
             parent=parent,
         )
+        require_publishable(
+            started.event_type, orjson.dumps(started.model_dump(mode="json")), self._max_event_bytes
+        )
+        return started
 
     async def _begin(
         self, key: SagaKey, started: SagaStarted, traceparent: str | None, *, new: bool = False
@@ -319,7 +337,7 @@ class Orchestrator:
     ) -> None:
         try:
             await self.start(key, saga.type, given, traceparent)
-        except (ValueError, SagaRuns, RuleViolation) as error:
+        except (ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             # Told again it would be refused again.
             _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
 

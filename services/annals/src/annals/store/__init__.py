@@ -25,10 +25,12 @@ from annals.store.protocol import (
     StoreUnavailable,
 )
 from annals.store.restore import NotImportable, Restore
+from annals.store.sizes import MAX_EVENT_BYTES, require_publishable
 
 __all__ = [
     "ALL_LANES",
     "DOMAIN_LANES",
+    "MAX_EVENT_BYTES",
     "SAGA_LANES",
     "Append",
     "AppendTooLarge",
@@ -54,4 +56,5 @@ __all__ = [
     "StoreUnavailable",
     "UnfitStore",
     "read_feed",
+    "require_publishable",
 ]

@@ -29,6 +29,7 @@ from annals.store.protocol import (
     StoreUnavailable,
 )
 from annals.store.publisher import Publisher
+from annals.store.sizes import ENVELOPE_BYTES, require_publishable
 from annals.telemetry import traces
 
 _log = structlog.get_logger(__name__)
@@ -39,8 +40,6 @@ _PROBE_SECONDS = 0.5
 _KNOWN_VERSIONS = 50_000
 # The version of a stream that is not there, and the hash before its first event.
 _NEW = (0, "")
-# What an event takes beside its data, and a commit beside its events: envelope, keys, log entry.
-_ENVELOPE_BYTES = 2_000
 
 
 class DaprEventReader:
@@ -170,8 +169,11 @@ class DaprEventStore(DaprEventReader):
         command_ttl_seconds: int = 7 * 24 * 3600,
         deadline_seconds: float = 10.0,
         max_backlog: Callable[[], int] = lambda: 100_000,
+        max_event_bytes: int | None = None,
     ) -> None:
+        """See the class. Events that would take more than `max_event_bytes` on the broker are refused."""
         super().__init__(sidecar, store)
+        self._max_event_bytes = max_event_bytes
         self._known: OrderedDict[StreamId, tuple[int, str]] = OrderedDict()
 
         def new_publisher(lane: int, published: int, tail: int) -> Publisher:
@@ -219,6 +221,10 @@ class DaprEventStore(DaprEventReader):
 
     async def append(self, append: Append) -> Appended:
         """See `EventStore`."""
+        data = [orjson.dumps(event.data) for event in append.events]
+        if self._max_event_bytes is not None:
+            for event, encoded in zip(append.events, data, strict=True):
+                require_publishable(event.event_type, encoded, self._max_event_bytes)
         # The insert-only event keys refuse a version that is taken, but not one that leaves a
         # gap: that the expected version exists must be known, and versions never go back.
         version, previous = self._known.get(append.stream, _NEW)
@@ -228,7 +234,7 @@ class DaprEventStore(DaprEventReader):
         if version != append.expected_version:
             await self._refuse(append, version)
         with traces.append_span(append.stream, len(append.events)):
-            appended = await self._lane.append(append, previous, _size(append))
+            appended = await self._lane.append(append, previous, _size(append, data))
         self._learn(append.stream, appended.version, appended.hash)
         return appended
 
@@ -249,7 +255,6 @@ def _pages(of: Sequence[T]) -> list[Sequence[T]]:
     return [of[start : start + KEYS_A_READ] for start in range(0, len(of), KEYS_A_READ)]
 
 
-def _size(append: Append) -> int:
+def _size(append: Append, data: Sequence[bytes]) -> int:
     """About how many bytes an append takes in a transaction, rather more than less."""
-    state = orjson.dumps(append.state)
-    return len(state) + sum(len(orjson.dumps(event.data)) + _ENVELOPE_BYTES for event in append.events)
+    return len(orjson.dumps(append.state)) + sum(len(one) + ENVELOPE_BYTES for one in data)

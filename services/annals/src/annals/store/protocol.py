@@ -136,7 +136,7 @@ class Backpressure(StoreError):
 
 
 class AppendTooLarge(StoreError):
-    """The events are larger than one transaction of the store may be."""
+    """The events are larger than one transaction of the store may be, or one is than the broker takes."""
 
 
 class EventReader(Protocol):

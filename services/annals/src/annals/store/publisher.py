@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import orjson
 import structlog
@@ -28,6 +29,15 @@ _BULK_BYTES = 2_000_000
 _BUFFERED_COMMITS = 10_000
 _MARK_SECONDS = 0.5
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+_TOGETHER = 3  # tries of a bulk before its events are tried one by one
+_REFUSALS = 10  # of one event, and never of another in its place, before it is passed over
+_BESIDE = 10  # commits on either side of it, among which that other one is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class _Outgoing:
+    event: RecordedEvent
+    message: Message
 
 
 class Publisher:
@@ -129,7 +139,10 @@ class Publisher:
                 refs = [(c.stream, version) for c in commits for version in range(c.first, c.last + 1)]
                 events = await self._reader.read_events(refs)
             except StoreUnavailable as error:
-                attempt = await self._back_off("cannot read the backlog", error, attempt)
+                _log.warning(
+                    "cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog
+                )
+                attempt = await _pause(attempt)
                 continue
             if not commits or len(events) != len(refs):
                 raise StoreError(f"the log of lane {self._lane} has a hole at {first}")
@@ -142,30 +155,87 @@ class Publisher:
     async def _publish(self, events: Sequence[RecordedEvent]) -> None:
         """Publish all events, in order, however long the broker is away."""
         with traces.publish_spans(self._topic, events) as traceparents:
-            messages = [
-                (event.stream, _message(event, traceparent))
+            outgoing = [
+                _Outgoing(event, _message(event, event.stream, traceparent))
                 for event, traceparent in zip(events, traceparents, strict=True)
             ]
-            for bulk in _bulks(messages):
+            for bulk in _bulks(outgoing):
                 await self._publish_bulk(bulk)
-        metrics.PUBLISHED_EVENTS.inc(len(events))
 
-    async def _publish_bulk(self, messages: Sequence[Message]) -> None:
-        attempt = 0
-        while messages:
-            try:
-                failed = await self._sidecar.publish(self._topic, messages)
-            except DaprError as error:
-                attempt = await self._back_off("cannot publish", error, attempt)
+    async def _publish_bulk(self, bulk: Sequence[_Outgoing]) -> None:
+        """Publish a bulk, but for what the broker refuses again and again while it takes other events.
+
+        A sidecar answers a bulk of which one event was refused as if all were (dapr 1.18,
+        pkg/api/grpc/grpc.go, bulkPublishEvent): what keeps failing together is tried one by one.
+        """
+        waiting, refusals, attempt = list(bulk), Counter[str](), 0
+        while True:
+            if attempt < _TOGETHER:
+                waiting = await self._offer_to_broker(waiting)
+            else:
+                waiting = await self._one_by_one(waiting, refusals)
+            if not waiting:
+                return
+            attempt = await _pause(attempt)
+
+    async def _offer_to_broker(self, outgoing: Sequence[_Outgoing]) -> list[_Outgoing]:
+        """Publish in one call; gives what was not taken, as far as the sidecar says."""
+        try:
+            failed = await self._sidecar.publish(self._topic, [one.message for one in outgoing])
+        except DaprError as error:
+            _log.warning("cannot publish", lane=self._lane, error=str(error), backlog=self.backlog)
+            return list(outgoing)
+        refused = [one for one in outgoing if one.message.entry_id in failed]
+        if refused:
+            _log.warning("the broker refused some events", lane=self._lane, events=len(refused))
+        metrics.PUBLISHED_EVENTS.inc(len(outgoing) - len(refused))
+        return refused
+
+    async def _one_by_one(self, outgoing: Sequence[_Outgoing], refusals: Counter[str]) -> list[_Outgoing]:
+        """Publish each in a call of its own, while the broker is there; gives what is still to be published.
+
+        `refusals` are those of each event so far. What is passed over is not lost: who must not miss an
+        event reads it from the store.
+        """
+        left: list[_Outgoing] = []
+        for index, one in enumerate(outgoing):
+            if not await self._offer_to_broker([one]):
                 continue
-            messages = [message for message in messages if message.entry_id in failed]
-            if messages:
-                attempt = await self._back_off("the broker refused some events", None, attempt)
+            if not await self._takes_another(one.event):
+                return [*left, *outgoing[index:]]
+            refusals[one.event.event_id] += 1
+            if refusals[one.event.event_id] < _REFUSALS:
+                left.append(one)
+                continue
+            _log.error(
+                "the broker refuses an event, and takes others: it is passed over",
+                lane=self._lane,
+                event_id=one.event.event_id,
+                stream=str(one.event.stream),
+                version=one.event.version,
+                bytes=len(one.message.body),
+            )
+            metrics.PASSED_OVER_EVENTS.inc()
+        return left
 
-    async def _back_off(self, what: str, error: Exception | None, attempt: int) -> int:
-        _log.warning(what, lane=self._lane, error=str(error), backlog=self.backlog, attempt=attempt)
-        await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
-        return attempt + 1
+    async def _takes_another(self, refused: RecordedEvent) -> bool:
+        """Whether the broker takes the smallest event from beside a refused one, so is not away.
+
+        It goes where the refused one would, under its key: one partition of a broker may be away alone.
+        That it is published twice is nothing new to whoever gets it.
+        """
+        first, last = max(1, refused.seq - _BESIDE), min(self._tail, refused.seq + _BESIDE)
+        try:
+            commits = await self._reader.read_log(self._lane, first, last)
+            others = [commit for commit in commits if commit.position.seq != refused.seq]
+            events = await self._reader.read_events([(one.stream, one.first) for one in others])
+        except StoreUnavailable as error:
+            _log.warning("cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog)
+            return False
+        if not events:
+            return False
+        smallest = min(events, key=lambda event: len(event.to_json()))
+        return not await self._offer_to_broker([_Outgoing(smallest, _message(smallest, refused.stream))])
 
     async def _write_mark(self) -> None:
         mark = self._published
@@ -178,40 +248,48 @@ class Publisher:
             self._marked = mark
 
 
-def _message(event: RecordedEvent, traceparent: str | None) -> Message:
+async def _pause(attempt: int) -> int:
+    """Wait, the longer the more attempts there were; gives the number of the next."""
+    await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
+    return attempt + 1
+
+
+def _message(event: RecordedEvent, key: StreamId, traceparent: str | None = None) -> Message:
+    """An event as a message, ordered among those of a stream."""
     return Message(
         entry_id=event.event_id,
         body=to_cloudevent_json(event, traceparent=traceparent),
         content_type=CONTENT_TYPE,
-        metadata=publish_metadata(event.stream.tenant, event.stream.name, event.event_id),
+        metadata=publish_metadata(key.tenant, key.name, event.event_id),
     )
 
 
-def _bulks(messages: Sequence[tuple[StreamId, Message]]) -> list[list[Message]]:
-    """Messages in bulks that a sidecar takes, to be published one after the other.
+def _bulks(outgoing: Sequence[_Outgoing]) -> list[list[_Outgoing]]:
+    """Events in bulks that a sidecar takes, to be published one after the other.
 
     A bulk holds no two events of one stream: where a broker has no bulk publish of its own, as
     pubsub.jetstream has not, Dapr publishes a bulk's messages at the same time, in any order
     (dapr, pkg/runtime/pubsub/default_bulkpub.go).
     """
-    waves: list[list[Message]] = []
+    waves: list[list[_Outgoing]] = []
     occurrences: Counter[StreamId] = Counter()
-    for stream, message in messages:
-        wave = occurrences[stream]
-        occurrences[stream] += 1
+    for one in outgoing:
+        wave = occurrences[one.event.stream]
+        occurrences[one.event.stream] += 1
         if wave == len(waves):
             waves.append([])
-        waves[wave].append(message)
+        waves[wave].append(one)
     return [bulk for wave in waves for bulk in _sized(wave)]
 
 
-def _sized(messages: Sequence[Message]) -> list[list[Message]]:
-    bulks: list[list[Message]] = [[]]
+def _sized(outgoing: Sequence[_Outgoing]) -> list[list[_Outgoing]]:
+    bulks: list[list[_Outgoing]] = [[]]
     size = 0
-    for message in messages:
-        if bulks[-1] and (len(bulks[-1]) == _BULK_EVENTS or size + len(message.body) > _BULK_BYTES):
+    for one in outgoing:
+        body = one.message.body
+        if bulks[-1] and (len(bulks[-1]) == _BULK_EVENTS or size + len(body) > _BULK_BYTES):
             bulks.append([])
             size = 0
-        bulks[-1].append(message)
-        size += len(message.body)
+        bulks[-1].append(one)
+        size += len(body)
     return bulks

@@ -25,6 +25,10 @@ PUBLISH_BACKLOG_AGE = Gauge(
     "annals_publish_backlog_age_seconds", "For how long the oldest of them has waited."
 )
 PUBLISHED_EVENTS = Counter("annals_published_events_total", "Events that the broker took.")
+PASSED_OVER_EVENTS = Counter(
+    "annals_publish_passed_over_events_total",
+    "Events that were not published because the broker refused them, and only them, each time.",
+)
 
 PROJECTED_EVENTS = Counter("annals_projection_events_total", "Events applied to the read models.")
 PROJECTION_SKIPPED = Counter(

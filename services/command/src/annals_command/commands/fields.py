@@ -13,7 +13,9 @@ Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
 """An aggregate's id: letters, digits and . _ ~ @ : -"""
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
-Description = Annotated[str, StringConstraints(max_length=1_000_000)]
+Description = Annotated[str, StringConstraints(max_length=50_000)]
+"""In whatever script, its event is no larger than one may be by default (`annals.store.sizes`)."""
+
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 _FIRST_YEAR, _LAST_YEAR = 1900, 9998
 

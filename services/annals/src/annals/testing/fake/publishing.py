@@ -36,11 +36,7 @@ class PublishApi:
         try:
             self._broker.publish(request.topic, Record(body, metadata))
         except BrokerDown as error:
-            raise Refused(
-                grpc.StatusCode.INTERNAL,
-                f"error when publishing to topic {request.topic} in pubsub {request.pubsub_name}: {error}",
-                "DAPR_PUBSUB_PUBLISH_MESSAGE",
-            ) from error
+            raise _not_published(request, error) from error
         return EMPTY
 
     async def BulkPublishEvent(
@@ -56,7 +52,7 @@ class PublishApi:
                 "DAPR_PUBSUB_EVENTS_SER",
             )
         traceparent, common = _traceparent(context), dict(request.metadata)
-        failed = []
+        refused: BrokerDown | None = None
         for entry in request.entries:
             # What is said of the whole bulk reaches an entry only when it has metadata itself.
             metadata = {**common, **entry.metadata} if entry.metadata else {}
@@ -64,10 +60,11 @@ class PublishApi:
             try:
                 self._broker.publish(request.topic, Record(body, {**common, **metadata}))
             except BrokerDown as error:
-                failed.append(
-                    api_v1.BulkPublishResponseFailedEntry(entry_id=entry.entry_id, error=str(error))
-                )
-        return api_v1.BulkPublishResponse(failedEntries=failed)
+                refused = error
+        if refused is not None:
+            # Also when others of the bulk were taken (dapr 1.18, pkg/api/grpc/grpc.go, bulkPublishEvent).
+            raise _not_published(request, refused)
+        return api_v1.BulkPublishResponse()
 
     async def BulkPublishEventAlpha1(
         self, request: api_v1.BulkPublishRequest, context: Context
@@ -146,6 +143,16 @@ class PublishApi:
             "traceparent": trace,
         }
         return event | _data(data, content_type)
+
+
+def _not_published(
+    request: api_v1.PublishEventRequest | api_v1.BulkPublishRequest, error: BrokerDown
+) -> Refused:
+    return Refused(
+        grpc.StatusCode.INTERNAL,
+        f"error when publishing to topic {request.topic} in pubsub {request.pubsub_name}: {error}",
+        "DAPR_PUBSUB_PUBLISH_MESSAGE",
+    )
 
 
 def _data(data: bytes, content_type: str) -> dict[str, Any]:

@@ -1,0 +1,138 @@
+"""The publisher: a lane goes on whatever one of its events is, and waits while the broker is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import cast
+
+import grpc
+import pytest
+
+from annals.dapr import DaprError, DaprSidecar, Message, Write
+from annals.events import DomainEvent
+from annals.store import Append, MemoryEventStore, publisher
+from annals.store.publisher import Publisher
+from conftest import until
+
+LARGEST = 10_000
+
+
+class Sidecar:
+    """A sidecar on a broker that takes no message beyond a size; partitions of it may be away."""
+
+    def __init__(self) -> None:
+        self.taken: list[str] = []
+        self.watermark = 0
+        self.away: Callable[[Message], bool] = lambda _: False
+        self.asked = 0
+
+    async def publish(self, _topic: str, messages: Sequence[Message]) -> frozenset[str]:
+        self.asked += 1
+        refused = [one for one in messages if len(one.body) > LARGEST or self.away(one)]
+        self.taken += [one.entry_id for one in messages if one not in refused]
+        if refused:
+            raise DaprError(grpc.StatusCode.INTERNAL, "error when publishing")
+        return frozenset()
+
+    async def save(self, _store: str, write: Write) -> None:
+        self.watermark = int(write.value)
+
+
+@pytest.fixture
+def sidecar(monkeypatch: pytest.MonkeyPatch) -> Sidecar:
+    monkeypatch.setattr(publisher, "_RETRY_SECONDS", (0.001,))
+    return Sidecar()
+
+
+@asynccontextmanager
+async def publishing(
+    sidecar: Sidecar, store: MemoryEventStore, published: int, tail: int
+) -> AsyncIterator[Publisher]:
+    one = Publisher(cast("DaprSidecar", sidecar), "store", store, "events", 0, published, tail)
+    running = asyncio.create_task(one.run())
+    yield one
+    assert not running.done(), "it publishes for ever"
+    running.cancel()
+
+
+async def append(store: MemoryEventStore, name: str, size: int = 10) -> str:
+    event = DomainEvent(
+        event_type="thing.happened",
+        source="test",
+        aggregate_type="thing",
+        aggregate_id=name,
+        data={"text": "x" * size},
+    )
+    head, _ = await store.load(event.stream)
+    await store.append(Append(event.stream, (event,), head.version if head else 0))
+    return event.event_id
+
+
+def published(one: Publisher, left: int = 0) -> Callable[[], Awaitable[bool]]:
+    async def done() -> bool:
+        return one.backlog == left
+
+    return done
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+async def test_an_event_that_the_broker_refuses_does_not_hold_its_lane(sidecar: Sidecar, place: int) -> None:
+    store = MemoryEventStore()
+    sizes = [10] * 7
+    sizes[place] = 2 * LARGEST
+    events = [await append(store, f"t{number}", size) for number, size in enumerate(sizes)]
+
+    async with publishing(sidecar, store, 0, len(events)) as one:
+        await until(published(one))
+        await one.drain()
+
+    assert set(sidecar.taken) == set(events) - {events[place]}
+    assert sidecar.watermark == len(events)
+
+
+async def test_the_last_event_of_a_lane_may_be_refused_and_so_may_several(sidecar: Sidecar) -> None:
+    store = MemoryEventStore()
+    for number in range(3):
+        await append(store, f"t{number}")
+    for number in range(2):
+        await append(store, f"big{number}", 2 * LARGEST)
+
+    async with publishing(sidecar, store, 3, 5) as one:
+        await until(published(one))
+
+
+async def test_nothing_is_passed_over_while_the_broker_is_away(sidecar: Sidecar) -> None:
+    store = MemoryEventStore()
+    events = [await append(store, f"t{number}") for number in range(5)]
+    sidecar.away = lambda _: True
+
+    async with publishing(sidecar, store, 0, 5) as one:
+        await until(_asked(sidecar, 100))
+        assert one.backlog == 5
+        sidecar.away = lambda _: False
+        await until(published(one))
+
+    assert set(sidecar.taken) == set(events)
+
+
+async def test_nothing_is_passed_over_while_its_partition_of_the_broker_is_away(sidecar: Sidecar) -> None:
+    store = MemoryEventStore()
+    events = [await append(store, f"t{number}") for number in range(5)]
+    sidecar.away = lambda message: message.metadata["partitionKey"] == "default/thing-t2"
+
+    async with publishing(sidecar, store, 0, 5) as one:
+        await until(_asked(sidecar, 100))
+        assert one.backlog == 5
+        sidecar.away = lambda _: False
+        await until(published(one))
+
+    assert set(sidecar.taken) == set(events)
+
+
+def _asked(sidecar: Sidecar, times: int) -> Callable[[], Awaitable[bool]]:
+    async def done() -> bool:
+        return sidecar.asked >= times
+
+    return done
