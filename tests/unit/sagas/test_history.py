@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -116,3 +117,34 @@ async def test_what_another_run_tells_is_no_news() -> None:
     assert await types(store) == ["saga.started", "saga.restarted"]
     await history.record(KEY, tried("a"), None, 1)
     assert (await types(store))[2:] == ["saga.step_started", "saga.step_completed"]
+
+
+async def test_what_another_orchestrator_appended_is_found_out_when_there_is_nothing_to_say() -> None:
+    store = MemoryEventStore()
+    stale, other = SagaHistory(store), SagaHistory(store)
+    await stale.record(KEY, [STARTED], None)
+    await other.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+    state = await stale.record(KEY, tried("a"), None, 1)
+    assert (state.run, state.steps["a"].attempts) == (1, 1)
+    for asked, halt in ((stale, True), (other, False), (stale, True)):
+        state = await asked.decide(KEY, lambda saga, halt=halt: saga.suspend() if halt else saga.resume())
+        assert state.suspended is halt
+    assert (await types(store))[-3:] == ["saga.suspended", "saga.continued", "saga.suspended"]
+
+
+class Counted(MemoryEventStore):
+    """Counts how often a stream is looked up."""
+
+    loads = 0
+
+    async def load(self, *given: Any, **options: Any) -> Any:
+        self.loads += 1
+        return await super().load(*given, **options)
+
+
+async def test_a_saga_that_goes_on_where_it_was_is_read_once() -> None:
+    store = Counted()
+    history = SagaHistory(store)
+    for entries in ([STARTED], tried("a"), tried("b"), [entry(SagaCompleted())]):
+        await history.record(KEY, entries, None)
+    assert store.loads == 1

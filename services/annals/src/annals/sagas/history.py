@@ -86,19 +86,24 @@ class SagaHistory:
         `decide` may be called several times. Raises what it raises, and the errors of the store.
         """
         async with self._locks.hold(key.stream):
-            version, state = self._known.get(key.stream) or await self.load(key)
+            # Forgotten until it is known what came of this.
+            known = self._known.pop(key.stream, None)
             while True:
+                version, state = known or await self.load(key)
                 try:
                     said = [one if isinstance(one, Transition) else Transition(one) for one in decide(state)]
                 except Exception:
-                    # Refuse only what is certainly so.
-                    fresh, state = await self.load(key)
-                    if fresh == version:
+                    if known is None:
                         raise
-                    version = fresh
-                    continue
+                    said = []
                 if not said:
-                    return state
+                    if known is None:
+                        self._remember(key.stream, version, state)
+                        return state
+                    # An append would find out what another replica appended since. Without one, only what
+                    # is certainly so is refused, or left as it is.
+                    known = None
+                    continue
                 after = state
                 for one in said:
                     after = after.apply(one.event)
@@ -114,11 +119,8 @@ class SagaHistory:
                     )
                 except ConflictError:
                     # Somebody else wrote, or a reply to our own write was lost: `decide` will tell.
-                    version, state = await self.load(key)
+                    known = None
                     continue
-                except StoreError:
-                    self._known.pop(key.stream, None)
-                    raise
                 for one in said:
                     metrics.SAGA_TRANSITIONS.labels(after.saga_type, one.event.event_type).inc()
                 self._remember(key.stream, version + len(said), after)

@@ -120,19 +120,21 @@ class Orchestrator:
 
     async def _begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         key, run = replace(SagaKey.of(call), id=call["child"]), call["run"]
+        state = await self.load(key) if run else SagaState()
         try:
-            if not run or (await self.load(key)).status is SagaStatus.NONE:
+            if state.status is SagaStatus.NONE:
                 if call["cancelled"]:
                     return {"refused": "cancelled", "start": None}
                 started = self._started(key, call["type"], call["input"], parent=call["id"])
                 await self._claims.take(key, started, self._help)
-                await self._history.record(key, [beginning(started)], traceparent)
+                state = await self._history.record(key, [beginning(started)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             return {"refused": str(error), "start": None}
-        why = "the saga that started it was restarted"
-        state = await self._decide(
-            key, lambda now: now.restart(run, why) if now.goes_on else (), Asker(key.user, traceparent)
-        )
+        if state.run < run:
+            why = "the saga that started it was restarted"
+            state = await self._decide(
+                key, lambda now: now.restart(run, why) if now.goes_on else (), Asker(key.user, traceparent)
+            )
         if state.goes_on:
             return {"refused": None, "start": _start(key, state)}
         status = state.status if state.status.ended else SagaStatus.FAILED
