@@ -32,6 +32,8 @@ from annals_saga_orchestrator.answers import Raised, SagaNow
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
+# It is in the history of the saga's workflow several times.
+_LARGEST_DATA = 64 * 1024
 _RETRY_AFTER = {"Retry-After": "1"}
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
@@ -97,6 +99,8 @@ def routes(
     )
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
         body = await request.body()
+        if len(body) > _LARGEST_DATA:
+            raise Problem(413, "too-large", f"the data of an event may have {_LARGEST_DATA} bytes")
         data = json_value(body) if body else None
         asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
         with _problems():

@@ -23,6 +23,8 @@ from annals.telemetry import traces
 
 Activity = Callable[[Mapping[str, Any], str | None], Awaitable[dict[str, Any]]]
 
+_ANY_SIZE = (("grpc.max_receive_message_length", -1),)
+
 
 class _DaprWorkflow:
     """See `engine.Workflow`."""
@@ -66,6 +68,9 @@ class SagaWorker:
             logger_options=LoggerOptions("WARNING", logging.NullHandler()),
             interceptors=[Turns()],
         )
+        # The sidecar's limit holds. One of the worker's own would end the stream by which all workflows
+        # come, each time that the one which is larger comes by it. The SDK has no public way (1.18).
+        self._runtime._WorkflowRuntime__worker._channel_options = _ANY_SIZE  # type: ignore[attr-defined]  # noqa: SLF001
         logging.getLogger("durabletask-worker").setLevel(logging.WARNING)
         newest = {saga_type: catalog.newest(saga_type).version for saga_type in catalog.types}
         for saga in catalog.all():

@@ -1,0 +1,82 @@
+"""Sagas on real workflows: the worker of the SDK, with the sidecar, its clock and the store in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from annals.dapr import DaprSidecar, ServiceInvocation, Workflows
+from annals.sagas import SagaCatalog
+from annals.sagas.activities import Activity, SagaActivities
+from annals.sagas.claims import Claims
+from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.orchestrator import Orchestrator, instance_id
+from annals.sagas.workflow import SagaWorker
+from annals.store import MemoryEventStore
+from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
+
+
+class _Unclaimed:
+    """No saga here has a business key that another could have."""
+
+    async def take(self, *_: object) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class SagaMachine:
+    """An orchestrator that runs, and what it is made of."""
+
+    orchestrator: Orchestrator
+    store: MemoryEventStore
+    dapr: FakeDapr
+    clock: VirtualClock
+
+    def history_bytes(self, key: SagaKey) -> int:
+        """How large a saga's workflow is: what the sidecar hands to the worker at each of its turns."""
+        instance = self.dapr.workflows.find(instance_id(key))
+        return sum(event.ByteSize() for event in [*instance.history, *instance.inbox])
+
+    async def types(self, key: SagaKey) -> list[str]:
+        """The types of a saga's events."""
+        return [event.event_type async for event in self.store.read_stream(key.stream)]
+
+
+@asynccontextmanager
+async def saga_machine(
+    catalog: SagaCatalog,
+    invocation: Any = None,
+    functions: Mapping[str, Activity] | None = None,
+) -> AsyncIterator[SagaMachine]:
+    """Run an orchestrator. `invocation` answers what its sagas ask of other services."""
+    clock = VirtualClock(patience=60)
+    dapr = FakeDapr(clock=clock)
+    async with FakeSidecar(dapr=dapr) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port, timeout=60)
+        store = MemoryEventStore()
+        history = SagaHistory(store)
+        orchestrator = Orchestrator(catalog, history, cast("Claims", _Unclaimed()), Workflows(client))
+        activities = SagaActivities(history, cast("ServiceInvocation", invocation), client, functions or {})
+        worker = SagaWorker(
+            sidecar.grpc_port,
+            catalog,
+            {
+                "perform": activities.perform,
+                "record": activities.record,
+                "begin_child": orchestrator.begin_child,
+                "cancel_child": orchestrator.cancel_child,
+            },
+        )
+        working = asyncio.create_task(worker.run())
+        try:
+            while not worker.connected:
+                await asyncio.sleep(0.01)
+            yield SagaMachine(orchestrator, store, dapr, clock)
+        finally:
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+            await client.close()

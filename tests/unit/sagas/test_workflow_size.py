@@ -1,0 +1,99 @@
+"""A workflow is handed to its worker whole: it fits into what a sidecar takes, and no size stops others."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from annals.dapr.invocation import Answer
+from annals.sagas import AwaitEvent, Saga, SagaCatalog, SagaInput, SagaStatus, Step
+from annals.sagas.history import SagaKey
+from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.web import Problem
+from annals.web.problems import on_problem
+from annals_saga_orchestrator import api
+from annals_saga_orchestrator.activities import MOST_TASKS, functions
+from annals_saga_orchestrator.sagas import CATALOG
+from saga_machine import saga_machine
+
+# A sidecar of its own accord takes 4 MiB, and halts a workflow that comes to 95 % of that.
+_SIDECAR = 4 * 1024 * 1024 * 95 // 100
+
+
+class Nothing(SagaInput):
+    pass
+
+
+WAITING = Saga("waiting", Nothing, (Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(days=1))),))
+
+
+async def test_a_workflow_larger_than_a_message_usually_is_stops_no_other() -> None:
+    async with saga_machine(SagaCatalog(WAITING)) as machine:
+        large, other = SagaKey("large", "default", "ada"), SagaKey("other", "default", "bob")
+        for key in (large, other):
+            await machine.orchestrator.start(key, "waiting", {}, None)
+        await machine.clock.settle()
+        await machine.orchestrator.raise_event(large, "yes", "x" * 5_000_000, Asker("ada"))
+        await machine.clock.settle()
+        await machine.orchestrator.raise_event(other, "yes", None, Asker("bob"))
+        await machine.clock.settle()
+        for key in (large, other):
+            assert (await machine.orchestrator.load(key)).status is SagaStatus.COMPLETED
+
+
+class Suite:
+    """Services as they answer an off-boarding of which no task can be handed over, with the longest ids."""
+
+    def __init__(self, tasks: int) -> None:
+        self.items = [{"id": str(number).rjust(128, "k")} for number in range(tasks)]
+
+    async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+        if path.startswith("queries/tasks"):
+            return Answer(200, {"items": self.items, "next": None})
+        return Answer(422, {"type": "urn:annals:problem:rule", "rule": "no", "detail": "n" * 300})
+
+
+async def _offboarding_bytes(tasks: int) -> int:
+    suite: Any = Suite(tasks)
+    async with saga_machine(CATALOG, suite, functions(suite)) as machine:
+        key = SagaKey("s" * 100, "t" * 63, "u" * 256, "c" * 256)
+        given = {"member": "m" * 128, "successors": ["a" * 128]}
+        traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        await machine.orchestrator.start(key, "member-offboarding", given, traceparent)
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(key)).output["not_handed_over"]
+        return machine.history_bytes(key)
+
+
+async def test_the_largest_off_boarding_stays_within_what_a_sidecar_takes() -> None:
+    few, more = await _offboarding_bytes(5), await _offboarding_bytes(15)
+    each = (more - few) / 10
+    assert few + each * (MOST_TASKS - 5) < _SIDECAR
+
+
+class Told(Orchestrator):
+    """Is told of events, and does nothing."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    async def raise_event(self, _key: SagaKey, _event: str, data: Any, _asker: Asker) -> None:
+        self.events.append(data)
+
+
+async def test_what_is_raised_may_not_be_huge() -> None:
+    unused: Any = None
+    told = Told()
+    app = FastAPI()
+    app.add_exception_handler(Problem, on_problem)
+    app.include_router(api.routes(told, CATALOG, unused, unused))
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://saga-orchestrator") as client:
+        for size, status in ((65_534, 202), (65_535, 413)):
+            answer = await client.post("/sagas/one/events/yes", json="x" * size)
+            assert answer.status_code == status
+    assert answer.json()["type"] == "urn:annals:problem:too-large"
+    assert [len(data) for data in told.events] == [65_534]
