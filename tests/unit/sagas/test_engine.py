@@ -70,6 +70,13 @@ def test_parallel_steps_overlap_and_one_failure_takes_all_back() -> None:
     run.then("compensated").then_did("a", "b", "c", "undo a_back", "undo c_back")
 
 
+def test_a_function_that_fails_beside_others_takes_back_what_they_did() -> None:
+    broken = Step("b", SendCommand("b", lambda s: s.results["nothing like it"]))
+    given = scenario(saga(command("z"), Parallel(command("a"), broken)), {})
+    run = given.when("a", done(takes=timedelta(seconds=1))).run()
+    run.then("compensated", reason="b: KeyError").then_did("z", "a", "undo a_back", "undo z_back")
+
+
 def test_a_condition_skips_a_step() -> None:
     declared = saga(command("a"), command("b", when=lambda s: s.results["a"]["go"]), command("c"))
     run = scenario(declared, {}).when("a", done({"go": False})).run()

@@ -57,6 +57,8 @@ from annals.sagas.state import SagaState, SagaStatus, StepState, StepStatus
 CANCEL = "annals.cancel"
 """The event that asks a running saga to be taken back."""
 
+_LONGEST_REASON = 2_000
+
 
 class Task(Protocol):
     """Something that a workflow was asked for and that completes some time."""
@@ -262,6 +264,11 @@ def _feed(branch: _Steps, completed: _Wanted) -> _Wanted:
     return branch.send(result)
 
 
+def _told(error: Exception) -> str:
+    """What nobody foresaw, in a saga's history."""
+    return f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+
+
 def _why(failed: StepState) -> str:
     """Why a step failed, in the words of the run that saw it."""
     if failed.error is not None:
@@ -320,7 +327,7 @@ class _Run:
             except _Ended:
                 raise
             except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
-                return (yield from self._compensate(f"{type(error).__name__}: {error}"))
+                return (yield from self._compensate(_told(error)))
             else:
                 return {"status": "completed", "output": output}
         except _Ended:
@@ -355,11 +362,15 @@ class _Run:
         return output
 
     def _branch(self, step: Step) -> _Steps:
-        """A step beside others: its failure is told once they are all over."""
+        """A step beside others: its failure, whatever it is, is told once they are all over."""
         try:
             yield from self._step(step, last=False)
+        except _Ended:
+            raise
         except _Stop as stop:
             return stop
+        except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
+            return _Stop(f"{step.name}: {_told(error)}")
         return None
 
     def _step(self, step: Step, *, last: bool) -> _Steps:
@@ -389,7 +400,17 @@ class _Run:
             final = attempt > step.retry.max_retries
             # What belongs to the last step's success is recorded with it.
             then = [entry(SagaCompleted())] if last else []
-            done = yield from self._perform(step, call, attempt, final=final, then=then, undo=False)
+            try:
+                done = yield from self._perform(step, call, attempt, final=final, then=then, undo=False)
+            except _Ended:
+                raise
+            except Exception as error:
+                # Nobody knows how far it came: it is taken back as what may have taken effect is.
+                message = _told(error)
+                why = SagaError(kind="failed", message=message)
+                self._note(StepFailed(step=step.name, attempt=attempt, error=why, final=True, uncertain=True))
+                self._undo.append((step, 0))
+                raise _Stop(f"{step.name}: {message}") from error
             if done["outcome"] == "done":
                 self._results[step.name] = done["result"]
                 self._undo.append((step, 0))
@@ -523,24 +544,38 @@ class _Run:
         yield from self._record()
 
     def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> _Steps:
-        cancel = self._event(CANCEL)
+        """A saga beside others: whatever becomes of it, they go on."""
         saga_id = child_id(self._start["id"], step.name, index)
+        try:
+            ended = yield from self._child_to_its_end(step, saga, saga_id, given)
+        except Exception as error:  # noqa: BLE001 - an activity may fail in any way
+            ended = {"status": "failed", "reason": _told(error)}
+        return {"id": saga_id, "status": ended["status"], "reason": ended.get("reason")}
+
+    def _child_to_its_end(self, step: Step, saga: str, saga_id: str, given: Mapping[str, Any]) -> _Steps:
+        cancel = self._event(CANCEL)
         may_have_begun = self._known[step.name].status is StepStatus.RUNNING
         if cancel.is_complete and not may_have_begun:
-            return {"id": saga_id, "status": "not_started", "reason": "cancelled"}
+            return {"status": "not_started", "reason": "cancelled"}
         call = {"child": saga_id, "type": saga, "input": dict(given), "cancelled": cancel.is_complete}
         begun = yield self._workflow.activity("begin_child", self._common | call)
         if begun["refused"] is not None:
-            return {"id": saga_id, "status": "not_started", "reason": begun["refused"]}
+            return {"status": "not_started", "reason": begun["refused"]}
         if begun["start"] is None:
-            return {"id": saga_id, "status": begun["status"], "reason": begun["reason"]}
+            return begun
         child = self._workflow.child(begun["start"])
         yield _AnyOf((child, cancel))
         if not child.is_complete:
             yield self._workflow.activity("cancel_child", self._common | {"child": saga_id})
-            yield child
-        ended = child.get_result()
-        return {"id": saga_id, "status": ended["status"], "reason": ended.get("reason")}
+            yield _AnyOf((child,))
+        try:
+            return child.get_result()
+        except Exception:
+            # Its workflow was ended by force, or failed. Its history says what became of it and why.
+            found = yield self._workflow.activity("begin_child", self._common | call | {"begun": True})
+            if found["start"] is not None:
+                raise
+            return found
 
     def _concurrently(self, branches: Sequence[_Steps], limit: int) -> _Steps:
         """Run branches side by side, `limit` at a time; their returns, in order."""
@@ -597,7 +632,7 @@ class _Run:
         try:
             call = describe(compensation, self._context)
         except Exception as error:  # noqa: BLE001 - as above; what it would take back is left
-            failed = SagaError(kind="failed", message=f"{type(error).__name__}: {error}")
+            failed = SagaError(kind="failed", message=_told(error))
             self._note(
                 StepFailed(step=step.name, attempt=tried + 1, error=failed, final=True, compensation=True)
             )

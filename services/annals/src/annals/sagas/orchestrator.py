@@ -114,13 +114,14 @@ class Orchestrator:
     async def begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Begin a saga that the workflow of another will run, or go on with it where that runs again.
 
-        `start` of the answer is for the workflow. Without it the saga was `refused`, or had ended before.
+        Of one that has `begun` it is only told how it is. `start` of the answer is for the workflow. Without
+        it the saga was `refused`, or had ended before.
         """
         return await _insist(lambda: self._begin_child(call, traceparent))
 
     async def _begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         key, run = replace(SagaKey.of(call), id=call["child"]), call["run"]
-        state = await self.load(key) if run else SagaState()
+        state = await self.load(key) if run or call.get("begun") else SagaState()
         try:
             if state.status is SagaStatus.NONE:
                 if call["cancelled"]:

@@ -1,0 +1,116 @@
+"""What a saga meets only on real workflows: children and activities that end otherwise than by an answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from annals.dapr.invocation import Answer
+from annals.sagas import (
+    AwaitEvent,
+    Parallel,
+    Saga,
+    SagaCatalog,
+    SagaInput,
+    SagaStatus,
+    SendCommand,
+    StartSaga,
+    StartSagas,
+    Step,
+)
+from annals.sagas.engine import child_id
+from annals.sagas.history import SagaKey
+from annals.sagas.orchestrator import Asker, instance_id
+from saga_machine import saga_machine
+
+KEY = SagaKey("p", "default", "ada")
+
+
+class Numbered(SagaInput):
+    n: int = 0
+
+
+CHILD = Saga("child", Numbered, (Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(days=1))),))
+MANY = Saga(
+    "parent",
+    Numbered,
+    (Step("all", StartSagas("child", lambda _: [{"n": n} for n in range(4)], concurrency=2)),),
+    output=lambda saga: saga.results["all"],
+)
+ONE = Saga("parent", Numbered, (Step("all", StartSaga("child", lambda _: {})),))
+CHILDREN = [SagaKey(child_id("p", "all", index), "default", "ada") for index in range(4)]
+
+
+async def test_a_child_that_is_ended_by_force_is_counted_and_the_others_go_on() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.terminate(CHILDREN[0], "this one only", Asker("boss"))
+        for child in CHILDREN[1:]:
+            await machine.clock.settle()
+            await ask.raise_event(child, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        ended = await ask.load(KEY)
+        assert ended.status is SagaStatus.COMPLETED
+        assert ended.output == {
+            "total": 4,
+            "by_status": {"completed": 3, "failed": 1},
+            "not_completed": [{"id": CHILDREN[0].id, "status": "failed", "reason": "this one only"}],
+        }
+
+
+async def test_a_child_whose_workflow_is_lost_is_counted_and_the_others_go_on() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        machine.dapr.workflows.terminate(instance_id(CHILDREN[0]))
+        for child in CHILDREN[1:]:
+            await machine.clock.settle()
+            await ask.raise_event(child, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).output["by_status"] == {"completed": 3, "failed": 1}
+
+
+async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
+    async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await machine.orchestrator.terminate(CHILDREN[0], "not this one", Asker("boss"))
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+        assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "all: not this one")
+
+
+class Broken:
+    """Answers commands, but for one: that takes effect, and what comes back is beyond what is foreseen."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+
+    async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+        self.did.append(path.removeprefix("commands/"))
+        if path == "commands/b":
+            raise RuntimeError("beyond all")
+        return Answer(200, {})
+
+
+def command(name: str) -> Step:
+    return Step(name, SendCommand(name, lambda _: {}), compensation=SendCommand(f"{name}_back", lambda _: {}))
+
+
+@pytest.mark.parametrize("block", [(command("b"),), (Parallel(command("b"), command("c")),)])
+async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(block: Any) -> None:
+    broken = Broken()
+    saga = Saga("test", Numbered, (command("a"), *block))
+    async with saga_machine(SagaCatalog(saga), broken) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is SagaStatus.COMPENSATED
+    assert "beyond all" in (ended.reason or "")
+    assert ended.steps["b"].status == "compensated"
+    assert sorted(broken.did) == sorted(list(ended.steps) + [f"{name}_back" for name in ended.steps])
