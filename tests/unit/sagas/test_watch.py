@@ -194,3 +194,17 @@ async def test_one_that_is_halted_or_over_is_left_alone() -> None:
     for _ in range(3):
         await world.look(200)
     assert not world.told.started
+
+
+async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_left_alone() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN, key=OTHER)
+    await world.tell(STARTED.model_copy(update={"parent": OTHER.id}))
+    await world.history.decide(OTHER, lambda state: state.suspend())
+    for _ in range(3):
+        await world.look(200)
+    assert not world.told.started
+    await world.history.decide(OTHER, lambda state: state.resume())
+    for _ in range(3):
+        await world.look(200)
+    assert world.told.started[0] == instance_id(OTHER, 1)

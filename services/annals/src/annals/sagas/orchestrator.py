@@ -221,7 +221,7 @@ class Orchestrator:
         with that one.
         """
         state = await self.load(key)
-        root = await self.root(key, state)
+        root, _ = (await self.lineage(key, state))[-1]
         if root != key:
             await self.restart(root, reason, asker)
             return await self.load(key)
@@ -238,15 +238,16 @@ class Orchestrator:
         for run in range(runs):
             await self._workflows.terminate(instance_id(key, run))
 
-    async def root(self, key: SagaKey, state: SagaState) -> SagaKey:
-        """The saga that a saga runs for, and that nothing else runs."""
+    async def lineage(self, key: SagaKey, state: SagaState) -> list[tuple[SagaKey, SagaState]]:
+        """A saga, the one that it runs for, and so on to the one that nothing else runs."""
+        line = [(key, state)]
         while state.parent is not None:
-            parent = replace(key, id=state.parent)
-            state = await self.load(parent)
+            key = replace(key, id=state.parent)
+            state = await self.load(key)
             if not state.goes_on:
                 break
-            key = parent
-        return key
+            line.append((key, state))
+        return line
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Try again what could not be taken back."""

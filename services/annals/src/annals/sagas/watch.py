@@ -82,7 +82,11 @@ class Watch:
             if self._clock() - since < self._patience(saga, state):
                 self._seen[key] = version, since
                 continue
-            root = await self._orchestrator.root(key, state)
+            lineage = await self._orchestrator.lineage(key, state)
+            if any(one.suspended for _, one in lineage):
+                # It stands still because somebody wants it to: a restart would let them all go on.
+                continue
+            root, _ = lineage[-1]
             if root not in restarted:
                 restarted.add(root)
                 await self._restart(root)
