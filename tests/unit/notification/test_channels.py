@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from annals_notification.deliveries import texts
-from annals_notification.deliveries.channels import Forbidden, NotDelivered, WebhookSender
+from annals_notification.deliveries.channels import Forbidden, MailSender, NotDelivered, WebhookSender
 from annals_notification.deliveries.log import Claimed
 from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
 
@@ -72,3 +74,39 @@ def test_several_are_one_digest() -> None:
 
 def test_what_has_no_text_of_its_own_is_named_by_its_type() -> None:
     assert texts.title("member.left", {"successors": []}) == "member.left"
+
+
+class SharedMailer:
+    """A sidecar whose binding keeps recipient and subject where all its calls do, as Dapr's does."""
+
+    def __init__(self) -> None:
+        self.merged: dict[str, str] = {}
+        self.sent: list[dict[str, str]] = []
+        self.seconds: set[float] = set()
+
+    async def invoke_binding(
+        self, _name: str, _operation: str, metadata: Mapping[str, str], _data: bytes, seconds: float = 5.0
+    ) -> bytes:
+        self.merged |= metadata
+        await asyncio.sleep(0)
+        self.sent.append(dict(self.merged))
+        self.seconds.add(seconds)
+        return b""
+
+
+async def test_an_email_goes_to_its_own_recipient_whoever_else_gets_one_at_the_same_time() -> None:
+    mailer = SharedMailer()
+    sender = MailSender(cast("Any", mailer), "email")
+    people = ("ada", "bob", "eve")
+    told = [claimed("task.assigned", stream=f"task-{who}", assignee=who) for who in people]
+    mails = zip(people, told, strict=True)
+    await asyncio.gather(*(sender.send(f"{who}@example.com", [one]) for who, one in mails))
+    assert mailer.sent == [
+        {"emailTo": f"{who}@example.com", "subject": f"Task {who} was assigned to {who}"} for who in people
+    ]
+
+
+async def test_an_email_may_take_as_long_as_a_mail_server_does() -> None:
+    mailer = SharedMailer()
+    await MailSender(cast("Any", mailer), "email").send("ada@example.com", [claimed("task.assigned")])
+    assert min(mailer.seconds) >= 60

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -9,7 +10,6 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,6 +22,8 @@ from annals_notification.deliveries.log import Claimed
 from annals_notification.deliveries.preferences import Webhook
 
 _TIMEOUT_SECONDS = 10.0
+MAIL_SECONDS = 60.0
+"""How long an e-mail may take: a mail server takes its time, and what was given up may be sent yet."""
 _GONE = 410
 
 
@@ -136,18 +138,27 @@ def signed(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str,
 
 
 class MailSender:
-    """Sends e-mails by the output binding `email`."""
+    """Sends e-mails by the output binding `email`, one after the other.
+
+    bindings.smtp writes recipient and subject of each call into the one Mailer that all calls share
+    (components-contrib 1.18, bindings/smtp/smtp.go, mergeWithRequestMetadata: `merged := metadata`
+    copies a pointer). Of two calls at a time one would go to the other's recipient.
+    """
 
     def __init__(self, sidecar: DaprSidecar, binding: str) -> None:
         self._sidecar = sidecar
         self._binding = binding
+        self._turn = asyncio.Lock()
 
     async def send(self, address: str, claimed: Sequence[Claimed]) -> str:
-        """Send one e-mail about one or several notices."""
+        """Send one e-mail about one or several notices, when it is its turn."""
         subject, html = texts.mail(claimed)
-        metadata: dict[str, Any] = {"emailTo": address, "subject": subject}
+        metadata = {"emailTo": address, "subject": subject}
         try:
-            await self._sidecar.invoke_binding(self._binding, "create", metadata, html.encode())
+            async with self._turn:
+                await self._sidecar.invoke_binding(
+                    self._binding, "create", metadata, html.encode(), seconds=MAIL_SECONDS
+                )
         except DaprError as error:
             raise NotDelivered(str(error)) from error
         return "handed to the mail server"
