@@ -83,6 +83,93 @@ def test_what_was_missed_is_made_up_for_by_the_policy(catch_up: CatchUp, days: l
     assert [one.day for one in daily.missed(datetime(2030, 1, 3, 12, tzinfo=UTC), on_time)] == [4]
 
 
+def day(number: int, hour: int = 9, minute: int = 0) -> datetime:
+    """A moment in a month that begins on a Tuesday; the 7th is a Monday."""
+    return datetime(2030, 1, number, hour, minute, tzinfo=UTC)
+
+
+def rings(recurrence: Recurrence, since: datetime, until: datetime) -> list[tuple[datetime, list[int]]]:
+    """When it is called between two moments, each time a little late, and the days that it sends for."""
+    called = []
+    while (coming := recurrence.first_after(since)) and coming[1] < until:
+        now = coming[1] + timedelta(milliseconds=200)
+        called.append((coming[1], [one.day for one in recurrence.missed(since, now)]))
+        since = now
+    return called
+
+
+def test_an_occurrence_that_is_moved_behind_others_keeps_none_of_them_from_coming() -> None:
+    daily = recurring("FREQ=DAILY", moved={day(7): day(11, 12)})
+    assert rings(daily, day(6, 12), day(12, 12)) == [
+        *((day(number), [number]) for number in (8, 9, 10, 11)),
+        (day(11, 12), [7]),
+        (day(12), [12]),
+    ]
+
+
+def test_an_occurrence_that_is_moved_before_others_comes_and_they_do() -> None:
+    daily = recurring("FREQ=DAILY", moved={day(11): day(9, 12)})
+    assert rings(daily, day(7, 12), day(12, 12)) == [
+        (day(8), [8]),
+        (day(9), [9]),
+        (day(9, 12), [11]),
+        (day(10), [10]),
+        (day(12), [12]),
+    ]
+
+
+def test_a_moved_occurrence_is_on_time_at_the_time_that_it_was_moved_to() -> None:
+    daily = recurring("FREQ=DAILY", catch_up=CatchUp.NONE, moved={day(7): day(7, 12)})
+    assert rings(daily, day(6, 12), day(8)) == [(day(7, 12), [7])]
+    assert daily.missed(day(6, 12), day(7, 12, 5)) == []
+
+
+def test_a_time_that_the_clock_skips_comes_after_those_that_are_before_it_then() -> None:
+    half_hourly = recurring(
+        "FREQ=MINUTELY;INTERVAL=30", timezone="Europe/Berlin", start="2030-03-30T23:00:00Z"
+    )
+    expected = [f"2030-03-31T{time}Z" for time in ("00:30", "01:00", "01:30", "02:00", "02:30")]
+    assert comes(half_hourly, "2030-03-31T00:00:00Z", 5) == expected
+    made = half_hourly.missed(
+        datetime(2030, 3, 31, 0, 50, tzinfo=UTC), datetime(2030, 3, 31, 1, 15, tzinfo=UTC)
+    )
+    assert [f"{one:%H:%M}" for one in made] == ["01:00"]
+
+
+_HOURS = st.integers(0, 24 * 20).map(lambda hours: day(1, 0) + timedelta(hours=hours))
+_RULE_TIMES = st.integers(1, 20).map(day)
+
+
+@given(
+    st.dictionaries(_RULE_TIMES, _HOURS, max_size=6),
+    st.lists(_RULE_TIMES, max_size=3),
+    _HOURS,
+    st.timedeltas(timedelta(0), timedelta(days=10)),
+    st.sampled_from(CatchUp),
+)
+def test_what_is_due_is_what_comes_between_two_moments(
+    moved: dict[datetime, datetime],
+    skip: list[datetime],
+    since: datetime,
+    later: timedelta,
+    catch_up: CatchUp,
+) -> None:
+    daily = recurring("FREQ=DAILY", moved=moved, skip=skip, catch_up=catch_up)
+    now = since + later
+    times = [(moved.get(exact, exact), exact) for exact in map(day, range(1, 32)) if exact not in skip]
+    due = {exact: at for at, exact in times if since < at <= now}
+    made = daily.missed(since, now)
+    assert set(made) <= set(due) and len(set(made)) == len(made)
+    assert [due[exact] for exact in made] == {
+        CatchUp.ALL: sorted(due.values()),
+        CatchUp.ONE: sorted(due.values())[-1:],
+        CatchUp.NONE: sorted(at for at in due.values() if now - at <= timedelta(minutes=1)),
+    }[catch_up]
+    coming = [at for at, _ in times if at > now]
+    first = daily.first_after(now)
+    assert (first and first[1]) == min(coming, default=None)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from itertools import islice, pairwise
+from heapq import merge
+from itertools import islice, pairwise, takewhile
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
@@ -126,40 +127,53 @@ class Recurrence(BaseModel):
         )
 
     def after(self, moment: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """The occurrences that come after a moment: when by the rule, and when they come; both UTC."""
+        """The occurrences that come after a moment, as they come: when by the rule, and when; both UTC."""
+        moved = [(one, other) for one, other in self.moved.items() if other > moment and one not in self.skip]
+        unmoved = ((exact, exact) for exact in self._unmoved(moment))
+        return merge(sorted(moved, key=_comes), unmoved, key=_comes)
+
+    def _unmoved(self, moment: datetime) -> Iterator[datetime]:
+        """Those that come after a moment when the rule says."""
         zone = ZoneInfo(self.timezone)
-        skipped, moved = set(self.skip), self.moved
-        early = [(one, other) for one, other in moved.items() if one <= moment < other and one not in skipped]
+        elsewhere = {*self.skip, *self.moved}
         # From a little before: a clock that is set back makes local times run twice.
         local = moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
-        yield from sorted(early, key=lambda pair: pair[1])
+        skipped_by_the_clock: list[datetime] = []
         for occurrence in islice(self._rule(local).xafter(local, inc=True), _MOST_LOOKED_AT):
             try:
                 exact = occurrence.replace(tzinfo=zone).astimezone(UTC)
             except OverflowError:  # UTC's last year is over, and the zone's is not
-                return
-            if exact in skipped:
+                break
+            if exact <= moment or exact in elsewhere:
                 continue
-            comes = moved.get(exact, exact)
-            if comes > moment and exact > moment:
-                yield exact, comes
+            if exact.astimezone(zone).replace(tzinfo=None) != occurrence:
+                # Such a time comes after some that the rule has behind it.
+                skipped_by_the_clock.append(exact)
+                continue
+            while skipped_by_the_clock and skipped_by_the_clock[0] <= exact:
+                earlier = skipped_by_the_clock.pop(0)
+                if earlier < exact:
+                    yield earlier
+            yield exact
+        yield from skipped_by_the_clock
 
     def first_after(self, moment: datetime) -> tuple[datetime, datetime] | None:
         """The first of `after`; None when the rule has come to its end."""
-        return min(islice(self.after(moment), 50), key=lambda pair: pair[1], default=None)
+        return next(self.after(moment), None)
 
     def missed(self, since: datetime, now: datetime) -> list[datetime]:
         """The occurrences to be made now, of those between two moments, by the catch-up policy."""
-        due = []
-        for exact, comes in self.after(since):
-            if comes > now:
-                break
-            due.append(exact)
-        if not due or self.catch_up is CatchUp.ALL:
-            return due
-        if self.catch_up is CatchUp.ONE:
-            return due[-1:]
-        return [exact for exact in due if now - exact <= _SHORTEST]
+        due = list(takewhile(lambda pair: _comes(pair) <= now, self.after(since)))
+        match self.catch_up:
+            case CatchUp.ONE:
+                due = due[-1:]
+            case CatchUp.NONE:
+                due = [pair for pair in due if now - _comes(pair) <= _SHORTEST]
+        return [exact for exact, _ in due]
+
+
+def _comes(occurrence: tuple[datetime, datetime]) -> datetime:
+    return occurrence[1]
 
 
 def _later_start(start: datetime, frequency: str, interval: int, after: datetime) -> datetime:
