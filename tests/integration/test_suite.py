@@ -135,6 +135,10 @@ async def test_the_past_can_be_seen(embedded: Suite, client: Any) -> None:
         "items"
     ]
     assert [event["event_id"] for event in mine] == [history[0]["event_id"]]
+    newest = (await client.query("events", stream=task["stream"], backwards=True, limit=2)).json()
+    rest = await client.query("events", stream=task["stream"], backwards=True, cursor=newest["next"])
+    found = [event["event_id"] for event in newest["items"] + rest.json()["items"]]
+    assert found == [event["event_id"] for event in history]
     correlated = await client.query("events", correlation_id=history[0]["correlation_id"])
     assert history[0]["event_id"] in {event["event_id"] for event in correlated.json()["items"]}
     assert mine[0]["visible_at"] >= mine[0]["timestamp"].removesuffix("Z"), "queries saw it after it happened"

@@ -214,11 +214,11 @@ function Recent() {
   const loaded = useLoad("recent", async (signal) => {
     const since = new Date(Date.now() - 3_600_000 * 24).toISOString();
     const { items } = await ask<Page<AnnalsEvent>>(
-      query("/api/projector/queries/events", { from: since, limit: 500 }),
+      query("/api/projector/queries/events", { from: since, backwards: "true", limit: 500 }),
       { signal },
     );
     const streams = new Map<string, AnnalsEvent>();
-    for (const event of items.reverse()) if (!streams.has(event.stream)) streams.set(event.stream, event);
+    for (const event of items) if (!streams.has(event.stream)) streams.set(event.stream, event);
     return [...streams.values()].slice(0, 20);
   });
   useLive(() => true, loaded.reload, 1000);

@@ -23,7 +23,7 @@ _BY_ID = """
 SELECT coalesce(json_agg(json_build_array(stream, version)), '[]')::text
 FROM readmodels.event_index WHERE tenant = $1 AND event_id = $2"""
 
-_FOUND = """
+_EVENTS = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
   SELECT stream, version, time::text AS time, event_id, to_json(visible_at) AS visible_at
   FROM readmodels.event_index entry
@@ -34,8 +34,10 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($5::text IS NULL OR correlation_id = $5)
     AND ($6::text IS NULL OR user_id = $6)
     AND ($7::text IS NULL OR stream = $7)
-    AND ($8::text IS NULL OR (time, event_id) > ($8::text::timestamptz, $9::text))
-  ORDER BY entry.time, event_id LIMIT $10::text::integer) page"""
+    AND ($8::text IS NULL OR (time, event_id) {after} ($8::text::timestamptz, $9::text))
+  ORDER BY entry.time {direction}, event_id {direction} LIMIT $10::text::integer) page"""
+_OLDEST_FIRST = _EVENTS.format(after=">", direction="ASC")
+_NEWEST_FIRST = _EVENTS.format(after="<", direction="DESC")
 
 
 def routes(
@@ -106,7 +108,9 @@ def routes(
 
     @router.get(
         "/events",
-        dependencies=[only("type", "from", "to", "correlation_id", "user", "stream", "limit", "cursor")],
+        dependencies=[
+            only("type", "from", "to", "correlation_id", "user", "stream", "limit", "cursor", "backwards")
+        ],
         response_model=EventPage,
     )
     async def events(
@@ -119,15 +123,17 @@ def routes(
         stream: str | None = None,
         limit: Limit = 100,
         cursor: Cursor = None,
+        backwards: bool = False,
     ) -> Response:
-        """Events by type, time, correlation, user or stream, oldest first.
+        """Events by type, time, correlation, user or stream, oldest first; backwards, the newest first.
 
         `visible_at` is when queries saw them: their lag is what lies between.
         """
         after = decode_cursor(cursor, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (event_type, *times, correlation_id, user, stream)
-        rows = await database.fetch(_FOUND, tenant, *filters, *after, str(limit))
+        sql = _NEWEST_FIRST if backwards else _OLDEST_FIRST
+        rows = await database.fetch(sql, tenant, *filters, *after, str(limit))
         found = await store.read_events([(StreamId(tenant, row["stream"]), row["version"]) for row in rows])
         more = len(rows) == limit
         visible = {(row["stream"], row["version"]): row["visible_at"] for row in rows}
