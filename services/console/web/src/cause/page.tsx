@@ -56,11 +56,9 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
   const correlations = new Set<string>();
   if (kind === "task" || kind === "member" || kind === "stream") {
     const stream = kind === "stream" ? id : `${kind}-${id}`;
-    const own = await pages<AnnalsEvent>(query("/api/projector/queries/events", { stream, limit: 500 }), {
-      most: MOST,
-      signal,
-    });
-    for (const event of own) correlations.add(event.correlation_id);
+    const path = query("/api/projector/queries/events", { stream, limit: 500 });
+    const own = await pages<AnnalsEvent>(path, { most: MOST, signal });
+    for (const event of own.items) correlations.add(event.correlation_id);
   } else if (kind === "event") {
     const event = await ask<AnnalsEvent>(`/api/projector/queries/events/${encodeURIComponent(id)}`, {
       signal,
@@ -75,13 +73,12 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
   }
   const each = await Promise.all(
     [...correlations].slice(0, 50).map(async (correlation_id) => ({
-      events: await pages<AnnalsEvent>(
-        query("/api/projector/queries/events", { correlation_id, limit: 500 }),
-        {
+      events: (
+        await pages<AnnalsEvent>(query("/api/projector/queries/events", { correlation_id, limit: 500 }), {
           most: MOST,
           signal,
-        },
-      ),
+        })
+      ).items,
       deliveries: (
         await ask<Page<Delivery>>(query("/api/notification/deliveries", { correlation_id, limit: 500 }), {
           signal,

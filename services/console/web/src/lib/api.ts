@@ -66,7 +66,7 @@ export async function ask<T>(
 }
 
 const RETRIES = 4;
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Send a command. Its key makes it safe to send again when no answer came. */
 export async function command(type: string, data: unknown, version?: number): Promise<Written> {
@@ -92,11 +92,11 @@ export async function again<T>(path: string, given: Ask): Promise<T> {
   }
 }
 
-/** All pages of a query, up to a number of rows; `seen` is told of each page as it comes. */
+/** All pages of a query in one, up to a number of rows; `seen` is told of each page as it comes. */
 export async function pages<T>(
   path: string,
   { most, signal, seen }: { most: number; signal?: AbortSignal; seen?: (items: T[]) => void },
-): Promise<T[]> {
+): Promise<Page<T>> {
   const all: T[] = [];
   let cursor: string | null = null;
   do {
@@ -108,7 +108,7 @@ export async function pages<T>(
     seen?.(page.items);
     cursor = page.next;
   } while (cursor && all.length < most);
-  return all;
+  return { items: all, next: cursor };
 }
 
 /** A path with its parameters; those that are undefined or empty are left out. */

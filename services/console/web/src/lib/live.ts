@@ -1,4 +1,6 @@
-import { signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
+import { ask, Problem } from "./api";
+import { session } from "./session";
 import type { AnnalsEvent } from "./types";
 
 export type Connection = "connecting" | "live" | "reconnecting" | "offline";
@@ -17,6 +19,7 @@ const SILENCE = 40_000;
 
 let source: EventSource | null = null;
 let position = "";
+let interrupted = false;
 let wait = FIRST_WAIT;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
@@ -33,7 +36,7 @@ export function onRejoin(call: () => void): () => void {
   return () => rejoined.delete(call);
 }
 
-/** Follow the stream for as long as the page is there. */
+/** Follow the stream for as long as somebody is signed in. */
 export function follow(): void {
   window.addEventListener("offline", retry);
   window.addEventListener("online", () => {
@@ -42,9 +45,12 @@ export function follow(): void {
   });
   // A page in the back of a browser may have been asleep for hours.
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible" && source === null) open();
+    if (document.visibilityState === "visible" && source === null) reopen();
   });
-  open();
+  effect(() => {
+    if (session.value) open();
+    else close();
+  });
 }
 
 function open(): void {
@@ -57,28 +63,48 @@ function open(): void {
     wait = FIRST_WAIT;
     connection.value = "live";
     alive();
+    // From a position what was missed is told; without one it has to be read.
+    if (interrupted && !position) for (const call of rejoined) call();
+    interrupted = false;
   };
   opened.onmessage = (message: MessageEvent<string>) => {
-    alive();
-    if (message.lastEventId) position = message.lastEventId;
+    reached(message);
     const event = JSON.parse(message.data) as AnnalsEvent;
     event.stream ??= `${event.aggregate_type}-${event.aggregate_id}`;
     for (const listener of listeners) listener(event);
   };
-  opened.addEventListener("cut", () => retry());
-  opened.onerror = () => retry();
+  opened.addEventListener("alive", reached);
+  opened.addEventListener("cut", retry);
+  opened.onerror = retry;
 }
 
 /** The browser's own reconnecting gives up at the first error it is answered: this does not. Nor does it without a
  *  network: the suite may be on this machine. */
 function retry(): void {
   close();
+  if (!session.value) return;
+  interrupted = true;
   connection.value = navigator.onLine ? "reconnecting" : "offline";
-  timer = setTimeout(() => {
-    open();
-    for (const call of rejoined) call();
-  }, wait);
+  timer = setTimeout(reopen, wait);
   wait = Math.min(wait * 2, LONGEST_WAIT);
+}
+
+/** Open the stream again if one is still signed in: of a stream that is refused a browser does not say why. */
+async function reopen(): Promise<void> {
+  close();
+  try {
+    await ask("/auth/session");
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    retry();
+    return;
+  }
+  if (source === null && session.value) open();
+}
+
+function reached(message: MessageEvent<string>): void {
+  alive();
+  if (message.lastEventId) position = message.lastEventId;
 }
 
 function alive(): void {

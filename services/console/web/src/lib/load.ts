@@ -1,6 +1,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { Problem } from "./api";
-import { listen, onRejoin } from "./live";
+import { connection, listen, onRejoin } from "./live";
+import { whole } from "./reading";
 import type { AnnalsEvent } from "./types";
 
 export interface Loaded<T> {
@@ -10,32 +11,41 @@ export interface Loaded<T> {
   reload: () => void;
 }
 
-/** Something to be had from the services, loaded anew when `key` changes or `reload` is called. */
+/** Something to be had from the services, loaded anew when `key` changes or `reload` is called: a load that runs
+ *  comes to its end first. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
   const [state, set] = useState<{ key: string; value?: T; problem: Problem | null; loading: boolean }>({
     key,
     problem: null,
     loading: true,
   });
-  const [round, next] = useState(0);
   const latest = useRef(load);
   latest.current = load;
+  const start = useRef(() => {});
   useEffect(() => {
     const aborting = new AbortController();
-    set((old) => (old.key === key ? { ...old, loading: true } : { key, problem: null, loading: true }));
-    latest.current(aborting.signal).then(
-      (value) => {
-        if (!aborting.signal.aborted) set({ key, value, problem: null, loading: false });
-      },
-      (error: unknown) => {
-        if (aborting.signal.aborted) return;
+    const { signal } = aborting;
+    const run = whole(async () => {
+      if (signal.aborted) return;
+      set((old) => (old.key === key ? { ...old, loading: true } : { key, problem: null, loading: true }));
+      try {
+        const value = await latest.current(signal);
+        if (!signal.aborted) set({ key, value, problem: null, loading: false });
+      } catch (error) {
+        if (signal.aborted) return;
         if (!(error instanceof Problem)) throw error;
         set((old) => ({ ...old, key, problem: error, loading: false }));
-      },
-    );
+      }
+    });
+    start.current = run;
+    run();
     return () => aborting.abort();
-  }, [key, round]);
-  const reload = useCallback(() => next((old) => old + 1), []);
+  }, [key]);
+  const reload = useCallback(() => start.current(), []);
+  const live = connection.value === "live";
+  useEffect(() => {
+    if (live && state.problem?.passes) reload();
+  }, [live]);
   const own = state.key === key;
   return {
     value: own ? state.value : undefined,

@@ -12,7 +12,7 @@ import { TaskDrawer } from "./drawer";
 import { NewTask } from "./new";
 import { Recurring } from "./recurring";
 import { TaskRow } from "./row";
-import { handovers, keep, load, loading, members, nameOf, problem, tasks } from "./store";
+import { handovers, keep, load, loading, MOST, members, nameOf, older, problem, tasks } from "./store";
 
 const text = signal("");
 const whose = signal("");
@@ -61,6 +61,12 @@ export function TasksPage() {
           </div>
           {view !== "recurring" && <Filters list={view === "list"} />}
         </div>
+        {older.value && view !== "recurring" && (
+          <p class="quiet small" role="note">
+            These are the newest {MOST.toLocaleString()} tasks: there are older ones, which are not looked
+            through here.
+          </p>
+        )}
         {problem.value && <Failed problem={problem.value} retry={load} />}
         {view === "recurring" ? (
           <Recurring />

@@ -1,38 +1,49 @@
 import { computed, signal } from "@preact/signals";
-import { ask, command, Problem, pages, query } from "../lib/api";
+import { ask, command, Problem, pages, pause, query } from "../lib/api";
 import { listen, onRejoin } from "../lib/live";
+import { whole } from "../lib/reading";
 import { session } from "../lib/session";
 import type { AnnalsEvent, Member, Page, Recurrence, Saga, Task, Written } from "../lib/types";
+import { tell } from "../parts/toasts";
 
-const MOST = 20_000;
+/** So many tasks are kept; of more, the newest. */
+export const MOST = 20_000;
 const PAGE = 500;
 /** So many changed tasks are fetched one by one; more, and the list is loaded anew. */
 const ONE_BY_ONE = 40;
 const SOON = 80;
+const AGAIN = 5000;
 
-/** What is on a task that was asked for and is not yet confirmed. */
+/** What is on a task that was asked for and is not yet seen; with its version once it is known to be done. */
 export type Pending = Partial<Task> & { gone?: boolean };
+type Change = { id: string; shown: Pending };
 
 const stored = signal<ReadonlyMap<string, Task>>(new Map());
-const pending = signal<ReadonlyMap<string, Pending>>(new Map());
+const pending = signal<readonly Change[]>([]);
+/** Tasks that were found to be gone, and how many reads had begun by then: what those tell of them is older. */
+const gone = new Map<string, number>();
+let begun = 0;
 export const members = signal<Member[]>([]);
 export const handovers = signal<ReadonlyMap<string, Saga>>(new Map());
 export const recurrences = signal<Recurrence[]>([]);
 export const loading = signal(true);
+/** Whether there are older tasks than those that are kept. */
+export const older = signal(false);
 export const problem = signal<Problem | null>(null);
 
 /** The tasks as they are to be shown: with what one has just changed. */
 export const tasks = computed(() => {
   const shown = new Map(stored.value);
-  for (const [id, changes] of pending.value) {
+  for (const { id, shown: changes } of pending.value) {
     const task = shown.get(id);
+    if (task && changes.version !== undefined && task.version >= changes.version) continue;
     if (changes.gone) shown.delete(id);
     else if (task) shown.set(id, { ...task, ...changes });
     else if (changes.title) shown.set(id, changes as Task);
   }
   return shown;
 });
-export const isPending = (id: string): boolean => pending.value.has(id);
+export const isPending = (id: string): boolean => pending.value.some((change) => change.id === id);
 
 let started = false;
 
@@ -45,90 +56,136 @@ export function keep(): void {
   listen(onEvent);
 }
 
+let loadTimer: ReturnType<typeof setTimeout> | undefined;
+
 export async function load(): Promise<void> {
+  const failed = await whatFails([loadTasks(), loadMembers(), loadHandovers(), loadRecurrences()]);
+  problem.value = failed[0] ?? null;
+  clearTimeout(loadTimer);
+  if (failed.some((one) => one.passes)) loadTimer = setTimeout(load, AGAIN);
+}
+
+async function whatFails(reads: Promise<void>[]): Promise<Problem[]> {
+  const reasons = (await Promise.allSettled(reads)).flatMap((one) =>
+    one.status === "rejected" ? [one.reason as unknown] : [],
+  );
+  return reasons.map((reason) => {
+    if (!(reason instanceof Problem)) throw reason;
+    return reason;
+  });
+}
+
+const loadTasks = whole(async (position) => {
   loading.value = true;
-  const fresh = new Map<string, Task>();
-  const first = stored.value.size === 0;
+  const [before, read] = [stored.value, ++begun];
+  const found = new Set<string>();
   try {
-    await Promise.all([
-      pages<Task>(`/api/projector/queries/tasks?sort=-created_at&limit=${PAGE}`, {
-        most: MOST,
-        seen: (items) => {
-          for (const task of items) fresh.set(task.id, task);
-          if (first) stored.value = new Map(fresh);
-        },
-      }).then(() => {
-        stored.value = fresh;
-      }),
-      loadMembers(),
-      loadHandovers(),
-      loadRecurrences(),
-    ]);
-    problem.value = null;
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    problem.value = error;
+    const path = query("/api/projector/queries/tasks", { sort: "-created_at", limit: PAGE, position });
+    const { next } = await pages<Task>(path, {
+      most: MOST,
+      seen: (items) => {
+        for (const { id } of items) found.add(id);
+        put(items, read);
+      },
+    });
+    // What live events brought meanwhile is newer than the pages that it is not on.
+    const left = [...before].filter(([id, task]) => !found.has(id) && stored.value.get(id) === task);
+    drop(left.map(([id]) => id));
+    older.value = next !== null;
   } finally {
     loading.value = false;
   }
-}
+});
 
-async function loadMembers(): Promise<void> {
-  members.value = await pages<Member>(`/api/projector/queries/members?limit=${PAGE}`, { most: 5000 });
-}
+const loadMembers = whole(async (position) => {
+  const path = query("/api/projector/queries/members", { limit: PAGE, position });
+  members.value = (await pages<Member>(path, { most: 5000 })).items;
+});
 
-async function loadHandovers(): Promise<void> {
-  const running = await pages<Saga>(
-    "/api/projector/queries/sagas?type=task-handover&status=running&limit=200",
-    { most: 2000 },
-  );
+const loadHandovers = whole(async (position) => {
+  const path = query("/api/projector/queries/sagas", {
+    type: "task-handover",
+    status: "running",
+    limit: 200,
+    position,
+  });
+  const running = (await pages<Saga>(path, { most: 2000 })).items;
   handovers.value = new Map(running.map((saga) => [saga.business_key ?? "", saga]));
-}
+});
 
 export async function loadRecurrences(): Promise<void> {
   const found = await ask<Page<Recurrence>>("/api/notification/recurrences?limit=200");
   recurrences.value = found.items;
 }
 
-let changed = new Map<string, string>();
-let others = new Set<() => Promise<void>>();
+function put(found: Task[], read: number): void {
+  const latest = new Map(stored.value);
+  for (const task of found) {
+    const known = latest.get(task.id)?.version ?? 0;
+    if (task.version >= known && read > (gone.get(task.id) ?? 0)) latest.set(task.id, task);
+  }
+  stored.value = latest;
+}
+
+function drop(ids: string[]): void {
+  const latest = new Map(stored.value);
+  for (const id of ids) latest.delete(id);
+  stored.value = latest;
+}
+
+/** Of each stream the newest event of which the page does not show yet what it came to. */
+let happened = new Map<string, AnnalsEvent>();
 let timer: ReturnType<typeof setTimeout> | undefined;
 
 function onEvent(event: AnnalsEvent): void {
-  if (event.aggregate_type === "task") changed.set(event.aggregate_id, event.position);
-  else if (event.aggregate_type === "member") others.add(loadMembers);
-  else if (event.aggregate_type === "saga") others.add(loadHandovers);
-  else return;
+  if (!(event.aggregate_type in READ_FOR)) return;
+  happened.set(event.stream, event);
   if (timer === undefined) timer = setTimeout(catchUp, SOON);
 }
 
+const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<void>> = {
+  task: ({ aggregate_id: id, position }, many) => (many ? loadTasks(position) : refresh(id, position)),
+  member: ({ position }) => loadMembers(position),
+  saga: ({ position }) => loadHandovers(position),
+};
+
+/** Read what events changed. What cannot be read now is read again later, with what came meanwhile. */
 async function catchUp(): Promise<void> {
-  const [wanted, lists] = [changed, others];
-  [changed, others, timer] = [new Map(), new Set(), undefined];
+  const events = happened;
+  happened = new Map();
+  const many = [...events.values()].filter((event) => event.aggregate_type === "task").length > ONE_BY_ONE;
+  const reads = [...events].map(async ([stream, event]) => {
+    try {
+      await READ_FOR[event.aggregate_type]?.(event, many);
+    } catch (error) {
+      const again = error instanceof Problem && error.passes;
+      if (again && !happened.has(stream)) happened.set(stream, event);
+      throw error;
+    }
+  });
+  let wait = AGAIN;
   try {
-    const several = [...lists].map((one) => one());
-    if (wanted.size > ONE_BY_ONE) several.push(load());
-    else several.push(...[...wanted].map(([id, position]) => refresh(id, position)));
-    await Promise.all(several);
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    problem.value = error;
+    const failed = await whatFails(reads);
+    problem.value = failed[0] ?? null;
+    if (failed.length === 0) wait = SOON;
+  } finally {
+    timer = happened.size > 0 ? setTimeout(catchUp, wait) : undefined;
   }
 }
 
 /** Fetch one task anew, once the read model has come as far as `position`. */
 export async function refresh(id: string, position?: string): Promise<void> {
-  let task: Task | null;
+  const known = stored.value.has(id) || position !== undefined;
+  const read = ++begun;
   try {
-    task = await ask<Task>(query(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { position }));
+    const path = query(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { position });
+    put([await ask<Task>(path)], read);
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 404) throw error;
-    task = null;
+    if (!known) return; // it may be that it is not there yet
+    gone.set(id, begun);
+    drop([id]);
   }
-  const latest = new Map(stored.value);
-  if (task === null) latest.delete(id);
-  else if ((latest.get(id)?.version ?? 0) <= task.version) latest.set(id, task);
-  stored.value = latest;
 }
 
 /** Send a command, showing what it comes to at once; what was refused is taken back. Throws Problem. */
@@ -138,17 +195,44 @@ export async function change(
   shown: Pending,
   version?: number,
 ): Promise<Written> {
-  const { id } = data;
-  pending.value = new Map(pending.value).set(id, { ...pending.value.get(id), ...shown });
+  const asked: Change = { id: data.id, shown };
+  pending.value = [...pending.value, asked];
+  let written: Written;
   try {
-    const written = await command(type, data, version);
-    await refresh(id, written.position);
-    return written;
-  } finally {
-    const rest = new Map(pending.value);
-    rest.delete(id);
-    pending.value = rest;
+    written = await command(type, data, version);
+  } catch (error) {
+    forget(asked);
+    throw error;
   }
+  const done: Change = { id: data.id, shown: { ...shown, version: written.version } };
+  pending.value = pending.value.map((one) => (one === asked ? done : one));
+  if (await seen(data.id, written.position)) forget(done);
+  else {
+    tell("It is done. What it came to cannot be read yet, and is looked for again.");
+    lookAgain(done, written.position);
+  }
+  return written;
+}
+
+function forget(change: Change): void {
+  pending.value = pending.value.filter((one) => one !== change);
+}
+
+async function lookAgain(done: Change, position: string): Promise<void> {
+  do await pause(AGAIN);
+  while (!(await seen(done.id, position)));
+  forget(done);
+}
+
+/** Whether what a command came to is read, or will not be. */
+async function seen(id: string, position: string): Promise<boolean> {
+  try {
+    await refresh(id, position);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    return !error.passes;
+  }
+  return true;
 }
 
 /** A task before it is known to be there. */

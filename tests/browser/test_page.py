@@ -1,0 +1,361 @@
+"""The page by itself: what it makes of answers that come late, in another order, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mimetypes
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.async_api import Browser, Page, Route, expect
+
+from conftest import until
+from suite import page as sources
+
+ADDRESS = "https://page.test"
+MINUTES = 5
+
+# The page's live stream, for tests to speak as the service does.
+STREAM = """
+window.opened = [];
+window.EventSource = class extends EventTarget {
+  constructor(url) {
+    super();
+    opened.push(this);
+    Object.assign(this, { url, closed: false });
+    queueMicrotask(() => this.onopen?.());
+  }
+  close() { this.closed = true; }
+  say(type, id, data) {
+    const message = new MessageEvent(type, { data: JSON.stringify(data), lastEventId: id });
+    type === "message" ? this.onmessage(message) : this.dispatchEvent(message);
+  }
+};
+"""
+
+Answer = tuple[int, object]
+
+
+class Services:
+    """What is behind the page. `tasks` are what queries see; a test may answer anything itself."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.session: Answer = (
+            200,
+            {"user": "ada", "name": "Ada", "tenant": "t", "role": "operator", "auth": "oidc", "zipkin": None},
+        )
+        self.own: dict[str, Callable[[str, dict[str, str]], Answer | Awaitable[Answer]]] = {}
+
+    def task(self, task: str, version: int = 1, **changes: object) -> dict[str, Any]:
+        """A task, which queries see from now on."""
+        times = dict.fromkeys(("created_at", "updated_at"), "2030-01-01T00:00:00Z")
+        row = {"id": task, "title": task, "status": "todo", "priority": "normal", "version": version}
+        self.tasks[task] = (
+            row | {"tags": []} | dict.fromkeys(("description", "due", "assignee")) | times | changes
+        )
+        return self.tasks[task]
+
+    def count(self, path: str) -> int:
+        """How often something was asked for."""
+        return sum(urlsplit(one).path == path for one in self.asked)
+
+    async def answer(self, route: Route) -> None:
+        parts = urlsplit(route.request.url)
+        path = parts.path
+        if not path.startswith(("/api/", "/auth/")):
+            await _file(route, path)
+            return
+        self.asked.append(f"{path}?{parts.query}")
+        given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        own = next((one for start, one in self.own.items() if path.startswith(start)), None)
+        found = own(path, given) if own else self.usual(path)
+        status, body = found if isinstance(found, tuple) else await found
+        await route.fulfill(status=status, content_type="application/json", body=json.dumps(body))
+
+    def usual(self, path: str) -> Answer:
+        """What is answered unless a test says otherwise."""
+        if path == "/auth/session":
+            return self.session
+        if path == TASKS:
+            return 200, {"items": list(self.tasks.values()), "next": None}
+        if path.startswith(f"{TASKS}/"):
+            task = self.tasks.get(path.removeprefix(f"{TASKS}/"))
+            return (200, task) if task else (404, {"detail": "there is no such task"})
+        return 200, {"items": [], "next": None, "unread": 0}
+
+
+TASKS = "/api/projector/queries/tasks"
+MEMBERS = "/api/projector/queries/members"
+
+
+async def _file(route: Route, path: str) -> None:
+    file = sources.LINK / path.lstrip("/")
+    if not file.is_file():
+        file = sources.LINK / "index.html"
+    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    await route.fulfill(content_type=kind, body=Path(file).read_bytes())
+
+
+@pytest.fixture
+def services() -> Services:
+    sources.build()
+    return Services()
+
+
+Show = Callable[[str], Awaitable[Page]]
+
+
+@pytest.fixture
+async def show(browser: Browser, services: Services) -> AsyncIterator[Show]:
+    """Opens the page at a path, with a clock that tests may move on."""
+    context = await browser.new_context()
+
+    async def open_page(path: str) -> Page:
+        page = await context.new_page()
+        await page.clock.install()
+        await page.add_init_script(STREAM)
+        await page.route("**/*", services.answer)
+        await page.goto(ADDRESS + path)
+        await page.wait_for_function("window.opened.length > 0")
+        return page
+
+    yield open_page
+    await context.close()
+
+
+async def happened(page: Page, kind: str, one: str, position: str) -> None:
+    """The live stream tells of an event."""
+    event = {"event_type": f"{kind}.x", "aggregate_type": kind, "aggregate_id": one, "position": position}
+    await page.evaluate("([id, event]) => opened.at(-1).say('message', id, event)", [position, event])
+
+
+def row(page: Page, title: str) -> Any:
+    return page.locator(".task-row", has_text=title)
+
+
+async def test_a_task_that_was_made_and_cannot_be_read_yet_stays_and_is_read_later(
+    show: Show, services: Services
+) -> None:
+    services.own["/api/command/"] = lambda *_: (201, written("x", 1))
+    services.own[f"{TASKS}/"] = lambda *_: (504, {"type": "urn:annals:problem:behind", "detail": "not yet"})
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="New task").click()
+    await page.get_by_role("textbox", name="Title").fill("Pay the bill")
+    await page.get_by_role("button", name="Create").click()
+
+    await expect(page.locator(".toast", has_text="Created: Pay the bill")).to_be_visible()
+    await expect(page.locator(".toast", has_text="cannot be read yet")).to_be_visible()
+    await expect(page.locator(".toast[data-tone=bad]")).to_have_count(0)
+    await expect(row(page, "Pay the bill")).to_have_attribute("data-pending", "true")
+
+    services.own[f"{TASKS}/"] = lambda path, _: (200, services.task(path.rpartition("/")[2], title="Paid"))
+    await page.clock.fast_forward(6_000)
+    await expect(row(page, "Paid")).to_have_attribute("data-pending", "false")
+    assert services.count("/api/command/commands/task.create") == 1
+
+
+def written(task: str, version: int) -> dict[str, Any]:
+    return {"id": task, "stream": f"task-{task}", "version": version, "position": f"0-{version}"}
+
+
+async def test_all_that_was_edited_is_sent_though_none_of_it_can_be_read_yet(
+    show: Show, services: Services
+) -> None:
+    services.task("a", version=4)
+    sent: list[str] = []
+
+    async def take(route: Route) -> None:
+        sent.append(f"{route.request.url.rpartition('/')[2]} on {route.request.headers['if-match']}")
+        await route.fulfill(status=200, json=written("a", 4 + len(sent)))
+
+    page = await show("/tasks?task=a")
+    await page.route("**/api/command/**", take)
+    services.own[f"{TASKS}/"] = lambda *_: (503, {"detail": "the read models cannot be reached"})
+    await page.get_by_role("button", name="Edit").click()
+    await page.get_by_role("textbox", name="Title").fill("another")
+    await page.get_by_label("Due", exact=True).fill("2031-01-01T09:00")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator(".toast", has_text="Saved: another")).to_be_visible()
+
+    await page.get_by_role("button", name="Edit").click()
+    await page.get_by_label("Priority").select_option("high")
+    await page.get_by_role("button", name="Save").click()
+    await until(lambda: _has(sent, 3))
+    assert sent == ['task.update on "4"', 'task.set_due_date on "5"', 'task.update on "6"']
+
+
+async def _has(found: list[str], most: int) -> bool:
+    return len(found) >= most
+
+
+async def test_a_change_that_is_refused_is_taken_back(show: Show, services: Services) -> None:
+    services.task("a")
+    services.own["/api/command/commands/task.complete"] = lambda *_: (409, {"detail": "no"})
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="Complete a").click()
+    await expect(page.locator(".toast[data-tone=bad]")).to_be_visible()
+    await expect(page.get_by_role("button", name="Complete a")).to_be_enabled()
+
+
+async def test_a_stream_on_which_nothing_happens_stays_open(show: Show, services: Services) -> None:
+    page = await show("/tasks")
+    for beat in range(MINUTES * 4):
+        await page.evaluate("id => opened.at(-1).say('alive', id, null)", f"0-{beat}")
+        await page.clock.run_for(15_000)
+    assert await page.evaluate("opened.length") == 1
+
+    loads = services.count(TASKS)
+    await page.evaluate("opened.at(-1).onerror()")
+    await page.clock.run_for(1_000)
+    await page.wait_for_function("opened.length === 2")
+    assert await page.evaluate("opened[1].url") == "/api/notification/stream?after=0-19"
+    await expect(page.locator(".notice-bar")).to_have_count(0)
+    assert services.count(TASKS) == loads, "what was missed is told"
+
+
+async def test_a_stream_that_says_nothing_is_opened_anew_and_all_is_read(
+    show: Show, services: Services
+) -> None:
+    page = await show("/tasks")
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    loads = services.count(TASKS)
+    await page.clock.fast_forward(41_000)
+    await page.clock.fast_forward(1_000)
+    await page.wait_for_function("opened.length === 2")
+    await until(lambda: _asked(services, TASKS, loads + 1))
+
+
+async def _asked(services: Services, path: str, times: int) -> bool:
+    return services.count(path) >= times
+
+
+async def test_who_is_signed_out_hears_nothing_more(show: Show, services: Services) -> None:
+    page = await show("/tasks")
+    await page.get_by_role("button", name="Sign out").first.click()
+    await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+    assert await page.evaluate("opened[0].closed")
+
+
+async def test_a_stream_of_a_session_that_is_over_is_not_asked_for_again(
+    show: Show, services: Services
+) -> None:
+    page = await show("/tasks")
+    services.session = (401, {"detail": "sign in"})
+    await page.evaluate("opened[0].onerror()")
+    await page.clock.fast_forward(1_000)
+    await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+    await page.clock.fast_forward(60_000)
+    assert await page.evaluate("opened.length") == 1
+
+
+async def test_what_happens_while_all_is_read_is_not_lost(show: Show, services: Services) -> None:
+    old, going = services.task("old"), services.task("going")
+    page = await show("/tasks/list")
+    await expect(row(page, "going")).to_be_visible()
+    second = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def pages(_path: str, given: dict[str, str]) -> Answer:
+        if "cursor" not in given:
+            return 200, {"items": [old], "next": "second"}
+        asked.set()
+        await second.wait()
+        return 200, {"items": [going], "next": None}
+
+    services.own[f"{TASKS}/"] = lambda path, _: services.usual(path)
+    services.own[TASKS] = pages
+    await page.evaluate("opened.at(-1).onerror()")
+    await page.clock.fast_forward(1_000)
+    await asked.wait()
+    for wanted, position in (("old", "0-2"), ("new", "0-3"), ("going", "0-4")):
+        services.tasks.pop(wanted, None)
+        if wanted != "going":
+            services.task(wanted, version=2, title=f"{wanted}, as it is")
+        await happened(page, "task", wanted, position)
+        await page.clock.fast_forward(100)
+        await expect(row(page, "as it is" if wanted != "going" else "going")).to_have_count(
+            {"old": 1, "new": 2, "going": 0}[wanted]
+        )
+    second.set()
+    await expect(page.locator(".list-foot")).to_have_text("2 tasks")
+    await expect(row(page, "as it is")).to_have_count(2)
+    await expect(row(page, "going")).to_have_count(0)
+
+
+async def test_members_are_read_one_at_a_time_as_of_what_happened_last(
+    show: Show, services: Services
+) -> None:
+    page = await show("/tasks")
+    reading, most = 0, 0
+    asked: list[str | None] = []
+    go_on = asyncio.Event()
+
+    async def members(_path: str, given: dict[str, str]) -> Answer:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        asked.append(given.get("position"))
+        await go_on.wait()
+        reading -= 1
+        return 200, {"items": [], "next": None}
+
+    services.own[MEMBERS] = members
+    for number in range(1, 5):
+        await happened(page, "member", f"m{number}", f"7-{number}")
+        await page.clock.fast_forward(100)
+    await until(lambda: _any(asked))
+    await happened(page, "member", "m1", "7-9")
+    await page.clock.fast_forward(100)
+    go_on.set()
+    await page.clock.fast_forward(100)
+    await until(lambda: _last(asked, "7-9"))
+    assert most == 1
+    assert len(asked) <= 4
+    assert None not in asked
+
+
+async def _any(found: list[Any]) -> bool:
+    return bool(found)
+
+
+async def _last(found: list[Any], wanted: str) -> bool:
+    return found[-1] == wanted
+
+
+async def test_a_list_is_shown_though_something_happens_all_the_time(show: Show, services: Services) -> None:
+    go_on = asyncio.Event()
+    asked = 0
+
+    async def sagas(*_: object) -> Answer:
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+        return 200, {"items": [], "next": None}
+
+    services.own["/api/projector/queries/sagas"] = sagas
+    page = await show("/sagas")
+    for number in range(20):
+        await happened(page, "saga", "s", f"7-{number}")
+        await page.clock.fast_forward(300)
+    assert asked == 1, "one that runs is let come to its end"
+    go_on.set()
+    await expect(page.locator(".empty")).to_be_visible()
+
+
+async def test_what_is_left_out_is_said(show: Show, services: Services) -> None:
+    rows = [services.task(f"task-{number}") for number in range(500)]
+
+    def pages(_path: str, given: dict[str, str]) -> Answer:
+        start = int(given.get("cursor", "0"))
+        items = [one | {"id": f"{start}-{one['id']}"} for one in rows]
+        return 200, {"items": items, "next": str(start + 1)}
+
+    services.own[TASKS] = pages
+    page = await show("/tasks/list")
+    await expect(page.get_by_role("note")).to_contain_text("the newest 20,000 tasks")
