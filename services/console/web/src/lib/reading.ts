@@ -7,24 +7,24 @@ export function whole(read: (position?: string) => Promise<void>): (position?: s
   const wanted = new Map<string, string | undefined>();
   let running: Promise<void> | undefined;
   const run = async () => {
-    for (const [lane, position] of wanted) {
-      wanted.delete(lane);
-      try {
-        await read(position);
-      } catch (error) {
-        if (!wanted.has(lane)) wanted.set(lane, position);
-        throw error;
+    try {
+      for (const [lane, position] of wanted) {
+        wanted.delete(lane);
+        try {
+          await read(position);
+        } catch (error) {
+          if (!wanted.has(lane)) wanted.set(lane, position);
+          throw error;
+        }
       }
+    } finally {
+      running = undefined;
     }
   };
   return (position) => {
     wanted.set(position?.split("-")[0] ?? "", position);
     // Not at once: what is asked for in the same breath is read together.
-    running ??= Promise.resolve()
-      .then(run)
-      .finally(() => {
-        running = undefined;
-      });
+    running ??= Promise.resolve().then(run);
     return running;
   };
 }
