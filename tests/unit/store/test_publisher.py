@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from annals.dapr import DaprError, DaprSidecar, Message, Write
 from annals.events import DomainEvent
 from annals.store import Append, MemoryEventStore, publisher
+from annals.store.group_commit import Committed
+from annals.store.protocol import Appended
 from annals.store.publisher import Publisher
 from conftest import until
 
@@ -129,6 +132,45 @@ async def test_nothing_is_passed_over_while_its_partition_of_the_broker_is_away(
         await until(published(one))
 
     assert set(sidecar.taken) == set(events)
+
+
+async def test_the_age_of_a_backlog_is_that_of_its_oldest_commit(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000_000.0
+    monkeypatch.setattr(publisher.time, "time", lambda: now)
+    store = MemoryEventStore()
+    sidecar.away = lambda message: message.metadata["partitionKey"] == "default/thing-t150"
+    async with publishing(sidecar, store, 0, 0) as one:
+        for number in range(1, 201):
+            await offer(one, store, number)
+            now += 1.0
+        await until(published(one, left=100))
+        assert one.backlog_age == 100.0, "the first hundred are published, the others are not"
+        now += 60.0
+        assert one.backlog_age == 160.0
+        sidecar.away = lambda _: False
+        await until(published(one))
+        assert one.backlog_age == 0.0
+
+
+async def test_what_another_left_behind_is_as_old_as_its_commit_says(sidecar: Sidecar) -> None:
+    store = MemoryEventStore()
+    await append(store, "t0")
+    sidecar.away = lambda _: True
+    started = time.time()
+    async with publishing(sidecar, store, 0, 1) as one:
+        await until(_asked(sidecar, 1))
+        (commit,) = await store.read_log(0, 1, 1)
+        assert one.backlog_age >= started - commit.time.timestamp()
+
+
+async def offer(one: Publisher, store: MemoryEventStore, number: int) -> None:
+    await append(store, f"t{number}")
+    (commit,) = await store.read_log(0, number, number)
+    events = await store.read_events([(commit.stream, 1)])
+    appended = Appended(commit.stream, 1, commit.position)
+    one.offer([Committed(cast("Any", None), appended, events)])
 
 
 def _asked(sidecar: Sidecar, times: int) -> Callable[[], Awaitable[bool]]:

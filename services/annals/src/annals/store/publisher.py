@@ -35,6 +35,15 @@ _BESIDE = 10  # commits on either side of it, among which that other one is look
 
 
 @dataclass(frozen=True, slots=True)
+class _Unpublished:
+    """A commit that waits, since a time of the clock on the wall: that of whoever wrote it."""
+
+    seq: int
+    since: float
+    events: list[RecordedEvent]
+
+
+@dataclass(frozen=True, slots=True)
 class _Outgoing:
     event: RecordedEvent
     message: Message
@@ -60,10 +69,10 @@ class Publisher:
         self._lane = lane
         self._tail = tail
         self._published = self._marked = published
-        self._buffer: deque[tuple[int, list[RecordedEvent]]] = deque()
+        self._buffer: deque[_Unpublished] = deque()
         self._more = asyncio.Event()
         self._caught_up = asyncio.Event()
-        self._oldest_unpublished = time.monotonic() if self.backlog else None
+        self._oldest_since = time.time() if self.backlog else None
 
     @property
     def backlog(self) -> int:
@@ -72,21 +81,22 @@ class Publisher:
 
     @property
     def backlog_age(self) -> float:
-        """For how many seconds the oldest of them has waited, since this publisher saw it."""
-        return 0.0 if self._oldest_unpublished is None else time.monotonic() - self._oldest_unpublished
+        """For how many seconds the oldest of them has waited; what another left behind, once it is read."""
+        return 0.0 if self._oldest_since is None else max(0.0, time.time() - self._oldest_since)
 
     def offer(self, committed: Sequence[Committed]) -> None:
         """Take note of what was committed.
 
         The events are kept at hand while there is room; beyond it they are read from the store.
         """
+        now = time.time()
         for commit in committed:
             if len(self._buffer) < _BUFFERED_COMMITS:
-                self._buffer.append((commit.appended.position.seq, commit.events))
+                self._buffer.append(_Unpublished(commit.appended.position.seq, now, commit.events))
             self._tail = commit.appended.position.seq
         self._caught_up.clear()
-        if self._oldest_unpublished is None:
-            self._oldest_unpublished = time.monotonic()
+        if self._oldest_since is None:
+            self._oldest_since = now
         self._more.set()
 
     async def run(self) -> None:
@@ -95,9 +105,11 @@ class Publisher:
         while True:
             while self.backlog:
                 batch = await self._next()
-                await self._publish([event for _, events in batch for event in events])
-                self._published = batch[-1][0]
-                self._oldest_unpublished = time.monotonic() if self.backlog else None
+                self._oldest_since = batch[0].since
+                await self._publish([event for commit in batch for event in commit.events])
+                self._published = batch[-1].seq
+                if not self.backlog:
+                    self._oldest_since = None
                 if time.monotonic() - marked_at > _MARK_SECONDS:
                     await self._write_mark()
                     marked_at = time.monotonic()
@@ -117,20 +129,20 @@ class Publisher:
             await self._caught_up.wait()
         await self._write_mark()
 
-    async def _next(self) -> list[tuple[int, list[RecordedEvent]]]:
+    async def _next(self) -> list[_Unpublished]:
         """The next commits with their events: from the buffer when it has them, else from the store."""
-        while self._buffer and self._buffer[0][0] <= self._published:
+        while self._buffer and self._buffer[0].seq <= self._published:
             self._buffer.popleft()
-        batch: list[tuple[int, list[RecordedEvent]]] = []
+        batch: list[_Unpublished] = []
         events = 0
         while (
-            self._buffer and events < _BULK_EVENTS and self._buffer[0][0] == self._published + len(batch) + 1
+            self._buffer and events < _BULK_EVENTS and self._buffer[0].seq == self._published + len(batch) + 1
         ):
             batch.append(self._buffer.popleft())
-            events += len(batch[-1][1])
+            events += len(batch[-1].events)
         return batch or await self._read()
 
-    async def _read(self) -> list[tuple[int, list[RecordedEvent]]]:
+    async def _read(self) -> list[_Unpublished]:
         first, last = self._published + 1, min(self._published + _BULK_EVENTS, self._tail)
         attempt = 0
         while True:
@@ -148,7 +160,11 @@ class Publisher:
                 raise StoreError(f"the log of lane {self._lane} has a hole at {first}")
             found = iter(events)
             return [
-                (commit.position.seq, [next(found) for _ in range(commit.first, commit.last + 1)])
+                _Unpublished(
+                    commit.position.seq,
+                    commit.time.timestamp(),
+                    [next(found) for _ in range(commit.first, commit.last + 1)],
+                )
                 for commit in commits
             ]
 
