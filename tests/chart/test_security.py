@@ -81,7 +81,6 @@ def test_the_keys_that_are_made_fit_each_other(render: Render) -> None:
     public = Ed25519PrivateKey.from_private_bytes(keys["audit-signing-key"]).public_key()
     assert public.public_bytes_raw() == keys["audit-public-keys"]
     assert len(keys["personal-data-keys"]) == 32
-    assert secrets["personal-data-keys"]["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
 def test_keys_that_exist_are_not_made(render: Render) -> None:

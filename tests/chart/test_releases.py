@@ -1,0 +1,179 @@
+"""What Helm does to a release that is there: upgrades, a rollback, an uninstallation."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .cluster import Cluster, serving
+from .conftest import CHART, Refused
+
+KEYS = ("audit-public-keys", "audit-signing-key", "personal-data-keys")
+ROTATED = base64.b64encode(b"new,old").decode()
+
+Helm = Callable[..., None]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def run(helm: Path, cluster: Cluster, credentials: Mapping[str, Any], tmp_path: Path) -> Helm:
+    """Helm on the cluster. An upgrade is given values and, perhaps, another chart."""
+
+    def ran(action: str, *argv: str, chart: Path = CHART, **values: Any) -> None:
+        given = {"credentials": credentials, "settings": {"create": False}, **values}
+        file = tmp_path / "values.yaml"
+        file.write_text(yaml.safe_dump(given))
+        if action == "upgrade":
+            argv = (str(chart), "--install", "--values", str(file), *argv)
+        result = subprocess.run(
+            [
+                helm,
+                action,
+                "annals",
+                *argv,
+                "--namespace",
+                "here",
+                "--kube-apiserver",
+                cluster.url,
+                "--qps=1000",
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"KUBECONFIG": os.devnull, "KUBECACHEDIR": str(tmp_path)},
+        )
+        if result.returncode:
+            raise Refused(result.stderr)
+
+    return ran
+
+
+def keys(cluster: Cluster) -> dict[str, str]:
+    return {key: cluster[f"secrets/{key}"]["data"][key] for key in KEYS if f"secrets/{key}" in cluster}
+
+
+def rotate(cluster: Cluster) -> None:
+    cluster["secrets/personal-data-keys"]["data"]["personal-data-keys"] = ROTATED
+
+
+def test_keys_are_made_once(cluster: Cluster, run: Helm) -> None:
+    run("upgrade")
+    made = keys(cluster)
+    run("upgrade")
+
+    assert len(made) == len(KEYS)
+    assert keys(cluster) == made
+
+
+def test_a_rollback_does_not_undo_a_rotation_of_keys(cluster: Cluster, run: Helm) -> None:
+    run("upgrade")
+    run("upgrade")
+    rotate(cluster)
+    run("upgrade")
+
+    run("rollback", "2")
+    assert keys(cluster)["personal-data-keys"] == ROTATED
+    run("rollback", "1")
+    assert keys(cluster)["personal-data-keys"] == ROTATED
+
+
+def test_an_uninstalled_release_leaves_its_keys_and_another_takes_them_over(
+    cluster: Cluster, run: Helm
+) -> None:
+    run("upgrade")
+    made = keys(cluster)
+
+    run("uninstall")
+    assert {path.rpartition("/")[2] for path in cluster.objects} == set(KEYS)
+    run("upgrade")
+    assert keys(cluster) == made
+
+
+def test_keys_that_shall_not_be_kept_go_with_the_release(cluster: Cluster, run: Helm) -> None:
+    run("upgrade", keys={"keep": False})
+    assert len(keys(cluster)) == len(KEYS)
+
+    run("uninstall")
+
+    assert cluster.objects == {}
+
+
+@pytest.mark.parametrize("missing", ["audit-signing-key", "audit-public-keys"])
+def test_half_of_the_signing_keys_is_not_made_anew(cluster: Cluster, run: Helm, missing: str) -> None:
+    run("upgrade")
+    path = f"/api/v1/namespaces/here/secrets/{missing}"
+    del cluster.objects[path]
+
+    with pytest.raises(Refused, match=f"{missing}.*restore it"):
+        run("upgrade")
+    assert path not in cluster.objects
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """The chart as it was when its releases held the keys in their manifests."""
+    chart = tmp_path / "before"
+    shutil.copytree(CHART, chart)
+    (chart / "templates" / "keys.yaml").write_text(
+        """
+{{- range $name := list "audit-public-keys" "audit-signing-key" "personal-data-keys" }}
+{{- $there := lookup "v1" "Secret" $.Release.Namespace $name }}
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: {{ $name }}
+  {{- if $.Values.keys.keep }}
+  annotations: {helm.sh/resource-policy: keep}
+  {{- end }}
+data:
+  {{ $name }}: {{ if $there }}{{ get $there.data $name }}{{ else }}{{ randBytes 32 | b64enc }}{{ end }}
+{{- end }}
+"""
+    )
+    return chart
+
+
+def test_an_upgrade_from_a_release_that_held_the_keys_keeps_them(
+    cluster: Cluster, run: Helm, before: Path
+) -> None:
+    run("upgrade", chart=before)
+    made = keys(cluster)
+    run("upgrade")
+    assert keys(cluster) == made
+
+    rotate(cluster)
+    run("upgrade")
+    run("rollback", "2")
+
+    assert keys(cluster) == made | {"personal-data-keys": ROTATED}
+
+
+@pytest.mark.parametrize("values", [{"keep": False}, {"create": False}])
+def test_an_upgrade_that_would_delete_the_keys_is_refused(
+    cluster: Cluster, run: Helm, before: Path, values: dict[str, bool]
+) -> None:
+    run("upgrade", chart=before, keys={"keep": False})
+    made = keys(cluster)
+
+    with pytest.raises(Refused, match=r"kubectl annotate .* helm\.sh/resource-policy=keep"):
+        run("upgrade", keys=values)
+    assert keys(cluster) == made
+
+    for key in KEYS:
+        cluster[f"secrets/{key}"]["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep"
+    run("upgrade", keys=values)
+    assert keys(cluster) == made
