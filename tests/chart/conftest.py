@@ -46,13 +46,15 @@ def credentials() -> Mapping[str, Any]:
 def render(helm: Path, credentials: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render with values over credentials for everything; `bare` leaves those out."""
 
-    def rendered(values: Mapping[str, Any] | None = None, *, bare: bool = False) -> list[Manifest]:
+    def rendered(
+        values: Mapping[str, Any] | None = None, *, bare: bool = False, release: str = "annals"
+    ) -> list[Manifest]:
         given = dict(values or {})
         if not bare:
             given["credentials"] = {**credentials, **given.get("credentials", {})}
         file = tmp_path_factory.mktemp("values") / "values.yaml"
         file.write_text(yaml.safe_dump(given))
-        argv = [str(helm), "template", "annals", str(CHART), "--namespace", "here", "--values", str(file)]
+        argv = [str(helm), "template", release, str(CHART), "--namespace", "here", "--values", str(file)]
         argv += ["--kube-version", f"{runtime.KUBERNETES}.0"]
         result = subprocess.run(argv, capture_output=True, text=True, check=False)
         if result.returncode:

@@ -10,12 +10,18 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
+from annals.sagas.orchestrator import Orchestrator
 from annals.telemetry import metrics
+from annals_notification.reminders import Reminders
+from annals_saga_orchestrator.sagas import CATALOG
 from suite.paths import ROOT
 
-from .conftest import CHART, EVERYTHING, Render, of_kind
+from .conftest import CHART, EVERYTHING, Manifest, Render, of_kind
+
+SERVICES = ("command", "projector", "saga-orchestrator", "notification", "console")
 
 
 def exported() -> set[str]:
@@ -64,6 +70,87 @@ def test_there_is_an_alert_for_each_thing_that_must_not_go_unseen() -> None:
         "AnnalsCommandsUnavailable",
     }
     assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in alerts())
+
+
+Labels = dict[str, str]
+
+
+def targets(manifests: list[Manifest]) -> list[Labels]:
+    """What Prometheus' operator has scraped of the pods, with the labels that it gives."""
+    (monitor,) = of_kind(manifests, "PodMonitor").values()
+    found = []
+    for deployment in of_kind(manifests, "Deployment").values():
+        pod = deployment["spec"]["template"]
+        labels = pod["metadata"]["labels"]
+        if not monitor["spec"]["selector"]["matchLabels"].items() <= labels.items():
+            continue
+        app = labels["app.kubernetes.io/name"]
+        ports = {one["name"] for each in pod["spec"]["containers"] for one in each.get("ports", [])}
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            drops = [one["regex"] for one in endpoint["relabelings"] if one.get("action") == "drop"]
+            if endpoint["port"] in ports | {"dapr-metrics"} and app not in drops:
+                at = {"job": labels[monitor["spec"]["jobLabel"]], "endpoint": endpoint["port"]}
+                found.append({"namespace": monitor["metadata"]["namespace"], "app": app, **at})
+    return found
+
+
+def selected(expression: Any, labels: Labels) -> bool:
+    """Whether the one selector in an expression takes a series with these labels."""
+    while not isinstance(expression, promql_parser.VectorSelector):
+        match expression:
+            case promql_parser.BinaryExpr():
+                expression = expression.lhs
+            case promql_parser.AggregateExpr():
+                expression = expression.expr
+            case promql_parser.Call():
+                (expression,) = expression.args
+    matchers = expression.matchers.matchers
+    assert all(one.op in (promql_parser.MatchOp.Equal, promql_parser.MatchOp.NotEqual) for one in matchers)
+    return all(
+        (labels.get(one.name, "") == one.value) == (one.op == promql_parser.MatchOp.Equal) for one in matchers
+    )
+
+
+@pytest.mark.parametrize("release", ["annals", "tasks"])
+def test_a_service_that_is_down_is_one_whose_app_is(render: Render, release: str) -> None:
+    manifests = render(EVERYTHING, release=release)
+    (rule,) = (rule for rule in alerts() if rule["alert"] == "AnnalsServiceDown")
+    expression = promql_parser.parse(rule["expr"])
+
+    counted = [labels for labels in targets(manifests) if selected(expression, labels)]
+
+    assert sorted(labels["app"] for labels in counted) == sorted(SERVICES)
+    assert {labels["endpoint"] for labels in counted} == {"http", "metrics"}
+    assert expression.lhs.modifier.labels == ["namespace", "app"]
+
+
+def test_there_is_an_alert_for_each_service_that_has_no_pod(render: Render) -> None:
+    manifests = render(EVERYTHING, release="tasks")
+    (rules,) = (one["spec"]["groups"] for one in of_kind(manifests, "PrometheusRule").values())
+    expressions = [promql_parser.parse(rule["expr"]) for rule in rules[1]["rules"]]
+
+    for expression in expressions:
+        assert expression.func.name == "absent"
+    found = [
+        [labels["app"] for labels in targets(manifests) if selected(expression, labels)]
+        for expression in expressions
+    ]
+    assert sorted(found) == [[service] for service in sorted(SERVICES)]
+
+
+def test_what_is_counted_is_there_before_it_first_happens() -> None:
+    """An increase is from one value to another: a series that begins with its first failure has none."""
+    unused: Any = None
+    metrics.SAGA_TRANSITIONS.clear()
+    metrics.REMINDERS.clear()
+
+    Orchestrator(CATALOG, unused, unused, unused)
+    Reminders(unused, unused, unused, unused, ())
+
+    for saga in CATALOG.types:
+        labels = {"saga": saga, "event": "saga.failed"}
+        assert REGISTRY.get_sample_value("annals_saga_transitions_total", labels) == 0
+    assert REGISTRY.get_sample_value("annals_reminders_fired_total", {"late": "true"}) == 0
 
 
 def test_the_rule_and_the_dashboard_are_the_files(render: Render) -> None:

@@ -137,6 +137,9 @@ class Reminders:
         self._alarms = alarms
         self._before = before
         self._followed: Gathered[_Change, None] = Gathered(self._follow)
+        for late in ("true", "false"):
+            # Born with the first late one the counter would show no increase, and alert nobody.
+            metrics.REMINDERS.labels(late)
 
     async def on_event(self, event: RecordedEvent) -> None:
         """Follow what changes a task's reminders. Raises DatabaseError and StoreError.

@@ -24,10 +24,11 @@ from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of, waits
-from annals.sagas.events import EventRaised, SagaStarted
+from annals.sagas.events import EventRaised, SagaFailed, SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
+from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
@@ -87,6 +88,9 @@ class Orchestrator:
         self._claims = claims
         self._workflows = workflows
         self._max_event_bytes = max_event_bytes
+        for saga_type in catalog.types:
+            # Born at its first failure the counter would show no increase, and alert nobody.
+            metrics.SAGA_TRANSITIONS.labels(saga_type, SagaFailed.event_type)
 
     async def start(
         self,
