@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from annals.dapr import DaprError, DaprSidecar, Message, Write
-from annals.events import DomainEvent
+from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import Append, MemoryEventStore, publisher
 from annals.store.group_commit import Committed
 from annals.store.protocol import Appended
@@ -163,6 +163,25 @@ async def test_what_another_left_behind_is_as_old_as_its_commit_says(sidecar: Si
         await until(_asked(sidecar, 1))
         (commit,) = await store.read_log(0, 1, 1)
         assert one.backlog_age >= started - commit.time.timestamp()
+
+
+class Forgetful(MemoryEventStore):
+    """Leaves the last event out of what it reads, the first few times."""
+
+    leaves_out = 20
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        self.leaves_out -= 1
+        events = await super().read_events(refs)
+        return events[:-1] if self.leaves_out >= 0 else events
+
+
+async def test_events_that_a_read_left_out_are_read_again(sidecar: Sidecar) -> None:
+    store = Forgetful()
+    events = [await append(store, f"t{number}") for number in range(3)]
+    async with publishing(sidecar, store, 0, 3) as one:
+        await until(published(one))
+    assert sidecar.taken == events
 
 
 async def offer(one: Publisher, store: MemoryEventStore, number: int) -> None:

@@ -19,7 +19,7 @@ from annals.dapr import DaprError, DaprSidecar, Message, Write, publish_metadata
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.group_commit import Committed
-from annals.store.protocol import EventReader, StoreError, StoreUnavailable
+from annals.store.protocol import EventReader, StoreUnavailable
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
@@ -143,30 +143,34 @@ class Publisher:
         return batch or await self._read()
 
     async def _read(self) -> list[_Unpublished]:
+        """The next commits from the store, however long it takes until they can all be read."""
         first, last = self._published + 1, min(self._published + _BULK_EVENTS, self._tail)
         attempt = 0
         while True:
             try:
-                commits = await self._reader.read_log(self._lane, first, last)
-                refs = [(c.stream, version) for c in commits for version in range(c.first, c.last + 1)]
-                events = await self._reader.read_events(refs)
+                return await self._read_log(first, last)
             except StoreUnavailable as error:
                 _log.warning(
                     "cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog
                 )
                 attempt = await _pause(attempt)
-                continue
-            if not commits or len(events) != len(refs):
-                raise StoreError(f"the log of lane {self._lane} has a hole at {first}")
-            found = iter(events)
-            return [
-                _Unpublished(
-                    commit.position.seq,
-                    commit.time.timestamp(),
-                    [next(found) for _ in range(commit.first, commit.last + 1)],
-                )
-                for commit in commits
-            ]
+
+    async def _read_log(self, first: int, last: int) -> list[_Unpublished]:
+        commits = await self._reader.read_log(self._lane, first, last)
+        refs = [(c.stream, version) for c in commits for version in range(c.first, c.last + 1)]
+        events = await self._reader.read_events(refs)
+        if not commits or len(events) != len(refs):
+            # A read that broke off; or a hole indeed, which waits here until somebody has seen to it.
+            raise StoreUnavailable(f"the log of lane {self._lane} has a hole between {first} and {last}")
+        found = iter(events)
+        return [
+            _Unpublished(
+                commit.position.seq,
+                commit.time.timestamp(),
+                [next(found) for _ in range(commit.first, commit.last + 1)],
+            )
+            for commit in commits
+        ]
 
     async def _publish(self, events: Sequence[RecordedEvent]) -> None:
         """Publish all events, in order, however long the broker is away."""
