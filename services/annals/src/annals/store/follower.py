@@ -231,7 +231,9 @@ class Follower:
 
     async def _handle_stream(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
-            if self._dead_letters.find(self._name, event.stream) is not None:
+            letter = self._dead_letters.find(self._name, event.stream)
+            # What another lane had before the letter's event comes by itself, and only here.
+            if letter is not None and event.version >= letter.version:
                 return  # they wait; a replay reads them from the store
             error = await self._try(event)
             if error is not None:
@@ -261,11 +263,20 @@ class Follower:
                 return None
 
     async def _replay(self, letter: DeadLetter) -> None:
-        """Handle a released sequence, up to where the lanes were read; what is beyond comes by itself."""
-        events = self._reader.read_stream(letter.sequence, from_version=letter.version)
-        async for event in events:
+        """Handle a released sequence, up to where the lanes were read; what is beyond comes by itself.
+
+        Where a later event was read and passed over already and an earlier one was not, because another
+        lane has it, the sequence stays released until that lane is there too.
+        """
+        last = letter.version - 1
+        async for event in self._reader.read_stream(letter.sequence, from_version=letter.version):
             if event.seq > self._seen.get(event.lane, 0):
-                break
+                continue
+            if event.version > last + 1:
+                return
+            last = event.version
+        events = self._reader.read_stream(letter.sequence, from_version=letter.version, to_version=last)
+        async for event in events:
             error = await self._try(event)
             if error is not None:
                 await self._dead_letters.park(*of_event(self._name, event, error, attempts=_ATTEMPTS))
