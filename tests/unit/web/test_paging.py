@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 from datetime import datetime
+from typing import Any
 
 import orjson
 import pytest
 
-from annals.web.paging import decode_cursor, encode_cursor
+from annals.projections import StatementTooLarge
+from annals.web.paging import as_many_as_fit, decode_cursor, encode_cursor, page
 from annals.web.problems import Problem
 
 
@@ -54,3 +56,31 @@ def test_what_no_page_ended_with_is_refused(values: object) -> None:
 def test_what_is_no_token_is_refused(cursor: str) -> None:
     with pytest.raises(Problem):
         decode_cursor(cursor, str)
+
+
+async def test_what_does_not_fit_on_a_page_is_on_the_next() -> None:
+    rows = [{"row": number, "sort_key": "k", "id": str(number)} for number in range(100)]
+
+    shown: list[int] = []
+
+    async def read(size: int) -> list[dict[str, Any]]:
+        found = rows[len(shown) : len(shown) + size]
+        if len(found) > 30:
+            raise StatementTooLarge("more than 30")
+        return found
+
+    cursor: str | None = ""
+    while cursor is not None:
+        found, size = await as_many_as_fit(read, 80)
+        answer = page(found, size, "created_at")
+        shown += answer["items"]
+        cursor = answer["next"]
+    assert shown == list(range(100))
+
+
+async def test_a_single_row_that_is_too_large_is_said_to_be() -> None:
+    async def read(_: int) -> Any:
+        raise StatementTooLarge("too large")
+
+    with pytest.raises(StatementTooLarge):
+        await as_many_as_fit(read, 500)

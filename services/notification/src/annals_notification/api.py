@@ -12,7 +12,7 @@ from annals.events import IntegrationEvent
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
-from annals.web.paging import Cursor, Limit, decode_cursor, page
+from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals.web.request_context import id_of, tenant_of
@@ -86,8 +86,10 @@ def routes(
         tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
     ) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        found = await users.inbox(tenant, user, unread=unread, after=after, limit=limit)
-        return json_answer({"unread": found["unread"]} | page(found["rows"], limit, "-created_at"))
+        found, size = await as_many_as_fit(
+            lambda size: users.inbox(tenant, user, unread=unread, after=after, limit=size), limit
+        )
+        return json_answer({"unread": found["unread"]} | page(found["rows"], size, "-created_at"))
 
     @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read", response_model=Changed)
     async def read_all(tenant: Tenant, user: Name) -> Response:
@@ -114,7 +116,8 @@ def routes(
     ) -> Response:
         filters = (user, status, event_id, channel, correlation_id)
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        return json_answer(page(await users.deliveries(tenant, filters, after, limit), limit, "-created_at"))
+        rows, size = await as_many_as_fit(lambda size: users.deliveries(tenant, filters, after, size), limit)
+        return json_answer(page(rows, size, "-created_at"))
 
     @router.get(
         "/reminders",
@@ -130,13 +133,15 @@ def routes(
         cursor: Cursor = None,
     ) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        rows = await reminders.page(tenant, (task_id, user, status), after, limit)
-        return json_answer(page(rows, limit, "fires"))
+        filters = (task_id, user, status)
+        rows, size = await as_many_as_fit(lambda size: reminders.page(tenant, filters, after, size), limit)
+        return json_answer(page(rows, size, "fires"))
 
     @router.get("/recurrences", summary="What recurs", response_model=Page[RecurrenceNow])
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        found = page(await recurrences.page(tenant, after, limit), limit, "created_at")
+        rows, size = await as_many_as_fit(lambda size: recurrences.page(tenant, after, size), limit)
+        found = page(rows, size, "created_at")
         return json_answer(found | {"items": [_recurs(row) for row in found["items"]]})
 
     @router.get("/recurrences/{id}", summary="One, with its next occurrence", response_model=RecurrenceNow)

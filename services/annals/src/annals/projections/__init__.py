@@ -9,6 +9,7 @@ from annals.projections.database import (
     DatabaseError,
     ReadModelDatabase,
     StatementRefused,
+    StatementTooLarge,
 )
 from annals.projections.generations import Generation, Generations, GenerationStatus, Outdated
 from annals.projections.migrations import migrate
@@ -35,6 +36,7 @@ __all__ = [
     "ReadModelDatabase",
     "Replays",
     "StatementRefused",
+    "StatementTooLarge",
     "Sweeper",
     "Table",
     "Visibility",

@@ -196,7 +196,8 @@ class Applier:
         except StatementRefused:
             if len(part) == 1:
                 return await self._write_refused(part[0])
-        # One row that the database does not take spoils the statement for all: find out which.
+        # One row that the database does not take spoils the statement for all: find out which. Or they are
+        # more than it takes at a time.
         half = len(part) // 2
         return await self._write(part[:half]) | await self._write(part[half:])
 
@@ -216,7 +217,7 @@ class Applier:
                         one = _Piece(piece.stream, [event], {generation: event.version - 1})
                         await self._write([one])
         else:
-            reason = RowRefused("the database does not take the row; its own log says why")
+            reason = RowRefused(f"the database does not take the row: {refused}")
             reason.__cause__ = refused
             for generation in piece.priors:
                 await self._park(generation, piece.events[0], reason)

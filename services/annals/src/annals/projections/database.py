@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import grpc
 import orjson
 
 from annals.dapr import DaprError, DaprSidecar
@@ -15,6 +16,10 @@ class DatabaseError(Exception):
 
 class StatementRefused(DatabaseError):
     """The database was reached and gave nothing: the statement failed, or the connection broke."""
+
+
+class StatementTooLarge(StatementRefused):
+    """A statement, or what it gave, is larger than the sidecar takes: less at a time may be handed over."""
 
 
 class ReadModelDatabase(Protocol):
@@ -59,4 +64,6 @@ class BindingDatabase:
                 self._binding, operation, metadata, seconds=self._seconds
             )
         except DaprError as error:
+            if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise StatementTooLarge(str(error)) from error
             raise DatabaseError(str(error)) from error

@@ -18,7 +18,7 @@ from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import Applier, change_row, changed, is_parked, versions
 from annals.projections.changes import Change
-from annals.projections.database import ReadModelDatabase, StatementRefused
+from annals.projections.database import ReadModelDatabase, StatementRefused, StatementTooLarge
 from annals.projections.generations import Generation
 from annals.projections.statement import apply_statement
 from annals.store import EventReader
@@ -122,7 +122,12 @@ class FoldedRows:
         given = [change_row(row.last, row.change, row.last.version, row.prior) for _, row in part]
         try:
             advanced = await self._database.fetch(self._statement, orjson.dumps(given).decode())
-        except StatementRefused:
+        except StatementRefused as refused:
+            if isinstance(refused, StatementTooLarge) and len(part) > 1:
+                half = len(part) // 2
+                await self._write(part[:half])
+                await self._write(part[half:])
+                return
             advanced = []
         moved = {StreamId.named(tenant, stream) for _, tenant, stream in advanced}
         for stream, row in part:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import Query
 
+from annals.projections import StatementTooLarge
 from annals.web.problems import malformed
 
-Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page")]
+T = TypeVar("T")
+
+Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page at most; fewer where they are large")]
 Cursor = Annotated[str | None, Query(max_length=2000, description="`next` of the page before")]
 
 
@@ -49,8 +53,22 @@ def _text(value: Any, kind: type[str] | type[datetime]) -> str:
     return moment.astimezone(UTC).isoformat()
 
 
+async def as_many_as_fit(read: Callable[[int], Awaitable[T]], limit: int) -> tuple[T, int]:
+    """What `read` gives of so many rows, and of how many: half as many, each time that they are too large.
+
+    Raises what `read` raises.
+    """
+    while True:
+        try:
+            return await read(limit), limit
+        except StatementTooLarge:
+            if limit == 1:
+                raise
+            limit //= 2
+
+
 def page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
-    """A page of rows that were read with their `sort_key`, and where the next begins."""
+    """A page of rows that were read with their `sort_key`, so many at most, and where the next begins."""
     last = rows[-1] if rows else {}
     return {
         "items": [row["row"] for row in rows],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 from annals.events import Utc
 from annals.projections import ReadModelDatabase
 from annals.web.answers import json_answer
-from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
+from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
 from annals_projector.queries.answers import AuditEntry, AuditPage
 from annals_projector.queries.parameters import Tenant, UpToDate, only
 
@@ -88,8 +88,11 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
     ) -> Response:
         """Entries that fit all that is given, the newest first."""
         after = decode_cursor(cursor, datetime, str)
-        rows = await database.fetch(_NEWEST_FIRST, tenant, *filters.parameters(), *after, str(limit))
-        following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if len(rows) == limit else None
+        given = (tenant, *filters.parameters(), *after)
+        rows, size = await as_many_as_fit(
+            lambda size: database.fetch(_NEWEST_FIRST, *given, str(size)), limit
+        )
+        following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if len(rows) == size else None
         return json_answer({"items": rows, "next": following})
 
     @router.get("/audit/export", dependencies=[only(*_NAMES, "format")], response_class=StreamingResponse)
@@ -100,11 +103,16 @@ def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
     ) -> StreamingResponse:
         """Everything that fits, the oldest first, page after page: no export is too large."""
 
-        async def pages() -> AsyncIterator[list[dict[str, Any]]]:
+        async def read(after: Sequence[str | None]) -> Rows:
+            given = (tenant, *filters.parameters(), *after)
+            rows, _ = await as_many_as_fit(
+                lambda size: database.fetch(_OLDEST_FIRST, *given, str(size)), _EXPORT_PAGE
+            )
+            return list(rows)
+
+        async def pages() -> AsyncIterator[Rows]:
             after: list[str | None] = [None, None]
-            while rows := await database.fetch(
-                _OLDEST_FIRST, tenant, *filters.parameters(), *after, str(_EXPORT_PAGE)
-            ):
+            while rows := await read(after):
                 yield rows
                 after = [rows[-1]["time"], rows[-1]["event_id"]]
 

@@ -14,7 +14,7 @@ from annals.projections import Projection, ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
-from annals.web.paging import Cursor, Limit, decode_cursor, encode_cursor
+from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
 from annals.web.problems import malformed
 from annals_projector.queries.answers import EventPage, History, StoredEvent
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
@@ -133,9 +133,11 @@ def routes(
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (event_type, *times, correlation_id, user, stream)
         sql = _NEWEST_FIRST if backwards else _OLDEST_FIRST
-        rows = await database.fetch(sql, tenant, *filters, *after, str(limit))
+        rows, size = await as_many_as_fit(
+            lambda size: database.fetch(sql, tenant, *filters, *after, str(size)), limit
+        )
         found = await store.read_events([(StreamId(tenant, row["stream"]), row["version"]) for row in rows])
-        more = len(rows) == limit
+        more = len(rows) == size
         visible = {(row["stream"], row["version"]): row["visible_at"] for row in rows}
         items = [_public(one) | {"visible_at": visible[one.stream.name, one.version]} for one in found]
         following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None
