@@ -24,8 +24,9 @@ from annals.projections import Applier, Generations, Sweeper, Visibility, migrat
 from annals.store import Append, MemoryEventStore
 from annals_notification import api as notification
 from annals_notification import migrations
-from annals_notification.deliveries.log import DeliveryLog, Ended
+from annals_notification.deliveries.log import DeliveryLog, Ended, Receiver
 from annals_notification.deliveries.plan import Notice
+from annals_notification.deliveries.preferences import Channel
 from annals_notification.deliveries.users import Users
 from annals_notification.due import Alarms, Row
 from annals_notification.notices import Notices
@@ -217,12 +218,31 @@ async def test_to_tell_of_an_event_costs_what_there_is_to_tell(explained: Explai
     await explained.pool.execute(
         """INSERT INTO notifications.deliveries
              (id, tenant, event_id, user_id, channel, kind, data, occurred, status, due)
-           VALUES ('waits', 'big', 'event-waits', 'user-7', 'email', '', '{}', now(), 'pending', now())"""
+           SELECT 'waits-' || i, 'big', 'event-' || i, 'user-7', 'email', '', '{}', now(), 'pending',
+             now() + (i - 3) * interval '1 hour' FROM generate_series(1, 10000) i"""
     )
-    claimed = await log.claim(100)
-    assert [one.id for one in claimed] == ["waits"]
-    await log.end([Ended(one, "sent", "250 OK") for one in claimed])
-    await log.next_due()
+    due = await log.claim(Channel.EMAIL, set(), 2, 200, timedelta(minutes=3))
+    assert {one.id for one in due.claimed} == {"waits-1", "waits-2", "waits-3"}
+    for one in due.claimed:
+        await log.end(Ended(one, "sent", "250 OK"))
+    due = await log.claim(Channel.EMAIL, {Receiver("big", "user-8")}, 2, 200, timedelta(minutes=3))
+    assert due.claimed == []
+    assert due.seconds == pytest.approx(3600, abs=60)
+    assert 0 < max(explained.looked_at) < AT_MOST
+
+
+async def test_to_claim_costs_what_is_claimed_however_much_waits(explained: Explained) -> None:
+    log = DeliveryLog(explained)
+    await explained.pool.execute(
+        """INSERT INTO notifications.deliveries
+             (id, tenant, event_id, user_id, channel, kind, data, occurred, status, due)
+           SELECT 'waits-' || i, 'big', 'event-' || i, 'user-' || i % 100, 'email', '', '{}', now(),
+             'pending', now() FROM generate_series(1, 10000) i;
+           ANALYZE notifications.deliveries"""
+    )
+    due = await log.claim(Channel.EMAIL, set(), 2, 50, timedelta(minutes=3))
+    assert len(due.claimed) == 100
+    assert len({one.receiver for one in due.claimed}) == 2
     assert 0 < max(explained.looked_at) < AT_MOST
 
 

@@ -1,23 +1,47 @@
-"""What is sent, and what cannot be."""
+"""What is sent, to whom together, and who waits for whom."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import pytest
+from aiohttp import web
+
+from annals.projections import DatabaseError, StatementRefused
 from annals.web.background import background
+from annals_notification.deliveries.channels import MAIL_SECONDS, NotDelivered, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
-from annals_notification.deliveries.log import Claimed, Ended
-from annals_notification.deliveries.preferences import Channel, Preferences
+from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Ended, Receiver
+from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
+from annals_notification.deliveries.users import Users
 from conftest import until
 
-_WANTS = Preferences(email="ada@example.org")
+_NOW = datetime(2030, 1, 1, tzinfo=UTC)
+_MAIL = Preferences(email="ada@example.org")
+_HOOK = Preferences(webhook=Webhook(url="https://example.org/hook", secret="x" * 16))
 
 
-def claimed(name: str, user: str) -> Claimed:
-    now = datetime(2030, 1, 1, tzinfo=UTC)
-    return Claimed(name, "default", user, Channel.EMAIL, "task.assigned", {}, now, 1, None, _WANTS)
+def mail(name: str, user: str, **data: Any) -> Claimed:
+    return Claimed(
+        name,
+        "default",
+        user,
+        Channel.EMAIL,
+        "task.assigned",
+        {"kind": "reminder.due"} | data,
+        _NOW,
+        1,
+        None,
+        _MAIL,
+    )
+
+
+def hook(name: str, user: str, wants: Preferences = _HOOK) -> Claimed:
+    return Claimed(name, "default", user, Channel.WEBHOOK, "task.assigned", {}, _NOW, 1, None, wants)
 
 
 class Deliveries:
@@ -26,38 +50,221 @@ class Deliveries:
     def __init__(self, *waiting: Claimed) -> None:
         self.waiting = list(waiting)
         self.ended: dict[str, str] = {}
+        self.leases: dict[Channel, timedelta] = {}
 
-    async def claim(self, _limit: int) -> list[Claimed]:
-        taken, self.waiting = self.waiting, []
-        return taken
+    async def claim(
+        self, channel: Channel, busy: Collection[Receiver], receivers: int, of_each: int, lease: timedelta
+    ) -> Due:
+        self.leases[channel] = lease
+        line = [one for one in self.waiting if one.channel is channel and one.receiver not in busy]
+        chosen = list(dict.fromkeys(one.receiver for one in line))[:receivers]
+        claimed = [
+            one for receiver in chosen for one in [one for one in line if one.receiver == receiver][:of_each]
+        ]
+        self.waiting = [one for one in self.waiting if one not in claimed]
+        return Due(claimed, None)
 
-    async def end(self, ended: Sequence[Ended]) -> None:
-        self.ended |= {one.claimed.id: one.status for one in ended}
+    async def end(self, ended: Ended) -> None:
+        self.ended[ended.claimed.id] = ended.status
 
-    async def next_due(self) -> datetime | None:
-        return None
+    async def all_ended(self) -> bool:
+        return not self.waiting
+
+    async def has(self, *names: str) -> bool:
+        return self.ended.keys() >= set(names)
+
+
+class WhoWorks:
+    """Counts nothing, unless it is told to fail."""
+
+    def __init__(self, error: DatabaseError | None = None) -> None:
+        self.error = error
+
+    async def webhook_works(self, _tenant: str, _user: str) -> None:
+        if self.error:
+            raise self.error
+
+    async def webhook_fails(self, _tenant: str, _user: str, _answer: str) -> None:
+        if self.error:
+            raise self.error
 
 
 class Mails:
-    """Sends all but what is odd."""
+    """Keeps who was told of what together."""
+
+    def __init__(self) -> None:
+        self.sent: list[list[str]] = []
 
     async def send(self, _address: str, group: Sequence[Claimed]) -> str:
-        if "odd" in {one.id for one in group}:
-            raise KeyError("no such word")
+        self.sent.append([one.id for one in group])
         return "sent"
 
 
-async def test_a_notice_that_cannot_be_put_into_words_holds_up_no_other() -> None:
-    """Neither those of others, nor those that the same e-mail was to tell of."""
-    log = Deliveries(claimed("odd", "ada"), claimed("beside it", "ada"), claimed("plain", "bob"))
-    nothing = cast("Any", None)
+class Hooks:
+    """Some answer, and some never do."""
+
+    def __init__(self) -> None:
+        self.hanging = 0
+        self.most_of_one = 0
+
+    async def send(self, _webhook: Webhook, one: Claimed) -> str:
+        if not one.user.startswith("hangs"):
+            return "200"
+        self.hanging += 1
+        self.most_of_one = max(self.most_of_one, self.hanging)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.hanging -= 1
+        raise AssertionError
+
+
+class Unspeakable:
+    """Something that no text can be made of."""
+
+    def __str__(self) -> str:
+        raise KeyError("no such word")
+
+
+@asynccontextmanager
+async def dispatching(
+    log: Any, mails: Any = None, webhooks: Any = None, users: Any = None
+) -> AsyncIterator[Dispatcher]:
     dispatcher = Dispatcher(
-        cast("Any", log), nothing, nothing, cast("Any", Mails()), [1.0, 1.0], lambda: False
+        log,
+        users or cast("Any", WhoWorks()),
+        webhooks or cast("Any", Hooks()),
+        mails or cast("Any", Mails()),
+        [1.0, 1.0],
+        lambda: False,
     )
-
-    async def ended() -> bool:
-        return len(log.ended) == 3
-
     async with background(dispatcher.run(), "deliveries"):
-        await until(ended)
+        yield dispatcher
+
+
+async def test_a_notice_that_cannot_be_put_into_words_holds_up_no_other() -> None:
+    """Neither those of others, nor those that the same e-mail is to tell of."""
+    odd = mail("odd", "ada", title=Unspeakable())
+    log, mails = Deliveries(odd, mail("beside it", "ada"), mail("plain", "bob")), Mails()
+    async with dispatching(log, mails):
+        await until(lambda: log.has("odd", "beside it", "plain"))
     assert log.ended == {"odd": "failed", "beside it": "sent", "plain": "sent"}
+    assert sorted(mails.sent) == [["beside it"], ["plain"]]
+
+
+async def test_what_is_due_together_of_a_user_is_one_email() -> None:
+    log, mails = Deliveries(*(mail(f"{n}{who}", who) for n in range(60) for who in ("ada", "bob"))), Mails()
+    async with dispatching(log, mails):
+        await until(lambda: log.has("59ada", "59bob"))
+    assert sorted(map(len, mails.sent)) == [60, 60]
+
+
+async def test_a_webhook_that_never_answers_keeps_no_other_waiting() -> None:
+    waiting = [hook(f"h{n}", "hangs") for n in range(1000)]
+    log, hooks = Deliveries(*waiting, hook("other", "ada"), mail("mail", "ada")), Hooks()
+    async with dispatching(log, webhooks=hooks):
+        await until(lambda: log.has("other", "mail"))
+    assert 0 < hooks.most_of_one < 10
+    assert hooks.hanging == 0, "nothing is left behind when it ends"
+
+
+async def test_a_place_that_is_free_again_is_given_on() -> None:
+    log = Deliveries(*(hook(f"h{n}", f"user-{n % 70}") for n in range(700)))
+    async with dispatching(log):
+        await until(lambda: log.has(*(f"h{n}" for n in range(700))))
+
+
+async def test_an_email_is_claimed_for_longer_than_it_takes_with_the_one_before_it() -> None:
+    log = Deliveries(mail("one", "ada"))
+    async with dispatching(log):
+        await until(log.all_ended)
+    assert log.leases[Channel.EMAIL].total_seconds() > 2 * MAIL_SECONDS
+
+
+@pytest.mark.parametrize("error", [DatabaseError("away"), StatementRefused("no such text")])
+async def test_a_webhook_whose_count_is_not_kept_has_its_outcome_and_costs_no_other(
+    error: DatabaseError,
+) -> None:
+    log = Deliveries(hook("counted", "ada"), mail("mail", "bob"))
+    async with dispatching(log, users=WhoWorks(error)) as dispatcher:
+        await until(lambda: log.has("counted", "mail"))
+        log.waiting.append(hook("after it", "ada"))
+        dispatcher.look()
+        await until(lambda: log.has("after it"))
+
+
+class Postgres:
+    """Takes no NUL, as PostgreSQL's jsonb does, and no answer that is bad in some other way."""
+
+    def __init__(self, *waiting: Claimed) -> None:
+        self.waiting = list(waiting)
+        self.kept: list[str] = []
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        text = "".join(one or "" for one in params)
+        if "\\u0000" in text or "\0" in text or "odd" in text:
+            raise StatementRefused("unsupported Unicode escape sequence")
+        if "FOR UPDATE" in sql:
+            claimed = [one for one in self.waiting if one.channel == params[0]]
+            self.waiting = [one for one in self.waiting if one not in claimed]
+            return {"claimed": [_row(one) for one in claimed], "seconds": None}
+        if "ended AS" in sql:
+            self.kept.append(str(params[0]))
+        return 0
+
+    async def has(self, *names: str) -> bool:
+        return all(any(f'"{name}"' in one for one in self.kept) for name in names)
+
+
+def _row(one: Claimed) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "tenant": one.tenant,
+        "user": one.user,
+        "channel": one.channel,
+        "kind": one.kind,
+        "data": one.data,
+        "occurred": one.occurred.isoformat(),
+        "attempts": one.attempts,
+        "traceparent": None,
+        "preferences": one.preferences.model_dump(mode="json"),
+    }
+
+
+@asynccontextmanager
+async def answering(body: bytes, status: int = 200) -> AsyncIterator[Preferences]:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=body, status=status)
+
+    app = web.Application()
+    app.router.add_post("/", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    yield Preferences(webhook=Webhook(url=f"http://{host}:{port}/", secret="x" * 16))
+    await runner.cleanup()
+
+
+@pytest.mark.parametrize("status", [200, 410, 500])
+async def test_what_a_webhook_answers_with_nul_is_kept_without(status: int) -> None:
+    async with answering(b"ok\0\xff", status) as wants:
+        database = cast("Any", Postgres(hook("nul", "eve", wants), mail("mail", "ada")))
+        webhooks = WebhookSender(allow_private=True)
+        async with dispatching(DeliveryLog(database), webhooks=webhooks, users=Users(database)):
+            await until(lambda: database.has("nul", "mail"))
+        await webhooks.close()
+    assert any(f"{status}: ok" in one for one in database.kept)
+
+
+async def test_an_outcome_that_the_database_refuses_costs_no_other() -> None:
+    class Odd(Hooks):
+        async def send(self, webhook: Webhook, one: Claimed) -> str:
+            if one.user == "eve":
+                raise NotDelivered("odd")
+            return await super().send(webhook, one)
+
+    database = cast("Any", Postgres(hook("refused", "eve"), hook("beside it", "ada"), mail("mail", "ada")))
+    async with dispatching(DeliveryLog(database), webhooks=Odd(), users=Users(database)):
+        await until(lambda: database.has("beside it", "mail"))
+    assert not await database.has("refused")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import structlog
@@ -21,7 +22,7 @@ from annals.web.operations import Operations
 from annals.web.problems import on_unavailable
 from annals_notification import api, subscription
 from annals_notification.deliveries.channels import MailSender, WebhookSender
-from annals_notification.deliveries.dispatcher import Dispatcher
+from annals_notification.deliveries.dispatcher import WEBHOOKS_AT_ONCE, Dispatcher
 from annals_notification.deliveries.log import DeliveryLog
 from annals_notification.deliveries.users import Users
 from annals_notification.due import Alarms, Due, NotNow
@@ -60,12 +61,15 @@ def create(settings: NotificationSettings) -> ServiceApp:
         dispatcher: Dispatcher,
         due: Due,
         retention: Retention,
+        live: LiveSettings[NotificationLive],
     ) -> None:
         await prepare(maintenance)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(follower.run())
-            tasks.create_task(dispatcher.run())
             tasks.create_task(due.run())
+            # Nobody knows before what an operator wants: whether to send, and for how long to keep.
+            await live.asked.wait()
+            tasks.create_task(dispatcher.run())
             tasks.create_task(retention.run())
 
     @asynccontextmanager
@@ -86,6 +90,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
             buffer=settings.stream_buffer,
         )
         log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
+        # Of looking for a host nobody can be called off, and a name server that does not answer holds its
+        # thread for long: there are as many as webhooks at a time.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WEBHOOKS_AT_ONCE))
         webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
         mails = MailSender(sidecar, settings.email)
         dispatcher = Dispatcher(
@@ -123,7 +130,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
             background(hub.run(), "hub"),
             background(letters.run(), "dead letters"),
             background(inbound.read_again(), "unreadable messages"),
-            background(follow_and_send(maintenance, follower, dispatcher, due, retention), "deliveries"),
+            background(
+                follow_and_send(maintenance, follower, dispatcher, due, retention, live), "deliveries"
+            ),
         ):
             yield
         await webhooks.close()

@@ -71,4 +71,11 @@ CREATE INDEX reminders_over ON notifications.reminders (fires) WHERE status <> '
 CREATE INDEX held_events_published ON notifications.held_events (published_at)
   WHERE published_at IS NOT NULL;
 """,
+    """
+CREATE INDEX deliveries_waiting ON notifications.deliveries (channel, due, id)
+  WHERE status IN ('pending', 'sending');
+CREATE INDEX deliveries_of_receiver ON notifications.deliveries (tenant, user_id, channel, due)
+  WHERE status IN ('pending', 'sending');
+DROP INDEX notifications.deliveries_due;
+""",
 )

@@ -14,6 +14,7 @@ from annals.dapr import NotAnswered, ServiceInvocation
 from annals.projections import ReadModelDatabase
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
+from annals_notification.stored_text import stored_text
 
 _COMMAND_SECONDS = 30.0
 _REFUSED = frozenset({400, 403, 404, 409, 413, 422})
@@ -146,5 +147,5 @@ class Recurrences:
         if answer.status in _REFUSED:
             # The one that was made already says that it exists: its key was forgotten meanwhile.
             rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
-            return None if rule.endswith(".exists") else answer.message
+            return None if rule.endswith(".exists") else stored_text(answer.message, 1000)
         raise NotNow(answer.message)

@@ -21,7 +21,8 @@ from annals_notification.deliveries import texts
 from annals_notification.deliveries.log import Claimed
 from annals_notification.deliveries.preferences import Webhook
 
-_TIMEOUT_SECONDS = 10.0
+WEBHOOK_SECONDS = 10.0
+"""How long a webhook may take, to find its host included."""
 MAIL_SECONDS = 60.0
 """How long an e-mail may take: a mail server takes its time, and what was given up may be sent yet."""
 _GONE = 410
@@ -69,8 +70,9 @@ class WebhookSender:
         self._allow_private = allow_private
         resolver = None if allow_private else _PublicResolver()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=resolver, limit=50),
-            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS),
+            # How many are sent at a time is the dispatcher's to say.
+            connector=aiohttp.TCPConnector(resolver=resolver, limit=0),
+            timeout=aiohttp.ClientTimeout(),
         )
 
     async def close(self) -> None:
@@ -88,7 +90,10 @@ class WebhookSender:
         except ValueError:  # no literal address: a name
             resolver = _PublicResolver()
             try:
-                await resolver.resolve(host, parts.port or 443, socket.AF_UNSPEC)
+                async with asyncio.timeout(WEBHOOK_SECONDS):
+                    await resolver.resolve(host, parts.port or 443, socket.AF_UNSPEC)
+            except TimeoutError as error:
+                raise TimeoutError(f"{host} was not found in {WEBHOOK_SECONDS:g} seconds") from error
             except UnicodeError as error:  # what Python says of a label that is too long
                 raise Forbidden(f"{host} is no name of a host") from error
             finally:
@@ -110,11 +115,11 @@ class WebhookSender:
         if claimed.traceparent:
             headers["traceparent"] = claimed.traceparent
         try:
-            await self.check(webhook)
-            async with self._session.post(
-                webhook.url, data=body, headers=headers, allow_redirects=False
-            ) as answer:
-                said = (await answer.content.read(500)).decode(errors="replace")
+            async with asyncio.timeout(WEBHOOK_SECONDS):
+                await self.check(webhook)
+                post = self._session.post(webhook.url, data=body, headers=headers, allow_redirects=False)
+                async with post as answer:
+                    said = (await answer.content.read(500)).decode(errors="replace")
         except (Forbidden, UnicodeError) as error:
             raise NotDelivered(str(error), final=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

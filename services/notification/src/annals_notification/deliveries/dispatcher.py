@@ -1,25 +1,58 @@
-"""Sends what is due, a few at a time, and logs what came of it."""
+"""Sends what is due, and logs what came of it.
+
+E-mails and webhooks do not wait for one another, nor does a receiver for another one: there are so many
+places, each for one receiver, and one that is free again is given to the next in the line. A receiver has
+one place, so that it takes no other's however much waits for it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NoReturn
 
 import structlog
 
-from annals.projections import DatabaseError
+from annals.projections import DatabaseError, StatementRefused
 from annals.telemetry import metrics
-from annals_notification.deliveries.channels import MailSender, NotDelivered, WebhookSender
-from annals_notification.deliveries.log import Claimed, DeliveryLog, Ended
+from annals_notification.deliveries import texts
+from annals_notification.deliveries.channels import (
+    MAIL_SECONDS,
+    WEBHOOK_SECONDS,
+    MailSender,
+    NotDelivered,
+    WebhookSender,
+)
+from annals_notification.deliveries.log import Claimed, DeliveryLog, Ended, Receiver
 from annals_notification.deliveries.preferences import Channel
 from annals_notification.deliveries.users import Users
 
 _log = structlog.get_logger(__name__)
 
-_AT_ONCE = 50
 _LOOK_SECONDS = 5.0
+_SHORTEST_WAIT_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """How many receivers are sent to at a time, and how many deliveries each has claimed at most."""
+
+    receivers: int
+    of_each: int
+    lease: timedelta
+    """Longer than a claimed delivery takes, with what it waits for."""
+
+
+_PLACES = {
+    # One is being sent and one is at hand: see MailSender. What one is claimed with is one e-mail.
+    Channel.EMAIL: _Places(2, 200, timedelta(seconds=2 * MAIL_SECONDS + 60)),
+    Channel.WEBHOOK: _Places(50, 4, timedelta(seconds=WEBHOOK_SECONDS + 50)),
+}
+
+WEBHOOKS_AT_ONCE = _PLACES[Channel.WEBHOOK].receivers * _PLACES[Channel.WEBHOOK].of_each
 
 
 class Dispatcher:
@@ -43,76 +76,133 @@ class Dispatcher:
         self._mails = mails
         self._retry_seconds = retry_seconds
         self._paused = paused
-        self._wake = asyncio.Event()
+        self._wake = {channel: asyncio.Event() for channel in _PLACES}
 
     def look(self) -> None:
         """Something may be due now."""
-        self._wake.set()
+        for wake in self._wake.values():
+            wake.set()
 
     async def run(self) -> None:
-        """Send for ever."""
-        while True:
-            self._wake.clear()
+        """Send for ever. What is being sent ends with it."""
+        async with asyncio.TaskGroup() as channels:
+            for channel, places in _PLACES.items():
+                channels.create_task(self._run(channel, places))
+
+    async def _run(self, channel: Channel, places: _Places) -> NoReturn:
+        busy: set[Receiver] = set()
+        wake = self._wake[channel]
+
+        async def send(receiver: Receiver, claimed: list[Claimed]) -> None:
             try:
-                claimed = [] if self._paused() else await self._deliveries.claim(_AT_ONCE)
-                if claimed:
-                    await self._deliveries.end(await self._send(claimed))
+                await self._send(channel, claimed)
+            finally:
+                busy.remove(receiver)
+                wake.set()
+
+        async with asyncio.TaskGroup() as sends:
+            while True:
+                wake.clear()
+                seconds: float | None = None
+                if len(busy) < places.receivers and not self._paused():
+                    try:
+                        due = await self._deliveries.claim(
+                            channel, busy, places.receivers - len(busy), places.of_each, places.lease
+                        )
+                    except DatabaseError as error:
+                        _log.warning("deliveries cannot be made now", channel=channel, error=str(error))
+                    else:
+                        for receiver, claimed in _by_receiver(due.claimed).items():
+                            busy.add(receiver)
+                            sends.create_task(send(receiver, claimed))
+                        if due.claimed:
+                            continue
+                        seconds = due.seconds
+                wait = _LOOK_SECONDS if seconds is None else max(seconds, _SHORTEST_WAIT_SECONDS)
+                try:
+                    async with asyncio.timeout(min(wait, _LOOK_SECONDS)):
+                        await wake.wait()
+                except TimeoutError:
                     continue
-                due = None if self._paused() else await self._deliveries.next_due()
-            except DatabaseError as error:
-                _log.warning("deliveries cannot be made now", error=str(error))
-                due = None
-            wait = (due - datetime.now(UTC)).total_seconds() if due else _LOOK_SECONDS
-            try:
-                async with asyncio.timeout(min(max(wait, 0.05), _LOOK_SECONDS)):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
 
-    async def _send(self, claimed: Sequence[Claimed]) -> list[Ended]:
-        # The e-mails of one user that are due together are one e-mail.
-        groups: dict[tuple[str, ...], list[Claimed]] = defaultdict(list)
-        for one in claimed:
-            apart = () if one.channel is Channel.EMAIL else (one.id,)
-            groups[(one.tenant, one.user, one.channel, *apart)].append(one)
-        ended = await asyncio.gather(*(self._send_group(group) for group in groups.values()))
-        return [one for group in ended for one in group]
+    async def _send(self, channel: Channel, claimed: list[Claimed]) -> None:
+        """Send to one receiver: an e-mail of all that is due together, or each to the webhook."""
+        if channel is Channel.WEBHOOK:
+            await asyncio.gather(*(self._deliver(channel, [one]) for one in claimed))
+            return
+        told, odd = _in_words(claimed)
+        for one, error in odd:
+            await self._failed(channel, [one], _as_it_is(error))
+        if told:
+            await self._deliver(channel, told)
 
-    async def _send_group(self, group: list[Claimed]) -> list[Ended]:
-        first = group[0]
+    async def _deliver(self, channel: Channel, together: list[Claimed]) -> None:
         try:
-            answer = await self._over(first.channel, group)
+            answer = await self._over(channel, together)
         except NotDelivered as error:
-            return await self._failed(group, error)
-        except Exception as error:  # noqa: BLE001 - a notice that cannot be put into words holds up no other
-            if len(group) > 1:
-                return [ended for one in group for ended in await self._send_group([one])]
-            _log.error("a notice cannot be sent as it is", delivery=first.id, exc_info=error)
-            why = f"it cannot be sent as it is: {type(error).__name__}: {error}"
-            return await self._failed(group, NotDelivered(why, final=True))
-        metrics.NOTIFICATIONS.labels(first.channel, "sent").inc()
-        if first.channel is Channel.WEBHOOK:
-            await self._users.webhook_works(first.tenant, first.user)
-        return [Ended(one, "sent", answer) for one in group]
+            await self._failed(channel, together, error)
+        except Exception as error:  # noqa: BLE001 - what cannot be sent holds up no other
+            _log.error("a notice cannot be sent as it is", delivery=together[0].id, exc_info=error)
+            await self._failed(channel, together, _as_it_is(error))
+        else:
+            metrics.NOTIFICATIONS.labels(channel, "sent").inc()
+            await asyncio.gather(*(self._end(Ended(one, "sent", answer)) for one in together))
 
-    async def _failed(self, group: list[Claimed], error: NotDelivered) -> list[Ended]:
-        first = group[0]
-        metrics.NOTIFICATIONS.labels(first.channel, "failed").inc()
-        _log.info("not delivered", channel=first.channel, delivery=first.id, reason=str(error))
-        return [await self._not_delivered(one, error) for one in group]
+    async def _failed(self, channel: Channel, together: list[Claimed], error: NotDelivered) -> None:
+        metrics.NOTIFICATIONS.labels(channel, "failed").inc()
+        _log.info("not delivered", channel=channel, delivery=together[0].id, reason=str(error))
+        await asyncio.gather(*(self._not_delivered(one, error) for one in together))
 
-    async def _over(self, channel: Channel, group: list[Claimed]) -> str:
-        wants = group[0].preferences
+    async def _over(self, channel: Channel, together: list[Claimed]) -> str:
+        wants = together[0].preferences
         if channel is Channel.WEBHOOK and wants.webhook is not None:
-            return await self._webhooks.send(wants.webhook, group[0])
+            return await self._webhooks.send(wants.webhook, together[0])
         if channel is Channel.EMAIL and wants.email is not None:
-            return await self._mails.send(wants.email, group)
+            return await self._mails.send(wants.email, together)
         raise NotDelivered(f"the user has no {channel} any more", final=True)
 
-    async def _not_delivered(self, one: Claimed, error: NotDelivered) -> Ended:
+    async def _not_delivered(self, one: Claimed, error: NotDelivered) -> None:
         if error.final or one.attempts > len(self._retry_seconds):
-            if one.channel is Channel.WEBHOOK:
-                await self._users.webhook_fails(one.tenant, one.user, str(error))
-            return Ended(one, "failed", str(error))
-        wait = timedelta(seconds=self._retry_seconds[one.attempts - 1])
-        return Ended(one, "pending", str(error), datetime.now(UTC) + wait)
+            await self._end(Ended(one, "failed", str(error)))
+        else:
+            wait = timedelta(seconds=self._retry_seconds[one.attempts - 1])
+            await self._end(Ended(one, "pending", str(error), datetime.now(UTC) + wait))
+
+    async def _end(self, ended: Ended) -> None:
+        """Log an outcome; one that cannot be logged is the only one, and is sent again after its lease."""
+        one = ended.claimed
+        try:
+            await self._deliveries.end(ended)
+            if one.channel is Channel.WEBHOOK and ended.status == "sent":
+                await self._users.webhook_works(one.tenant, one.user)
+            elif one.channel is Channel.WEBHOOK and ended.status == "failed":
+                await self._users.webhook_fails(one.tenant, one.user, ended.answer)
+        except StatementRefused as error:
+            _log.error("what came of a delivery is refused", delivery=one.id, error=str(error))
+        except DatabaseError as error:
+            _log.warning("what came of a delivery is not logged", delivery=one.id, error=str(error))
+
+
+def _by_receiver(claimed: Sequence[Claimed]) -> dict[Receiver, list[Claimed]]:
+    of_each: dict[Receiver, list[Claimed]] = defaultdict(list)
+    for one in claimed:
+        of_each[one.receiver].append(one)
+    return of_each
+
+
+def _in_words(claimed: Sequence[Claimed]) -> tuple[list[Claimed], list[tuple[Claimed, Exception]]]:
+    """What an e-mail can tell of, and what it cannot, with the reason."""
+    told, odd = [], []
+    for one in claimed:
+        try:
+            texts.mail([one])
+        except Exception as error:  # noqa: BLE001 - a notice that cannot be put into words holds up no other
+            _log.error("a notice cannot be put into words", delivery=one.id, exc_info=error)
+            odd.append((one, error))
+        else:
+            told.append(one)
+    return told, odd
+
+
+def _as_it_is(error: Exception) -> NotDelivered:
+    return NotDelivered(f"it cannot be sent as it is: {type(error).__name__}: {error}", final=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
 import orjson
@@ -14,8 +14,10 @@ from annals.projections import ReadModelDatabase
 from annals_notification.deliveries.plan import Notice, Planned
 from annals_notification.deliveries.preferences import Channel, Preferences
 from annals_notification.gathered import Gathered
+from annals_notification.stored_text import stored_text
 
-_LEASE = "60 seconds"
+_LOOKED_AT = 200
+"""Rows in a line of which the first of each receiver is looked for."""
 
 # Those who want to be told of what does not concern them are few, and have an index of their own.
 _INTERESTED = """
@@ -63,20 +65,44 @@ shown AS (
 SELECT coalesce(json_object_agg(channel, much), '{}')::text FROM (
   SELECT channel, count(*) AS much FROM added GROUP BY channel) channels"""
 
+# Whoever locks the first row of a receiver has all of theirs: replicas that claim at the same time
+# would share them out otherwise, and one receiver would get an e-mail from each.
 _CLAIM = f"""
-WITH due AS (
-  SELECT id FROM notifications.deliveries WHERE status IN ('pending', 'sending') AND due <= now()
-  ORDER BY due LIMIT $1::text::integer FOR UPDATE SKIP LOCKED),
+WITH looked_at AS MATERIALIZED (
+  SELECT id, tenant, user_id, due, status FROM notifications.deliveries
+  WHERE channel = $1 AND status IN ('pending', 'sending') AND due <= now()
+    AND (tenant, user_id) NOT IN (
+      SELECT tenant, user_id FROM jsonb_to_recordset($2::text::jsonb) AS busy (tenant text, user_id text))
+  ORDER BY due, id LIMIT {_LOOKED_AT}),
+firsts AS (
+  SELECT DISTINCT ON (tenant, user_id) * FROM looked_at ORDER BY tenant, user_id, due, id),
+receivers AS (
+  SELECT d.tenant, d.user_id FROM firsts JOIN notifications.deliveries d USING (id)
+  -- As it was looked at: another may have claimed it since.
+  WHERE d.status = firsts.status AND d.due = firsts.due
+  ORDER BY firsts.due LIMIT $3::text::integer FOR UPDATE OF d SKIP LOCKED),
+theirs AS (
+  SELECT one.id FROM receivers CROSS JOIN LATERAL (
+    SELECT id FROM notifications.deliveries d
+    WHERE d.channel = $1 AND d.tenant = receivers.tenant AND d.user_id = receivers.user_id
+      AND d.status IN ('pending', 'sending') AND d.due <= now()
+    ORDER BY d.due LIMIT $4::text::integer FOR UPDATE SKIP LOCKED) one),
 claimed AS (
   UPDATE notifications.deliveries d SET status = 'sending', attempts = attempts + 1,
-    due = now() + interval '{_LEASE}'
-  FROM due WHERE d.id = due.id RETURNING d.*)
-SELECT coalesce(json_agg(json_build_object(
-  'id', c.id, 'tenant', c.tenant, 'user', c.user_id, 'channel', c.channel, 'kind', c.kind, 'data', c.data,
-  'occurred', c.occurred, 'attempts', c.attempts, 'traceparent', c.traceparent,
-  'preferences', (SELECT data FROM notifications.preferences p
-                  WHERE p.tenant = c.tenant AND p.user_id = c.user_id)) ORDER BY c.occurred), '[]')::text
-FROM claimed c"""  # noqa: S608 - a constant of this module
+    due = now() + $5::text::interval
+  FROM theirs WHERE d.id = theirs.id RETURNING d.*)
+SELECT json_build_object(
+  'claimed', (SELECT coalesce(json_agg(json_build_object(
+    'id', c.id, 'tenant', c.tenant, 'user', c.user_id, 'channel', c.channel, 'kind', c.kind,
+    'data', c.data, 'occurred', c.occurred, 'attempts', c.attempts, 'traceparent', c.traceparent,
+    'preferences', (SELECT data FROM notifications.preferences p
+                    WHERE p.tenant = c.tenant AND p.user_id = c.user_id)) ORDER BY c.occurred), '[]')
+    FROM claimed c),
+  -- By this statement's time: what becomes due between two would be in neither.
+  'seconds', CASE WHEN EXISTS (SELECT FROM looked_at) THEN 0 ELSE (
+    SELECT extract(epoch FROM due - now()) FROM notifications.deliveries
+    WHERE channel = $1 AND status IN ('pending', 'sending') AND due > now()
+    ORDER BY due, id LIMIT 1) END)::text"""  # noqa: S608
 
 _END = """
 WITH ended AS (
@@ -85,16 +111,20 @@ WITH ended AS (
 moved AS (
   UPDATE notifications.deliveries d SET status = ended.status, answer = ended.answer,
     due = coalesce(ended.due, d.due), ended_at = CASE WHEN ended.status = 'pending' THEN NULL ELSE now() END
-  FROM ended WHERE d.id = ended.id AND d.attempts = ended.attempts AND d.status = 'sending' RETURNING d.id)
+  -- As a CASE: an index of what is being sent would be read to its end, where it is taken for small.
+  FROM ended WHERE d.id = ended.id
+    AND CASE d.status WHEN 'sending' THEN d.attempts END = ended.attempts RETURNING d.id)
 SELECT count(*)::text FROM moved"""
-
-_NEXT = """
-SELECT json_build_object('due', min(due))::text FROM notifications.deliveries
-WHERE status IN ('pending', 'sending')"""
-
 
 _Asked = tuple[str, str, tuple[str, ...]]
 _Interested = tuple[datetime, dict[str, Preferences]]
+
+
+class Receiver(NamedTuple):
+    """A user who is sent to; each channel has its own."""
+
+    tenant: str
+    user: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +142,19 @@ class Claimed:
     traceparent: str | None
     preferences: Preferences
 
+    @property
+    def receiver(self) -> Receiver:
+        """To whom it is sent."""
+        return Receiver(self.tenant, self.user)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What was claimed, and in how many seconds there is more to claim; None: nobody knows of any."""
+
+    claimed: list[Claimed]
+    seconds: float | None
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -123,12 +166,23 @@ class Ended:
     due: datetime | None = None
 
 
+class _Outcome(NamedTuple):
+    """A row of what came of deliveries."""
+
+    id: str
+    attempts: int
+    status: str
+    due: str | None
+    answer: str
+
+
 class DeliveryLog:
     """See the module. All raise DatabaseError."""
 
     def __init__(self, database: ReadModelDatabase) -> None:
         self._database = database
         self._asked: Gathered[_Asked, _Interested] = Gathered(self._interested)
+        self._ended: Gathered[_Outcome, None] = Gathered(self._end)
 
     async def interested(self, notice: Notice) -> _Interested:
         """Since when there is this service, and the preferences of all who may want a notice."""
@@ -170,9 +224,23 @@ class DeliveryLog:
         added: dict[str, int] = await self._database.fetch(_ADD, orjson.dumps(rows).decode())
         return added
 
-    async def claim(self, limit: int) -> list[Claimed]:
-        """Take deliveries that are due. One whose process died is due again after a minute."""
-        return [
+    async def claim(
+        self, channel: Channel, busy: Collection[Receiver], receivers: int, of_each: int, lease: timedelta
+    ) -> Due:
+        """Take what is due of so many receivers who are not busy, and so many deliveries of each.
+
+        One whose process died is due again when the lease is over. What waits for those who are busy is
+        passed over, row by row.
+        """
+        found = await self._database.fetch(
+            _CLAIM,
+            channel,
+            orjson.dumps([{"tenant": tenant, "user_id": user} for tenant, user in busy]).decode(),
+            str(receivers),
+            str(of_each),
+            f"{lease.total_seconds()} seconds",
+        )
+        claimed = [
             Claimed(
                 row["id"],
                 row["tenant"],
@@ -185,24 +253,17 @@ class DeliveryLog:
                 row["traceparent"],
                 Preferences.stored(row["preferences"] or {}),
             )
-            for row in await self._database.fetch(_CLAIM, str(limit))
+            for row in found["claimed"]
         ]
+        return Due(claimed, found["seconds"])
 
-    async def end(self, ended: Sequence[Ended]) -> None:
-        """Log what came of deliveries, unless somebody else has claimed them since."""
-        rows = [
-            {
-                "id": one.claimed.id,
-                "attempts": one.claimed.attempts,
-                "status": one.status,
-                "due": one.due,
-                "answer": one.answer[:1000],
-            }
-            for one in ended
-        ]
-        await self._database.fetch(_END, orjson.dumps(rows).decode())
+    async def end(self, ended: Ended) -> None:
+        """Log what came of a delivery, unless somebody else has claimed it since."""
+        one, answer = ended.claimed, stored_text(ended.answer, 1000)
+        due = ended.due.isoformat() if ended.due else None
+        await self._ended.get(_Outcome(one.id, one.attempts, ended.status, due, answer))
 
-    async def next_due(self) -> datetime | None:
-        """When the next delivery is due."""
-        found = await self._database.fetch(_NEXT)
-        return datetime.fromisoformat(found["due"]) if found["due"] else None
+    async def _end(self, ended: Sequence[_Outcome]) -> dict[_Outcome, None]:
+        rows = orjson.dumps([one._asdict() for one in ended]).decode()
+        await self._database.fetch(_END, rows)
+        return dict.fromkeys(ended)

@@ -9,6 +9,7 @@ import orjson
 
 from annals.projections import ReadModelDatabase
 from annals_notification.deliveries.preferences import Preferences
+from annals_notification.stored_text import stored_text
 
 _FAILURES_UNTIL_OFF = 5
 
@@ -103,7 +104,7 @@ class Users:
 
     async def webhook_fails(self, tenant: str, user: str, answer: str) -> None:
         """Count a delivery that was given up; after some the webhook is off, and the user is told."""
-        await self._database.fetch(_FAILS, tenant, user, answer[:500])
+        await self._database.fetch(_FAILS, tenant, user, stored_text(answer, 500))
 
     async def inbox(
         self, tenant: str, user: str, *, unread: bool, after: Sequence[str | None], limit: int

@@ -1,0 +1,80 @@
+"""Who claims which deliveries, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import asyncpg
+import pytest
+
+from annals.projections import migrate
+from annals_notification import migrations
+from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Receiver
+from annals_notification.deliveries.preferences import Channel
+from read_model_database import PoolDatabase
+
+LEASE = timedelta(minutes=3)
+USERS, EACH = 20, 30
+
+# All of a digest is due at one moment, and those of different users lie between one another.
+DIGEST = f"""
+INSERT INTO notifications.deliveries
+  (id, tenant, event_id, user_id, channel, kind, data, occurred, status, due)
+SELECT 'digest-' || i, 'default', 'event-' || i, 'user-' || i % {USERS}, $1, '', '{{}}', now(), 'pending',
+  date_trunc('hour', now())
+FROM generate_series(1, {USERS * EACH}) i"""
+
+
+@pytest.fixture
+async def log(pool: asyncpg.Pool) -> DeliveryLog:
+    database = PoolDatabase(pool)
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    return DeliveryLog(database)
+
+
+async def test_replicas_that_claim_at_once_take_all_of_a_user_or_nothing(
+    log: DeliveryLog, pool: asyncpg.Pool
+) -> None:
+    await pool.execute(DIGEST, "email")
+    together: list[Receiver] = []
+
+    async def replica() -> None:
+        while (due := await log.claim(Channel.EMAIL, set(), 2, 200, LEASE)).claimed or due.seconds == 0:
+            for receiver in {one.receiver for one in due.claimed}:
+                assert len(_of(due, receiver)) == EACH
+                together.append(receiver)
+
+    await asyncio.gather(*(replica() for _ in range(6)))
+    assert sorted(together) == sorted(Receiver("default", f"user-{n}") for n in range(USERS))
+
+
+async def test_a_claim_takes_of_each_what_it_may_and_passes_over_those_who_are_busy(
+    log: DeliveryLog, pool: asyncpg.Pool
+) -> None:
+    await pool.execute(DIGEST, "webhook")
+    assert (await log.claim(Channel.EMAIL, set(), 50, 4, LEASE)) == Due([], None)
+    first = await log.claim(Channel.WEBHOOK, set(), 3, 4, LEASE)
+    busy = {one.receiver for one in first.claimed}
+    assert (len(busy), len(first.claimed)) == (3, 12)
+    second = await log.claim(Channel.WEBHOOK, busy, 50, 4, LEASE)
+    others = {one.receiver for one in second.claimed}
+    assert (len(others), busy & others) == (USERS - 3, set())
+    third = await log.claim(Channel.WEBHOOK, busy | others, 50, 4, LEASE)
+    assert third.claimed == []
+
+
+async def test_what_a_dead_replica_had_claimed_is_due_again_when_its_lease_is_over(
+    log: DeliveryLog, pool: asyncpg.Pool
+) -> None:
+    await pool.execute(DIGEST, "email")
+    await log.claim(Channel.EMAIL, set(), USERS, EACH, timedelta(seconds=1))
+    due = await log.claim(Channel.EMAIL, set(), USERS, EACH, LEASE)
+    assert due.claimed == [] and due.seconds is not None and due.seconds <= 1
+    await asyncio.sleep(due.seconds)
+    due = await log.claim(Channel.EMAIL, set(), USERS, EACH, LEASE)
+    assert {one.attempts for one in due.claimed} == {2}
+
+
+def _of(due: Due, receiver: Receiver) -> list[Claimed]:
+    return [one for one in due.claimed if one.receiver == receiver]
