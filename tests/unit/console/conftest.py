@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -24,10 +25,11 @@ Start = Callable[..., Awaitable[str]]
 
 
 class Sidecar:
-    """Answers every invocation with what arrived; `/stream` sends an event and stays."""
+    """Answers every invocation with what arrived; `/stream` sends two events, and may stay."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.stays = False
         self.app = Starlette(
             routes=[
                 Route("/v1.0/invoke/notification/method/stream", self.stream),
@@ -59,6 +61,9 @@ class Sidecar:
         async def events() -> AsyncIterator[bytes]:
             yield b"id: 0-1\ndata: {}\n\n"
             yield b"id: 0-2\ndata: {}\n\n"
+            while self.stays:
+                await asyncio.sleep(0.1)
+                yield b"id: 0-2\n\n"
 
         return StreamingResponse(events(), media_type="text/event-stream")
 

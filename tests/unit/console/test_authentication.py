@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import time
 from typing import Any
 
 import httpx
 import pytest
+from itsdangerous import TimestampSigner
 
 from annals_console.settings import AuthMode, ConsoleSettings
 from oidc_issuer import CLIENT, Issuer, new_key
@@ -128,6 +132,55 @@ async def test_an_issuer_may_call_suite_operators_something_else(
         headers = bearer(issuer.token(roles=[role, "operator"]))
         answer = await http.post(console + REBUILD, headers=headers, json={"reason": "x"})
         assert answer.status_code == status
+
+
+STREAM = "/api/notification/stream"
+LIVES_SECONDS = 2
+
+
+async def heard(http: httpx.AsyncClient, console: str, **given: Any) -> float:
+    """For how many seconds a live stream goes on."""
+    began = time.monotonic()
+    async with asyncio.timeout(10), http.stream("GET", console + STREAM, **given) as answer:
+        assert answer.status_code == 200
+        async for _ in answer.aiter_bytes():
+            pass
+    return time.monotonic() - began
+
+
+async def test_a_live_stream_ends_with_the_token_it_was_opened_with(
+    console: str, issuer: Issuer, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    sidecar.stays = True
+    headers = bearer(issuer.token(exp=int(time.time()) + LIVES_SECONDS))
+    assert await heard(http, console, headers=headers) < LIVES_SECONDS + 2
+
+
+async def test_a_live_stream_ends_with_the_session_it_was_opened_in(
+    start: Start, issuer: Issuer, sidecar: Sidecar
+) -> None:
+    sidecar.stays = True
+    console = await start(
+        auth=AuthMode.OIDC,
+        oidc_issuer=issuer.url,
+        oidc_client_id=CLIENT,
+        session_key="k" * 32,
+        session_hours=LIVES_SECONDS / 3600,
+    )
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        await browser.get(f"{console}/auth/login")
+        assert await heard(browser, console) < LIVES_SECONDS + 2
+        assert (await browser.get(console + STREAM)).status_code == 401
+
+
+async def test_a_session_of_the_version_before_holds(console: str, issuer: Issuer) -> None:
+    session = {
+        "identity": {"user": "ada", "name": "Ada", "tenant": "t", "role": 3, "session": "s"},
+        "until": time.time() + 60,
+    }
+    signed = TimestampSigner("k" * 32).sign(base64.b64encode(json.dumps(session).encode())).decode()
+    async with httpx.AsyncClient(cookies={"annals_session": signed}) as browser:
+        assert (await browser.get(f"{console}/auth/session")).json()["user"] == "ada"
 
 
 async def test_a_new_session_key_ends_every_session(console: str, start: Start, issuer: Issuer) -> None:

@@ -13,7 +13,12 @@ from annals_console.identity import Claims, Identity, NotRecognised, Role
 from annals_console.tokens import IssuerUnavailable, Refused, Tokens
 
 DEVELOPER = Identity(
-    user="you", name="You", tenant="default", role=Role.SUITE_OPERATOR, session="development"
+    user="you",
+    name="You",
+    tenant="default",
+    role=Role.SUITE_OPERATOR,
+    session="development",
+    until=float("inf"),
 )
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -48,7 +53,7 @@ async def _bearer(tokens: Tokens, claims: Claims, audience: str, token: str) -> 
     try:
         found = await tokens.verify(token, audience)
         session = found.get("sid") or found.get("jti") or hashlib.sha256(token.encode()).hexdigest()[:32]
-        return claims.identity(found, str(session)[:256])
+        return claims.identity(found, str(session)[:256], float(found["exp"]))
     except Refused as error:
         raise Problem(401, "unauthenticated", str(error), headers=_CHALLENGE) from error
     except NotRecognised as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
@@ -65,7 +66,7 @@ def routes(
             headers.setdefault("cache-control", "no-store")
             if headers.get("content-type", "").startswith(_EVENT_STREAM):
                 headers["x-accel-buffering"] = "no"
-                return StreamingResponse(_live(opened, draining), opened.status, headers)
+                return StreamingResponse(_live(opened, draining, identity.until), opened.status, headers)
             return StreamingResponse(_whole(opened), opened.status, headers)
 
         public = rule.path.replace(OWN, "{own_user}")
@@ -156,12 +157,15 @@ async def _whole(opened: Opened) -> AsyncIterator[bytes]:
         opened.close()
 
 
-async def _live(opened: Opened, draining: Callable[[], bool]) -> AsyncIterator[bytes]:
-    """A live stream ends when the service it comes from does, or this one: the browser comes back."""
+async def _live(opened: Opened, draining: Callable[[], bool], until: float) -> AsyncIterator[bytes]:
+    """A live stream ends when the service it comes from does, or this one: the browser comes back.
+
+    It ends too when it is not known any more who looks: whoever comes back then is asked who they are.
+    """
     chunks = aiter(opened.chunks())
     coming: asyncio.Task[bytes] | None = None
     try:
-        while not draining():
+        while not draining() and time.time() < until:
             coming = coming or asyncio.ensure_future(_next(chunks))
             done, _ = await asyncio.wait({coming}, timeout=_DRAIN_SECONDS)
             if done:

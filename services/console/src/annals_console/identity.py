@@ -40,6 +40,8 @@ class Identity(BaseModel):
     tenant: TenantId
     role: Role
     session: str
+    until: float
+    """Since the epoch: when this does not hold any more."""
 
     def public(self) -> dict[str, Any]:
         """For the page."""
@@ -61,8 +63,8 @@ class Claims:
     default_tenant: str | None
     suite_role: str
 
-    def identity(self, claims: Mapping[str, Any], session: str) -> Identity:
-        """Whom a token's claims are about. Raises NotRecognised."""
+    def identity(self, claims: Mapping[str, Any], session: str, until: float) -> Identity:
+        """Whom a token's claims are about, and until when. Raises NotRecognised."""
         user = _find(claims, self.user)
         tenant = _find(claims, self.tenant) or self.default_tenant
         if not isinstance(user, str):
@@ -81,6 +83,7 @@ class Claims:
                 tenant=tenant,
                 role=role,
                 session=session,
+                until=until,
             )
         except ValueError as error:
             raise NotRecognised("the token's user or tenant is not one that Annals can have") from error

@@ -15,11 +15,11 @@ COOKIE = "annals_session"
 _IDENTITY, _UNTIL = "identity", "until"
 
 
-def begin(request: Request, identity: Identity, seconds: float) -> None:
+def begin(request: Request, identity: Identity) -> None:
     """Sign somebody in; whatever the session held before is gone."""
     request.session.clear()
-    request.session[_IDENTITY] = identity.model_dump(mode="json")
-    request.session[_UNTIL] = time.time() + seconds
+    request.session[_IDENTITY] = identity.model_dump(mode="json", exclude={_UNTIL})
+    request.session[_UNTIL] = identity.until
 
 
 def end(request: Request) -> None:
@@ -29,9 +29,10 @@ def end(request: Request) -> None:
 
 def current(session: Mapping[str, Any]) -> Identity | None:
     """Who is signed in; None when nobody is, or not any more."""
-    if _IDENTITY not in session or session.get(_UNTIL, 0) < time.time():
+    until = session.get(_UNTIL, 0)
+    if _IDENTITY not in session or until < time.time():
         return None
     try:
-        return Identity.model_validate(session[_IDENTITY])
+        return Identity.model_validate(session[_IDENTITY] | {_UNTIL: until})
     except ValidationError:  # of an older version of the console
         return None

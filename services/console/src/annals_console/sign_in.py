@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -65,8 +66,9 @@ def of_development(settings: ConsoleSettings) -> APIRouter:
             tenant=body.tenant,
             role=role,
             session=str(uuid.uuid4()),
+            until=_until(settings),
         )
-        sessions.begin(request, identity, settings.session_hours * 3600)
+        sessions.begin(request, identity)
         return identity.public()
 
     @router.get("/login", include_in_schema=False)
@@ -111,7 +113,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
         try:
             token = await client.authorize_access_token(request)
             found = await tokens().verify(str(token.get("id_token", "")), client_id)
-            identity = claims.identity(found, str(uuid.uuid4()))
+            identity = claims.identity(found, str(uuid.uuid4()), _until(settings))
         except OAuthError as error:
             raise Problem(
                 401, "unauthenticated", f"signing in failed: {error.description or error.error}"
@@ -122,10 +124,15 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
             raise Problem(403, "forbidden", str(error)) from error
         except (IssuerUnavailable, httpx2.HTTPError) as error:
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
-        sessions.begin(request, identity, settings.session_hours * 3600)
+        sessions.begin(request, identity)
         return RedirectResponse(wanted, 303)
 
     return router
+
+
+def _until(settings: ConsoleSettings) -> float:
+    """When a session ends that begins now."""
+    return time.time() + settings.session_hours * 3600
 
 
 def _own_path(path: str) -> bool:
