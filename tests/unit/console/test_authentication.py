@@ -12,6 +12,7 @@ import httpx
 import pytest
 from itsdangerous import TimestampSigner
 
+from annals_console import tokens
 from annals_console.settings import AuthMode, ConsoleSettings
 from oidc_issuer import CLIENT, Issuer, new_key
 from unit.console.conftest import Sidecar, Start
@@ -233,6 +234,28 @@ async def test_signing_in_leads_nowhere_else(console: str, wanted: str) -> None:
 async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str, http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{console}/auth/callback", params={"code": "stolen", "state": "made-up"})
     assert answer.status_code == 401
+
+
+@pytest.mark.parametrize("claims", [{"nonce": "of-another"}, {"iat": 9_999_999_999}, {"exp": 1}])
+async def test_a_sign_in_that_does_not_hold_is_refused(
+    console: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, claims: dict[str, Any]
+) -> None:
+    honest = issuer.token
+    monkeypatch.setattr(issuer, "token", lambda **said: honest(**(said | claims)))
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        refused = await browser.get(f"{console}/auth/login")
+        assert (refused.status_code, refused.json()["type"]) == (401, "urn:annals:problem:unauthenticated")
+
+
+async def test_who_signs_in_again_after_the_issuers_key_changed_under_its_name_is_let_in(
+    console: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_AGAIN_SECONDS", 0.0)
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        assert (await browser.get(f"{console}/auth/login")).status_code == 200
+        issuer.keys = [new_key("first")]
+        assert (await browser.get(f"{console}/auth/login")).status_code == 401
+        assert (await browser.get(f"{console}/auth/login")).status_code == 200
 
 
 async def test_a_cookie_that_was_tampered_with_is_nobody(console: str) -> None:

@@ -12,6 +12,7 @@ from authlib.integrations.base_client import OAuthError
 from authlib.integrations.starlette_client import OAuth
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from joserfc.errors import JoseError
 from pydantic import BaseModel, ConfigDict, Field
 
 from annals.web.problems import Problem
@@ -120,6 +121,11 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
             ) from error
         except Refused as error:
             raise Problem(401, "unauthenticated", str(error)) from error
+        except (JoseError, ValueError) as error:
+            # It may be signed with a key that is new and named as an old one: who tries again has them fetched.
+            client.server_metadata.pop("jwks", None)
+            detail = f"signing in failed: what {issuer} says of you does not hold: {error}"
+            raise Problem(401, "unauthenticated", detail) from error
         except NotRecognised as error:
             raise Problem(403, "forbidden", str(error)) from error
         except (IssuerUnavailable, httpx2.HTTPError) as error:

@@ -1,4 +1,7 @@
-"""Tokens of the configured issuer: its keys are fetched, kept a while, and fetched anew for a new one."""
+"""Tokens of the configured issuer: its keys are fetched, kept a while, and fetched anew for a new one.
+
+While the issuer does not answer the keys that are known hold on, and nobody whose key is known waits for it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
+
+_log = structlog.get_logger(__name__)
 
 _ALGORITHMS = [
     "RS256",
@@ -27,6 +33,7 @@ _ALGORITHMS = [
 ]
 _KEEP_SECONDS = 600.0
 _AGAIN_SECONDS = 10.0
+_HOLD_SECONDS = 6 * 3600.0
 _LEEWAY_SECONDS = 30
 
 
@@ -49,16 +56,17 @@ class Tokens:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._keys: KeySet | None = None
-        self._fetched = float("-inf")
+        self._fetched = self._tried = float("-inf")
+        self._failure = ""
 
     async def verify(self, token: str, audience: str) -> dict[str, Any]:
         """The claims of a token that the issuer signed for an audience. Raises Refused, IssuerUnavailable."""
-        keys = await self._key_set(_KEEP_SECONDS)
+        keys = await self._known()
         try:
             decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
         except (JoseError, ValueError):
             # A key that is not known may be new. Whoever makes one up has it looked for at most so often.
-            keys = await self._key_set(_AGAIN_SECONDS)
+            keys = await self._newer(_AGAIN_SECONDS)
             try:
                 decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
             except (JoseError, ValueError) as error:
@@ -75,20 +83,41 @@ class Tokens:
             raise Refused(f"the token does not hold: {error}") from error
         return dict(decoded.claims)
 
-    async def _key_set(self, fresh: float) -> KeySet:
+    async def _known(self) -> KeySet:
+        """The keys as they were not long ago. Only who finds them old waits for new ones."""
+        if not self._lock.locked() and self._due(_KEEP_SECONDS):
+            return await self._newer(_KEEP_SECONDS)
+        return self._held() or await self._newer(_AGAIN_SECONDS)
+
+    async def _newer(self, seconds: float) -> KeySet:
+        """The keys, asked for anew unless that was tried in the last seconds, as by who held the lock before."""
         async with self._lock:
-            if self._keys is None or self._clock() - self._fetched > fresh:
-                self._keys = await self._fetch()
-                self._fetched = self._clock()
-            return self._keys
+            if self._due(seconds):
+                await self._try()
+        held = self._held()
+        if held is None:
+            raise IssuerUnavailable(f"the keys of {self._issuer} cannot be had: {self._failure}")
+        return held
+
+    def _due(self, seconds: float) -> bool:
+        return self._clock() - self._tried > seconds
+
+    def _held(self) -> KeySet | None:
+        return self._keys if self._clock() - self._fetched <= _HOLD_SECONDS else None
+
+    async def _try(self) -> None:
+        try:
+            self._keys = await self._fetch()
+            self._fetched = self._clock()
+        except (httpx2.HTTPError, JoseError, KeyError, TypeError, ValueError) as error:
+            self._failure = str(error) or type(error).__name__
+            _log.warning("the issuer's keys cannot be had now", issuer=self._issuer, error=self._failure)
+        self._tried = self._clock()
 
     async def _fetch(self) -> KeySet:
-        try:
-            found = await self._http.get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
-            configuration = found.raise_for_status().json()
-            if configuration["issuer"] != self._issuer:
-                raise IssuerUnavailable(f"{self._issuer} says that it is {configuration['issuer']}")
-            keys = await self._http.get(configuration["jwks_uri"])
-            return KeySet.import_key_set(keys.raise_for_status().json())
-        except (httpx2.HTTPError, KeyError, ValueError) as error:
-            raise IssuerUnavailable(f"the keys of {self._issuer} cannot be had: {error}") from error
+        found = await self._http.get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+        configuration = found.raise_for_status().json()
+        if configuration["issuer"] != self._issuer:
+            raise ValueError(f"it says that it is {configuration['issuer']}")
+        keys = await self._http.get(configuration["jwks_uri"])
+        return KeySet.import_key_set(keys.raise_for_status().json())
