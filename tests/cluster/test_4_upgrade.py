@@ -6,6 +6,7 @@ import pytest
 
 from .conftest import SERVICES, Cluster
 from .under_load import assert_nothing_is_missing, load
+from .waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
@@ -22,5 +23,6 @@ def test_a_rolling_upgrade_loses_no_command_no_event_and_no_saga(cluster: Cluste
         cluster.install(*(part for one in _CHANGED for part in ("--set", one)))
         cluster.rolled_out()
 
-    assert not pods() & before
+    # What was replaced is there until it has handed over what it has under way.
+    eventually(lambda: not pods() & before, "no pod is of before")
     assert_nothing_is_missing(found)
