@@ -16,6 +16,9 @@ DOCKER ?= docker
 HELM ?= helm
 NAMESPACE ?= annals
 VALUES ?= k8s/values.yaml
+DAPR_VERSION := 1.18.2
+STRIMZI_VERSION := 1.0.0
+CLOUDNATIVE_PG_VERSION := 0.29.0
 
 .DEFAULT_GOAL := help
 SOURCES := $(wildcard services/*/src)
@@ -126,14 +129,15 @@ images: ## build the image of each service
 	done
 
 cluster: images ## create a kind cluster with Dapr, Kafka's and PostgreSQL's operators, and the images
-	kind create cluster --name annals --config k8s/kind.yaml
+	kind get clusters | grep --quiet --line-regexp annals || kind create cluster --name annals --config k8s/kind.yaml
+	kind export kubeconfig --name annals
 	kind load docker-image --name annals $(IMAGES:%=$(IMAGE_REPOSITORY)/%:$(VERSION))
-	$(HELM) upgrade --install dapr dapr --repo https://dapr.github.io/helm-charts --version 1.18.2 \
+	$(HELM) upgrade --install dapr dapr --repo https://dapr.github.io/helm-charts --version $(DAPR_VERSION) \
 		--namespace dapr-system --create-namespace --values k8s/dapr.yaml --wait
-	$(HELM) upgrade --install strimzi strimzi-kafka-operator --repo https://strimzi.io/charts \
+	$(HELM) upgrade --install strimzi strimzi-kafka-operator --repo https://strimzi.io/charts --version $(STRIMZI_VERSION) \
 		--namespace strimzi --create-namespace --values k8s/strimzi.yaml --wait
 	$(HELM) upgrade --install cloudnative-pg cloudnative-pg --repo https://cloudnative-pg.github.io/charts \
-		--namespace cnpg-system --create-namespace --wait
+		--version $(CLOUDNATIVE_PG_VERSION) --namespace cnpg-system --create-namespace --wait
 
 deploy: ## install or upgrade the chart in the current context; VALUES=file
 	kubectl create namespace $(NAMESPACE) --dry-run=client --output yaml | kubectl apply --filename -

@@ -177,3 +177,17 @@ def test_an_upgrade_that_would_delete_the_keys_is_refused(
         cluster[f"secrets/{key}"]["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep"
     run("upgrade", keys=values)
     assert keys(cluster) == made
+
+
+def test_an_upgrade_leaves_as_many_replicas_as_are_scaled(cluster: Cluster, run: Helm) -> None:
+    scaled = {"kind": "hpa", "minReplicas": 3}
+    run("upgrade")
+    assert cluster["deployments/annals-command"]["spec"]["replicas"] == 3
+
+    run("upgrade", autoscaling=scaled)
+    assert cluster["deployments/annals-command"]["spec"]["replicas"] == 3
+
+    cluster["deployments/annals-command"]["spec"]["replicas"] = 7
+    run("upgrade", autoscaling=scaled)
+    run("upgrade", autoscaling=scaled)
+    assert cluster["deployments/annals-command"]["spec"]["replicas"] == 7

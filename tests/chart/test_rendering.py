@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -118,6 +119,22 @@ def test_the_chart_has_no_lint(helm: Path, tmp_path: Path) -> None:
     )
 
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_kafkas_resources_are_of_the_version_that_its_operator_serves(render: Render) -> None:
+    """Strimzi 1.0 serves v1 alone."""
+    strimzi = [one for one in render(EVERYTHING) if one["apiVersion"].startswith("kafka.strimzi.io/")]
+
+    assert {one["kind"] for one in strimzi} == {"Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"}
+    assert {one["apiVersion"] for one in strimzi} == {"kafka.strimzi.io/v1"}
+
+
+def test_a_new_release_of_an_operator_changes_no_cluster() -> None:
+    makefile = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    charts = re.findall(r"^\t\$\(HELM\) upgrade .*--repo .*$", makefile, re.MULTILINE)
+
+    assert len(charts) == 3
+    assert all(re.search(r"--version \$\([A-Z_]+_VERSION\)", line) for line in charts)
 
 
 def test_the_values_of_a_small_cluster_render(render: Render) -> None:
