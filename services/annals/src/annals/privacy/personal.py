@@ -6,12 +6,18 @@ models and topics only ever hold tokens: `annals-enc.v1/{subject}/{field}/{ciphe
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 _PREFIX = "annals-enc.v1"
+# A ciphertext is 16 bytes and more, in base64 for URLs without padding.
+_TOKEN = re.compile(
+    r"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/([A-Za-z_][A-Za-z0-9_]*)"
+    r"/((?=.{22})(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2,3})?)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,9 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token | None:
-        """None for any other text."""
-        parts = text.split("/") if text.startswith(_PREFIX + "/") else []
-        return cls(*parts[1:]) if len(parts) == 4 else None
+        """None for any other text: people write what they like where a field is not personal."""
+        match = _TOKEN.fullmatch(text) if text.startswith(_PREFIX) else None
+        return cls(match[1], match[2], match[3]) if match else None
 
 
 T = TypeVar("T")
@@ -69,10 +75,10 @@ def tokens_in(value: Any) -> set[Token]:
 
 
 def replaced(value: T, plain: dict[Token, str | None]) -> T | Any:
-    """A JSON value with its tokens as what they stand for; None for what cannot be read any more."""
+    """A JSON value with those tokens as what they stand for; None for what cannot be read any more."""
     if isinstance(value, str):
         token = Token.parse(value)
-        return plain.get(token) if token else value
+        return plain.get(token, value) if token else value
     if isinstance(value, dict):
         return {name: replaced(item, plain) for name, item in value.items()}
     if isinstance(value, list | tuple):

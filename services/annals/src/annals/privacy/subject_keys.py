@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import orjson
+import structlog
 
 from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
 from annals.privacy.ciphers import InvalidKeys, KeyEncryptionKeys, SubjectKey, Wrapped
-from annals.privacy.personal import SubjectErased, replaced, tokens_in
+from annals.privacy.personal import SubjectErased, Token, replaced, tokens_in
 from annals.store import StoreUnavailable, keys
+
+_log = structlog.get_logger(__name__)
 
 _CACHE_SECONDS = 5.0
 _CACHED = 10_000
@@ -27,7 +30,7 @@ _Place = tuple[str, str]
 class SubjectKeys:
     """See the module. `secret` reads the key-encryption keys from the secret store.
 
-    Every method raises StoreUnavailable when a key cannot be read, or not unwrapped.
+    Every method raises StoreUnavailable when a key cannot be read, `protect` also when it is not unwrapped.
     """
 
     def __init__(self, sidecar: DaprSidecar, store: str, secret: Callable[[], Awaitable[str]]) -> None:
@@ -44,13 +47,16 @@ class SubjectKeys:
         return {field: str(key.encrypt(field, text)) for field, text in fields.items()}
 
     async def disclose(self, tenant: str, value: T) -> T:
-        """A JSON value in which tokens of the tenant's subjects are readable, or None where erased."""
+        """A JSON value in which tokens of the tenant's subjects are readable, or None where erased.
+
+        What no key was found for that fits stays as it is, and the log says why.
+        """
         tokens = tokens_in(value)
         if not tokens:
             return value
         with _unavailable():
             known = await self._read_all(tenant, {token.subject for token in tokens})
-        plain = {token: key.decrypt(token) if (key := known[token.subject]) else None for token in tokens}
+        plain = {token: _shown(token, known[token.subject]) for token in tokens if token.subject in known}
         disclosed: T = replaced(value, plain)
         return disclosed
 
@@ -105,7 +111,7 @@ class SubjectKeys:
         return key
 
     async def _read_all(self, tenant: str, subjects: set[str]) -> dict[str, SubjectKey | None]:
-        """None for a subject that was erased, or never had a key."""
+        """None for a subject that was erased, or never had a key; nothing where it cannot be unwrapped."""
         known: dict[str, SubjectKey | None] = {}
         wanted = []
         for subject in sorted(subjects):
@@ -118,7 +124,11 @@ class SubjectKeys:
             page = {keys.subject(tenant, subject): subject for subject in wanted[start : start + _BULK]}
             values = await self._sidecar.get_certain(self._store, list(page))
             for name, subject in page.items():
-                key = await self._decode(tenant, subject, values[name]) if name in values else None
+                try:
+                    key = await self._decode(tenant, subject, values[name]) if name in values else None
+                except InvalidKeys as error:
+                    _log.error("a subject's data stays unreadable", subject=subject, error=str(error))
+                    continue
                 self._remember((tenant, subject), key)
                 known[subject] = key
         return known
@@ -144,6 +154,14 @@ class SubjectKeys:
         self._cache.move_to_end(place)
         if len(self._cache) > _CACHED:
             self._cache.popitem(last=False)
+
+
+def _shown(token: Token, key: SubjectKey | None) -> str | None:
+    """What a token stands for; itself when it was not made with the key, None when there is no key."""
+    if key is None:
+        return None
+    text = key.decrypt(token)
+    return str(token) if text is None else text
 
 
 @contextmanager
