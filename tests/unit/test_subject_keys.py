@@ -11,6 +11,7 @@ import pytest
 
 from annals.dapr import DaprSidecar, Write
 from annals.privacy import SubjectKeys
+from annals.privacy import subject_keys as keys_module
 from annals.store import keys
 from annals.testing.fake import FakeSidecar
 
@@ -75,3 +76,33 @@ async def test_a_key_that_was_altered_takes_no_others_name_away(client: DaprSide
     shown = await subject_keys(client, secret).disclose("default", [zoe, max_])
 
     assert shown == ["Zoe", max_]
+
+
+async def test_a_wrapping_key_that_is_new_is_read_by_who_runs_already(
+    client: DaprSidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys_module, "_SECRET_SECONDS", 0.0)
+    secret = Secret()
+    running = subject_keys(client, secret)
+    zoe = (await subject_keys(client, secret).protect("default", "zoe", {"name": "Zoe"}))["name"]
+    assert await running.disclose("default", zoe) == "Zoe"
+
+    secret.value = f"{fresh()},{secret.value}"
+    restarted = subject_keys(client, secret)
+    names = {"max": "Max", "ada": "Ada"}
+    tokens = [(await restarted.protect("default", one, {"name": name}))["name"] for one, name in names.items()]
+    reads = secret.reads
+
+    assert await running.disclose("default", [zoe, *tokens]) == ["Zoe", "Max", "Ada"]
+    assert secret.reads == reads + 1, "once for all"
+
+
+async def test_the_secret_is_not_read_again_and_again_for_a_key_that_it_lacks(client: DaprSidecar) -> None:
+    secret = Secret()
+    running = subject_keys(client, secret)
+    token = (await running.protect("default", "zoe", {"name": "Zoe"}))["name"]
+    secret.value, reads = fresh(), secret.reads
+    restarted = subject_keys(client, secret)
+    for _ in range(5):
+        assert await restarted.disclose("default", token) == token
+    assert secret.reads == reads + 1

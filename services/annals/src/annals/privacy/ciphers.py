@@ -82,6 +82,10 @@ class KeyEncryptionKeys:
         self._keys: Mapping[str, bytes] = {_key_id(key): key for key in keys}
         self._first = _key_id(keys[0])
 
+    def __contains__(self, key_id: str) -> bool:
+        """Whether a key that `Wrapped.wrapped_by` names is among these."""
+        return key_id in self._keys
+
     def wrap(self, key: SubjectKey) -> Wrapped:
         """See `unwrap`."""
         nonce = os.urandom(_NONCE_BYTES)
@@ -91,7 +95,7 @@ class KeyEncryptionKeys:
 
     def unwrap(self, tenant: str, subject: str, wrapped: Wrapped) -> SubjectKey:
         """The subject's key. Raises InvalidKeys when it was wrapped by none of these, or altered."""
-        if wrapped.wrapped_by not in self._keys:
+        if wrapped.wrapped_by not in self:
             raise InvalidKeys(f"the key-encryption key {wrapped.wrapped_by} is not in the secret store")
         sealed = base64.b64decode(wrapped.sealed)
         cipher = AESGCM(self._keys[wrapped.wrapped_by])

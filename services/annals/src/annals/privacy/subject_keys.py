@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from annals.store import StoreUnavailable, keys
 _log = structlog.get_logger(__name__)
 
 _CACHE_SECONDS = 5.0
+_SECRET_SECONDS = 5.0
 _CACHED = 10_000
 _BULK = 200
 
@@ -38,6 +40,8 @@ class SubjectKeys:
         self._store = store
         self._secret = secret
         self._wrapping: KeyEncryptionKeys | None = None
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
         self._cache: OrderedDict[_Place, tuple[float, SubjectKey | None]] = OrderedDict()
 
     async def protect(self, tenant: str, subject: str, fields: Mapping[str, str]) -> dict[str, str]:
@@ -138,12 +142,17 @@ class SubjectKeys:
         if "erased_at" in fields:
             return None
         wrapped = Wrapped(fields["wrapped_by"], fields["sealed"])
-        return (await self._key_encryption_keys()).unwrap(tenant, subject, wrapped)
+        return (await self._key_encryption_keys(wrapped)).unwrap(tenant, subject, wrapped)
 
-    async def _key_encryption_keys(self) -> KeyEncryptionKeys:
-        if self._wrapping is None:
-            self._wrapping = KeyEncryptionKeys(await self._secret())
-        return self._wrapping
+    async def _key_encryption_keys(self, wrapped: Wrapped | None = None) -> KeyEncryptionKeys:
+        """They are read once, and again for a key that none of them wrapped: others may have a new one."""
+        async with self._reading:
+            known = self._wrapping
+            lacking = known is not None and wrapped is not None and wrapped.wrapped_by not in known
+            if known is None or (lacking and time.monotonic() - self._read_at > _SECRET_SECONDS):
+                self._read_at = time.monotonic()
+                known = self._wrapping = KeyEncryptionKeys(await self._secret())
+            return known
 
     def _fresh(self, place: _Place) -> tuple[float, SubjectKey | None] | None:
         found = self._cache.get(place)
