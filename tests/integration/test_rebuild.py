@@ -202,6 +202,30 @@ async def test_a_higher_version_is_built_and_switched_to_by_itself(world: World)
     assert await world.pool.fetchval("SELECT count(*) FROM readmodels.titles") == 30
 
 
+async def test_what_was_written_to_the_old_table_after_a_switch_is_in_the_new_one_also_after_a_restart(
+    world: World,
+) -> None:
+    await world.generations.create(TASKS, "a test")
+    async with background(world.builder("one").run(), "builder"):
+        await until(lambda: world.caught_up(2))
+    await world.generations.switch(known(world, 2))
+    await world.tasks(20, "late")
+    await until(lambda: rows(world, 20))
+    # As replicas leave it that do not know of the switch yet; then none fills anything for an hour.
+    await world.pool.execute("DELETE FROM readmodels.tasks_2")
+    await world.pool.execute(
+        "UPDATE readmodels.generations SET switched_at = now() - interval '1 hour' WHERE number = 2"
+    )
+    await world.generations.refresh()
+
+    async def settled() -> bool:
+        return not known(world, 2).settling
+
+    async with background(world.builder("two").run(), "builder"):
+        await until(lambda: rows(world, 20))
+        await until(settled)
+
+
 async def keep_asking(pool: asyncpg.Pool) -> None:
     """Queries that must be answered all the while."""
     while True:

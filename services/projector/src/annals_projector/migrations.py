@@ -44,4 +44,9 @@ CREATE TABLE readmodels.build_progress (
 ALTER TABLE readmodels.event_index ADD COLUMN visible_at timestamptz;
 ALTER TABLE readmodels.event_index ALTER COLUMN visible_at SET DEFAULT clock_timestamp();
 """,
+    # When a fill began after which a generation lacked nothing. One that went live before this step is filled
+    # once more from where it was: it may lack something.
+    """
+ALTER TABLE readmodels.generations ADD COLUMN filled_at timestamptz;
+""",
 )

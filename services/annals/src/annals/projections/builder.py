@@ -2,7 +2,8 @@
 
 One replica at a time does it for a generation, by a lease in the catalogue. How far it is in each lane
 is kept every few pages: who takes over goes on there, and what is applied twice changes nothing. A
-generation that has just gone live is filled on for a while, until every replica knows that it is live.
+generation that has gone live is filled on until a fill has ended that began when every replica knew that it
+is live: what was written to the one before until then is there too.
 """
 
 from __future__ import annotations
@@ -32,14 +33,13 @@ _PAGES_AHEAD = 2
 _KEEP_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 10
-_AFTER_SWITCH_SECONDS = 15.0
 
 _LEASE = """
 WITH mine AS (
   UPDATE readmodels.generations SET owner = $3, expires = now() + $4::text::interval
   WHERE read_model = $1 AND number = $2::text::integer AND (owner = $3 OR owner IS NULL OR expires < now())
   RETURNING 1)
-SELECT (EXISTS (SELECT FROM mine))::text"""
+SELECT json_build_object('mine', EXISTS (SELECT FROM mine), 'now', now())::text"""
 
 _ADVANCE = """
 WITH mine AS (
@@ -56,6 +56,13 @@ SELECT (EXISTS (SELECT FROM mine))::text"""
 _CAUGHT_UP = """
 WITH done AS (
   UPDATE readmodels.generations SET caught_up = true
+  WHERE read_model = $1 AND number = $2::text::integer RETURNING 1)
+SELECT (EXISTS (SELECT FROM done))::text"""
+
+
+_FILLED = """
+WITH done AS (
+  UPDATE readmodels.generations SET filled_at = greatest(filled_at, $3::text::timestamptz)
   WHERE read_model = $1 AND number = $2::text::integer RETURNING 1)
 SELECT (EXISTS (SELECT FROM done))::text"""
 
@@ -93,6 +100,7 @@ class Builder:
         self._owner = owner
         self._page = page
         self._rows: dict[Generation, FoldedRows] = {}
+        self._under_way: dict[Generation, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
 
     def look(self) -> None:
@@ -100,18 +108,20 @@ class Builder:
         self._wake.set()
 
     async def run(self) -> None:
-        """Fill for ever."""
-        while True:
-            self._wake.clear()
-            await self.step()
-            try:
-                async with asyncio.timeout(_LOOK_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+        """Fill for ever, each generation at its own pace."""
+        async with asyncio.TaskGroup() as fills:
+            while True:
+                self._wake.clear()
+                self._begin(fills)
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await self._wake.wait()
+                except TimeoutError:
+                    continue
 
-    async def step(self) -> None:
-        """Fill each generation that is to be filled as far as the store is now."""
+    def _begin(self, fills: asyncio.TaskGroup) -> None:
+        """Fill each generation that is to be filled, and is not being filled, as far as the store is."""
+        self._under_way = {one: task for one, task in self._under_way.items() if not task.done()}
         to_fill = {
             generation: known
             for known in self._generations.all
@@ -119,15 +129,17 @@ class Builder:
         }
         for gone in self._rows.keys() - to_fill.keys():
             del self._rows[gone]
-        await asyncio.gather(*(self._fill_if_free(known, one) for one, known in to_fill.items()))
+        for one in to_fill.keys() - self._under_way.keys():
+            self._under_way[one] = fills.create_task(self._fill_if_free(to_fill[one], one))
 
     async def _fill_if_free(self, known: Known, generation: Generation) -> None:
         rows = self._rows.pop(generation, None)
         if rows is None:
             rows = FoldedRows(self._database, self._store, generation, self._dead_letters)
         try:
-            if await self._lease(known):
-                await self._fill(known, generation, rows)
+            began = await self._lease(known)
+            if began is not None:
+                await self._fill(known, generation, rows, began)
             self._rows[generation] = rows  # not after an error
         except _Lost:
             _log.info("no longer filled here", table=generation.name)
@@ -136,13 +148,14 @@ class Builder:
         except (DeadLettersUnknown, TooManyParked) as error:
             _log.error("is not filled on", table=generation.name, error=str(error))
 
-    async def _lease(self, known: Known) -> bool:
+    async def _lease(self, known: Known) -> str | None:
+        """When it was, by the clock of the database; None where another replica fills the generation."""
         lease = f"{_LEASE_SECONDS} seconds"
-        return bool(
-            await self._database.fetch(_LEASE, known.read_model, str(known.number), self._owner, lease)
-        )
+        answer = await self._database.fetch(_LEASE, known.read_model, str(known.number), self._owner, lease)
+        return answer["now"] if answer["mine"] else None
 
-    async def _fill(self, known: Known, generation: Generation, rows: FoldedRows) -> None:
+    async def _fill(self, known: Known, generation: Generation, rows: FoldedRows, began: str) -> None:
+        wanted = await self._store.reached() if known.settling else {}
         await self._fill_lanes(known, generation, rows, progress := dict(known.progress))
         if not known.caught_up:
             await self._generations.index(generation)
@@ -151,6 +164,8 @@ class Builder:
             _log.info("caught up with the store", table=generation.name)
             if known.status is GenerationStatus.BUILDING and known.automatic:
                 await self._generations.switch(known)
+        if known.settling and all(progress.get(lane, 0) >= seq for lane, seq in wanted.items()):
+            await self._database.fetch(_FILLED, known.read_model, str(known.number), began)
 
     async def _fill_lanes(
         self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
@@ -234,6 +249,6 @@ def _to_fill(known: Known) -> bool:
         case GenerationStatus.BUILDING | GenerationStatus.RETIRED:
             return True
         case GenerationStatus.LIVE:
-            return known.since_switch is not None and known.since_switch < _AFTER_SWITCH_SECONDS
+            return known.settling
         case _:
             return False

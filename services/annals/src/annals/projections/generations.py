@@ -24,13 +24,17 @@ _REFRESH_SECONDS = 0.5
 KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
 STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 
-_LIST = """
+_SETTLE_SECONDS = 15
+"""So long after a switch every replica knows of it."""
+
+_LIST = f"""
 SELECT coalesce(json_agg(json_build_object(
   'read_model', read_model, 'number', number, 'version', version, 'status', status,
   'reason', reason, 'automatic', automatic, 'throttle', throttle, 'caught_up', caught_up,
   'started_at', started_at,
-  'since_switch', extract(epoch FROM now() - switched_at),
-  'progress', (SELECT coalesce(json_object_agg(lane, seq), '{}') FROM readmodels.build_progress reached
+  'settling', status = 'live' AND switched_at IS NOT NULL AND
+    coalesce(filled_at, switched_at) < switched_at + make_interval(secs => {_SETTLE_SECONDS}),
+  'progress', (SELECT coalesce(json_object_agg(lane, seq), '{{}}') FROM readmodels.build_progress reached
                WHERE reached.read_model = one.read_model AND reached.number = one.number))
   ORDER BY read_model, number), '[]')::text
 FROM readmodels.generations one WHERE status <> 'dropped'"""
@@ -82,8 +86,8 @@ class Known:
     """Events a second that its building may take at most."""
     caught_up: bool
     started_at: str
-    since_switch: float | None
-    """Seconds since it went live."""
+    settling: bool
+    """Whether it went live and may lack what a replica that did not know so wrote to the one before."""
     progress: Mapping[int, int]
     """How far it is in each lane, when it is filled from the store."""
 

@@ -1,0 +1,84 @@
+"""Each generation is filled at its own pace, and one that went live until nothing can be missing there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from annals.projections import Builder, Generation, GenerationStatus
+from annals.projections.generations import Known
+from annals.web.background import background
+from annals_projector.read_models import MEMBERS, TASKS
+
+NOW = "2030-01-01T00:00:00+00:00"
+_TAIL = {0: 7}
+
+
+def known(name: str, lane: int, status: GenerationStatus, *, settling: bool = False) -> Known:
+    return Known(name, 2, 1, status, "a test", False, None, True, NOW, settling, {lane: 7})
+
+
+class Catalogue:
+    """Two generations: the members' goes live as soon as it was filled."""
+
+    def __init__(self) -> None:
+        self.members = known("members", 0, GenerationStatus.BUILDING)
+
+    @property
+    def all(self) -> tuple[Known, ...]:
+        return known("tasks", 1, GenerationStatus.BUILDING), self.members
+
+    def generation(self, one: Known) -> Generation:
+        return Generation({"tasks": TASKS, "members": MEMBERS}[one.read_model], one.number)
+
+
+class World:
+    """The store and the database. The tasks are never filled to the end."""
+
+    def __init__(self) -> None:
+        self.catalogue = Catalogue()
+        self.lacking = 0
+        self.fills = {0: 0, 1: 0}
+        self.filled: asyncio.Future[tuple[str | None, int]] = asyncio.get_running_loop().create_future()
+
+    async def moved(self, progress: Mapping[int, int]) -> list[int]:
+        [lane] = progress
+        self.fills[lane] += 1
+        if lane == 1:
+            await asyncio.Event().wait()
+        self.catalogue.members = known("members", 0, GenerationStatus.LIVE, settling=True)
+        return []
+
+    async def reached(self) -> dict[int, int]:
+        self.lacking -= 1
+        return {0: 8 if self.lacking > 0 else 7}
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        if "filled_at" in sql and not self.filled.done():
+            self.filled.set_result((params[2], self.fills[0]))
+        return {"mine": True, "now": NOW}
+
+    async def settled(self) -> tuple[str | None, int]:
+        """Since when it lacks nothing, and how often it was filled until then."""
+        made: Any = self
+        catalogue: Any = self.catalogue
+        letters: Any = None
+        builder = Builder(made, made, catalogue, letters, "one")
+        async with background(builder.run(), "builder"), asyncio.timeout(10):
+            while not self.filled.done():
+                builder.look()
+                await asyncio.sleep(0)
+            return await self.filled
+
+
+async def test_one_that_went_live_is_filled_on_while_another_takes_long() -> None:
+    world = World()
+    assert await world.settled() == (NOW, 2)
+    assert world.fills[1] == 1
+
+
+async def test_one_that_went_live_is_filled_until_it_has_all_that_there_was() -> None:
+    world = World()
+    world.lacking = 3
+    assert await world.settled() == (NOW, 1 + 3)
