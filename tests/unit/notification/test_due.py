@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
+import grpc
 import pytest
 
-from annals.dapr import DaprSidecar, Jobs
+from annals.dapr import DaprSidecar, Jobs, SidecarUnavailable
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
 from annals.web.background import background
 from annals_notification.due import AHEAD, Alarms, Due, Row
@@ -52,10 +54,17 @@ async def alarms(dapr: FakeDapr) -> AsyncIterator[Alarms]:
 
 async def test_what_is_far_off_has_no_job_yet(dapr: FakeDapr, alarms: Alarms) -> None:
     now = datetime.now(UTC)
-    await alarms.set("row", "default", "far", now + AHEAD + timedelta(minutes=1))
-    assert dapr.scheduler.names("notification") == []
-    await alarms.set("row", "default", "near", now + AHEAD - timedelta(minutes=1))
-    assert len(dapr.scheduler.names("notification")) == 1
+    alarms.set("row", "default", "far", now + AHEAD + timedelta(minutes=1))
+    alarms.set("row", "default", "near", now + AHEAD - timedelta(minutes=1))
+
+    async def one() -> list[str]:
+        return dapr.scheduler.names("notification")
+
+    async with background(alarms.run(), "alarms"):
+        (name,) = await until(one)
+    job = dapr.scheduler.get("notification", name)
+    assert job is not None
+    assert b'"near"' in job.data.value
 
 
 async def test_a_row_that_cannot_be_handled_holds_up_no_other(alarms: Alarms) -> None:
@@ -113,3 +122,58 @@ async def test_a_kind_that_waits_keeps_no_other_waiting(alarms: Alarms) -> None:
 
     async with background(Due(alarms, Waiting(late=past), other).run(), "due"):
         await until(done)
+
+
+class Away:
+    """The jobs of a scheduler that is away: each call takes all the time that it has."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def schedule(self, _name: str, _due: datetime, _data: object) -> None:
+        self.asked += 1
+        await asyncio.Event().wait()
+
+
+async def test_what_is_overdue_is_done_while_no_alarm_can_be_set() -> None:
+    now = datetime.now(UTC)
+    kind = Rows(late=now - timedelta(minutes=1), near=now + AHEAD / 2)
+
+    async def done() -> bool:
+        return set(kind.rows) == {"near"}
+
+    async with background(Due(Alarms(cast("Any", Away())), kind).run(), "due"):
+        await until(done)
+
+
+async def test_who_wants_an_alarm_waits_for_none_and_there_is_an_end_to_how_many_wait() -> None:
+    away = Away()
+    alarms = Alarms(cast("Any", away))
+    async with background(alarms.run(), "alarms"):
+        for number in range(20_000):
+            alarms.set("row", "default", str(number), datetime.now(UTC))
+        await asyncio.sleep(0)
+    assert away.asked <= 1
+
+
+async def test_a_pass_that_can_set_no_alarm_ends_and_the_next_goes_on_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.due.SWEEP_SECONDS", 0.01)
+    now = datetime.now(UTC)
+    asked: list[str] = []
+
+    class Unsteady:
+        async def schedule(self, _name: str, _due: datetime, data: dict[str, str]) -> None:
+            asked.append(data["id"])
+            if len(asked) in (2, 3):
+                raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+    kind = Rows(**{name: now + AHEAD / 2 + timedelta(seconds=place) for place, name in enumerate("abcd")})
+
+    async def all_set() -> bool:
+        return len(asked) >= 6
+
+    async with background(Due(Alarms(cast("Any", Unsteady())), kind).run(), "due"):
+        await until(all_set)
+    assert asked == ["a", "b", "b", "b", "c", "d"]

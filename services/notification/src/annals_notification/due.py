@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
 import structlog
@@ -30,6 +30,8 @@ _OVERDUE = timedelta(seconds=5)
 _AT_ONCE = 8
 """How many rows of a kind that are overdue are done at the same time."""
 _PAGE = 500
+_WANTED_AT_MOST = 10_000
+"""Alarms that may wait to be set."""
 
 
 class NotNow(Exception):
@@ -82,26 +84,41 @@ async def rows_due(database: ReadModelDatabase, statement: str, after: Row, ahea
 
 
 class Alarms:
-    """Sets the jobs."""
+    """Sets the jobs. `run` must be running.
+
+    While the scheduler is away each takes as long as a call may: whoever wants an alarm hands it over, and
+    waits for none.
+    """
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
+        self._wanted: asyncio.Queue[tuple[str, Row]] = asyncio.Queue(_WANTED_AT_MOST)
 
-    async def set(self, kind: str, tenant: str, row_id: str, due: datetime) -> None:
-        """Be called at a time; should the scheduler be away, the look at the tables stands in.
+    def set(self, kind: str, tenant: str, row_id: str, due: datetime) -> None:
+        """Be called at a time; for an alarm that is lost the look at the tables stands in.
 
         What is far off has its alarm set by `Due.run`, when the time is near.
         """
-        if due <= datetime.now(UTC) + AHEAD:
-            await self.set_near(kind, Row(due, tenant, row_id))
+        if due > datetime.now(UTC) + AHEAD:
+            return
+        try:
+            self._wanted.put_nowait((kind, Row(due, tenant, row_id)))
+        except asyncio.QueueFull:
+            _log.warning("no alarm is set: too many are wanted", kind=kind, id=row_id)
+
+    async def run(self) -> NoReturn:
+        """Set what was handed over, for ever."""
+        while True:
+            kind, row = await self._wanted.get()
+            try:
+                await self.set_near(kind, row)
+            except DaprError as error:
+                _log.warning("no alarm could be set", kind=kind, id=row.row_id, error=str(error))
 
     async def set_near(self, kind: str, row: Row) -> None:
-        """Be called at a time that is near."""
+        """Be called at a time that is near. Raises DaprError."""
         name = f"{kind}-{uuid5(NAMESPACE_URL, f'{row.tenant}/{row.row_id}')}"
-        try:
-            await self._jobs.schedule(name, row.due, {"kind": kind, "tenant": row.tenant, "id": row.row_id})
-        except DaprError as error:
-            _log.warning("no alarm could be set", kind=kind, id=row.row_id, error=str(error))
+        await self._jobs.schedule(name, row.due, {"kind": kind, "tenant": row.tenant, "id": row.row_id})
 
 
 class Due:
@@ -122,24 +139,37 @@ class Due:
     async def run(self) -> None:
         """Look at the tables for ever: what is due, and what has come near enough for an alarm.
 
-        Each kind by itself: what one of them waits for keeps no other waiting.
+        Each by itself, and each kind: what one of them waits for keeps no other waiting.
         """
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._alarms.run())
             for kind in self._kinds.values():
-                tasks.create_task(self._look(kind))
+                tasks.create_task(self._fire_overdue(kind))
+                tasks.create_task(self._set_alarms(kind))
 
-    async def _look(self, kind: Kind) -> None:
-        alarmed = Row(datetime.now(UTC), "", "")
+    async def _fire_overdue(self, kind: Kind) -> NoReturn:
         while True:
             try:
-                async for rows in _pages(kind, alarmed, AHEAD):
-                    for row in rows:
-                        await self._alarms.set_near(kind.name, row)
-                    alarmed = rows[-1]
                 async for rows in _pages(kind, _FIRST, -_OVERDUE):
                     await self._fire_all(kind, rows)
             except DatabaseError as error:
                 _log.warning("cannot look for what is due", kind=kind.name, error=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _set_alarms(self, kind: Kind) -> NoReturn:
+        alarmed = _FIRST
+        while True:
+            # What is past by now is fired, and needs no alarm.
+            alarmed = max(alarmed, Row(datetime.now(UTC), "", ""))
+            try:
+                async for rows in _pages(kind, alarmed, AHEAD):
+                    for row in rows:
+                        await self._alarms.set_near(kind.name, row)
+                        alarmed = row
+            except DatabaseError as error:
+                _log.warning("cannot look for what comes near", kind=kind.name, error=str(error))
+            except DaprError as error:
+                _log.warning("no alarms can be set now", kind=kind.name, error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def _fire_all(self, kind: Kind, rows: list[Row]) -> None:

@@ -64,7 +64,7 @@ class HeldEvents:
         if due <= datetime.now(UTC):
             await self.fire(event.tenant_id, event.event_id)
         else:
-            await self._alarms.set(self.name, event.tenant_id, event.event_id, due)
+            self._alarms.set(self.name, event.tenant_id, event.event_id, due)
 
     async def drop(self, tenant: str, row_id: str) -> None:
         """Let a held event not be published, unless it was; also one that is yet to come."""

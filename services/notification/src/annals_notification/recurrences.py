@@ -74,7 +74,7 @@ class Recurrences:
         following = coming[1].isoformat() if coming else None
         await self._database.fetch(_PUT, tenant, row_id, data, following, now.isoformat())
         if coming:
-            await self._alarms.set(self.name, tenant, row_id, coming[1])
+            self._alarms.set(self.name, tenant, row_id, coming[1])
         row = await self.get(tenant, row_id)
         if row is None:
             raise NotNow("it was deleted at the same time")
@@ -114,7 +114,7 @@ class Recurrences:
             _ADVANCE, tenant, row_id, row["last"], now.isoformat(), following, counted, refused
         )
         if moved and coming:
-            await self._alarms.set(self.name, tenant, row_id, coming[1])
+            self._alarms.set(self.name, tenant, row_id, coming[1])
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""

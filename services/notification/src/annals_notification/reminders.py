@@ -199,7 +199,7 @@ class Reminders:
             ]
         written = await self._database.fetch(_SET, orjson.dumps(tasks).decode(), orjson.dumps(rows).decode())
         for tenant, row_id, fires in written:
-            await self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
+            self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
         return dict.fromkeys(changes)
 
     async def fire(self, tenant: str, row_id: str) -> None:
