@@ -122,7 +122,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
         except Refused as error:
             raise Problem(401, "unauthenticated", str(error)) from error
         except (JoseError, ValueError) as error:
-            # It may be signed with a key that is new and named as an old one: who tries again has them fetched.
+            # It may be signed with a new key under an old name: who tries again has the keys fetched.
             client.server_metadata.pop("jwks", None)
             detail = f"signing in failed: what {issuer} says of you does not hold: {error}"
             raise Problem(401, "unauthenticated", detail) from error

@@ -90,7 +90,7 @@ class Tokens:
         return self._held() or await self._newer(_AGAIN_SECONDS)
 
     async def _newer(self, seconds: float) -> KeySet:
-        """The keys, asked for anew unless that was tried in the last seconds, as by who held the lock before."""
+        """The keys, asked for anew unless that was just tried, as by who held the lock before."""
         async with self._lock:
             if self._due(seconds):
                 await self._try()
