@@ -37,7 +37,7 @@ class Listener:
             while line := await reader.readline():
                 if line.startswith(b"retry:"):
                     self.ready.set()
-                elif line.startswith(b"data:"):
+                elif line.startswith(b'data: {"'):
                     self.arrived.append(time.perf_counter())
         finally:
             writer.close()

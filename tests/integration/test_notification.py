@@ -172,7 +172,7 @@ async def notifications(client: Client) -> Notifications:
 async def listening(
     path: str, *, base: str = DIRECT, last: str | None = None, tenant: str = "default"
 ) -> AsyncIterator[AsyncIterator[tuple[str | None, dict[str, Any] | None]]]:
-    """A stream's messages: each id with its event, or with None for one that only moves on."""
+    """A stream's messages: each id with its event, or with None for one that only says that it is alive."""
     headers = {"x-tenant-id": tenant} | ({"last-event-id": last} if last else {})
     async with (
         httpx.AsyncClient(timeout=30) as http,
@@ -188,7 +188,9 @@ async def listening(
                     name, _, value = line.partition(": ")
                     fields[name] = value
                 elif fields:
-                    yield fields.get("id"), json.loads(fields["data"]) if "data" in fields else None
+                    data = json.loads(fields["data"])
+                    assert fields.get("event") != "alive" or data == {}
+                    yield fields.get("id"), None if "event" in fields else data
                     fields = {}
 
         yield messages()

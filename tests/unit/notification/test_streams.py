@@ -1,13 +1,21 @@
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
+from fastapi import FastAPI, WebSocketDisconnect
+from fastapi.testclient import TestClient
 
-from annals.events import RecordedEvent
-from annals_notification.streams import positions
+from annals.events import Position, RecordedEvent, StreamId
+from annals.store import StoreError
+from annals.store.protocol import Commit as StoredCommit
+from annals.web.background import background
+from annals_notification.streams import positions, routes
 from annals_notification.streams.filters import Filter
-from annals_notification.streams.hub import Client
+from annals_notification.streams.hub import Client, Hub
 from annals_notification.streams.tail import Commit
 
 
@@ -66,3 +74,96 @@ def test_a_client_that_takes_nothing_is_cut_and_what_it_has_not_asked_for_does_n
     assert not client.cut
     client.offer(wanted)
     assert client.cut
+
+
+class LongStore:
+    """A lane with commits of another tenant, and then one that `mine` is to see."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    async def reached(self) -> dict[int, int]:
+        return {0: self.length}
+
+    async def begun(self, _lanes: object) -> list[int]:
+        return []
+
+    async def moved(self, *_seen: object) -> list[int]:
+        return []
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[StoredCommit]:
+        await asyncio.sleep(0)
+        return [
+            StoredCommit(
+                Position(lane, seq), self._stream(seq), 1, 1, ("task.created",), datetime.now(UTC), "c", "h"
+            )
+            for seq in range(first, min(last, self.length) + 1)
+        ]
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        return [event(tenant_id=stream.tenant) for stream, _ in refs]
+
+    def _stream(self, seq: int) -> StreamId:
+        return StreamId.of("mine" if seq == self.length else "other", "task", "1")
+
+
+def hub(store: LongStore, draining: Callable[[], bool] = lambda: False) -> Hub:
+    return Hub(cast("Any", store), draining, max_clients=lambda: 9, buffer=9)
+
+
+async def test_a_stream_that_reads_what_others_did_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.streams.hub.HEARTBEAT_SECONDS", 0.0)
+    streams = hub(LongStore(1_000))
+    told = []
+    async with background(streams.run(), "hub"):
+        async for seen, events in streams.listen(Filter("mine"), {0: 1}):
+            told.append((seen, len(events)))
+            if events:
+                break
+    assert told[-1] == ("0-1000", 1)
+    between = [positions.parse(seen)[0] for seen, _ in told]
+    assert between == sorted(between) and 1 < between[1] < 1_000
+
+
+async def test_a_stream_that_reads_what_was_missed_ends_when_the_replica_does() -> None:
+    ends = False
+    streams = hub(LongStore(10**9), lambda: ends)
+    async with background(streams.run(), "hub"), asyncio.timeout(10):
+        listening = streams.listen(Filter("mine"), {0: 1})
+        await anext(listening)
+        ends = True
+        assert [one async for one in listening] == []
+
+
+async def test_a_heartbeat_is_an_event_with_a_type_an_id_and_data() -> None:
+    async def listening() -> AsyncIterator[tuple[str, list[str]]]:
+        yield "0-5", []
+        yield "0-6", ['{"a": 1}', '{"b": 2}']
+
+    sent = [text async for text in routes._sse(("0-4", []), listening())]
+    assert sent == [
+        "retry: 1000\nevent: alive\nid: 0-4\ndata: {}\n\n",
+        "event: alive\nid: 0-5\ndata: {}\n\n",
+        'data: {"a": 1}\n\n',
+        'id: 0-6\ndata: {"b": 2}\n\n',
+    ]
+
+
+def test_a_websocket_is_closed_with_as_much_of_the_reason_as_a_close_frame_holds() -> None:
+    class Failing:
+        async def listen(self, *_asked: object) -> AsyncIterator[tuple[str, list[str]]]:
+            raise StoreError("ä" * 300)
+            yield "", []
+
+    app = FastAPI()
+    app.include_router(routes.routes(cast("Any", Failing())))
+    with (
+        TestClient(app) as client,
+        client.websocket_connect("/ws") as socket,
+        pytest.raises(WebSocketDisconnect) as closed,
+    ):
+        socket.receive_text()
+    assert closed.value.code == 1013
+    assert closed.value.reason == "ä" * 61

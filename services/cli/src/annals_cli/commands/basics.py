@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -75,14 +76,24 @@ def tail(
     given = session(context)
     shown = 0
     with given.sidecar.stream("notification", "stream", type=type, stream=stream, after=after) as answer:
-        for line in answer.iter_lines():
-            if not line.startswith("data:"):
-                continue
-            event = json.loads(line.removeprefix("data:"))
+        for data in _unnamed(answer.iter_lines()):
+            event = json.loads(data)
             given.output.line(event, _as_text(event))
             shown += 1
             if shown == count:
                 return
+
+
+def _unnamed(lines: Iterable[str]) -> Iterator[str]:
+    """The data of a stream's events without a type: one with a type, as `alive`, is about the stream."""
+    named = False
+    for line in lines:
+        if line.startswith("event:"):
+            named = True
+        elif line.startswith("data:") and not named:
+            yield line.removeprefix("data:")
+        elif not line:
+            named = False
 
 
 def _as_text(event: dict[str, Any]) -> str:

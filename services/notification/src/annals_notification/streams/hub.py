@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 from annals.store import DaprEventReader
@@ -90,20 +91,20 @@ class Hub:
                 if after is not None:
                     async for seen, events in self._missed(wanted, after, joined):
                         yield seen, events
-                silent = 0.0
+                heartbeat = _Heartbeat()
                 while not self._draining():
                     try:
                         async with asyncio.timeout(_TICK_SECONDS):
                             commit = await client.queue.get()
                     except TimeoutError:
-                        silent += _TICK_SECONDS
-                        if silent >= HEARTBEAT_SECONDS:
-                            silent = 0.0
+                        # What waits to be sent was seen by the tail, and not by the client.
+                        if heartbeat.is_due() and client.queue.empty():
                             yield positions.render(self._tail.seen), []
+                            heartbeat.sent()
                         continue
-                    silent = 0.0
                     if commit.seq > joined.get(commit.lane, 0):
                         yield commit.seen, _matching(wanted, commit)
+                        heartbeat.sent()
                     if client.cut and client.queue.empty():
                         metrics.STREAM_CUT.inc()
                         raise TooSlow("too much waited to be sent: come back with your last id")
@@ -114,11 +115,31 @@ class Hub:
         self, wanted: Filter, after: Mapping[int, int], upto: Mapping[int, int]
     ) -> AsyncIterator[tuple[str, list[str]]]:
         seen = dict(after)
+        heartbeat = _Heartbeat()
         for lane, last in upto.items():
             async for commit in tail.read(self._store, seen, lane, last):
+                if self._draining():
+                    return
                 seen[lane] = commit.seq
-                if events := _matching(wanted, commit):
+                events = _matching(wanted, commit)
+                if events or heartbeat.is_due():
                     yield commit.seen, events
+                    heartbeat.sent()
+
+
+class _Heartbeat:
+    """When a client was last sent something, and is to be told that the stream is alive."""
+
+    def __init__(self) -> None:
+        self.sent()
+
+    def sent(self) -> None:
+        """Something was sent now."""
+        self._at = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether nothing was sent for long."""
+        return time.monotonic() - self._at >= HEARTBEAT_SECONDS
 
 
 def _matching(wanted: Filter, commit: Commit) -> list[str]:

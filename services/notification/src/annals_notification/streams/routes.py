@@ -19,6 +19,7 @@ from annals_notification.streams.hub import Hub, TooMany, TooSlow
 
 _PARAMETERS = frozenset({"topic", "type", "stream", "user", "after"})
 _POLICY_VIOLATION, _TRY_AGAIN = 1008, 1013
+_REASON_BYTES = 123
 
 
 def routes(hub: Hub) -> APIRouter:
@@ -51,7 +52,7 @@ def routes(hub: Hub) -> APIRouter:
             seen = _seen(socket.query_params.get("after"))
         except Problem as problem:
             await socket.accept()
-            await socket.close(_POLICY_VIOLATION, problem.detail)
+            await socket.close(_POLICY_VIOLATION, _reason(problem.detail))
             return
         await socket.accept()
         try:
@@ -59,7 +60,7 @@ def routes(hub: Hub) -> APIRouter:
                 await socket.send_text(f'{{"id":"{token}","events":[{",".join(events)}]}}')
             await socket.close(_TRY_AGAIN, "this replica is shutting down")
         except (TooSlow, TooMany, StoreError) as error:
-            await socket.close(_TRY_AGAIN, str(error))
+            await socket.close(_TRY_AGAIN, _reason(str(error)))
         except WebSocketDisconnect:
             return
 
@@ -69,17 +70,29 @@ def routes(hub: Hub) -> APIRouter:
 async def _sse(
     first: tuple[str, list[str]], listening: AsyncIterator[tuple[str, list[str]]]
 ) -> AsyncIterator[str]:
-    """An id without data moves the client's position on, and shows it nothing: a heartbeat."""
-    yield f"retry: 1000\nid: {first[0]}\n\n"
+    """An event of type `alive` moves the client's position on, and shows it nothing: a heartbeat.
+
+    It has data, for without any a browser tells its page of nothing.
+    """
+    yield f"retry: 1000\n{_alive(first[0])}"
     try:
         async for seen, events in listening:
             # Of a commit with several events only the last has the id: one cut off half-way is sent
             # again from its first.
             for text in events[:-1]:
                 yield f"data: {text}\n\n"
-            yield f"id: {seen}\ndata: {events[-1]}\n\n" if events else f"id: {seen}\n\n"
+            yield f"id: {seen}\ndata: {events[-1]}\n\n" if events else _alive(seen)
     except (TooSlow, StoreError) as error:
         yield f"event: cut\ndata: {error}\n\n"
+
+
+def _reason(text: str) -> str:
+    """As much of it as a close frame holds: RFC 6455, 5.5."""
+    return text.encode()[:_REASON_BYTES].decode(errors="ignore")
+
+
+def _alive(seen: str) -> str:
+    return f"event: alive\nid: {seen}\ndata: {{}}\n\n"
 
 
 def _filter(parameters: QueryParams, tenant: str) -> Filter:
