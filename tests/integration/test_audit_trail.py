@@ -34,10 +34,12 @@ async def test_who_did_what_from_where_is_found_and_exported(embedded: Suite, cl
     assert rest["next"] is None
 
     lines = (await client.query("audit/export", user="=grace")).text.splitlines()
+    assert orjson.loads(lines.pop()) == {"end": {"entries": 5}}
     assert [orjson.loads(line)["stream"] for line in lines][:3] == [f"task-{one}" for one in ids]
     table = (await client.query("audit/export", user="=grace", format="csv")).text
-    rows = list(csv.DictReader(io.StringIO(table)))
+    *rows, end = list(csv.DictReader(io.StringIO(table)))
     assert len(rows) == 5
+    assert (end["time"], end["user"]) == ("end", "5")
     assert rows[0]["user"] == "'=grace", "a spreadsheet must not run it"
     wrong = await client.query("audit/export", format="xml")
     assert wrong.status_code == 400

@@ -8,7 +8,8 @@ import json
 
 import pytest
 
-from annals_cli.commands.store import _checked, _chunks, _lines
+from annals_cli.commands.store import _checked, _chunks
+from annals_cli.lines import lines
 from annals_cli.sidecar import Failed
 
 HEADER = b'{"format":"annals-export/1","lanes":{"0":600,"1":1}}\n'
@@ -33,8 +34,8 @@ def test_lines_come_whole_however_they_arrive() -> None:
     text = "a\u2028b\nc\n\nlast".encode()
     for size in (1, 3, 100):
         pieces = (text[i : i + size] for i in range(0, len(text), size))
-        assert b"".join(_lines(pieces)) == text
-    assert list(_lines(iter([text]))) == [b"a\xe2\x80\xa8b\n", b"c\n", b"\n", b"last"]
+        assert b"".join(lines(pieces)) == text
+    assert list(lines(iter([text]))) == [b"a\xe2\x80\xa8b\n", b"c\n", b"\n", b"last"]
 
 
 def test_a_file_that_was_cut_off_or_altered_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from annals_cli.files import written_whole
+from annals_cli.lines import lines
 from annals_cli.output import notes, people
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
@@ -67,19 +69,31 @@ def export(
     first: From = None,
     last: To = None,
 ) -> None:
-    """Write what fits to a file, the oldest first."""
+    """Write what fits to a file, the oldest first; its last line says that it is whole."""
     given = session(context)
     filters = _filters(user, type, stream, trace, client, first, last)
-    lines = 0
+    line = b""
     with (
         given.sidecar.stream("projector", "queries/audit/export", **filters, format=format.value) as answer,
         written_whole(file) as out,
     ):
-        for chunk in answer.iter_bytes():
-            out.write(chunk)
-            lines += chunk.count(b"\n")
-    entries = lines - 1 if format is Format.CSV else lines
+        for line in lines(answer.iter_bytes()):
+            out.write(line)
+        entries = _entries(line, format)
+        if entries is None:
+            raise Failed("the export was broken off; nothing was written", Exit.ERROR)
     given.output.done({"file": str(file), "entries": entries}, f"{entries} entries in {file}")
+
+
+def _entries(last: bytes, format: Format) -> int | None:  # noqa: A002
+    """How many entries an export has, as its last line says; None when that is not its end."""
+    try:
+        if format is Format.JSONL:
+            return int(json.loads(last)["end"]["entries"])
+        end, entries, *_ = next(csv.reader([last.decode()]))
+    except (ValueError, KeyError, StopIteration):
+        return None
+    return int(entries) if end == "end" and last.endswith(b"\n") else None
 
 
 @app.command()
@@ -99,7 +113,7 @@ def verify(context: typer.Context) -> None:
         Progress(*columns, console=notes, transient=True, disable=given.output.as_json) as progress,
     ):
         bars: dict[int, TaskID] = {}
-        for line in answer.iter_lines():
+        for line in lines(answer.iter_bytes()):
             said = json.loads(line)
             if one := said.get("progress"):
                 if one["lane"] not in bars:

@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from annals_cli.files import written_whole
+from annals_cli.lines import lines
 from annals_cli.output import notes
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, Sidecar
@@ -64,7 +65,7 @@ def export(
     ):
         bar = progress.add_task("export", total=total)
         out.write(json.dumps({"read_models": definitions}).encode() + b"\n")
-        for line in _lines(answer.iter_bytes()):
+        for line in lines(answer.iter_bytes()):
             out.write(line)
             if line.startswith(b'{"end"'):
                 end = json.loads(line)["end"]
@@ -156,17 +157,3 @@ def _changed(sidecar: Sidecar, exported: list[dict[str, Any]]) -> list[str]:
     now = {one["name"]: one["definition"] for one in sidecar.get("projector", "projections")["items"]}
     then = {one["name"]: one["definition"] for one in exported}
     return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Whole lines of bytes that come in pieces; httpx's own would split a text at other line ends too."""
-    rest: list[bytes] = []
-    for chunk in chunks:
-        head, newline, tail = chunk.partition(b"\n")
-        while newline:
-            yield b"".join((*rest, head, newline))
-            rest = []
-            head, newline, tail = tail.partition(b"\n")
-        rest.append(head)
-    if any(rest):
-        yield b"".join(rest)

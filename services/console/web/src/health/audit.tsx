@@ -54,6 +54,7 @@ export function Audit() {
           class="button"
           href={query("/api/projector/queries/audit/export", { ...wanted, format: "csv" })}
           download="audit.csv"
+          title="Its last line says end, and how many entries there are: one without it broke off"
         >
           Export
         </a>
