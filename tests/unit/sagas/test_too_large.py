@@ -14,7 +14,7 @@ from annals.sagas.claims import Claims
 from annals.sagas.engine import entry
 from annals.sagas.events import StepCompleted
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.state import SagaStatus
 from annals.store import AppendTooLarge, MemoryEventStore
 from annals.store.sizes import MAX_EVENT_BYTES
@@ -84,16 +84,6 @@ async def test_a_saga_is_not_started_by_another_with_too_large_an_input(orchestr
     call = {"id": "p", "tenant": "default", "child": "c", "run": 0, "cancelled": None, "type": "large"}
     answer = await orchestrator.begin_child(call | {"input": {"text": LARGE}}, None)
     assert "saga.started takes" in answer["refused"]
-
-
-async def test_an_event_that_is_too_large_is_not_raised(
-    orchestrator: Orchestrator, history: SagaHistory
-) -> None:
-    await orchestrator.start(KEY, "large", {"text": "x"}, None)
-    before, _ = await history.load(KEY)
-    with pytest.raises(AppendTooLarge, match=r"saga\.event_raised takes"):
-        await orchestrator.raise_event(KEY, "accept", LARGE, Asker())
-    assert (await history.load(KEY))[0] == before
 
 
 async def test_what_a_step_came_to_is_recorded_however_large_it_is(

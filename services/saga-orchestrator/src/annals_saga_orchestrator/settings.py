@@ -26,7 +26,7 @@ class SagaSettings(SagaLive, ServiceSettings):
     """Seconds without an event, beyond what its declaration allows, after which a saga is restarted."""
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
-    """Bytes that a start or a raised event may take on the broker: less than its largest message."""
+    """Bytes that the start of a saga may take on the broker: less than its largest message."""
 
     topic: str = "saga-events"
     """The topic of the sagas' events, and the pub/sub component it is on."""

@@ -24,7 +24,7 @@ from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of, waits
-from annals.sagas.events import EventRaised, SagaFailed, SagaStarted
+from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
@@ -165,7 +165,6 @@ class Orchestrator:
 
         Raises NotFound, RuleViolation, PermissionError, NotBegun, DaprError and the errors of the store.
         """
-        require_publishable(EventRaised.event_type, orjson.dumps(data), self._max_event_bytes)
         state, user = await self.load(key), asker.user
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
