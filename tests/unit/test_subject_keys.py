@@ -89,9 +89,9 @@ async def test_a_wrapping_key_that_is_new_is_read_by_who_runs_already(
 
     secret.value = f"{fresh()},{secret.value}"
     restarted = subject_keys(client, secret)
-    names = {"max": "Max", "ada": "Ada"}
-    protected = [await restarted.protect("default", one, {"name": name}) for one, name in names.items()]
-    tokens = [one["name"] for one in protected]
+    tokens = []
+    for one, name in (("max", "Max"), ("ada", "Ada")):
+        tokens.append((await restarted.protect("default", one, {"name": name}))["name"])
     reads = secret.reads
 
     assert await running.disclose("default", [zoe, *tokens]) == ["Zoe", "Max", "Ada"]
