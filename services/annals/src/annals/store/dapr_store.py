@@ -82,7 +82,11 @@ class DaprEventReader:
         last = min(head.version if head else 0, to_version if to_version is not None else 1 << 62)
         versions = range(last, first - 1, -1) if backwards else range(first, last + 1)
         for page in _pages(versions[:limit]):
-            for event in await self.read_events([(stream, version) for version in page]):
+            events = await self.read_events([(stream, version) for version in page])
+            if len(events) < len(page):
+                # Of versions up to the head's none is absent: the answer broke off, see DaprSidecar.get_bulk.
+                raise StoreUnavailable(f"of {stream} {len(page)} events were asked for, {len(events)} came")
+            for event in events:
                 yield event
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:

@@ -161,7 +161,10 @@ class EventReader(Protocol):
         limit: int | None = None,
         backwards: bool = False,
     ) -> AsyncIterator[RecordedEvent]:
-        """The stream's events between two versions, both included, oldest first or last."""
+        """The stream's events between two versions, both included, oldest first or last.
+
+        None is left out: raises StoreUnavailable when they cannot all be read.
+        """
         ...
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
