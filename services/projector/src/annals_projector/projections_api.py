@@ -42,6 +42,9 @@ from annals_projector.projections_answers import (
 _CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
 
+_NEAR_COMMITS = 4_000
+"""What a generation may be behind when it is switched to: once it is live, that is filled in a second."""
+
 Tenant = Annotated[str, Depends(tenant_of)]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Throttling = Annotated[int, Field(ge=1, le=1_000_000, description="events a second at most")]
@@ -90,8 +93,6 @@ def routes(
         raise Problem(404, "not-found", f"there is no read model {read_model}")
 
     def described(known: Known, tails: dict[int, int]) -> GenerationNow:
-        total = sum(tails.values())
-        done = sum(min(seq, tails.get(lane, 0)) for lane, seq in known.progress.items())
         filled = known.status is not GenerationStatus.LIVE
         return GenerationNow(
             number=known.number,
@@ -101,7 +102,7 @@ def routes(
             throttle=known.throttle,
             started_at=known.started_at,
             caught_up=known.caught_up,
-            commits=Commits(done=done, total=total) if filled else None,
+            commits=_commits(known, tails) if filled else None,
         )
 
     @router.get("", summary="The read models: which generation answers, how far each is, what is parked")
@@ -204,6 +205,14 @@ def routes(
         if generations.generation(known) is None:
             detail = f"this version of the service does not know version {known.version} of {read_model}"
             raise Problem(409, "conflict", detail)
+        if known.status is not GenerationStatus.LIVE:
+            with _problems():
+                commits = _commits(known, await store.reached())
+            if (behind := commits.total - commits.done) > _NEAR_COMMITS:
+                # It had caught up once, and was not kept up since.
+                detail = f"it is {behind} commits behind the store: switch when it has caught up"
+                paused = known.status is GenerationStatus.PAUSED
+                raise Problem(409, "conflict", f"{detail}; it is paused" if paused else detail)
         await record(request, "switch", read_model, number, body)
         with _problems():
             await generations.switch(known)
@@ -228,6 +237,11 @@ def routes(
         return Status(status=to)
 
     return router
+
+
+def _commits(known: Known, tails: dict[int, int]) -> Commits:
+    done = sum(min(seq, tails.get(lane, 0)) for lane, seq in known.progress.items())
+    return Commits(done=done, total=sum(tails.values()))
 
 
 def _definition(projection: Projection) -> Definition:

@@ -1,0 +1,71 @@
+"""A generation that has fallen far behind the store since it had caught up does not answer queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from annals.projections import Generation, GenerationStatus
+from annals.projections.generations import Known
+from annals.web import Problem
+from annals.web.problems import on_problem
+from annals_projector import projections_api
+from annals_projector.read_models import TASKS
+
+
+class World:
+    """The catalogue, the store and the audit trail, as far as a switch looks at them."""
+
+    def __init__(self, status: GenerationStatus, seq: int) -> None:
+        since = "2030-01-01T00:00:00Z"
+        self.known = Known("tasks", 2, 1, status, "a test", False, None, True, since, False, {0: seq})
+        self.switched: list[int] = []
+
+    async def refresh(self) -> None:
+        pass
+
+    def find(self, _read_model: str, _number: int) -> Known:
+        return self.known
+
+    def generation(self, known: Known) -> Generation:
+        return Generation(TASKS, known.number)
+
+    async def reached(self) -> dict[int, int]:
+        return {0: 10_000}
+
+    async def requested(self, *_: object) -> None:
+        pass
+
+    async def switch(self, to: Known) -> None:
+        self.switched.append(to.number)
+
+
+@pytest.mark.parametrize(
+    ("status", "seq", "switches"),
+    [
+        (GenerationStatus.RETIRED, 10_000, True),
+        (GenerationStatus.RETIRED, 6_000, True),
+        (GenerationStatus.RETIRED, 5_999, False),
+        (GenerationStatus.PAUSED, 5_999, False),
+        # It answers already, and is filled by what is delivered.
+        (GenerationStatus.LIVE, 0, True),
+    ],
+)
+async def test_what_is_far_behind_the_store_is_not_switched_to(
+    status: GenerationStatus, seq: int, switches: bool
+) -> None:
+    world = World(status, seq)
+    made: Any = world
+    app = FastAPI()
+    app.add_exception_handler(Problem, on_problem)
+    app.include_router(projections_api.routes(made, made, made, made, made, made))
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
+        answer = await client.post("/projections/tasks/generations/2/switch")
+    assert answer.status_code == (200 if switches else 409)
+    assert world.switched == ([2] if switches else [])
+    if not switches:
+        assert "4001 commits behind" in answer.json()["detail"]
