@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
@@ -19,7 +18,7 @@ from annals_cli.commands import (
     store,
     streams,
 )
-from annals_cli.output import Output, notes
+from annals_cli.output import Output, notes, told
 from annals_cli.session import Session
 from annals_cli.sidecar import Failed, Sidecar, headers_of
 
@@ -75,8 +74,8 @@ def run() -> None:
         app(_json_first(sys.argv[1:]))
     except Failed as failed:
         if "--json" in sys.argv and failed.problem is not None:
-            sys.stdout.write(json.dumps(failed.problem, indent=2, ensure_ascii=False) + "\n")
-        notes.print(f"[red]annals:[/red] {failed}", highlight=False, markup=True, soft_wrap=True)
+            Output(as_json=True).one(failed.problem)
+        notes.print(told(("annals:", "red"), f" {failed}"), soft_wrap=True)
         sys.exit(failed.code)
 
 

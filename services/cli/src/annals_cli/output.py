@@ -1,4 +1,7 @@
-"""What is shown: tables and texts for people, JSON for programs."""
+"""What is shown: tables and texts for people, JSON for programs.
+
+Much of it others wrote: it is markup of no kind, and what would steer a terminal is shown as JSON writes it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.json import JSON
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
+from rich.text import Text
 
-people = Console()
-notes = Console(stderr=True)
+people = Console(markup=False, emoji=False, highlight=False)
+notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 """Progress and hints, which are never part of an answer."""
+
+Part = str | tuple[str, str]
+"""A text, or one with its style."""
+
+
+def told(*parts: Part) -> Text:
+    """One text of several."""
+    pairs = ((part, "") if isinstance(part, str) else part for part in parts)
+    return Text.assemble(*((_visible(text), style) for text, style in pairs))
+
+
+def _visible(text: str) -> str:
+    """A text in whose lines nothing is hidden: no control characters, none that turn the order round."""
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 class Output:
@@ -35,14 +53,14 @@ class Output:
             _dump(answer)
             return
         if not rows:
-            people.print(f"[dim]{empty}[/dim]")
+            people.print(told((empty, "dim")))
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in columns:
             numeric = all(isinstance(row.get(column), int | None) for row in rows)
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns))
+            table.add_row(*(told(_cell(row.get(column))) for column in columns))
         people.print(table)
 
     def one(self, answer: Any) -> None:
@@ -50,27 +68,30 @@ class Output:
         if self.as_json:
             _dump(answer)
         else:
-            people.print(JSON.from_data(answer))
+            people.print(JSONHighlighter()(told(_json(answer))), soft_wrap=True)
 
-    def done(self, answer: Any, text: str) -> None:
+    def done(self, answer: Any, *parts: Part) -> None:
         """What was done, in a sentence."""
         if self.as_json:
             _dump(answer)
         else:
-            people.print(text, highlight=False)
+            people.print(told(*parts))
 
-    def line(self, answer: Any, text: str) -> None:
+    def line(self, answer: Any, *parts: Part) -> None:
         """One of many, as they come: a line of JSON, or of text."""
         if self.as_json:
-            sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            sys.stdout.write(_visible(json.dumps(answer, ensure_ascii=False)) + "\n")
             sys.stdout.flush()
         else:
-            people.print(text, highlight=False, soft_wrap=True)
+            people.print(told(*parts), soft_wrap=True)
 
 
 def _dump(answer: Any) -> None:
-    json.dump(answer, sys.stdout, indent=2, ensure_ascii=False)
-    sys.stdout.write("\n")
+    sys.stdout.write(_json(answer) + "\n")
+
+
+def _json(answer: Any) -> str:
+    return _visible(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 def _cell(value: Any) -> str:
@@ -78,4 +99,4 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False)
-    return str(value)
+    return str(value).replace("\n", "\\n")

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from annals_cli.files import written_whole
 from annals_cli.lines import lines
-from annals_cli.output import notes, people
+from annals_cli.output import notes, people, told
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
 
@@ -134,15 +134,13 @@ def verify(context: typer.Context) -> None:
 
 def _report(result: dict[str, Any]) -> None:
     for lane, reached in result["lanes"].items():
-        people.print(
-            f"lane {lane}: verified to {reached['seq']}, signed to {reached['signed']}", highlight=False
-        )
+        people.print(told(f"lane {lane}: verified to {reached['seq']}, signed to {reached['signed']}"))
     for one in result["findings"]:
         where = f"{one['stream']} version {one['version']} (event {one['event_id']}, tenant {one['tenant']})"
         place = where if one["stream"] else f"lane {one['lane']} after {one['seq']}"
-        people.print(f"[red]altered[/red]  {place}: {one['reason']}", highlight=False)
+        people.print(told(("altered", "red"), f"  {place}: {one['reason']}"))
     if result["ok"]:
-        people.print(f"[green]{result['events']} events are as they were recorded[/green]", highlight=False)
+        people.print(told((f"{result['events']} events are as they were recorded", "green")))
 
 
 def _filters(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
 
+from annals_cli import live
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
 
@@ -41,7 +42,7 @@ def command(
         "POST", "command", f"commands/{type}", body=_data(fields or []), headers=headers
     )
     where = f"{answer['stream']}  version {answer['version']}  position {answer['position']}"
-    given.output.done(answer, f"[green]done[/green]  {where}")
+    given.output.done(answer, ("done", "green"), f"  {where}")
 
 
 def query(
@@ -74,32 +75,11 @@ def tail(
 ) -> None:
     """Show events as they happen, until Ctrl-C."""
     given = session(context)
-    shown = 0
-    with given.sidecar.stream("notification", "stream", type=type, stream=stream, after=after) as answer:
-        for data in _unnamed(answer.iter_lines()):
-            event = json.loads(data)
-            given.output.line(event, _as_text(event))
-            shown += 1
-            if shown == count:
-                return
-
-
-def _unnamed(lines: Iterable[str]) -> Iterator[str]:
-    """The data of a stream's events without a type: one with a type, as `alive`, is about the stream."""
-    named = False
-    for line in lines:
-        if line.startswith("event:"):
-            named = True
-        elif line.startswith("data:") and not named:
-            yield line.removeprefix("data:")
-        elif not line:
-            named = False
-
-
-def _as_text(event: dict[str, Any]) -> str:
-    stream = f"{event.get('aggregate_type')}-{event.get('aggregate_id')}"
-    data = json.dumps(event.get("data", {}), ensure_ascii=False)
-    return f"[dim]{event.get('timestamp')}[/dim]  [bold]{event.get('event_type')}[/bold]  {stream}  {data}"
+    for event in islice(live.events(given.sidecar, after, type=type, stream=stream), count):
+        name = f"{event.get('aggregate_type')}-{event.get('aggregate_id')}"
+        data = json.dumps(event.get("data", {}), ensure_ascii=False)
+        when, kind = str(event.get("timestamp")), str(event.get("event_type"))
+        given.output.line(event, (when, "dim"), "  ", (kind, "bold"), f"  {name}  {data}")
 
 
 def _data(fields: list[str]) -> dict[str, Any]:

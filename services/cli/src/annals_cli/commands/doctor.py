@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from annals_cli.commands.config import as_given
-from annals_cli.output import people
+from annals_cli.output import people, told
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, Sidecar
 
@@ -40,10 +40,10 @@ def doctor(context: typer.Context) -> None:
         one = check(given.sidecar)
         results.append(one)
         if not given.output.as_json:
-            mark = "[green]ok[/green]   " if one.ok else "[red]wrong[/red]"
-            people.print(f"{mark} {one.check}: {one.detail}", highlight=False, soft_wrap=True)
+            mark = ("ok   ", "green") if one.ok else ("wrong", "red")
+            people.print(told(mark, f" {one.check}: {one.detail}"), soft_wrap=True)
             if not one.ok:
-                people.print(f"      {one.mend}", style="yellow", highlight=False, soft_wrap=True)
+                people.print(told((f"      {one.mend}", "yellow")), soft_wrap=True)
         if not one.ok and check is _sidecar:
             break
     wrong = [one for one in results if not one.ok]

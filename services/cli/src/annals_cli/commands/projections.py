@@ -40,7 +40,7 @@ def listing(context: typer.Context) -> None:
         answer, rows, ("name", "generation", "version", "status", "progress", "parked", "reason")
     )
     if not given.output.as_json:
-        notes.print(f"lag: {answer['lag']} commits", highlight=False)
+        notes.print(f"lag: {answer['lag']} commits")
 
 
 @app.command()
@@ -71,7 +71,7 @@ def rebuild(
         _wait(given, read_model, number)
     if switch:
         given.sidecar.call("POST", "projector", f"projections/{read_model}/generations/{number}/switch")
-        given.output.done(answer, f"[green]{read_model} is answered by generation {number} now[/green]")
+        given.output.done(answer, (f"{read_model} is answered by generation {number} now", "green"))
         return
     given.output.done(
         answer,

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from annals_cli.files import written_whole
 from annals_cli.lines import lines
-from annals_cli.output import notes
+from annals_cli.output import notes, told
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, Sidecar
 
@@ -109,9 +109,7 @@ def import_(
         "the read models catch up by themselves. Verify it: annals audit verify",
     )
     if changed and not given.output.as_json:
-        notes.print(
-            f"[yellow]Other than when it was exported:[/yellow] {', '.join(changed)}", highlight=False
-        )
+        notes.print(told(("Other than when it was exported:", "yellow"), f" {', '.join(changed)}"))
 
 
 def _checked(source: BinaryIO) -> dict[str, Any]:

@@ -1,0 +1,103 @@
+"""What users write is shown as they wrote it, and does nothing to who looks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from annals_cli import live, main
+from annals_cli.sidecar import Exit, Failed, Sidecar
+
+Handler = Callable[[httpx.Request], httpx.Response]
+Annals = Callable[..., Result]
+
+
+@pytest.fixture
+def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
+    """The program, before services that answer as a test says."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(live, "_AGAIN_SECONDS", 0.0)
+
+    def run(handler: Handler, *arguments: str) -> Result:
+        http = httpx.Client(transport=httpx.MockTransport(handler))
+        monkeypatch.setattr(main, "Sidecar", lambda url, headers: Sidecar(url, headers, http))
+        result = CliRunner().invoke(main.app, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+def tasks(title: str) -> Handler:
+    return lambda _: httpx.Response(200, json={"items": [{"id": "a", "title": title}], "next": None})
+
+
+@pytest.mark.parametrize(
+    ("title", "shown"),
+    [
+        ("[/x] closes", "[/x] closes"),
+        ("[urgent] Pay", "[urgent] Pay"),
+        (":smile: Grüße 日本", ":smile: Grüße 日本"),
+        ("a\x1b]0;owned\x07b", r"a\u001b]0;owned\u0007b"),
+        ("\x9b2J", r"\u009b2J"),
+        ("two\nlines\tand a tab", r"two\nlines\tand a tab"),
+        ("\u202eturned", r"\u202eturned"),
+    ],
+)
+def test_a_text_is_shown_as_it_was_written(annals: Annals, title: str, shown: str) -> None:
+    assert annals(tasks(title), "query", "tasks").output.splitlines()[1] == f"a   {shown}"
+
+
+def test_one_thing_and_json_are_shown_without_what_steers_a_terminal(annals: Annals) -> None:
+    written = {"title": "[/x] \x1b[2J \x9b \u202e", "emoji": "Grüße"}
+    for arguments in (("query", "tasks/a"), ("--json", "query", "tasks/a")):
+        output = annals(lambda _: httpx.Response(200, json=written), *arguments).output
+        assert json.loads(output) == written
+        assert "".join(output.splitlines()).isprintable()
+        assert "Grüße" in output
+
+
+def test_what_a_service_says_of_a_failure_is_shown_as_it_is(
+    annals: Annals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise Failed("there is no task [/x] \x1b[2J", Exit.NOT_FOUND)
+
+    monkeypatch.setattr(main, "app", fail)
+    with pytest.raises(SystemExit):
+        main.run()
+    assert capsys.readouterr().err == "annals: there is no task [/x] \\u001b[2J\n"
+
+
+def event(title: str) -> str:
+    about = {"event_type": "task.created", "aggregate_type": "task", "aggregate_id": "1", "timestamp": "now"}
+    return json.dumps(about | {"data": {"title": title}}, ensure_ascii=False)
+
+
+def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
+    second = event("a\u2028b [/x]")
+    bodies = [
+        f"retry: 1000\nid: 0-1\n\nid: 0-2\ndata: {event('first')}\n\nevent: alive\nid: 0-4\ndata: {{}}\n\n",
+        f"id: 0-4\n\n: nothing\ndata: {second}\n\nevent: cut\ndata: too much waited\n\n",
+        f"id: 0-6\ndata: {event('third')}\n\n",
+    ]
+    asked: list[str | None] = []
+
+    def stream(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("after"))
+        body = bodies[len(asked) - 1].encode()
+        return httpx.Response(200, content=body, headers={"content-type": "text/event-stream"})
+
+    lines = annals(stream, "tail", "-n", "3", "--after", "0-0").output.splitlines()
+    assert lines == [
+        'now  task.created  task-1  {"title": "first"}',
+        r'now  task.created  task-1  {"title": "a\u2028b [/x]"}',
+        'now  task.created  task-1  {"title": "third"}',
+    ]
+    assert asked == ["0-0", "0-4", "0-4"]
