@@ -33,6 +33,10 @@ setup: ## install what is missing: packages, the Dapr runtime
 	@$(PYTHON) scripts/bootstrap.py
 	@$(RUN) -m suite setup
 
+# What only looks at the suite, or ends it, needs no network.
+.venv/bin/python:
+	@$(PYTHON) scripts/bootstrap.py
+
 run: setup ## run the suite in the foreground; Ctrl-C stops it
 	@$(RUN) -m suite run $(PROFILE) --store $(STORE)
 
@@ -42,13 +46,13 @@ start: setup ## start the suite in the background, return when it is ready
 demo: setup ## fill the running suite with a believable week of data
 	@$(RUN) -m demo
 
-status: setup ## show what runs
+status: | .venv/bin/python ## show what runs
 	@$(RUN) -m suite status
 
-stop: setup ## stop the suite
+stop: | .venv/bin/python ## stop the suite
 	@$(RUN) -m suite stop
 
-logs: setup ## follow the logs; APP=command for one
+logs: | .venv/bin/python ## follow the logs; APP=command for one
 	@$(RUN) -m suite logs $(APP)
 
 test: setup ## run all tests, on real servers

@@ -18,7 +18,6 @@ CACHE = Path(
 )
 PACKAGES = ("annals", "cli", "command", "console", "notification", "projector", "saga-orchestrator")
 ENVIRONMENT = ROOT / ".venv"
-STAMP = ENVIRONMENT / ".installed"
 
 
 def fingerprint() -> str:
@@ -38,7 +37,7 @@ def uv() -> Path:
     program = home / "bin" / "uv"
     if not program.exists():
         print("Installing uv ...", flush=True)
-        venv.create(home, with_pip=True)
+        venv.create(home, with_pip=True, clear=True)
         subprocess.run([home / "bin" / "pip", "install", "--quiet", "uv>=0.9,<1"], check=True)
     return program
 
@@ -48,12 +47,15 @@ def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(f"Annals needs Python 3.11 or newer, not {sys.version.split()[0]}: make PYTHON=python3.12 …")
     wanted = fingerprint()
-    if STAMP.exists() and STAMP.read_text() == wanted:
+    stamp = ENVIRONMENT / ".installed"
+    there = (ENVIRONMENT / "bin" / "python").exists()  # not where it leads to a Python that was removed
+    if there and stamp.exists() and stamp.read_text() == wanted:
         return
     tool = str(uv())
     print("Installing the suite's packages into .venv ...", flush=True)
-    if not (ENVIRONMENT / "bin" / "python").exists():
-        subprocess.run([tool, "venv", "--quiet", "--python", sys.executable, str(ENVIRONMENT)], check=True)
+    if not there:
+        make = [tool, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)]
+        subprocess.run(make, check=True)
     environment = os.environ | {"VIRTUAL_ENV": str(ENVIRONMENT)}
     lock = str(ROOT / "requirements.lock")
     subprocess.run(
@@ -62,7 +64,7 @@ def main() -> None:
     editable = [part for name in PACKAGES for part in ("-e", str(ROOT / "services" / name))]
     install = [tool, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable]
     subprocess.run(install, check=True, env=environment, cwd=ROOT)
-    STAMP.write_text(wanted)
+    stamp.write_text(wanted)
 
 
 if __name__ == "__main__":

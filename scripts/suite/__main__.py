@@ -91,7 +91,27 @@ def _start(choice: Choice) -> int:
         return 0 if (running.profile, running.store) == (choice.profile, choice.store) else 1
     if code := _setup():
         return code
-    supervisor.start_in_background(choice)
+    process = supervisor.start_in_background(choice)
+    try:
+        if (error := _wait_started(choice)) is not None:
+            console.print(f"The suite did not start:\n{error}", style="red", highlight=False, markup=False)
+            return 1
+    except KeyboardInterrupt:
+        with step("Stopping the suite"):
+            process.terminate()  # there may be no report of it yet that `stop` would find it by
+            process.wait()
+        return 130
+    report = supervisor.read()
+    if report is None or report.state != "running":
+        console.print(f"The suite did not start; {supervisor.LOG.relative_to(ROOT)} may say why.")
+        return 1
+    for name, address in report.addresses.items():
+        console.print(f"{name:16} {address}", highlight=False)
+    return 0
+
+
+def _wait_started(choice: Choice) -> str | None:
+    """Wait until the suite runs, ended, or takes too long; what went wrong as it says itself."""
     deadline = time.monotonic() + _START_SECONDS
     seen = False
     with step(f"Starting the suite (profile {choice.profile}, store {choice.store})"):
@@ -100,21 +120,12 @@ def _start(choice: Choice) -> int:
             if report is not None and report.state == "running":
                 break
             if report is not None and report.error:
-                console.print(
-                    f"The suite did not start:\n{report.error}", style="red", highlight=False, markup=False
-                )
-                return 1
+                return report.error
             if report is None and seen:
                 break
             seen = seen or report is not None
             time.sleep(0.1)
-    report = supervisor.read()
-    if report is None or report.state != "running":
-        console.print(f"The suite did not start; {supervisor.LOG.relative_to(ROOT)} may say why.")
-        return 1
-    for name, address in report.addresses.items():
-        console.print(f"{name:16} {address}", highlight=False)
-    return 0
+    return None
 
 
 def _run(choice: Choice) -> int:

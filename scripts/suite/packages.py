@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ _PATH = os.pathsep.join(
     (os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/bin")
 )
 _POLICY = Path("/usr/sbin/policy-rc.d")
+# By its text it is known again when an installation was killed and left it.
+_NOTHING_STARTS = "#!/bin/sh\n# Of Annals, while it installs a server: nothing is started.\nexit 101\n"
 
 
 def program(name: str) -> Path:
@@ -69,12 +73,30 @@ def _install(name: str) -> None:
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
     """Debian starts what it installs, unless this file says no; a machine's own policy is left alone."""
-    if _POLICY.exists():
+    if _POLICY.exists() and _POLICY.read_text() != _NOTHING_STARTS:
         yield
         return
-    _POLICY.write_text("#!/bin/sh\nexit 101\n")
-    _POLICY.chmod(0o755)
+    with _put_off(signal.SIGTERM, signal.SIGHUP):
+        _POLICY.write_text(_NOTHING_STARTS)
+        _POLICY.chmod(0o755)
+        try:
+            yield
+        finally:
+            _POLICY.unlink()
+
+
+@contextmanager
+def _put_off(*numbers: signal.Signals) -> Iterator[None]:
+    """Have these signals come after this block. Off the main thread they are somebody else's concern."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:
         yield
     finally:
-        _POLICY.unlink()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)

@@ -149,11 +149,11 @@ def _progress(starting: asyncio.Task[None]) -> tuple[str, str]:
     return "failed", repr(error)
 
 
-def start_in_background(choice: Choice) -> None:
+def start_in_background(choice: Choice) -> subprocess.Popen[bytes]:
     """Start the supervising process, by itself."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as log:
-        subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "suite", "supervise", choice.profile, "--store", choice.store],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},

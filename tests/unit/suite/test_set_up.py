@@ -1,0 +1,112 @@
+"""What the Makefile's targets rely on: an environment, packages, an end to what was begun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bootstrap
+from suite import __main__ as command
+from suite import packages, supervisor
+from suite.profiles import Choice
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.symlink_to(tmp_path / "removed")
+    (tmp_path / ".installed").write_text(bootstrap.fingerprint())
+    ran: list[Any] = []
+    monkeypatch.setattr(bootstrap, "ENVIRONMENT", tmp_path)
+    monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
+    monkeypatch.setattr(subprocess, "run", lambda argv, **_: ran.append(argv))
+
+    bootstrap.main()
+
+    assert ran[0][:2] == ["uv", "venv"]
+    assert "--clear" in ran[0]
+
+
+@pytest.mark.parametrize("target", ["stop", "status", "logs"])
+def test_a_suite_that_runs_is_seen_and_stopped_without_a_network(target: str) -> None:
+    plan = subprocess.run(
+        ["make", "--dry-run", target], cwd=bootstrap.ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert f"suite {target}" in plan
+    assert "setup" not in plan
+
+
+def test_ctrl_c_during_the_start_stops_what_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Before it has said anything of itself: there is no report that it could be found by.
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    reports = iter([lambda: None, interrupted])
+    monkeypatch.setattr(supervisor, "read", lambda: next(reports)())
+    monkeypatch.setattr(command, "_setup", lambda: 0)
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as child:
+        monkeypatch.setattr(supervisor, "start_in_background", lambda _: child)
+        try:
+            assert command._run(Choice.of("embedded", "postgresql")) != 0
+            assert child.poll() == -signal.SIGTERM
+        finally:
+            child.kill()
+
+
+@pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    file = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(packages, "_POLICY", file)
+    return file
+
+
+@pytest.fixture
+def came() -> Any:
+    """The signals that came, with the machine's handlers in their place after."""
+    seen: list[int] = []
+    handle: Callable[[int, Any], None] = lambda number, _: seen.append(number)  # noqa: E731
+    before = {one: signal.signal(one, handle) for one in (signal.SIGTERM, signal.SIGHUP)}
+    yield seen
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_during_an_installation_leaves_no_policy_behind(
+    policy: Path, came: list[int], number: signal.Signals
+) -> None:
+    with packages._services_stay_off():
+        os.kill(os.getpid(), number)
+        assert policy.exists()
+        assert came == []
+
+    assert not policy.exists()
+    assert came == [number]
+
+
+def test_a_policy_that_an_installation_left_is_not_taken_for_the_machines_own(policy: Path) -> None:
+    with packages._services_stay_off():
+        left = policy.read_text()
+    policy.write_text(left)
+
+    with packages._services_stay_off():
+        assert policy.exists()
+    assert not policy.exists()
+
+
+def test_a_machines_own_policy_stays(policy: Path) -> None:
+    policy.write_text("#!/bin/sh\nexit 0\n")
+
+    with packages._services_stay_off():
+        assert policy.read_text() == "#!/bin/sh\nexit 0\n"
+    assert policy.exists()
