@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
+import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from annals.aggregates import CommandBus, CommandRequest, CommandResult
+from annals.audit import Checkpoint, Progress, VerificationKeys, verify
 from annals.dapr import DaprSidecar, StateValue, Write
 from annals.events import DomainEvent, StreamId
-from annals.store import Append, DaprEventStore, StoreUnavailable, keys, records
+from annals.store import Append, DaprEventReader, DaprEventStore, Export, StoreUnavailable, keys, records
 from annals.store.protocol import Head
 from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
@@ -80,3 +84,50 @@ async def test_nothing_is_decided_on_a_state_that_lacks_an_event(
         await execute("member.reserve", id="zoe", task_id="t2")
 
     assert (await store.load(stream))[0] == older
+
+
+@pytest.fixture
+async def lanes(client: BrokenOff, store: DaprEventStore) -> DaprEventReader:
+    """Two lanes: that of the store with three commits, and another with one."""
+    other = DaprEventStore(client, owner="other")
+    running = asyncio.create_task(other.run())
+    await lane_held(other)
+    for number in range(3):
+        await append(store, f"x{number}")
+    await append(other, "y")
+    await other.drain()
+    await running
+    return DaprEventReader(client)
+
+
+@pytest.mark.parametrize("left_out", [keys.log(0, 1), keys.log(1, 1), keys.log(0, 2), keys.log(0, 3)])
+async def test_every_lane_is_found_to_its_end(
+    client: BrokenOff, lanes: DaprEventReader, left_out: str
+) -> None:
+    client.left_out = frozenset({left_out})
+    await client.save(
+        "eventstore", Write(keys.lease(0), orjson.dumps({"owner": "a", "expires": 0, "tail": 0}))
+    )
+    assert await lanes.lanes() == [0, 1]
+    assert await lanes.reached() == {0: 3, 1: 1}
+
+
+async def test_a_verification_looks_at_every_event(client: BrokenOff, lanes: DaprEventReader) -> None:
+    client.left_out = frozenset({keys.log(1, 1), keys.event(StreamId("default", "thing-x1"), 1)})
+
+    async def none(_lane: int, _first: int) -> list[Checkpoint]:
+        return []
+
+    public = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    told = [one async for one in verify(lanes, none, VerificationKeys(base64.b64encode(public).decode()))]
+
+    assert [one for one in told if isinstance(one, Progress)][-1] == Progress(1, 1, 0, 4)
+    assert len(told) == 2
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_an_export_has_every_event(client: BrokenOff) -> None:
+    client.left_out = frozenset({keys.log(1, 1), keys.event(StreamId("default", "thing-x1"), 1)})
+    pages = [page async for page in Export(client, "eventstore", with_keys=False).pages()]
+    end = orjson.loads(pages[-1])["end"]
+    assert (end["commits"], end["events"]) == (4, 4)

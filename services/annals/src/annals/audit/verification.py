@@ -123,10 +123,7 @@ class _Chain:
         return len(own)
 
     async def _read(self, refs: list[tuple[StreamId, int]]) -> dict[tuple[StreamId, int], bytes | None]:
-        raw = dict(zip(refs, await self._store.read_raw_events(refs), strict=True))
-        # A bulk may leave out what is there; only what two leave out is missing.
-        absent = [ref for ref, value in raw.items() if value is None]
-        return raw | dict(zip(absent, await self._store.read_raw_events(absent), strict=True))
+        return dict(zip(refs, await self._store.read_raw_events(refs, certain=True), strict=True))
 
     def _check_event(self, commit: Commit, version: int, value: bytes | None) -> None:
         raw = {(commit.stream, version): value}

@@ -70,7 +70,7 @@ class Sweeper:
     async def sweep(self) -> bool:
         """Look at every lane once; whether there was as much missing as is looked for at a time."""
         lag, full = 0, False
-        for lane in await self._store.lanes():
+        for lane in await self._store.lanes(certain=False):
             waiting, healed = await self._sweep_lane(lane)
             lag += waiting
             full = full or healed >= _LOOK_AHEAD

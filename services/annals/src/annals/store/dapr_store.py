@@ -100,12 +100,17 @@ class DaprEventReader:
 
         return [event for page in await asyncio.gather(*map(decoded, _pages(refs))) for event in page]
 
-    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+    async def read_raw_events(
+        self, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
+    ) -> list[bytes | None]:
         """See `EventReader`."""
         wanted = [keys.event(stream, version) for stream, version in refs]
-        pages = _pages(wanted)
-        found = await asyncio.gather(*map(self._get, pages))
-        return [values.get(key) for page, values in zip(pages, found, strict=True) for key in page]
+        values: dict[str, bytes] = {}
+        for page in await asyncio.gather(*map(self._get, _pages(wanted))):
+            values |= page
+        if certain:
+            values |= await self._look_again(wanted, values)
+        return [values.get(key) for key in wanted]
 
     async def read_log(self, lane: int, first: int, last: int, *, certain: bool = True) -> list[Commit]:
         """See `EventReader`. Where it need not be `certain`, it may end before a commit that exists."""
@@ -122,13 +127,13 @@ class DaprEventReader:
                 commits.append(records.decode_commit(value, Position(lane, seq)))
         return commits
 
-    async def lanes(self) -> list[int]:
+    async def lanes(self, *, certain: bool = True) -> list[int]:
         """See `EventReader`."""
-        # Lane 0 is the first to be leased: where its lease is missing, so may the others be.
-        values = await self._get([keys.lease(0), *(keys.log(lane, 1) for lane in range(LANES))])
-        if keys.lease(0) not in values and await self._look_again([keys.lease(0)], values):
-            raise StoreUnavailable("the state store broke off its answer")
-        return [lane for lane in range(LANES) if keys.log(lane, 1) in values]
+        firsts = [keys.log(lane, 1) for lane in range(LANES)]
+        values = await self._get(firsts)
+        if certain:
+            values |= await self._look_again(firsts, values)
+        return [lane for lane, key in enumerate(firsts) if key in values]
 
     async def moved(self, after: Mapping[int, int], lanes: Iterable[int] = ALL_LANES) -> list[int]:
         """Which lanes have gone beyond these sequences, in one read; one may be left out once."""

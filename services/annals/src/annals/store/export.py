@@ -84,16 +84,12 @@ class Export:
 
     async def _events_of(self, commits: list[Commit]) -> dict[tuple[StreamId, int], bytes]:
         refs = [(commit.stream, version) for commit in commits for version in _versions(commit)]
-        raw = await self._reader.read_raw_events(refs)
-        absent = [ref for ref, data in zip(refs, raw, strict=True) if data is None]
-        # A bulk may leave out what is there; only what two leave out is missing.
-        again = dict(zip(absent, await self._reader.read_raw_events(absent), strict=True))
+        raw = await self._reader.read_raw_events(refs, certain=True)
         events = {}
         for ref, data in zip(refs, raw, strict=True):
-            value = data if data is not None else again[ref]
-            if value is None:
+            if data is None:
                 raise StoreError(f"event {ref[1]} of {ref[0]} is missing")
-            events[ref] = value
+            events[ref] = data
         return events
 
     async def _subject_lines(self, events: dict[tuple[StreamId, int], bytes]) -> list[dict[str, Any]]:

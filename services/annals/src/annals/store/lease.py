@@ -101,14 +101,15 @@ class Leases:
         await self._write_own(lane, 0.0, tail)
 
     async def tail(self, lane: int) -> int:
-        """The lane's last sequence, found from its hints on; 0 when it is empty."""
+        """The lane's last sequence, found from its hints on and certain; 0 when it is empty."""
         lease = _decode(await self._sidecar.get(self._store, keys.lease(lane)))
         seq = max(lease.tail if lease else 0, await self.published(lane))
         while True:
             page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
             found = await self._sidecar.get_bulk(self._store, page)
             for key in page:
-                if key not in found:
+                # Where the log ends one read by itself says so: see DaprSidecar.get_bulk.
+                if key not in found and await self._sidecar.get(self._store, key) is None:
                     return seq
                 seq += 1
 

@@ -90,7 +90,12 @@ class MemoryEventStore:
             if 0 < version <= len(self._streams.get(stream, ()))
         ]
 
-    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+    async def read_raw_events(
+        self,
+        refs: Sequence[tuple[StreamId, int]],
+        *,
+        certain: bool = False,  # noqa: ARG002 - it always is
+    ) -> list[bytes | None]:
         """See `EventReader`."""
         found = {(event.stream, event.version): event.to_json() for event in await self.read_events(refs)}
         return [found.get(ref) for ref in refs]
@@ -99,6 +104,6 @@ class MemoryEventStore:
         """See `EventReader`."""
         return self._log[max(first, 1) - 1 : last] if lane == _LANE else []
 
-    async def lanes(self) -> list[int]:
+    async def lanes(self, *, certain: bool = True) -> list[int]:  # noqa: ARG002 - it always is
         """See `EventReader`."""
         return [_LANE] if self._log else []

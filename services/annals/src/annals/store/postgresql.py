@@ -124,7 +124,12 @@ class PostgresEventStore:
         found = await self.read_raw_events(refs)
         return [RecordedEvent.from_json(value) for value in found if value is not None]
 
-    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
+    async def read_raw_events(
+        self,
+        refs: Sequence[tuple[StreamId, int]],
+        *,
+        certain: bool = False,  # noqa: ARG002 - it always is
+    ) -> list[bytes | None]:
         """See `EventReader`."""
         rows = await self._pool.fetch(
             """SELECT value FROM unnest($1::text[], $2::text[], $3::bigint[])
@@ -145,7 +150,7 @@ class PostgresEventStore:
         )
         return [records.decode_commit(row["value"], Position(_LANE, row["seq"])) for row in rows]
 
-    async def lanes(self) -> list[int]:
+    async def lanes(self, *, certain: bool = True) -> list[int]:  # noqa: ARG002 - it always is
         """See `EventReader`."""
         return [_LANE] if await self._pool.fetchval("SELECT EXISTS (SELECT FROM log)") else []
 

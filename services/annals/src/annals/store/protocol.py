@@ -171,16 +171,21 @@ class EventReader(Protocol):
         """Events by stream and version, in the order asked; those that do not exist are left out."""
         ...
 
-    async def read_raw_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[bytes | None]:
-        """Events as the store holds them, byte by byte, in the order asked; None for what is absent."""
+    async def read_raw_events(
+        self, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
+    ) -> list[bytes | None]:
+        """Events as the store holds them, byte by byte, in the order asked; None for what is absent.
+
+        What is absent may exist all the same, unless `certain`.
+        """
         ...
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
         """A lane's commits from `first` to `last`, ending before the first that does not exist."""
         ...
 
-    async def lanes(self) -> list[int]:
-        """The lanes that were ever written."""
+    async def lanes(self, *, certain: bool = True) -> list[int]:
+        """The lanes that were ever written; one may be left out unless that is to be `certain`."""
         ...
 
 
