@@ -200,6 +200,43 @@ async def test_a_batch_keeps_each_aggregates_order(client: httpx.AsyncClient) ->
     assert [result["status"] for result in answer.json()["results"]] == [201, 200, 422, 201, 400]
 
 
+@pytest.mark.parametrize("header", ["Idempotency-Key", "If-Match"])
+async def test_what_is_of_one_command_is_refused_for_a_batch(
+    client: httpx.AsyncClient, store: FlakyStore, header: str
+) -> None:
+    items = [{"type": "task.create", "data": {"title": "Water the plants"}}] * 2
+    answer = await client.post("http://test/commands:batch", json=items, headers={header: '"1"'})
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, header)
+    assert await store.lanes() == []
+
+
+async def test_each_command_of_a_batch_has_its_own_key_and_version(client: httpx.AsyncClient) -> None:
+    created = {"type": "task.create", "data": {"title": "Water the plants"}}
+    items = [created | {"idempotency_key": key} for key in ("a", "b", "a")]
+    first = (await client.post("http://test/commands:batch", json=items)).json()["results"]
+    assert first[0] == first[2] != first[1]
+    change = {"id": first[0]["id"], "assignee": "ada", "expected_version": 7}
+    answer = await client.post("http://test/commands:batch", json=[{"type": "task.assign", "data": change}])
+    assert [result["status"] for result in answer.json()["results"]] == [409]
+
+
+@pytest.mark.parametrize(("header", "refused"), [({}, True), ({"x-tenant-id": "acme"}, False)])
+async def test_an_envelope_of_another_tenant_than_the_requests_is_refused(
+    client: httpx.AsyncClient, header: dict[str, str], refused: bool
+) -> None:
+    envelope = {
+        "event_type": "task.create",
+        "source": "test",
+        "tenant_id": "acme",
+        "command_type": "task.create",
+        "command_data": {"title": "Write"},
+    }
+    answer = await client.post("http://test/commands", json=envelope, headers=header)
+    assert answer.status_code == (400 if refused else 201)
+    if refused:
+        assert [error["field"] for error in answer.json()["errors"]] == ["tenant_id"]
+
+
 async def test_a_whole_envelope_is_a_command_too(client: httpx.AsyncClient) -> None:
     envelope = {
         "event_id": "the-command",

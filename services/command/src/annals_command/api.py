@@ -36,6 +36,10 @@ _KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
+# One key for several commands would take those that are equal for one, and refuse the others.
+_OF_ONE_COMMAND = {"Idempotency-Key": "`idempotency_key`", "If-Match": "`expected_version` in its data"}
+
+
 class BatchItem(BaseModel):
     """A command of several."""
 
@@ -91,11 +95,14 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
             envelope = CommandEvent.model_validate_json(await request.body())
         except ValidationError as error:
             raise from_validation(error) from error
+        tenant = tenant_of(request)
+        if "tenant_id" in envelope.model_fields_set and envelope.tenant_id != tenant:
+            raise malformed("tenant_id", f"the tenant that the request is for, which is {tenant}")
         command = CommandRequest(
             envelope.command_type.removesuffix(".command"),
             envelope.command_data,
             CommandContext(
-                tenant_of(request),
+                tenant,
                 id_of(request, "x-user-id") or envelope.user_id,
                 envelope.session_id,
                 client_of(request),
@@ -110,11 +117,16 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     @router.post(
         "/commands:batch",
         summary="Send many commands; those of one aggregate keep their order",
+        description="What is of one command goes with it: `idempotency_key`, and in its data"
+        " `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused.",
         response_model=BatchAnswer,
         openapi_extra=json_body(Batch),
     )
     async def post_batch(request: Request) -> Response:
         admit()
+        for header, own in _OF_ONE_COMMAND.items():
+            if header in request.headers:
+                raise malformed(header, f"none for a batch: each command has its own {own}")
         items = _array(await request.body())
         groups: dict[Any, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
