@@ -180,6 +180,10 @@ def test_what_is_due_is_what_comes_between_two_moments(
         ({"timezone": "Europe/Atlantis"}, "no time zone"),
         ({"start": "2030-01-01T09:00:00"}, "timezone"),
         ({"command": {"type": "nonsense", "data": {}}}, "pattern"),
+        ({"user": "ada\r\nx-tenant-id: other"}, "user"),
+        ({"user": " "}, "user"),
+        ({"user": ""}, "user"),
+        ({"user": "a" * 257}, "user"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:

@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
-from annals.events import IntegrationEvent
+from annals.events import IntegrationEvent, new_id
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
-from annals.web.request_context import id_of, tenant_of
+from annals.web.request_context import HeaderId, id_of, tenant_of
 from annals_notification.answers import (
     Changed,
     Delivery,
@@ -42,6 +42,9 @@ class EventToPublish(IntegrationEvent):
     """An integration event. Its tenant is the caller's, whatever it says."""
 
     source: str = Field(default="notification", min_length=1, max_length=256)
+    # These become headers on the broker.
+    event_id: HeaderId = Field(default_factory=new_id)
+    routing_key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 def routes(

@@ -21,6 +21,7 @@ from dateutil.rrule import rrule, rruleset, rrulestr
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from annals.events import Utc
+from annals.web.request_context import HeaderId
 from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000
@@ -91,7 +92,8 @@ class Recurrence(BaseModel):
     """Occurrences that come at another time."""
     paused: bool = False
     catch_up: CatchUp = CatchUp.ONE
-    user: str | None = None
+    user: HeaderId | None = None
+    """In whose name the command is sent."""
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> Recurrence:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 from fastapi import Request
+from pydantic import StringConstraints
 
 from annals.web.problems import malformed
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-|\Z)")
 _MAX_ID = 256
+_ID = rf"^[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]{{0,{_MAX_ID - 2}}}[^\x00-\x20\x7f])?$"
+
+HeaderId = Annotated[str, StringConstraints(pattern=_ID)]
+"""An id as a header brings it and takes it on: without control characters, nor blanks round it."""
 
 
 def tenant_of(request: Request) -> str:
@@ -41,8 +47,8 @@ def traceparent_of(request: Request) -> str | None:
 
 
 def id_of(request: Request, header: str) -> str | None:
-    """An id from a header; raises a Problem when it is too long."""
+    """An id from a header; raises a Problem for what is no `HeaderId`."""
     value = request.headers.get(header)
-    if value is not None and not 0 < len(value) <= _MAX_ID:
-        raise malformed(header, f"1 to {_MAX_ID} characters")
+    if value is not None and not re.fullmatch(_ID, value):
+        raise malformed(header, f"1 to {_MAX_ID} characters, no control characters among them")
     return value
