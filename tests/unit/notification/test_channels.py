@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from annals_notification.deliveries import texts
+from annals_notification.deliveries import channels, texts
 from annals_notification.deliveries.channels import Forbidden, MailSender, NotDelivered, WebhookSender
 from annals_notification.deliveries.log import Claimed
 from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
@@ -38,6 +38,27 @@ async def test_a_name_that_no_host_can_have_is_refused() -> None:
     finally:
         await refusing.close()
         await posting.close()
+
+
+async def test_a_name_server_that_does_not_answer_takes_no_longer_than_a_webhook_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_asked: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(channels, "WEBHOOK_SECONDS", 0.05)
+    monkeypatch.setattr("annals_notification.deliveries.channels._PublicResolver.resolve", never)
+    webhook = Webhook(url="https://slow.example/hook", secret="x" * 16)
+    sender = WebhookSender(allow_private=False)
+    try:
+        async with asyncio.timeout(5):
+            with pytest.raises(NotDelivered) as raised:
+                await sender.send(webhook, claimed("task.assigned"))
+            with pytest.raises(OSError, match=r"slow\.example was not found"):
+                await sender.check(webhook)
+        assert not raised.value.final, "it may answer another time"
+    finally:
+        await sender.close()
 
 
 def claimed(event_type: str, **data: Any) -> Claimed:
