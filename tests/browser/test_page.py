@@ -359,3 +359,15 @@ async def test_what_is_left_out_is_said(show: Show, services: Services) -> None:
     services.own[TASKS] = pages
     page = await show("/tasks/list")
     await expect(page.get_by_role("note")).to_contain_text("the newest 20,000 tasks")
+
+
+async def test_who_has_a_webhook_need_not_say_its_secret_again(show: Show, services: Services) -> None:
+    prefs = {"subscriptions": [], "timezone": "UTC", "quiet_hours": None, "digest_at": None, "email": None}
+    hook = {"url": "https://example.org/hook"}
+    services.own["/api/notification/preferences/"] = lambda *_: (200, prefs | {"webhook": hook})
+    page = await show("/inbox/preferences")
+    await page.get_by_label("E-mail", exact=True).fill("ada@example.org")
+    async with page.expect_request(lambda request: request.method == "PUT") as sent:
+        await page.get_by_role("button", name="Save").click()
+    body = (await sent.value).post_data_json
+    assert (body["email"], body["webhook"]) == ("ada@example.org", hook)

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from annals_notification.deliveries.channels import signed
 from annals_notification.deliveries.plan import Notice, plan
-from annals_notification.deliveries.preferences import Channel, Preferences
+from annals_notification.deliveries.preferences import Channel, GivenPreferences, Preferences
 from annals_notification.reminders import plan as plan_reminders
 
 NOW = datetime(2030, 6, 1, 21, 30, tzinfo=UTC)
@@ -111,3 +111,23 @@ def test_a_signature_is_that_of_id_time_and_body() -> None:
     expected = base64.b64encode(hmac.new(b"secret-secret-secret", content, "sha256").digest()).decode()
     assert headers["webhook-timestamp"] == "1893456000"
     assert headers["webhook-signature"] == f"v1,{expected}"
+
+
+def test_a_webhook_that_stays_where_it_was_keeps_its_secret_and_another_needs_one() -> None:
+    stored = prefer(webhook=WEBHOOK, timezone="Europe/Berlin", digest_at="08:00")
+    url = WEBHOOK["url"]
+
+    def kept(**fields: object) -> Preferences:
+        return GivenPreferences.model_validate(fields).kept(stored)
+
+    assert kept(webhook={"url": url}, email="ada@example.com") == prefer(
+        webhook=WEBHOOK, email="ada@example.com"
+    )
+    other = {"url": url, "secret": "another-secret-of-length"}
+    assert kept(webhook=other) == prefer(webhook=other)
+    assert kept() == prefer(), "they are replaced, not added to"
+    for given, before in (({"url": f"{url}/else"}, stored), ({"url": url}, prefer())):
+        with pytest.raises(ValidationError, match="secret"):
+            GivenPreferences.model_validate({"webhook": given}).kept(before)
+    with pytest.raises(ValidationError, match="16 characters"):
+        kept(webhook={"url": url, "secret": "short"})

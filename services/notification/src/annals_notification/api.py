@@ -26,7 +26,7 @@ from annals_notification.answers import (
     ShownPreferences,
 )
 from annals_notification.deliveries.channels import Forbidden, WebhookSender
-from annals_notification.deliveries.preferences import Preferences
+from annals_notification.deliveries.preferences import GivenPreferences, Preferences
 from annals_notification.deliveries.users import Users
 from annals_notification.held_events import HeldEvents
 from annals_notification.recurrence import Recurrence
@@ -69,11 +69,12 @@ def routes(
         "/preferences/{user}",
         summary="Replace a user's preferences",
         response_model=ShownPreferences,
-        openapi_extra=json_body(Preferences),
+        openapi_extra=json_body(GivenPreferences),
     )
     async def put_preferences(request: Request, tenant: Tenant, user: Name) -> Response:
         try:
-            preferences = Preferences.model_validate(json_object(await request.body()))
+            given = GivenPreferences.model_validate(json_object(await request.body()))
+            preferences = given.kept(await users.preferences(tenant, user))
         except ValidationError as error:
             raise from_validation(error) from error
         if preferences.webhook is not None:

@@ -54,8 +54,9 @@ export function Preferences() {
       digest_at: text("digest") || null,
       email: text("email") || null,
     };
-    // A webhook's secret cannot be read back: it is sent again only with its address.
-    if (text("webhook")) body.webhook = { url: text("webhook"), secret: text("secret") };
+    // A webhook's secret cannot be read back: without one, the address keeps that which it has.
+    if (text("webhook"))
+      body.webhook = { url: text("webhook"), ...(text("secret") ? { secret: text("secret") } : {}) };
     setErrors({});
     try {
       await ask(path, { method: "PUT", body });
@@ -121,7 +122,14 @@ export function Preferences() {
             <input class="input" type="url" name="webhook" defaultValue={prefs.webhook?.url ?? ""} />
           </Field>
           <Field label="Its secret, 16 characters or more" error={errors["webhook.secret"]}>
-            <input class="input" name="secret" type="password" autocomplete="off" minLength={16} />
+            <input
+              class="input"
+              name="secret"
+              type="password"
+              autocomplete="off"
+              minLength={16}
+              placeholder={prefs.webhook ? "stays as it is" : ""}
+            />
           </Field>
         </div>
         <div class="pair">

@@ -46,6 +46,7 @@ def _url(text: str) -> str:
 Zone = Annotated[str, AfterValidator(_zone)]
 Address = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>]{1,64}@[^@\s,;<>]{1,255}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$"), AfterValidator(_url)]
+Secret = Annotated[str, StringConstraints(min_length=16, max_length=256)]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$")]
 """An event type, or the beginning of some and a star: `task.*`."""
 
@@ -76,7 +77,7 @@ class Webhook(_Model):
     """Where to post, and what to sign it with."""
 
     url: Url
-    secret: Annotated[str, StringConstraints(min_length=16, max_length=256)]
+    secret: Secret
 
 
 class Subscription(_Model):
@@ -138,6 +139,27 @@ class Preferences(_Model):
         elif channel is not Channel.INBOX and self.quiet_hours is not None:
             at = self.quiet_hours.until(now, zone) or now
         return at
+
+
+class GivenWebhook(_Model):
+    """A webhook as its user gives it."""
+
+    url: Url
+    secret: Secret | None = None
+    """Nobody can read it back: without one, that which is kept for this address stays."""
+
+
+class GivenPreferences(Preferences):
+    """Preferences as their user gives them."""
+
+    webhook: GivenWebhook | None = None  # type: ignore[assignment]
+
+    def kept(self, stored: Preferences) -> Preferences:
+        """What is to be kept, when this was stored before. Raises ValidationError for a secret that lacks."""
+        data = self.model_dump(exclude_none=True)
+        if self.webhook is not None and stored.webhook is not None and stored.webhook.url == self.webhook.url:
+            data["webhook"] = {"secret": stored.webhook.secret} | data["webhook"]
+        return Preferences.model_validate(data)
 
 
 def _matches(pattern: str, kind: str) -> bool:
