@@ -83,6 +83,13 @@ EVERYTHING: Mapping[str, Any] = {
 }
 
 
+def of_broker(broker: str) -> dict[str, Any]:
+    """The values for a broker: with MQTT a service is one client."""
+    services = ("command", "projector", "saga-orchestrator", "notification")
+    replicas = {"services": {name: {"replicas": 1} for name in services}}
+    return {"broker": broker, **(replicas if broker == "mqtt" else {})}
+
+
 def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
     """Name to manifest."""
     return {one["metadata"]["name"]: one for one in manifests if one["kind"] == kind}

@@ -190,9 +190,9 @@ def test_a_pod_is_given_the_time_that_its_end_takes(render: Render) -> None:
 
 def test_the_sidecar_ends_after_its_app(render: Render) -> None:
     native = of_kind(render(), "Deployment")["annals-command"]["spec"]["template"]["metadata"]["annotations"]
-    other = of_kind(render({"sidecar": {"native": False}}), "Deployment")["annals-command"]["spec"][
-        "template"
-    ]
+    other = of_kind(render({"sidecar": {"native": False}, "smokeTest": {"enabled": False}}), "Deployment")[
+        "annals-command"
+    ]["spec"]["template"]
 
     assert native["dapr.io/enable-native-sidecar"] == "true"
     assert "dapr.io/block-shutdown-duration" not in native

@@ -6,20 +6,21 @@ import re
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from suite.paths import ROOT
 
-from .conftest import BROKERS, CHART, EVERYTHING, STORES, Refused, Render, metadata, of_kind
+from .conftest import BROKERS, CHART, EVERYTHING, STORES, Refused, Render, metadata, of_broker, of_kind
 from .schemas import check
 
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("broker", BROKERS)
 def test_every_broker_and_store_renders_to_valid_manifests(render: Render, broker: str, store: str) -> None:
-    for manifest in render({"broker": broker, "store": store}):
+    for manifest in render({**of_broker(broker), "store": store}):
         check(manifest)
 
 
@@ -50,7 +51,7 @@ def test_the_components_are_those_of_the_files(render: Render, broker: str) -> N
         for one in yaml.safe_load_all(path.read_text()):
             expected[one["kind"], one["metadata"]["name"]] = one
 
-    manifests = render({"broker": broker})
+    manifests = render(of_broker(broker))
 
     got = {
         (one["kind"], one["metadata"]["name"]): one
@@ -100,6 +101,27 @@ def test_a_path_that_would_not_count_is_refused(render: Render) -> None:
     rule = {"from": "console", "verbs": ["GET"], "paths": ["/sagas"]}
     with pytest.raises(Refused, match="twice; the second would not count"):
         render({"services": {"saga-orchestrator": {"allow": [rule, {**rule, "verbs": ["POST"]}]}}})
+
+
+@pytest.mark.parametrize("scaled", [{"services": {}}, {"autoscaling": {"kind": "hpa"}}])
+def test_replicas_that_would_share_one_connection_are_refused(render: Render, scaled: dict[str, Any]) -> None:
+    with pytest.raises(Refused, match=r"replicas of command would be the client"):
+        render({**of_broker("mqtt"), **scaled})
+
+
+def test_replicas_with_an_id_of_their_own_may_be_many(render: Render) -> None:
+    names = ("domain-events", "saga-events", "integration-events", "dead-letters")
+    own = {name: {"consumerID": {"value": f"{{podName}}-{name}"}} for name in names}
+
+    manifests = render({"broker": "mqtt", "components": own})
+
+    ids = {metadata(of_kind(manifests, "Component")[name])["consumerID"] for name in names}
+    assert ids == {f"{{podName}}-{name}" for name in names}
+
+
+def test_a_smoke_test_that_would_never_end_is_refused(render: Render) -> None:
+    with pytest.raises(Refused, match=r"the Job, never ends"):
+        render({"sidecar": {"native": False}})
 
 
 def test_a_package_holds_the_component_files_themselves(helm: Path, tmp_path: Path) -> None:

@@ -77,6 +77,25 @@ Only this differs from the files:
   {{- $metadata = append $metadata (merge (dict "name" $key) (get $own $key)) }}
 {{- end }}
 {{- $_ := set $spec "metadata" $metadata }}
+{{- if eq $spec.type "pubsub.mqtt3" }}
+  {{- include "annals.oneConnection" (dict "root" $root "component" .component) }}
+{{- end }}
+{{- end }}
+
+{{/* Fails where two pods would connect as one client of MQTT: each would end the connection of the other, for ever. */}}
+{{- define "annals.oneConnection" -}}
+{{- $root := .root }}
+{{- $name := .component.metadata.name }}
+{{- $id := "" }}
+{{- range .component.spec.metadata }}{{ if eq .name "consumerID" }}{{ $id = .value }}{{ end }}{{ end }}
+{{- if not (contains "{podName}" $id) }}
+  {{- range $app := .component.scopes }}
+    {{- $service := get $root.Values.services $app }}
+    {{- if and $service.enabled (or (gt (int $service.replicas) 1) (ne $root.Values.autoscaling.kind "none")) }}
+      {{- fail (printf "broker mqtt: all replicas of %s would be the client %q of %s, and one connection: set services.%s.replicas to 1 and autoscaling.kind to none, or components.%s.consumerID.value to \"{podName}-%s\"; see components/README.md" $app $id $name $app $name $name) }}
+    {{- end }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{/*
