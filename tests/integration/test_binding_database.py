@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from annals.dapr import DaprSidecar
-from annals.projections import BindingDatabase, DatabaseError
+from annals.projections import BindingDatabase, DatabaseError, StatementTooLarge
 from conftest import copy_components, write_secrets
 
 SLOW = "SELECT pg_sleep(1.5); CREATE TABLE changed (one integer)"
@@ -35,3 +35,14 @@ async def test_a_change_of_tables_may_take_longer_than_other_calls(
     assert await pool.fetchval("SELECT to_regclass('changed')") is None
     await BindingDatabase(hasty, "readmodels", seconds=30).execute(SLOW)
     assert await pool.fetchval("SELECT to_regclass('changed')") == "changed"
+
+
+async def test_a_statement_or_an_answer_that_is_larger_than_a_sidecar_takes_is_told_as_such(
+    hasty: DaprSidecar,
+) -> None:
+    database = BindingDatabase(hasty, "readmodels", seconds=30)
+    assert await database.fetch("SELECT to_json(repeat('x', $1::text::integer))::text", "9") == "x" * 9
+    with pytest.raises(StatementTooLarge):
+        await database.fetch("SELECT to_json(repeat('x', $1::text::integer))::text", "5000000")
+    with pytest.raises(StatementTooLarge):
+        await database.fetch("SELECT to_json(length($1))::text", "x" * 5_000_000)
