@@ -67,8 +67,11 @@ async def test_nobody_whose_key_is_known_waits_for_an_issuer_that_hangs(issuer: 
 
     issuer.hangs.set()
     answers = await asyncio.gather(*made_up, return_exceptions=True)
-    assert {type(answer) for answer in answers} == {Refused}
+    assert {type(answer) for answer in answers} == {IssuerUnavailable}, "nobody knows whose key that is"
     assert issuer.asked == 3, "it was asked once for all of them"
+    issuer.hangs, issuer.now = None, 2 * MINUTE
+    with pytest.raises(Refused):
+        await issuer.verify("x.y.z")
 
 
 async def test_keys_that_are_known_hold_while_the_issuer_is_away_for_some_hours(issuer: Issuer) -> None:

@@ -70,6 +70,8 @@ class Tokens:
             try:
                 decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
             except (JoseError, ValueError) as error:
+                if self._failure:
+                    raise self._unavailable() from error  # it may be signed with a key that is not known yet
                 raise Refused(f"the token is not one that {self._issuer} has signed") from error
         registry = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY_SECONDS,
@@ -96,8 +98,11 @@ class Tokens:
                 await self._try()
         held = self._held()
         if held is None:
-            raise IssuerUnavailable(f"the keys of {self._issuer} cannot be had: {self._failure}")
+            raise self._unavailable()
         return held
+
+    def _unavailable(self) -> IssuerUnavailable:
+        return IssuerUnavailable(f"the keys of {self._issuer} cannot be had: {self._failure}")
 
     def _due(self, seconds: float) -> bool:
         return self._clock() - self._tried > seconds
@@ -108,7 +113,7 @@ class Tokens:
     async def _try(self) -> None:
         try:
             self._keys = await self._fetch()
-            self._fetched = self._clock()
+            self._fetched, self._failure = self._clock(), ""
         except (httpx2.HTTPError, JoseError, KeyError, TypeError, ValueError) as error:
             self._failure = str(error) or type(error).__name__
             _log.warning("the issuer's keys cannot be had now", issuer=self._issuer, error=self._failure)
