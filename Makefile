@@ -34,7 +34,7 @@ setup: ## install what is missing: packages, the Dapr runtime
 	@$(RUN) -m suite setup
 
 # What only looks at the suite, or ends it, needs no network.
-.venv/bin/python:
+.venv/.installed:
 	@$(PYTHON) scripts/bootstrap.py
 
 run: setup ## run the suite in the foreground; Ctrl-C stops it
@@ -46,13 +46,13 @@ start: setup ## start the suite in the background, return when it is ready
 demo: setup ## fill the running suite with a believable week of data
 	@$(RUN) -m demo
 
-status: | .venv/bin/python ## show what runs
+status: | .venv/.installed ## show what runs
 	@$(RUN) -m suite status
 
-stop: | .venv/bin/python ## stop the suite
+stop: | .venv/.installed ## stop the suite
 	@$(RUN) -m suite stop
 
-logs: | .venv/bin/python ## follow the logs; APP=command for one
+logs: | .venv/.installed ## follow the logs; APP=command for one
 	@$(RUN) -m suite logs $(APP)
 
 test: setup ## run all tests, on real servers

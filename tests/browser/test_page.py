@@ -288,43 +288,74 @@ async def test_what_happens_while_all_is_read_is_not_lost(show: Show, services: 
     await expect(row(page, "going")).to_have_count(0)
 
 
-async def test_members_are_read_one_at_a_time_as_of_what_happened_last(
+async def test_members_are_read_one_at_a_time_when_all_that_happened_is_visible(
     show: Show, services: Services
 ) -> None:
     page = await show("/tasks")
+    await expect(page.locator(".bar .status")).to_have_text("Live")
     reading, most = 0, 0
-    asked: list[str | None] = []
+    awaited: list[str] = []
+    as_of: list[set[str]] = []
     go_on = asyncio.Event()
 
     async def members(_path: str, given: dict[str, str]) -> Answer:
         nonlocal reading, most
-        reading += 1
-        most = max(most, reading)
-        asked.append(given.get("position"))
-        await go_on.wait()
-        reading -= 1
+        if "position" in given:
+            awaited.append(given["position"])
+        else:
+            as_of.append(set(awaited))
+            reading += 1
+            most = max(most, reading)
+            await go_on.wait()
+            reading -= 1
         return 200, {"items": [], "next": None}
 
     services.own[MEMBERS] = members
     for number in range(1, 5):
         await happened(page, "member", f"m{number}", f"7-{number}")
         await page.clock.fast_forward(100)
-    await until(lambda: _any(asked))
-    await happened(page, "member", "m1", "7-9")
+    await until(lambda: _any(as_of))
+    await happened(page, "member", "m2", "7-9")
+    await happened(page, "member", "m5", "8-1")
     await page.clock.fast_forward(100)
     go_on.set()
     await page.clock.fast_forward(100)
-    await until(lambda: _last(asked, "7-9"))
+    await until(lambda: _all(as_of, {*(f"7-{number}" for number in (1, 2, 3, 4, 9)), "8-1"}))
     assert most == 1
-    assert len(asked) <= 4
-    assert None not in asked
+    assert len(as_of) <= 4
+    assert len(awaited) == 6, "each is waited for once"
+
+
+async def test_what_cannot_be_read_yet_keeps_nothing_else_waiting(show: Show, services: Services) -> None:
+    page = await show("/tasks/list")
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    behind = (504, {"type": "urn:annals:problem:behind", "detail": "not yet"})
+    services.own[MEMBERS] = lambda *_: behind
+    await happened(page, "member", "m", "7-1")
+    await page.clock.fast_forward(100)
+    await until(lambda: _asked(services, MEMBERS, 2))
+    services.task("new")
+    await happened(page, "task", "new", "0-1")
+    await page.clock.fast_forward(100)
+    await expect(row(page, "new")).to_be_visible()
+
+    asked: list[str | None] = []
+
+    def members(_path: str, given: dict[str, str]) -> Answer:
+        asked.append(given.get("position"))
+        return 200, {"items": [], "next": None}
+
+    services.own[MEMBERS] = members
+    await page.clock.fast_forward(6_000)
+    await until(lambda: _any(asked[1:]))
+    assert asked == ["7-1", None]
 
 
 async def _any(found: list[Any]) -> bool:
     return bool(found)
 
 
-async def _last(found: list[Any], wanted: str) -> bool:
+async def _all(found: list[set[str]], wanted: set[str]) -> bool:
     return found[-1] == wanted
 
 

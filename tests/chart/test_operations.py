@@ -138,6 +138,12 @@ def test_there_is_an_alert_for_each_service_that_has_no_pod(render: Render) -> N
     assert sorted(found) == [[service] for service in sorted(SERVICES)]
 
 
+def test_no_alert_asks_for_targets_that_the_chart_does_not_make(render: Render) -> None:
+    manifests = render({"monitoring": {"podMonitors": False, "alerts": True}})
+    (rules,) = of_kind(manifests, "PrometheusRule").values()
+    assert [group["name"] for group in rules["spec"]["groups"]] == ["annals"]
+
+
 def test_what_is_counted_is_there_before_it_first_happens() -> None:
     """An increase is from one value to another: a series that begins with its first failure has none."""
     unused: Any = None

@@ -191,3 +191,13 @@ def test_an_upgrade_leaves_as_many_replicas_as_are_scaled(cluster: Cluster, run:
     run("upgrade", autoscaling=scaled)
     run("upgrade", autoscaling=scaled)
     assert cluster["deployments/annals-command"]["spec"]["replicas"] == 7
+
+
+def test_keys_that_another_release_made_are_nobody_elses(cluster: Cluster, run: Helm) -> None:
+    run("upgrade", keys={"keep": False})
+    made = keys(cluster)
+    for key in KEYS:
+        annotations = cluster[f"secrets/{key}"]["metadata"].setdefault("annotations", {})
+        annotations["meta.helm.sh/release-name"] = "platform-secrets"
+    run("upgrade", keys={"create": False})
+    assert keys(cluster) == made

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,10 +13,13 @@ import pytest
 from annals.projections import migrate
 from annals_notification import migrations
 from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Receiver
+from annals_notification.deliveries.plan import Notice, Planned
 from annals_notification.deliveries.preferences import Channel
 from read_model_database import PoolDatabase
 
 LEASE = timedelta(minutes=3)
+SIDECAR = 4 * 1024 * 1024
+"""What a sidecar takes and gives by itself."""
 USERS, EACH = 20, 30
 
 # All of a digest is due at one moment, and those of different users lie between one another.
@@ -74,6 +79,40 @@ async def test_what_a_dead_replica_had_claimed_is_due_again_when_its_lease_is_ov
     await asyncio.sleep(due.seconds)
     due = await log.claim(Channel.EMAIL, set(), USERS, EACH, LEASE)
     assert {one.attempts for one in due.claimed} == {2}
+
+
+async def test_what_is_claimed_together_is_what_a_sidecar_takes(log: DeliveryLog, pool: asyncpg.Pool) -> None:
+    await pool.execute(DIGEST, "email")
+    await pool.execute("UPDATE notifications.deliveries SET data = $1", json.dumps({"text": "x" * 100_000}))
+    claimed = 0
+    while (due := await log.claim(Channel.EMAIL, set(), 2, 200, LEASE)).claimed:
+        assert 0 < sum(len(json.dumps(one.data)) for one in due.claimed) < SIDECAR
+        claimed += len(due.claimed)
+    assert claimed == USERS * EACH
+
+
+async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> None:
+    class Sidecar(PoolDatabase):
+        async def fetch(self, sql: str, *params: str | None) -> Any:
+            assert sum(len(one or "") for one in params) < SIDECAR
+            return await super().fetch(sql, *params)
+
+    database = Sidecar(pool)
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    users = [f"user-{number}" for number in range(500)]
+    notice = Notice(
+        "default", "event", "task.created", frozenset(users), {"text": "x" * 50_000}, datetime.now(UTC)
+    )
+    added = await DeliveryLog(database).add(
+        notice, [Planned(one, Channel.INBOX, datetime.now(UTC)) for one in users]
+    )
+    assert added == {"inbox": 500}
+    assert (
+        await pool.fetchval(
+            "SELECT count(*) FROM notifications.inbox WHERE data = $1", json.dumps(notice.data)
+        )
+        == 500
+    )
 
 
 def _of(due: Due, receiver: Receiver) -> list[Claimed]:

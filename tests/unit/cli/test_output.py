@@ -82,8 +82,9 @@ def event(title: str) -> str:
 
 def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
     second = event("a\u2028b [/x]")
-    bodies = [
+    bodies: list[str | None] = [
         f"retry: 1000\nid: 0-1\n\nid: 0-2\ndata: {event('first')}\n\nevent: alive\nid: 0-4\ndata: {{}}\n\n",
+        None,  # nobody is there yet
         f"id: 0-4\n\n: nothing\ndata: {second}\n\nevent: cut\ndata: too much waited\n\n",
         f"id: 0-6\ndata: {event('third')}\n\n",
     ]
@@ -91,8 +92,10 @@ def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
 
     def stream(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.params.get("after"))
-        body = bodies[len(asked) - 1].encode()
-        return httpx.Response(200, content=body, headers={"content-type": "text/event-stream"})
+        body = bodies[len(asked) - 1]
+        if body is None:
+            return httpx.Response(503, json={"detail": "not now"})
+        return httpx.Response(200, content=body.encode(), headers={"content-type": "text/event-stream"})
 
     lines = annals(stream, "tail", "-n", "3", "--after", "0-0").output.splitlines()
     assert lines == [
@@ -100,4 +103,11 @@ def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
         r'now  task.created  task-1  {"title": "a\u2028b [/x]"}',
         'now  task.created  task-1  {"title": "third"}',
     ]
-    assert asked == ["0-0", "0-4", "0-4"]
+    assert asked == ["0-0", "0-4", "0-4", "0-4"]
+
+
+def test_tail_ends_where_there_was_no_stream_at_all(
+    annals: Annals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Failed):
+        annals(lambda _: httpx.Response(503, json={"detail": "not now"}), "tail")

@@ -118,6 +118,15 @@ def test_an_occurrence_that_is_moved_before_others_comes_and_they_do() -> None:
     ]
 
 
+@pytest.mark.parametrize("user", ["", " ann", "a\nb", "a" * 300])
+def test_one_that_was_stored_with_what_is_no_user_goes_on_without(user: str) -> None:
+    stored = recurring("FREQ=DAILY").model_dump(mode="json") | {"user": user}
+    with pytest.raises(ValidationError):
+        Recurrence.model_validate(stored)
+    assert Recurrence.stored(stored) == recurring("FREQ=DAILY")
+    assert Recurrence.stored(stored | {"user": "ann"}).user == "ann"
+
+
 def test_a_moved_occurrence_is_on_time_at_the_time_that_it_was_moved_to() -> None:
     daily = recurring("FREQ=DAILY", catch_up=CatchUp.NONE, moved={day(7): day(7, 12)})
     assert rings(daily, day(6, 12), day(8)) == [(day(7, 12), [7])]

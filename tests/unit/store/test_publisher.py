@@ -95,6 +95,23 @@ async def test_an_event_that_the_broker_refuses_does_not_hold_its_lane(sidecar: 
     assert sidecar.watermark == len(events)
 
 
+@pytest.mark.parametrize("before", [0, 4])
+async def test_the_others_of_a_stream_keep_their_order_while_one_is_refused(
+    sidecar: Sidecar, before: int
+) -> None:
+    store = MemoryEventStore()
+    for number in range(before):
+        await append(store, f"t{number}")
+    await append(store, "big", 2 * LARGEST)
+    events = [await append(store, "small", size) for size in (30, 20, 1)]
+
+    async with publishing(sidecar, store, before, before + 4) as one:
+        await until(published(one))
+
+    first = [sidecar.taken.index(event) for event in events]
+    assert first == sorted(first), "none came before the ones before it"
+
+
 async def test_the_last_event_of_a_lane_may_be_refused_and_so_may_several(sidecar: Sidecar) -> None:
     store = MemoryEventStore()
     for number in range(3):

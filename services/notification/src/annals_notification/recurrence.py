@@ -8,7 +8,7 @@ comes twice is taken the first time.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 from dateutil.rrule import rrule, rruleset, rrulestr
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from annals.events import Utc
 from annals.web.request_context import HeaderId
@@ -94,6 +94,14 @@ class Recurrence(BaseModel):
     catch_up: CatchUp = CatchUp.ONE
     user: HeaderId | None = None
     """In whose name the command is sent."""
+
+    @classmethod
+    def stored(cls, data: Mapping[str, Any]) -> Recurrence:
+        """What was stored of it, as far as it still holds: once any text was taken for a user."""
+        try:
+            return cls.model_validate(data)
+        except ValidationError:
+            return cls.model_validate({name: value for name, value in data.items() if name != "user"})
 
     @model_validator(mode="after")
     def _can_be_counted(self) -> Recurrence:

@@ -97,7 +97,7 @@ class Recurrences:
         now = datetime.now(UTC)
         last = datetime.fromisoformat(row["last"])
         try:
-            recurrence = Recurrence.model_validate(row["data"])
+            recurrence = Recurrence.stored(row["data"])
             with within(COUNTING_SECONDS):
                 due = recurrence.missed(last, now)
                 coming = recurrence.first_after(now)

@@ -27,13 +27,15 @@ STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 _SETTLE_SECONDS = 15
 """So long after a switch every replica knows of it."""
 
+_SETTLING = f"""switched_at IS NOT NULL AND
+    coalesce(filled_at, switched_at) < switched_at + make_interval(secs => {_SETTLE_SECONDS})"""
+
 _LIST = f"""
 SELECT coalesce(json_agg(json_build_object(
   'read_model', read_model, 'number', number, 'version', version, 'status', status,
   'reason', reason, 'automatic', automatic, 'throttle', throttle, 'caught_up', caught_up,
   'started_at', started_at,
-  'settling', status = 'live' AND switched_at IS NOT NULL AND
-    coalesce(filled_at, switched_at) < switched_at + make_interval(secs => {_SETTLE_SECONDS}),
+  'settling', status = 'live' AND {_SETTLING},
   'progress', (SELECT coalesce(json_object_agg(lane, seq), '{{}}') FROM readmodels.build_progress reached
                WHERE reached.read_model = one.read_model AND reached.number = one.number))
   ORDER BY read_model, number), '[]')::text
@@ -202,7 +204,11 @@ class Generations:
             await self._patient.execute(";".join(statements))
 
     async def switch(self, to: Known) -> None:
-        """Have another generation answer; the one that did is retired. Nothing, when it does already."""
+        """Have another generation answer; the one that did is retired. Nothing, when it does already.
+
+        The one that did has all that was looked through by then, and is kept up from there: unless it may
+        lack what was written to the one before it.
+        """
         generation = self.generation(to)
         if generation is None:
             raise ValueError(f"this code does not know version {to.version} of {to.read_model}")
@@ -212,6 +218,10 @@ class Generations:
 DO $switch$ BEGIN
   IF EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND number = {to.number}
              AND status IN ('building', 'paused', 'retired')) THEN
+    INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
+      SELECT read_model, number, lane, seq FROM readmodels.generations, readmodels.lane_checkpoints
+      WHERE read_model = '{name}' AND status = 'live' AND NOT ({_SETTLING})
+      ON CONFLICT (read_model, number, lane) DO UPDATE SET seq = greatest(known.seq, excluded.seq);
     UPDATE readmodels.generations SET status = 'retired' WHERE read_model = '{name}' AND status = 'live';
     UPDATE readmodels.generations SET status = 'live', switched_at = now()
       WHERE read_model = '{name}' AND number = {to.number};

@@ -31,7 +31,7 @@ _MARK_SECONDS = 0.5
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TOGETHER = 3  # tries of a bulk before its events are tried one by one
 _REFUSALS = 10  # of one event, and never of another in its place, before it is passed over
-_BESIDE = 10  # commits on either side of it, among which that other one is looked for
+_NEAR = 20  # commits among which that other one is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,16 +239,14 @@ class Publisher:
         return left
 
     async def _takes_another(self, refused: RecordedEvent) -> bool:
-        """Whether the broker takes the smallest event from beside a refused one, so is not away.
+        """Whether the broker takes the smallest event from near a refused one, so is not away.
 
         It goes where the refused one would, under its key: one partition of a broker may be away alone.
-        That it is published twice is nothing new to whoever gets it.
+        That it is published twice is nothing new to whoever gets it; but it must not come before others of
+        its stream, so it is one that was published, or where there are none the first of its stream.
         """
-        first, last = max(1, refused.seq - _BESIDE), min(self._tail, refused.seq + _BESIDE)
         try:
-            commits = await self._reader.read_log(self._lane, first, last)
-            others = [commit for commit in commits if commit.position.seq != refused.seq]
-            events = await self._reader.read_events([(one.stream, one.first) for one in others])
+            events = await self._reader.read_events(await self._near(refused.seq))
         except StoreUnavailable as error:
             _log.warning("cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog)
             return False
@@ -256,6 +254,15 @@ class Publisher:
             return False
         smallest = min(events, key=lambda event: len(event.to_json()))
         return not await self._offer_to_broker([_Outgoing(smallest, _message(smallest, refused.stream))])
+
+    async def _near(self, seq: int) -> list[tuple[StreamId, int]]:
+        if self._published:
+            first, last = max(1, self._published - _NEAR + 1), self._published
+            commits = await self._reader.read_log(self._lane, first, last)
+        else:
+            commits = await self._reader.read_log(self._lane, 1, min(self._tail, seq + _NEAR))
+            commits = [one for one in commits if one.first == 1 and one.position.seq != seq]
+        return [(one.stream, one.first) for one in commits]
 
     async def _write_mark(self) -> None:
         mark = self._published

@@ -1,19 +1,28 @@
+import { ask, query } from "./api";
+
+/** So many positions are waited for before something is read; of more, the newest. */
+const AWAITED = 40;
+
 /** Have something read that is read whole: once at a time, and once more for what came meanwhile.
  *
- *  `position` is of what changed it. Of each lane the newest is waited for; of several lanes one after the other, as a
- *  query waits for one. What could not be read is still wanted, and is read with what is wanted next.
+ *  `position` is of what changed it, and is waited for: one that is visible says nothing of those before it. What could
+ *  not be read is still wanted, and is read with what is wanted next.
  */
-export function whole(read: (position?: string) => Promise<void>): (position?: string) => Promise<void> {
-  const wanted = new Map<string, string | undefined>();
+export function whole(read: () => Promise<void>): (position?: string) => Promise<void> {
+  let positions: string[] = [];
+  let wanted = false;
   let running: Promise<void> | undefined;
   const run = async () => {
     try {
-      for (const [lane, position] of wanted) {
-        wanted.delete(lane);
+      while (wanted) {
+        const awaited = positions;
+        [positions, wanted] = [[], false];
         try {
-          await read(position);
+          // One after the other: those that are not visible yet shall not take all of a browser's connections.
+          for (const position of awaited) await visible(position);
+          await read();
         } catch (error) {
-          if (!wanted.has(lane)) wanted.set(lane, position);
+          positions = [...awaited, ...positions].slice(-AWAITED);
           throw error;
         }
       }
@@ -22,9 +31,15 @@ export function whole(read: (position?: string) => Promise<void>): (position?: s
     }
   };
   return (position) => {
-    wanted.set(position?.split("-")[0] ?? "", position);
+    wanted = true;
+    if (position && !positions.includes(position)) positions = [...positions, position].slice(-AWAITED);
     // Not at once: what is asked for in the same breath is read together.
     running ??= Promise.resolve().then(run);
     return running;
   };
+}
+
+/** Return when queries see what is at a position. */
+async function visible(position: string): Promise<void> {
+  await ask(query("/api/projector/queries/members", { limit: 1, position }));
 }

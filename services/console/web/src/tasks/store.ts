@@ -75,12 +75,12 @@ async function whatFails(reads: Promise<void>[]): Promise<Problem[]> {
   });
 }
 
-const loadTasks = whole(async (position) => {
+const loadTasks = whole(async () => {
   loading.value = true;
   const [before, read] = [stored.value, ++begun];
   const found = new Set<string>();
   try {
-    const path = query("/api/projector/queries/tasks", { sort: "-created_at", limit: PAGE, position });
+    const path = query("/api/projector/queries/tasks", { sort: "-created_at", limit: PAGE });
     const { next } = await pages<Task>(path, {
       most: MOST,
       seen: (items) => {
@@ -97,17 +97,16 @@ const loadTasks = whole(async (position) => {
   }
 });
 
-const loadMembers = whole(async (position) => {
-  const path = query("/api/projector/queries/members", { limit: PAGE, position });
+const loadMembers = whole(async () => {
+  const path = query("/api/projector/queries/members", { limit: PAGE });
   members.value = (await pages<Member>(path, { most: 5000 })).items;
 });
 
-const loadHandovers = whole(async (position) => {
+const loadHandovers = whole(async () => {
   const path = query("/api/projector/queries/sagas", {
     type: "task-handover",
     status: "running",
     limit: 200,
-    position,
   });
   const running = (await pages<Saga>(path, { most: 2000 })).items;
   handovers.value = new Map(running.map((saga) => [saga.business_key ?? "", saga]));
@@ -133,14 +132,15 @@ function drop(ids: string[]): void {
   stored.value = latest;
 }
 
-/** Of each stream the newest event of which the page does not show yet what it came to. */
+/** Of each stream the newest event that is to be read for. */
 let happened = new Map<string, AnnalsEvent>();
 let timer: ReturnType<typeof setTimeout> | undefined;
 
 function onEvent(event: AnnalsEvent): void {
   if (!(event.aggregate_type in READ_FOR)) return;
-  happened.set(event.stream, event);
-  if (timer === undefined) timer = setTimeout(catchUp, SOON);
+  const known = happened.get(event.stream);
+  if (!known || !(known.version > event.version)) happened.set(event.stream, event);
+  timer ??= setTimeout(catchUp, SOON);
 }
 
 const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<void>> = {
@@ -149,28 +149,20 @@ const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<vo
   saga: ({ position }) => loadHandovers(position),
 };
 
-/** Read what events changed. What cannot be read now is read again later, with what came meanwhile. */
+/** Read what events changed. What cannot be read now is read again later, and nothing waits for it. */
 async function catchUp(): Promise<void> {
-  const events = happened;
-  happened = new Map();
-  const many = [...events.values()].filter((event) => event.aggregate_type === "task").length > ONE_BY_ONE;
-  const reads = [...events].map(async ([stream, event]) => {
+  const events = [...happened.values()];
+  [happened, timer] = [new Map(), undefined];
+  const many = events.filter((event) => event.aggregate_type === "task").length > ONE_BY_ONE;
+  const reads = events.map(async (event) => {
     try {
       await READ_FOR[event.aggregate_type]?.(event, many);
     } catch (error) {
-      const again = error instanceof Problem && error.passes;
-      if (again && !happened.has(stream)) happened.set(stream, event);
+      if (error instanceof Problem && error.passes) setTimeout(() => onEvent(event), AGAIN);
       throw error;
     }
   });
-  let wait = AGAIN;
-  try {
-    const failed = await whatFails(reads);
-    problem.value = failed[0] ?? null;
-    if (failed.length === 0) wait = SOON;
-  } finally {
-    timer = happened.size > 0 ? setTimeout(catchUp, wait) : undefined;
-  }
+  problem.value = (await whatFails(reads))[0] ?? null;
 }
 
 /** Fetch one task anew, once the read model has come as far as `position`. */

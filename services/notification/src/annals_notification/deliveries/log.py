@@ -16,6 +16,8 @@ from annals_notification.deliveries.preferences import Channel, Preferences
 from annals_notification.gathered import Gathered
 from annals_notification.stored_text import stored_text
 
+_BYTES_AT_ONCE = 2_000_000
+"""Of what is claimed together; the last may go beyond it. A sidecar takes 4 MiB."""
 _LOOKED_AT = 200
 """Rows in a line of which the first of each receiver is looked for."""
 
@@ -46,9 +48,12 @@ SELECT json_build_object(
 # The inbox is a table here: a delivery to it is made by the statement that logs it.
 _ADD = """
 WITH planned AS (
-  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
-    id text, tenant text, event_id text, user_id text, channel text, kind text, data jsonb,
-    occurred timestamptz, correlation_id text, causation_id text, traceparent text, due timestamptz)),
+  -- The notice is given once, for all who are told of it: it may be large.
+  SELECT * FROM jsonb_to_record($1::text::jsonb) AS notice (
+    tenant text, event_id text, kind text, data jsonb, occurred timestamptz, correlation_id text,
+    causation_id text, traceparent text)
+  CROSS JOIN jsonb_to_recordset($2::text::jsonb) AS row (
+    id text, user_id text, channel text, due timestamptz)),
 added AS (
   INSERT INTO notifications.deliveries
     (id, tenant, event_id, user_id, channel, kind, data, occurred, correlation_id, causation_id, traceparent,
@@ -82,15 +87,19 @@ receivers AS (
   WHERE d.status = firsts.status AND d.due = firsts.due
   ORDER BY firsts.due LIMIT $3::text::integer FOR UPDATE OF d SKIP LOCKED),
 theirs AS (
-  SELECT one.id FROM receivers CROSS JOIN LATERAL (
-    SELECT id FROM notifications.deliveries d
+  SELECT one.* FROM receivers CROSS JOIN LATERAL (
+    SELECT id, due, octet_length(data::text) AS bytes FROM notifications.deliveries d
     WHERE d.channel = $1 AND d.tenant = receivers.tenant AND d.user_id = receivers.user_id
       AND d.status IN ('pending', 'sending') AND d.due <= now()
     ORDER BY d.due LIMIT $4::text::integer FOR UPDATE SKIP LOCKED) one),
+-- What the sidecar would not take as an answer would be claimed all the same, and never sent.
+fitting AS (
+  SELECT id FROM (SELECT id, sum(bytes) OVER (ORDER BY due, id) - bytes AS before FROM theirs) summed
+  WHERE before < {_BYTES_AT_ONCE}),
 claimed AS (
   UPDATE notifications.deliveries d SET status = 'sending', attempts = attempts + 1,
     due = now() + $5::text::interval
-  FROM theirs WHERE d.id = theirs.id RETURNING d.*)
+  FROM fitting WHERE d.id = fitting.id RETURNING d.*)
 SELECT json_build_object(
   'claimed', (SELECT coalesce(json_agg(json_build_object(
     'id', c.id, 'tenant', c.tenant, 'user', c.user_id, 'channel', c.channel, 'kind', c.kind,
@@ -202,26 +211,30 @@ class DeliveryLog:
 
     async def add(self, notice: Notice, planned: Sequence[Planned]) -> dict[str, int]:
         """Log deliveries that are to be made; how many are new, by channel."""
+        told = {
+            "tenant": notice.tenant,
+            "event_id": notice.event_id,
+            "kind": notice.kind,
+            "data": notice.data,
+            "occurred": notice.occurred,
+            "correlation_id": notice.correlation_id,
+            "causation_id": notice.causation_id,
+            "traceparent": notice.traceparent,
+        }
         rows = [
             {
                 "id": str(
                     uuid5(NAMESPACE_URL, f"{notice.tenant}/{notice.event_id}/{one.user}/{one.channel}")
                 ),
-                "tenant": notice.tenant,
-                "event_id": notice.event_id,
                 "user_id": one.user,
                 "channel": one.channel,
-                "kind": notice.kind,
-                "data": notice.data,
-                "occurred": notice.occurred,
-                "correlation_id": notice.correlation_id,
-                "causation_id": notice.causation_id,
-                "traceparent": notice.traceparent,
                 "due": one.due,
             }
             for one in planned
         ]
-        added: dict[str, int] = await self._database.fetch(_ADD, orjson.dumps(rows).decode())
+        added: dict[str, int] = await self._database.fetch(
+            _ADD, orjson.dumps(told).decode(), orjson.dumps(rows).decode()
+        )
         return added
 
     async def claim(
