@@ -101,7 +101,7 @@ def test_a_trace_goes_from_pod_to_pod(cluster: Cluster, name: str) -> None:
         status, spans = cluster.call("toolbox", "GET", url)
         if status == 200:
             seen.update(span["localEndpoint"]["serviceName"] for span in spans)
-        return {"toolbox", "command", "projector", "notification"} <= seen
+        return {"toolbox", "command", "projector"} <= seen
 
     eventually(complete, "each service that the event comes to is in the trace")
 

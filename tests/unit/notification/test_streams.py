@@ -82,7 +82,7 @@ class LongStore:
     def __init__(self, length: int) -> None:
         self.length = length
 
-    async def reached(self) -> dict[int, int]:
+    async def reached(self, **_: bool) -> dict[int, int]:
         return {0: self.length}
 
     async def begun(self, _lanes: object) -> list[int]:

@@ -50,7 +50,7 @@ class World:
         self.catalogue.members = known("members", 0, GenerationStatus.LIVE, settling=True)
         return []
 
-    async def reached(self) -> dict[int, int]:
+    async def reached(self, **_: bool) -> dict[int, int]:
         self.lacking -= 1
         return {0: 8 if self.lacking > 0 else 7}
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from fastapi import APIRouter, Request, Response
 from fastapi.testclient import TestClient
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+from structlog.testing import capture_logs
 
 from annals.web import Problem
 from unit.web.bare_app import bare_app
@@ -46,3 +51,22 @@ def test_direct_or_not_the_answer_is_the_same(method: str, path: str) -> None:
     through, direct = (_client(direct=one).request(method, path, content=b"!") for one in (False, True))
     assert (direct.status_code, direct.content) == (through.status_code, through.content)
     assert direct.headers == through.headers
+
+
+@pytest.mark.parametrize("direct", [False, True])
+async def test_who_goes_away_in_the_middle_of_asking_is_no_failure(direct: bool) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = _client(direct=direct).app
+    scope = {"type": "http", "method": "POST", "path": "/things/one", "headers": [], "query_string": b""}
+    # Starlette's own middleware raises again what it answered.
+    with capture_logs() as logs, suppress(ClientDisconnect):
+        await app(scope, receive, send)
+    assert [one for one in logs if one["log_level"] == "error"] == []
+    assert sent[0]["status"] == 400

@@ -109,7 +109,7 @@ def routes(
     async def listing(tenant: Tenant) -> ReadModelsNow:
         await fresh()
         with _problems():
-            tails = await store.reached()
+            tails = await store.reached(certain=False)
             checkpoints = await database.fetch(_CHECKPOINTS)
             await dead_letters.refresh()
         letters = dead_letters.parked(tenant)
@@ -149,7 +149,7 @@ def routes(
     async def generation(read_model: str, number: Number) -> GenerationNow:
         await fresh()
         with _problems():
-            return described(find(read_model, number), await store.reached())
+            return described(find(read_model, number), await store.reached(certain=False))
 
     @router.get("/{read_model}/generations/{number}/difference", summary="What differs from the live one")
     async def compared(tenant: Tenant, read_model: str, number: Number) -> Difference:

@@ -140,11 +140,11 @@ class DaprEventReader:
         following = {keys.log(lane, after.get(lane, 0) + 1): lane for lane in lanes}
         return sorted(following[key] for key in await self._get(list(following)))
 
-    async def reached(self) -> dict[int, int]:
-        """The last sequence of each lane that was ever written."""
+    async def reached(self, *, certain: bool = True) -> dict[int, int]:
+        """The last sequence of each lane that was ever written: see `lanes`."""
         leases = Leases(self._sidecar, self._store, owner="", lanes=range(LANES))
         try:
-            return {lane: await leases.tail(lane) for lane in await self.lanes()}
+            return {lane: await leases.tail(lane) for lane in await self.lanes(certain=certain)}
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -75,6 +76,8 @@ async def _answer(endpoint: Endpoint, request: Request) -> Response:
 
 def failed(request: Request, error: Exception) -> Response:
     """The answer to what nobody expected."""
+    if isinstance(error, ClientDisconnect):
+        return Response(status_code=400)  # who asked is gone in the middle of it, and reads no answer
     _log.error("request failed", path=request.url.path, exc_info=error)
     return problem_response(Problem(500, "internal", "the service failed; its log says how"))
 

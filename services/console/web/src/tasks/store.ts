@@ -134,13 +134,14 @@ function drop(ids: string[]): void {
 
 /** Of each stream the newest event that is to be read for. */
 let happened = new Map<string, AnnalsEvent>();
-let timer: ReturnType<typeof setTimeout> | undefined;
+let due = false;
 
 function onEvent(event: AnnalsEvent): void {
   if (!(event.aggregate_type in READ_FOR)) return;
   const known = happened.get(event.stream);
   if (!known || !(known.version > event.version)) happened.set(event.stream, event);
-  timer ??= setTimeout(catchUp, SOON);
+  if (!due) setTimeout(catchUp, SOON);
+  due = true;
 }
 
 const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<void>> = {
@@ -152,7 +153,7 @@ const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<vo
 /** Read what events changed. What cannot be read now is read again later, and nothing waits for it. */
 async function catchUp(): Promise<void> {
   const events = [...happened.values()];
-  [happened, timer] = [new Map(), undefined];
+  [happened, due] = [new Map(), false];
   const many = events.filter((event) => event.aggregate_type === "task").length > ONE_BY_ONE;
   const reads = events.map(async (event) => {
     try {
