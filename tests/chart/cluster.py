@@ -199,6 +199,9 @@ def serving() -> Iterator[Cluster]:
     """An empty cluster on a loopback port."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # one connection for many requests
+        disable_nagle_algorithm = True
+
         def _answer(self) -> None:
             at = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
