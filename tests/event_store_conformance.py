@@ -27,6 +27,18 @@ def happened(stream: StreamId, number: int) -> DomainEvent:
     )
 
 
+def saying(name: str, text: str, **fields: str) -> DomainEvent:
+    """What happened to a thing of its own, with a text of any length."""
+    return DomainEvent(
+        event_type="thing.happened",
+        source="test",
+        aggregate_type="thing",
+        aggregate_id=name,
+        data={"text": text},
+        **fields,  # type: ignore[arg-type]
+    )
+
+
 def to_append(stream: StreamId, expected: int, count: int = 1, **fields: object) -> Append:
     events = tuple(happened(stream, expected + step) for step in range(1, count + 1))
     return Append(stream, events, expected, state={"count": expected + count}, **fields)  # type: ignore[arg-type]

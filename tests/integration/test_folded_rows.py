@@ -9,14 +9,14 @@ import asyncpg
 import pytest
 
 from annals.deadletters import DeadLetters, Status
-from annals.events import DomainEvent, RecordedEvent, StreamId
+from annals.events import RecordedEvent
 from annals.projections import Generations
 from annals.projections.folded_rows import FoldedRows
 from annals.projections.generations import Generation
 from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS, TASKS
 from read_model_database import PoolDatabase
-from task_histories import found, history, wanted
+from task_histories import found, history, of_task, wanted
 
 TABLE = "tasks_2"
 
@@ -41,17 +41,6 @@ class Counted(PoolDatabase):
         if "_written AS" in sql:
             self.written.append(len(answer))
         return answer
-
-
-def event(stream: StreamId, kind: str, **data: object) -> DomainEvent:
-    return DomainEvent(
-        event_type=kind,
-        source="test",
-        tenant_id=stream.tenant,
-        aggregate_type="task",
-        aggregate_id=stream.name.removeprefix("task-"),
-        data=data,
-    )
 
 
 async def test_a_row_is_written_once_for_all_the_events_that_came_meanwhile(
@@ -119,9 +108,9 @@ async def test_a_stream_that_cannot_go_on_is_parked_where_it_is_and_the_others_g
     events = await history(store, random.Random(3), streams=5)
     stream = next(one.stream for one in events if one.aggregate_id in wanted(events))
     last = max(one.version for one in events if one.stream == stream)
-    after = event(stream, "task.updated", changes={"title": "after it"})
-    mended = event(stream, "task.due_date_set", due=None)
-    await store.append(Append(stream, (event(stream, kind, **data), after, mended), last))
+    after = of_task(stream, "task.updated", {"changes": {"title": "after it"}})
+    mended = of_task(stream, "task.due_date_set", {"due": None})
+    await store.append(Append(stream, (of_task(stream, kind, data), after, mended), last))
     bad, *later = await store.read_events([(stream, last + n) for n in (1, 2, 3)])
     rows = FoldedRows(read_models, store, generation, dead_letters)
 

@@ -10,9 +10,9 @@ from typing import Any
 import nats as client
 import pytest
 
-from annals.events import DomainEvent
 from annals.store import Append, publisher
 from conftest import copy_components, until, write_secrets
+from event_store_conformance import saying
 from event_stores import opened
 from suite import infra
 
@@ -46,13 +46,7 @@ async def test_an_event_that_the_broker_does_not_take_holds_up_none_after_it(
 
     async with opened(at.grpc) as store:
         for name, size in (("before", 10), ("large", LARGEST), ("after", 10), ("last", 10)):
-            event = DomainEvent(
-                event_type="thing.happened",
-                source="test",
-                aggregate_type="thing",
-                aggregate_id=name,
-                data={"text": "x" * size},
-            )
+            event = saying(name, "x" * size)
             await store.append(Append(event.stream, (event,), 0))
 
         async def all_but_it() -> bool:

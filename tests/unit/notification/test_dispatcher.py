@@ -13,6 +13,7 @@ from aiohttp import web
 
 from annals.projections import DatabaseError, StatementRefused
 from annals.web.background import background
+from annals_notification.deliveries import texts
 from annals_notification.deliveries.channels import MAIL_SECONDS, NotDelivered, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
 from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Ended, Receiver
@@ -90,12 +91,13 @@ class WhoWorks:
 
 
 class Mails:
-    """Keeps who was told of what together."""
+    """Puts it into words as `MailSender` does, and keeps who was told of what together."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
 
     async def send(self, _address: str, group: Sequence[Claimed]) -> str:
+        texts.mail(group)
         self.sent.append([one.id for one in group])
         return "sent"
 

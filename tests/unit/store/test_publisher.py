@@ -12,12 +12,13 @@ import grpc
 import pytest
 
 from annals.dapr import DaprError, DaprSidecar, Message, Write
-from annals.events import DomainEvent, RecordedEvent, StreamId
+from annals.events import RecordedEvent, StreamId
 from annals.store import Append, MemoryEventStore, publisher
 from annals.store.group_commit import Committed
 from annals.store.protocol import Appended
 from annals.store.publisher import Publisher
 from conftest import until
+from event_store_conformance import saying
 
 LARGEST = 10_000
 
@@ -61,13 +62,7 @@ async def publishing(
 
 
 async def append(store: MemoryEventStore, name: str, size: int = 10) -> str:
-    event = DomainEvent(
-        event_type="thing.happened",
-        source="test",
-        aggregate_type="thing",
-        aggregate_id=name,
-        data={"text": "x" * size},
-    )
+    event = saying(name, "x" * size)
     head, _ = await store.load(event.stream)
     await store.append(Append(event.stream, (event,), head.version if head else 0))
     return event.event_id

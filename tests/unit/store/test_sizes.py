@@ -21,20 +21,14 @@ from annals.store.follower import passes
 from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import TaskCreated
+from event_store_conformance import saying
 from event_stores import lane_held
 
 _SMALLEST_BROKER = 256 * 1024
 
 
 def event(text: str, **fields: str) -> DomainEvent:
-    return DomainEvent(
-        event_type="thing.happened",
-        source="test",
-        aggregate_type="thing",
-        aggregate_id="x" * 128,
-        data={"text": text},
-        **fields,  # type: ignore[arg-type]
-    )
+    return saying("x" * 128, text, **fields)
 
 
 def as_dapr_writes_it(event: DomainEvent) -> bytes:

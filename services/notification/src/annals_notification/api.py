@@ -12,7 +12,7 @@ from annals.events import IntegrationEvent, new_id
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
-from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page
+from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page, page_that_fits
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals.web.request_context import HeaderId, id_of, tenant_of
@@ -120,8 +120,11 @@ def routes(
     ) -> Response:
         filters = (user, status, event_id, channel, correlation_id)
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        rows, size = await as_many_as_fit(lambda size: users.deliveries(tenant, filters, after, size), limit)
-        return json_answer(page(rows, size, "-created_at"))
+        return json_answer(
+            await page_that_fits(
+                lambda size: users.deliveries(tenant, filters, after, size), limit, "-created_at"
+            )
+        )
 
     @router.get(
         "/reminders",
@@ -138,14 +141,14 @@ def routes(
     ) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
         filters = (task_id, user, status)
-        rows, size = await as_many_as_fit(lambda size: reminders.page(tenant, filters, after, size), limit)
-        return json_answer(page(rows, size, "fires"))
+        return json_answer(
+            await page_that_fits(lambda size: reminders.page(tenant, filters, after, size), limit, "fires")
+        )
 
     @router.get("/recurrences", summary="What recurs", response_model=Page[RecurrenceNow])
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
-        rows, size = await as_many_as_fit(lambda size: recurrences.page(tenant, after, size), limit)
-        found = page(rows, size, "created_at")
+        found = await page_that_fits(lambda size: recurrences.page(tenant, after, size), limit, "created_at")
         return json_answer(found | {"items": [_recurs(row) for row in found["items"]]})
 
     @router.get("/recurrences/{id}", summary="One, with its next occurrence", response_model=RecurrenceNow)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 _PREFIX = "annals-enc.v1"
 # A ciphertext is 16 bytes and more, in base64 for URLs without padding.
 _TOKEN = re.compile(
-    r"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/([A-Za-z_][A-Za-z0-9_]*)"
+    re.escape(_PREFIX) + r"/([A-Za-z0-9._~@:-]{1,128})/([A-Za-z_][A-Za-z0-9_]*)"
     r"/((?=.{22})(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2,3})?)"
 )
 
@@ -55,7 +55,7 @@ class Token:
     @classmethod
     def parse(cls, text: str) -> Token | None:
         """None for any other text: people write what they like where a field is not personal."""
-        match = _TOKEN.fullmatch(text) if text.startswith(_PREFIX) else None
+        match = _TOKEN.fullmatch(text)
         return cls(match[1], match[2], match[3]) if match else None
 
 

@@ -67,6 +67,14 @@ async def as_many_as_fit(read: Callable[[int], Awaitable[T]], limit: int) -> tup
             limit //= 2
 
 
+async def page_that_fits(
+    read: Callable[[int], Awaitable[list[dict[str, Any]]]], limit: int, sort: str
+) -> dict[str, Any]:
+    """A page of what `read` gives of so many rows, or of as many as fit. Raises what `read` raises."""
+    rows, size = await as_many_as_fit(read, limit)
+    return page(rows, size, sort)
+
+
 def page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
     """A page of rows that were read with their `sort_key`, so many at most, and where the next begins."""
     last = rows[-1] if rows else {}

@@ -127,14 +127,11 @@ class Dispatcher:
 
     async def _send(self, channel: Channel, claimed: list[Claimed]) -> None:
         """Send to one receiver: an e-mail of all that is due together, or each to the webhook."""
-        if channel is Channel.WEBHOOK:
-            await asyncio.gather(*(self._deliver(channel, [one]) for one in claimed))
-            return
-        told, odd = _in_words(claimed)
-        for one, error in odd:
-            await self._failed(channel, [one], _as_it_is(error))
-        if told:
-            await self._deliver(channel, told)
+        groups = [claimed] if channel is Channel.EMAIL else [[one] for one in claimed]
+        await self._deliver_each(channel, groups)
+
+    async def _deliver_each(self, channel: Channel, groups: list[list[Claimed]]) -> None:
+        await asyncio.gather(*(self._deliver(channel, together) for together in groups))
 
     async def _deliver(self, channel: Channel, together: list[Claimed]) -> None:
         try:
@@ -142,8 +139,12 @@ class Dispatcher:
         except NotDelivered as error:
             await self._failed(channel, together, error)
         except Exception as error:  # noqa: BLE001 - what cannot be sent holds up no other
+            if len(groups := _in_words(together)) > 1:
+                await self._deliver_each(channel, groups)
+                return
             _log.error("a notice cannot be sent as it is", delivery=together[0].id, exc_info=error)
-            await self._failed(channel, together, _as_it_is(error))
+            why = f"it cannot be sent as it is: {type(error).__name__}: {error}"
+            await self._failed(channel, together, NotDelivered(why, final=True))
         else:
             metrics.NOTIFICATIONS.labels(channel, "sent").inc()
             await asyncio.gather(*(self._end(Ended(one, "sent", answer)) for one in together))
@@ -190,19 +191,15 @@ def _by_receiver(claimed: Sequence[Claimed]) -> dict[Receiver, list[Claimed]]:
     return of_each
 
 
-def _in_words(claimed: Sequence[Claimed]) -> tuple[list[Claimed], list[tuple[Claimed, Exception]]]:
-    """What an e-mail can tell of, and what it cannot, with the reason."""
-    told, odd = [], []
-    for one in claimed:
+def _in_words(together: list[Claimed]) -> list[list[Claimed]]:
+    """What an e-mail can tell of together, and each of the others by itself."""
+    told: list[Claimed] = []
+    odd: list[list[Claimed]] = []
+    for one in together:
         try:
             texts.mail([one])
-        except Exception as error:  # noqa: BLE001 - a notice that cannot be put into words holds up no other
-            _log.error("a notice cannot be put into words", delivery=one.id, exc_info=error)
-            odd.append((one, error))
+        except Exception:  # noqa: BLE001 - whatever it is, it is told where this one is sent by itself
+            odd.append([one])
         else:
             told.append(one)
-    return told, odd
-
-
-def _as_it_is(error: Exception) -> NotDelivered:
-    return NotDelivered(f"it cannot be sent as it is: {type(error).__name__}: {error}", final=True)
+    return [told, *odd] if told else odd

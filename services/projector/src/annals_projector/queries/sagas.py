@@ -12,7 +12,7 @@ from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
-from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page
+from annals.web.paging import Cursor, Limit, decode_cursor, page, page_that_fits
 from annals.web.problems import malformed
 from annals_projector.queries.answers import SagaPage, SagaWithTimeline
 from annals_projector.queries.parameters import Tenant, UpToDate, only
@@ -88,10 +88,9 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
         after = decode_cursor(cursor, str, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (status, type, business_key, parent, *times)
-        rows, size = await as_many_as_fit(
-            lambda size: database.fetch(_SAGAS, tenant, *filters, *after[1:], str(size)), limit
+        found = await page_that_fits(
+            lambda size: database.fetch(_SAGAS, tenant, *filters, *after[1:], str(size)), limit, "-created_at"
         )
-        found = page(rows, size, "-created_at")
         return json_answer(found | {"items": [_public(row) for row in found["items"]]})
 
     return router

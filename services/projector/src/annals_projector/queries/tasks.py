@@ -12,7 +12,7 @@ from annals.events import Utc
 from annals.projections import ReadModelDatabase
 from annals.web import Problem
 from annals.web.answers import json_answer
-from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page
+from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
 from annals_projector.queries.answers import Member, MemberPage, Task, TaskPage
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
@@ -128,18 +128,19 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
             after = decode_cursor("", str)  # a page of another order: refused as such
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
         filters = (assignee, status, priority, tag, *due, text)
-        rows, size = await as_many_as_fit(
-            lambda size: database.fetch(sql, tenant, *filters, *after[1:], str(size)), limit
+        return json_answer(
+            await page_that_fits(
+                lambda size: database.fetch(sql, tenant, *filters, *after[1:], str(size)), limit, sort.value
+            )
         )
-        return json_answer(page(rows, size, sort.value))
 
     @router.get("/members", dependencies=[only("limit", "cursor")], response_model=MemberPage)
     async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         """Members, in the order they joined."""
         after = decode_cursor(cursor, str, datetime, str)
-        rows, size = await as_many_as_fit(
-            lambda size: database.fetch(_MEMBERS, tenant, *after[1:], str(size)), limit
+        found = await page_that_fits(
+            lambda size: database.fetch(_MEMBERS, tenant, *after[1:], str(size)), limit, "created_at"
         )
-        return json_answer(await disclose(tenant, page(rows, size, "created_at")))
+        return json_answer(await disclose(tenant, found))
 
     return router
