@@ -225,7 +225,7 @@ DO $switch$ BEGIN
     UPDATE readmodels.generations SET status = 'retired' WHERE read_model = '{name}' AND status = 'live';
     UPDATE readmodels.generations SET status = 'live', switched_at = now()
       WHERE read_model = '{name}' AND number = {to.number};
-    {_view_sql(generation)}
+    {_view_sql(name)}
   END IF;
 END $switch$"""
         )
@@ -243,10 +243,12 @@ END $switch$"""
     async def set_status(self, known: Known, status: GenerationStatus) -> None:
         """Pause, go on or drop; what is live stays so, if it is of a read model that this code has."""
         name = known.read_model
-        gone = self.newest(name) is None
-        kept = "'dropped'" if gone else "'live', 'dropped'"
+        kept = "'dropped'" if self.newest(name) is None else "'live', 'dropped'"
+        # The view goes with what answers, or answered last.
         drop = (
-            f"{f'DROP VIEW IF EXISTS readmodels.{name};' if gone else ''}"
+            f"IF NOT EXISTS (SELECT FROM readmodels.generations"
+            f" WHERE read_model = '{name}' AND status = 'live')"
+            f" THEN DROP VIEW IF EXISTS readmodels.{name}; END IF;"
             f"DROP TABLE IF EXISTS readmodels.{table_name(name, known.number)};"
             f"DELETE FROM readmodels.build_progress WHERE read_model = '{name}' AND number = {known.number};"
             if status is GenerationStatus.DROPPED
@@ -271,12 +273,14 @@ def _prepare_sql(projection: Projection) -> str:
     name = projection.table.name
     first = _create_sql(projection, "live", "the first")
     build = _create_sql(projection, "building", "its version is new", automatic=True)
-    empty_view = _view_sql(Generation(projection, 1))
     return f"""SELECT pg_advisory_xact_lock({_LOCK});
 DO $prepare$ BEGIN
   IF NOT EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND status <> 'dropped') THEN
-    IF EXISTS (SELECT FROM readmodels.event_index) THEN {build} ELSE {first} END IF;
-    {empty_view}
+    IF EXISTS (SELECT FROM readmodels.event_index) THEN
+      {build} {_empty_view_sql(projection.table)}
+    ELSE
+      {first} {_view_sql(name)}
+    END IF;
   ELSIF NOT EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}'
                     AND version >= {projection.version} AND status <> 'dropped') THEN
     {build}
@@ -319,14 +323,30 @@ def _index_sql(table: Table, number: str) -> list[str]:
     ]
 
 
-def _view_sql(generation: Generation) -> str:
-    """Have a generation answer; a part of a DO block."""
-    table = generation.projection.table
-    shown = ", ".join(columns(table))
+def _view_sql(read_model: str) -> str:
+    """Have the live generation answer; a part of a DO block.
+
+    Its columns are those that the table has: also code of another version can do it.
+    """
+    return f"""DROP VIEW IF EXISTS readmodels.{read_model};
+    EXECUTE (
+      SELECT format('CREATE VIEW readmodels.{read_model} AS SELECT %s FROM readmodels.{read_model}_%s'
+        ' WHERE NOT deleted', string_agg(quote_ident(attname), ', ' ORDER BY attnum), number)
+      FROM readmodels.generations
+      JOIN pg_attribute ON attrelid = to_regclass(format('readmodels.{read_model}_%s', number))
+        AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('prior', 'deleted')
+      WHERE read_model = '{read_model}' AND status = 'live' GROUP BY number);"""
+
+
+def _empty_view_sql(table: Table) -> str:
+    """Have nothing answer, until a generation was built; a part of a DO block.
+
+    The view stands on no table: one that is building may be dropped, and shows nothing before it is whole.
+    """
+    nothing = ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns(table).items())
     return (
         f"DROP VIEW IF EXISTS readmodels.{table.name};"
-        f"CREATE VIEW readmodels.{table.name} AS SELECT {shown}"
-        f" FROM readmodels.{generation.name} WHERE NOT deleted;"
+        f"CREATE VIEW readmodels.{table.name} AS SELECT {nothing} WHERE false;"
     )
 
 
