@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import asyncpg
 import pytest
 
@@ -40,6 +42,11 @@ async def release(database: PoolDatabase, *projections: Projection) -> Generatio
     generations = Generations(database, [*PROJECTIONS, *projections])
     await generations.prepare()
     return generations
+
+
+def version(number: int) -> Projection:
+    """Another version of it."""
+    return replace(WORKLOADS, version=number)
 
 
 def known(generations: Generations, number: int) -> Known:
@@ -119,3 +126,32 @@ async def test_a_read_model_that_was_dropped_comes_back_where_there_are_no_event
     assert known(generations, 2).status is GenerationStatus.LIVE
     await filled(pool, 2)
     assert await rows(pool) == [("zoe", 1, 3)]
+
+
+async def test_a_build_that_took_long_does_not_take_the_place_of_a_later_version(
+    installed: PoolDatabase,
+) -> None:
+    first = await release(installed, version(1))
+    await first.switch(known(first, 1))
+    second, third = await release(installed, version(2)), await release(installed, version(3))
+    slow = known(second, 2)
+    await third.switch(known(third, 3), unasked=True)
+    await second.switch(slow, unasked=True)
+    assert known(second, 3).status is GenerationStatus.LIVE
+    assert (known(second, 2).status, known(second, 2).automatic) == (GenerationStatus.BUILDING, False)
+    await second.switch(slow)
+    assert known(second, 2).status is GenerationStatus.LIVE, "an operator may switch to it all the same"
+
+
+async def test_going_back_to_an_older_version_leaves_a_newer_one_to_be_switched_to(
+    installed: PoolDatabase,
+) -> None:
+    first = await release(installed, version(1))
+    await first.switch(known(first, 1))
+    await first.create(version(1), "a test")
+    await first.switch(known(first, 2))
+    second = await release(installed, version(2))
+    await first.refresh()
+    await first.switch(known(first, 1))
+    await second.switch(known(second, 3), unasked=True)
+    assert known(second, 3).status is GenerationStatus.LIVE

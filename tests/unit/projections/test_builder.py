@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from annals.projections import Builder, Generation, GenerationStatus
+from annals.projections import Builder, DatabaseError, Generation, GenerationStatus
 from annals.projections.generations import Known
 from annals.web.background import background
 from annals_projector.read_models import MEMBERS, TASKS
@@ -82,3 +83,53 @@ async def test_one_that_went_live_is_filled_until_it_has_all_that_there_was() ->
     world = World()
     world.lacking = 3
     assert await world.settled() == (NOW, 1 + 3)
+
+
+class Upgrade:
+    """A catalogue, a store and a database where a new version is built, and the first switches fail."""
+
+    def __init__(self, failures: int, *, caught_up: bool) -> None:
+        self.failures = failures
+        self.one = replace(known("tasks", 0, GenerationStatus.BUILDING), automatic=True, caught_up=caught_up)
+        self.switched = asyncio.Event()
+
+    @property
+    def all(self) -> tuple[Known, ...]:
+        return (self.one,)
+
+    def generation(self, one: Known) -> Generation:
+        return Generation(TASKS, one.number)
+
+    async def index(self, _: Generation) -> None:
+        pass
+
+    async def moved(self, _: Mapping[int, int]) -> list[int]:
+        return []
+
+    async def fetch(self, sql: str, *_: str | None) -> Any:
+        if "caught_up = true" in sql:
+            self.one = replace(self.one, caught_up=True)
+        return {"mine": True, "now": NOW}
+
+    async def switch(self, to: Known, **_: bool) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise DatabaseError("canceling statement due to lock timeout")
+        self.one = replace(to, status=GenerationStatus.LIVE)
+        self.switched.set()
+
+    async def goes_live(self) -> None:
+        made: Any = self
+        builder = Builder(made, made, made, made, "one")
+        async with background(builder.run(), "builder"), asyncio.timeout(10):
+            while not self.switched.is_set():
+                builder.look()
+                await asyncio.sleep(0)
+
+
+async def test_a_new_version_is_switched_to_until_it_answers() -> None:
+    await Upgrade(failures=3, caught_up=False).goes_live()
+
+
+async def test_a_new_version_that_had_caught_up_when_its_builder_died_is_switched_to() -> None:
+    await Upgrade(failures=0, caught_up=True).goes_live()

@@ -162,8 +162,8 @@ class Builder:
             await self._fill_lanes(known, generation, rows, progress)  # what came meanwhile
             await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
             _log.info("caught up with the store", table=generation.name)
-            if known.status is GenerationStatus.BUILDING and known.automatic:
-                await self._generations.switch(known)
+        if known.status is GenerationStatus.BUILDING and known.automatic:
+            await self._generations.switch(known, unasked=True)
         if known.settling and all(progress.get(lane, 0) >= seq for lane, seq in wanted.items()):
             await self._database.fetch(_FILLED, known.read_model, str(known.number), began)
 

@@ -203,8 +203,11 @@ class Generations:
         if statements:
             await self._patient.execute(";".join(statements))
 
-    async def switch(self, to: Known) -> None:
+    async def switch(self, to: Known, *, unasked: bool = False) -> None:
         """Have another generation answer; the one that did is retired. Nothing, when it does already.
+
+        `unasked` is for one that is switched to by itself: nothing, when it is not any more. It is not once
+        another of its version or of a later one has gone live.
 
         The one that did has all that was looked through by then, and is kept up from there: unless it may
         lack what was written to the one before it.
@@ -213,11 +216,14 @@ class Generations:
         if generation is None:
             raise ValueError(f"this code does not know version {to.version} of {to.read_model}")
         name = to.read_model
+        may = (
+            "status = 'building' AND automatic" if unasked else "status IN ('building', 'paused', 'retired')"
+        )
         await self._database.execute(
             f"""SELECT pg_advisory_xact_lock({_LOCK});
 DO $switch$ BEGIN
   IF EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND number = {to.number}
-             AND status IN ('building', 'paused', 'retired')) THEN
+             AND {may}) THEN
     INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
       SELECT read_model, number, lane, seq FROM readmodels.generations, readmodels.lane_checkpoints
       WHERE read_model = '{name}' AND status = 'live' AND NOT ({_SETTLING})
@@ -225,6 +231,8 @@ DO $switch$ BEGIN
     UPDATE readmodels.generations SET status = 'retired' WHERE read_model = '{name}' AND status = 'live';
     UPDATE readmodels.generations SET status = 'live', switched_at = now()
       WHERE read_model = '{name}' AND number = {to.number};
+    UPDATE readmodels.generations SET automatic = false
+      WHERE read_model = '{name}' AND version <= {to.version};
     {_view_sql(name)}
   END IF;
 END $switch$"""
