@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import orjson
+
 from annals.events import RecordedEvent
 from annals.projections.changes import Change, Delete, Patch, Put, Row, fold
 
@@ -40,16 +42,26 @@ class Projection:
     version: int = 1
 
     def change(self, event: RecordedEvent) -> Change:
-        """What an event of the aggregate type changes."""
+        """What an event of the aggregate type changes. Raises what its function raises.
+
+        Raises TypeError for what no row can be made of: found out later, with the rows of others, it would
+        fail for all of them.
+        """
         moved = {"updated_at": event.timestamp.isoformat()}
         to_change = self.changes.get(event.event_type)
-        match to_change(event) if to_change else Patch({}):
+        if to_change is None:
+            return Patch(moved)
+        match to_change(event):
             case Put(row):
+                orjson.dumps(row)
                 return Put({**row, "created_at": event.timestamp.isoformat(), **moved})
             case Patch(row):
+                orjson.dumps(row)
                 return Patch({**row, **moved})
             case Delete() as delete:
                 return delete
+            case other:
+                raise TypeError(f"a projection gives a Put, a Patch or a Delete, not {other!r}")
 
     def fold(self, events: Iterable[RecordedEvent]) -> Row | None:
         """The row after a stream's events; None where there is none."""
