@@ -7,7 +7,7 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
-from annals.projections import Generations, GenerationStatus, Projection, Put, Table
+from annals.projections import Generations, GenerationStatus, Outdated, Projection, Put, Table
 from annals.projections.generations import Known
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
@@ -21,6 +21,7 @@ WORKLOADS = Projection(
     "member",
     {"member.registered": lambda event: Put({"capacity": event.data["capacity"]})},
 )
+NEWER = replace(WORKLOADS, table=Table("workloads", {"capacity": "integer", "busy": "integer"}), version=2)
 _SHOWN = """
 SELECT array_agg(format('%s %s', attname, format_type(atttypid, atttypmod)) ORDER BY attnum)
 FROM pg_attribute
@@ -155,3 +156,104 @@ async def test_going_back_to_an_older_version_leaves_a_newer_one_to_be_switched_
     await first.switch(known(first, 1))
     await second.switch(known(second, 3), unasked=True)
     assert known(second, 3).status is GenerationStatus.LIVE
+
+
+async def upgraded(database: PoolDatabase) -> tuple[Generations, Generations]:
+    """Replicas of a release and of the next, which has another version, and was switched to."""
+    older = await release(database, version(1))
+    await older.switch(known(older, 1))
+    newer = await release(database, NEWER)
+    await newer.switch(known(newer, 2), unasked=True)
+    await older.refresh()
+    return older, newer
+
+
+async def nobody_fills(pool: asyncpg.Pool, number: int, minutes: int) -> None:
+    """As if none had done so for some minutes."""
+    await pool.execute(
+        "UPDATE readmodels.generations SET expires = now() - make_interval(mins => $2)"
+        " WHERE read_model = 'workloads' AND number = $1",
+        number,
+        minutes,
+    )
+
+
+async def test_a_replica_switches_back_to_a_version_that_it_does_not_know(
+    pool: asyncpg.Pool, installed: PoolDatabase
+) -> None:
+    older, newer = await upgraded(installed)
+    with pytest.raises(Outdated, match="switch to generation 1"):
+        _ = older.live
+    shown = await pool.fetchval(_SHOWN, "readmodels.workloads")
+    assert shown == await pool.fetchval(_SHOWN, "readmodels.workloads_2")
+    await newer.switch(known(newer, 1))
+    await older.refresh()
+    assert "workloads_1" in {one.name for one in older.live}
+    shown = await pool.fetchval(_SHOWN, "readmodels.workloads")
+    assert shown == await pool.fetchval(_SHOWN, "readmodels.workloads_1")
+
+
+async def test_replicas_of_both_releases_that_start_during_an_upgrade_change_nothing(
+    installed: PoolDatabase,
+) -> None:
+    await upgraded(installed)
+    for projection in (version(1), NEWER, version(1)):
+        again = await release(installed, projection)
+        assert [one.status for one in again.all if one.read_model == "workloads"] == ["retired", "live"]
+
+
+async def test_who_went_back_stays_there_while_replicas_of_the_newer_release_start_anew(
+    pool: asyncpg.Pool, installed: PoolDatabase
+) -> None:
+    _, newer = await upgraded(installed)
+    await nobody_fills(pool, 2, minutes=60)  # as a live one is not
+    await newer.switch(known(newer, 1))
+    again = await release(installed, NEWER)
+    assert known(again, 2).status is GenerationStatus.RETIRED
+    with pytest.raises(Outdated, match="switch to generation 2"):
+        _ = again.live
+
+
+async def test_who_upgrades_again_after_going_back_is_switched_to(
+    pool: asyncpg.Pool, installed: PoolDatabase
+) -> None:
+    older, _ = await upgraded(installed)
+    await older.switch(known(older, 1))
+    await nobody_fills(pool, 2, minutes=11)
+    again = await release(installed, NEWER)
+    assert (known(again, 2).status, known(again, 2).caught_up) == (GenerationStatus.BUILDING, False)
+    with pytest.raises(Outdated, match="generation 2 is switched to"):
+        _ = again.live
+    await again.switch(known(again, 2), unasked=True)
+    assert "workloads_2" in {one.name for one in again.live}
+
+
+async def test_who_goes_back_to_a_version_that_was_dropped_has_it_built_and_switches(
+    installed: PoolDatabase,
+) -> None:
+    _, newer = await upgraded(installed)
+    await newer.set_status(known(newer, 1), GenerationStatus.DROPPED)
+    older = await release(installed, version(1))
+    assert (known(older, 3).status, known(older, 3).automatic) == (GenerationStatus.BUILDING, False)
+    await older.switch(known(older, 3), unasked=True)
+    assert known(older, 2).status is GenerationStatus.LIVE
+
+
+async def test_a_read_model_is_done_without_before_a_release_that_does_not_have_it(
+    pool: asyncpg.Pool, installed: PoolDatabase
+) -> None:
+    having = await release(installed, WORKLOADS)
+    await having.switch(known(having, 1))
+    await filled(pool, 1)
+    without = await release(installed)
+    with pytest.raises(Outdated, match="retire its generation 1"):
+        _ = without.live
+    await having.retire(known(having, 1))
+    await without.refresh()
+    assert len(without.live) == len(PROJECTIONS)
+    assert await rows(pool) == [("zoe", 1, 3)], "it answers those who know it"
+    again = await release(installed, WORKLOADS)
+    assert known(again, 1).status is GenerationStatus.RETIRED
+    await having.set_status(known(having, 1), GenerationStatus.DROPPED)
+    assert await pool.fetchval("SELECT to_regclass('readmodels.workloads')") is None
+    assert await pool.fetchval("SELECT to_regclass('readmodels.workloads_1')") is None

@@ -1,7 +1,8 @@
-"""A generation that has fallen far behind the store since it had caught up does not answer queries."""
+"""What operators may have answer queries, and what not."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ class World:
         since = "2030-01-01T00:00:00Z"
         self.known = Known("tasks", 2, 1, status, "a test", False, None, True, since, False, {0: seq})
         self.switched: list[int] = []
+        self.retired: list[int] = []
+        self.knows = True
 
     async def refresh(self) -> None:
         pass
@@ -30,8 +33,8 @@ class World:
     def find(self, _read_model: str, _number: int) -> Known:
         return self.known
 
-    def generation(self, known: Known) -> Generation:
-        return Generation(TASKS, known.number)
+    def generation(self, known: Known) -> Generation | None:
+        return Generation(TASKS, known.number) if self.knows else None
 
     async def reached(self, **_: bool) -> dict[int, int]:
         return {0: 10_000}
@@ -41,6 +44,18 @@ class World:
 
     async def switch(self, to: Known) -> None:
         self.switched.append(to.number)
+
+    async def retire(self, known: Known) -> None:
+        self.retired.append(known.number)
+
+    async def asked(self, what: str) -> httpx.Response:
+        made: Any = self
+        app = FastAPI()
+        app.add_exception_handler(Problem, on_problem)
+        app.include_router(projections_api.routes(made, made, made, made, made, made))
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
+            return await client.post(f"/projections/tasks/generations/2/{what}")
 
 
 @pytest.mark.parametrize(
@@ -58,14 +73,31 @@ async def test_what_is_far_behind_the_store_is_not_switched_to(
     status: GenerationStatus, seq: int, switches: bool
 ) -> None:
     world = World(status, seq)
-    made: Any = world
-    app = FastAPI()
-    app.add_exception_handler(Problem, on_problem)
-    app.include_router(projections_api.routes(made, made, made, made, made, made))
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
-        answer = await client.post("/projections/tasks/generations/2/switch")
+    answer = await world.asked("switch")
     assert answer.status_code == (200 if switches else 409)
     assert world.switched == ([2] if switches else [])
     if not switches:
         assert "4001 commits behind" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("filled", [True, False])
+async def test_a_version_that_this_replica_does_not_know_is_switched_to_where_another_does(
+    filled: bool,
+) -> None:
+    world = World(GenerationStatus.RETIRED, 10_000)
+    world.knows, world.known = False, replace(world.known, filled=filled)
+    answer = await world.asked("switch")
+    assert answer.status_code == (200 if filled else 409)
+    assert world.switched == ([2] if filled else [])
+    if not filled:
+        assert "no projector that runs knows version 1 of tasks" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("status", "retires"), [(GenerationStatus.LIVE, True), (GenerationStatus.BUILDING, False)]
+)
+async def test_what_answers_may_be_retired(status: GenerationStatus, retires: bool) -> None:
+    world = World(status, 10_000)
+    answer = await world.asked("retire")
+    assert answer.status_code == (200 if retires else 409)
+    assert world.retired == ([2] if retires else [])

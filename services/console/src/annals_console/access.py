@@ -80,7 +80,7 @@ RULES: tuple[Rule, ...] = (
     Rule("GET", "projector", f"{_GENERATION}/difference", OPERATOR, "What differs from the live one"),
     *(
         Rule("POST", "projector", f"{_GENERATION}/{what}", SUITE, f"{what.capitalize()} a generation")
-        for what in ("pause", "resume", "switch")
+        for what in ("pause", "resume", "switch", "retire")
     ),
     Rule("PUT", "projector", f"{_GENERATION}/throttle", SUITE, "Events a second at most"),
     Rule("DELETE", "projector", _GENERATION, SUITE, "Drop a generation"),

@@ -188,7 +188,7 @@ def routes(
         await fresh()
         known = find(read_model, number)
         if known.status is GenerationStatus.LIVE and generations.newest(read_model) is not None:
-            raise Problem(409, "conflict", "it answers queries: switch to another first")
+            raise Problem(409, "conflict", "it answers queries: switch to another first, or retire it")
         await record(request, "drop", read_model, number, body)
         with _problems():
             await generations.set_status(known, GenerationStatus.DROPPED)
@@ -202,8 +202,9 @@ def routes(
         known = find(read_model, number)
         if not known.caught_up and known.status is not GenerationStatus.LIVE:
             raise Problem(409, "conflict", "it has not caught up with the store yet")
-        if generations.generation(known) is None:
-            detail = f"this version of the service does not know version {known.version} of {read_model}"
+        if generations.generation(known) is None and not known.filled:
+            # Nobody would fill it then, and none of those who answer could be asked to switch back.
+            detail = f"no projector that runs knows version {known.version} of {read_model}: start one first"
             raise Problem(409, "conflict", detail)
         if known.status is not GenerationStatus.LIVE:
             with _problems():
@@ -217,6 +218,22 @@ def routes(
         with _problems():
             await generations.switch(known)
         return Live(live=number)
+
+    @router.post(
+        "/{read_model}/generations/{number}/retire",
+        summary="Do without the read model; before a release that does not have it",
+    )
+    async def retire(
+        request: Request, read_model: str, number: Number, body: OptionalReason = None
+    ) -> Status:
+        await fresh()
+        known = find(read_model, number)
+        if known.status not in (GenerationStatus.LIVE, GenerationStatus.RETIRED):
+            raise Problem(409, "conflict", f"it is {known.status}, not {GenerationStatus.LIVE}")
+        await record(request, "retire", read_model, number, body)
+        with _problems():
+            await generations.retire(known)
+        return Status(status=GenerationStatus.RETIRED)
 
     async def record(
         request: Request, action: str, read_model: str, number: int, body: OptionalReason = None

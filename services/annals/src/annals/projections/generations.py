@@ -27,6 +27,12 @@ STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 _SETTLE_SECONDS = 15
 """So long after a switch every replica knows of it."""
 
+_GONE = "10 minutes"
+"""A version that nobody filled for so long is not run any more: who starts then with it upgrades.
+
+It is longer than a cluster waits before it starts anew what keeps failing.
+"""
+
 _SETTLING = f"""switched_at IS NOT NULL AND
     coalesce(filled_at, switched_at) < switched_at + make_interval(secs => {_SETTLE_SECONDS})"""
 
@@ -36,6 +42,7 @@ SELECT coalesce(json_agg(json_build_object(
   'reason', reason, 'automatic', automatic, 'throttle', throttle, 'caught_up', caught_up,
   'started_at', started_at,
   'settling', status = 'live' AND {_SETTLING},
+  'filled', coalesce(expires > now(), false),
   'progress', (SELECT coalesce(json_object_agg(lane, seq), '{{}}') FROM readmodels.build_progress reached
                WHERE reached.read_model = one.read_model AND reached.number = one.number))
   ORDER BY read_model, number), '[]')::text
@@ -92,6 +99,8 @@ class Known:
     """Whether it went live and may lack what a replica that did not know so wrote to the one before."""
     progress: Mapping[int, int]
     """How far it is in each lane, when it is filled from the store."""
+    filled: bool = False
+    """Whether a replica fills it now: one that knows its version."""
 
 
 def table_name(read_model: str, number: int) -> str:
@@ -126,10 +135,12 @@ class Generations:
         self._foreign: Known | None = None
 
     async def prepare(self) -> None:
-        """Make what is missing: every read model has a live generation, of this code's version.
+        """Make what is missing: every read model has a generation of this code's version.
 
-        One that is new to an installation that has events, or has another version than the live one,
-        is built from the store and switched to when it has caught up.
+        One that is new to an installation that has events, or has a higher version than the live one, is
+        built from the store and switched to when it has caught up. So is one that was live before, when its
+        release comes back; not while replicas of that release still run, which an operator went back from.
+        To a lower version only an operator switches: an older release may start anew during an upgrade.
         """
         for read_model in {name for name, _ in self._projections}:
             newest = max(
@@ -163,9 +174,20 @@ class Generations:
             one = self._foreign
             raise Outdated(
                 f"version {one.version} of {one.read_model} answers queries, which this code does not know:"
-                f" switch back to an older generation, or drop it if the read model is not wanted any more"
+                f" {self._way_out(one)}"
             )
         return self._live
+
+    def _way_out(self, foreign: Known) -> str:
+        name = foreign.read_model
+        if self.newest(name) is None:
+            return f"retire its generation {foreign.number} to do without the read model"
+        own = [one for one in self.all if one.read_model == name and self.generation(one) is not None]
+        if not own:
+            return "a projector of this version builds it when it starts"
+        if own[-1].automatic and own[-1].status is GenerationStatus.BUILDING:
+            return f"generation {own[-1].number} is switched to when it has caught up"
+        return f"switch to generation {own[-1].number} when it has caught up"
 
     def generation(self, known: Known) -> Generation | None:
         """A generation with its projection; None for a version that this code does not have."""
@@ -209,12 +231,7 @@ class Generations:
         `unasked` is for one that is switched to by itself: nothing, when it is not any more. It is not once
         another of its version or of a later one has gone live.
 
-        The one that did has all that was looked through by then, and is kept up from there: unless it may
-        lack what was written to the one before it.
         """
-        generation = self.generation(to)
-        if generation is None:
-            raise ValueError(f"this code does not know version {to.version} of {to.read_model}")
         name = to.read_model
         may = (
             "status = 'building' AND automatic" if unasked else "status IN ('building', 'paused', 'retired')"
@@ -224,11 +241,7 @@ class Generations:
 DO $switch$ BEGIN
   IF EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND number = {to.number}
              AND {may}) THEN
-    INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
-      SELECT read_model, number, lane, seq FROM readmodels.generations, readmodels.lane_checkpoints
-      WHERE read_model = '{name}' AND status = 'live' AND NOT ({_SETTLING})
-      ON CONFLICT (read_model, number, lane) DO UPDATE SET seq = greatest(known.seq, excluded.seq);
-    UPDATE readmodels.generations SET status = 'retired' WHERE read_model = '{name}' AND status = 'live';
+    {_retire_sql(name)}
     UPDATE readmodels.generations SET status = 'live', switched_at = now()
       WHERE read_model = '{name}' AND number = {to.number};
     UPDATE readmodels.generations SET automatic = false
@@ -236,6 +249,23 @@ DO $switch$ BEGIN
     {_view_sql(name)}
   END IF;
 END $switch$"""
+        )
+        await self.refresh()
+
+    async def retire(self, known: Known) -> None:
+        """Have a read model do without a live generation: what is delivered is not written there any more.
+
+        Its table is kept up to the store, and goes on answering those who know it, until it is dropped.
+        """
+        name = known.read_model
+        await self._database.execute(
+            f"""SELECT pg_advisory_xact_lock({_LOCK});
+DO $retire$ BEGIN
+  IF EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND number = {known.number}
+             AND status = 'live') THEN
+    {_retire_sql(name)}
+  END IF;
+END $retire$"""
         )
         await self.refresh()
 
@@ -277,27 +307,49 @@ END $status$"""
 
 
 def _prepare_sql(projection: Projection) -> str:
-    """Make the first generation, or one of a new version, where there is none."""
-    name = projection.table.name
+    """See `Generations.prepare`."""
+    name, version = projection.table.name, projection.version
     first = _create_sql(projection, "live", "the first")
-    build = _create_sql(projection, "building", "its version is new", automatic=True)
+    build = _create_sql(projection, "building", "its version is new", automatic=f"answering < {version}")
+    of_this = f"read_model = '{name}' AND version = {version}"
     return f"""SELECT pg_advisory_xact_lock({_LOCK});
-DO $prepare$ BEGIN
+DO $prepare$ DECLARE
+  answering integer := coalesce(
+    (SELECT version FROM readmodels.generations WHERE read_model = '{name}' AND status = 'live'), 0);
+BEGIN
   IF NOT EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}' AND status <> 'dropped') THEN
     IF EXISTS (SELECT FROM readmodels.event_index) THEN
       {build} {_empty_view_sql(projection.table)}
     ELSE
       {first} {_view_sql(name)}
     END IF;
-  ELSIF NOT EXISTS (SELECT FROM readmodels.generations WHERE read_model = '{name}'
-                    AND version >= {projection.version} AND status <> 'dropped') THEN
+  ELSIF NOT EXISTS (SELECT FROM readmodels.generations WHERE {of_this} AND status <> 'dropped') THEN
     {build}
+  ELSIF answering < {version} THEN
+    UPDATE readmodels.generations SET status = 'building', automatic = true, caught_up = false
+    WHERE {of_this} AND status = 'retired'
+      AND coalesce(expires < now() - interval '{_GONE}', true)
+      AND number = (SELECT max(number) FROM readmodels.generations WHERE {of_this} AND status <> 'dropped');
   END IF;
 END $prepare$"""
 
 
-def _create_sql(projection: Projection, status: str, reason: str, *, automatic: bool = False) -> str:
-    """Make the next generation; a part of a DO block."""
+def _retire_sql(read_model: str) -> str:
+    """Have nothing answer; a part of a DO block.
+
+    What did has all that was looked through by then, and is kept up from there: unless it may lack what was
+    written to the one before it.
+    """
+    return f"""INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
+      SELECT read_model, number, lane, seq FROM readmodels.generations, readmodels.lane_checkpoints
+      WHERE read_model = '{read_model}' AND status = 'live' AND NOT ({_SETTLING})
+      ON CONFLICT (read_model, number, lane) DO UPDATE SET seq = greatest(known.seq, excluded.seq);
+    UPDATE readmodels.generations SET status = 'retired', expires = greatest(expires, now())
+      WHERE read_model = '{read_model}' AND status = 'live';"""
+
+
+def _create_sql(projection: Projection, status: str, reason: str, *, automatic: str = "false") -> str:
+    """Make the next generation; a part of a DO block, of which `automatic` is an expression."""
     table = projection.table
     defined = [
         *("tenant text", "id text", "version bigint NOT NULL", "prior bigint NOT NULL"),

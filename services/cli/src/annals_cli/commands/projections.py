@@ -100,6 +100,12 @@ def switch(context: typer.Context, read_model: Model, number: Number) -> None:
 
 
 @app.command()
+def retire(context: typer.Context, read_model: Model, number: Number) -> None:
+    """Do without a read model: before a release that does not have it."""
+    _operate(context, "POST", read_model, number, "/retire", f"generation {number} is retired")
+
+
+@app.command()
 def pause(context: typer.Context, read_model: Model, number: Number) -> None:
     """Halt the building of a generation."""
     _operate(context, "POST", read_model, number, "/pause", "paused")
