@@ -63,10 +63,12 @@ class Replays:
 
     async def _replay(self, letter: DeadLetter) -> None:
         known = self._generations.find(letter.consumer, letter.generation)
-        generation = self._generations.generation(known) if known else None
-        if known is None or generation is None:
+        if known is None:
             await self._dead_letters.done(letter)  # its table is gone
             return
+        generation = self._generations.generation(known)
+        if generation is None:
+            return  # another release fills it, and replays what is parked there
         # The newest event brings all before it that the table lacks. A replica that did not know yet
         # that the sequence is released may have passed over one that came meanwhile: what is done
         # counts once every replica knows.
@@ -84,9 +86,12 @@ class Replays:
         if letter.kind is Kind.RAW:
             return {"would": "read", "note": "the text would be read again as the message it is"}
         known = self._generations.find(letter.consumer, letter.generation)
-        generation = self._generations.generation(known) if known else None
-        if generation is None:
+        if known is None:
             return {"would": "end", "note": "the table that it is for is gone"}
+        generation = self._generations.generation(known)
+        if generation is None:
+            table = f"version {known.version} of {letter.consumer}"
+            return {"would": "wait", "note": f"another release fills the table that it is for: {table}"}
         change: Change | None = None
         events = 0
         async for event in self._store.read_stream(letter.sequence):

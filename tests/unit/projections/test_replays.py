@@ -1,0 +1,60 @@
+"""What operators release is handled by who knows how, and ends when its table is gone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from annals.deadletters import DeadLetter, Kind, Status
+from annals.projections import Generations, GenerationStatus, Replays
+from annals.projections.generations import Known
+from annals_projector.read_models import PROJECTIONS, TASKS
+
+LETTER = DeadLetter(
+    "x",
+    Kind.EVENT,
+    "tasks",
+    "default",
+    "task-a",
+    4,
+    "task.updated",
+    "a reason",
+    "a group",
+    1,
+    None,
+    "2030-01-01T00:00:00Z",
+    generation=3,
+    status=Status.RELEASED,
+    released_at=time.time(),
+)
+OF_ANOTHER_RELEASE = Known(
+    "tasks", 3, TASKS.version + 1, GenerationStatus.BUILDING, "a test", True, None, False, "2030", False, {}
+)
+
+
+class Letters:
+    """Keeps which have ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[str] = []
+
+    async def done(self, letter: DeadLetter) -> None:
+        self.ended.append(letter.id)
+
+
+@pytest.mark.parametrize(
+    ("known", "ended", "would"), [((), ["x"], "end"), ((OF_ANOTHER_RELEASE,), [], "wait")]
+)
+async def test_what_another_release_fills_does_not_end_here(
+    known: tuple[Known, ...], ended: list[str], would: str
+) -> None:
+    nothing: Any = None
+    letters: Any = Letters()
+    generations = Generations(nothing, PROJECTIONS)
+    generations.all = known
+    replays = Replays(nothing, nothing, nothing, generations, letters)
+    await replays._replay(LETTER)
+    assert letters.ended == ended
+    assert (await replays.dry_run(LETTER))["would"] == would
