@@ -131,7 +131,7 @@ class Generations:
         self._patient = patient or database
         self._projections = {(one.table.name, one.version): one for one in projections}
         self.all: Sequence[Known] = ()
-        self._live: tuple[Generation, ...] = ()
+        self._live: tuple[Generation, ...] | None = None
         self._foreign: Known | None = None
 
     async def prepare(self) -> None:
@@ -169,7 +169,9 @@ class Generations:
 
     @property
     def live(self) -> tuple[Generation, ...]:
-        """The tables that answer queries. Raises Outdated."""
+        """The tables that answer queries. Raises Outdated, also before the catalogue was read."""
+        if self._live is None:
+            raise Outdated("the catalogue of read models was not read yet")
         if self._foreign is not None:
             one = self._foreign
             raise Outdated(
