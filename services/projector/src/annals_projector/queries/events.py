@@ -49,7 +49,8 @@ def routes(
 ) -> APIRouter:
     """`/queries/streams` and `/queries/events`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
-    by_type = {projection.aggregate_type: projection for projection in projections}
+    # Of several read models of a type the first one's row is the state.
+    by_type = {projection.aggregate_type: projection for projection in reversed(projections)}
 
     @router.get(
         "/streams/{stream}/events",
