@@ -6,11 +6,13 @@ import base64
 from datetime import datetime
 from typing import Any
 
+import httpx
 import orjson
 import pytest
+from fastapi import FastAPI
 
 from annals.projections import StatementTooLarge
-from annals.web.paging import as_many_as_fit, decode_cursor, encode_cursor, page
+from annals.web.paging import Cursor, as_many_as_fit, decode_cursor, encode_cursor, page
 from annals.web.problems import Problem
 
 
@@ -25,6 +27,23 @@ def test_what_is_never_due_comes_last_and_leads_on_too() -> None:
 
 def test_the_first_page_has_no_token() -> None:
     assert decode_cursor(None, str, datetime) == [None, None]
+
+
+@pytest.mark.parametrize("character", ["a", "ж", "界", "😀", "\x01"])
+async def test_a_page_goes_on_after_the_longest_title(character: str) -> None:
+    app = FastAPI()
+    title, task = character * 500, "t" * 255
+
+    @app.get("/")
+    def after(cursor: Cursor) -> list[str | None]:
+        return decode_cursor(cursor, str, str, str)
+
+    rows = [{"row": {}, "sort_key": title, "id": task}]
+    following = page(rows, 1, "title")["next"]
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
+        answer = await client.get("/", params={"cursor": following})
+    assert answer.json() == ["title", title, task]
 
 
 @pytest.mark.parametrize(
