@@ -19,18 +19,12 @@ from annals.store import MemoryEventStore
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
 
 
-class _Unclaimed:
-    """No saga here has a business key that another could have."""
-
-    async def take(self, *_: object) -> None:
-        pass
-
-
 @dataclass(frozen=True, slots=True)
 class SagaMachine:
     """An orchestrator that runs, and what it is made of."""
 
     orchestrator: Orchestrator
+    claims: Claims
     store: MemoryEventStore
     dapr: FakeDapr
     clock: VirtualClock
@@ -58,7 +52,8 @@ async def saga_machine(
         client = DaprSidecar(sidecar.grpc_port, timeout=60)
         store = MemoryEventStore()
         history = SagaHistory(store)
-        orchestrator = Orchestrator(catalog, history, cast("Claims", _Unclaimed()), Workflows(client))
+        claims = Claims(client, "eventstore", history)
+        orchestrator = Orchestrator(catalog, history, claims, Workflows(client))
         activities = SagaActivities(history, cast("ServiceInvocation", invocation), client, functions or {})
         worker = SagaWorker(
             sidecar.grpc_port,
@@ -74,7 +69,7 @@ async def saga_machine(
         try:
             while not worker.connected:
                 await asyncio.sleep(0.01)
-            yield SagaMachine(orchestrator, store, dapr, clock)
+            yield SagaMachine(orchestrator, claims, store, dapr, clock)
         finally:
             working.cancel()
             with suppress(asyncio.CancelledError):

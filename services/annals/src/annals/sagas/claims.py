@@ -83,7 +83,7 @@ class Claims:
                 _, state = await self._history.load(theirs.key)
                 if state.status is SagaStatus.NONE:
                     state = await begin(theirs.key, theirs.started)
-                if not state.status.ended:
+                if state.runs_for(started.saga_type, started.business_key):
                     raise SagaRuns(theirs.key, state)
             write = Write(place, mine, insert_only=value is None, etag=value.etag if value else None)
             try:

@@ -107,13 +107,20 @@ class Orchestrator:
         SagaRuns, RuleViolation, ClaimContended, DaprError and the errors of the store.
         """
         started = self._started(key, saga_type, given, parent=None)
+        if not new:
+            # Before anything is claimed: what is refused claims nothing, and what has ended holds nothing.
+            _, known = await self._history.load(key, certain=False)
+            if known.status is not SagaStatus.NONE:
+                _require_same(known, started)
+                return Started(key.id, created=False)
         try:
             await self._claims.take(key, started, self._help)
         except SagaRuns as running:
             if running.state.input != started.input:
                 raise
             return Started(running.key.id, created=False)
-        return Started(key.id, await self._begin(key, started, traceparent, new=new))
+        _require_same(await self._begin(key, started, traceparent), started)
+        return Started(key.id, created=True)
 
     async def begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Begin a saga that the workflow of another will run, or go on with it where that runs again.
@@ -313,27 +320,20 @@ class Orchestrator:
         )
         return started
 
-    async def _begin(
-        self, key: SagaKey, started: SagaStarted, traceparent: str | None, *, new: bool = False
-    ) -> bool:
-        """Schedule the workflow and record the start, unless that was done; whether it was not."""
-        if not new:
-            _, known = await self._history.load(key, certain=False)
-            if known.status is not SagaStatus.NONE:
-                if (known.saga_type, known.input) != (started.saga_type, started.input):
-                    raise RuleViolation("saga.exists", "another saga has this id")
-                return False
-        # Should the saga have run and ended after all, it runs again over what it has recorded, and
-        # finds each of its steps done.
+    async def _begin(self, key: SagaKey, started: SagaStarted, traceparent: str | None) -> SagaState:
+        """Schedule the workflow and record the start.
+
+        Should the saga have run and ended after all, it runs again over what it has recorded, and finds each
+        of its steps done.
+        """
         state = SagaState().apply(started)
         await self._workflows.start(started.saga_type, instance_id(key), _start(key, state), traceparent)
-        await self._history.record(key, [beginning(started)], traceparent)
-        return True
+        return await self._history.record(key, [beginning(started)], traceparent)
 
     async def _help(self, key: SagaKey, started: SagaStarted) -> SagaState:
         """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
         if started.parent is None:
-            await self._begin(key, started, None)
+            return await self._begin(key, started, None)
         return await self._history.record(key, [beginning(started)], None)
 
     async def _decide(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
@@ -356,7 +356,7 @@ class Orchestrator:
             return
         key = SagaKey(holder, tenant)
         state = await self.load(key)
-        if state.status is not SagaStatus.NONE and not state.status.ended:
+        if state.runs_for(saga.type, business_key):
             try:
                 await self.cancel(key, event_type, Asker(None, traceparent))
             except RuleViolation:
@@ -386,6 +386,12 @@ async def _insist(work: Callable[[], Awaitable[T]]) -> T:
         except (StoreError, DaprError, ClaimContended) as error:
             _log.warning("a saga that another runs has to wait", error=str(error))
             await asyncio.sleep(_INSIST_SECONDS)
+
+
+def _require_same(known: SagaState, started: SagaStarted) -> None:
+    """Refuse to start a saga under the id of another."""
+    if (known.saga_type, known.input) != (started.saga_type, started.input):
+        raise RuleViolation("saga.exists", "another saga has this id")
 
 
 # Together they stay within the 64 characters that Dapr's workflow API takes.

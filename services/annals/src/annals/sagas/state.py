@@ -344,6 +344,14 @@ class SagaState(Aggregate):
         """Whether a workflow is to be at it, for whatever started it: what people retry is theirs."""
         return self.status is not SagaStatus.NONE and not self.status.ended and not self.left
 
+    def runs_for(self, saga_type: str, business_key: str) -> bool:
+        """Whether it is the saga of a type that runs for a business key.
+
+        A claim may name one that is not: it was made for a start that was refused after all.
+        """
+        there = self.status is not SagaStatus.NONE and not self.status.ended
+        return there and (self.saga_type, self.business_key) == (saga_type, business_key)
+
     def as_started(self) -> SagaStarted:
         """The event that began the saga."""
         return SagaStarted(

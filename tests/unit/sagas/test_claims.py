@@ -1,0 +1,108 @@
+"""Of one business key one saga runs, and a claim holds for it alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from annals.aggregates import RuleViolation
+from annals.events import RecordedEvent
+from annals.sagas import AwaitEvent, CancelOn, Saga, SagaCatalog, SagaInput, SagaStatus, Step
+from annals.sagas.claims import SagaRuns
+from annals.sagas.events import SagaStarted
+from annals.sagas.history import SagaKey
+from annals.sagas.orchestrator import Asker, Started
+from saga_machine import SagaMachine, saga_machine
+
+
+class About(SagaInput):
+    task_id: str
+    asked: str = "once"
+
+
+WAITS = (Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(days=1))),)
+SAGA = Saga(
+    "one-a-task",
+    About,
+    WAITS,
+    business_key=lambda given: given.task_id,
+    triggers=(CancelOn("task.deleted", lambda _, task_id: task_id),),
+)
+MINE, FRESH = SagaKey("mine", "default"), SagaKey("fresh", "default")
+
+
+def deleted(task_id: str) -> RecordedEvent:
+    return RecordedEvent(
+        event_id=f"deleted-{task_id}",
+        event_type="task.deleted",
+        event_version="1.0",
+        timestamp=datetime(2030, 1, 1, tzinfo=UTC),
+        source="command",
+        tenant_id="default",
+        correlation_id="c",
+        causation_id="c",
+        aggregate_type="task",
+        aggregate_id=task_id,
+        data={},
+        version=2,
+        lane=0,
+        seq=2,
+    )
+
+
+async def start(
+    machine: SagaMachine, key: SagaKey, task_id: str, *, new: bool = False, **given: Any
+) -> Started:
+    started = await machine.orchestrator.start(key, SAGA.type, {"task_id": task_id} | given, None, new=new)
+    await machine.clock.settle()
+    return started
+
+
+async def test_a_start_that_is_refused_claims_nothing() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        with pytest.raises(RuleViolation, match="another saga has this id"):
+            await start(machine, MINE, "t2")
+        assert await machine.claims.holder("default", SAGA.type, "t2") is None
+        assert await start(machine, FRESH, "t2", new=True) == Started("fresh", created=True)
+
+
+async def test_a_claim_that_names_a_saga_of_another_key_holds_nothing() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        # As one was left behind that was made for a start that was refused then.
+        stray = SagaStarted(
+            started_at=datetime(2030, 1, 1, tzinfo=UTC),
+            saga_type=SAGA.type,
+            saga_version=1,
+            business_key="t2",
+            input={"task_id": "t2"},
+            steps=("w",),
+        )
+        await machine.claims.take(MINE, stray, lambda *_: pytest.fail("nobody is to be helped"))
+        await machine.orchestrator.on_domain_event(deleted("t2"))
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(MINE)).status is SagaStatus.RUNNING
+        assert (await start(machine, FRESH, "t2", new=True)).created
+        await machine.orchestrator.on_domain_event(deleted("t1"))
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
+
+
+async def test_a_late_repeat_of_a_start_finds_its_own_saga_though_another_runs_for_the_key_now() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        await machine.orchestrator.raise_event(MINE, "yes", None, Asker())
+        await machine.clock.settle()
+        assert (await start(machine, FRESH, "t1", new=True)).created
+        assert await start(machine, MINE, "t1") == Started("mine", created=False)
+
+
+async def test_while_one_runs_another_is_that_one_or_is_refused() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        assert await start(machine, FRESH, "t1", new=True) == Started("mine", created=False)
+        with pytest.raises(SagaRuns):
+            await start(machine, FRESH, "t1", new=True, asked="otherwise")
