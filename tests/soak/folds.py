@@ -62,7 +62,9 @@ def _saga(row: Row, kind: str, data: Mapping[str, Any], at: str) -> Row:
             return _step(row, data, at, "compensated")
         case "saga.waiting":
             waits = {"waits_for": data["events"], "waits_until": data["deadline"]}
-            return {**_step(row, data, at, "waiting"), "status": "running", **waits}
+            waiting = _step(row, data, at, "waiting")
+            waiting["steps"][data["step"]]["waits_for"] = data["events"]
+            return {**waiting, "status": "running", **waits}
         case "saga.resumed":
             done = data["event"] is not None and not data["refused"]
             return {**_step(row, data, at, "completed" if done else "failed"), **_WAITS_NOT}

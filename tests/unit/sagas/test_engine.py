@@ -164,3 +164,31 @@ def test_a_declaration_that_is_not_deterministic_is_found() -> None:
 def test_step_names_are_unique() -> None:
     with pytest.raises(ValueError, match="must be unique"):
         saga(command("a"), Parallel(command("a")))
+
+
+def wait(name: str, *events: str, refusals: tuple[str, ...] = (), by: Any = None) -> Step:
+    return Step(name, AwaitEvent(events, lambda _: timedelta(hours=1), refusals, by))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Parallel(wait("a", "yes"), wait("b", "yes")),),
+        (Parallel(wait("a", "yes-a", refusals=("no",)), wait("b", "yes-b", refusals=("no",))),),
+        (wait("a", "yes", by=lambda _: "ada"), wait("b", "yes", by=lambda _: "bob")),
+        (wait("a", "yes", by=lambda _: "ada"), command("c"), Parallel(command("d"), wait("b", "yes"))),
+    ],
+)
+def test_an_event_of_which_nobody_could_say_which_step_it_is_for_is_refused(steps: Any) -> None:
+    with pytest.raises(ValueError, match=r"a and b both wait for .*: give each events of its own"):
+        saga(*steps)
+    saga(wait("a", "yes"), Parallel(wait("b", "yes"), wait("c", "no")))
+
+
+def test_two_that_wait_at_the_same_time_are_answered_in_any_order() -> None:
+    declared = saga(Parallel(wait("a", "yes-a"), wait("b", "yes-b")), command("c"))
+    for first, second in (("yes-a", "yes-b"), ("yes-b", "yes-a")):
+        given = scenario(declared, {}).raised(first, after=timedelta(minutes=1))
+        run = given.raised(second, after=timedelta(minutes=2)).run()
+        run.then("completed").then_did("c")
+        assert run.took == timedelta(minutes=2)

@@ -10,13 +10,15 @@ import grpc
 import pytest
 
 from annals.dapr import DaprError, Workflows
-from annals.sagas import AwaitEvent, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
+from annals.sagas import AwaitEvent, Parallel, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
 from annals.sagas.engine import entry
 from annals.sagas.events import (
     EventRaised,
     SagaCancelRequested,
+    SagaCompensating,
     SagaError,
+    SagaResumed,
     SagaStarted,
     SagaWaiting,
     StepCompleted,
@@ -76,6 +78,24 @@ def test_what_a_declaration_allows(events: tuple[Any, ...], seconds: float) -> N
     for event in events:
         state = state.apply(event)
     assert pause(SAGA, state, NOW).total_seconds() == seconds
+
+
+def test_a_saga_waits_for_all_that_its_steps_wait_for() -> None:
+    """And it is to move as soon as one of them is answered, whichever waits the longest."""
+    waits = [Step(name, AwaitEvent((f"yes-{name}",), deadline=lambda _: timedelta(hours=1))) for name in "vw"]
+    saga = Saga("test", Nothing, (Parallel(*waits),))
+    state = SagaState().apply(STARTED.model_copy(update={"steps": ("v", "w")}))
+    for name in "vw":
+        until = NOW + timedelta(hours=1)
+        state = state.apply(SagaWaiting(step=name, events=(f"yes-{name}",), deadline=until))
+    assert state.waits_for == ("yes-v", "yes-w")
+    assert pause(saga, state, NOW) == timedelta(hours=1)
+    state = state.apply(EventRaised(event="yes-v", number=1))
+    assert pause(saga, state, NOW) == timedelta(0)
+    state = state.apply(SagaResumed(step="v", event="yes-v", number=1))
+    assert state.waits_for == ("yes-w",)
+    assert pause(saga, state, NOW) == timedelta(hours=1)
+    assert state.apply(SagaCompensating(reason="no")).waits_for == ()
 
 
 class Told:

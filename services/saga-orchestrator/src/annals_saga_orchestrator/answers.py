@@ -26,6 +26,8 @@ class SagaStepNow(Answer):
     error: SagaError | None
     deadline: datetime | None
     """Until when it waits."""
+    waits_for: list[str]
+    """The events of which it waits for one."""
 
 
 class SagaNow(Answer):
@@ -46,7 +48,7 @@ class SagaNow(Answer):
     input: dict[str, Any]
     steps: list[SagaStepNow]
     waits_for: list[str]
-    """The events of which it waits for one."""
+    """The events that its steps wait for: each waits for one of its own."""
     cancel_requested: bool
     cancel_reason: str | None
     terminated: bool

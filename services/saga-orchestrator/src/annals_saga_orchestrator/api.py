@@ -174,6 +174,7 @@ def _public(saga_id: str, state: SagaState) -> dict[str, Any]:
         "type": state.saga_type,
         "version": state.saga_version,
         **state.model_dump(mode="json", exclude=inner),
+        "waits_for": state.waits_for,
         "steps": steps,
     }
 

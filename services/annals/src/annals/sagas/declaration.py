@@ -10,6 +10,7 @@ import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import combinations
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -93,7 +94,8 @@ class AwaitEvent:
     """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step.
 
     `by` is the user who alone may raise them, from the saga's input: an answer may come before the
-    step waits. Without it whoever may ask the orchestrator may.
+    step waits. Without it whoever may ask the orchestrator may. An event that names no step is whose turn
+    it is: waits that go on at the same time, or of which one says `by`, share no event.
     """
 
     events: tuple[str, ...]
@@ -191,7 +193,8 @@ class Saga(Generic[I]):
     """A saga. Of one `business_key` no two run at the same time.
 
     A changed saga is a new `version`, declared beside the old one: what runs goes on under the
-    version it was started with. Raises ValueError for step names that are not unique.
+    version it was started with. Raises ValueError for step names that are not unique, and for an event
+    of which nobody could say whose it is.
     """
 
     type: str
@@ -206,14 +209,26 @@ class Saga(Generic[I]):
         names = [step.name for step in self.flat()]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"{self.type}: step names must be unique, and there must be one: {names}")
+        for (place, name, wait), (other_place, other_name, other) in combinations(self._waits(), 2):
+            shared = sorted({*wait.names} & {*other.names})
+            if shared and (place == other_place or wait.by or other.by):
+                both = f"{name} and {other_name} both wait for {shared}"
+                raise ValueError(f"{self.type}: {both}: give each events of its own")
 
     def flat(self) -> Iterator[Step]:
         """All steps, those in parallel too."""
-        for block in self.steps:
-            if isinstance(block, Parallel):
-                yield from block.steps
-            else:
-                yield block
+        for _, step in self._placed():
+            yield step
+
+    def _placed(self) -> Iterator[tuple[int, Step]]:
+        for place, block in enumerate(self.steps):
+            for step in block.steps if isinstance(block, Parallel) else (block,):
+                yield place, step
+
+    def _waits(self) -> Iterator[tuple[int, str, AwaitEvent]]:
+        for place, step in self._placed():
+            if isinstance(step.action, AwaitEvent):
+                yield place, step.name, step.action
 
 
 class SagaCatalog:

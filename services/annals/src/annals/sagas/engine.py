@@ -194,12 +194,14 @@ def waits(saga: Saga[Any]) -> dict[str, tuple[str, ...]]:
     return {step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)}
 
 
-def answerers(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> frozenset[str] | None:
-    """The users who alone may raise an event that a saga waits for, or will; None when anybody may."""
-    context = _context(saga, start)
-    awaited = [step.action for step in saga.flat() if isinstance(step.action, AwaitEvent)]
-    asked: list[Any] = [wait.by(context) if wait.by else None for wait in awaited if event in wait.names]
-    return None if None in asked else frozenset(asked)
+def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | None:
+    """The user who alone may raise an event that a saga waits for, or will; None when anybody may."""
+    for step in saga.flat():
+        wait = step.action
+        if isinstance(wait, AwaitEvent) and wait.by and event in wait.names:
+            user: str | None = wait.by(_context(saga, start))
+            return user
+    return None
 
 
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from annals.dapr import DaprError, Workflows
 from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL, answerers, beginning, children, start_of, waits
+from annals.sagas.engine import CANCEL, answerer, beginning, children, start_of, waits
 from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
@@ -179,9 +179,9 @@ class Orchestrator:
             saga = self._catalog.get(state.saga_type, state.saga_version)
             declared = waits(saga)
         state.require_raisable(event, declared)
-        allowed = answerers(saga, event, _start(key, state)) if saga else None
-        if allowed is not None and user not in allowed:
-            raise PermissionError(f"only {' or '.join(sorted(allowed))} may answer this")
+        allowed = answerer(saga, event, _start(key, state)) if saga else None
+        if allowed is not None and user != allowed:
+            raise PermissionError(f"only {allowed} may answer this")
         state = await self._decide(key, lambda now: now.raise_event(event, data, user, declared), asker)
         mine = (event, data, user)
         [payload] = [one.model_dump() for one in state.raised if (one.event, one.data, one.user) == mine]

@@ -73,7 +73,7 @@ class StepState(BaseModel):
     """One step. `attempts` and `undo_attempts` count the tries of its action and its compensation.
 
     `uncertain`: a try of its action may have taken effect although it was not seen to. `deadline` is until
-    when it waits.
+    when it waits, `waits_for` the events of which it does for one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,6 +87,7 @@ class StepState(BaseModel):
     result: Any = None
     error: SagaError | None = None
     deadline: datetime | None = None
+    waits_for: tuple[str, ...] = ()
 
     def knows(self, attempt: int, phase: int, *, undo: bool) -> bool:
         """Whether this try was seen to come as far already."""
@@ -133,7 +134,7 @@ class SagaState(Aggregate):
     """See the module."""
 
     aggregate_type: ClassVar[str] = "saga"
-    state_schema: ClassVar[int] = 2
+    state_schema: ClassVar[int] = 3
 
     status: SagaStatus = SagaStatus.NONE
     started_at: datetime | None = None
@@ -146,7 +147,6 @@ class SagaState(Aggregate):
     parent: str | None = None
     steps: dict[str, StepState] = Field(default_factory=dict)
     undo_order: tuple[str, ...] = ()
-    waits_for: tuple[str, ...] = ()
     raised: tuple[Raised, ...] = ()
     raises: int = 0
     cancel_requested: bool = False
@@ -301,21 +301,21 @@ class SagaState(Aggregate):
             case StepCompensated():
                 return self._undo(event.step, event.attempt, _OVER, status=StepStatus.COMPENSATED, error=None)
             case SagaWaiting():
-                state = self._try(event.step, 1, _BEGUN, status=StepStatus.WAITING, deadline=event.deadline)
-                return state.model_copy(update={"waits_for": event.events})
+                waits = {"deadline": event.deadline, "waits_for": event.events}
+                return self._try(event.step, 1, _BEGUN, status=StepStatus.WAITING, **waits)
             case SagaResumed():
                 failed = event.event is None or event.refused
                 result = {"event": event.event, "data": event.data}
                 status = StepStatus.FAILED if failed else StepStatus.COMPLETED
-                state = self._try(event.step, 1, _OVER, status=status, result=result)
+                state = self._try(event.step, 1, _OVER, status=status, result=result, waits_for=())
                 order = self.undo_order if failed else (*self.undo_order, event.step)
                 left = tuple(one for one in self.raised if one.number != event.number)
-                return state.model_copy(update={"waits_for": (), "undo_order": order, "raised": left})
+                return state.model_copy(update={"undo_order": order, "raised": left})
             case EventRaised():
                 raised = Raised.model_validate(event.model_dump())
                 return self._with(raised=(*self.raised, raised), raises=event.number)
             case SagaCompensating():
-                return self._with(status=SagaStatus.COMPENSATING, reason=event.reason, waits_for=())
+                return self._with(status=SagaStatus.COMPENSATING, reason=event.reason)
             case SagaCompleted():
                 return self._with(status=SagaStatus.COMPLETED, output=event.output)
             case SagaCompensated():
@@ -338,6 +338,14 @@ class SagaState(Aggregate):
                 return self._with(status=SagaStatus.COMPENSATING, run=event.run, terminated=False)
             case _:
                 return self
+
+    @property
+    def waits_for(self) -> tuple[str, ...]:
+        """The events of which it waits for one, or for one for each of the steps that wait."""
+        if self.status is not SagaStatus.RUNNING:
+            return ()
+        waiting = [step for step in self.steps.values() if step.status is StepStatus.WAITING]
+        return tuple(event for step in waiting for event in step.waits_for)
 
     @property
     def goes_on(self) -> bool:

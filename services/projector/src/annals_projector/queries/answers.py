@@ -77,6 +77,8 @@ class SagaStep(Answer):
     """When it came to this status."""
     attempt: int | None = None
     error: SagaFailure | None = None
+    waits_for: list[str] | None = None
+    """The events of which it waits for one."""
 
 
 class Saga(_Row):
@@ -95,7 +97,7 @@ class Saga(_Row):
     input: dict[str, Any]
     steps: list[SagaStep]
     waits_for: list[str] | None
-    """The events of which it waits for one."""
+    """The events that its steps wait for: each waits for one of its own."""
     waits_until: datetime | None
     reason: str | None
     """Why it is compensated, or has failed."""

@@ -31,6 +31,8 @@ def _step(event: RecordedEvent, step_status: str, **columns: Any) -> Patch:
     data = event.data
     step = {"status": step_status, "at": event.timestamp.isoformat()}
     step |= {name: data[name] for name in ("attempt", "error") if data.get(name) is not None}
+    if "events" in data:
+        step["waits_for"] = data["events"]
     return Patch({"steps": {data["step"]: step}, **columns})
 
 
@@ -47,6 +49,7 @@ def _step_failed(event: RecordedEvent) -> Patch:
 
 
 def _waiting(event: RecordedEvent) -> Patch:
+    """Several steps may wait at the same time: `waits_for` of the row is what the last one does."""
     data = event.data
     return _step(event, "waiting", status="running", waits_for=data["events"], waits_until=data["deadline"])
 
