@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from datetime import timedelta
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -12,6 +15,7 @@ from annals.sagas import (
     Parallel,
     Retry,
     Saga,
+    SagaContext,
     SagaInput,
     SendCommand,
     StartSaga,
@@ -192,3 +196,56 @@ def test_two_that_wait_at_the_same_time_are_answered_in_any_order() -> None:
         run = given.raised(second, after=timedelta(minutes=2)).run()
         run.then("completed").then_did("c")
         assert run.took == timedelta(minutes=2)
+
+
+class Kind(Enum):
+    LATE = "late"
+
+
+@dataclass
+class Note:
+    text: str
+
+
+class Rich(SagaInput):
+    kind: Kind = Kind.LATE
+    owner: UUID = UUID(int=7)
+    after: timedelta = timedelta(hours=1)
+
+
+SENT = {
+    "due": "2030-01-01T10:00:00Z",
+    "kind": "late",
+    "owner": str(UUID(int=7)),
+    "after": "PT1H",
+    "notes": [{"text": "soon"}],
+}
+
+
+def rich(context: SagaContext[Rich]) -> dict[str, Any]:
+    given = context.input
+    due = context.started + given.after
+    fields = {"due": due, "kind": given.kind, "owner": given.owner, "after": given.after}
+    return fields | {"notes": (Note("soon"),)}
+
+
+def test_what_is_sent_is_json_whatever_a_declaration_makes_it_of() -> None:
+    steps = (
+        Step("a", SendCommand("a", rich)),
+        Step("b", StartSaga("b", rich)),
+        Step("c", StartSagas("c", lambda context: [rich(context)])),
+        Step("d", CallActivity("d", lambda context: context.results["a"]["tags"])),
+    )
+    run = scenario(Saga("test", Rich, steps, output=rich), {}).when("a", done({"tags": ("x", "y")})).run()
+    run.then("completed").then_did("a", "b", "c", "d")
+    assert run.calls[0]["data"] == SENT
+    assert [run.calls[1]["input"], run.calls[2]["input"]] == [SENT, SENT]
+    assert run.calls[3]["input"] == ["x", "y"]
+    assert run.state.output == SENT
+
+
+def test_what_has_no_json_is_found_before_its_step_begins() -> None:
+    undo = SendCommand("b_back", lambda _: {})
+    broken = Step("b", SendCommand("b", lambda _: {"what": object()}), compensation=undo)
+    run = scenario(saga(command("a"), broken), {}).run()
+    run.then("compensated", reason="object").then_did("a", "undo a_back")

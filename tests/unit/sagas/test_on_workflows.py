@@ -102,6 +102,24 @@ def command(name: str) -> Step:
     return Step(name, SendCommand(name, lambda _: {}), compensation=SendCommand(f"{name}_back", lambda _: {}))
 
 
+async def test_what_is_sent_may_be_made_of_more_than_json() -> None:
+    sent: list[Any] = []
+
+    class Taken:
+        async def invoke(self, _app: str, _method: str, _path: str, *, json: Any, **_: Any) -> Answer:
+            sent.append(json)
+            return Answer(200, {})
+
+    due = Step("a", SendCommand("a", lambda saga: {"due": saga.started, "in": timedelta(hours=1)}))
+    declared = Saga("test", Numbered, (due,), output=lambda saga: {"since": saga.started})
+    async with saga_machine(SagaCatalog(declared), Taken()) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.reason) == (SagaStatus.COMPLETED, None)
+    assert sent == [{"due": ended.output["since"], "in": "PT1H"}]
+
+
 @pytest.mark.parametrize("block", [(command("b"),), (Parallel(command("b"), command("c")),)])
 async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(block: Any) -> None:
     broken = Broken()

@@ -21,6 +21,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
+from pydantic_core import to_jsonable_python
+
 from annals.events import EventData
 from annals.sagas.declaration import (
     Action,
@@ -205,7 +207,16 @@ def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | Non
 
 
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
-    """What an activity is to do, in JSON: it knows no declaration."""
+    """What an activity is to do, in JSON: it knows no declaration.
+
+    A moment, an id or a model is put as pydantic does. Raises ValueError for what has no JSON, before the
+    step has begun.
+    """
+    described: dict[str, Any] = to_jsonable_python(_described(action, context))
+    return described
+
+
+def _described(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
     match action:
         case SendCommand():
             return {
@@ -357,7 +368,7 @@ class _Run:
                 for stop in stops:
                     if stop is not None:
                         raise stop
-        output = self._saga.output(self._context) if self._saga.output else None
+        output = to_jsonable_python(self._saga.output(self._context)) if self._saga.output else None
         if not self._completion_recorded:
             self._note(SagaCompleted(output=output))
             yield from self._record()
@@ -533,8 +544,9 @@ class _Run:
     def _children(
         self, step: Step, saga: str, inputs: Sequence[Mapping[str, Any]], concurrency: int
     ) -> _Steps:
+        plain = to_jsonable_python(list(inputs))
         yield from self._record_started(step)
-        branches = [self._child(step, saga, index, given) for index, given in enumerate(inputs)]
+        branches = [self._child(step, saga, index, given) for index, given in enumerate(plain)]
         ended = yield from self._concurrently(branches, concurrency)
         if self._event(CANCEL).is_complete:
             self._step_done(step, {"total": len(inputs), "cancelled": True})

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Self
 
-import orjson
+from dapr.ext.workflow._durabletask.internal.shared import from_json, to_json
 
 from annals.aggregates import RuleViolation
 from annals.events import EventData
@@ -85,14 +86,17 @@ class _Task:
 
 
 class _VirtualWorkflow:
-    """See `engine.Workflow`. What it is asked for completes when its clock comes to it."""
+    """See `engine.Workflow`. What it is asked for completes when its clock comes to it.
+
+    What it hands on went through the JSON of the SDK.
+    """
 
     def __init__(
         self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]], now: datetime = _START
     ) -> None:
         self.now = now
         self.moments = 0
-        self.asked: list[bytes] = []
+        self.asked: list[str] = []
         self._answer = answer
         self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -137,6 +141,7 @@ class _VirtualWorkflow:
         heapq.heappush(self._agenda, (moment, next(self._order), what))
 
     def raise_event(self, name: str, payload: Any) -> None:
+        payload = _as_sent(payload)
         if self._waiting[name]:
             self._waiting[name].popleft().complete(payload)
         else:
@@ -159,23 +164,30 @@ class _VirtualWorkflow:
                     what()
                 task = generator.send(task.get_result())
         except StopIteration as stop:
-            return stop.value
+            return _as_sent(stop.value)
 
     def _ask(self, name: str, call: Mapping[str, Any]) -> _Task:
+        call = _as_sent(call)
         self._note(name, call)
         task = _Task()
 
         def begin() -> None:
-            result, takes = self._answer(name, call)
+            answer, takes = self._answer(name, call)
+            result = _as_sent(answer)
             self.at(self.now + takes, lambda: task.complete(result))
 
         self.at(self.now, begin)
         return task
 
     def _note(self, kind: str, what: object) -> None:
-        self.asked.append(orjson.dumps([kind, what], option=orjson.OPT_SORT_KEYS))
+        self.asked.append(json.dumps([kind, what], sort_keys=True))
         if len(self.asked) > _MOST_REQUESTS:
             raise AssertionError("the saga does not come to an end")
+
+
+def _as_sent(value: Any) -> Any:
+    """What arrives of what the SDK sends."""
+    return from_json(to_json(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +324,8 @@ class _World:
         self._children: dict[str, tuple[datetime, dict[str, Any]] | None] = {}
 
     def start(self) -> dict[str, Any]:
-        return engine.start_of("saga-under-test", "default", self.state)
+        start: dict[str, Any] = _as_sent(engine.start_of("saga-under-test", "default", self.state))
+        return start
 
     def restart(self) -> None:
         """The workflow is lost; what it asks for from now on counts for nothing."""
@@ -359,7 +372,7 @@ class _World:
         return {"refused": None, "start": start}
 
     def _child(self, call: Mapping[str, Any]) -> tuple[datetime, dict[str, Any]]:
-        reply = self._reply(call["type"], {})
+        reply = self._reply(call["type"], {"type": call["type"], "input": call["input"]})
         status = {"done": "completed"}.get(reply.outcome, "compensated")
         return self.clock.now + reply.takes, {"status": status, "reason": reply.message or None}
 
