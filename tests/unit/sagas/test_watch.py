@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprError, Workflows
 from annals.sagas import AwaitEvent, Parallel, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
@@ -26,8 +27,8 @@ from annals.sagas.events import (
     StepStarted,
 )
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Orchestrator, instance_id
-from annals.sagas.state import SagaState
+from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance_id
+from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, pause
 from annals.store import MemoryEventStore
 
@@ -119,13 +120,13 @@ class Told:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, saga: Saga[Any] = SAGA) -> None:
         self.time = 0.0
         self.told = Told()
         self.history = SagaHistory(MemoryEventStore())
-        catalog = SagaCatalog(SAGA)
+        catalog = SagaCatalog(saga)
         claims, workflows = cast("Claims", None), cast("Workflows", self.told)
-        orchestrator = Orchestrator(catalog, self.history, claims, workflows)
+        orchestrator = self.orchestrator = Orchestrator(catalog, self.history, claims, workflows)
 
         async def unmoved() -> list[SagaKey]:
             return [KEY, OTHER]
@@ -228,3 +229,46 @@ async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_l
     for _ in range(3):
         await world.look(200)
     assert world.told.started[0] == instance_id(OTHER, 1)
+
+
+async def test_a_step_that_was_added_without_a_new_version_ends_no_orchestrator() -> None:
+    changed = Saga("test", Nothing, (*SAGA.steps, Step("added", SendCommand("b", lambda _: {}))))
+    world = World(changed)
+    await world.tell(STARTED, BEGUN)
+    with capture_logs() as logs:
+        for _ in range(2):
+            await world.look(80)
+    assert world.told.started == [instance_id(KEY, 1)]
+    assert "a saga was changed without a new version" in {log["event"] for log in logs}
+    await world.orchestrator.terminate(KEY, "enough", Asker())
+
+
+async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> None:
+    world = World(Saga("test", Nothing, SAGA.steps, 2))
+    await world.tell(STARTED, BEGUN, DONE, WAITING)
+    with capture_logs() as logs:
+        await world.look(80)
+    assert [(log["event"], log["saga_version"]) for log in logs] == [
+        ("a saga stands still whose version is not declared here", 1)
+    ]
+    with pytest.raises(NotDeclared, match="version 1 of test"):
+        await world.orchestrator.raise_event(KEY, "yes", None, Asker())
+    ended = await world.orchestrator.terminate(KEY, "enough", Asker())
+    assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
+
+
+async def test_a_saga_that_cannot_be_looked_at_holds_up_no_other() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN, key=OTHER)
+    load = world.history.load
+
+    async def unreadable(key: SagaKey, **options: Any) -> tuple[int, SagaState]:
+        if key == KEY:
+            raise ValueError("an event that only a newer version knows")
+        return await load(key, **options)
+
+    world.history.load = unreadable  # type: ignore[method-assign]
+    with capture_logs():
+        for _ in range(2):
+            await world.look(80)
+    assert world.told.started == [instance_id(OTHER, 1)]

@@ -19,7 +19,7 @@ from annals.events import new_id
 from annals.sagas import SagaCatalog, SagaState, SagaStatus
 from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, Started, UnknownSaga
+from annals.sagas.orchestrator import Asker, NotBegun, NotDeclared, Orchestrator, Started, UnknownSaga
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.domain_problems import domain_problems
@@ -191,6 +191,6 @@ def _problems() -> Iterator[None]:
             raise Problem(
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
-        except (ClaimContended, DaprError, NotBegun) as error:
+        except (ClaimContended, DaprError, NotBegun, NotDeclared) as error:
             detail = f"{error}; send it again, with the same id or Idempotency-Key: it takes effect once"
             raise Problem(503, "unavailable", detail, headers=_RETRY_AFTER) from error

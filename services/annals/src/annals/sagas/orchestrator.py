@@ -50,6 +50,10 @@ class NotBegun(Exception):
     """A saga's workflow is not there yet; it will be."""
 
 
+class NotDeclared(Exception):
+    """A saga was started with a version that this replica does not know: not yet, or not any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asker:
     """Who asks something of a saga, in which trace."""
@@ -170,13 +174,16 @@ class Orchestrator:
     async def raise_event(self, key: SagaKey, event: str, data: Any, asker: Asker) -> None:
         """Raise an event that a step of the saga waits for, now or later.
 
-        Raises NotFound, RuleViolation, PermissionError, NotBegun, DaprError and the errors of the store.
+        Raises NotFound, RuleViolation, PermissionError, NotDeclared, NotBegun, DaprError and the errors of
+        the store.
         """
         state, user = await self.load(key), asker.user
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
-            saga = self._catalog.get(state.saga_type, state.saga_version)
+            saga = self._declared(state)
+            if saga is None:
+                raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")
             declared = waits(saga)
         state.require_raisable(event, declared)
         allowed = answerer(saga, event, _start(key, state)) if saga else None
@@ -201,7 +208,11 @@ class Orchestrator:
         return state
 
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
-        """End a saga, and those it runs, where they are, with nothing taken back."""
+        """End a saga, and those it runs, where they are, with nothing taken back.
+
+        Of one whose version is not declared here nobody knows which sagas it runs, nor what could be taken
+        back: whatever it did is left.
+        """
         state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
         await self._end_workflows(key, state.run + 1)
         # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
@@ -363,19 +374,27 @@ class Orchestrator:
                 _log.info("a saga ended before it could be cancelled", saga=holder)
 
     def _running_children(self, key: SagaKey, state: SagaState) -> list[SagaKey]:
-        saga = self._catalog.get(state.saga_type, state.saga_version)
+        saga = self._declared(state)
+        if saga is None:
+            return []
         return [
             replace(key, id=child)
             for step in saga.flat()
-            if state.steps[step.name].status is StepStatus.RUNNING
+            if state.step(step.name).status is StepStatus.RUNNING
             for child in children(saga, step, _start(key, state))
         ]
 
     def _undoable(self, state: SagaState) -> frozenset[str]:
-        if state.status is SagaStatus.NONE:
-            return frozenset()
-        saga = self._catalog.get(state.saga_type, state.saga_version)
+        saga = self._declared(state)
+        if saga is None:
+            return frozenset(state.steps)
         return frozenset(step.name for step in saga.flat() if step.compensation is not None)
+
+    def _declared(self, state: SagaState) -> Saga[Any] | None:
+        try:
+            return self._catalog.get(state.saga_type, state.saga_version)
+        except KeyError:
+            return None
 
 
 async def _insist(work: Callable[[], Awaitable[T]]) -> T:

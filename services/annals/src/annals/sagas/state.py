@@ -181,7 +181,7 @@ class SagaState(Aggregate):
             case SagaResumed():
                 news = not self._knows(event.step, 1, _OVER, undo=False)
             case StepSkipped():
-                news = self._step(event.step).status is StepStatus.PENDING
+                news = self.step(event.step).status is StepStatus.PENDING
             case SagaCompensating():
                 news = self.status is not SagaStatus.COMPENSATING
             case _:
@@ -249,7 +249,7 @@ class SagaState(Aggregate):
             known = sorted({name for events in declared.values() for name in events})
             raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
         undecided = (StepStatus.PENDING, StepStatus.WAITING)
-        count = sum(self._step(step).status in undecided for step in steps)
+        count = sum(self.step(step).status in undecided for step in steps)
         if self.status is SagaStatus.COMPENSATING or not count:
             raise RuleViolation("saga.not_waiting", f"nothing waits for {event} any more")
         return count
@@ -284,7 +284,7 @@ class SagaState(Aggregate):
                 status = StepStatus.COMPENSATION_FAILED if event.final else StepStatus.COMPENSATING
                 return self._undo(event.step, event.attempt, _OVER, status=status, error=event.error)
             case StepFailed():
-                uncertain = event.uncertain or self._step(event.step).uncertain
+                uncertain = event.uncertain or self.step(event.step).uncertain
                 state = self._try(
                     event.step,
                     event.attempt,
@@ -352,6 +352,10 @@ class SagaState(Aggregate):
         """Whether a workflow is to be at it, for whatever started it: what people retry is theirs."""
         return self.status is not SagaStatus.NONE and not self.status.ended and not self.left
 
+    def step(self, name: str) -> StepState:
+        """How a step stands, also one that was not declared when the saga began."""
+        return self.steps.get(name) or StepState()
+
     def runs_for(self, saga_type: str, business_key: str) -> bool:
         """Whether it is the saga of a type that runs for a business key.
 
@@ -388,26 +392,23 @@ class SagaState(Aggregate):
         done = dict.fromkeys(self.undo_order)
         done |= dict.fromkeys(name for name, step in self.steps.items() if step.uncertain)
         wanted = self.left or done
-        steps = {name: self._step(name) for name in done | dict.fromkeys(self.left) if name in wanted}
+        steps = {name: self.step(name) for name in done | dict.fromkeys(self.left) if name in wanted}
         taken_back = StepStatus.COMPENSATED
         return [(name, step.undo_tried) for name, step in steps.items() if step.status is not taken_back]
 
-    def _step(self, name: str) -> StepState:
-        return self.steps.get(name) or StepState()
-
     def _knows(self, step: str, attempt: int, phase: int, *, undo: bool) -> bool:
-        return self._step(step).knows(attempt, phase, undo=undo)
+        return self.step(step).knows(attempt, phase, undo=undo)
 
     def _try(self, step: str, attempt: int, phase: int, **changes: object) -> Self:
         running = SagaStatus.RUNNING if self.status is SagaStatus.PENDING else self.status
-        tried = self._step(step).model_copy(update={"attempts": attempt, "phase": phase, **changes})
+        tried = self.step(step).model_copy(update={"attempts": attempt, "phase": phase, **changes})
         return self._with(status=running, steps=self.steps | {step: tried})
 
     def _undo(self, step: str, attempt: int, phase: int, **changes: object) -> Self:
         return self._step_with(step, undo_attempts=attempt, undo_phase=phase, **changes)
 
     def _step_with(self, name: str, **changes: object) -> Self:
-        return self._with(steps=self.steps | {name: self._step(name).model_copy(update=changes)})
+        return self._with(steps=self.steps | {name: self.step(name).model_copy(update=changes)})
 
     def _with(self, **changes: object) -> Self:
         return self.model_copy(update=changes)

@@ -26,6 +26,7 @@ _log = structlog.get_logger(__name__)
 
 _MOST_DOUBLINGS = 6
 _REASON = "it stood still"
+_AWAY = (StoreError, DaprError, NotAnswered, TimeoutError)
 
 Unmoved = Callable[[], Awaitable[Sequence[SagaKey]]]
 """The sagas that have had no event for a while, and whose declaration may yet say that this is right."""
@@ -62,7 +63,7 @@ class Watch:
             await asyncio.sleep(self._seconds / 2)
             try:
                 await self.look()
-            except (StoreError, DaprError, NotAnswered, TimeoutError) as error:
+            except _AWAY as error:
                 _log.warning("sagas that stand still cannot be looked for", error=str(error))
 
     async def look(self) -> None:
@@ -70,26 +71,38 @@ class Watch:
         before, self._seen = self._seen, {}
         restarted: set[SagaKey] = set()
         for key in await self._unmoved():
-            version, state = await self._history.load(key)
-            if not state.goes_on or state.suspended:
-                continue
             try:
-                saga = self._catalog.get(state.saga_type, state.saga_version)
-            except KeyError:
-                continue
-            seen = before.get(key)
-            since = seen[1] if seen is not None and seen[0] == version else self._clock()
-            if self._clock() - since < self._patience(saga, state):
-                self._seen[key] = version, since
-                continue
-            lineage = await self._orchestrator.lineage(key, state)
-            if any(one.suspended for _, one in lineage):
-                # It stands still because somebody wants it to: a restart would let them all go on.
-                continue
-            root, _ = lineage[-1]
-            if root not in restarted:
-                restarted.add(root)
-                await self._restart(root)
+                await self._look_at(key, before.get(key), restarted)
+            except _AWAY:
+                raise
+            except Exception:  # noqa: BLE001 - what it meets is its own
+                # As a history that a newer version wrote: it ends neither the others nor the watch.
+                _log.exception("a saga cannot be looked at", saga=key.id, tenant=key.tenant)
+
+    async def _look_at(self, key: SagaKey, seen: tuple[int, float] | None, restarted: set[SagaKey]) -> None:
+        version, state = await self._history.load(key)
+        if not state.goes_on or state.suspended:
+            return
+        about = {"saga": key.id, "saga_type": state.saga_type, "saga_version": state.saga_version}
+        try:
+            saga = self._catalog.get(state.saga_type, state.saga_version)
+        except KeyError:
+            _log.warning("a saga stands still whose version is not declared here", **about)
+            return
+        if state.steps.keys() != {step.name for step in saga.flat()}:
+            _log.error("a saga was changed without a new version", **about)
+        since = seen[1] if seen is not None and seen[0] == version else self._clock()
+        if self._clock() - since < self._patience(saga, state):
+            self._seen[key] = version, since
+            return
+        lineage = await self._orchestrator.lineage(key, state)
+        if any(one.suspended for _, one in lineage):
+            # It stands still because somebody wants it to: a restart would let them all go on.
+            return
+        root, _ = lineage[-1]
+        if root not in restarted:
+            restarted.add(root)
+            await self._restart(root)
 
     async def _restart(self, root: SagaKey) -> None:
         _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
@@ -116,7 +129,7 @@ def pause(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
         or any(one.event in state.waits_for for one in state.raised)
     )
     for step in saga.flat():
-        known = state.steps[step.name]
+        known = state.step(step.name)
         match known.status:
             case StepStatus.RUNNING:
                 trying = known.tried < known.attempts
