@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 from annals.aggregates import RuleViolation
-from annals.sagas import SagaStatus
+from annals.sagas import SagaStatus, StepStatus
 from annals.sagas.engine import entry
 from annals.sagas.events import (
     SagaCompensating,
     SagaCompleted,
+    SagaError,
     SagaResumed,
     SagaStarted,
+    StepCompensated,
     StepCompleted,
+    StepFailed,
     StepStarted,
 )
 from annals.sagas.history import SagaHistory, SagaKey
@@ -54,6 +57,28 @@ async def test_two_orchestrators_that_tell_the_same_record_it_once() -> None:
     both = [SagaHistory(store), SagaHistory(store)]
     await asyncio.gather(*(one.record(KEY, tried("a"), None) for one in both * 5))
     assert await types(store) == ["saga.started", "saga.step_started", "saga.step_completed"]
+
+
+@pytest.mark.parametrize("final", [False, True])
+@pytest.mark.parametrize("uncertain", [False, True])
+async def test_a_try_of_which_one_call_failed_and_another_succeeded_did_succeed(
+    final: bool, uncertain: bool
+) -> None:
+    """And it is taken back once, and no repeat makes it done anew."""
+    history = SagaHistory(MemoryEventStore())
+    busy = SagaError(kind="failed", message="busy")
+    failed = StepFailed(step="a", attempt=1, error=busy, final=final, uncertain=uncertain)
+    begun, completed = tried("a")
+    await history.record(KEY, [STARTED, begun, entry(failed)], None)
+    state = await history.record(KEY, [completed], None)
+    step = state.steps["a"]
+    assert (step.status, step.result, step.error) == (StepStatus.COMPLETED, {"n": 1}, None)
+    assert (state.undo_order, state.to_undo()) == (("a",), [("a", 0)])
+    taken_back = [SagaCompensating(reason="no"), StepStarted(step="a", attempt=1, compensation=True)]
+    state = await history.record(KEY, [entry(one) for one in taken_back], None)
+    assert (await history.record(KEY, [completed], None)) == state
+    state = await history.record(KEY, [entry(StepCompensated(step="a", attempt=1))], None)
+    assert (await history.record(KEY, [completed, entry(failed), entry(SagaCompleted())], None)) == state
 
 
 async def test_when_it_came_to_pass_is_the_events_time() -> None:

@@ -67,6 +67,8 @@ class StepStatus(StrEnum):
 
 # How far a try has come: what is no further than what is known is not news.
 _BEGUN, _OVER = 1, 2
+# Where a step stands whose last try has begun, or has failed.
+_TRIED = (StepStatus.RUNNING, StepStatus.FAILED)
 
 
 class StepState(BaseModel):
@@ -173,7 +175,10 @@ class SagaState(Aggregate):
             case StepFailed():
                 news = not self._knows(event.step, event.attempt, _OVER, undo=event.compensation)
             case StepCompleted():
-                news = not self._knows(event.step, event.attempt, _OVER, undo=False)
+                # Of two calls for the same try that overlap one may fail and the other succeed: then it did.
+                known = self.step(event.step)
+                failed = known.attempts == event.attempt and known.status in _TRIED
+                news = failed or not known.over(event.attempt, undo=False)
             case StepCompensated():
                 news = not self._knows(event.step, event.attempt, _OVER, undo=True)
             case SagaWaiting():
@@ -182,7 +187,7 @@ class SagaState(Aggregate):
                 news = not self._knows(event.step, 1, _OVER, undo=False)
             case StepSkipped():
                 news = self.step(event.step).status is StepStatus.PENDING
-            case SagaCompensating():
+            case SagaCompensating() | SagaCompleted():
                 news = self.status is not SagaStatus.COMPENSATING
             case _:
                 news = True
@@ -278,8 +283,10 @@ class SagaState(Aggregate):
                 return self._try(event.step, event.attempt, _BEGUN, status=StepStatus.RUNNING, error=None)
             case StepCompleted():
                 completed = StepStatus.COMPLETED
-                state = self._try(event.step, event.attempt, _OVER, status=completed, result=event.result)
-                return state.model_copy(update={"undo_order": (*self.undo_order, event.step)})
+                changes = {"status": completed, "result": event.result, "error": None}
+                state = self._try(event.step, event.attempt, _OVER, **changes)
+                before = tuple(name for name in self.undo_order if name != event.step)
+                return state.model_copy(update={"undo_order": (*before, event.step)})
             case StepFailed(compensation=True):
                 status = StepStatus.COMPENSATION_FAILED if event.final else StepStatus.COMPENSATING
                 return self._undo(event.step, event.attempt, _OVER, status=status, error=event.error)
