@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,6 +28,8 @@ class SagaMachine:
     store: MemoryEventStore
     dapr: FakeDapr
     clock: VirtualClock
+    upgrade: Callable[[], Awaitable[None]]
+    """Have the worker of before replaced by one that knows the whole catalogue."""
 
     def history_bytes(self, key: SagaKey) -> int:
         """How large a saga's workflow is: what the sidecar hands to the worker at each of its turns."""
@@ -44,8 +46,12 @@ async def saga_machine(
     catalog: SagaCatalog,
     invocation: Any = None,
     functions: Mapping[str, Activity] | None = None,
+    before: SagaCatalog | None = None,
 ) -> AsyncIterator[SagaMachine]:
-    """Run an orchestrator. `invocation` answers what its sagas ask of other services."""
+    """Run an orchestrator. `invocation` answers what its sagas ask of other services.
+
+    `before` is all that the worker knows until there is an upgrade.
+    """
     clock = VirtualClock(patience=60)
     dapr = FakeDapr(clock=clock)
     async with FakeSidecar(dapr=dapr) as sidecar:
@@ -55,23 +61,34 @@ async def saga_machine(
         claims = Claims(client, "eventstore", history)
         orchestrator = Orchestrator(catalog, history, claims, Workflows(client))
         activities = SagaActivities(history, cast("ServiceInvocation", invocation), client, functions or {})
-        worker = SagaWorker(
-            sidecar.grpc_port,
-            catalog,
-            {
-                "perform": activities.perform,
-                "record": activities.record,
-                "begin_child": orchestrator.begin_child,
-                "cancel_child": orchestrator.cancel_child,
-            },
-        )
-        working = asyncio.create_task(worker.run())
-        try:
-            while not worker.connected:
-                await asyncio.sleep(0.01)
-            yield SagaMachine(orchestrator, claims, store, dapr, clock)
-        finally:
-            working.cancel()
-            with suppress(asyncio.CancelledError):
-                await working
-            await client.close()
+        performed = {
+            "perform": activities.perform,
+            "record": activities.record,
+            "begin_child": orchestrator.begin_child,
+            "cancel_child": orchestrator.cancel_child,
+        }
+        async with AsyncExitStack() as workers:
+
+            async def work(known: SagaCatalog) -> None:
+                await workers.enter_async_context(_working(SagaWorker(sidecar.grpc_port, known, performed)))
+
+            async def upgrade() -> None:
+                await workers.aclose()
+                await work(catalog)
+
+            await work(before or catalog)
+            yield SagaMachine(orchestrator, claims, store, dapr, clock, upgrade)
+        await client.close()
+
+
+@asynccontextmanager
+async def _working(worker: SagaWorker) -> AsyncIterator[None]:
+    task = asyncio.create_task(worker.run())
+    try:
+        while not worker.connected:
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

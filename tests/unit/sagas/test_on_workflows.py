@@ -73,6 +73,43 @@ async def test_a_child_whose_workflow_is_lost_is_counted_and_the_others_go_on() 
             await ask.raise_event(child, "yes", None, Asker("ada"))
         await machine.clock.settle()
         assert (await ask.load(KEY)).output["by_status"] == {"completed": 3, "failed": 1}
+        # As the watch does when it finds it: it is not to go on alone.
+        await ask.restart(CHILDREN[0], "it stood still", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(CHILDREN[0])).status is SagaStatus.COMPENSATED
+
+
+async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile() -> None:
+    async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.restart(KEY, "it stood still", Asker())
+        await machine.clock.settle()
+        late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[0].id}
+        late |= {"type": "child", "input": {}, "cancelled": False, "begun": True}
+        await ask.begin_child(late, None)
+        await ask.raise_event(CHILDREN[0], "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
+async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_does() -> None:
+    newer = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
+    before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, newer)
+    async with saga_machine(after, before=before) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        child = await ask.load(CHILDREN[0])
+        assert (child.status, child.saga_version) == (SagaStatus.PENDING, 2)
+        assert (await ask.load(KEY)).status is SagaStatus.RUNNING
+        await machine.upgrade()
+        for _ in newer.steps:
+            await machine.clock.settle()
+            await ask.raise_event(CHILDREN[0], "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:

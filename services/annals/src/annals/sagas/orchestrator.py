@@ -152,9 +152,27 @@ class Orchestrator:
                 key, lambda now: now.restart(run, why) if now.goes_on else (), Asker(key.user, traceparent)
             )
         if state.goes_on:
+            if call.get("begun"):
+                await self._give_up(key, SagaKey.of(call), run, traceparent)
             return {"refused": None, "start": _start(key, state)}
         status = state.status if state.status.ended else SagaStatus.FAILED
         return {"refused": None, "start": None, "status": status, "reason": state.reason}
+
+    async def _give_up(self, key: SagaKey, parent: SagaKey, run: int, traceparent: str | None) -> None:
+        """Have a saga taken back whose workflow is lost, and which counts as failed where it was started.
+
+        Who finds that it stands still restarts it. Not so when what started it was itself restarted, and
+        goes on with it.
+        """
+        above = await self.load(parent)
+        if above.goes_on and above.run == run:
+            why, asker = (
+                "its workflow was lost, and the saga that started it went on",
+                Asker(key.user, traceparent),
+            )
+            await self._decide(
+                key, lambda now: now.cancel(why) if now.goes_on and now.run == run else (), asker
+            )
 
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Have a saga taken back, when the one that runs it is."""

@@ -14,6 +14,7 @@ from dapr.ext.workflow import (
     WorkflowRuntime,
     when_any,
 )
+from dapr.ext.workflow._durabletask.worker import VersionNotRegisteredException
 from dapr.ext.workflow.logger import LoggerOptions
 
 from annals.sagas import engine
@@ -107,7 +108,11 @@ def _workflow(
     def run(context: DaprWorkflowContext, start: dict[str, Any]) -> Generator[Any, Any, Any]:
         # Dapr keeps an instance on the version it began with. A saga that was begun under an older
         # one than it was scheduled under keeps its own.
-        declared = saga if start["version"] == saga.version else catalog.get(saga.type, start["version"])
+        try:
+            declared = saga if start["version"] == saga.version else catalog.get(saga.type, start["version"])
+        except KeyError:
+            # As while an upgrade is under way: Dapr holds the workflow until a worker that knows it comes.
+            raise VersionNotRegisteredException from None
         return (yield from engine.run(declared, _DaprWorkflow(context), start))
 
     return run
