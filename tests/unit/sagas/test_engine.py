@@ -10,11 +10,14 @@ from uuid import UUID
 import pytest
 
 from annals.sagas import (
+    AskQuery,
     AwaitEvent,
     CallActivity,
     Parallel,
+    PublishEvent,
     Retry,
     Saga,
+    SagaCatalog,
     SagaContext,
     SagaInput,
     SendCommand,
@@ -92,7 +95,7 @@ def test_a_condition_skips_a_step() -> None:
 
 def test_an_event_that_comes_early_is_kept() -> None:
     wait = Step("wait", AwaitEvent(("yes",), deadline=lambda _: timedelta(hours=1)))
-    declared = saga(command("a"), wait, command("b"))
+    declared = saga(command("a", timeout=timedelta(minutes=2)), wait, command("b"))
     run = scenario(declared, {}).when("a", done(takes=timedelta(minutes=1))).raised("yes").run()
     run.then("completed").then_did("a", "b")
     assert run.took == timedelta(minutes=1)
@@ -249,3 +252,46 @@ def test_what_has_no_json_is_found_before_its_step_begins() -> None:
     broken = Step("b", SendCommand("b", lambda _: {"what": object()}), compensation=undo)
     run = scenario(saga(command("a"), broken), {}).run()
     run.then("compensated", reason="object").then_did("a", "undo a_back")
+
+
+def test_of_an_answer_a_step_has_the_fields_that_it_asks_for() -> None:
+    ask = Step("q", AskQuery(lambda _: "queries/tasks/t1", ("assignee", "gone")))
+    tell = Step("a", SendCommand("a", lambda context: context.results["q"]))
+    given = scenario(saga(ask, tell), {}).when("queries/tasks/t1", done({"assignee": "ada", "title": "T"}))
+    assert given.run().then("completed").calls[1]["data"] == {"assignee": "ada", "gone": None}
+
+
+def test_what_takes_longer_than_its_step_may_has_timed_out() -> None:
+    declared = saga(command("a", timeout=timedelta(seconds=5), retry=Retry(max_retries=1)))
+    run = scenario(declared, {}).when("a", done(takes=timedelta(hours=1))).run()
+    run.then("compensated", reason="no answer").then_did("a", "a", "undo a_back")
+    assert run.took == timedelta(seconds=5 + 1 + 5)
+
+
+def test_an_event_that_is_refused_fails_the_test() -> None:
+    asked = scenario(saga(wait("w", "yes", by=lambda _: "ada")), {})
+    asked.raised("yes").run().then("completed")
+    scenario(saga(wait("w", "yes", by=lambda _: "ada")), {}).raised("yes", by="ada").run().then("completed")
+    with pytest.raises(AssertionError, match="yes is refused: only ada may answer this, not bob"):
+        scenario(saga(wait("w", "yes", by=lambda _: "ada")), {}).raised("yes", by="bob").run()
+    with pytest.raises(AssertionError, match="yse is refused: this saga waits for"):
+        scenario(saga(wait("w", "yes")), {}).raised("yse").run()
+    with pytest.raises(AttributeError, match="reviewr"):
+        scenario(saga(wait("w", "yes", by=lambda context: context.input.reviewr)), {}).raised("yes").run()
+
+
+def test_a_declaration_that_could_not_work_is_refused() -> None:
+    forgotten: Any = "yes"
+    for mistaken in (
+        lambda: AwaitEvent(forgotten, lambda _: timedelta(hours=1)),
+        lambda: AskQuery(lambda _: "x", forgotten),
+        lambda: SendCommand("a", lambda _: {}, accept=forgotten),
+        lambda: PublishEvent("a", lambda _: {}, targets=forgotten),
+    ):
+        with pytest.raises(ValueError, match="takes a tuple of names"):
+            mistaken()
+    with pytest.raises(ValueError, match="0 at a time"):
+        StartSagas("other", lambda _: [], concurrency=0)
+    for action in (StartSaga("other", lambda _: {}), StartSagas("other", lambda _: [])):
+        with pytest.raises(ValueError, match="s starts other, which is not here"):
+            SagaCatalog(saga(Step("s", action)))

@@ -33,7 +33,7 @@ class Nothing(SagaInput):
 
 def command(name: str, **step: Any) -> Step:
     undo = SendCommand(f"{name}_back", lambda _: {})
-    return Step(name, SendCommand(name, lambda _: {}), compensation=undo, **step)
+    return Step(name, SendCommand(name, lambda _: {}), compensation=undo, timeout=5 * MINUTE, **step)
 
 
 def wait(name: str, *events: str, refusals: tuple[str, ...] = ()) -> Step:

@@ -37,6 +37,12 @@ class SagaContext(Generic[I]):
     started: datetime
 
 
+def _require_names(what: str, *given: tuple[str, ...]) -> None:
+    """A text where a tuple belongs is a comma that was forgotten: it would be taken letter by letter."""
+    if any(isinstance(names, str) for names in given):
+        raise ValueError(f"{what} takes a tuple of names, and was given {given}")
+
+
 Given = Callable[[SagaContext[Any]], Any]
 """A function of the context."""
 
@@ -56,6 +62,9 @@ class SendCommand:
     app: str = "command"
     user: Given | None = None
 
+    def __post_init__(self) -> None:
+        _require_names("accept", self.accept)
+
 
 @dataclass(frozen=True, slots=True)
 class AskQuery:
@@ -68,6 +77,9 @@ class AskQuery:
     fields: tuple[str, ...]
     app: str = "projector"
 
+    def __post_init__(self) -> None:
+        _require_names("fields", self.fields)
+
 
 @dataclass(frozen=True, slots=True)
 class PublishEvent:
@@ -76,6 +88,9 @@ class PublishEvent:
     type: str
     data: Given
     targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_names("targets", self.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +118,9 @@ class AwaitEvent:
     refusals: tuple[str, ...] = ()
     by: Given | None = None
 
+    def __post_init__(self) -> None:
+        _require_names("a wait", self.events, self.refusals)
+
     @property
     def names(self) -> tuple[str, ...]:
         """All that may be raised."""
@@ -124,6 +142,10 @@ class StartSagas:
     saga: str
     inputs: Callable[[SagaContext[Any]], Sequence[Mapping[str, Any]]]
     concurrency: int = 10
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"none of {self.saga} would ever start {self.concurrency} at a time")
 
 
 Action = SendCommand | AskQuery | PublishEvent | CallActivity
@@ -232,7 +254,10 @@ class Saga(Generic[I]):
 
 
 class SagaCatalog:
-    """The sagas of an orchestrator. Raises ValueError when one is declared twice."""
+    """The sagas of an orchestrator.
+
+    Raises ValueError when one is declared twice, and when one starts another that is not here.
+    """
 
     def __init__(self, *sagas: Saga[Any]) -> None:
         self._versions: dict[str, dict[int, Saga[Any]]] = {}
@@ -241,6 +266,10 @@ class SagaCatalog:
             if saga.version in versions:
                 raise ValueError(f"version {saga.version} of {saga.type} is declared twice")
             versions[saga.version] = saga
+        for saga in sagas:
+            for step in saga.flat():
+                if isinstance(step.action, StartSaga | StartSagas) and step.action.saga not in self._versions:
+                    raise ValueError(f"{saga.type}: {step.name} starts {step.action.saga}, which is not here")
 
     @property
     def types(self) -> list[str]:

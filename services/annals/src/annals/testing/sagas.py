@@ -17,7 +17,7 @@ import itertools
 import json
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Self
@@ -223,6 +223,7 @@ class _Event:
     after: timedelta
     name: str
     data: Any
+    by: str | None = None
 
 
 @dataclass(slots=True)
@@ -237,14 +238,20 @@ class Scenario:
     def when(self, name: str, *replies: Reply) -> Self:
         """What a command, query, event, function or saga of a name is answered, time after time.
 
-        The last reply stays; `undo NAME` is for a compensation. All else succeeds at once.
+        The last reply stays; `undo NAME` is for a compensation. All else succeeds at once. What takes longer
+        than its step's timeout has timed out, and of a query's answer the fields stay that it asks for.
         """
         self._replies[name] += replies
         return self
 
-    def raised(self, event: str, *, after: timedelta = timedelta(0), data: Any = None) -> Self:
-        """Somebody raises an event, so long after the start."""
-        self._events.append(_Event(after, event, data))
+    def raised(
+        self, event: str, *, after: timedelta = timedelta(0), data: Any = None, by: str | None = None
+    ) -> Self:
+        """Somebody raises an event, so long after the start: `by`, or else whoever may.
+
+        The run raises AssertionError when that is refused before the saga has ended.
+        """
+        self._events.append(_Event(after, event, data, by))
         return self
 
     def cancelled(self, *, after: timedelta = timedelta(0), reason: str = "cancelled") -> Self:
@@ -317,7 +324,7 @@ class _World:
         self.did: list[str] = []
         self.calls: list[Mapping[str, Any]] = []
         self.happened: list[_Event] = []
-        self._waits = engine.waits(saga)
+        self._saga = saga
         self.clock = _VirtualWorkflow(self.answer)
         self._replies = {name: deque(given) for name, given in replies.items()}
         self._effects: dict[tuple[str, bool], Reply] = {}
@@ -339,10 +346,15 @@ class _World:
             self._tell(self.state.cancel(event.data))
             self.clock.raise_event(event.name, {"reason": self.state.cancel_reason})
             return
+        declared, allowed = engine.waits(self._saga), engine.answerer(self._saga, event.name, self.start())
+        user = event.by or allowed or "somebody"
         try:
-            self._tell(self.state.raise_event(event.name, event.data, "somebody", self._waits))
-        except RuleViolation:
-            return
+            self.state.require_raisable(event.name, declared)
+            if allowed is not None and user != allowed:
+                raise AssertionError(f"{event.name} is refused: only {allowed} may answer this, not {user}")
+            self._tell(self.state.raise_event(event.name, event.data, user, declared))
+        except RuleViolation as error:
+            raise AssertionError(f"{event.name} is refused: {error}") from error
         raised = next(one for one in self.state.raised if (one.event, one.data) == (event.name, event.data))
         self.clock.raise_event(event.name, raised.model_dump())
 
@@ -383,9 +395,14 @@ class _World:
         action = call["call"]
         name = action.get("type") or action.get("name") or action["path"].partition("?")[0]
         reply = self._effects.get((step, undo)) or self._reply(f"undo {name}" if undo else name, action)
+        timeout = timedelta(seconds=call["timeout"])
+        if reply.takes > timeout:
+            reply = replace(timed_out(), takes=timeout)
         if reply.outcome == "done":
             self._effects[step, undo] = reply
             result = reply.result if reply.result is not None else {"position": "0-1"}
+            if action["kind"] == "query":
+                result = {name: result.get(name) for name in action["fields"]}
             if call["then"]:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
                 self._record([engine.entry(completed), *call["then"]])
