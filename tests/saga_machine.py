@@ -25,6 +25,8 @@ class SagaMachine:
 
     orchestrator: Orchestrator
     claims: Claims
+    history: SagaHistory
+    workflows: Workflows
     store: MemoryEventStore
     dapr: FakeDapr
     clock: VirtualClock
@@ -59,7 +61,8 @@ async def saga_machine(
         store = MemoryEventStore()
         history = SagaHistory(store)
         claims = Claims(client, "eventstore", history)
-        orchestrator = Orchestrator(catalog, history, claims, Workflows(client))
+        workflows = Workflows(client)
+        orchestrator = Orchestrator(catalog, history, claims, workflows)
         activities = SagaActivities(history, cast("ServiceInvocation", invocation), client, functions or {})
         performed = {
             "perform": activities.perform,
@@ -77,7 +80,7 @@ async def saga_machine(
                 await work(catalog)
 
             await work(before or catalog)
-            yield SagaMachine(orchestrator, claims, store, dapr, clock, upgrade)
+            yield SagaMachine(orchestrator, claims, history, workflows, store, dapr, clock, upgrade)
         await client.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from annals.sagas import AwaitEvent, CancelOn, Saga, SagaCatalog, SagaInput, Sag
 from annals.sagas.claims import SagaRuns
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, Started
+from annals.sagas.orchestrator import Asker, Orchestrator, Started
 from saga_machine import SagaMachine, saga_machine
 
 
@@ -106,3 +107,21 @@ async def test_while_one_runs_another_is_that_one_or_is_refused() -> None:
         assert await start(machine, FRESH, "t1", new=True) == Started("mine", created=False)
         with pytest.raises(SagaRuns):
             await start(machine, FRESH, "t1", new=True, asked="otherwise")
+
+
+async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
+    triggers = {1: "task.deleted", 2: "task.closed"}
+    versions = [
+        replace(SAGA, version=version, triggers=(CancelOn(kind, lambda _, task_id: task_id),))
+        for version, kind in triggers.items()
+    ]
+    async with saga_machine(SagaCatalog(*versions)) as machine:
+        # It began under the version that was the newest then.
+        older = Orchestrator(SagaCatalog(versions[0]), machine.history, machine.claims, machine.workflows)
+        await older.start(MINE, SAGA.type, {"task_id": "t1"}, None, new=True)
+        await machine.clock.settle()
+        closed = deleted("t1").model_copy(update={"event_type": "task.closed"})
+        for event, status in ((closed, SagaStatus.RUNNING), (deleted("t1"), SagaStatus.COMPENSATED)):
+            await machine.orchestrator.on_domain_event(event)
+            await machine.clock.settle()
+            assert (await machine.orchestrator.load(MINE)).status is status

@@ -304,15 +304,18 @@ class Orchestrator:
             await self._workflows.purge(instance_id(key, run))
 
     async def on_domain_event(self, event: RecordedEvent) -> None:
-        """Do what sagas declare for a domain event. It may be told of one more than once."""
+        """Do what sagas declare for a domain event. It may be told of one more than once.
+
+        The newest version of a saga is started; what runs is cancelled by what its own says.
+        """
         tenant, traceparent = event.tenant_id, event.traceparent
         data, aggregate_id = event.data, event.aggregate_id
-        for saga in map(self._catalog.newest, self._catalog.types):
+        for saga in self._catalog.all():
             for trigger in saga.triggers:
                 if trigger.event_type != event.event_type:
                     continue
                 match trigger:
-                    case StartOn():
+                    case StartOn() if saga is self._catalog.newest(saga.type):
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
                             saga_id = f"{saga.type}-{event.event_id}"
@@ -385,7 +388,8 @@ class Orchestrator:
             return
         key = SagaKey(holder, tenant)
         state = await self.load(key)
-        if state.runs_for(saga.type, business_key):
+        its_own = self._declared(state) or self._catalog.newest(saga.type)
+        if state.runs_for(saga.type, business_key) and saga is its_own:
             try:
                 await self.cancel(key, event_type, Asker(None, traceparent))
             except RuleViolation:
