@@ -3,35 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from annals_cli import live, main
-from annals_cli.sidecar import Exit, Failed, Sidecar
-
-Handler = Callable[[httpx.Request], httpx.Response]
-Annals = Callable[..., Result]
-
-
-@pytest.fixture
-def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
-    """The program, before services that answer as a test says."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(live, "_AGAIN_SECONDS", 0.0)
-
-    def run(handler: Handler, *arguments: str) -> Result:
-        http = httpx.Client(transport=httpx.MockTransport(handler))
-        monkeypatch.setattr(main, "Sidecar", lambda url, headers: Sidecar(url, headers, http))
-        result = CliRunner().invoke(main.app, list(arguments))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return run
+from annals_cli import main
+from annals_cli.sidecar import Exit, Failed
+from unit.cli.conftest import Annals, Handler
 
 
 def tasks(title: str) -> Handler:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from http import HTTPStatus
 from typing import Any
 
 import httpx
@@ -38,6 +39,10 @@ class Failed(Exception):
         super().__init__(message)
         self.code = code
         self.problem = problem
+
+
+class NotLetIn(Failed):
+    """The sidecar's own refusal: of who has not its token, or of its app, by another's access control."""
 
 
 def headers_of(tenant: str, user: str | None, api_token: str | None) -> dict[str, str]:
@@ -115,13 +120,17 @@ class Sidecar:
             yield answer
 
     def healthy(self) -> None:
-        """Return when the sidecar answers that it is well."""
+        """Return when the sidecar answers that it is well, and lets us in."""
         with self._reaching():
             answer = self.http.get(f"{self.url}/v1.0/healthz", headers=dict(self.headers))
-        if answer.is_error:
-            raise Failed(
-                f"the sidecar at {self.url} is not ready (HTTP {answer.status_code})", Exit.UNAVAILABLE
-            )
+            if answer.is_error:
+                raise Failed(
+                    f"the sidecar at {self.url} is not ready (HTTP {answer.status_code})", Exit.UNAVAILABLE
+                )
+            # How it is it tells everybody; all else, also what is switched off, only who has its token.
+            answer = self.http.get(f"{self.url}/v1.0/metadata", headers=dict(self.headers))
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            _raise_problem(answer, "sidecar")
 
     def _address(self, app: str, path: str) -> str:
         return f"{self.url}/v1.0/invoke/{app}/method/{path.lstrip('/')}"
@@ -147,15 +156,22 @@ def _raise_problem(answer: httpx.Response, app: str) -> None:
     if not answer.is_error:
         return
     try:
-        problem = answer.json()
-    except json.JSONDecodeError:
-        problem = {}
+        said = answer.json()
+    except ValueError:
+        said = None
+    problem = said if isinstance(said, dict) else {}
     code = _EXITS.get(answer.status_code, Exit.ERROR)
-    if answer.status_code in (500, 502, 503, 504) and "type" not in problem:
-        # The sidecar's own answer: it found nobody of that name, or nobody who answered.
-        problem.setdefault("detail", problem.get("message", answer.text))
-        message = f"the service {app} cannot be reached: {problem['detail']}"
-        raise Failed(message, Exit.UNAVAILABLE, problem)
+    if "type" not in problem:  # the sidecar's own answer
+        problem.setdefault(
+            "detail", problem.get("message") or answer.text.strip() or f"HTTP {answer.status_code}"
+        )
+        if answer.status_code in (500, 502, 503, 504):  # it found nobody of that name, or nobody who answered
+            message = f"the service {app} cannot be reached: {problem['detail']}"
+            raise Failed(message, Exit.UNAVAILABLE, problem)
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:
+            raise NotLetIn(f"{problem['detail']}: set DAPR_API_TOKEN", code, problem)
+        if answer.status_code == HTTPStatus.FORBIDDEN:
+            raise NotLetIn(str(problem["detail"]), code, problem)
     if answer.status_code in (503, 504):
         code = Exit.UNAVAILABLE
     lines = [str(problem.get("detail") or f"HTTP {answer.status_code}")]

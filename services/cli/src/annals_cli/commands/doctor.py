@@ -11,10 +11,11 @@ import typer
 from annals_cli.commands.config import as_given
 from annals_cli.output import people, told
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed, Sidecar
+from annals_cli.sidecar import Exit, Failed, NotLetIn, Sidecar
 
 _APPS = ("command", "projector", "saga-orchestrator", "notification")
 _MUCH_BACKLOG = 1_000
+_LET_IN = "Say the token of the sidecar (DAPR_API_TOKEN), or one whose app may ask this (--sidecar URL)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ def _sidecar(sidecar: Sidecar) -> Checked:
     name = "sidecar"
     try:
         sidecar.healthy()
+    except NotLetIn as refused:
+        return Checked(name, False, str(refused), _LET_IN)
     except Failed as failed:
         return Checked(name, False, str(failed), "Start the suite (make start), or say --sidecar URL.")
     return Checked(name, True, sidecar.url)
@@ -80,6 +83,8 @@ def _asked(name: str, mend: str, ask: Callable[[Sidecar], tuple[bool, str]]) -> 
     def check(sidecar: Sidecar) -> Checked:
         try:
             ok, detail = ask(sidecar)
+        except NotLetIn as refused:
+            return Checked(name, False, str(refused), _LET_IN)
         except Failed as failed:
             return Checked(name, False, str(failed), mend)
         return Checked(name, ok, detail, mend)

@@ -1,0 +1,33 @@
+"""The program, before services that answer as a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from annals_cli import live, main
+from annals_cli.sidecar import Sidecar
+
+Handler = Callable[[httpx.Request], httpx.Response]
+Annals = Callable[..., Result]
+
+
+@pytest.fixture
+def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
+    """Runs it; raises Failed as it does."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(live, "_AGAIN_SECONDS", 0.0)
+
+    def run(handler: Handler, *arguments: str) -> Result:
+        http = httpx.Client(transport=httpx.MockTransport(handler))
+        monkeypatch.setattr(main, "Sidecar", lambda url, headers: Sidecar(url, headers, http))
+        result = CliRunner().invoke(main.app, list(arguments))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
