@@ -9,10 +9,16 @@ import pytest
 from annals_cli.sidecar import Exit, Failed, Sidecar
 from fixed_answer import JSON_BROKEN_OFF, answering, head
 
+BROKEN_OFF = [
+    *(head(b"application/json") + body for body in JSON_BROKEN_OFF),
+    head(b"application/json") + b'8\r\n{"id":"\xc3\r\n0\r\n\r\n',
+    b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
+]
 
-@pytest.mark.parametrize("body", JSON_BROKEN_OFF, ids=["no body", "half of it"])
-async def test_an_answer_that_broke_off_is_said_to_be_none(body: bytes) -> None:
-    async with answering(head(b"application/json") + body) as port:
+
+@pytest.mark.parametrize("answer", BROKEN_OFF, ids=["no body", "half of it", "half a letter", "its status"])
+async def test_an_answer_that_broke_off_is_said_to_be_none(answer: bytes) -> None:
+    async with answering(answer) as port:
         sidecar = Sidecar(f"http://127.0.0.1:{port}", {})
         with pytest.raises(Failed, match="broke off") as raised:
             await asyncio.to_thread(sidecar.call, "POST", "command", "commands/task.create", body={})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,7 +76,7 @@ class Sidecar:
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
     ) -> Any:
-        """What a service answers, as JSON; None when it answers nothing."""
+        """What a service answers, as JSON; None when it answers that there is nothing (204)."""
         with self._reaching():
             answer = self.http.request(
                 method,
@@ -89,12 +88,13 @@ class Sidecar:
                 timeout=_SECONDS if seconds is None else seconds,
             )
         _raise_problem(answer, app)
-        if not answer.content and "json" not in answer.headers.get("content-type", ""):
+        if answer.status_code == HTTPStatus.NO_CONTENT:
             return None
         try:
             return answer.json()
-        except json.JSONDecodeError as error:
-            # A sidecar ends the answer of a service that dies over it as if that were all of it.
+        except ValueError as error:
+            # A sidecar ends the answer of a service that dies over it as if that were all of it: half of the
+            # body, or the status alone.
             message = (
                 f"the service {app} broke off in the middle of its answer, and may have done what was asked"
             )
