@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 
 def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Whole lines, with their ends; httpx's own would split a text at other line ends too."""
+    """Whole lines, with their ends: half a line is where an answer broke off, and says nothing.
+
+    httpx's own would split a text at other line ends too.
+    """
     rest: list[bytes] = []
     for chunk in chunks:
         head, newline, tail = chunk.partition(b"\n")
@@ -15,5 +18,3 @@ def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
             rest = []
             head, newline, tail = tail.partition(b"\n")
         rest.append(head)
-    if any(rest):
-        yield b"".join(rest)

@@ -93,7 +93,7 @@ def _entries(last: bytes, format: Format) -> int | None:  # noqa: A002
         end, entries, *_ = next(csv.reader([last.decode()]))
     except (ValueError, KeyError, StopIteration):
         return None
-    return int(entries) if end == "end" and last.endswith(b"\n") else None
+    return int(entries) if end == "end" else None
 
 
 @app.command()
