@@ -46,8 +46,23 @@ class NotLetIn(Failed):
 
 def headers_of(tenant: str, user: str | None, api_token: str | None) -> dict[str, str]:
     """Who asks, as the services read it."""
-    given = {"x-tenant-id": tenant, "x-user-id": user, "dapr-api-token": api_token}
-    return {name: value for name, value in given.items() if value}
+    return (
+        header("x-tenant-id", "--tenant", tenant)
+        | header("x-user-id", "--user", user)
+        | header("dapr-api-token", "--api-token", api_token)
+    )
+
+
+def header(name: str, option: str, value: str | None) -> dict[str, str]:
+    """What an option says, as a header takes it; none where it says nothing.
+
+    Raises Failed for letters beyond ASCII: who reads a header takes them for others, each service anew.
+    """
+    if not value:
+        return {}
+    if not (value.isascii() and value.isprintable() and value == value.strip()):
+        raise Failed(f"{option} takes letters of ASCII only, and no blanks round them", Exit.USAGE)
+    return {name: value}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import typer
 
 from annals_cli import live
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed
+from annals_cli.sidecar import Exit, Failed, header
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def command(
     annals command task.create title="Write the report" priority=high
     """
     given = session(context)
-    headers = {name: value for name, value in (("idempotency-key", key),) if value}
+    headers = header("idempotency-key", "--key", key)
     if expect is not None:
         headers["if-match"] = f'"{expect}"'
     answer = given.sidecar.call(
