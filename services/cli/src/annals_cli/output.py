@@ -63,6 +63,11 @@ class Output:
             table.add_row(*(told(_cell(row.get(column))) for column in columns))
         people.print(table)
 
+    def more(self, how: str) -> None:
+        """That there may be more than was shown, and how to see it; programs have the whole answer."""
+        if not self.as_json:
+            notes.print(told(("there may be more: ", "yellow"), how), soft_wrap=True)
+
     def one(self, answer: Any) -> None:
         """One thing, whole."""
         if self.as_json:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from annals_cli.files import written_whole
 from annals_cli.lines import lines
 from annals_cli.output import notes, people, told
+from annals_cli.pages import say_next
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
 
@@ -50,10 +51,11 @@ def search(
 ) -> None:
     """Who did what, when, from where: the newest first."""
     given = session(context)
-    filters = _filters(user, type, stream, trace, client, first, last)
-    answer = given.sidecar.get("projector", "queries/audit", **filters, limit=limit)
+    wanted = _filters(user, type, stream, trace, client, first, last) | {"limit": limit}
+    answer = given.sidecar.get("projector", "queries/audit", **wanted)
     columns = ("time", "user", "type", "stream", "version", "client", "trace_id")
     given.output.table(answer, answer["items"], columns, empty="nothing fits")
+    say_next(given.output, "audit", wanted, answer)
 
 
 @app.command()
@@ -151,7 +153,7 @@ def _filters(
     client: str | None,
     first: str | None,
     last: str | None,
-) -> dict[str, str | None]:
+) -> dict[str, Any]:
     return {
         "user": user,
         "type": type,

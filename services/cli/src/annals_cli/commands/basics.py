@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from annals_cli import live
+from annals_cli.pages import say_next
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, header
 
@@ -55,11 +56,13 @@ def query(
     annals query tasks status=todo limit=5
     """
     given = session(context)
-    answer = given.sidecar.get("projector", f"queries/{path}", **dict(map(_pair, parameters or [])))
+    wanted = dict(map(_pair, parameters or []))
+    answer = given.sidecar.get("projector", f"queries/{path}", **wanted)
     if isinstance(answer, dict) and isinstance(answer.get("items"), list):
         rows = answer["items"]
         columns = [name for name in (rows[0] if rows else {}) if not isinstance(rows[0][name], dict)][:8]
         given.output.table(answer, rows, columns)
+        say_next(given.output, path, wanted, answer)
     else:
         given.output.one(answer)
 

@@ -109,7 +109,9 @@ def edit(
     if raw is not None:
         body["raw"] = raw
     answer = given.sidecar.call("PUT", service, f"dead-letters/{letter}/data", body=body)
-    given.output.done(answer, "edited; try it: annals dead-letters dry-run " + letter)
+    given.output.done(
+        answer, f"edited; try it: annals dead-letters dry-run {letter} --service {service.value}"
+    )
 
 
 @app.command()

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from annals_cli.pages import say_next
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
 
@@ -26,11 +27,11 @@ def listing(
 ) -> None:
     """Sagas, the newest first."""
     given = session(context)
-    answer = given.sidecar.get(
-        _APP, "sagas", status=status, type=type, business_key=business_key, limit=limit
-    )
+    wanted = {"status": status, "type": type, "business_key": business_key, "limit": limit}
+    answer = given.sidecar.get(_APP, "sagas", **wanted)
     columns = ("id", "type", "business_key", "status", "created_at", "updated_at")
     given.output.table(answer, answer["items"], columns, empty="no sagas")
+    say_next(given.output, "sagas", wanted, answer)
 
 
 @app.command()

@@ -1,0 +1,98 @@
+"""What is said of what may be done next can be done as it is said."""
+
+from __future__ import annotations
+
+import shlex
+
+import httpx
+import pytest
+
+from annals_cli.sidecar import Exit
+from unit.cli.conftest import Annals
+
+MORE = "there may be more: "
+
+
+class Pages:
+    """Two pages of sixty: the first says `second` of the one that follows."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(dict(request.url.params))
+        second = request.url.params.get("cursor") == "second"
+        items = [{"id": "last" if second else "first", "title": "x"}]
+        return httpx.Response(200, json={"items": items, "next": None if second else "second"})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("query", "tasks", "text=two words", "limit=1"),
+        ("audit", "search", "--user", "ada", "--from", "2026-01-31T12:00:00Z", "--limit", "1"),
+        ("sagas", "list", "--status", "failed", "--limit", "1"),
+    ],
+)
+def test_a_page_that_is_not_the_last_says_how_to_see_the_next(
+    annals: Annals, arguments: tuple[str, ...]
+) -> None:
+    pages = Pages()
+    first = annals(pages, *arguments)
+    (hint,) = first.stderr.splitlines()
+    assert MORE not in first.stdout
+    program, *again = shlex.split(hint.removeprefix(MORE))
+    assert program == "annals"
+
+    second = annals(pages, *again)
+    assert "last" in second.stdout
+    assert second.stderr == ""
+    assert pages.asked[1] == pages.asked[0] | {"cursor": "second"}
+
+
+def test_programs_are_told_in_the_answer_alone(annals: Annals) -> None:
+    assert annals(Pages(), "--json", "query", "tasks").stderr == ""
+
+
+def history(request: httpx.Request) -> httpx.Response:
+    """A stream of 250 events."""
+    given = request.url.params
+    versions = list(range(int(given.get("from", 1)), min(250, int(given.get("to", 250))) + 1))
+    if given.get("backwards"):
+        versions.reverse()
+    return httpx.Response(200, json={"items": [{"version": one} for one in versions[: int(given["limit"])]]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ((), "--from 101"),
+        (("--from", "151"), "--from 251"),  # whether there is one is not known yet
+        (("--from", "101", "--to", "200"), None),
+        (("--from", "201"), None),
+        (("--to", "150", "--limit", "20"), "--from 21"),
+        (("--backwards",), "--to 150"),
+        (("--backwards", "--to", "100"), None),
+        (("--backwards", "--from", "101", "--to", "200"), None),
+        (("--backwards", "--from", "100", "--to", "200"), "--to 100"),
+    ],
+)
+def test_a_stream_that_goes_on_says_how_to_see_the_rest(
+    annals: Annals, arguments: tuple[str, ...], hint: str | None
+) -> None:
+    result = annals(history, "stream", "show", "task-a", *arguments)
+    assert result.stderr == (f"{MORE}the same with {hint}\n" if hint else "")
+
+
+def test_an_edited_letter_is_tried_where_it_is(annals: Annals) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, json={"edited": "L1"})
+
+    edit = ("dead-letters", "edit", "L1", "--data", "{}", "--reason", "x", "--service", "notification")
+    hint = annals(answer, *edit).stdout
+    _, *dry_run = shlex.split(hint.partition("try it: ")[2])
+    assert annals(answer, *dry_run).exit_code == Exit.DONE
+    assert asked[1] == "/v1.0/invoke/notification/method/dead-letters/L1/dry-run"
