@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from annals_cli import live, main
 from annals_cli.sidecar import Sidecar
@@ -18,7 +17,7 @@ Annals = Callable[..., Result]
 
 @pytest.fixture
 def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
-    """Runs it; raises Failed as it does."""
+    """Runs it; raises Failed as it does, with a note of what it told people before."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(live, "_AGAIN_SECONDS", 0.0)
 
@@ -27,6 +26,7 @@ def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
         monkeypatch.setattr(main, "Sidecar", lambda url, headers: Sidecar(url, headers, http))
         result = CliRunner().invoke(main.app, list(arguments))
         if result.exception is not None and not isinstance(result.exception, SystemExit):
+            result.exception.add_note(result.stderr)
             raise result.exception
         return result
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from annals_cli.output import notes
+from annals_cli.output import notes, told
 from annals_cli.session import Session, session
 from annals_cli.sidecar import Exit, Failed
 
@@ -16,6 +16,8 @@ app = typer.Typer(help="Read models: lag, rebuild, compare, switch.", no_args_is
 Model = Annotated[str, typer.Argument(help="a read model, such as tasks")]
 Number = Annotated[int, typer.Argument(help="a generation")]
 _LOOK_SECONDS = 0.3
+_SILENCE_SECONDS = 300.0
+"""How long nobody may answer who waits for a generation: a roll-out of the projector takes less."""
 
 
 @app.command("list")
@@ -67,10 +69,19 @@ def rebuild(
     body = {"reason": reason} | ({"throttle": throttle} if throttle else {})
     answer = given.sidecar.call("POST", "projector", f"projections/{read_model}/rebuild", body=body)
     number = answer["number"]
-    if wait or switch:
-        _wait(given, read_model, number)
+    try:
+        if wait or switch:
+            _wait(given, read_model, number)
+        if switch:
+            given.sidecar.call("POST", "projector", f"projections/{read_model}/generations/{number}/switch")
+    except (Failed, KeyboardInterrupt):
+        notes.print(
+            f"annals projections list shows what becomes of generation {number} of {read_model}; "
+            f"to have it answer: annals projections switch {read_model} {number}",
+            soft_wrap=True,
+        )
+        raise
     if switch:
-        given.sidecar.call("POST", "projector", f"projections/{read_model}/generations/{number}/switch")
         given.output.done(answer, (f"{read_model} is answered by generation {number} now", "green"))
         return
     given.output.done(
@@ -161,14 +172,24 @@ def _wait(given: Session, read_model: str, number: int) -> None:
         TimeRemainingColumn(),
     )
     path = f"projections/{read_model}/generations/{number}"
+    heard, silent = time.monotonic(), False
     with Progress(*columns, console=notes, disable=given.output.as_json) as progress:
         bar = progress.add_task(f"{read_model} {number}", total=None)
         while True:
-            one = given.sidecar.get("projector", path)
-            commits = one["commits"] or {"done": None, "total": None}
-            progress.update(bar, completed=commits["done"], total=commits["total"])
-            if one["caught_up"] or one["status"] == "live":
-                return
-            if one["status"] not in ("building", "paused"):
-                raise Failed(f"generation {number} is {one['status']}", Exit.REFUSED)
+            try:
+                one = given.sidecar.get("projector", path)
+            except Failed as failed:
+                if failed.code is not Exit.UNAVAILABLE or time.monotonic() - heard > _SILENCE_SECONDS:
+                    raise
+                if not silent:
+                    notes.print(told(("waiting: ", "yellow"), str(failed)), soft_wrap=True)
+                silent = True
+            else:
+                heard, silent = time.monotonic(), False
+                commits = one["commits"] or {"done": None, "total": None}
+                progress.update(bar, completed=commits["done"], total=commits["total"])
+                if one["caught_up"] or one["status"] == "live":
+                    return
+                if one["status"] not in ("building", "paused"):
+                    raise Failed(f"generation {number} is {one['status']}", Exit.REFUSED)
             time.sleep(_LOOK_SECONDS)

@@ -1,0 +1,93 @@
+"""Who waits for a generation to be built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from annals_cli.commands import projections
+from annals_cli.sidecar import Exit, Failed
+from unit.cli.conftest import Annals
+
+REBUILD = ("projections", "rebuild", "tasks", "--switch")
+HOW = "generation 3 of tasks; to have it answer: annals projections switch tasks 3"
+AWAY = httpx.Response(503, json={"type": "urn:annals:problem:unavailable", "detail": "a roll-out"})
+NOBODY = httpx.Response(500, json={"errorCode": "ERR_DIRECT_INVOKE", "message": "couldn't find service"})
+
+
+def looked_at(status: str = "building", *, caught_up: bool = False) -> httpx.Response:
+    commits = {"done": 1, "total": 2}
+    return httpx.Response(200, json={"status": status, "caught_up": caught_up, "commits": commits})
+
+
+class Projector:
+    """Answers each look with the next of these, the last of them again and again."""
+
+    def __init__(self, *looks: httpx.Response | BaseException) -> None:
+        self.looks: Iterator[httpx.Response | BaseException] = iter(looks)
+        self.last: httpx.Response | BaseException = looks[-1]
+        self.switch = httpx.Response(200, json={"live": 3})
+        self.switched = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/rebuild"):
+            return httpx.Response(202, json={"read_model": "tasks", "number": 3})
+        if request.url.path.endswith("/switch"):
+            self.switched += 1
+            return self.switch
+        look = next(self.looks, self.last)
+        if isinstance(look, httpx.Response):
+            return look
+        raise look
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projections, "_LOOK_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_it_is_switched_to_though_nobody_answered_for_a_while(annals: Annals, form: tuple[str, ...]) -> None:
+    cut = httpx.ReadError("cut")
+    projector = Projector(looked_at(), AWAY, NOBODY, cut, looked_at(), AWAY, looked_at(caught_up=True))
+    result = annals(projector, *form, *REBUILD)
+    assert (result.exit_code, projector.switched) == (Exit.DONE, 1)
+    assert result.stderr.count("waiting: ") == 2, "once each time"
+    assert HOW not in result.stderr
+
+
+@pytest.mark.parametrize("away", [AWAY, NOBODY, httpx.ConnectError("gone")])
+def test_who_is_answered_no_more_is_told_what_to_run(
+    annals: Annals, monkeypatch: pytest.MonkeyPatch, away: httpx.Response | BaseException
+) -> None:
+    monkeypatch.setattr(projections, "_SILENCE_SECONDS", 0.0)
+    with pytest.raises(Failed) as raised:
+        annals(Projector(looked_at(), away), *REBUILD)
+    assert raised.value.code is Exit.UNAVAILABLE
+    assert HOW in raised.value.__notes__[0]
+
+
+def test_who_waits_no_longer_is_told_what_to_run(annals: Annals) -> None:
+    projector = Projector(looked_at(), KeyboardInterrupt())
+    result = annals(projector, *REBUILD)
+    assert (result.exit_code != Exit.DONE, projector.switched) == (True, 0)
+    assert HOW in result.stderr
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [AWAY, httpx.Response(200), httpx.Response(409, json={"type": "t", "detail": "far behind"})],
+)
+def test_a_switch_that_fails_may_be_made_later(annals: Annals, answer: httpx.Response) -> None:
+    projector = Projector(looked_at(caught_up=True))
+    projector.switch = answer
+    with pytest.raises(Failed) as raised:
+        annals(projector, *REBUILD)
+    assert HOW in raised.value.__notes__[0]
+
+
+def test_a_generation_that_is_dropped_is_waited_for_no_longer(annals: Annals) -> None:
+    with pytest.raises(Failed, match="generation 3 is dropped"):
+        annals(Projector(looked_at(), looked_at("dropped")), *REBUILD)
