@@ -146,6 +146,17 @@ async def test_a_command_recurs_only_for_who_may_send_it(
     assert '"user":"ben"' in sidecar.asked[-1]["body"]
 
 
+@pytest.mark.parametrize("depth", [240, 260, 1000, 3000])
+async def test_a_recurrence_that_is_nested_deeply_is_refused_as_malformed(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, depth: int
+) -> None:
+    data = b'{"a":' * depth + b"1" + b"}" * depth
+    body = b'{"rule":"FREQ=DAILY","command":{"type":"task.create","data":' + data + b"}}"
+    answer = await http.put(f"{development}/api/notification/recurrences/r", content=body)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:annals:problem:malformed")
+    assert sidecar.asked == []
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -10,6 +10,9 @@ from pydantic import Field, StringConstraints
 from annals.web.problems import Problem, malformed
 
 _NUL = b"\\u0000"
+# orjson reads what is nested deeper than it writes; and a row, an event or a page comes round it.
+_WRITTEN_DEEP = 254
+_DEEPEST = 200
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 """A text that databases hold: without NUL."""
@@ -27,8 +30,13 @@ def parsed(body: bytes) -> Any:
 
 
 def json_value(body: bytes) -> Any:
-    """What a caller sends. Raises a Problem when it is not JSON, or holds a NUL, which databases do not."""
+    """What a caller sends.
+
+    Raises a Problem when it is not JSON, holds a NUL, which databases do not, or is nested too deeply.
+    """
     value = parsed(body)
+    if body.count(b"{") + body.count(b"[") > _DEEPEST and _too_deep(value):
+        raise malformed("(body)", f"JSON that is nested {_DEEPEST} deep at most")
     if _NUL in body and _holds_nul(value):
         raise malformed("(body)", "texts without NUL")
     return value
@@ -40,6 +48,16 @@ def json_object(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise malformed("(body)", "a JSON object")
     return value
+
+
+def _too_deep(value: Any) -> bool:
+    for _ in range(_WRITTEN_DEEP - _DEEPEST):
+        value = [value]
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return True
+    return False
 
 
 def _holds_nul(value: Any) -> bool:
