@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterable
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
 from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import Applier, Generations, Replays, Sweeper, Visibility
+from annals.projections import Applier, Generations, ProjectionStalled, Replays, Sweeper, Visibility
 from annals.projections.visibility import NotVisible
-from annals.store import Append, MemoryEventStore
+from annals.store import Append, Commit, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS
 from conftest import until
 from read_model_database import PoolDatabase
@@ -144,6 +146,66 @@ async def test_a_stream_on_which_a_projection_fails_does_not_hold_up_the_others(
     assert (letter.version, letter.status, letter.attempts) == (last + 1, Status.PARKED, 1)
     assert letter.reason == "KeyError: 'assignee'"
     assert await pool.fetchval("SELECT count(*) FROM readmodels.event_index") == len(events) + 1
+
+
+@pytest.mark.parametrize("field", ["correlation_id", "causation_id", "user_id", "session_id"])
+async def test_an_event_with_a_text_that_postgresql_does_not_hold_is_indexed(
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters, field: str
+) -> None:
+    store = MemoryEventStore()
+    one = of_task(StreamId("acme", "task-nul"), "task.created", {"title": "first"})
+    await store.append(Append(one.stream, (one.with_context(**{field: "a\0b"}),), 0))
+    events = [event async for event in store.read_stream(one.stream)]
+
+    await (await applier(read_models, store, dead_letters)).apply(events)
+
+    assert await pool.fetchval(f"SELECT {field} FROM readmodels.event_index") == "a\ufffdb"
+    assert await found(pool) == wanted(events)
+
+
+class Stalling(Applier):
+    """Never gets a stream to advance."""
+
+    stalls = StreamId("acme", "task-stalls")
+
+    async def apply(self, events: Iterable[RecordedEvent]) -> frozenset[StreamId]:
+        events = list(events)
+        if any(event.stream == self.stalls for event in events):
+            raise ProjectionStalled("1 streams did not advance in 10 rounds")
+        return await super().apply(events)
+
+
+class TwoLanes(MemoryEventStore):
+    """Has the commits of one stream in a lane of their own, which comes first."""
+
+    async def lanes(self, *, certain: bool = True) -> list[int]:  # noqa: ARG002 - it always is
+        return [1, 0]
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+        whole = await super().read_log(0, 1, 2**31)
+        own = [one for one in whole if (one.stream == Stalling.stalls) == (lane == 1)]
+        placed = [replace(one, position=Position(lane, seq)) for seq, one in enumerate(own, start=1)]
+        return placed[first - 1 : last]
+
+
+async def test_a_lane_that_stalls_holds_up_no_other(
+    pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
+) -> None:
+    store = TwoLanes()
+    events = await history(store, random.Random(5), streams=3)
+    stuck = of_task(Stalling.stalls, "task.created", {"title": "never"})
+    await store.append(Append(stuck.stream, (stuck,), 0))
+    replica = await replica_of(read_models, store, dead_letters)
+    applying = Stalling(read_models, store, lambda: replica.generations.live, dead_letters, lambda _: None)
+    sweeper = Sweeper(read_models, store, applying, ["tasks"])
+
+    async def swept() -> bool:
+        await sweeper.sweep()
+        return bool(await pool.fetchval("SELECT max(seq) FROM readmodels.lane_checkpoints") == len(events))
+
+    await until(swept)
+    assert await found(pool) == wanted(events)
+    assert await pool.fetchval("SELECT count(*) FROM readmodels.lane_checkpoints WHERE lane = 1") == 0
 
 
 async def test_a_reader_waits_for_its_write(read_models: PoolDatabase, dead_letters: DeadLetters) -> None:

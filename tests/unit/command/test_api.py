@@ -250,6 +250,22 @@ async def test_a_whole_envelope_is_a_command_too(client: httpx.AsyncClient) -> N
     assert (await client.post("http://test/commands", json=envelope)).json() == first.json()
 
 
+@pytest.mark.parametrize("field", ["correlation_id", "user_id", "session_id"])
+@pytest.mark.parametrize("text", ["a\0b", "a\r\nb", " a", "", "x" * 257])
+async def test_an_id_that_is_none_in_a_header_is_none_in_an_envelope(
+    client: httpx.AsyncClient, store: FlakyStore, field: str, text: str
+) -> None:
+    envelope = {"event_type": "task.create", "source": "test", "command_type": "task.create"}
+    command = {"command_data": {"title": "Write"}, field: text}
+    answer = await client.post("http://test/commands", json=envelope | command)
+    if field == "correlation_id" and not text:
+        assert answer.status_code == 201  # none was given: the command begins one
+        return
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == ["(body)" if "\0" in text else field]
+    assert await store.lanes() == []
+
+
 @pytest.mark.parametrize("key", ["a\0b", "a||b", "\x7f", "x" * 257])
 async def test_a_key_that_no_store_takes_is_refused_in_every_way_it_comes(
     client: httpx.AsyncClient, key: str

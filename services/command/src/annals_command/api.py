@@ -26,7 +26,7 @@ from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
-from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
+from annals.web.request_context import HeaderId, client_of, id_of, tenant_of, traceparent_of
 from annals_command.openapi import Written, described
 
 _BATCH = 1_000
@@ -38,6 +38,14 @@ _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 # One key for several commands would take those that are equal for one, and refuse the others.
 _OF_ONE_COMMAND = {"Idempotency-Key": "`idempotency_key`", "If-Match": "`expected_version` in its data"}
+
+
+class CommandToSend(CommandEvent):
+    """A command in its envelope. Its ids are held to what they are in headers, where they come again."""
+
+    correlation_id: HeaderId | None = None
+    user_id: HeaderId | None = None
+    session_id: HeaderId | None = None
 
 
 class BatchItem(BaseModel):
@@ -87,12 +95,12 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         summary="Send a command in its whole envelope",
         response_model=Written,
         responses={201: {"model": Written, "description": "Done, and the aggregate is new."}},
-        openapi_extra=json_body(CommandEvent),
+        openapi_extra=json_body(CommandToSend),
     )
     async def post_envelope(request: Request) -> Response:
         admit()
         try:
-            envelope = CommandEvent.model_validate_json(await request.body())
+            envelope = CommandToSend.model_validate(json_object(await request.body()))
         except ValidationError as error:
             raise from_validation(error) from error
         tenant = tenant_of(request)

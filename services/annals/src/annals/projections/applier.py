@@ -357,7 +357,7 @@ def change_row(event: RecordedEvent, change: Change, version: int, prior: int) -
 
 
 def _index_row(event: RecordedEvent) -> dict[str, Any]:
-    return {
+    row = {
         "tenant": event.tenant_id,
         "stream": event.stream.name,
         "version": event.version,
@@ -373,4 +373,9 @@ def _index_row(event: RecordedEvent) -> dict[str, Any]:
         "session_id": event.session_id,
         "source": event.source,
         "client": event.client,
+    }
+    # PostgreSQL holds no NUL: one, as ids of commands could have, would keep the event's lane from advancing.
+    return {
+        name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
+        for name, value in row.items()
     }

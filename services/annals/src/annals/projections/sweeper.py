@@ -61,7 +61,7 @@ class Sweeper:
             full = False
             try:
                 full = await self.sweep()
-            except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
+            except (DatabaseError, StoreError, DaprError) as error:
                 _log.warning("cannot sweep now", error=str(error))
             except (DeadLettersUnknown, TooManyParked, Outdated) as error:
                 _log.error("nothing is applied any more", error=str(error))
@@ -71,7 +71,12 @@ class Sweeper:
         """Look at every lane once; whether there was as much missing as is looked for at a time."""
         lag, full = 0, False
         for lane in await self._store.lanes(certain=False):
-            waiting, healed = await self._sweep_lane(lane)
+            try:
+                waiting, healed = await self._sweep_lane(lane)
+            except ProjectionStalled as error:
+                # It may stay so for long, and has nothing to do with the other lanes.
+                _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
+                continue
             lag += waiting
             full = full or healed >= _LOOK_AHEAD
         metrics.PROJECTION_LAG.set(lag)
