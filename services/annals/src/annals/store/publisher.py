@@ -127,7 +127,9 @@ class Publisher:
         """Wait until all is published and the watermark says so; `run` does the work."""
         while self.backlog:
             await self._caught_up.wait()
-        await self._write_mark()
+        if self._marked < self._published:
+            # Else it is what was found, or by now what an import made of it.
+            await self._write_mark()
 
     async def _next(self) -> list[_Unpublished]:
         """The next commits with their events: from the buffer when it has them, else from the store."""
