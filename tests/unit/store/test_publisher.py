@@ -118,6 +118,43 @@ async def test_the_last_event_of_a_lane_may_be_refused_and_so_may_several(sideca
         await until(published(one))
 
 
+@pytest.mark.parametrize("size", [1, 2 * LARGEST])
+async def test_any_number_in_a_row_may_be_refused_for_whatever_reason(sidecar: Sidecar, size: int) -> None:
+    store = MemoryEventStore()
+    refused: set[str] = set()
+    sidecar.away = lambda message: message.entry_id in refused
+    async with publishing(sidecar, store, 0, 0) as one:
+        await offer(one, store, 1, size=100)
+        await until(published(one))
+        for number in range(2, publisher._NEAR + 4):
+            refused.add(await offer(one, store, number, size=size))
+            await until(published(one), what=f"{number} to be passed over")
+        last = await offer(one, store, publisher._NEAR + 4, size=100)
+        await until(published(one))
+    assert last in sidecar.taken
+    assert not refused.intersection(sidecar.taken)
+
+
+@pytest.mark.parametrize("size", [1, 2 * LARGEST])
+@pytest.mark.parametrize("before", [0, 30])
+async def test_after_a_restart_what_the_broker_takes_is_looked_for_far_away(
+    sidecar: Sidecar, before: int, size: int
+) -> None:
+    store = MemoryEventStore()
+    for number in range(before):
+        await append(store, f"taken{number}", 100)
+    refused = [await append(store, f"t{number}", size) for number in range(3 * publisher._NEAR)]
+    last = await append(store, "last", 100)
+    sidecar.away = lambda message: message.entry_id in refused
+    at = len(refused) // 2 if before else 0
+
+    async with publishing(sidecar, store, before + at, before + len(refused) + 1) as one:
+        await until(published(one))
+
+    assert last in sidecar.taken
+    assert not set(refused).intersection(sidecar.taken)
+
+
 async def test_nothing_is_passed_over_while_the_broker_is_away(sidecar: Sidecar) -> None:
     store = MemoryEventStore()
     events = [await append(store, f"t{number}") for number in range(5)]
@@ -196,12 +233,13 @@ async def test_events_that_a_read_left_out_are_read_again(sidecar: Sidecar) -> N
     assert sidecar.taken == events
 
 
-async def offer(one: Publisher, store: MemoryEventStore, number: int) -> None:
-    await append(store, f"t{number}")
+async def offer(one: Publisher, store: MemoryEventStore, number: int, size: int = 10) -> str:
+    event = await append(store, f"t{number}", size)
     (commit,) = await store.read_log(0, number, number)
     events = await store.read_events([(commit.stream, 1)])
     appended = Appended(commit.stream, 1, commit.position)
     one.offer([Committed(cast("Any", None), appended, events)])
+    return event
 
 
 def _asked(sidecar: Sidecar, times: int) -> Callable[[], Awaitable[bool]]:

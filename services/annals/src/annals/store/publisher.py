@@ -31,7 +31,8 @@ _MARK_SECONDS = 0.5
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TOGETHER = 3  # tries of a bulk before its events are tried one by one
 _REFUSALS = 10  # of one event, and never of another in its place, before it is passed over
-_NEAR = 20  # commits among which that other one is looked for
+_NEAR = 20  # commits among which that other one is looked for at a time
+_FAR = 1_000  # commits among which it is looked for at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,11 @@ class _Unpublished:
 class _Outgoing:
     event: RecordedEvent
     message: Message
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.message.body)
 
 
 class Publisher:
@@ -69,6 +75,8 @@ class Publisher:
         self._lane = lane
         self._tail = tail
         self._published = self._marked = published
+        self._taken: _Outgoing | None = None  # the smallest that the broker took
+        self._looks = 0
         self._buffer: deque[_Unpublished] = deque()
         self._more = asyncio.Event()
         self._caught_up = asyncio.Event()
@@ -207,7 +215,12 @@ class Publisher:
         except DaprError as error:
             _log.warning("cannot publish", lane=self._lane, error=str(error), backlog=self.backlog)
             return list(outgoing)
-        refused = [one for one in outgoing if one.message.entry_id in failed]
+        refused = []
+        for one in outgoing:
+            if one.message.entry_id in failed:
+                refused.append(one)
+            elif self._taken is None or one.size < self._taken.size:
+                self._taken = one
         if refused:
             _log.warning("the broker refused some events", lane=self._lane, events=len(refused))
         metrics.PUBLISHED_EVENTS.inc(len(outgoing) - len(refused))
@@ -241,30 +254,33 @@ class Publisher:
         return left
 
     async def _takes_another(self, refused: RecordedEvent) -> bool:
-        """Whether the broker takes the smallest event from near a refused one, so is not away.
+        """Whether the broker takes an event that it took before, or a small one from near, so is not away.
 
         It goes where the refused one would, under its key: one partition of a broker may be away alone.
         That it is published twice is nothing new to whoever gets it; but it must not come before others of
         its stream, so it is one that was published, or where there are none the first of its stream.
         """
+        other = self._taken.event if self._taken is not None else await self._near(refused.seq)
+        if other is None:
+            return False
+        return not await self._offer_to_broker([_Outgoing(other, _message(other, refused.stream))])
+
+    async def _near(self, seq: int) -> RecordedEvent | None:
+        """The smallest event of some commits, each time of others further away: these may be refused too."""
+        away = self._looks * _NEAR % min(self._published or self._tail, _FAR)
+        self._looks += 1
         try:
-            events = await self._reader.read_events(await self._near(refused.seq))
+            if self._published:
+                last = self._published - away
+                commits = await self._reader.read_log(self._lane, max(1, last - _NEAR + 1), last)
+            else:
+                commits = await self._reader.read_log(self._lane, 1 + away, min(self._tail, away + _NEAR))
+                commits = [one for one in commits if one.first == 1 and one.position.seq != seq]
+            events = await self._reader.read_events([(one.stream, one.first) for one in commits])
         except StoreUnavailable as error:
             _log.warning("cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog)
-            return False
-        if not events:
-            return False
-        smallest = min(events, key=lambda event: len(event.to_json()))
-        return not await self._offer_to_broker([_Outgoing(smallest, _message(smallest, refused.stream))])
-
-    async def _near(self, seq: int) -> list[tuple[StreamId, int]]:
-        if self._published:
-            first, last = max(1, self._published - _NEAR + 1), self._published
-            commits = await self._reader.read_log(self._lane, first, last)
-        else:
-            commits = await self._reader.read_log(self._lane, 1, min(self._tail, seq + _NEAR))
-            commits = [one for one in commits if one.first == 1 and one.position.seq != seq]
-        return [(one.stream, one.first) for one in commits]
+            return None
+        return min(events, key=lambda event: len(event.to_json()), default=None)
 
     async def _write_mark(self) -> None:
         mark = self._published
