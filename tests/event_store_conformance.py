@@ -114,6 +114,16 @@ class EventStoreConformance:
         assert (await store.load(stream, command_id))[1] == caught.value.outcome
         assert await numbers(store, stream) == [1]
 
+    async def test_the_longest_command_ids_take_effect_once_each(self, store: EventStore) -> None:
+        tenant, scope = "t" * 63, str(uuid.uuid4()).ljust(255, "k")
+        for command_id in (f"{scope}1", f"{scope}2"):
+            stream = new_stream(tenant)
+            first = await store.append(to_append(stream, 0, command_id=command_id))
+            with pytest.raises(DuplicateCommand) as caught:
+                await store.append(to_append(stream, 1, command_id=command_id))
+            assert caught.value.outcome.appended == first
+            assert (await store.load(stream, command_id))[1] == caught.value.outcome
+
     async def test_command_ids_of_two_tenants_are_apart(self, store: EventStore) -> None:
         command_id = str(uuid.uuid4())
         await store.append(to_append(new_stream("acme"), 0, command_id=command_id))

@@ -10,11 +10,12 @@ import asyncpg
 import pytest
 
 from annals.dapr import DaprSidecar
-from annals.store import DaprEventStore, UnfitStore
+from annals.events import StreamId
+from annals.store import DaprEventStore, StoreUnavailable, UnfitStore
 from annals.store.postgresql import PostgresEventStore
 from annals.store.probe import probe
 from conftest import copy_components, write_secrets
-from event_store_conformance import EventStoreConformance
+from event_store_conformance import EventStoreConformance, new_stream, to_append
 from event_stores import REDIS, opened
 from suite import infra, ports
 
@@ -81,6 +82,19 @@ async def test_a_mysql_that_takes_keys_for_equal_by_case_is_refused(
             await probe(client, "eventstore")
     finally:
         await client.close()
+
+
+async def test_a_key_that_mysql_cannot_hold_is_refused_and_holds_up_nobody(
+    mariadb: infra.MariaDb, bare_sidecar: Callable[..., Any], tmp_path: Path
+) -> None:
+    await mariadb.recreate("annals")
+    write_secrets(tmp_path, **mariadb.secrets)
+    _, at = await bare_sidecar(resources(tmp_path, "stores/mysql/eventstore.yaml"))
+    async with opened(at.grpc) as store:
+        too_long = StreamId.of("t" * 63, "a" * 63, "i" * 128)
+        with pytest.raises(StoreUnavailable, match="refused"):
+            await store.append(to_append(too_long, 0))
+        await store.append(to_append(new_stream(), 0))
 
 
 class TestOnPostgresItself(EventStoreConformance):

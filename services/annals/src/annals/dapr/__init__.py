@@ -1,7 +1,7 @@
 """The thin asyncio client of the sidecar: what the services reach the outside with."""
 
 from annals.dapr.configuration import Configuration, ConfigurationItem
-from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict
+from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict, StateTooLong
 from annals.dapr.invocation import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.dapr.jobs import Jobs
 from annals.dapr.locks import LockLost, Locks, LockTaken
@@ -25,6 +25,7 @@ __all__ = [
     "ServiceInvocation",
     "SidecarUnavailable",
     "StateConflict",
+    "StateTooLong",
     "StateValue",
     "Workflows",
     "Write",

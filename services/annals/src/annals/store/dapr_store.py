@@ -54,14 +54,19 @@ class DaprEventReader:
         self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
         """See `EventReader`."""
-        head_key = keys.head(stream)
+        head_key, before = keys.head(stream), None
         wanted = [head_key]
         if command_id is not None:
             wanted.append(keys.command(stream.tenant, command_id))
+            before = keys.command_of_before(stream.tenant, command_id)
         values = await self._get(wanted)
         if certain:
             values |= await self._look_again(wanted, values)
-        head, outcome = values.get(head_key), values.get(wanted[-1]) if command_id is not None else None
+        if before is not None:
+            # Certain in any case: no append is refused for it.
+            values |= await self._look_again([before], values)
+        head = values.pop(head_key, None)
+        outcome = next(iter(values.values()), None)
         return (
             records.decode_head(head) if head is not None else None,
             records.decode_outcome(outcome) if outcome is not None else None,

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import grpc
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, SidecarUnavailable, StateConflict, Write
+from annals.dapr import DaprError, DaprSidecar, SidecarUnavailable, StateConflict, StateTooLong, Write
 from annals.events import Position, RecordedEvent
 from annals.store import keys, records
 from annals.store.protocol import (
@@ -152,7 +152,7 @@ class GroupCommit:
         while True:
             try:
                 return await self._sidecar.transact(self._store, writes)
-            except StateConflict:
+            except (StateConflict, StateTooLong):
                 raise
             except DaprError as error:
                 # After a lost reply even a refusal says nothing of the attempt before it.

@@ -5,7 +5,11 @@ No part may hold `||`, which Dapr keeps for itself; streams and tenants cannot b
 
 from __future__ import annotations
 
+import hashlib
+
 from annals.events import StreamId
+
+_LONGEST = 255  # of a key on state.mysql
 
 
 def event(stream: StreamId, version: int) -> str:
@@ -20,6 +24,19 @@ def head(stream: StreamId) -> str:
 
 def command(tenant: str, command_id: str) -> str:
     """The outcome of a command; the tenant in it keeps one from reading another's."""
+    key = _whole(tenant, command_id)
+    if len(key) <= _LONGEST:
+        return key
+    return f"command-digest/{tenant}/{hashlib.sha256(command_id.encode()).hexdigest()}"
+
+
+def command_of_before(tenant: str, command_id: str) -> str | None:
+    """Where a command whose id is that long had its outcome, on stores that take it, until digests came."""
+    key = _whole(tenant, command_id)
+    return key if len(key) > _LONGEST else None
+
+
+def _whole(tenant: str, command_id: str) -> str:
     return f"command/{tenant}/{command_id}"
 
 
