@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from annals.aggregates import CommandBus, CommandContext, CommandRequest, RuleViolation
+from annals.aggregates import CommandBus, CommandContext, CommandRequest, NotFound, RuleViolation
 from annals.aggregates.middleware import authorise
-from annals.events import DomainEvent, StreamId
-from annals.store import Append, MemoryEventStore
+from annals.events import DomainEvent, Position, StreamId
+from annals.store import Append, Appended, Head, MemoryEventStore, Outcome
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
 from sealing import sealed
@@ -79,3 +81,41 @@ async def test_what_a_policy_does_not_allow_is_not_done() -> None:
     with pytest.raises(PermissionError, match="ada may not send"):
         await guarded.execute(command("task.create", title="Write"))
     assert await store.lanes() == []
+
+
+class Forgetful(MemoryEventStore):
+    """Keeps nothing, and counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded = 0
+
+    async def load(
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
+    ) -> tuple[Head | None, Outcome | None]:
+        self.loaded += 1
+        return await super().load(stream, command_id, certain=certain)
+
+    async def append(self, append: Append) -> Appended:
+        return Appended(append.stream, append.last, Position(0, 1))
+
+
+async def test_large_aggregates_take_little_memory_and_those_of_late_are_at_hand() -> None:
+    store = Forgetful()
+    tasks = bus(store)
+    tracemalloc.start()
+    try:
+        for number in range(2_000):
+            large = {"id": f"t{number}", "title": "Write", "description": f"{number}".ljust(49_999, ".")}
+            await tasks.execute(CommandRequest("task.create", large))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50_000_000, "they are 100 MB"
+
+    store.loaded = 0
+    await tasks.execute(CommandRequest("task.complete", {"id": "t1999"}))
+    assert store.loaded == 0
+    with pytest.raises(NotFound):
+        await tasks.execute(CommandRequest("task.complete", {"id": "t0"}))
+    assert store.loaded > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -14,7 +15,7 @@ import pytest
 from annals.dapr import DaprError, DaprSidecar, Message, Write
 from annals.events import RecordedEvent, StreamId
 from annals.store import Append, MemoryEventStore, publisher
-from annals.store.group_commit import Committed
+from annals.store.group_commit import Committed, Waiting
 from annals.store.protocol import Appended
 from annals.store.publisher import Publisher
 from conftest import until
@@ -233,13 +234,39 @@ async def test_events_that_a_read_left_out_are_read_again(sidecar: Sidecar) -> N
     assert sidecar.taken == events
 
 
+async def test_what_waits_while_the_broker_is_away_takes_little_memory(sidecar: Sidecar) -> None:
+    store = MemoryEventStore()
+    sidecar.away = lambda _: True
+    async with publishing(sidecar, store, 0, 0) as one:
+        events = [await append(store, f"t{number}", LARGEST * 9 // 10) for number in range(6_000)]
+        tracemalloc.start()
+        try:
+            for number in range(1, len(events) + 1):
+                await tell(one, store, number)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 40_000_000, "the store has 60 MB of them"
+        sidecar.away = lambda _: False
+        await until(published(one))
+    assert sidecar.taken == events
+
+
 async def offer(one: Publisher, store: MemoryEventStore, number: int, size: int = 10) -> str:
     event = await append(store, f"t{number}", size)
+    await tell(one, store, number)
+    return event
+
+
+async def tell(one: Publisher, store: MemoryEventStore, number: int) -> None:
+    """Offer what was committed at a place."""
     (commit,) = await store.read_log(0, number, number)
     events = await store.read_events([(commit.stream, 1)])
     appended = Appended(commit.stream, 1, commit.position)
-    one.offer([Committed(cast("Any", None), appended, events)])
-    return event
+    # As they come from the lane: events of their own, with their size.
+    events = [RecordedEvent.from_json(event.to_json()) for event in events]
+    waiting = Waiting(cast("Any", None), "", sum(len(event.to_json()) for event in events), asyncio.Future())
+    one.offer([Committed(waiting, appended, events)])
 
 
 def _asked(sidecar: Sidecar, times: int) -> Callable[[], Awaitable[bool]]:

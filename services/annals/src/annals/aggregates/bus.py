@@ -19,7 +19,9 @@ from annals.privacy.personal import SubjectErased, personal_fields
 from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore, Outcome
 
 _ATTEMPTS = 5
-_CACHED_STATES = 10_000
+# Of states as JSON, which take a few times as much at the worst; a small one takes about so many beside.
+_CACHED_BYTES = 32_000_000
+_STATE_BYTES = 1_000
 _KEYED_IDS = uuid.UUID("6f0f7a8e-2f3b-5d0e-9a51-1f6f0a3f9f57")
 
 C = TypeVar("C", bound=Command)
@@ -120,7 +122,8 @@ class CommandBus:
         if unprotected and protect is None:
             raise ValueError(f"{', '.join(unprotected)} have personal fields, and nothing protects them")
         self._locks: KeyedLocks[StreamId] = KeyedLocks()
-        self._states: OrderedDict[StreamId, tuple[int, Aggregate]] = OrderedDict()
+        self._states: OrderedDict[StreamId, tuple[int, Aggregate, int]] = OrderedDict()
+        self._cached_bytes = 0
         execute: Next = self._execute
         for wrapper in reversed(list(middleware)):
             execute = _wrap(wrapper, execute)
@@ -213,7 +216,7 @@ class CommandBus:
                     raise
                 # Refuse only what is certainly so now: another instance may have changed the
                 # aggregate since, and what a first look did not find may be there.
-                self._states.pop(stream, None)
+                self._forget(stream)
                 certain = True
                 continue
             for event in said:
@@ -232,19 +235,19 @@ class CommandBus:
             except DuplicateCommand as duplicate:
                 return _repeated(duplicate.outcome, fingerprint, aggregate_id, handler)
             except ConflictError:
-                self._states.pop(stream, None)
+                self._forget(stream)
                 certain = True
                 if request.expected_version is not None or attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            self._remember(stream, appended.version, state)
+            self._remember(stream, appended.version, state, append.state)
             return CommandResult(aggregate_id, appended, created=version == 0)
         raise AssertionError("the last attempt returns or raises")
 
     def _cached(self, aggregate: type[A], stream: StreamId) -> tuple[int, A]:
         """The last state this process wrote. When it is stale, the append will be a conflict."""
         self._states.move_to_end(stream)
-        version, state = self._states[stream]
+        version, state, _ = self._states[stream]
         if not isinstance(state, aggregate):
             raise TypeError(f"{stream} is not a stream of {aggregate.__name__}")
         return version, state
@@ -262,11 +265,19 @@ class CommandBus:
             state = state.apply(self._registry.decode(event))
         return head.version, state, outcome
 
-    def _remember(self, stream: StreamId, version: int, state: Aggregate) -> None:
-        self._states[stream] = (version, state)
-        self._states.move_to_end(stream)
-        if len(self._states) > _CACHED_STATES:
-            self._states.popitem(last=False)
+    def _remember(
+        self, stream: StreamId, version: int, state: Aggregate, stored: Mapping[str, Any] | None
+    ) -> None:
+        self._forget(stream)
+        size = _STATE_BYTES + len(orjson.dumps(stored))
+        self._states[stream] = (version, state, size)
+        self._cached_bytes += size
+        while self._cached_bytes > _CACHED_BYTES:
+            self._cached_bytes -= self._states.popitem(last=False)[1][2]
+
+    def _forget(self, stream: StreamId) -> None:
+        if (known := self._states.pop(stream, None)) is not None:
+            self._cached_bytes -= known[2]
 
     def _envelopes(
         self, handler: Handler[C, A], request: CommandRequest, aggregate_id: str, said: Iterable[EventData]

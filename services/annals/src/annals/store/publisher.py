@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 
 _BULK_EVENTS = 100
 _BULK_BYTES = 2_000_000
-_BUFFERED_COMMITS = 10_000
+_BUFFERED_BYTES = 20_000_000
 _MARK_SECONDS = 0.5
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TOGETHER = 3  # tries of a bulk before its events are tried one by one
@@ -42,6 +42,8 @@ class _Unpublished:
     seq: int
     since: float
     events: list[RecordedEvent]
+    size: int = 0
+    """Bytes, about, of what is kept at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Publisher:
         self._taken: _Outgoing | None = None  # the smallest that the broker took
         self._looks = 0
         self._buffer: deque[_Unpublished] = deque()
+        self._buffered = 0
         self._more = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._oldest_since = time.time() if self.backlog else None
@@ -99,9 +102,11 @@ class Publisher:
         """
         now = time.time()
         for commit in committed:
-            if len(self._buffer) < _BUFFERED_COMMITS:
-                self._buffer.append(_Unpublished(commit.appended.position.seq, now, commit.events))
-            self._tail = commit.appended.position.seq
+            seq, size = commit.appended.position.seq, commit.waiting.size
+            if self._buffered + size <= _BUFFERED_BYTES:
+                self._buffer.append(_Unpublished(seq, now, commit.events, size))
+                self._buffered += size
+            self._tail = seq
         self._caught_up.clear()
         if self._oldest_since is None:
             self._oldest_since = now
@@ -142,15 +147,20 @@ class Publisher:
     async def _next(self) -> list[_Unpublished]:
         """The next commits with their events: from the buffer when it has them, else from the store."""
         while self._buffer and self._buffer[0].seq <= self._published:
-            self._buffer.popleft()
+            self._from_buffer()
         batch: list[_Unpublished] = []
         events = 0
         while (
             self._buffer and events < _BULK_EVENTS and self._buffer[0].seq == self._published + len(batch) + 1
         ):
-            batch.append(self._buffer.popleft())
+            batch.append(self._from_buffer())
             events += len(batch[-1].events)
         return batch or await self._read()
+
+    def _from_buffer(self) -> _Unpublished:
+        first = self._buffer.popleft()
+        self._buffered -= first.size
+        return first
 
     async def _read(self) -> list[_Unpublished]:
         """The next commits from the store, however long it takes until they can all be read."""
