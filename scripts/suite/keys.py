@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from suite.infra.passwords import write_private
+
 
 def make(directory: Path) -> None:
     """Make what components/shared/keys.yaml reads, unless it is there."""
@@ -27,8 +29,7 @@ def make(directory: Path) -> None:
 
 
 def _write(path: Path, secrets: dict[str, str]) -> None:
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(secrets))
+    write_private(path, json.dumps(secrets))
 
 
 def _encoded(value: bytes) -> str:

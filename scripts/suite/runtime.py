@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -186,33 +186,46 @@ def jars(name: str, version: str, *coordinates: str) -> list[Path]:
     """The jars of Maven coordinates and of all they depend on, fetched once."""
     from jgo.env import EnvironmentBuilder, LinkStrategy
 
-    directory = CACHE / "maven" / name / version
-    done = directory / ".complete"
-    with locked(directory):
-        if not done.exists():
-            with step(f"Fetching {name} {version} from Maven Central; once"):
-                builder = EnvironmentBuilder(
-                    context=_maven(), cache_dir=directory, link_strategy=LinkStrategy.HARD
-                )
-                builder.from_endpoint("+".join(coordinates))
-            done.touch()
-    return sorted(directory.rglob("*.jar"))
+    def fetch(directory: Path) -> None:
+        EnvironmentBuilder(
+            context=_maven(directory / "repository"),
+            cache_dir=directory / "whole",
+            link_strategy=LinkStrategy.HARD,
+        ).from_endpoint("+".join(coordinates))
+
+    return sorted((_fetched(f"{name}-{version}", fetch) / "whole").rglob("*.jar"))
 
 
 def jar(group: str, artifact: str, version: str, classifier: str) -> Path:
     """One jar that needs no other, fetched once."""
-    with locked(CACHE / "maven"), step(f"Looking for {artifact} {version} ({classifier})"):
-        component = _maven().project(group, artifact).at_version(version)
-        try:
-            return Path(component.artifact(classifier=classifier).resolve())
-        except (OSError, RuntimeError) as error:  # none answers; none has it
-            raise Missing(f"{artifact} {version} could not be fetched from Maven Central: {error}") from error
+
+    def fetch(directory: Path) -> None:
+        component = _maven(directory).project(group, artifact).at_version(version)
+        component.artifact(classifier=classifier).resolve()
+
+    return next(_fetched(f"{artifact}-{version}-{classifier}", fetch).rglob("*.jar"))
 
 
-def _maven() -> MavenContext:
+def _fetched(name: str, fetch: Callable[[Path], None]) -> Path:
+    """The directory that `fetch` fills, once: jgo takes any file for whole that has its name."""
+    kept = CACHE / "maven" / "fetched" / name
+    partial = kept.with_name(f"{name}.partial")
+    with locked(kept.parent):
+        if not kept.exists():
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                with step(f"Fetching {name} from Maven Central; once"):
+                    fetch(partial)
+            except (OSError, RuntimeError) as error:  # none answers; none has it; it broke off
+                raise Missing(f"{name} could not be fetched from Maven Central: {error}") from error
+            partial.rename(kept)
+    return kept
+
+
+def _maven(repository: Path) -> MavenContext:
     from jgo.maven import MavenContext, PythonResolver
 
-    return MavenContext(resolver=PythonResolver(), repo_cache=CACHE / "maven" / "repository", timeout=120)
+    return MavenContext(resolver=PythonResolver(), repo_cache=repository, timeout=120)
 
 
 def postgres_bin() -> Path:

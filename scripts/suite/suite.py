@@ -10,8 +10,10 @@ from types import TracebackType
 from typing import Self
 
 from suite import infra, keys, manifest, page, ports, profiles
+from suite.infra.passwords import write_private
 from suite.paths import BIN, ROOT
-from suite.process import Process, Spec
+from suite.process import Process, Spec, StartFailed
+from suite.progress import console
 from suite.sidecar import sidecar
 
 
@@ -86,7 +88,9 @@ class Suite:
         for app in self.apps:
             services.append(await self._launch(self._sidecar(app)))
             services.append(await self._launch(self._service(app)))
-        await asyncio.gather(*(process.wait_ready() for process in services + beside))
+        await asyncio.gather(
+            *(process.wait_ready() for process in services), *(_wait_beside(process) for process in beside)
+        )
 
     async def stop(self) -> None:
         """End everything: services while they have their sidecars, sidecars while they have servers."""
@@ -147,6 +151,12 @@ class Suite:
             raise PortBusy("\n".join(taken))
 
     def _write_secrets(self, secrets: Mapping[str, str]) -> None:
-        path = self.home / ".annals" / "secrets.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(dict(secrets)))
+        write_private(self.home / ".annals" / "secrets.json", json.dumps(dict(secrets)))
+
+
+async def _wait_beside(process: Process) -> None:
+    """Wait until it is ready; all else works without it, so that it never is ends no start."""
+    try:
+        await process.wait_ready()
+    except StartFailed as error:
+        console.print(f"Without {process.spec.name}: {error}", highlight=False, markup=False)

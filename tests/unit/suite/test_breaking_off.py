@@ -1,0 +1,139 @@
+"""What breaks off at a first start is begun anew at the next: it is never taken for whole."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import resource
+import signal
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import requests
+
+from suite import infra, keys, page, profiles, runtime
+from suite.infra.passwords import password
+from suite.process import Spec
+from suite.profiles import DEFAULT_PROFILE, Infrastructure
+from suite.suite import Suite
+
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>org.example</groupId><artifactId>thing</artifactId><version>1</version></project>"""
+
+
+def _jar() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as jar:
+        jar.writestr("META-INF/MANIFEST.MF", "Main-Class: thing\n" * 4_000)
+    return file.getvalue()
+
+
+JAR = _jar()
+
+
+class Maven(BaseHTTPRequestHandler):
+    """A Maven Central with one thing, whose connection goes away in the middle of its jars while `cut`."""
+
+    cut = True
+
+    def do_GET(self) -> None:
+        body = JAR if self.path.endswith(".jar") else POM.encode()
+        if not self.path.endswith((".jar", ".pom")):
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[:20_000] if self.cut else body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def maven(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Maven]]:
+    class Here(Maven): ...
+
+    request = requests.request
+    monkeypatch.setattr(runtime, "CACHE", tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Here) as server:
+
+        def ask(method: str, url: str, **options: Any) -> requests.Response:
+            path = url.partition("/maven2")[2]
+            return request(method, f"http://127.0.0.1:{server.server_port}{path}", **options)
+
+        monkeypatch.setattr(requests, "request", ask)
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield Here
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "fetch",
+    [
+        lambda: [runtime.jar("org.example", "thing", "1", "slim")],
+        lambda: runtime.jars("thing", "1", "org.example:thing:1"),
+    ],
+    ids=["one jar", "jars with what they depend on"],
+)
+def test_a_download_that_breaks_off_is_begun_anew(
+    maven: type[Maven], fetch: Callable[[], list[Path]]
+) -> None:
+    with pytest.raises(runtime.Missing, match="could not be fetched"):
+        fetch()
+
+    maven.cut = False
+    (whole,) = fetch()
+    assert whole.read_bytes() == JAR
+
+    maven.cut = True  # it is asked no more
+    assert fetch() == [whole]
+
+
+@contextmanager
+def _disk_full() -> Iterator[None]:
+    """Files can be made, but nothing can be written into them."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_password_and_keys_that_a_full_disk_did_not_take_are_made_later(tmp_path: Path) -> None:
+    secret = tmp_path / "postgres.password"
+    for make in (lambda: password(secret), lambda: keys.make(tmp_path)):
+        with pytest.raises(OSError, match="File too large"), _disk_full():
+            make()
+
+    assert len(password(secret)) > 20
+    keys.make(tmp_path)
+    for file in (secret, tmp_path / "signing-keys.json", tmp_path / "shared-keys.json"):
+        assert file.stat().st_size > 20
+        assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_the_suite_starts_without_what_is_only_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ready() -> bool:
+        return False
+
+    broken = Spec("zipkin", ["/bin/sh", "-c", "echo no such jar; exit 1"], ready)
+    given = Infrastructure([], [broken], {}, {}, infra.ControlPlane(tmp_path, profiles.CONTROL_PLANE_PORT))
+    monkeypatch.setattr(page, "build", lambda: None)
+    monkeypatch.setattr(profiles, "prepare", lambda *_: given)
+    suite = Suite(DEFAULT_PROFILE, home=tmp_path, restart=False)
+    suite.apps = []
+
+    async with asyncio.timeout(10), suite:
+        assert "Without zipkin: " in (told := capsys.readouterr().err)
+        assert "no such jar" in told
