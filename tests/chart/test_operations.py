@@ -63,6 +63,7 @@ def test_there_is_an_alert_for_each_thing_that_must_not_go_unseen() -> None:
         "AnnalsBacklogLarge",
         "AnnalsEventPassedOver",
         "AnnalsProjectionBehind",
+        "AnnalsProjectionStopped",
         "AnnalsProjectionSlow",
         "AnnalsParked",
         "AnnalsSagaFailed",

@@ -100,8 +100,8 @@ async def parked_by(client: Client) -> list[str]:
     """
 
     async def caught_up() -> bool:
-        metrics = (await client.http.get("http://127.0.0.1:8002/metrics")).text
-        return "annals_projection_lag_commits 0.0" in metrics
+        lag: int = (await client.operate("GET", "projections")).json()["lag"]
+        return lag == 0
 
     await until(caught_up, what="the projector to catch up")
     pages = {port: await client.http.get(f"http://127.0.0.1:{port}/metrics") for port in (8002, 8003, 8004)}

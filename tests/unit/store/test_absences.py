@@ -112,6 +112,23 @@ async def test_every_lane_is_found_to_its_end(
     assert await lanes.reached() == {0: 3, 1: 1}
 
 
+async def test_how_far_lanes_are_is_known_roughly_in_one_read(
+    client: BrokenOff, lanes: DaprEventReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = []
+    read = client.get_bulk
+    monkeypatch.setattr(client, "get_bulk", lambda *asked: reads.append(asked) or read(*asked))
+    lease = Write(keys.lease(0), orjson.dumps({"owner": "a", "expires": 0, "tail": 2}))
+    await client.save("eventstore", lease)
+    await client.save("eventstore", Write(keys.published(0), b"1"))
+    await client.save("eventstore", Write(keys.published(7), b"900"))  # imported, and never written since
+
+    tails = await lanes.tails()
+
+    assert {lane: seq for lane, seq in tails.items() if seq} == {0: 2, 1: 1, 7: 900}
+    assert len(reads) == 1
+
+
 async def test_a_verification_looks_at_every_event(client: BrokenOff, lanes: DaprEventReader) -> None:
     client.left_out = frozenset({keys.log(1, 1), keys.event(StreamId("default", "thing-x1"), 1)})
 

@@ -54,6 +54,7 @@ class Sweeper:
         self._store = store
         self._applier = applier
         self._read_models = read_models
+        self._lags: dict[int, int] = {}
 
     async def run(self) -> None:
         """Sweep for ever; what cannot be reached now is swept the next time."""
@@ -69,20 +70,18 @@ class Sweeper:
 
     async def sweep(self) -> bool:
         """Look at every lane once; whether there was as much missing as is looked for at a time."""
-        lag, full = 0, False
+        full, tails = False, await self._store.tails()
         for lane in await self._store.lanes(certain=False):
             try:
-                waiting, healed = await self._sweep_lane(lane)
+                full = await self._sweep_lane(lane, tails.get(lane, 0)) >= _LOOK_AHEAD or full
             except ProjectionStalled as error:
-                # It may stay so for long, and has nothing to do with the other lanes.
+                # It may stay so for long, which its lag tells, and has nothing to do with the other lanes.
                 _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
-                continue
-            lag += waiting
-            full = full or healed >= _LOOK_AHEAD
-        metrics.PROJECTION_LAG.set(lag)
+        metrics.PROJECTION_SWEPT.set_to_current_time()
         return full
 
-    async def _sweep_lane(self, lane: int) -> tuple[int, int]:
+    async def _sweep_lane(self, lane: int, tail: int) -> int:
+        """Look at one lane, which had come to `tail` at the least; how many of its commits were missing."""
         found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane))
         checkpoint: int = found["checkpoint"]
         seen = {int(seq): events for seq, events in found["seen"].items()}
@@ -107,10 +106,14 @@ class Sweeper:
             await self._database.fetch(_ADVANCE, str(lane), str(reached))
         for name in self._read_models:
             metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
+        # Before anything is healed: that may fail, or take long, just when there is much to be told.
+        last = found_commits[-1][-1].position.seq if found_commits[-1] else highest
+        self._lags[lane] = max(last, tail) - reached
+        metrics.PROJECTION_LAG.set(sum(self._lags.values()))
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
         if late:
             await self._heal(late)
-        return len(commits) - len(late), len(late)
+        return len(late)
 
     async def _heal(self, commits: list[Commit]) -> None:
         refs = [

@@ -153,6 +153,14 @@ class DaprEventReader:
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
+    async def tails(self) -> dict[int, int]:
+        """See `EventReader`."""
+        leases = Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
+        try:
+            return await leases.hints()
+        except DaprError as error:
+            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
+
     async def _look_again(self, wanted: Sequence[str], values: Mapping[str, bytes]) -> dict[str, bytes]:
         """Ask for what a bulk left out, one by one, so that it is certain."""
         absent = [key for key in wanted if key not in values]

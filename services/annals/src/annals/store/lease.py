@@ -47,6 +47,11 @@ def _decode(value: StateValue | None) -> Lease | None:
     return Lease(fields["owner"], fields["expires"], fields["tail"])
 
 
+def _hint(lease: StateValue | None, published: StateValue | None) -> int:
+    known = _decode(lease)
+    return max(known.tail if known else 0, int(published.data) if published else 0)
+
+
 class Leases:
     """The leases of one store, as one owner sees them.
 
@@ -102,8 +107,8 @@ class Leases:
 
     async def tail(self, lane: int) -> int:
         """The lane's last sequence, found from its hints on and certain; 0 when it is empty."""
-        lease = _decode(await self._sidecar.get(self._store, keys.lease(lane)))
-        seq = max(lease.tail if lease else 0, await self.published(lane))
+        lease = await self._sidecar.get(self._store, keys.lease(lane))
+        seq = _hint(lease, await self._sidecar.get(self._store, keys.published(lane)))
         while True:
             page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
             found = await self._sidecar.get_bulk(self._store, page)
@@ -112,6 +117,15 @@ class Leases:
                 if key not in found and await self._sidecar.get(self._store, key) is None:
                     return seq
                 seq += 1
+
+    async def hints(self) -> dict[int, int]:
+        """What leases and watermarks say of each lane's tail, in one read: it is there, or further on."""
+        wanted = [key for lane in self._lanes for key in (keys.lease(lane), keys.published(lane))]
+        values = await self._sidecar.get_bulk(self._store, wanted)
+        return {
+            lane: _hint(values.get(keys.lease(lane)), values.get(keys.published(lane)))
+            for lane in self._lanes
+        }
 
     async def published(self, lane: int) -> int:
         """The lane's saved watermark."""

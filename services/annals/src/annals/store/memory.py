@@ -107,3 +107,7 @@ class MemoryEventStore:
     async def lanes(self, *, certain: bool = True) -> list[int]:  # noqa: ARG002 - it always is
         """See `EventReader`."""
         return [_LANE] if self._log else []
+
+    async def tails(self) -> dict[int, int]:
+        """See `EventReader`."""
+        return {_LANE: len(self._log)}

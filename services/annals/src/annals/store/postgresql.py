@@ -154,6 +154,10 @@ class PostgresEventStore:
         """See `EventReader`."""
         return [_LANE] if await self._pool.fetchval("SELECT EXISTS (SELECT FROM log)") else []
 
+    async def tails(self) -> dict[int, int]:
+        """See `EventReader`."""
+        return {_LANE: await self._pool.fetchval("SELECT coalesce(max(seq), 0) FROM log")}
+
 
 async def _load(
     connection: asyncpg.Connection, stream: StreamId, command_id: str | None

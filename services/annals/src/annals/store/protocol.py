@@ -188,6 +188,10 @@ class EventReader(Protocol):
         """The lanes that were ever written; one may be left out unless that is to be `certain`."""
         ...
 
+    async def tails(self) -> dict[int, int]:
+        """A sequence that each lane had reached some seconds ago, in one read; one may be left out."""
+        ...
+
 
 class EventStore(EventReader, Protocol):
     """An event store: what `EventReader` reads, and the append."""

@@ -41,7 +41,12 @@ PROJECTION_UNREADABLE = Counter(
     "annals_projection_unreadable_messages_total", "Messages sent on to the dead letters unread."
 )
 PROJECTION_LAG = Gauge(
-    "annals_projection_lag_commits", "Commits in the store that are not in the read models."
+    "annals_projection_lag_commits",
+    "Commits in the store from the first on, in each lane, that is not in the read models.",
+)
+PROJECTION_SWEPT = Gauge(
+    "annals_projection_swept_timestamp_seconds",
+    "When the whole store was last compared with the read models, and what was missing applied.",
 )
 PROJECTION_LAG_SECONDS = Histogram(
     "annals_projection_lag_seconds", "From an event's time to its being visible.", buckets=_SECONDS

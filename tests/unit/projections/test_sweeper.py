@@ -1,0 +1,98 @@
+"""What is told of how far the read models are, just when they are far behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from prometheus_client import REGISTRY
+
+from annals.events import DomainEvent, RecordedEvent
+from annals.projections import Applier, Sweeper
+from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.store import Append, EventReader, MemoryEventStore
+
+COMMITS = 1_000
+
+
+class Database:
+    """Read models in which there is all up to a checkpoint."""
+
+    def __init__(self, checkpoint: int) -> None:
+        self.checkpoint = checkpoint
+        self.away = False
+
+    async def fetch(self, _sql: str, *_params: str | None) -> Any:
+        if self.away:
+            raise DatabaseError("it is away")
+        return {"checkpoint": self.checkpoint, "seen": {}}
+
+
+class Applying:
+    """Takes what it is given, or says why it does not."""
+
+    failure: Exception | None = None
+
+    async def apply(self, _events: Sequence[RecordedEvent]) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+async def filled() -> MemoryEventStore:
+    store = MemoryEventStore()
+    for number in range(COMMITS):
+        event = DomainEvent(
+            event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id=str(number)
+        )
+        await store.append(Append(event.stream, (event,), 0))
+    return store
+
+
+def told(name: str) -> float:
+    return REGISTRY.get_sample_value(f"annals_projection_{name}") or 0.0
+
+
+def sweeper(database: Database, store: EventReader, applying: Applying) -> Sweeper:
+    return Sweeper(cast("ReadModelDatabase", database), store, cast("Applier", applying), ["tasks"])
+
+
+@pytest.mark.parametrize("failure", [None, DatabaseError("too slow")])
+async def test_the_lag_is_all_that_the_read_models_lack(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> None:
+    monkeypatch.setattr(
+        "annals.projections.sweeper._GRACE", timedelta(seconds=-1)
+    )  # none may still come by itself
+    database, store, applying = Database(checkpoint=100), await filled(), Applying()
+    applying.failure = failure
+    sweeping = sweeper(database, store, applying)
+
+    try:
+        await sweeping.sweep()
+    except DatabaseError:
+        assert failure
+
+    assert told("lag_commits") == COMMITS - 100
+
+
+async def test_the_lag_is_none_when_there_is_nothing_more() -> None:
+    await sweeper(Database(checkpoint=COMMITS), await filled(), Applying()).sweep()
+
+    assert told("lag_commits") == 0
+
+
+async def test_when_all_was_last_compared_is_told_of_what_succeeded_only() -> None:
+    database = Database(checkpoint=COMMITS)
+    sweeping = sweeper(database, await filled(), Applying())
+    before = time.time()
+    await sweeping.sweep()
+    assert before <= (swept := told("swept_timestamp_seconds")) <= time.time()
+
+    database.away = True
+    with pytest.raises(DatabaseError):
+        await sweeping.sweep()
+
+    assert told("swept_timestamp_seconds") == swept
