@@ -150,6 +150,20 @@ async def test_a_position_that_does_not_come_is_waited_for_only_so_long(embedded
     assert answer.json()["type"].endswith("behind")
 
 
+async def test_what_is_on_the_broker_alone_is_brought_for_ever(embedded: Suite) -> None:
+    broker = await nats.connect(infra.Nats(embedded.home / ".annals" / "embedded", profiles.NATS_PORT).url)
+    try:
+        consumers = await broker.jetstream().consumers_info("annals")
+    finally:
+        await broker.close()
+    for_ever = {one.name for one in consumers if one.config.max_deliver == -1}
+    assert for_ever == {
+        "notification-integration-events",
+        "notification-dead-letters",
+        "projector-dead-letters",
+    }
+
+
 async def test_an_unreadable_message_is_kept_edited_and_read_again(embedded: Suite, client: Any) -> None:
     url = infra.Nats(embedded.home / ".annals" / "embedded", profiles.NATS_PORT).url
     broker = await nats.connect(url)

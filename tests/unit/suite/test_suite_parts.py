@@ -65,6 +65,13 @@ def test_every_broker_has_a_component_for_each_topic_with_the_same_scopes(broker
     assert all(component["auth"]["secretStore"] == "secretstore" for component in components)
 
 
+@pytest.mark.parametrize("topic", ["integration-events", "dead-letters"])
+def test_nats_brings_what_is_nowhere_else_as_often_as_it_takes(topic: str) -> None:
+    text = (ROOT / "components" / "brokers" / "nats" / "pubsub.yaml").read_text()
+    (component,) = (one for one in yaml.safe_load_all(text) if one["metadata"]["name"] == topic)
+    assert "maxDeliver" not in {one["name"] for one in component["spec"]["metadata"]}
+
+
 def test_a_busy_port_is_named_with_its_owner() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
