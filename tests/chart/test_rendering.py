@@ -119,6 +119,56 @@ def test_replicas_with_an_id_of_their_own_may_be_many(render: Render) -> None:
     assert ids == {f"{{podName}}-{name}" for name in names}
 
 
+LOGIN = {
+    "kafka": {"value": "kafka.example:9093"},
+    "kafka-mechanism": {"value": "SHA-256"},
+    "kafka-disable-tls": {"value": "false"},
+}
+BUNDLED = {"kafka": {"value": ""}, "kafka-mechanism": {"value": "SHA-512"}}
+KEDA = {"autoscaling": {"kind": "keda"}}
+
+
+@pytest.mark.parametrize(
+    ("values", "address", "mechanism"),
+    [
+        ({"credentials": LOGIN}, "kafka.example:9093", "scram_sha256"),
+        (
+            {"credentials": BUNDLED, "kafka": {"bundled": True}},
+            "annals-kafka-kafka-bootstrap:9093",
+            "scram_sha512",
+        ),
+    ],
+)
+def test_keda_is_told_where_kafka_is(
+    render: Render, values: dict[str, Any], address: str, mechanism: str
+) -> None:
+    manifests = render({**values, **KEDA})
+
+    scaled = of_kind(manifests, "ScaledObject")
+    for app in ("projector", "saga-orchestrator", "notification"):
+        lag = scaled[f"annals-{app}"]["spec"]["triggers"][0]
+        told = lag["metadata"]
+        assert (told["bootstrapServers"], told["consumerGroup"]) == (address, app)
+        assert (told["sasl"], told["tls"]) == (mechanism, "enable")
+        login = of_kind(manifests, "TriggerAuthentication")[lag["authenticationRef"]["name"]]
+        taken = {one["parameter"] for one in login["spec"]["secretTargetRef"]}
+        # What it takes from nowhere but a secret; an address there it does not see.
+        assert taken - {"ca"} == {"username", "password"}
+
+
+@pytest.mark.parametrize("name", LOGIN)
+def test_what_keda_cannot_read_in_a_secret_is_refused(render: Render, name: str) -> None:
+    hidden = {"credentials": {**LOGIN, name: {"existingSecret": "kafka"}}, **KEDA}
+    with pytest.raises(Refused, match=rf"KEDA cannot read credentials\.{name} in a secret"):
+        render(hidden)
+
+    by_cron = [{"type": "cron", "metadata": {"timezone": "UTC"}}]
+    services = ("projector", "saga-orchestrator", "notification")
+    own = {"autoscaling": {"kind": "keda", "triggers": dict.fromkeys(services, by_cron)}}
+    scaled = of_kind(render({**hidden, **own}), "ScaledObject")
+    assert {one["spec"]["triggers"][0]["type"] for one in scaled.values()} == {"cron", "cpu"}
+
+
 def test_a_smoke_test_that_would_never_end_is_refused(render: Render) -> None:
     with pytest.raises(Refused, match=r"the Job, never ends"):
         render({"sidecar": {"native": False}})
