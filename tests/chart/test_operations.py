@@ -213,6 +213,14 @@ def test_one_pod_of_a_service_may_be_away_at_a_time(render: Render) -> None:
     assert len(budgets) == 4
 
 
+def test_so_is_it_where_an_autoscaler_has_made_more_than_one(render: Render) -> None:
+    one = {"services": {"notification": {"replicas": 1}}}
+
+    assert "annals-notification" not in of_kind(render(one), "PodDisruptionBudget")
+    scaled = render({**one, "autoscaling": {"kind": "hpa"}})
+    assert "annals-notification" in of_kind(scaled, "PodDisruptionBudget")
+
+
 def test_images_are_installed_from_pins_of_the_one_lock() -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^\S+==[^ ;\\]+", (ROOT / name).read_text(), re.MULTILINE))

@@ -11,9 +11,21 @@ from typing import Any
 import pytest
 import yaml
 
+from annals.store import DOMAIN_LANES, SAGA_LANES
 from suite.paths import ROOT
 
-from .conftest import BROKERS, CHART, EVERYTHING, STORES, Refused, Render, metadata, of_broker, of_kind
+from .conftest import (
+    BROKERS,
+    CHART,
+    EVERYTHING,
+    STORES,
+    Manifest,
+    Refused,
+    Render,
+    metadata,
+    of_broker,
+    of_kind,
+)
 from .schemas import check
 
 
@@ -167,6 +179,31 @@ def test_what_keda_cannot_read_in_a_secret_is_refused(render: Render, name: str)
     own = {"autoscaling": {"kind": "keda", "triggers": dict.fromkeys(services, by_cron)}}
     scaled = of_kind(render({**hidden, **own}), "ScaledObject")
     assert {one["spec"]["triggers"][0]["type"] for one in scaled.values()} == {"cron", "cpu"}
+
+
+@pytest.mark.parametrize(("app", "lanes"), [("command", DOMAIN_LANES), ("saga-orchestrator", SAGA_LANES)])
+def test_an_upgrade_never_waits_for_a_lane(render: Render, app: str, lanes: range) -> None:
+    def fixed(replicas: int) -> list[Manifest]:
+        return render({"services": {app: {"replicas": replicas}}})
+
+    most = len(lanes) - 1
+    assert of_kind(fixed(most), "Deployment")[f"annals-{app}"]["spec"]["replicas"] == most
+    with pytest.raises(Refused, match=rf"{app}: {most + 1} replicas; {most} at the most"):
+        fixed(most + 1)
+    with pytest.raises(Refused, match=rf"{most + 1} replicas; {most} at the most"):
+        render({"autoscaling": {"kind": "hpa", "minReplicas": most + 1, "maxReplicas": most + 1}})
+
+
+@pytest.mark.parametrize(
+    ("scaling", "kind", "field"),
+    [("hpa", "HorizontalPodAutoscaler", "maxReplicas"), ("keda", "ScaledObject", "maxReplicaCount")],
+)
+def test_no_more_are_scaled_than_there_are_lanes(render: Render, scaling: str, kind: str, field: str) -> None:
+    scaled = of_kind(render({"autoscaling": {"kind": scaling, "maxReplicas": 60}}), kind)
+
+    most = {name: one["spec"][field] for name, one in scaled.items()}
+    assert (most["annals-command"], most["annals-saga-orchestrator"]) == (47, 15)
+    assert (most["annals-projector"], most["annals-notification"]) == (60, 60)
 
 
 def test_a_smoke_test_that_would_never_end_is_refused(render: Render) -> None:

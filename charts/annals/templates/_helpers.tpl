@@ -32,6 +32,19 @@ app.kubernetes.io/name: {{ .app }}
 {{- toYaml $apps }}
 {{- end }}
 
+{{/* Whether an app's replicas are an autoscaler's: "true", or nothing. (dict "root" $ "service" values) */}}
+{{- define "annals.scaled" -}}
+{{- if and (ne .root.Values.autoscaling.kind "none") .service.port (not .service.edge) }}true{{ end }}
+{{- end }}
+
+{{/*
+How many replicas an app may have, or nothing: one is ready when it has a lane of the event store (annals/store/lease.py),
+and a rollout has one more. (dict "app" name)
+*/}}
+{{- define "annals.mostReplicas" -}}
+{{ get (dict "command" 47 "saga-orchestrator" 15) .app }}
+{{- end }}
+
 {{- define "annals.image" -}}
 {{ printf "%s/%s:%s" .root.Values.image.repository (.service.image | default .app) (.root.Values.image.tag | default .root.Chart.AppVersion) }}
 {{- end }}
