@@ -193,6 +193,22 @@ def test_an_upgrade_leaves_as_many_replicas_as_are_scaled(cluster: Cluster, run:
     assert cluster["deployments/annals-command"]["spec"]["replicas"] == 7
 
 
+def test_no_upgrade_takes_the_tokens_from_running_pods(cluster: Cluster, run: Helm) -> None:
+    def tokens() -> dict[str, str]:
+        secrets = {path.rpartition("/")[2]: one for path, one in cluster.objects.items()}
+        return {name: one["data"]["token"] for name, one in secrets.items() if name.endswith("-token")}
+
+    run("upgrade")
+    made = tokens()
+    with pytest.raises(Refused, match=r"kubectl annotate .*-token helm\.sh/resource-policy=keep"):
+        run("upgrade", tokens={"create": False})
+
+    for name in made:
+        cluster[f"secrets/{name}"]["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep"
+    run("upgrade", tokens={"create": False})
+    assert tokens() == made
+
+
 def test_keys_that_another_release_made_are_nobody_elses(cluster: Cluster, run: Helm) -> None:
     run("upgrade", keys={"keep": False})
     made = keys(cluster)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -33,6 +34,17 @@ def test_tokens_differ_from_app_to_app(render: Render) -> None:
     tokens = [one["data"]["token"] for name, one in secrets.items() if name.endswith("-token")]
     assert len(tokens) == len(set(tokens)) >= 2 * len(SERVICES)
     assert all(len(base64.b64decode(token)) >= 40 for token in tokens)
+
+
+def test_tokens_that_are_made_beforehand_are_nothing_of_the_chart(render: Render) -> None:
+    made, given = render(EVERYTHING), render({**EVERYTHING, "tokens": {"create": False}})
+
+    tokens = {name for name in of_kind(made, "Secret") if name.endswith("-token")}
+    assert of_kind(given, "Secret").keys() == of_kind(made, "Secret").keys() - tokens
+    for kind in ("Deployment", "Job"):
+        asked = re.findall(r"[\w-]+-token\b", str(of_kind(given, kind)))
+        assert asked == re.findall(r"[\w-]+-token\b", str(of_kind(made, kind)))
+        assert {one for one in asked if one.startswith("annals-")} <= tokens
 
 
 def test_every_pod_of_the_suite_has_both_of_its_tokens(render: Render) -> None:
