@@ -19,7 +19,7 @@ from annals_notification.reminders import Reminders
 from annals_saga_orchestrator.sagas import CATALOG
 from suite.paths import ROOT
 
-from .conftest import CHART, EVERYTHING, Manifest, Render, of_kind
+from .conftest import CHART, EVERYTHING, Manifest, Render, metadata, of_kind
 
 SERVICES = ("command", "projector", "saga-orchestrator", "notification", "console")
 
@@ -219,6 +219,19 @@ def test_so_is_it_where_an_autoscaler_has_made_more_than_one(render: Render) -> 
     assert "annals-notification" not in of_kind(render(one), "PodDisruptionBudget")
     scaled = render({**one, "autoscaling": {"kind": "hpa"}})
     assert "annals-notification" in of_kind(scaled, "PodDisruptionBudget")
+
+
+def test_a_bundled_database_has_connections_for_all_replicas_and_an_upgrade(render: Render) -> None:
+    manifests = render({"postgresql": {"bundled": True}})
+    (database,) = of_kind(manifests, "Cluster").values()
+    wanted = 0
+    for component in of_kind(manifests, "Component").values():
+        if "postgresql" in component["spec"]["type"]:
+            most = int(metadata(component)["maxConns"])
+            apps = [of_kind(manifests, "Deployment")[f"annals-{app}"] for app in component["scopes"]]
+            wanted += sum(most * (app["spec"]["replicas"] + 1) for app in apps)
+
+    assert wanted <= int(database["spec"]["postgresql"]["parameters"]["max_connections"])
 
 
 def test_images_are_installed_from_pins_of_the_one_lock() -> None:
