@@ -17,7 +17,7 @@ from annals_notification.deliveries import texts
 from annals_notification.deliveries.channels import MAIL_SECONDS, NotDelivered, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
 from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Ended, Receiver
-from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
+from annals_notification.deliveries.preferences import Channel, Preferences, QuietHours, Webhook
 from annals_notification.deliveries.users import Users
 from conftest import until
 
@@ -51,6 +51,7 @@ class Deliveries:
     def __init__(self, *waiting: Claimed) -> None:
         self.waiting = list(waiting)
         self.ended: dict[str, str] = {}
+        self.due: dict[str, datetime | None] = {}
         self.leases: dict[Channel, timedelta] = {}
 
     async def claim(
@@ -67,6 +68,7 @@ class Deliveries:
 
     async def end(self, ended: Ended) -> None:
         self.ended[ended.claimed.id] = ended.status
+        self.due[ended.claimed.id] = ended.due
 
     async def all_ended(self) -> bool:
         return not self.waiting
@@ -193,6 +195,24 @@ async def test_a_webhook_whose_count_is_not_kept_has_its_outcome_and_costs_no_ot
         log.waiting.append(hook("after it", "ada"))
         dispatcher.look()
         await until(lambda: log.has("after it"))
+
+
+async def test_what_is_tried_again_is_tried_when_it_is_not_quiet() -> None:
+    class Away(Hooks):
+        async def send(self, _webhook: Webhook, _one: Claimed) -> str:
+            raise NotDelivered("it is away")
+
+    now = datetime.now(UTC)
+    ends = (now + timedelta(hours=3)).replace(second=0, microsecond=0)
+    quiet = QuietHours(start=(now - timedelta(hours=1)).time(), end=ends.time())
+    wants = _HOOK.model_copy(update={"quiet_hours": quiet})
+    log = Deliveries(hook("quiet", "ada", wants), hook("loud", "bob"))
+    async with dispatching(log, webhooks=Away()):
+        await until(lambda: log.has("quiet", "loud"))
+    assert log.ended == {"quiet": "pending", "loud": "pending"}
+    assert log.due["quiet"] == ends
+    loud = log.due["loud"]
+    assert loud is not None and loud < now + timedelta(minutes=1)
 
 
 class Postgres:

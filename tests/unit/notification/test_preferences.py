@@ -80,6 +80,9 @@ def test_a_digest_comes_at_its_time() -> None:
         ({"webhook": {"url": "http://example.com:99999", "secret": "x" * 16}}, "no address"),
         ({"webhook": {"url": "https://example.com", "secret": "short"}}, "secret"),
         ({"subscriptions": [{"events": "task.*", "channels": ["pigeon"]}]}, "channels"),
+        ({"quiet_hours": {"start": "22:00Z", "end": "07:00"}}, "has an offset"),
+        ({"quiet_hours": {"start": "22:00", "end": "07:00:00+02:00"}}, "has an offset"),
+        ({"digest_at": "08:00+02:00"}, "has an offset"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) -> None:
@@ -90,6 +93,13 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) ->
 def test_of_what_was_stored_all_counts_that_still_holds() -> None:
     stored = {"timezone": "Europe/Atlantis", "email": "ada@example.org", "webhook": {"url": "http://[x"}}
     assert Preferences.stored(stored) == Preferences(email="ada@example.org")
+
+
+def test_who_was_let_have_quiet_hours_with_an_offset_is_told_all_the_same() -> None:
+    stored = {"quiet_hours": {"start": "22:00Z", "end": "07:00"}, "email": "ada@example.org"}
+    wants = Preferences.stored(stored | {"subscriptions": [{"events": "task.*", "channels": ["email"]}]})
+    [told] = plan(notice("task.assigned", "ada"), {"ada": wants}, NOW)
+    assert (told.channel, told.due) == (Channel.EMAIL, NOW)
 
 
 def test_reminders_are_planned_for_what_is_still_to_come() -> None:

@@ -166,8 +166,10 @@ class Dispatcher:
         if error.final or one.attempts > len(self._retry_seconds):
             await self._end(Ended(one, "failed", str(error)))
         else:
-            wait = timedelta(seconds=self._retry_seconds[one.attempts - 1])
-            await self._end(Ended(one, "pending", str(error), datetime.now(UTC) + wait))
+            again = datetime.now(UTC) + timedelta(seconds=self._retry_seconds[one.attempts - 1])
+            # By then it may have become quiet.
+            due = one.preferences.undisturbed(again)
+            await self._end(Ended(one, "pending", str(error), due))
 
     async def _end(self, ended: Ended) -> None:
         """Log an outcome; one that cannot be logged is the only one, and is sent again after its lease."""

@@ -16,6 +16,7 @@ from pydantic import (
     HttpUrl,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
 )
 
 
@@ -35,6 +36,12 @@ def _zone(name: str) -> str:
     return name
 
 
+def _by_the_users_clock(given: time) -> time:
+    if given.tzinfo is not None:
+        raise ValueError(f"{given} has an offset; a time is by the clock of `timezone`, like 22:00")
+    return given
+
+
 def _url(text: str) -> str:
     """In its normal form: the host's name as name servers know it."""
     try:
@@ -44,6 +51,12 @@ def _url(text: str) -> str:
 
 
 Zone = Annotated[str, AfterValidator(_zone)]
+# What JSON Schema calls a time has an offset always.
+Clock = Annotated[
+    time,
+    AfterValidator(_by_the_users_clock),
+    WithJsonSchema({"type": "string", "pattern": r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?$"}),
+]
 Address = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>]{1,64}@[^@\s,;<>]{1,255}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$"), AfterValidator(_url)]
 Secret = Annotated[str, StringConstraints(min_length=16, max_length=256)]
@@ -58,8 +71,8 @@ class _Model(BaseModel):
 class QuietHours(_Model):
     """When not to be disturbed, by the clock of the user's time zone; it may span midnight."""
 
-    start: time
-    end: time
+    start: Clock
+    end: Clock
 
     def until(self, now: datetime, zone: ZoneInfo) -> datetime | None:
         """When the quiet that it is now ends; None when it is not quiet."""
@@ -98,7 +111,7 @@ class Preferences(_Model):
     )
     timezone: Zone = "UTC"
     quiet_hours: QuietHours | None = None
-    digest_at: time | None = None
+    digest_at: Clock | None = None
     """When the day's e-mails come together, as one; without it each comes by itself."""
     email: Address | None = None
     webhook: Webhook | None = None
@@ -129,16 +142,22 @@ class Preferences(_Model):
 
     def due(self, channel: Channel, now: datetime) -> datetime:
         """When something that comes up now is to go out over a channel."""
-        zone = ZoneInfo(self.timezone)
         at = now
         if channel is Channel.EMAIL and self.digest_at is not None:
+            zone = ZoneInfo(self.timezone)
             local = now.astimezone(zone)
             at = datetime.combine(local.date(), self.digest_at, tzinfo=zone)
             if at <= now:
                 at = datetime.combine(local.date() + timedelta(days=1), self.digest_at, tzinfo=zone)
-        elif channel is not Channel.INBOX and self.quiet_hours is not None:
-            at = self.quiet_hours.until(now, zone) or now
+        elif channel is not Channel.INBOX:
+            at = self.undisturbed(now)
         return at
+
+    def undisturbed(self, at: datetime) -> datetime:
+        """A time, or when the quiet that it is then ends."""
+        if self.quiet_hours is None:
+            return at
+        return self.quiet_hours.until(at, ZoneInfo(self.timezone)) or at
 
 
 class GivenWebhook(_Model):
