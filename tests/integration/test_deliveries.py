@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from annals.projections import migrate
+from annals.projections import StatementTooLarge, migrate
 from annals_notification import migrations
 from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Receiver
 from annals_notification.deliveries.plan import Notice, Planned
@@ -29,6 +29,24 @@ INSERT INTO notifications.deliveries
 SELECT 'digest-' || i, 'default', 'event-' || i, 'user-' || i % {USERS}, $1, '', '{{}}', now(), 'pending',
   date_trunc('hour', now())
 FROM generate_series(1, {USERS * EACH}) i"""
+
+
+class Sidecar(PoolDatabase):
+    """Takes and gives no more than a sidecar does, in the JSON that bindings.postgresql writes."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        super().__init__(pool)
+        self.pool = pool
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        assert sum(len(one or "") for one in params) < SIDECAR
+        text = await self.pool.fetchval(sql, *params)
+        answer = json.dumps([[text]], ensure_ascii=False)
+        for one in "<>&\u2028\u2029":
+            answer = answer.replace(one, "\\u0000")
+        if len(answer.encode()) > SIDECAR:
+            raise StatementTooLarge("the answer is larger than a sidecar takes")
+        return json.loads(text)
 
 
 @pytest.fixture
@@ -91,12 +109,101 @@ async def test_what_is_claimed_together_is_what_a_sidecar_takes(log: DeliveryLog
     assert claimed == USERS * EACH
 
 
-async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> None:
-    class Sidecar(PoolDatabase):
-        async def fetch(self, sql: str, *params: str | None) -> Any:
-            assert sum(len(one or "") for one in params) < SIDECAR
-            return await super().fetch(sql, *params)
+LAWFUL = {
+    "subscriptions": [
+        {"events": f"{'x' * 197}{number:03}", "channels": ["inbox", "email", "webhook"], "mine": True}
+        for number in range(99)
+    ]
+    + [{"events": "task.*", "channels": ["inbox", "email", "webhook"], "mine": False}],
+    "email": "ada@example.org",
+}
+"""As much as somebody may want."""
+ENDLESS = {
+    "subscriptions": [{"events": "task.*", "channels": ["inbox"] * 130_000 + ["webhook"], "mine": False}],
+    "webhook": {"url": "https://example.org/hook", "secret": "x" * 16},
+}
+"""More than anybody may want, from when they could."""
 
+
+async def _prefer(pool: asyncpg.Pool, data: dict[str, Any], *users: str) -> None:
+    await pool.executemany(
+        "INSERT INTO notifications.preferences (tenant, user_id, data) VALUES ('default', $1, $2)",
+        [(user, json.dumps(data)) for user in users],
+    )
+
+
+@pytest.mark.parametrize("channel", ["email", "webhook"])
+@pytest.mark.parametrize("data", [LAWFUL, ENDLESS])
+async def test_what_somebody_prefers_leaves_others_their_room(
+    pool: asyncpg.Pool, log: DeliveryLog, channel: str, data: dict[str, Any]
+) -> None:
+    await pool.execute(DIGEST, channel)
+    await _prefer(pool, data, *(f"user-{number}" for number in range(6)))
+    claimed = 0
+    log = DeliveryLog(Sidecar(pool))
+    while (due := await log.claim(Channel(channel), set(), 50, 200, LEASE)).claimed:
+        claimed += len(due.claimed)
+    assert claimed == USERS * EACH
+
+
+async def test_a_whole_digest_is_claimed_with_what_its_reader_prefers(
+    pool: asyncpg.Pool, log: DeliveryLog
+) -> None:
+    await pool.execute(DIGEST, "email")
+    await pool.execute("UPDATE notifications.deliveries SET user_id = 'ada'")
+    await _prefer(pool, LAWFUL, "ada")
+    due = await DeliveryLog(Sidecar(pool)).claim(Channel.EMAIL, set(), 2, 200, LEASE)
+    assert len(due.claimed) == 200
+    assert {one.preferences.email for one in due.claimed} == {"ada@example.org"}
+
+
+@pytest.mark.parametrize("text", ["<", "\u2028", '"', "\\"])
+async def test_what_is_claimed_is_counted_as_a_sidecar_spells_it_out(
+    pool: asyncpg.Pool, log: DeliveryLog, text: str
+) -> None:
+    await pool.execute(DIGEST, "email")
+    await pool.execute("DELETE FROM notifications.deliveries WHERE user_id > 'user-13'")
+    await pool.execute("UPDATE notifications.deliveries SET data = $1", json.dumps({"text": text * 10_000}))
+    log, claimed = DeliveryLog(Sidecar(pool)), 0
+    while (due := await log.claim(Channel.EMAIL, set(), 50, 200, LEASE)).claimed:
+        claimed += len(due.claimed)
+    assert claimed == 6 * EACH
+
+
+@pytest.mark.parametrize(("data", "watching"), [(LAWFUL, 150), (ENDLESS, 4)])
+async def test_of_many_who_watch_everything_all_are_found(
+    pool: asyncpg.Pool, log: DeliveryLog, data: dict[str, Any], watching: int
+) -> None:
+    users = [f"user-{number}" for number in range(watching)]
+    await _prefer(pool, data, *users)
+    await _prefer(pool, {"subscriptions": []}, "concerned")
+    log = DeliveryLog(Sidecar(pool))
+    notices = [
+        Notice("default", kind, kind, frozenset({"concerned", "user-1", "unknown"}), {}, datetime.now(UTC))
+        for kind in ("task.created", "task.updated", "member.joined")
+    ]
+    found = await asyncio.gather(*(log.interested(one) for one in notices))
+    every = sorted([*users, "concerned"])
+    assert [sorted(preferences) for _, preferences in found] == [every, every, ["concerned", "user-1"]]
+    assert all(
+        len(one.subscriptions) == len(data["subscriptions"]) for one in found[2][1].values() if one.email
+    )
+
+
+async def test_a_channel_that_was_named_without_end_is_kept_once(pool: asyncpg.Pool) -> None:
+    database = PoolDatabase(pool)
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS[:7])
+    await _prefer(pool, ENDLESS, "eve")
+    await _prefer(pool, LAWFUL, "ada")
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    kept = {
+        row["user_id"]: json.loads(row["data"]) for row in await pool.fetch("TABLE notifications.preferences")
+    }
+    subscription = {"events": "task.*", "channels": ["inbox", "webhook"], "mine": False}
+    assert kept == {"ada": LAWFUL, "eve": ENDLESS | {"subscriptions": [subscription]}}
+
+
+async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> None:
     database = Sidecar(pool)
     await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
     users = [f"user-{number}" for number in range(500)]

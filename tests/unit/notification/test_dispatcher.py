@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
 
-from annals.projections import DatabaseError, StatementRefused
+from annals.projections import DatabaseError, StatementRefused, StatementTooLarge
 from annals.web.background import background
+from annals_notification.deliveries import dispatcher as dispatcher_module
 from annals_notification.deliveries import texts
 from annals_notification.deliveries.channels import MAIL_SECONDS, NotDelivered, WebhookSender
 from annals_notification.deliveries.dispatcher import Dispatcher
@@ -75,6 +78,27 @@ class Deliveries:
 
     async def has(self, *names: str) -> bool:
         return self.ended.keys() >= set(names)
+
+
+class Leased(Deliveries):
+    """Gives no answer that tells of `poison` and more, though it has claimed it all the same."""
+
+    def __init__(self, most: int, *waiting: Claimed) -> None:
+        super().__init__(*waiting)
+        self.most = most
+        self.leased: list[tuple[float, Claimed]] = []
+
+    async def claim(
+        self, channel: Channel, busy: Collection[Receiver], receivers: int, of_each: int, lease: timedelta
+    ) -> Due:
+        now = time.monotonic()
+        self.waiting += [one for until, one in self.leased if until <= now]
+        self.leased = [(until, one) for until, one in self.leased if until > now]
+        found = await super().claim(channel, busy, receivers, of_each, lease)
+        if len(found.claimed) > self.most and any(one.user == "poison" for one in found.claimed):
+            self.leased += [(now + lease.total_seconds(), one) for one in found.claimed]
+            raise StatementTooLarge("it is too large")
+        return Due(found.claimed, 0.01)
 
 
 class WhoWorks:
@@ -215,6 +239,26 @@ async def test_what_is_tried_again_is_tried_when_it_is_not_quiet() -> None:
     assert loud is not None and loud < now + timedelta(minutes=1)
 
 
+async def test_what_an_answer_has_no_room_for_keeps_nobody_from_being_sent_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = {
+        channel: replace(places, lease=timedelta(seconds=0.1))
+        for channel, places in dispatcher_module._PLACES.items()
+    }
+    monkeypatch.setattr(dispatcher_module, "_PLACES", short)
+    poison = [hook(f"p{n}", "poison") for n in range(3)]
+    innocent = [hook(f"h{n}", f"user-{n}") for n in range(40)]
+    log = Leased(2, *innocent[:20], *poison, *innocent[20:])
+    async with dispatching(log) as dispatcher:
+
+        async def sent() -> bool:
+            dispatcher.look()
+            return await log.has(*(one.id for one in (*innocent, *poison)))
+
+        await until(sent)
+
+
 class Postgres:
     """Takes no NUL, as PostgreSQL's jsonb does, and no answer that is bad in some other way."""
 
@@ -229,7 +273,12 @@ class Postgres:
         if "FOR UPDATE" in sql:
             claimed = [one for one in self.waiting if one.channel == params[0]]
             self.waiting = [one for one in self.waiting if one not in claimed]
-            return {"claimed": [_row(one) for one in claimed], "seconds": None}
+            wants = {one.receiver: one.preferences.model_dump(mode="json") for one in claimed}
+            return {
+                "claimed": [_row(one) for one in claimed],
+                "preferences": [[*receiver, data] for receiver, data in wants.items()],
+                "seconds": None,
+            }
         if "ended AS" in sql:
             self.kept.append(str(params[0]))
         return 0
@@ -249,7 +298,6 @@ def _row(one: Claimed) -> dict[str, Any]:
         "occurred": one.occurred.isoformat(),
         "attempts": one.attempts,
         "traceparent": None,
-        "preferences": one.preferences.model_dump(mode="json"),
     }
 
 

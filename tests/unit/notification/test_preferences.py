@@ -44,6 +44,14 @@ def test_subscriptions_choose_events_and_channels() -> None:
     assert plan(notice("member.left", "ada"), {"ada": everything}, NOW) == [], "there is no webhook"
 
 
+def test_a_channel_that_is_named_again_and_again_is_kept_once() -> None:
+    named = ["inbox"] * 130_000 + ["webhook", "inbox"]
+    wants = Preferences.stored(
+        {"subscriptions": [{"events": "task.*", "channels": named}], "webhook": WEBHOOK}
+    )
+    assert wants.subscriptions[0].channels == (Channel.INBOX, Channel.WEBHOOK)
+
+
 def test_quiet_hours_span_midnight_in_the_users_own_zone() -> None:
     quiet = prefer(
         timezone="Europe/Berlin",

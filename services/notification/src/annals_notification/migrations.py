@@ -78,4 +78,12 @@ CREATE INDEX deliveries_of_receiver ON notifications.deliveries (tenant, user_id
   WHERE status IN ('pending', 'sending');
 DROP INDEX notifications.deliveries_due;
 """,
+    """
+-- A channel could be named without end.
+UPDATE notifications.preferences SET data = jsonb_set(data, '{subscriptions}', (
+  SELECT coalesce(jsonb_agg(one || jsonb_build_object('channels', (
+      SELECT jsonb_agg(DISTINCT channel) FROM jsonb_array_elements(one -> 'channels') channel))), '[]')
+    FROM jsonb_array_elements(data -> 'subscriptions') one))
+WHERE octet_length(data::text) > 65536;
+""",
 )

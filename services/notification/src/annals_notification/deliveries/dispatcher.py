@@ -8,15 +8,16 @@ one place, so that it takes no other's however much waits for it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 import structlog
 
-from annals.projections import DatabaseError, StatementRefused
+from annals.projections import DatabaseError, StatementRefused, StatementTooLarge
 from annals.telemetry import metrics
 from annals_notification.deliveries import texts
 from annals_notification.deliveries.channels import (
@@ -44,6 +45,11 @@ class _Places:
     of_each: int
     lease: timedelta
     """Longer than a claimed delivery takes, with what it waits for."""
+
+    def fewer(self) -> _Places:
+        """One receiver at a time, and then less and less of it."""
+        of_each = self.of_each if self.receivers > 1 else max(self.of_each // 4, 1)
+        return replace(self, receivers=1, of_each=of_each)
 
 
 _PLACES = {
@@ -92,6 +98,7 @@ class Dispatcher:
     async def _run(self, channel: Channel, places: _Places) -> NoReturn:
         busy: set[Receiver] = set()
         wake = self._wake[channel]
+        at_once, fewer_until = places, 0.0
 
         async def send(receiver: Receiver, claimed: list[Claimed]) -> None:
             try:
@@ -105,11 +112,17 @@ class Dispatcher:
                 wake.clear()
                 seconds: float | None = None
                 if len(busy) < places.receivers and not self._paused():
+                    if time.monotonic() > fewer_until:
+                        at_once = places
+                    free = min(at_once.receivers, places.receivers - len(busy))
                     try:
-                        due = await self._deliveries.claim(
-                            channel, busy, places.receivers - len(busy), places.of_each, places.lease
-                        )
+                        due = await self._deliveries.claim(channel, busy, free, at_once.of_each, places.lease)
                     except DatabaseError as error:
+                        if isinstance(error, StatementTooLarge):
+                            # It is claimed all the same, and due again together when its lease is over:
+                            # what is too large must not keep others from being sent for ever.
+                            at_once = at_once.fewer()
+                            fewer_until = time.monotonic() + 2 * places.lease.total_seconds()
                         _log.warning("deliveries cannot be made now", channel=channel, error=str(error))
                     else:
                         for receiver, claimed in _by_receiver(due.claimed).items():

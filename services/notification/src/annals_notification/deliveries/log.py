@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,33 +18,59 @@ from annals_notification.gathered import Gathered
 from annals_notification.stored_text import stored_text
 
 _BYTES_AT_ONCE = 2_000_000
-"""Of what is claimed together; the last may go beyond it. A sidecar takes 4 MiB."""
+"""Of an answer that is about many; the last of them may go beyond it. A sidecar takes 4 MiB."""
+_ROW_BYTES = 1_000
+"""What a row of an answer takes beside the JSON that it holds."""
+_PLANNED_AT_ONCE = 5_000
+"""Deliveries that one statement logs."""
 _LOOKED_AT = 200
 """Rows in a line of which the first of each receiver is looked for."""
 
+
+def _bytes_answered(text: str) -> str:
+    """SQL for the bytes that a text takes where it is a string in a sidecar's answer.
+
+    Go's encoding/json, with which bindings.postgresql writes it (components-contrib 1.18), spells more
+    out than PostgreSQL does.
+    """
+    written = f"to_json({text})::text"
+    for character in "<>&\u2028\u2029":
+        written = f"replace({written}, '{character}', '\\uXXXX')"
+    return f"octet_length({written})"
+
+
 # Those who want to be told of what does not concern them are few, and have an index of their own.
-_INTERESTED = """
+_INTERESTED = f"""
 WITH asked AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
-    place integer, tenant text, kind text, concerned jsonb)),
+    place integer, tenant text, kind text, concerned jsonb, after text)),
 interested AS (
   SELECT place, one.user_id, data
   FROM asked CROSS JOIN LATERAL jsonb_array_elements_text(concerned) AS one (user_id)
   -- Each by its key: of how many concern somebody PostgreSQL would guess too much, and read them all.
   CROSS JOIN LATERAL (SELECT data FROM notifications.preferences known
     WHERE known.tenant = asked.tenant AND known.user_id = one.user_id OFFSET 0) known
+  WHERE one.user_id > after
   UNION ALL
   SELECT place, user_id, data FROM asked JOIN notifications.preferences USING (tenant)
-  WHERE data @? '$.subscriptions[*] ? (@.mine == false)' AND EXISTS (
+  WHERE user_id > after AND NOT concerned ? user_id
+    AND data @? '$.subscriptions[*] ? (@.mine == false)' AND EXISTS (
     SELECT FROM jsonb_array_elements(data -> 'subscriptions') wanted
     WHERE NOT (wanted ->> 'mine')::boolean AND (
       wanted ->> 'events' = kind
       OR (right(wanted ->> 'events', 1) = '*'
-          AND starts_with(kind, rtrim(wanted ->> 'events', '*'))))))
+          AND starts_with(kind, rtrim(wanted ->> 'events', '*')))))),
+line AS (
+  SELECT place, user_id, data, sum(bytes) OVER (ORDER BY place, user_id) - bytes AS before
+  FROM (SELECT *, {_ROW_BYTES} + {_bytes_answered("data::text")} AS bytes FROM interested) sized)
 SELECT json_build_object(
   'since', (SELECT since FROM notifications.service),
-  'interested', (SELECT coalesce(json_agg(json_build_array(place, user_id, data)), '[]')
-    FROM interested))::text"""
+  'interested', (SELECT coalesce(
+    json_agg(json_build_array(place, user_id, data) ORDER BY place, user_id), '[]')
+    FROM line WHERE before < {_BYTES_AT_ONCE}),
+  -- Of whom there are more, behind those.
+  'more', (SELECT coalesce(json_agg(DISTINCT place), '[]')
+    FROM line WHERE before >= {_BYTES_AT_ONCE}))::text"""  # noqa: S608 - constants of this module
 
 # The inbox is a table here: a delivery to it is made by the statement that logs it.
 _ADD = """
@@ -82,13 +109,17 @@ WITH looked_at AS MATERIALIZED (
 firsts AS (
   SELECT DISTINCT ON (tenant, user_id) * FROM looked_at ORDER BY tenant, user_id, due, id),
 receivers AS (
-  SELECT d.tenant, d.user_id FROM firsts JOIN notifications.deliveries d USING (id)
+  SELECT d.tenant, d.user_id, coalesce((
+    SELECT {_bytes_answered("(data - 'subscriptions')::text")} FROM notifications.preferences p
+    WHERE p.tenant = d.tenant AND p.user_id = d.user_id), 0) AS bytes
+  FROM firsts JOIN notifications.deliveries d USING (id)
   -- As it was looked at: another may have claimed it since.
   WHERE d.status = firsts.status AND d.due = firsts.due
   ORDER BY firsts.due LIMIT $3::text::integer FOR UPDATE OF d SKIP LOCKED),
 theirs AS (
   SELECT one.* FROM receivers CROSS JOIN LATERAL (
-    SELECT id, due, octet_length(data::text) AS bytes FROM notifications.deliveries d
+    SELECT id, due, {_ROW_BYTES} + receivers.bytes + {_bytes_answered("data::text")} AS bytes
+    FROM notifications.deliveries d
     WHERE d.channel = $1 AND d.tenant = receivers.tenant AND d.user_id = receivers.user_id
       AND d.status IN ('pending', 'sending') AND d.due <= now()
     ORDER BY d.due LIMIT $4::text::integer FOR UPDATE SKIP LOCKED) one),
@@ -103,10 +134,12 @@ claimed AS (
 SELECT json_build_object(
   'claimed', (SELECT coalesce(json_agg(json_build_object(
     'id', c.id, 'tenant', c.tenant, 'user', c.user_id, 'channel', c.channel, 'kind', c.kind,
-    'data', c.data, 'occurred', c.occurred, 'attempts', c.attempts, 'traceparent', c.traceparent,
-    'preferences', (SELECT data FROM notifications.preferences p
-                    WHERE p.tenant = c.tenant AND p.user_id = c.user_id)) ORDER BY c.occurred), '[]')
-    FROM claimed c),
+    'data', c.data, 'occurred', c.occurred, 'attempts', c.attempts, 'traceparent', c.traceparent)
+    ORDER BY c.occurred), '[]') FROM claimed c),
+  -- Once for all that is claimed of a receiver, and without what is needed no more: it may be large.
+  'preferences', (SELECT coalesce(json_agg(json_build_array(tenant, user_id, data - 'subscriptions')), '[]')
+    FROM notifications.preferences JOIN (SELECT DISTINCT tenant, user_id FROM claimed) c
+      USING (tenant, user_id)),
   -- By this statement's time: what becomes due between two would be in neither.
   'seconds', CASE WHEN EXISTS (SELECT FROM looked_at) THEN 0 ELSE (
     SELECT extract(epoch FROM due - now()) FROM notifications.deliveries
@@ -125,8 +158,22 @@ moved AS (
     AND CASE d.status WHEN 'sending' THEN d.attempts END = ended.attempts RETURNING d.id)
 SELECT count(*)::text FROM moved"""
 
-_Asked = tuple[str, str, tuple[str, ...]]
-_Interested = tuple[datetime, dict[str, Preferences]]
+
+class _Asked(NamedTuple):
+    """Who may want to be told of a kind of event, behind one of them."""
+
+    tenant: str
+    kind: str
+    concerned: tuple[str, ...]
+    after: str = ""
+
+
+class _Interested(NamedTuple):
+    """Some of those, in their order; whether there are `more` behind them."""
+
+    since: datetime
+    preferences: dict[str, Preferences]
+    more: bool
 
 
 class Receiver(NamedTuple):
@@ -150,6 +197,7 @@ class Claimed:
     attempts: int
     traceparent: str | None
     preferences: Preferences
+    """Of the receiver, all but the subscriptions."""
 
     @property
     def receiver(self) -> Receiver:
@@ -193,21 +241,29 @@ class DeliveryLog:
         self._asked: Gathered[_Asked, _Interested] = Gathered(self._interested)
         self._ended: Gathered[_Outcome, None] = Gathered(self._end)
 
-    async def interested(self, notice: Notice) -> _Interested:
+    async def interested(self, notice: Notice) -> tuple[datetime, dict[str, Preferences]]:
         """Since when there is this service, and the preferences of all who may want a notice."""
-        return await self._asked.get((notice.tenant, notice.kind, tuple(sorted(notice.concerns))))
+        asked = _Asked(notice.tenant, notice.kind, tuple(sorted(notice.concerns)))
+        preferences: dict[str, Preferences] = {}
+        while True:
+            found = await self._asked.get(asked)
+            preferences |= found.preferences
+            if not found.more:
+                return found.since, preferences
+            if found.preferences:
+                asked = asked._replace(after=list(found.preferences)[-1])
 
     async def _interested(self, asked: Sequence[_Asked]) -> dict[_Asked, _Interested]:
-        rows = [
-            {"place": place, "tenant": tenant, "kind": kind, "concerned": concerned}
-            for place, (tenant, kind, concerned) in enumerate(asked)
-        ]
+        rows = [{"place": place} | one._asdict() for place, one in enumerate(asked)]
         found = await self._database.fetch(_INTERESTED, orjson.dumps(rows).decode())
         since = datetime.fromisoformat(found["since"])
         preferences: list[dict[str, Preferences]] = [{} for _ in asked]
         for place, user, data in found["interested"]:
             preferences[place][user] = Preferences.stored(data)
-        return {one: (since, wanted) for one, wanted in zip(asked, preferences, strict=True)}
+        return {
+            one: _Interested(since, preferences[place], place in found["more"])
+            for place, one in enumerate(asked)
+        }
 
     async def add(self, notice: Notice, planned: Sequence[Planned]) -> dict[str, int]:
         """Log deliveries that are to be made; how many are new, by channel."""
@@ -232,10 +288,13 @@ class DeliveryLog:
             }
             for one in planned
         ]
-        added: dict[str, int] = await self._database.fetch(
-            _ADD, orjson.dumps(told).decode(), orjson.dumps(rows).decode()
-        )
-        return added
+        added: Counter[str] = Counter()
+        for first in range(0, len(rows), _PLANNED_AT_ONCE):
+            some = rows[first : first + _PLANNED_AT_ONCE]
+            added.update(
+                await self._database.fetch(_ADD, orjson.dumps(told).decode(), orjson.dumps(some).decode())
+            )
+        return dict(added)
 
     async def claim(
         self, channel: Channel, busy: Collection[Receiver], receivers: int, of_each: int, lease: timedelta
@@ -253,6 +312,7 @@ class DeliveryLog:
             str(of_each),
             f"{lease.total_seconds()} seconds",
         )
+        wants = {Receiver(*whose): Preferences.stored(data) for *whose, data in found["preferences"]}
         claimed = [
             Claimed(
                 row["id"],
@@ -264,7 +324,7 @@ class DeliveryLog:
                 datetime.fromisoformat(row["occurred"]),
                 row["attempts"],
                 row["traceparent"],
-                Preferences.stored(row["preferences"] or {}),
+                wants.get(Receiver(row["tenant"], row["user"]), Preferences()),
             )
             for row in found["claimed"]
         ]

@@ -64,6 +64,14 @@ Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$
 """An event type, or the beginning of some and a star: `task.*`."""
 
 
+Channels = Annotated[
+    tuple[Channel, ...],
+    Field(min_length=1),
+    # Each once, however often it is named: statements answer with the preferences of many.
+    AfterValidator(lambda named: tuple(dict.fromkeys(named))),
+]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -97,7 +105,7 @@ class Subscription(_Model):
     """Events to be told of. `mine`: only those that concern the user."""
 
     events: Pattern
-    channels: Annotated[tuple[Channel, ...], Field(min_length=1)] = (Channel.INBOX,)
+    channels: Channels = (Channel.INBOX,)
     mine: bool = True
 
 
