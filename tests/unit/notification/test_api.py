@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any, cast
 
+import grpc
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from annals.web.problems import Problem, on_problem
+from annals.dapr import Message, SidecarUnavailable
+from annals.projections import DatabaseError
+from annals.web.problems import Problem, on_problem, on_unavailable
 from annals_notification import api
+from annals_notification.due import NotNow
+from annals_notification.held_events import HeldEvents
 
 
 class Held:
@@ -35,3 +42,56 @@ async def test_what_becomes_a_header_on_the_broker_has_no_control_characters(fie
         taken = await client.post("/events", json=body)
     assert taken.status_code == 202
     assert (held.events[0].event_id, held.events[0].routing_key) == ("e-1", "task/noted")
+
+
+class Tables:
+    """Holds events, and answers nothing else while `away`."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {}
+        self.away = False
+
+    async def fetch(self, sql: str, *params: str) -> Any:
+        if "WITH held" in sql:
+            self.held[params[1]] = json.loads(params[3])
+            return 1
+        if self.away:
+            raise DatabaseError("it is away")
+        if "WITH done" in sql:
+            return self.held.pop(params[1], None) and 1
+        return {"event": self.held.get(params[1])}
+
+
+class Broker:
+    """Takes nothing while it is `away`."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.published: list[str] = []
+
+    async def publish(self, _topic: str, messages: Sequence[Message]) -> list[str]:
+        if self.away:
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "the broker is away")
+        self.published += [one.entry_id for one in messages]
+        return []
+
+
+@pytest.mark.parametrize("away", ["broker", "database"])
+async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -> None:
+    """Told to send it again, somebody would have it published twice."""
+    tables, broker, unused = Tables(), Broker(), cast("Any", None)
+    tables.away, broker.away = away == "database", away == "broker"
+    held = HeldEvents(cast("Any", tables), cast("Any", broker), unused)
+    app = FastAPI()
+    app.add_exception_handler(NotNow, cast("Any", on_unavailable))
+    app.add_exception_handler(DatabaseError, cast("Any", on_unavailable))
+    app.include_router(api.routes(unused, unused, unused, unused, held))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
+        taken = await client.post("/events", json={"event_type": "order.paid"})
+    assert taken.status_code == 202, taken.text
+    assert list(tables.held) == [taken.json()["event_id"]]
+    tables.away = broker.away = False
+    await held.fire("default", taken.json()["event_id"])
+    assert broker.published == [taken.json()["event_id"]]
+    assert tables.held == {}

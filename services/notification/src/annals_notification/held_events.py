@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from annals.dapr import DaprError, DaprSidecar, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
-from annals.projections import ReadModelDatabase
+from annals.projections import DatabaseError, ReadModelDatabase
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
+
+_log = structlog.get_logger(__name__)
 
 TOPIC = "integration-events"
 
@@ -55,14 +59,18 @@ class HeldEvents:
     async def hold(self, event: IntegrationEvent, asked: datetime) -> None:
         """Hold an event until its `delay_until`; one that need not wait is published a moment later.
 
-        `asked` is when somebody wanted that.
+        `asked` is when somebody wanted that. Raises DatabaseError when it is not known to be held.
         """
         due = event.delay_until or datetime.now(UTC)
         text = event.to_json().decode()
         times = (due.isoformat(), asked.isoformat())
         await self._database.fetch(_HOLD, event.tenant_id, event.event_id, TOPIC, text, *times)
         if due <= datetime.now(UTC):
-            await self.fire(event.tenant_id, event.event_id)
+            try:
+                await self.fire(event.tenant_id, event.event_id)
+            except (NotNow, DatabaseError) as error:
+                # It is held: whoever was told otherwise would send it again, and it would be published twice.
+                _log.warning("a held event waits to be looked for", id=event.event_id, error=str(error))
         else:
             self._alarms.set(self.name, event.tenant_id, event.event_id, due)
 

@@ -17,7 +17,7 @@ from annals.web.deliveries import hinted, message, published, status
 from annals.web.request_body import json_object
 from annals_notification.deliveries.plan import Notice
 from annals_notification.deliveries.users import Users
-from annals_notification.due import Due, NotNow
+from annals_notification.due import Due
 from annals_notification.held_events import HeldEvents
 from annals_notification.notices import Notices
 from annals_notification.reminders import Reminders
@@ -60,7 +60,7 @@ class Inbound:
         except ValueError as error:
             # To deliver it again would change nothing.
             return await self._unreadable.keep(cloudevent, str(error))
-        except (DatabaseError, NotNow) as error:
+        except DatabaseError as error:
             if last and isinstance(error, StatementRefused):
                 return await self._unreadable.keep(cloudevent, str(error))
             _log.warning("an event is to be delivered again", error=str(error))
@@ -68,7 +68,7 @@ class Inbound:
         return "SUCCESS"
 
     async def _handle(self, cloudevent: Any) -> None:
-        """Raises ValueError for what cannot be read, DatabaseError and NotNow."""
+        """Raises ValueError for what cannot be read, and DatabaseError."""
         try:
             event = from_cloudevent(cloudevent)
         except (AttributeError, TypeError, KeyError) as error:
