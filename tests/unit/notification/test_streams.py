@@ -15,7 +15,7 @@ from annals.store.protocol import Commit as StoredCommit
 from annals.web.background import background
 from annals_notification.streams import positions, routes
 from annals_notification.streams.filters import Filter
-from annals_notification.streams.hub import Client, Hub
+from annals_notification.streams.hub import Client, Hub, TooSlow
 from annals_notification.streams.tail import Commit
 
 
@@ -67,13 +67,26 @@ def test_a_client_that_takes_nothing_is_cut_and_what_it_has_not_asked_for_does_n
     other = Commit(0, 1, "0-1", ((event("member.left"), "{}"),))
     wanted = Commit(0, 2, "0-2", ((event(), "{}"),))
     for _ in range(100):
-        client.offer(other)
+        client.offer(other, 0)
     assert client.queue.empty()
     for _ in range(50):
-        client.offer(wanted)
+        client.offer(wanted, 0)
     assert not client.cut
-    client.offer(wanted)
+    client.offer(wanted, 0)
     assert client.cut
+
+
+def test_what_waits_for_all_clients_together_is_of_the_last_that_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.streams.hub._BEHIND_BYTES", 1_000)
+    client = Client(Filter("default", types=("task.*",)), buffer=50)
+    client.offer(Commit(0, 1, "0-1", ((event("member.left"), "{}"),)), 9_000)
+    client.offer(Commit(0, 2, "0-2", ((event(), "{}"),)), 9_500)
+    client.offer(Commit(0, 3, "0-3", ((event(), "{}"),)), 10_500)
+    assert not client.cut and client.queue.qsize() == 2
+    client.offer(Commit(0, 4, "0-4", ((event("member.left"), "{}"),)), 10_501)
+    assert client.cut and client.queue.empty(), "it comes back for them, and holds none of them meanwhile"
 
 
 class LongStore:
@@ -125,6 +138,33 @@ async def test_a_stream_that_reads_what_others_did_says_how_far_it_is(
     assert told[-1] == ("0-1000", 1)
     between = [positions.parse(seen)[0] for seen, _ in told]
     assert between == sorted(between) and 1 < between[1] < 1_000
+
+
+class GrowingStore(LongStore):
+    """Has what it is told to have."""
+
+    async def moved(self, *asked: object) -> list[int]:
+        seen = cast("dict[int, int]", asked[0])
+        return [0] if self.length > seen.get(0, 0) else []
+
+
+async def test_who_takes_what_they_are_sent_is_not_cut_by_a_page_and_who_does_not_goes_on_where_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.streams.hub._BEHIND_BYTES", 1_000)
+    store = GrowingStore(1)
+    streams = hub(store)
+    async with background(streams.run(), "hub"), asyncio.timeout(20):
+        slow, quick = (streams.listen(Filter("other"), None) for _ in range(2))
+        assert [(await anext(one))[0] for one in (slow, quick)] == ["0-1", "0-1"]
+        store.length = 150
+        taken = [await anext(quick) for _ in range(2, 150)]
+        assert [seen for seen, _ in taken] == [f"0-{seq}" for seq in range(2, 150)]
+        with pytest.raises(TooSlow):
+            await anext(slow)
+        again = streams.listen(Filter("other"), {0: 1})
+        await anext(again)
+        assert [(await anext(again))[0] for _ in range(2, 150)] == [seen for seen, _ in taken]
 
 
 async def test_a_stream_that_reads_what_was_missed_ends_when_the_replica_does() -> None:

@@ -14,6 +14,8 @@ from annals_notification.streams.tail import Commit, Tail
 
 HEARTBEAT_SECONDS = 15.0
 _TICK_SECONDS = 1.0
+_BEHIND_BYTES = 32 * 1024 * 1024
+"""Of JSON that may have come since what a client is to be sent next: all clients together keep no more."""
 
 
 class TooSlow(Exception):
@@ -29,17 +31,31 @@ class Client:
 
     def __init__(self, wanted: Filter, buffer: int) -> None:
         self.wanted = wanted
-        self.queue: asyncio.Queue[Commit] = asyncio.Queue(buffer)
+        self.queue: asyncio.Queue[tuple[int, Commit]] = asyncio.Queue(buffer)
         self.cut = False
+        self._oldest = 0
 
-    def offer(self, commit: Commit) -> None:
-        """Put a commit into its buffer, or cut it off when that is full."""
-        if self.cut or not any(self.wanted.matches(event) for event, _ in commit.events):
+    def offer(self, commit: Commit, told: int) -> None:
+        """Put a commit into its buffer, or cut it off when that is full: it may come back for what waits.
+
+        `told` are the bytes of all commits so far, with this one.
+        """
+        if self.cut:
             return
-        try:
-            self.queue.put_nowait(commit)
-        except asyncio.QueueFull:
+        if self.queue.empty():
+            self._oldest = told
+        wants = any(self.wanted.matches(event) for event, _ in commit.events)
+        if told - self._oldest > _BEHIND_BYTES or (wants and self.queue.full()):
             self.cut = True
+            while not self.queue.empty():
+                self.queue.get_nowait()
+        elif wants:
+            self.queue.put_nowait((told, commit))
+
+    async def take(self) -> Commit:
+        """What it is to be sent next, when there is something."""
+        self._oldest, commit = await self.queue.get()
+        return commit
 
 
 class Hub:
@@ -67,9 +83,13 @@ class Hub:
 
     async def run(self) -> None:
         """Follow the store for ever."""
+        told = 0
         async for commit in self._tail.follow():
+            told += sum(len(text) for _, text in commit.events)
             for client in self._clients:
-                client.offer(commit)
+                client.offer(commit, told)
+            # Who takes what they are sent takes it now: a page of commits comes at once, and may be large.
+            await asyncio.sleep(0)
 
     async def listen(
         self, wanted: Filter, after: Mapping[int, int] | None
@@ -93,21 +113,21 @@ class Hub:
                         yield seen, events
                 heartbeat = _Heartbeat()
                 while not self._draining():
+                    if client.cut:
+                        metrics.STREAM_CUT.inc()
+                        raise TooSlow("too much waited to be sent: come back with your last id")
                     try:
                         async with asyncio.timeout(_TICK_SECONDS):
-                            commit = await client.queue.get()
+                            commit = await client.take()
                     except TimeoutError:
-                        # What waits to be sent was seen by the tail, and not by the client.
-                        if heartbeat.is_due() and client.queue.empty():
+                        # What waits to be sent, or did, was seen by the tail, and not by the client.
+                        if heartbeat.is_due() and client.queue.empty() and not client.cut:
                             yield positions.render(self._tail.seen), []
                             heartbeat.sent()
                         continue
                     if commit.seq > joined.get(commit.lane, 0):
                         yield commit.seen, _matching(wanted, commit)
                         heartbeat.sent()
-                    if client.cut and client.queue.empty():
-                        metrics.STREAM_CUT.inc()
-                        raise TooSlow("too much waited to be sent: come back with your last id")
         finally:
             self._clients.discard(client)
 
