@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
 
 from annals.projections import StatementTooLarge, migrate
 from annals_notification import migrations
+from annals_notification.deliveries.channels import NotDelivered
+from annals_notification.deliveries.dispatcher import Dispatcher
 from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Receiver
 from annals_notification.deliveries.plan import Notice, Planned
-from annals_notification.deliveries.preferences import Channel
+from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
+from annals_notification.deliveries.users import Users
 from read_model_database import PoolDatabase
 
 LEASE = timedelta(minutes=3)
@@ -201,6 +204,48 @@ async def test_a_channel_that_was_named_without_end_is_kept_once(pool: asyncpg.P
     }
     subscription = {"events": "task.*", "channels": ["inbox", "webhook"], "mine": False}
     assert kept == {"ada": LAWFUL, "eve": ENDLESS | {"subscriptions": [subscription]}}
+
+
+async def test_only_the_webhook_that_somebody_has_is_switched_off_for_what_failed(
+    pool: asyncpg.Pool, log: DeliveryLog
+) -> None:
+    """Not one that was put in its place, nor none: what was claimed before ends after."""
+    users, unused = Users(PoolDatabase(pool)), cast("Any", None)
+
+    class Hooks:
+        async def send(self, _webhook: Webhook, _one: Claimed) -> str:
+            raise NotDelivered("410: gone", final=True)
+
+    dispatcher = Dispatcher(log, users, cast("Any", Hooks()), unused, [], lambda: False)
+
+    async def claimed(most: int) -> list[Claimed]:
+        return (await log.claim(Channel.WEBHOOK, set(), 1, most, LEASE)).claimed
+
+    async def fail(claimed: list[Claimed]) -> None:
+        await dispatcher._send(Channel.WEBHOOK, claimed)
+
+    async def told() -> int:
+        return int(await pool.fetchval("SELECT count(*) FROM notifications.inbox WHERE user_id = 'ada'"))
+
+    old, new = (
+        Preferences(webhook=Webhook(url=f"https://example.org/{name}", secret="x" * 16))
+        for name in ("old", "new")
+    )
+    await pool.execute(DIGEST, "webhook")
+    await pool.execute("UPDATE notifications.deliveries SET user_id = 'ada'")
+    await users.prefer("default", "ada", old)
+    before = await claimed(6)
+    await users.prefer("default", "ada", Preferences())
+    await fail(await claimed(6))
+    await users.prefer("default", "ada", new)
+    await fail(before)
+    assert await users.preferences("default", "ada") == new
+    assert await told() == 0
+    await fail(await claimed(4))
+    await users.webhook_works("default", "ada", "https://example.org/old")
+    await fail(await claimed(1))
+    assert await users.preferences("default", "ada") == Preferences()
+    assert await told() == 1
 
 
 async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> None:

@@ -107,11 +107,11 @@ class WhoWorks:
     def __init__(self, error: DatabaseError | None = None) -> None:
         self.error = error
 
-    async def webhook_works(self, _tenant: str, _user: str) -> None:
+    async def webhook_works(self, _tenant: str, _user: str, _url: str) -> None:
         if self.error:
             raise self.error
 
-    async def webhook_fails(self, _tenant: str, _user: str, _answer: str) -> None:
+    async def webhook_fails(self, _tenant: str, _user: str, _url: str, _answer: str) -> None:
         if self.error:
             raise self.error
 

@@ -187,12 +187,13 @@ class Dispatcher:
     async def _end(self, ended: Ended) -> None:
         """Log an outcome; one that cannot be logged is the only one, and is sent again after its lease."""
         one = ended.claimed
+        webhook = one.preferences.webhook if one.channel is Channel.WEBHOOK else None
         try:
             await self._deliveries.end(ended)
-            if one.channel is Channel.WEBHOOK and ended.status == "sent":
-                await self._users.webhook_works(one.tenant, one.user)
-            elif one.channel is Channel.WEBHOOK and ended.status == "failed":
-                await self._users.webhook_fails(one.tenant, one.user, ended.answer)
+            if webhook is not None and ended.status == "sent":
+                await self._users.webhook_works(one.tenant, one.user, webhook.url)
+            elif webhook is not None and ended.status == "failed":
+                await self._users.webhook_fails(one.tenant, one.user, webhook.url, ended.answer)
         except StatementRefused as error:
             _log.error("what came of a delivery is refused", delivery=one.id, error=str(error))
         except DatabaseError as error:

@@ -26,7 +26,7 @@ SELECT count(*)::text FROM put"""
 _WORKS = """
 WITH reset AS (
   UPDATE notifications.preferences SET webhook_failures = 0
-  WHERE tenant = $1 AND user_id = $2 AND webhook_failures > 0 RETURNING 1)
+  WHERE tenant = $1 AND user_id = $2 AND data #>> '{webhook,url}' = $3 AND webhook_failures > 0 RETURNING 1)
 SELECT count(*)::text FROM reset"""
 
 _FAILS = f"""
@@ -34,7 +34,7 @@ WITH counted AS (
   UPDATE notifications.preferences SET webhook_failures = webhook_failures + 1,
     data = CASE WHEN webhook_failures + 1 >= {_FAILURES_UNTIL_OFF}
       THEN jsonb_set(data, '{{webhook}}', 'null') ELSE data END
-  WHERE tenant = $1 AND user_id = $2 RETURNING webhook_failures),
+  WHERE tenant = $1 AND user_id = $2 AND data #>> '{{webhook,url}}' = $4 RETURNING webhook_failures),
 told AS (
   INSERT INTO notifications.inbox (tenant, user_id, id, kind, data)
   SELECT $1, $2, gen_random_uuid()::text, 'notification.webhook_disabled',
@@ -98,13 +98,16 @@ class Users:
         data = orjson.dumps(preferences.model_dump(mode="json")).decode()
         await self._database.fetch(_PUT, tenant, user, data)
 
-    async def webhook_works(self, tenant: str, user: str) -> None:
-        """Its failures so far do not count any more."""
-        await self._database.fetch(_WORKS, tenant, user)
+    async def webhook_works(self, tenant: str, user: str, url: str) -> None:
+        """Its failures so far do not count any more, unless the user has another by now."""
+        await self._database.fetch(_WORKS, tenant, user, url)
 
-    async def webhook_fails(self, tenant: str, user: str, answer: str) -> None:
-        """Count a delivery that was given up; after some the webhook is off, and the user is told."""
-        await self._database.fetch(_FAILS, tenant, user, stored_text(answer, 500))
+    async def webhook_fails(self, tenant: str, user: str, url: str, answer: str) -> None:
+        """Count a delivery that was given up, unless the user has another webhook by now, or none.
+
+        After some the webhook is off, and the user is told.
+        """
+        await self._database.fetch(_FAILS, tenant, user, stored_text(answer, 500), url)
 
     async def inbox(
         self, tenant: str, user: str, *, unread: bool, after: Sequence[str | None], limit: int
