@@ -131,6 +131,35 @@ def test_a_signature_is_that_of_id_time_and_body() -> None:
     assert headers["webhook-signature"] == f"v1,{expected}"
 
 
+def test_a_signature_is_that_of_the_specifications_own_example() -> None:
+    """Which every library of Standard Webhooks verifies: standard-webhooks/libraries, test vectors."""
+    headers = signed(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        datetime.fromtimestamp(1614265330, UTC),
+        b'{"test": 2432232314}',
+    )
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+def test_a_secret_that_says_it_is_encoded_and_is_not_is_refused_and_a_stored_one_signs_as_it_did() -> None:
+    for behind in (
+        "not-base64!" * 3,
+        base64.b64encode(b"x" * 23).decode(),
+        base64.b64encode(b"x" * 65).decode(),
+    ):
+        webhook = {"url": WEBHOOK["url"], "secret": f"whsec_{behind}"}
+        with pytest.raises(ValidationError, match="24 to 64 bytes in Base64"):
+            GivenPreferences.model_validate({"webhook": webhook})
+        stored = Preferences.stored({"webhook": webhook})
+        assert stored.webhook is not None
+        signature = signed(stored.webhook.secret, "m", datetime.fromtimestamp(1, UTC), b"{}")
+        expected = hmac.new(stored.webhook.secret.encode(), b"m.1.{}", "sha256").digest()
+        assert signature["webhook-signature"] == f"v1,{base64.b64encode(expected).decode()}"
+        same = GivenPreferences.model_validate({"webhook": {"url": WEBHOOK["url"]}})
+        assert same.kept(stored).webhook == stored.webhook
+
+
 def test_a_webhook_that_stays_where_it_was_keeps_its_secret_and_another_needs_one() -> None:
     stored = prefer(webhook=WEBHOOK, timezone="Europe/Berlin", digest_at="08:00")
     url = WEBHOOK["url"]

@@ -19,7 +19,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from annals.dapr import DaprError, DaprSidecar
 from annals_notification.deliveries import texts
 from annals_notification.deliveries.log import Claimed
-from annals_notification.deliveries.preferences import Webhook
+from annals_notification.deliveries.preferences import Webhook, signing_key
 
 WEBHOOK_SECONDS = 10.0
 """How long a webhook may take, to find its host included."""
@@ -133,7 +133,11 @@ def signed(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str,
     """The headers by which a receiver knows that a message is ours and new."""
     stamp = str(int(at.timestamp()))
     content = f"{message_id}.{stamp}.".encode() + body
-    signature = base64.b64encode(hmac.new(secret.encode(), content, hashlib.sha256).digest()).decode()
+    try:
+        key = signing_key(secret)
+    except ValueError:  # from when nobody looked
+        key = secret.encode()
+    signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
     return {
         "content-type": "application/json",
         "webhook-id": message_id,

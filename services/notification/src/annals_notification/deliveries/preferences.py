@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from enum import StrEnum
@@ -70,6 +71,32 @@ Channels = Annotated[
     # Each once, however often it is named: statements answer with the preferences of many.
     AfterValidator(lambda named: tuple(dict.fromkeys(named))),
 ]
+
+
+_ENCODED = "whsec_"
+_KEY_BYTES = range(24, 65)
+
+
+def signing_key(secret: str) -> bytes:
+    """What a webhook is signed with. Raises ValueError.
+
+    The Standard Webhooks specification has a secret with a prefix and its key in Base64; what has no
+    such prefix is a key itself.
+    """
+    if not secret.startswith(_ENCODED):
+        return secret.encode()
+    try:
+        key = base64.b64decode(secret.removeprefix(_ENCODED), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) not in _KEY_BYTES:
+        raise ValueError(f"behind {_ENCODED} come {_KEY_BYTES[0]} to {_KEY_BYTES[-1]} bytes in Base64")
+    return key
+
+
+def _signs(secret: str) -> str:
+    signing_key(secret)
+    return secret
 
 
 class _Model(BaseModel):
@@ -172,7 +199,7 @@ class GivenWebhook(_Model):
     """A webhook as its user gives it."""
 
     url: Url
-    secret: Secret | None = None
+    secret: Annotated[Secret, AfterValidator(_signs)] | None = None
     """Nobody can read it back: without one, that which is kept for this address stays."""
 
 
