@@ -14,7 +14,25 @@ from annals_notification.deliveries.preferences import Channel, Preferences, Web
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "[::1]", "[fe80::1]", "192.168.0.1", "localhost"]
+    "host",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "169.254.169.254",
+        "192.168.0.1",
+        "224.0.0.1",
+        "localhost",
+        "[::1]",
+        "[::127.0.0.1]",
+        "[::ffff:127.0.0.1]",
+        "[fe80::1]",
+        "[fec0::1]",
+        "[ff0e::1]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[64:ff9b:1::a00:1]",
+        "[64:ff9b:1::808:808]",
+        "[2002:a00:1::1]",
+    ],
 )
 async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
     webhook = Webhook(url=f"http://{host}/hook", secret="x" * 16)
@@ -22,6 +40,15 @@ async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
     try:
         with pytest.raises(Forbidden, match="private or link-local"):
             await sender.check(webhook)
+    finally:
+        await sender.close()
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "[2606:4700::1111]", "[64:ff9b::808:808]", "[2002:808:808::1]"])
+async def test_a_webhook_to_a_public_address_is_let_through(host: str) -> None:
+    sender = WebhookSender(allow_private=False)
+    try:
+        await sender.check(Webhook(url=f"http://{host}/hook", secret="x" * 16))
     finally:
         await sender.close()
 

@@ -26,6 +26,10 @@ WEBHOOK_SECONDS = 10.0
 MAIL_SECONDS = 60.0
 """How long an e-mail may take: a mail server takes its time, and what was given up may be sent yet."""
 _GONE = 410
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+"""An IPv4 address is behind each of these, in its last bits: RFC 6052."""
+_LEADING_ANYWHERE = (ipaddress.IPv6Network("64:ff9b:1::/48"), ipaddress.IPv6Network("::/96"))
+"""As behind these, where nobody knows in which bits (RFC 8215), or may still (RFC 4291, 2.5.5.1)."""
 
 
 class NotDelivered(Exception):
@@ -59,8 +63,19 @@ class _PublicResolver(AbstractResolver):
 
 
 def _require_public(address: str) -> None:
-    if not ipaddress.ip_address(address).is_global:
-        raise Forbidden(f"{address} is a private or link-local address")
+    if not _is_public(ipaddress.ip_address(address)):
+        raise Forbidden(f"{address} is a private or link-local address, leads to one, or is no host's")
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.is_site_local or any(address in network for network in _LEADING_ANYWHERE):
+            return False
+        if address in _NAT64:
+            return _is_public(ipaddress.IPv4Address(address.packed[-4:]))
+        if address.sixtofour is not None and not _is_public(address.sixtofour):
+            return False
+    return address.is_global and not address.is_multicast
 
 
 class WebhookSender:
