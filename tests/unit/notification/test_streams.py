@@ -54,6 +54,13 @@ def test_a_filter_lets_through_what_meets_all_its_conditions(wanted: Filter, see
     assert wanted.matches(event(user_id="ada", data={"assignee": "bob"})) is seen
 
 
+@pytest.mark.parametrize("assignee", [["ada"], {"name": "ada"}, None, 7])
+def test_what_an_aggregate_of_ones_own_calls_its_assignee_may_be_anything(assignee: Any) -> None:
+    wanted = Filter("default", users=("ada",))
+    assert not wanted.matches(event("board.created", data={"assignee": assignee}))
+    assert wanted.matches(event("board.created", user_id="ada", data={"assignee": assignee}))
+
+
 def test_a_place_is_written_with_the_events_own_lane_first_and_read_again() -> None:
     assert positions.render({0: 17, 48: 3, 2: 9}, first=48) == "48-3,0-17,2-9"
     assert positions.parse("48-3,0-17,2-9") == {0: 17, 48: 3, 2: 9}
@@ -165,6 +172,54 @@ async def test_who_takes_what_they_are_sent_is_not_cut_by_a_page_and_who_does_no
         again = streams.listen(Filter("other"), {0: 1})
         await anext(again)
         assert [(await anext(again))[0] for _ in range(2, 150)] == [seen for seen, _ in taken]
+
+
+class LaggingStore(GrowingStore):
+    """Lanes 0 and 1, whose ends this replica's tail knows as they were; two of lane 1 came since."""
+
+    def __init__(self, length: int, known: int) -> None:
+        super().__init__(length)
+        self.known = known
+        self.waits = asyncio.Event()
+
+    async def reached(self, **_: bool) -> dict[int, int]:
+        return {0: self.known, 1: 3}
+
+    async def moved(self, *asked: object) -> list[int]:
+        await self.waits.wait()
+        seen = cast("dict[int, int]", asked[0])
+        return [lane for lane, last in ((1, 5), (0, self.length)) if last > seen.get(lane, 0)]
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[StoredCommit]:
+        return await super().read_log(lane, first, min(last, 5) if lane == 1 else last)
+
+
+async def test_who_saw_more_than_this_replica_has_read_is_not_told_it_again() -> None:
+    store = LaggingStore(9, known=3)
+    streams = hub(store)
+    async with background(streams.run(), "hub"), asyncio.timeout(10):
+        listening = streams.listen(Filter("other"), {0: 5, 1: 3})
+        assert await anext(listening) == ("0-5,1-3", [])
+        told = asyncio.create_task(_some(listening, 5))
+        await asyncio.sleep(0)
+        store.waits.set()
+        assert await told == ["1-4,0-5", "1-5,0-5", "0-6,1-5", "0-7,1-5", "0-8,1-5"]
+
+
+async def test_who_saw_more_than_there_is_in_a_store_that_was_made_anew_is_told_what_comes() -> None:
+    store = LaggingStore(9, known=3)
+    streams = hub(store)
+    async with background(streams.run(), "hub"), asyncio.timeout(10):
+        listening = streams.listen(Filter("other"), {0: 5_000, 1: 3})
+        assert await anext(listening) == ("0-5000,1-3", [])
+        told = asyncio.create_task(_some(listening, 3))
+        await asyncio.sleep(0)
+        store.waits.set()
+        assert await told == ["1-4,0-3", "1-5,0-3", "0-4,1-5"]
+
+
+async def _some(listening: AsyncIterator[tuple[str, list[str]]], number: int) -> list[str]:
+    return [(await anext(listening))[0] for _ in range(number)]
 
 
 async def test_a_stream_that_reads_what_was_missed_ends_when_the_replica_does() -> None:

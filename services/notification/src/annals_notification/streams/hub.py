@@ -108,9 +108,12 @@ class Hub:
             async with self._tail.listening():
                 joined = dict(self._tail.seen)
                 yield positions.render(joined if after is None else after), []
+                ahead: dict[int, int] = {}
                 if after is not None:
+                    ahead = await self._ahead(after, joined)
                     async for seen, events in self._missed(wanted, after, joined):
                         yield seen, events
+                known = joined | ahead
                 heartbeat = _Heartbeat()
                 while not self._draining():
                     if client.cut:
@@ -122,14 +125,26 @@ class Hub:
                     except TimeoutError:
                         # What waits to be sent, or did, was seen by the tail, and not by the client.
                         if heartbeat.is_due() and client.queue.empty() and not client.cut:
-                            yield positions.render(self._tail.seen), []
+                            ahead = positions.beyond(ahead, self._tail.seen)
+                            yield positions.render(self._tail.seen | ahead), []
                             heartbeat.sent()
                         continue
-                    if commit.seq > joined.get(commit.lane, 0):
-                        yield commit.seen, _matching(wanted, commit)
+                    if commit.seq > known.get(commit.lane, 0):
+                        seen = commit.seen
+                        if ahead:
+                            reached = positions.parse(seen)
+                            ahead = positions.beyond(ahead, reached)
+                            seen = positions.render(reached | ahead, commit.lane)
+                        yield seen, _matching(wanted, commit)
                         heartbeat.sent()
         finally:
             self._clients.discard(client)
+
+    async def _ahead(self, after: Mapping[int, int], joined: Mapping[int, int]) -> dict[int, int]:
+        """What a client has seen, on another replica, that this one's tail has yet to read."""
+        ahead = positions.beyond(after, joined)
+        # What lies beyond the store too was seen of another one: this was restored, or made anew.
+        return {lane: seq for lane, seq in ahead.items() if await self._store.read_log(lane, seq, seq)}
 
     async def _missed(
         self, wanted: Filter, after: Mapping[int, int], upto: Mapping[int, int]

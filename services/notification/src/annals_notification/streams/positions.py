@@ -23,3 +23,8 @@ def render(seen: Seen, first: int | None = None) -> str:
     """See the module; `first` is the lane that goes first."""
     lanes = sorted(seen, key=lambda lane: (lane != first, lane))
     return ",".join(str(Position(lane, seen[lane])) for lane in lanes)
+
+
+def beyond(seen: Seen, other: Seen) -> dict[int, int]:
+    """As far as one has seen more than another."""
+    return {lane: seq for lane, seq in seen.items() if seq > other.get(lane, 0)}
