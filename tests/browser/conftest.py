@@ -1,4 +1,4 @@
-"""The console's page in Chromium, before the whole suite."""
+"""The console's page in Chromium, before the whole suite, or by itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import httpx
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from browser.page_alone import ADDRESS, STREAM, Services, Show
+from suite import page as sources
 from suite.suite import Suite
 
 CONSOLE = "http://127.0.0.1:8080"
@@ -115,6 +117,30 @@ async def visit(browser: Browser, api: Api) -> AsyncIterator[Visit]:
     for context in contexts:
         await context.close()
     assert [one for one in wrong if not any(known in one for known in _EXPECTED)] == []
+
+
+@pytest.fixture
+def services() -> Services:
+    sources.build()
+    return Services()
+
+
+@pytest.fixture
+async def show(browser: Browser, services: Services) -> AsyncIterator[Show]:
+    """Opens the page at a path, with a clock that tests may move on."""
+    context = await browser.new_context()
+
+    async def open_page(path: str) -> Page:
+        page = await context.new_page()
+        await page.clock.install()
+        await page.add_init_script(STREAM)
+        await page.route("**/*", services.answer)
+        await page.goto(ADDRESS + path)
+        await page.wait_for_function("window.opened.length > 0")
+        return page
+
+    yield open_page
+    await context.close()
 
 
 async def live(page: Page) -> None:

@@ -3,140 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import mimetypes
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import pytest
-from playwright.async_api import Browser, Page, Route, expect
+from playwright.async_api import Page, Route, expect
 
+from browser.page_alone import MEMBERS, TASKS, Answer, Services, Show, row, written
 from conftest import until
-from suite import page as sources
 
-ADDRESS = "https://page.test"
 MINUTES = 5
-
-# The page's live stream, for tests to speak as the service does.
-STREAM = """
-window.opened = [];
-window.EventSource = class extends EventTarget {
-  constructor(url) {
-    super();
-    opened.push(this);
-    Object.assign(this, { url, closed: false });
-    queueMicrotask(() => this.onopen?.());
-  }
-  close() { this.closed = true; }
-  say(type, id, data) {
-    const message = new MessageEvent(type, { data: JSON.stringify(data), lastEventId: id });
-    type === "message" ? this.onmessage(message) : this.dispatchEvent(message);
-  }
-};
-"""
-
-Answer = tuple[int, object]
-
-
-class Services:
-    """What is behind the page. `tasks` are what queries see; a test may answer anything itself."""
-
-    def __init__(self) -> None:
-        self.tasks: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
-        self.session: Answer = (
-            200,
-            {"user": "ada", "name": "Ada", "tenant": "t", "role": "operator", "auth": "oidc", "zipkin": None},
-        )
-        self.own: dict[str, Callable[[str, dict[str, str]], Answer | Awaitable[Answer]]] = {}
-
-    def task(self, task: str, version: int = 1, **changes: object) -> dict[str, Any]:
-        """A task, which queries see from now on."""
-        times = dict.fromkeys(("created_at", "updated_at"), "2030-01-01T00:00:00Z")
-        row = {"id": task, "title": task, "status": "todo", "priority": "normal", "version": version}
-        self.tasks[task] = (
-            row | {"tags": []} | dict.fromkeys(("description", "due", "assignee")) | times | changes
-        )
-        return self.tasks[task]
-
-    def count(self, path: str) -> int:
-        """How often something was asked for."""
-        return sum(urlsplit(one).path == path for one in self.asked)
-
-    async def answer(self, route: Route) -> None:
-        parts = urlsplit(route.request.url)
-        path = parts.path
-        if not path.startswith(("/api/", "/auth/")):
-            await _file(route, path)
-            return
-        self.asked.append(f"{path}?{parts.query}")
-        given = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        own = next((one for start, one in self.own.items() if path.startswith(start)), None)
-        found = own(path, given) if own else self.usual(path)
-        status, body = found if isinstance(found, tuple) else await found
-        await route.fulfill(status=status, content_type="application/json", body=json.dumps(body))
-
-    def usual(self, path: str) -> Answer:
-        """What is answered unless a test says otherwise."""
-        if path == "/auth/session":
-            return self.session
-        if path == TASKS:
-            return 200, {"items": list(self.tasks.values()), "next": None}
-        if path.startswith(f"{TASKS}/"):
-            task = self.tasks.get(path.removeprefix(f"{TASKS}/"))
-            return (200, task) if task else (404, {"detail": "there is no such task"})
-        return 200, {"items": [], "next": None, "unread": 0}
-
-
-TASKS = "/api/projector/queries/tasks"
-MEMBERS = "/api/projector/queries/members"
-
-
-async def _file(route: Route, path: str) -> None:
-    file = sources.LINK / path.lstrip("/")
-    if not file.is_file():
-        file = sources.LINK / "index.html"
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    await route.fulfill(content_type=kind, body=Path(file).read_bytes())
-
-
-@pytest.fixture
-def services() -> Services:
-    sources.build()
-    return Services()
-
-
-Show = Callable[[str], Awaitable[Page]]
-
-
-@pytest.fixture
-async def show(browser: Browser, services: Services) -> AsyncIterator[Show]:
-    """Opens the page at a path, with a clock that tests may move on."""
-    context = await browser.new_context()
-
-    async def open_page(path: str) -> Page:
-        page = await context.new_page()
-        await page.clock.install()
-        await page.add_init_script(STREAM)
-        await page.route("**/*", services.answer)
-        await page.goto(ADDRESS + path)
-        await page.wait_for_function("window.opened.length > 0")
-        return page
-
-    yield open_page
-    await context.close()
 
 
 async def happened(page: Page, kind: str, one: str, position: str) -> None:
     """The live stream tells of an event."""
     event = {"event_type": f"{kind}.x", "aggregate_type": kind, "aggregate_id": one, "position": position}
     await page.evaluate("([id, event]) => opened.at(-1).say('message', id, event)", [position, event])
-
-
-def row(page: Page, title: str) -> Any:
-    return page.locator(".task-row", has_text=title)
 
 
 async def test_a_task_that_was_made_and_cannot_be_read_yet_stays_and_is_read_later(
@@ -158,10 +38,6 @@ async def test_a_task_that_was_made_and_cannot_be_read_yet_stays_and_is_read_lat
     await page.clock.fast_forward(6_000)
     await expect(row(page, "Paid")).to_have_attribute("data-pending", "false")
     assert services.count("/api/command/commands/task.create") == 1
-
-
-def written(task: str, version: int) -> dict[str, Any]:
-    return {"id": task, "stream": f"task-{task}", "version": version, "position": f"0-{version}"}
 
 
 async def test_all_that_was_edited_is_sent_though_none_of_it_can_be_read_yet(

@@ -7,6 +7,13 @@ import { Dialog, Face, Field } from "./basics";
 
 const choosing = signal(false);
 
+const ROLES: { role: Role; does: string }[] = [
+  { role: "viewer", does: "looks" },
+  { role: "member", does: "works on tasks" },
+  { role: "operator", does: "steers what is the tenant's" },
+  { role: "suite-operator", does: "steers what is all tenants'" },
+];
+
 /** Who one is, at the foot of the navigation; in development, that this is not to be trusted. */
 export function Identity() {
   const who = session.value;
@@ -92,11 +99,12 @@ function Choose() {
           <input class="input" name="user" required pattern="[A-Za-z0-9._~@:\-]+" defaultValue={who?.user} />
         </Field>
         <Field label="Role">
-          <select class="input" name="role" defaultValue={who?.role}>
-            <option value="viewer">viewer: looks</option>
-            <option value="member">member: works on tasks</option>
-            <option value="operator">operator: steers what is the tenant's</option>
-            <option value="suite-operator">suite-operator: steers what is all tenants'</option>
+          <select class="input" name="role">
+            {ROLES.map(({ role, does }) => (
+              <option key={role} value={role} selected={role === who?.role}>
+                {role}: {does}
+              </option>
+            ))}
           </select>
         </Field>
         <Field label="Tenant">

@@ -56,9 +56,11 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
           <input class="input" type="datetime-local" name="due" defaultValue={toLocal(task.due ?? null)} />
         </Field>
         <Field label="Priority" error={errors.priority}>
-          <select class="input" name="priority" defaultValue={task.priority ?? "normal"}>
+          <select class="input" name="priority">
             {PRIORITIES.map((name) => (
-              <option key={name}>{name}</option>
+              <option key={name} selected={name === (task.priority ?? "normal")}>
+                {name}
+              </option>
             ))}
           </select>
         </Field>
@@ -75,14 +77,19 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
   );
 }
 
+/** Preact knows no `defaultValue` of a select: what is chosen at first, its option says. */
 export function Somebody({ name, chosen, none }: { name: string; chosen: string; none?: string }) {
   const known = members.value.some((member) => member.id === chosen);
   return (
-    <select class="input" name={name} defaultValue={chosen} required={none === undefined}>
+    <select class="input" name={name} required={none === undefined}>
       {none !== undefined && <option value="">{none}</option>}
-      {chosen && !known && <option value={chosen}>{chosen}</option>}
+      {chosen && !known && (
+        <option value={chosen} selected>
+          {chosen}
+        </option>
+      )}
       {members.value.map((member) => (
-        <option key={member.id} value={member.id}>
+        <option key={member.id} value={member.id} selected={member.id === chosen}>
           {member.name ?? member.id} ({member.reserved} of {member.capacity})
         </option>
       ))}

@@ -54,9 +54,9 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
           <Somebody name="assignee" chosen="" />
         </Field>
         <Field label="They have">
-          <select class="input" name="deadline" defaultValue="P1D">
+          <select class="input" name="deadline">
             {DEADLINES.map(({ name, value }) => (
-              <option key={value} value={value}>
+              <option key={value} value={value} selected={value === "P1D"}>
                 {name}
               </option>
             ))}

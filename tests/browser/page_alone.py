@@ -1,0 +1,114 @@
+"""The page by itself: its own files, and what a test has the services answer."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from playwright.async_api import Page, Route
+
+from suite import page as sources
+
+ADDRESS = "https://page.test"
+TASKS = "/api/projector/queries/tasks"
+MEMBERS = "/api/projector/queries/members"
+
+# The page's live stream, for tests to speak as the service does.
+STREAM = """
+window.opened = [];
+window.EventSource = class extends EventTarget {
+  constructor(url) {
+    super();
+    opened.push(this);
+    Object.assign(this, { url, closed: false });
+    queueMicrotask(() => this.onopen?.());
+  }
+  close() { this.closed = true; }
+  say(type, id, data) {
+    const message = new MessageEvent(type, { data: JSON.stringify(data), lastEventId: id });
+    type === "message" ? this.onmessage(message) : this.dispatchEvent(message);
+  }
+};
+"""
+
+Answer = tuple[int, object]
+Show = Callable[[str], Awaitable[Page]]
+
+
+class Services:
+    """What is behind the page. `tasks` are what queries see; a test may answer anything itself."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.sent: list[tuple[str, Any]] = []
+        """What was to change something: its method and path, and its body."""
+        self.session: Answer = (
+            200,
+            {"user": "ada", "name": "Ada", "tenant": "t", "role": "operator", "auth": "oidc", "zipkin": None},
+        )
+        self.own: dict[str, Callable[[str, dict[str, str]], Answer | Awaitable[Answer]]] = {}
+        """What a test answers itself, by how a path begins, or a method with its path."""
+
+    def task(self, task: str, version: int = 1, **changes: object) -> dict[str, Any]:
+        """A task, which queries see from now on."""
+        times = dict.fromkeys(("created_at", "updated_at"), "2030-01-01T00:00:00Z")
+        row = {"id": task, "title": task, "status": "todo", "priority": "normal", "version": version}
+        self.tasks[task] = (
+            row | {"tags": []} | dict.fromkeys(("description", "due", "assignee")) | times | changes
+        )
+        return self.tasks[task]
+
+    def count(self, path: str) -> int:
+        """How often something was asked for."""
+        return sum(urlsplit(one).path == path for one in self.asked)
+
+    async def answer(self, route: Route) -> None:
+        parts = urlsplit(route.request.url)
+        path = parts.path
+        if not path.startswith(("/api/", "/auth/")):
+            await _file(route, path)
+            return
+        self.asked.append(f"{path}?{parts.query}")
+        asked = f"{route.request.method} {path}"
+        if not asked.startswith("GET "):
+            self.sent.append((asked, route.request.post_data_json))
+        given = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        own = next(
+            (one for start, one in self.own.items() if path.startswith(start) or asked.startswith(start)),
+            None,
+        )
+        found = own(path, given) if own else self.usual(path)
+        status, body = found if isinstance(found, tuple) else await found
+        await route.fulfill(status=status, content_type="application/json", body=json.dumps(body))
+
+    def usual(self, path: str) -> Answer:
+        """What is answered unless a test says otherwise."""
+        if path == "/auth/session":
+            return self.session
+        if path == TASKS:
+            return 200, {"items": list(self.tasks.values()), "next": None}
+        if path.startswith(f"{TASKS}/"):
+            task = self.tasks.get(path.removeprefix(f"{TASKS}/"))
+            return (200, task) if task else (404, {"detail": "there is no such task"})
+        return 200, {"items": [], "next": None, "unread": 0}
+
+
+async def _file(route: Route, path: str) -> None:
+    file = sources.LINK / path.lstrip("/")
+    if not file.is_file():
+        file = sources.LINK / "index.html"
+    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+    await route.fulfill(content_type=kind, body=Path(file).read_bytes())
+
+
+def row(page: Page, title: str) -> Any:
+    return page.locator(".task-row", has_text=title)
+
+
+def written(task: str, version: int) -> dict[str, Any]:
+    return {"id": task, "stream": f"task-{task}", "version": version, "position": f"0-{version}"}
