@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from browser.page_alone import MEMBERS, Services, Show, written
+from browser.page_alone import MEMBERS, Answer, Services, Show, row, written
 
 CRITICAL = {"priority": "critical", "assignee": "cleo"}
 
@@ -52,3 +54,68 @@ async def test_forms_begin_with_what_is_usual(show: Show, services: Services) ->
     page = await show("/tasks")
     await page.get_by_role("button", name="Development").click()
     await expect(page.get_by_label("Role")).to_have_value("operator")
+
+
+async def test_a_task_that_is_refused_leaves_its_form_as_it_was_filled_in(
+    show: Show, services: Services
+) -> None:
+    errors = [{"field": "tags", "expected": "at most 50 characters"}]
+    services.own["/api/command/"] = lambda *_: (400, {"detail": "tags", "errors": errors})
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("Pay the bill")
+    await page.get_by_label("Description").fill("of the electricity")
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.locator(".field-error")).to_have_text("at most 50 characters")
+    await expect(title(page)).to_have_value("Pay the bill")
+    await expect(page.get_by_label("Description")).to_have_value("of the electricity")
+    await expect(row(page, "Pay the bill")).to_have_count(0)
+
+    async def taken(*_: object) -> Answer:
+        await asked.wait()
+        return 201, written("x", 1)
+
+    asked = asyncio.Event()
+    services.own["/api/command/"] = taken
+    create = page.get_by_role("button", name="Create")
+    await create.click()
+    await expect(create).to_be_disabled()
+    asked.set()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+async def test_a_form_is_not_closed_by_the_answer_to_one_before(show: Show, services: Services) -> None:
+    async def late(*_: object) -> Answer:
+        await go_on.wait()
+        return 201, written("x", 1)
+
+    go_on = asyncio.Event()
+    services.own["/api/command/"] = late
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("one")
+    await page.get_by_role("button", name="Create").click()
+    await page.get_by_role("button", name="Cancel").click()
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("other")
+    go_on.set()
+    await expect(page.locator(".toast", has_text="Created: one")).to_be_visible()
+    await expect(title(page)).to_have_value("other")
+
+
+async def test_text_may_be_selected_beyond_the_edge_of_its_form(show: Show) -> None:
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("a long title, all of which is selected")
+    typed = await title(page).bounding_box()
+    form = await page.get_by_role("dialog").bounding_box()
+    assert typed is not None
+    assert form is not None
+    beside, height = form["x"] - 40, typed["y"] + typed["height"] / 2
+    await page.mouse.move(typed["x"] + 120, height)
+    await page.mouse.down()
+    await page.mouse.move(beside, height, steps=5)
+    await page.mouse.up()
+    await expect(title(page)).to_be_visible()
+    await page.mouse.click(beside, height)
+    await expect(page.get_by_role("dialog")).to_have_count(0)

@@ -149,6 +149,8 @@ export function Dialog({
   children: ComponentChildren;
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
+  // What is dragged from within to beside it, as text is selected, is a click on it too.
+  const pressed = useRef(false);
   useEffect(() => {
     const element = dialog.current;
     element?.showModal();
@@ -164,8 +166,11 @@ export function Dialog({
         event.preventDefault();
         close();
       }}
+      onPointerDown={(event) => {
+        pressed.current = event.target === dialog.current;
+      }}
       onClick={(event) => {
-        if (event.target === dialog.current) close();
+        if (pressed.current && event.target === dialog.current) close();
       }}
     >
       <div class="dialog">

@@ -13,14 +13,17 @@ const RULES = [
   { name: "every month", rule: "FREQ=MONTHLY" },
 ];
 
-export function NewTask({ close }: { close: () => void }) {
+/** A task that is new, by the id it will have; its form stays until the task is taken. */
+export function NewTask({ id, close }: { id: string; close: () => void }) {
   const [errors, setErrors] = useState<Record<string, string>>({});
+  const [busy, setBusy] = useState(false);
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
     const task = given(form);
     const rule = String(new FormData(form).get("rule") ?? "");
-    const id = crypto.randomUUID();
+    setBusy(true);
+    setErrors({});
     try {
       if (rule) {
         const { due: start, ...data } = task;
@@ -38,12 +41,13 @@ export function NewTask({ close }: { close: () => void }) {
         close();
         return;
       }
-      close();
-      await change("task.create", { id, ...task }, draft(id, task));
+      await change("task.create", { id, ...task }, draft(id, task), undefined, close);
       tell(`Created: ${task.title}`);
     } catch (error) {
       if (error instanceof Problem && error.status === 400) setErrors(error.fields);
       tellProblem(error, "It could not be created");
+    } finally {
+      setBusy(false);
     }
   };
   return (
@@ -55,7 +59,7 @@ export function NewTask({ close }: { close: () => void }) {
           <button type="button" class="button" onClick={close}>
             Cancel
           </button>
-          <button type="submit" form="new" class="button primary">
+          <button type="submit" form="new" class="button primary" disabled={busy}>
             Create
           </button>
         </>

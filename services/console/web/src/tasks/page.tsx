@@ -17,7 +17,8 @@ import { handovers, keep, load, loading, MOST, members, nameOf, older, problem, 
 const text = signal("");
 const whose = signal("");
 const which = signal<"open" | "done" | "all">("open");
-const creating = signal(false);
+/** The id of the task whose form is open. */
+const creating = signal<string | null>(null);
 
 const ROW = 52;
 const VIEWS = [
@@ -32,6 +33,7 @@ export function TasksPage() {
   const opened = new URLSearchParams(useSearch()).get("task");
   const view = location.endsWith("/list") ? "list" : location.endsWith("/recurring") ? "recurring" : "board";
   const all = tasks.value;
+  const form = creating.value;
   const shown = useMemo(
     () => filter([...all.values()], view === "list" ? which.value : "all"),
     [all, text.value, whose.value, which.value, view, members.value],
@@ -40,7 +42,7 @@ export function TasksPage() {
     <>
       <Bar title="Tasks">
         {may("member") && (
-          <button type="button" class="button primary" onClick={() => (creating.value = true)}>
+          <button type="button" class="button primary" onClick={() => (creating.value = crypto.randomUUID())}>
             <Plus size={16} /> New task
           </button>
         )}
@@ -106,10 +108,15 @@ export function TasksPage() {
             asked={handovers.value.get(opened)}
           />
         )}
-        {creating.value && <NewTask close={() => (creating.value = false)} />}
+        {form && <NewTask key={form} id={form} close={() => closeForm(form)} />}
       </main>
     </>
   );
+}
+
+/** Close one form: an answer that comes late closes none that was opened since. */
+function closeForm(id: string): void {
+  if (creating.value === id) creating.value = null;
 }
 
 function Filters({ list }: { list: boolean }) {

@@ -181,12 +181,14 @@ export async function refresh(id: string, position?: string): Promise<void> {
   }
 }
 
-/** Send a command, showing what it comes to at once; what was refused is taken back. Throws Problem. */
+/** Send a command, showing what it comes to at once; what was refused is taken back. Calls `taken` when the command is,
+ *  and returns when what it came to is seen. Throws Problem. */
 export async function change(
   type: string,
   data: { id: string; [name: string]: unknown },
   shown: Pending,
   version?: number,
+  taken?: () => void,
 ): Promise<Written> {
   const asked: Change = { id: data.id, shown };
   pending.value = [...pending.value, asked];
@@ -199,6 +201,7 @@ export async function change(
   }
   const done: Change = { id: data.id, shown: { ...shown, version: written.version } };
   pending.value = pending.value.map((one) => (one === asked ? done : one));
+  taken?.();
   if (await seen(data.id, written.position)) forget(done);
   else {
     tell("It is done. What it came to cannot be read yet, and is looked for again.");
