@@ -8,8 +8,10 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from browser.page_alone import MEMBERS, Answer, Services, Show, row, written
+from conftest import until
 
 CRITICAL = {"priority": "critical", "assignee": "cleo"}
+AWAY = (503, {"detail": "the database cannot be reached"})
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +121,44 @@ async def test_text_may_be_selected_beyond_the_edge_of_its_form(show: Show) -> N
     await expect(title(page)).to_be_visible()
     await page.mouse.click(beside, height)
     await expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+RECURRENCES = "/api/notification/recurrences"
+STAND_UP = {
+    "id": "stand-up",
+    "rule": "FREQ=DAILY",
+    "timezone": "Europe/Berlin",
+    "command": {"type": "task.create", "data": {"title": "Stand-up"}},
+    "start": "2030-01-01T09:00:00Z",
+    "paused": False,
+    "user": "grace",
+    "next": "2030-01-02T09:00:00Z",
+}
+
+
+async def test_what_recurs_is_set_up_once_however_often_it_is_asked_for(
+    show: Show, services: Services
+) -> None:
+    page = await show("/tasks/recurring")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("Stand-up")
+    await page.get_by_label("How often").select_option("FREQ=DAILY")
+    services.own[f"PUT {RECURRENCES}/"] = lambda *_: AWAY
+    create = page.get_by_role("button", name="Create")
+    await create.dblclick()
+    for attempt in range(1, 6):
+        await until(lambda attempt=attempt: _has_sent(services, attempt))
+        await page.clock.fast_forward(10_000)
+    await expect(page.locator(".toast[data-tone=bad]", has_text="could not be created")).to_be_visible()
+
+    services.own[f"PUT {RECURRENCES}/"] = lambda *_: (201, STAND_UP)
+    services.own[RECURRENCES] = lambda *_: AWAY
+    await create.click()
+    await expect(page.locator(".toast", has_text="It will recur: Stand-up")).to_be_visible()
+    await expect(page.get_by_role("cell", name="Stand-up")).to_be_visible()
+    assert len({asked for asked, _ in services.sent}) == 1
+    assert len(services.sent) == 6
+
+
+async def _has_sent(services: Services, most: int) -> bool:
+    return len(services.sent) >= most

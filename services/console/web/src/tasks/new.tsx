@@ -1,9 +1,10 @@
 import { useState } from "preact/hooks";
-import { ask, Problem } from "../lib/api";
+import { again, Problem } from "../lib/api";
+import type { Recurrence } from "../lib/types";
 import { Dialog, Field } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
 import { given, TaskFields } from "./fields";
-import { change, draft, loadRecurrences } from "./store";
+import { change, draft, showRecurrence } from "./store";
 
 const RULES = [
   { name: "once", rule: "" },
@@ -27,7 +28,7 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
     try {
       if (rule) {
         const { due: start, ...data } = task;
-        await ask(`/api/notification/recurrences/${id}`, {
+        const recurs = await again<Recurrence>(`/api/notification/recurrences/${id}`, {
           method: "PUT",
           body: {
             rule,
@@ -36,9 +37,9 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
             command: { type: "task.create", data },
           },
         });
-        await loadRecurrences();
-        tell(`It will recur: ${task.title}`);
         close();
+        showRecurrence(recurs);
+        tell(`It will recur: ${task.title}`);
         return;
       }
       await change("task.create", { id, ...task }, draft(id, task), undefined, close);

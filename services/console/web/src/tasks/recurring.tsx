@@ -1,11 +1,11 @@
 import { CalendarClock } from "lucide-preact";
-import { ask } from "../lib/api";
+import { again, ask } from "../lib/api";
 import { moment } from "../lib/format";
 import { may } from "../lib/session";
 import type { Recurrence } from "../lib/types";
 import { Empty, Scroll, Tag } from "../parts/basics";
 import { tellProblem } from "../parts/toasts";
-import { loadRecurrences, recurrences } from "./store";
+import { dropRecurrence, recurrences, showRecurrence } from "./store";
 
 export function Recurring() {
   if (recurrences.value.length === 0) {
@@ -46,24 +46,28 @@ export function Recurring() {
 }
 
 function Steer({ recurrence: { id, rule, timezone, command, start, paused } }: { recurrence: Recurrence }) {
-  const send = async (method: string, body?: object) => {
+  const path = `/api/notification/recurrences/${id}`;
+  const steer = async (call: () => Promise<void>) => {
     try {
-      await ask(`/api/notification/recurrences/${id}`, { method, ...(body ? { body } : {}) });
-      await loadRecurrences();
+      await call();
     } catch (error) {
       tellProblem(error, "It could not be changed");
     }
   };
+  const toggle = async () => {
+    const body = { rule, timezone, command, start, paused: !paused };
+    showRecurrence(await again<Recurrence>(path, { method: "PUT", body }));
+  };
+  const end = async () => {
+    await ask(path, { method: "DELETE" });
+    dropRecurrence(id);
+  };
   return (
     <span class="row">
-      <button
-        type="button"
-        class="button"
-        onClick={() => send("PUT", { rule, timezone, command, start, paused: !paused })}
-      >
+      <button type="button" class="button" onClick={() => steer(toggle)}>
         {paused ? "Go on" : "Pause"}
       </button>
-      <button type="button" class="button danger" onClick={() => send("DELETE")}>
+      <button type="button" class="button danger" onClick={() => steer(end)}>
         End
       </button>
     </span>

@@ -112,9 +112,22 @@ const loadHandovers = whole(async () => {
   handovers.value = new Map(running.map((saga) => [saga.business_key ?? "", saga]));
 });
 
-export async function loadRecurrences(): Promise<void> {
+async function loadRecurrences(): Promise<void> {
   const found = await ask<Page<Recurrence>>("/api/notification/recurrences?limit=200");
   recurrences.value = found.items;
+}
+
+/** Show what recurs as it is answered to be now. */
+export function showRecurrence(now: Recurrence): void {
+  const known = recurrences.value.some(({ id }) => id === now.id);
+  recurrences.value = known
+    ? recurrences.value.map((one) => (one.id === now.id ? now : one))
+    : [...recurrences.value, now];
+}
+
+/** Show no more what was ended. */
+export function dropRecurrence(ended: string): void {
+  recurrences.value = recurrences.value.filter(({ id }) => id !== ended);
 }
 
 function put(found: Task[], read: number): void {
