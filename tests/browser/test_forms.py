@@ -7,10 +7,11 @@ import asyncio
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from browser.page_alone import MEMBERS, Answer, Services, Show, row, written
+from browser.page_alone import MEMBERS, TASKS, Answer, Services, Show, row, written
 from conftest import until
 
 CRITICAL = {"priority": "critical", "assignee": "cleo"}
+REFUSED = (422, {"type": "urn:annals:problem:rule", "detail": "not on a Sunday"})
 AWAY = (503, {"detail": "the database cannot be reached"})
 
 
@@ -162,3 +163,70 @@ async def test_what_recurs_is_set_up_once_however_often_it_is_asked_for(
 
 async def _has_sent(services: Services, most: int) -> bool:
     return len(services.sent) >= most
+
+
+async def test_an_edit_that_is_saved_in_part_says_so_and_goes_on_from_there(
+    show: Show, services: Services
+) -> None:
+    services.task("a", version=4, **CRITICAL)
+
+    def update(*_: object) -> Answer:
+        services.task("a", version=5, title="mine", **CRITICAL)
+        return 200, written("a", 5)
+
+    services.own["/api/command/commands/task.update"] = update
+    services.own["/api/command/commands/task.set_due_date"] = lambda *_: REFUSED
+    page = await show("/tasks?task=a")
+    await page.get_by_role("button", name="Edit").click()
+    await title(page).fill("mine")
+    await page.get_by_label("Due", exact=True).fill("2031-01-01T09:00")
+    await page.get_by_role("button", name="Save").click()
+    told = page.locator(".toast[data-tone=bad]")
+    await expect(told).to_contain_text("Saved was only: title")
+    await expect(told).to_contain_text("not on a Sunday")
+    await expect(title(page)).to_have_value("mine")
+
+    def others(*_: object) -> Answer:
+        services.task("a", version=6, title="mine", description="theirs", **CRITICAL)
+        return 409, {"type": "urn:annals:problem:conflict", "detail": "expected 5, is 6"}
+
+    expected: list[str | None] = []
+    page.on(
+        "request", lambda one: expected.append(one.headers.get("if-match")) if one.method == "POST" else None
+    )
+    services.own["/api/command/commands/task.set_due_date"] = others
+    await page.get_by_role("button", name="Save").click()
+    conflict = page.get_by_role("region", name="Conflict")
+    await expect(conflict).to_contain_text("Saved was only: title")
+    await expect(conflict.get_by_role("row")).to_have_count(3)
+    await expect(conflict.get_by_role("row", name="description")).to_contain_text("theirs")
+    await expect(conflict.get_by_role("row", name="due")).to_contain_text("2031")
+
+    services.own["/api/command/commands/task.set_due_date"] = lambda *_: (200, written("a", 7))
+    await conflict.get_by_role("button", name="Save mine on top of theirs").click()
+    await expect(page.locator(".toast", has_text="Saved: mine")).to_be_visible()
+    assert expected == ['"5"', '"6"']
+    kinds = [asked.rpartition(".")[2] for asked, _ in services.sent]
+    assert kinds == ["update", "set_due_date", "set_due_date", "set_due_date"]
+
+
+async def test_an_edit_stays_as_it_is_filled_in_while_nobody_knows_what_was_changed_meanwhile(
+    show: Show, services: Services
+) -> None:
+    services.task("a", version=4)
+    services.own["/api/command/"] = lambda *_: (409, {"detail": "expected 4, is 5"})
+    page = await show("/tasks?task=a")
+    services.own[f"{TASKS}/"] = lambda *_: AWAY
+    await page.get_by_role("button", name="Edit").click()
+    await title(page).fill("mine")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("changed meanwhile")
+    await expect(title(page)).to_have_value("mine")
+
+    services.own[f"{TASKS}/"] = lambda *_: (200, services.task("a", version=5, description="theirs"))
+    await page.get_by_role("button", name="Save").click()
+    services.own["/api/command/"] = lambda *_: REFUSED
+    await page.get_by_role("button", name="Save mine on top of theirs").click()
+    await expect(page.locator(".toast", has_text="not on a Sunday")).to_be_visible()
+    await expect(title(page)).to_have_value("mine")
+    await expect(page.get_by_label("Description")).to_have_value("theirs")

@@ -1,5 +1,5 @@
-import { useState } from "preact/hooks";
-import { ask, Problem } from "../lib/api";
+import { useRef, useState } from "preact/hooks";
+import { Problem } from "../lib/api";
 import type { Task } from "../lib/types";
 import { Dialog, Scroll } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
@@ -11,7 +11,10 @@ type Name = (typeof FIELDS)[number];
 
 /** Edit a task as it was when one began; whoever changed it meanwhile is not overwritten unasked. */
 export function EditTask({ task: opened, close }: { task: Task; close: () => void }) {
+  // What it is edited from: with what was saved of it, where not all could be.
   const [base, setBase] = useState(opened);
+  const saved = useRef(new Set<string>());
+  const [filled, setFilled] = useState<Partial<Task>>(opened);
   const [errors, setErrors] = useState<Record<string, string>>({});
   const [conflict, setConflict] = useState<{ mine: Given; theirs: Task } | null>(null);
   const [saving, setSaving] = useState(false);
@@ -19,23 +22,43 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
   const save = async (wanted: Given, from: Task) => {
     setSaving(true);
     setErrors({});
+    let position: string | undefined;
     try {
-      await send(wanted, from);
+      const asked = commands(wanted, from);
+      for (const { shown } of asked) for (const name of Object.keys(shown)) saved.current.delete(name);
+      // Each on the version that the one before made.
+      let reached = from;
+      for (const { type, shown } of asked) {
+        const data = type === "task.unassign" ? {} : shown;
+        const written = await change(type, { id: from.id, ...data }, shown, reached.version);
+        position = written.position;
+        reached = { ...reached, ...shown, version: written.version };
+        for (const name of Object.keys(shown)) saved.current.add(name);
+        setBase(reached);
+      }
       close();
       tell(`Saved: ${wanted.title}`);
     } catch (error) {
-      if (error instanceof Problem && error.status === 409) {
-        const theirs = await ask<Task>(`/api/projector/queries/tasks/${encodeURIComponent(from.id)}`);
-        await refresh(from.id);
-        setConflict({ mine: wanted, theirs });
-      } else if (error instanceof Problem && error.status === 400) {
+      if (error instanceof Problem && error.status === 409) await compare(wanted, position);
+      else if (error instanceof Problem && error.status === 400) {
         setErrors(error.fields);
-        tellProblem(error, "Some fields are not as expected");
+        tellProblem(error, part(saved.current) ?? "Some fields are not as expected");
       } else {
-        tellProblem(error, "It could not be saved");
+        tellProblem(error, part(saved.current) ?? "It could not be saved");
       }
     } finally {
       setSaving(false);
+    }
+  };
+
+  const compare = async (mine: Given, position: string | undefined) => {
+    try {
+      const theirs = await refresh(opened.id, position);
+      if (theirs) setConflict({ mine, theirs });
+      else tell("It was deleted meanwhile", "bad");
+    } catch (error) {
+      const what = "It was changed meanwhile, and cannot be read now";
+      tellProblem(error, [part(saved.current), what].filter(Boolean).join(". "));
     }
   };
 
@@ -62,6 +85,7 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
           base={base}
           mine={conflict.mine}
           theirs={conflict.theirs}
+          saved={saved.current}
           keepTheirs={() => {
             setBase(conflict.theirs);
             setConflict(null);
@@ -69,6 +93,7 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
           }}
           keepMine={(merged) => {
             setBase(conflict.theirs);
+            setFilled(merged);
             setConflict(null);
             save(merged, conflict.theirs);
           }}
@@ -82,33 +107,31 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
             save(given(event.currentTarget), base);
           }}
         >
-          <TaskFields task={base} errors={errors} />
+          <TaskFields task={filled} errors={errors} />
         </form>
       )}
     </Dialog>
   );
 }
 
-/** What was changed becomes commands, each on the version that the one before made. */
-async function send(wanted: Given, from: Task): Promise<void> {
-  const { id } = from;
-  let version = from.version;
+/** What was saved, where that is not all. */
+function part(saved: ReadonlySet<string>): string | undefined {
+  return saved.size > 0 ? `Saved was only: ${[...saved].join(", ")}` : undefined;
+}
+
+/** The commands that what was changed becomes, and what each comes to. */
+function commands(wanted: Given, from: Task): { type: string; shown: Partial<Given> }[] {
+  const found: { type: string; shown: Partial<Given> }[] = [];
   const changes: Partial<Given> = {};
   for (const name of ["title", "description", "priority", "tags"] as const) {
     if (!same(name, wanted[name], from[name])) Object.assign(changes, { [name]: wanted[name] });
   }
-  if (Object.keys(changes).length > 0) {
-    version = (await change("task.update", { id, ...changes }, changes, version)).version;
-  }
-  if (!sameMoment(wanted.due, from.due)) {
-    version = (await change("task.set_due_date", { id, due: wanted.due }, { due: wanted.due }, version))
-      .version;
-  }
-  if (wanted.assignee !== from.assignee) {
-    const { assignee } = wanted;
-    if (assignee === null) await change("task.unassign", { id }, { assignee }, version);
-    else await change("task.assign", { id, assignee }, { assignee }, version);
-  }
+  if (Object.keys(changes).length > 0) found.push({ type: "task.update", shown: changes });
+  const { due, assignee } = wanted;
+  if (!sameMoment(due, from.due)) found.push({ type: "task.set_due_date", shown: { due } });
+  if (assignee !== from.assignee)
+    found.push({ type: assignee === null ? "task.unassign" : "task.assign", shown: { assignee } });
+  return found;
 }
 
 function same(name: Name, one: unknown, other: unknown): boolean {
@@ -120,12 +143,14 @@ function Conflict({
   base,
   mine,
   theirs,
+  saved,
   keepTheirs,
   keepMine,
 }: {
   base: Task;
   mine: Given;
   theirs: Task;
+  saved: ReadonlySet<string>;
   keepTheirs: () => void;
   keepMine: (merged: Given) => void;
 }) {
@@ -140,8 +165,8 @@ function Conflict({
     <section class="conflict" aria-label="Conflict">
       <h3>Somebody else changed this task meanwhile</h3>
       <p class="small">
-        You began with version {base.version}; it is at version {theirs.version} now. Nothing of yours was
-        saved yet.
+        You changed version {base.version}; it is at version {theirs.version} now.{" "}
+        {part(saved) ?? "Nothing of yours was saved yet"}.
       </p>
       <Scroll label="Changes">
         <table class="table">

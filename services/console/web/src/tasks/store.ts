@@ -157,7 +157,7 @@ function onEvent(event: AnnalsEvent): void {
   due = true;
 }
 
-const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<void>> = {
+const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<unknown>> = {
   task: ({ aggregate_id: id, position }, many) => (many ? loadTasks(position) : refresh(id, position)),
   member: ({ position }) => loadMembers(position),
   saga: ({ position }) => loadHandovers(position),
@@ -179,18 +179,21 @@ async function catchUp(): Promise<void> {
   problem.value = (await whatFails(reads))[0] ?? null;
 }
 
-/** Fetch one task anew, once the read model has come as far as `position`. */
-export async function refresh(id: string, position?: string): Promise<void> {
+/** Fetch one task anew, once the read model has come as far as `position`; nothing where it is not, or gone. */
+export async function refresh(id: string, position?: string): Promise<Task | undefined> {
   const known = stored.value.has(id) || position !== undefined;
   const read = ++begun;
   try {
     const path = query(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { position });
-    put([await ask<Task>(path)], read);
+    const task = await ask<Task>(path);
+    put([task], read);
+    return task;
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 404) throw error;
-    if (!known) return; // it may be that it is not there yet
+    if (!known) return undefined; // it may be that it is not there yet
     gone.set(id, begun);
     drop([id]);
+    return undefined;
   }
 }
 
