@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from playwright.async_api import Page, Route, expect
 
 from browser.page_alone import MEMBERS, TASKS, Answer, Services, Show, row, written
@@ -278,3 +279,39 @@ async def test_who_has_a_webhook_need_not_say_its_secret_again(show: Show, servi
         await page.get_by_role("button", name="Save").click()
     body = (await sent.value).post_data_json
     assert (body["email"], body["webhook"]) == ("ada@example.org", hook)
+
+
+@pytest.mark.parametrize("other", [{"user": "ben", "name": "Ben"}, {"tenant": "other"}, {"role": "viewer"}])
+@pytest.mark.parametrize("noticed", ["stream", "looked at"])
+async def test_who_became_somebody_else_in_another_tab_is_so_in_this_one(
+    show: Show, services: Services, other: dict[str, str], noticed: str
+) -> None:
+    services.task("of-ada")
+    page = await show("/tasks/list")
+    await expect(row(page, "of-ada")).to_be_visible()
+    services.tasks.clear()
+    was = services.session[1]
+    assert isinstance(was, dict)
+    services.session = (200, was | other)
+    async with page.expect_event("load"):
+        if noticed == "stream":
+            await page.evaluate("opened[0].onerror()")
+            await page.clock.fast_forward(1_000)
+        else:
+            await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    now = was | other
+    await expect(page.locator(".side-foot")).to_contain_text(now["name"])
+    await expect(page.locator(".empty")).to_contain_text("No tasks yet")
+
+
+async def test_who_stayed_the_same_reads_on(show: Show, services: Services) -> None:
+    page = await show("/tasks")
+    await page.evaluate("window.same = true")
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await until(lambda: _asked(services, "/auth/session", 2))
+    services.session = (503, {"detail": "the issuer is away"})
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await until(lambda: _asked(services, "/auth/session", 3))
+    await page.clock.fast_forward(2_000)
+    assert await page.evaluate("same && opened.length") == 1
+    assert not await page.evaluate("opened[0].closed")

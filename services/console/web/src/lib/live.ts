@@ -1,6 +1,6 @@
 import { effect, signal } from "@preact/signals";
-import { ask, Problem } from "./api";
-import { session } from "./session";
+import { Problem } from "./api";
+import { recogniseAgain, session } from "./session";
 import type { AnnalsEvent } from "./types";
 
 export type Connection = "connecting" | "live" | "reconnecting" | "offline";
@@ -43,9 +43,9 @@ export function follow(): void {
     wait = FIRST_WAIT;
     retry();
   });
-  // A page in the back of a browser may have been asleep for hours.
+  // A page in the back of a browser may have been asleep for hours, and one may be somebody else by now.
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible" && source === null) reopen();
+    if (document.visibilityState === "visible" && session.value) reopen();
   });
   effect(() => {
     if (session.value) open();
@@ -89,14 +89,13 @@ function retry(): void {
   wait = Math.min(wait * 2, LONGEST_WAIT);
 }
 
-/** Open the stream again if one is still signed in: of a stream that is refused a browser does not say why. */
+/** Have the stream open if one is still signed in: of a stream that is refused a browser does not say why. */
 async function reopen(): Promise<void> {
-  close();
   try {
-    await ask("/auth/session");
+    await recogniseAgain();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    retry();
+    if (source === null) retry();
     return;
   }
   if (source === null && session.value) open();

@@ -26,6 +26,16 @@ export async function recognise(): Promise<void> {
   }
 }
 
+/** Ask again who one is: whoever became somebody else, in another tab, begins anew here too. Throws Problem. */
+export async function recogniseAgain(): Promise<void> {
+  const now = await ask<Session>("/auth/session");
+  const was = session.value;
+  if (was && (now.user !== was.user || now.tenant !== was.tenant || now.role !== was.role)) {
+    session.value = undefined; // nothing more is shown, or followed, of what was theirs
+    location.reload();
+  }
+}
+
 onSignedOut(() => {
   session.value = null;
 });
