@@ -315,3 +315,69 @@ async def test_who_stayed_the_same_reads_on(show: Show, services: Services) -> N
     await page.clock.fast_forward(2_000)
     assert await page.evaluate("same && opened.length") == 1
     assert not await page.evaluate("opened[0].closed")
+
+
+async def test_who_could_not_be_signed_out_is_told(show: Show, services: Services) -> None:
+    services.own["/auth/logout"] = lambda *_: (503, {"detail": "the issuer is away"})
+    page = await show("/tasks")
+    await page.get_by_role("button", name="Sign out").first.click()
+    await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("the issuer is away")
+
+
+async def test_operators_actions_are_shown_from_the_newest_on(show: Show, services: Services) -> None:
+    entry = dict.fromkeys(("user", "trace_id", "session", "client"))
+    entry |= {"time": "2030-01-01T00:00:00Z", "type": "t", "stream": "s-1", "version": 1}
+    asked: list[dict[str, str]] = []
+
+    def audit(_path: str, given: dict[str, str]) -> Answer:
+        asked.append(given)
+        return 200, {"items": [entry | {"event_id": f"e{len(asked)}"}], "next": "second"}
+
+    services.own["/api/projector/queries/audit"] = audit
+    page = await show("/health/audit")
+    await page.get_by_role("button", name="Older").click()
+    await page.get_by_role("button", name="Newest").wait_for()
+    await page.get_by_role("button", name="Operators' actions").click()
+    await until(lambda: _any(asked[2:]))
+    assert asked[-1] == {"type": "operation.requested", "limit": "100"}
+
+
+async def test_an_inbox_stays_in_sight_and_in_focus_while_it_changes(show: Show, services: Services) -> None:
+    notices = [
+        {
+            "id": name,
+            "kind": "task.assigned",
+            "data": {},
+            "read_at": None,
+            "created_at": "2030-01-01T00:00:00Z",
+        }
+        for name in ("one", "other")
+    ]
+
+    def read(*_: object) -> Answer:
+        notices[0]["read_at"] = "2030-01-01T00:00:00Z"
+        return 200, {"changed": 1}
+
+    def inbox(*_: object) -> Answer:
+        return 200, {"items": notices, "next": None, "unread": sum(one["read_at"] is None for one in notices)}
+
+    services.own["PUT /api/notification/inbox/"] = read
+    services.own["/api/notification/inbox/"] = inbox
+    page = await show("/inbox")
+    await page.locator(".notice").first.wait_for()
+    await page.evaluate("""
+      window.skeletons = 0;
+      new MutationObserver(() => { skeletons += document.querySelectorAll(".skeleton").length; })
+        .observe(document.body, { childList: true, subtree: true });
+    """)
+    await page.get_by_role("button", name="Read", exact=True).first.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".nav .count")).to_have_text("1 unread")
+    await expect(page.get_by_role("button", name="Unread")).to_be_focused()
+
+    notices.insert(0, notices[1] | {"id": "new"})
+    await happened(page, "task", "new", "0-1")
+    await page.clock.fast_forward(1_000)
+    await expect(page.locator(".notice")).to_have_count(3)
+    await expect(page.get_by_role("button", name="Unread")).to_be_focused()
+    assert await page.evaluate("skeletons") == 0

@@ -46,7 +46,14 @@ export function Audit() {
         <button type="submit" class="button">
           Search
         </button>
-        <button type="button" class="button" onClick={() => look({ type: "operation.requested" })}>
+        <button
+          type="button"
+          class="button"
+          onClick={() => {
+            turn(null);
+            look({ type: "operation.requested" });
+          }}
+        >
           Operators' actions
         </button>
         <span class="grow" />

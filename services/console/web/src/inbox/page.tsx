@@ -1,4 +1,5 @@
 import { BellOff } from "lucide-preact";
+import { useEffect } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { ask, Problem } from "../lib/api";
 import { moment, words } from "../lib/format";
@@ -35,10 +36,11 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
 
 function Notices() {
   const path = `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
-  const loaded = useLoad(`${path}#${inboxChanged.value}`, async (signal) => {
+  const loaded = useLoad(path, async (signal) => {
     const found = await ask<Page<Notice> & { unread: number }>(`${path}?limit=100`, { signal });
     return { ...found, titles: await titlesOf(found.items, signal) };
   });
+  useEffect(loaded.reload, [inboxChanged.value]);
   const titles = loaded.value?.titles;
   const items = loaded.value?.items;
   const mark = async (what: string, method: string) => {

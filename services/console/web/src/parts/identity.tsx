@@ -4,6 +4,7 @@ import { ask } from "../lib/api";
 import { become, session } from "../lib/session";
 import type { Role } from "../lib/types";
 import { Dialog, Face, Field } from "./basics";
+import { tellProblem } from "./toasts";
 
 const choosing = signal(false);
 
@@ -69,8 +70,12 @@ export function IdentityButton() {
 }
 
 async function signOut(): Promise<void> {
-  await ask("/auth/logout", { method: "POST" });
-  session.value = null;
+  try {
+    await ask("/auth/logout", { method: "POST" });
+    session.value = null;
+  } catch (error) {
+    tellProblem(error, "You could not be signed out");
+  }
 }
 
 function Choose() {
