@@ -165,6 +165,20 @@ async def _has_sent(services: Services, most: int) -> bool:
     return len(services.sent) >= most
 
 
+async def test_what_recurs_is_paused_and_goes_on_with_all_that_is_said_of_it(
+    show: Show, services: Services
+) -> None:
+    services.own[f"POST {RECURRENCES}/stand-up/pause"] = lambda *_: (200, STAND_UP | {"paused": True})
+    services.own[f"POST {RECURRENCES}/stand-up/resume"] = lambda *_: (200, STAND_UP)
+    services.own[RECURRENCES] = lambda *_: (200, {"items": [STAND_UP], "next": None})
+    page = await show("/tasks/recurring")
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.get_by_role("cell", name="paused")).to_be_visible()
+    await page.get_by_role("button", name="Go on").click()
+    await expect(page.get_by_role("button", name="Pause")).to_be_visible()
+    assert services.sent == [(f"POST {RECURRENCES}/stand-up/{what}", None) for what in ("pause", "resume")]
+
+
 async def test_an_edit_that_is_saved_in_part_says_so_and_goes_on_from_there(
     show: Show, services: Services
 ) -> None:

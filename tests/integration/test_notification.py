@@ -548,6 +548,35 @@ async def test_what_recurs_makes_its_task_once_each_time_and_can_be_ended(
     assert wrong.status_code == 400
 
 
+async def test_what_recurs_pauses_and_goes_on_as_it_was_set_up(
+    notifying: Suite, notifications: Notifications
+) -> None:
+    name = f"r-{new_id()}"
+    body = {
+        "rule": "FREQ=DAILY",
+        "command": {"type": "task.create", "data": {"title": "Stand-up", "effort": 1.5}},
+        "start": "2030-01-01T09:00:00Z",
+        "skip": ["2030-01-01T09:00:00Z"],
+        "moved": {"2030-01-02T09:00:00Z": "2030-01-02T10:00:00Z"},
+        "catch_up": "none",
+        "user": "grace",
+    }
+    put = (await notifications.call("PUT", f"recurrences/{name}", body)).json()
+    assert put["next"].startswith("2030-01-02T10:00:00")
+    changing = {"last": None}
+
+    paused = await notifications.call("POST", f"recurrences/{name}/pause")
+    assert paused.status_code == 200
+    assert paused.json() | changing == put | changing | {"paused": True, "next": None}
+    again = await notifications.call("POST", f"recurrences/{name}/pause")
+    assert again.json() == paused.json()
+    resumed = await notifications.call("POST", f"recurrences/{name}/resume")
+    assert resumed.json() | changing == put | changing
+    assert resumed.json()["last"] > put["last"]
+    missing = await notifications.call("POST", "recurrences/nothing/pause")
+    assert missing.status_code == 404
+
+
 async def test_an_event_is_held_until_its_time(notifying: Suite, notifications: Notifications) -> None:
     user = f"u-{new_id()}"
     at = datetime.now(UTC) + timedelta(seconds=2)

@@ -30,6 +30,8 @@ class Sidecar:
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.stays = False
+        self.answers: dict[str, Any] = {}
+        """What is answered at a path instead."""
         self.app = Starlette(
             routes=[
                 Route("/v1.0/invoke/notification/method/stream", self.stream),
@@ -55,7 +57,7 @@ class Sidecar:
             problem = {"type": "urn:annals:problem:conflict", "detail": "x", "actual": 4}
             media_type = "application/problem+json"
             return Response(json.dumps(problem), 409, {"etag": '"4"', "x-internal": "1"}, media_type)
-        return JSONResponse(asked)
+        return JSONResponse(self.answers.get(f"{request.method} {rest}", asked))
 
     async def stream(self, _request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:

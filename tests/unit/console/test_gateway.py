@@ -157,6 +157,27 @@ async def test_a_recurrence_that_is_nested_deeply_is_refused_as_malformed(
     assert sidecar.asked == []
 
 
+async def test_a_command_goes_on_recurring_only_for_who_may_send_it(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    await http.post(development + BECOME, json={"user": "ben", "role": "member"})
+    path = f"{development}/api/notification/recurrences/r"
+    known = {"id": "r", "command": {"type": "member.leave", "data": {}}}
+    sidecar.answers["GET recurrences/r"] = known
+
+    assert (await http.post(f"{path}/pause")).status_code == 200
+    assert (await http.post(f"{path}/resume")).status_code == 403
+    sidecar.answers["GET recurrences/r"] = known | {"command": {"type": "task.create", "data": {}}}
+    assert (await http.post(f"{path}/resume")).status_code == 200
+    asked = [(one["method"], one["path"]) for one in sidecar.asked]
+    looked, went_on = ("GET", "recurrences/r"), ("POST", "recurrences/r/resume")
+    assert asked == [("POST", "recurrences/r/pause"), looked, looked, went_on]
+    assert {one["headers"]["x-user-id"] for one in sidecar.asked} == {"ben"}
+
+    missing = await http.post(f"{development}/api/notification/recurrences/conflict/resume")
+    assert (missing.status_code, missing.json()["type"]) == (409, "urn:annals:problem:conflict")
+
+
 @pytest.mark.parametrize(
     "headers",
     [

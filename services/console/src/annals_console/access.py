@@ -100,6 +100,8 @@ RULES: tuple[Rule, ...] = (
     Rule("GET", "notification", "recurrences", VIEWER, "What recurs"),
     Rule("GET", "notification", "recurrences/{id}", VIEWER, "One, with its next occurrence"),
     Rule("PUT", "notification", "recurrences/{id}", MEMBER, "Let a command recur"),
+    Rule("POST", "notification", "recurrences/{id}/pause", MEMBER, "Let it pause"),
+    Rule("POST", "notification", "recurrences/{id}/resume", MEMBER, "Let it go on"),
     Rule("DELETE", "notification", "recurrences/{id}", MEMBER, "Let it recur no more"),
     Rule("GET", "notification", f"inbox/{OWN}", VIEWER, "One's own inbox"),
     Rule("POST", "notification", f"inbox/{OWN}/read", VIEWER, "Mark all as read"),

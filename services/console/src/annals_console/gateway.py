@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -59,6 +60,9 @@ def routes(
                 and rule.path.startswith("recurrences/")
             ):
                 body = orjson.dumps(check_recurrence(identity, json_object(body)))
+            if rule.path == "recurrences/{id}/resume":
+                one = path.removesuffix("/resume")
+                check_recurrence(identity, await _known(invocation(), rule, one, _headers(request, identity)))
             if request.url.query:
                 path = f"{path}?{request.url.query}"
             opened = await _open(invocation(), rule, path, body, _headers(request, identity))
@@ -138,13 +142,31 @@ def _headers(request: Request, identity: Identity) -> dict[str, str]:
 async def _open(
     invocation: ServiceInvocation, rule: Rule, path: str, body: bytes, headers: dict[str, str]
 ) -> Opened:
+    async with _in_time(rule.service):
+        return await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
+
+
+async def _known(
+    invocation: ServiceInvocation, rule: Rule, path: str, headers: dict[str, str]
+) -> dict[str, Any]:
+    """What a service knows of something. Raises a Problem."""
+    async with _in_time(rule.service):
+        answer = await invocation.invoke(rule.service, "GET", path, headers=headers)
+    if not answer.ok:
+        raise Problem(answer.status, answer.problem or "unavailable", answer.message)
+    return dict(answer.body)
+
+
+@asynccontextmanager
+async def _in_time(service: str) -> AsyncIterator[None]:
+    """Raises a Problem for a service that does not answer, or not in time."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            return await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
+            yield
     except NotAnswered as error:
         raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
     except TimeoutError as error:
-        detail = f"{rule.service} did not answer within {_ANSWER_SECONDS:.0f} s"
+        detail = f"{service} did not answer within {_ANSWER_SECONDS:.0f} s"
         raise Problem(504, "timeout", detail, headers={"Retry-After": "2"}) from error
 
 

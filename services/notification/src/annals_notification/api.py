@@ -181,6 +181,23 @@ def routes(
             raise malformed("rule", str(error)) from error
         return json_answer(_recurs(row), 200 if known else 201)
 
+    async def steered(tenant: str, row_id: str, paused: bool) -> Response:
+        try:
+            row = await recurrences.pause(tenant, row_id, paused)
+        except ValueError as error:
+            raise malformed("rule", str(error)) from error
+        if row is None:
+            raise Problem(404, "not-found", f"nothing recurs under {row_id}")
+        return json_answer(_recurs(row))
+
+    @router.post("/recurrences/{id}/pause", summary="Let it pause", response_model=RecurrenceNow)
+    async def pause_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
+        return await steered(tenant, id, True)
+
+    @router.post("/recurrences/{id}/resume", summary="Let it go on", response_model=RecurrenceNow)
+    async def resume_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
+        return await steered(tenant, id, False)
+
     @router.delete("/recurrences/{id}", status_code=204, summary="Let it recur no more")
     async def delete_recurrence(tenant: Tenant, id: Name) -> None:  # noqa: A002
         if not await recurrences.delete(tenant, id):

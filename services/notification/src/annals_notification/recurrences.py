@@ -32,6 +32,13 @@ _GET = """
 SELECT json_build_object('row', (
   SELECT to_jsonb(r) - 'tenant' FROM notifications.recurrences r WHERE tenant = $1 AND id = $2))::text"""
 
+_PAUSE = """
+WITH put AS (
+  UPDATE notifications.recurrences SET data = data || jsonb_build_object('paused', $4::text::boolean),
+    next = $5::text::timestamptz, last = $6::text::timestamptz
+  WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz RETURNING 1)
+SELECT count(*)::text FROM put"""
+
 _DELETE = """
 WITH gone AS (DELETE FROM notifications.recurrences WHERE tenant = $1 AND id = $2 RETURNING 1)
 SELECT count(*)::text FROM gone"""
@@ -84,6 +91,30 @@ class Recurrences:
         """One, as it stands."""
         row: dict[str, Any] | None = (await self._database.fetch(_GET, tenant, row_id))["row"]
         return row
+
+    async def pause(self, tenant: str, row_id: str, paused: bool) -> dict[str, Any] | None:
+        """Let one pause, or go on, and be what it is otherwise. What came due meanwhile is not made up for.
+
+        Raises ValueError for what takes too long to count, and NotNow when it is changed at the same time.
+        """
+        row = await self.get(tenant, row_id)
+        if row is None or row["data"]["paused"] == paused:
+            return row
+        now = datetime.now(UTC)
+        coming = None
+        if not paused:
+            with within(COUNTING_SECONDS):
+                coming = Recurrence.stored(row["data"]).first_after(now)
+        following = coming[1].isoformat() if coming else None
+        wanted = "true" if paused else "false"
+        changed = await self._database.fetch(
+            _PAUSE, tenant, row_id, row["last"], wanted, following, now.isoformat()
+        )
+        if not changed:
+            raise NotNow("it was changed at the same time")
+        if coming:
+            self._alarms.set(self.name, tenant, row_id, coming[1])
+        return await self.get(tenant, row_id)
 
     async def delete(self, tenant: str, row_id: str) -> bool:
         """Let it recur no more; whether it was there."""

@@ -45,7 +45,7 @@ export function Recurring() {
   );
 }
 
-function Steer({ recurrence: { id, rule, timezone, command, start, paused } }: { recurrence: Recurrence }) {
+function Steer({ recurrence: { id, paused } }: { recurrence: Recurrence }) {
   const path = `/api/notification/recurrences/${id}`;
   const steer = async (call: () => Promise<void>) => {
     try {
@@ -55,8 +55,7 @@ function Steer({ recurrence: { id, rule, timezone, command, start, paused } }: {
     }
   };
   const toggle = async () => {
-    const body = { rule, timezone, command, start, paused: !paused };
-    showRecurrence(await again<Recurrence>(path, { method: "PUT", body }));
+    showRecurrence(await again<Recurrence>(`${path}/${paused ? "resume" : "pause"}`, { method: "POST" }));
   };
   const end = async () => {
     await ask(path, { method: "DELETE" });

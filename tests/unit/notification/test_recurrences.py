@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from annals_notification.due import NotNow
+from annals_notification.recurrence import Recurrence
+from annals_notification.recurrences import Recurrences
+
+SET_UP = "2029-12-01T00:00:00+00:00"
+
+
+class Database:
+    """One row, of which what would be written is kept; `changes` is whether it is found as it was read."""
+
+    def __init__(self, changes: bool = True, **given: Any) -> None:
+        start = datetime(2030, 1, 1, 9, tzinfo=UTC)
+        whole = {"rule": "FREQ=DAILY", "command": {"type": "task.create", "data": {}}, "start": start} | given
+        data = Recurrence.model_validate(whole).model_dump(mode="json")
+        self.row = {"id": "r", "data": data, "last": SET_UP, "next": "2030-01-01T09:00:00+00:00"}
+        self.changes = changes
+        self.written: list[tuple[str | None, ...]] = []
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        if "UPDATE" not in sql:
+            return {"row": self.row}
+        self.written.append(params)
+        return int(self.changes)
+
+
+class Alarms:
+    def __init__(self) -> None:
+        self.rings: list[datetime] = []
+
+    def set(self, _kind: str, _tenant: str, _row_id: str, at: datetime) -> None:
+        self.rings.append(at)
+
+
+def recurrences(database: Database, alarms: Alarms) -> Recurrences:
+    return Recurrences(cast("Any", database), cast("Any", None), cast("Any", alarms))
+
+
+async def test_what_pauses_comes_no_more() -> None:
+    database, alarms = Database(), Alarms()
+    await recurrences(database, alarms).pause("t", "r", True)
+    [(*found_by, paused, following, _now)] = database.written
+    assert (found_by, paused, following) == (["t", "r", SET_UP], "true", None)
+    assert alarms.rings == []
+
+
+async def test_what_goes_on_comes_when_its_rule_says() -> None:
+    first, second = "2030-01-01T09:00:00Z", datetime(2030, 1, 2, 9, tzinfo=UTC)
+    database, alarms = Database(paused=True, skip=[first]), Alarms()
+    await recurrences(database, alarms).pause("t", "r", False)
+    [(*_, going_on, following, _now)] = database.written
+    assert (going_on, following) == ("false", second.isoformat())
+    assert alarms.rings == [second]
+
+
+@pytest.mark.parametrize("paused", [True, False])
+async def test_what_is_so_already_stays_as_far_as_it_is(paused: bool) -> None:
+    database = Database(paused=paused)
+    assert await recurrences(database, Alarms()).pause("t", "r", paused) == database.row
+    assert database.written == []
+
+
+async def test_what_is_changed_at_the_same_time_is_not_overwritten() -> None:
+    alarms = Alarms()
+    with pytest.raises(NotNow):
+        await recurrences(Database(changes=False, paused=True), alarms).pause("t", "r", False)
+    assert alarms.rings == []
+
+
+async def test_what_cannot_be_counted_any_more_can_be_paused() -> None:
+    database = Database()
+    database.row["data"]["rule"] = "FREQ=SECONDLY"
+    await recurrences(database, Alarms()).pause("t", "r", True)
+    assert len(database.written) == 1
+    database.row["data"]["paused"] = True
+    with pytest.raises(ValueError, match="a minute apart"):
+        await recurrences(database, Alarms()).pause("t", "r", False)
