@@ -261,12 +261,14 @@ def test_a_rule_counted_from_later_on_gives_the_same(
     rule = ";".join(f"{name}={value}" for name, value in (parts | days).items())
     moment = start + timedelta(seconds=round(share * _SPANS[str(parts["FREQ"])] * 86_400))
     try:
-        expected = list(islice(rrulestr(rule, dtstart=start).xafter(moment, inc=True), 3))
-    except ValueError:  # no hour or minute that its interval comes to
+        with within(2):
+            expected = list(islice(rrulestr(rule, dtstart=start).xafter(moment, inc=True), 3))
+    except ValueError:  # none that its interval comes to, or none before long
         reject()
     command = RecurringCommand.model_validate(COMMAND)
     recurrence = Recurrence.model_construct(rule=rule, start=start.replace(tzinfo=UTC), command=command)
-    assert list(islice(recurrence._rule(moment).xafter(moment, inc=True), 3)) == expected
+    with within(10):
+        assert list(islice(recurrence._rule(moment).xafter(moment, inc=True), 3)) == expected
 
 
 @pytest.mark.parametrize(
