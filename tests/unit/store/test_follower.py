@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
-import orjson
 import pytest
 
-from annals.dapr import DaprSidecar, Write
+from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, RecordedEvent
-from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower, follower, keys
+from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower, follower
 from annals.testing.fake import FakeSidecar
 from conftest import until
 from event_stores import opened
@@ -34,7 +31,6 @@ class World:
         self.waits_at: str | None = None
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
-        self.stopped = False
 
     async def append(self, lane: int, name: str, version: int = 1) -> None:
         event = DomainEvent(
@@ -46,45 +42,21 @@ class World:
     async def handle(self, event: RecordedEvent) -> None:
         if event.aggregate_id == self.waits_at:
             self.waiting.set()
-            try:
-                await self.go_on.wait()
-            except asyncio.CancelledError:
-                self.stopped = True
-                raise
+            await self.go_on.wait()
         if str(event.stream) == NAME:
             if event.version in self.fails:
                 raise ValueError("a bug of the handler")
             self.handled.append(event.version)
 
     @asynccontextmanager
-    async def following(self, owner: str = "me") -> AsyncIterator[None]:
-        one = Follower(self.client, "eventstore", "test", owner, DOMAIN_LANES, self.handle, self.letters)
+    async def following(self) -> AsyncIterator[None]:
+        one = Follower(self.client, "eventstore", "test", "me", DOMAIN_LANES, self.handle, self.letters)
         tasks = [asyncio.create_task(self.letters.run()), asyncio.create_task(one.run())]
-        try:
-            await until(_holds(lambda: one.placed))
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def lease(self) -> dict[str, Any]:
-        """Who follows, until when, and how far they have come."""
-        value = await self.client.get("eventstore", keys.follower("test"))
-        assert value is not None
-        return dict(orjson.loads(value.data))
-
-    def lease_beyond(self, moment: float) -> Callable[[], Awaitable[bool]]:
-        async def is_beyond() -> bool:
-            return bool((await self.lease())["expires"] > moment)
-
-        return is_beyond
-
-    def saved(self, seen: dict[str, int]) -> Callable[[], Awaitable[bool]]:
-        async def is_saved() -> bool:
-            return bool((await self.lease())["seen"] == seen)
-
-        return is_saved
+        await until(_holds(lambda: one.placed))
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def release(self) -> None:
         """As an operator does, at whichever replica."""
@@ -163,41 +135,6 @@ async def test_a_replay_waits_for_a_lane_that_lags_behind_another(
         world.go_on.set()
         await until(_holds(lambda: not world.parked))
     assert world.handled == [1, 2, 3]
-
-
-async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instance(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
-    await world.append(0, "long")
-    await world.append(0, "torn")
-    world.waits_at = "long"
-    async with world.following():
-        await world.waiting.wait()
-        begun = (await world.lease())["expires"]
-        async with world.following("another"):
-            await until(world.lease_beyond(begun + 1.5))
-            assert (await world.lease())["owner"] == "me"
-            world.go_on.set()
-            await until(world.saved({"0": 3, "1": 1}))
-    assert world.handled == [1]
-
-
-async def test_an_instance_that_lost_its_lease_handles_nothing_more(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
-    await world.append(0, "long")
-    world.waits_at = "long"
-    async with world.following():
-        await world.waiting.wait()
-        taken = await world.lease() | {"owner": "another", "expires": time.time() + 60}
-        write = Write(keys.follower("test"), orjson.dumps(taken))
-        await world.client.save("eventstore", write)
-        await until(_holds(lambda: world.stopped))
-    assert await world.lease() == taken
 
 
 def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:

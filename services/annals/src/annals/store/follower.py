@@ -109,15 +109,13 @@ class Follower:
         while True:
             try:
                 if await self._acquire():
-                    async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._renew())
-                        tasks.create_task(self._follow())
-            except* _Lost:
+                    await self._follow()
+            except _Lost:
                 _log.info("another instance follows", follower=self._key)
-            except* (DaprError, StoreError, DeadLettersUnknown) as errors:
-                _log.warning("the event store cannot be followed now", error=str(errors.exceptions[0]))
-            except* TooManyParked as errors:
-                _log.error("the event store is not followed any more", error=str(errors.exceptions[0]))
+            except (DaprError, StoreError, DeadLettersUnknown) as error:
+                _log.warning("the event store cannot be followed now", error=str(error))
+            except TooManyParked as error:
+                _log.error("the event store is not followed any more", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS[2])
 
     async def _acquire(self) -> bool:
@@ -160,16 +158,6 @@ class Follower:
         self._etag = value.etag
         self._saved_at = time.monotonic()
 
-    async def _renew(self) -> None:
-        """Keep the lease, however long a page takes. Raises _Lost."""
-        while True:
-            await asyncio.sleep(_LEASE_SECONDS / 3)
-            try:
-                await self._save(_SAVE_SECONDS)
-            except DaprError as error:
-                # The lease holds until the next time, and what is being handled need not begin anew.
-                _log.warning("cannot renew the lease", follower=self._key, error=str(error))
-
     async def _follow(self) -> None:
         while True:
             self._wake.clear()
@@ -184,8 +172,9 @@ class Follower:
             most = max((len(commits) for _, commits in ahead), default=0)
             # What is not there costs the store as much as what is: ask for about as many as come.
             self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
-            if self._seen != before:
-                await self._save(_SAVE_SECONDS)
+            # Idle, the lease is renewed now and then; busy, how far it has come is saved each second.
+            patience = _SAVE_SECONDS if self._seen != before else _LEASE_SECONDS / 3
+            await self._save(patience)
             if most < asked:
                 await asyncio.sleep(_PACE_SECONDS)
                 try:
@@ -269,6 +258,7 @@ class Follower:
                     return error
                 _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1])
+                await self._save(_LEASE_SECONDS / 3)
             else:
                 return None
 
