@@ -225,6 +225,33 @@ async def test_a_saga_ends_on_the_version_that_it_began_on(faulty: TestSuite, sa
     assert len(await reserved(sagas, new_member)) == 2
 
 
+async def test_a_saga_that_no_worker_knows_any_more_is_restarted_and_ended(
+    faulty: TestSuite, sagas: Sagas
+) -> None:
+    await faulty.deploy("1", "2")
+    member = await sagas.member()
+    saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    await sagas.waits(saga_id)
+    await faulty.deploy("1")
+
+    async def stalled() -> bool:
+        answer = await sagas.post(f"{saga_id}/cancel")
+        return answer.status_code == 503 and "stalled" in answer.json()["detail"]
+
+    await until(stalled, what="Dapr to hold the saga")
+    for operation in ("restart", "terminate"):
+        answer = await sagas.post(f"{saga_id}/{operation}")
+        assert answer.status_code == 202, answer.text
+    await faulty.deploy("1", "2")
+
+    async def purged() -> bool:
+        return (await sagas.post(f"{saga_id}/purge")).status_code == 204
+
+    await until(purged, what="the workflows of both runs to end")
+    assert (await sagas.get(saga_id))["status"] == "failed"
+    assert await reserved(sagas, member) == ["member.reserved"] * 2
+
+
 async def test_a_start_that_was_cut_off_is_made_up_for_by_its_repeat(faulty: TestSuite, sagas: Sagas) -> None:
     await faulty.deploy("1", "2")
     member = await sagas.member(capacity=10)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from annals.dapr import DaprError
 from annals.dapr.invocation import Answer
 from annals.sagas import (
     AwaitEvent,
@@ -39,6 +40,7 @@ MANY = Saga(
     (Step("all", StartSagas("child", lambda _: [{"n": n} for n in range(4)], concurrency=2)),),
     output=lambda saga: saga.results["all"],
 )
+ANEW = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
 ONE = Saga("parent", Numbered, (Step("all", StartSaga("child", lambda _: {})),))
 CHILDREN = [SagaKey(child_id("p", "all", index), "default", "ada") for index in range(4)]
 
@@ -95,8 +97,7 @@ async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile()
 
 
 async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_does() -> None:
-    newer = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
-    before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, newer)
+    before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, ANEW)
     async with saga_machine(after, before=before) as machine:
         ask = machine.orchestrator
         await ask.start(KEY, "parent", {}, None)
@@ -105,11 +106,44 @@ async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_do
         assert (child.status, child.saga_version) == (SagaStatus.PENDING, 2)
         assert (await ask.load(KEY)).status is SagaStatus.RUNNING
         await machine.upgrade()
-        for _ in newer.steps:
+        for _ in ANEW.steps:
             await machine.clock.settle()
             await ask.raise_event(CHILDREN[0], "yes", None, Asker("ada"))
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
+async def test_a_saga_that_came_to_a_worker_of_before_is_restarted_and_goes_on() -> None:
+    async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        with pytest.raises(DaprError, match="stalled"):
+            await machine.workflows.pause(instance_id(KEY))
+        await ask.restart(KEY, "it stood still", Asker())
+        await machine.upgrade()
+        for _ in ANEW.steps:
+            await machine.clock.settle()
+            await ask.raise_event(KEY, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        ended = await ask.load(KEY)
+        assert (ended.status, ended.run) == (SagaStatus.COMPLETED, 1)
+        assert machine.dapr.workflows.find(instance_id(KEY, 0)).ended
+        assert (await machine.types(KEY)).count("saga.waiting") == len(ANEW.steps)
+
+
+async def test_a_saga_that_no_worker_knows_any_more_is_ended_by_force() -> None:
+    async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        ended = await ask.terminate(KEY, "it is not wanted", Asker("boss"))
+        assert (ended.status, ended.reason) == (SagaStatus.FAILED, "it is not wanted")
+        before = await machine.types(KEY)
+        await machine.upgrade()
+        await machine.clock.settle()
+        assert machine.dapr.workflows.find(instance_id(KEY)).ended
+        assert await machine.types(KEY) == before
 
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
