@@ -280,6 +280,20 @@ def test_an_event_that_is_refused_fails_the_test() -> None:
         scenario(saga(wait("w", "yes", by=lambda context: context.input.reviewr)), {}).raised("yes").run()
 
 
+SOON = timedelta(seconds=10)
+
+
+def test_answers_of_several_that_wait_to_be_taken_are_each_taken_once() -> None:
+    """And what one of them says again meanwhile is no other answer."""
+    asked = scenario(saga(command("a"), wait("v", "yes"), wait("w", "yes")), {}).when("a", done(takes=SOON))
+    ran = asked.raised("yes", by="ada").raised("yes", by="ada").raised("yes", by="bob").run()
+    assert ran.then("completed").took == SOON
+    answers = (
+        scenario(saga(wait("v", "yes"), wait("w", "yes")), {}).raised("yes", by="ada").raised("yes", by="bob")
+    )
+    answers.run().then("completed")
+
+
 def test_a_declaration_that_could_not_work_is_refused() -> None:
     forgotten: Any = "yes"
     for mistaken in (

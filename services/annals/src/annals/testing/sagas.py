@@ -355,7 +355,8 @@ class _World:
             self._tell(self.state.raise_event(event.name, event.data, user, declared))
         except RuleViolation as error:
             raise AssertionError(f"{event.name} is refused: {error}") from error
-        raised = next(one for one in self.state.raised if (one.event, one.data) == (event.name, event.data))
+        mine = (event.name, event.data, user)
+        [raised] = [one for one in self.state.raised if (one.event, one.data, one.user) == mine]
         self.clock.raise_event(event.name, raised.model_dump())
 
     def answer(self, name: str, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
