@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import grpc
 import orjson
 import pytest
 
-from annals.dapr import DaprSidecar, Write
+from annals.dapr import DaprSidecar, SidecarUnavailable, Write
 from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, RecordedEvent
 from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower, follower, keys
@@ -22,10 +23,25 @@ from event_stores import opened
 NAME = "default/thing-torn"
 
 
+class Client(DaprSidecar):
+    """Of one instance, from which the store can be away, and the reply to one of whose saves be lost."""
+
+    away = False
+    loses_reply = False
+
+    async def save(self, store: str, write: Write) -> None:
+        if self.away:
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+        await super().save(store, write)
+        if self.loses_reply:
+            self.loses_reply = False
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "the reply is lost")
+
+
 class World:
     """Two instances that write, each its lane, and a follower whose handling can fail or wait."""
 
-    def __init__(self, client: DaprSidecar, stores: tuple[DaprEventStore, DaprEventStore]) -> None:
+    def __init__(self, client: Client, stores: tuple[DaprEventStore, DaprEventStore]) -> None:
         self.client = client
         self.stores = stores
         self.letters = DeadLetters(client, "eventstore", "test")
@@ -106,7 +122,7 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
         opened(sidecar.grpc_port, "a") as one,
         opened(sidecar.grpc_port, "b") as other,
     ):
-        client = DaprSidecar(sidecar.grpc_port)
+        client = Client(sidecar.grpc_port)
         world = World(client, (one, other))
         for lane in (0, 1):
             await world.append(lane, f"first-{lane}")
@@ -198,6 +214,44 @@ async def test_an_instance_that_lost_its_lease_handles_nothing_more(
         await world.client.save("eventstore", write)
         await until(_holds(lambda: world.stopped))
     assert await world.lease() == taken
+
+
+async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
+    await world.append(0, "long")
+    world.waits_at = "long"
+    async with world.following():
+        await world.waiting.wait()
+        world.client.loses_reply = True
+        await until(_holds(lambda: not world.client.loses_reply))
+        await until(world.lease_beyond((await world.lease())["expires"]))
+        assert not world.stopped
+        world.go_on.set()
+        await until(world.saved({"0": 2, "1": 1}))
+    assert not world.stopped
+
+
+async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
+    await world.append(0, "long")
+    world.waits_at = "long"
+    async with world.following():
+        await world.waiting.wait()
+        world.client.away = True
+        await until(_holds(lambda: world.stopped))
+        world.stopped = False
+        world.waiting.clear()
+        world.client.away = False
+        await world.waiting.wait()
+        world.go_on.set()
+        await until(world.saved({"0": 2, "1": 1}))
+    assert not world.stopped
 
 
 def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:

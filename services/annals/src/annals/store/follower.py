@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import grpc
 import orjson
@@ -49,7 +50,7 @@ def passes(error: Exception) -> bool:
 
 
 class _Lost(Exception):
-    """Another instance follows now."""
+    """Another instance follows now, or may."""
 
 
 class Follower:
@@ -113,7 +114,7 @@ class Follower:
                         tasks.create_task(self._renew())
                         tasks.create_task(self._follow())
             except* _Lost:
-                _log.info("another instance follows", follower=self._key)
+                _log.info("another instance follows, or may", follower=self._key)
             except* (DaprError, StoreError, DeadLettersUnknown) as errors:
                 _log.warning("the event store cannot be followed now", error=str(errors.exceptions[0]))
             except* TooManyParked as errors:
@@ -146,29 +147,39 @@ class Follower:
                 await self._write()
 
     async def _write(self) -> None:
-        expires = time.time() + _LEASE_SECONDS
-        seen = {str(lane): seq for lane, seq in self._seen.items()}
-        data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen})
-        write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
-        try:
-            await self._sidecar.save(self._state_store, write)
-        except StateConflict:
-            raise _Lost from None
-        value = await self._sidecar.get(self._state_store, self._key)
-        if value is None or value.data != data:
-            raise _Lost
-        self._etag = value.etag
-        self._saved_at = time.monotonic()
+        for _ in range(2):
+            begun = time.monotonic()
+            expires = time.time() + _LEASE_SECONDS
+            seen = {str(lane): seq for lane, seq in self._seen.items()}
+            data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen})
+            write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
+            # What is read back says for whom it was refused: after a reply that was lost, for this one.
+            with suppress(StateConflict):
+                await self._sidecar.save(self._state_store, write)
+            value = await self._sidecar.get(self._state_store, self._key)
+            if value is None or orjson.loads(value.data)["owner"] != self._owner:
+                raise _Lost
+            self._etag = value.etag
+            if value.data == data:
+                self._saved_at = begun
+                return
+        raise _Lost
 
     async def _renew(self) -> None:
-        """Keep the lease, however long a page takes. Raises _Lost."""
-        while True:
-            await asyncio.sleep(_LEASE_SECONDS / 3)
+        """Keep the lease, however long a page takes. Raises _Lost, at the latest when the lease is over."""
+        while self._left() > 0:
+            await asyncio.sleep(min(_LEASE_SECONDS / 3, self._left()))
             try:
-                await self._save(_SAVE_SECONDS)
-            except DaprError as error:
-                # The lease holds until the next time, and what is being handled need not begin anew.
-                _log.warning("cannot renew the lease", follower=self._key, error=str(error))
+                async with asyncio.timeout(self._left()):
+                    await self._save(_SAVE_SECONDS)
+            except (DaprError, TimeoutError) as error:
+                # The lease holds until it is over, and what is being handled need not begin anew.
+                _log.warning("cannot renew the lease", follower=self._key, error=repr(error))
+        raise _Lost
+
+    def _left(self) -> float:
+        """Seconds for which nobody else can follow."""
+        return self._saved_at + _LEASE_SECONDS - time.monotonic()
 
     async def _follow(self) -> None:
         while True:
