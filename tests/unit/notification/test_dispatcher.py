@@ -277,6 +277,7 @@ class Postgres:
             return {
                 "claimed": [_row(one) for one in claimed],
                 "preferences": [[*receiver, data] for receiver, data in wants.items()],
+                "too_large": 0,
                 "seconds": None,
             }
         if "ended AS" in sql:
