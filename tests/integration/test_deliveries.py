@@ -294,6 +294,30 @@ async def test_only_the_webhook_that_somebody_has_is_switched_off_for_what_faile
     assert await told() == 1
 
 
+async def test_a_webhook_that_is_stored_as_it_was_typed_is_switched_off_too(
+    pool: asyncpg.Pool, log: DeliveryLog
+) -> None:
+    users = Users(PoolDatabase(pool))
+    typed = {"webhook": {"url": "https://EXAMPLE.org", "secret": "x" * 16}}
+    await _prefer(pool, typed, "ada")
+    failures = "SELECT webhook_failures FROM notifications.preferences"
+
+    async def fail() -> None:
+        webhook = (await users.preferences("default", "ada")).webhook
+        assert webhook is not None
+        await users.webhook_fails("default", "ada", webhook.url, "410: gone")
+
+    await fail()
+    assert await pool.fetchval(failures) == 1
+    webhook = (await users.preferences("default", "ada")).webhook
+    assert webhook is not None
+    await users.webhook_works("default", "ada", webhook.url)
+    assert await pool.fetchval(failures) == 0
+    for _ in range(5):
+        await fail()
+    assert (await users.preferences("default", "ada")).webhook is None
+
+
 async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> None:
     database = Sidecar(pool)
     await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
