@@ -18,8 +18,6 @@ from oidc_issuer import CLIENT, Issuer, new_key
 from unit.console.conftest import Sidecar, Start
 
 TASKS = "/api/projector/queries/tasks"
-COMMAND = "/api/command/commands/task.create"
-AUDIT = "/api/projector/queries/audit"
 REBUILD = "/api/projector/projections/tasks/rebuild"
 
 
@@ -95,28 +93,6 @@ async def test_an_unsigned_token_is_refused(console: str, issuer: Issuer, http: 
     _, payload, _ = issuer.token().split(".")
     unsigned = f"eyJhbGciOiJub25lIn0.{payload}."
     assert (await http.get(console + TASKS, headers=bearer(unsigned))).status_code == 401
-
-
-@pytest.mark.parametrize(
-    ("role", "may"),
-    [
-        ("viewer", (200, 403, 403, 403)),
-        ("member", (200, 200, 403, 403)),
-        ("operator", (200, 200, 200, 403)),
-        ("suite-operator", (200, 200, 200, 200)),
-    ],
-)
-async def test_a_role_may_what_it_may(
-    console: str, issuer: Issuer, http: httpx.AsyncClient, role: str, may: tuple[int, int, int, int]
-) -> None:
-    headers = bearer(issuer.token(roles=[role]))
-    found = (
-        (await http.get(console + TASKS, headers=headers)).status_code,
-        (await http.post(console + COMMAND, headers=headers, json={"title": "x"})).status_code,
-        (await http.get(console + AUDIT, headers=headers)).status_code,
-        (await http.post(console + REBUILD, headers=headers, json={"reason": "x"})).status_code,
-    )
-    assert found == may
 
 
 async def test_an_issuer_may_call_suite_operators_something_else(
