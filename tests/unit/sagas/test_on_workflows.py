@@ -96,6 +96,29 @@ async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_child_that_begins_after_its_parent_was_ended_is_taken_back(restarted: bool) -> None:
+    """As when it is begun while the store is slow, or by the workflow of a run from before."""
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        if restarted:
+            await ask.restart(KEY, "it stood still", Asker())
+            await ask.cancel(KEY, "not any more", Asker())
+            await machine.clock.settle()
+        else:
+            await ask.terminate(KEY, "not any more", Asker())
+        late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[3].id}
+        late |= {"type": "child", "input": {}, "cancelled": False}
+        await ask.begin_child(late, None)
+        # As the watch does when it finds it.
+        if not (await ask.load(CHILDREN[3])).status.ended:
+            await ask.restart(CHILDREN[3], "it stood still", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(CHILDREN[3])).status is SagaStatus.COMPENSATED
+
+
 async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_does() -> None:
     before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, ANEW)
     async with saga_machine(after, before=before) as machine:
