@@ -108,6 +108,9 @@ def test_two_waits_for_the_same_event_take_one_each() -> None:
     run.then("completed")
     assert run.took == timedelta(minutes=2)
     scenario(declared, {}).raised("yes").run().then("compensated", reason="nobody answered")
+    busy = scenario(saga(command("a"), *steps), {}).when("a", done(takes=timedelta(seconds=3)))
+    said_again = busy.raised("yes").raised("yes", after=timedelta(seconds=1)).run()
+    said_again.then("compensated", reason="wait2: nobody answered")
 
 
 def test_a_cancel_ends_a_wait_between_retries() -> None:
@@ -132,6 +135,12 @@ def test_what_may_have_taken_effect_is_taken_back_when_it_is_cancelled_before_th
 def test_a_refusal_after_a_lost_reply_takes_back_what_may_have_been_done() -> None:
     run = scenario(saga(command("a")), {}).when("a", timed_out(), rejected("no")).run()
     run.then("compensated", reason="no").then_did("a", "a", "undo a_back")
+
+
+def test_what_a_rule_keeps_from_being_taken_back_is_not_tried_again() -> None:
+    given = scenario(saga(command("a"), command("b")), {}).when("b", rejected("no"))
+    run = given.when("undo a_back", rejected("never")).run()
+    run.then("failed", left=("a",)).then_did("a", "b", "undo a_back")
 
 
 def test_a_child_that_does_not_complete_fails_its_step() -> None:

@@ -192,8 +192,9 @@ class Broken:
         return Answer(200, {})
 
 
-def command(name: str) -> Step:
-    return Step(name, SendCommand(name, lambda _: {}), compensation=SendCommand(f"{name}_back", lambda _: {}))
+def command(name: str, **step: Any) -> Step:
+    undo = SendCommand(f"{name}_back", lambda _: {})
+    return Step(name, SendCommand(name, lambda _: {}), compensation=undo, **step)
 
 
 async def test_what_is_sent_may_be_made_of_more_than_json() -> None:
@@ -212,6 +213,38 @@ async def test_what_is_sent_may_be_made_of_more_than_json() -> None:
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason) == (SagaStatus.COMPLETED, None)
     assert sent == [{"due": ended.output["since"], "in": "PT1H"}]
+
+
+WAIT = Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(days=1)))
+
+
+@pytest.mark.parametrize(
+    ("block", "meant"),
+    [
+        ((command("b"), command("c")), ["a", "b", "b_back", "a_back"]),
+        ((WAIT, command("c")), ["a", "a_back"]),
+        ((command("b", when=lambda _: False), WAIT), ["a", "a_back"]),
+    ],
+)
+async def test_a_cancel_of_which_the_workflow_was_not_told_is_read_in_the_history(
+    block: Any, meant: list[str]
+) -> None:
+    """As when who cancelled it died between the two."""
+    did: list[str] = []
+
+    class Cancelling:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            if not did:
+                await machine.history.decide(KEY, lambda saga: saga.cancel("not any more"))
+            did.append(path.removeprefix("commands/"))
+            return Answer(200, {})
+
+    saga = Saga("test", Numbered, (command("a"), *block))
+    async with saga_machine(SagaCatalog(saga), Cancelling()) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.reason, did) == (SagaStatus.COMPENSATED, "not any more", meant)
 
 
 @pytest.mark.parametrize("block", [(command("b"),), (Parallel(command("b"), command("c")),)])
