@@ -135,7 +135,8 @@ async def test_a_fault_that_passes_leaves_one_effect(
     port.faults.extend([fault, fault])
     saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
     await sagas.waits(saga_id)
-    assert [seen for _, seen in port.seen][:2] == [fault, fault if fault != "twice" else ""][: len(port.seen)]
+    met = 1 if fault == "twice" else 2  # of a command that is done twice the reply comes
+    assert [seen for _, seen in port.seen][:met] == [fault] * met
     assert await reserved(sagas, member) == ["member.reserved"]
     port.faults.clear()
     await sagas.post(f"{saga_id}/events/go")

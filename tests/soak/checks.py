@@ -20,6 +20,9 @@ from soak.folds import row_of
 from soak.load import NAMELESS, TENANTS, Ledger, Told
 
 _SAGA_ENDS = ("saga.completed", "saga.compensated")
+# What of a saga may be recorded again, and what tells apart all else.
+_AS_OFTEN_AS_ASKED = ("saga.suspended", "saga.continued", "saga.failed", "saga.terminated")
+_ONCE = ("step", "attempt", "compensation", "number", "run")
 _MODELS = {"task": "tasks", "member": "members", "saga": "sagas"}
 _SLACK = timedelta(seconds=20)
 """What is due has been seen to so long after, at rest."""
@@ -227,12 +230,12 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
             yield Violation(
                 "half saga", f"{saga} stands at {ordered[-1]['event_type']}: {ordered[-1]['data']}"
             )
-        tries = Counter(
-            (event["event_type"], *(event["data"].get(name) for name in ("step", "attempt", "compensation")))
+        recorded = Counter(
+            (event["event_type"], *(event["data"].get(name) for name in _ONCE))
             for event in ordered
-            if event["event_type"].startswith("saga.step_")
+            if event["event_type"] not in _AS_OFTEN_AS_ASKED
         )
-        for what, count in tries.items():
+        for what, count in recorded.items():
             if count > 1:
                 yield Violation("doubled", f"{saga} recorded {what} {count} times")
         runs = [event["data"]["run"] for event in ordered if event["event_type"] == "saga.restarted"]

@@ -289,6 +289,13 @@ def _step_twice(made: Made) -> None:
     made.add(48, f"saga-{SAGA}", "saga.step_completed", data, SAGA)
 
 
+def _wait_twice(made: Made) -> None:
+    for _ in range(2):
+        made.add(
+            48, f"saga-{SAGA}", "saga.resumed", {"step": "answer", "event": None, "refused": False}, SAGA
+        )
+
+
 def _place_kept(made: Made) -> None:
     made.add(0, "task-c", "task.completed", {"assignee": None}, f"saga:{SAGA}/x")
 
@@ -379,6 +386,7 @@ TAMPERED: list[tuple[Callable[[Made], None], str]] = [
     (_without("task-b", 3), "lost"),
     (_doubled, "doubled"),
     (_step_twice, "doubled"),
+    (_wait_twice, "doubled"),
     (_refused_and_done, "refused and done"),
     (_unasked, "unasked"),
     (_answered_wrongly, "answered wrongly"),
