@@ -12,18 +12,27 @@ import grpc
 import orjson
 import pytest
 
-from annals.dapr import DaprSidecar, SidecarUnavailable, Write
-from annals.deadletters import DeadLetters
-from annals.events import DomainEvent, RecordedEvent
-from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower, follower, keys
+from annals.dapr import DaprError, SidecarUnavailable, Write
+from annals.deadletters import DeadLetters, dead_letters, of_event
+from annals.events import DomainEvent, RecordedEvent, StreamId
+from annals.store import (
+    DOMAIN_LANES,
+    Append,
+    AppendTooLarge,
+    DaprEventStore,
+    Follower,
+    StoreUnavailable,
+    follower,
+    keys,
+)
 from annals.testing.fake import FakeSidecar
 from conftest import until
-from event_stores import opened
+from event_stores import BrokenOff, opened
 
 NAME = "default/thing-torn"
 
 
-class Client(DaprSidecar):
+class Client(BrokenOff):
     """Of one instance, from which the store can be away, and the reply to one of whose saves be lost."""
 
     away = False
@@ -46,7 +55,10 @@ class World:
         self.stores = stores
         self.letters = DeadLetters(client, "eventstore", "test")
         self.handled: list[int] = []
+        self.told: dict[str, Any] = {}
         self.fails: set[int] = set()
+        self.error: Exception = ValueError("a bug of the handler")
+        self.tries = 0
         self.waits_at: str | None = None
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
@@ -68,9 +80,11 @@ class World:
                 self.stopped = True
                 raise
         if str(event.stream) == NAME:
+            self.tries += 1
             if event.version in self.fails:
-                raise ValueError("a bug of the handler")
+                raise self.error
             self.handled.append(event.version)
+            self.told = event.data
 
     @asynccontextmanager
     async def following(self, owner: str = "me") -> AsyncIterator[None]:
@@ -102,12 +116,19 @@ class World:
 
         return is_saved
 
+    async def correct(self, data: dict[str, Any] | None) -> None:
+        """As an operator does, at whichever replica; None discards."""
+        other = DeadLetters(self.client, "eventstore", "test")
+        await other.refresh()
+        for letter in other.parked("default"):
+            await other.correct(letter, data, "ada", "it was nonsense")
+
     async def release(self) -> None:
         """As an operator does, at whichever replica."""
         other = DeadLetters(self.client, "eventstore", "test")
         await other.refresh()
         await other.release(other.parked("default"), "ada", "mended")
-        await until(_holds(lambda: bool(self.letters.released())))
+        await until(_holds(lambda: bool(self.letters.released()) or not self.parked))
 
     @property
     def parked(self) -> list[int]:
@@ -117,6 +138,7 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(follower, "_RETRY_SECONDS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.0)
     async with (
         FakeSidecar() as sidecar,
         opened(sidecar.grpc_port, "a") as one,
@@ -185,7 +207,6 @@ async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instanc
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
     await world.append(0, "long")
     await world.append(0, "torn")
     world.waits_at = "long"
@@ -204,7 +225,6 @@ async def test_an_instance_that_lost_its_lease_handles_nothing_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
-    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
     await world.append(0, "long")
     world.waits_at = "long"
     async with world.following():
@@ -252,6 +272,156 @@ async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it
         world.go_on.set()
         await until(world.saved({"0": 2, "1": 1}))
     assert not world.stopped
+
+
+async def test_what_is_discarded_is_passed_over_and_the_rest_goes_on(world: World) -> None:
+    await world.append(0, "torn", 1)
+    await world.append(0, "torn", 2)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await world.correct(None)
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert (world.handled, world.parked) == ([2], [])
+
+
+async def test_what_is_edited_is_handled_as_it_was_mended(world: World) -> None:
+    await world.append(0, "torn")
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        world.fails = set()
+        await world.correct({"text": "mended"})
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert (world.handled, world.told) == ([1], {"text": "mended"})
+
+
+async def test_what_fails_again_in_a_replay_goes_on_holding_up_the_rest(world: World) -> None:
+    await world.append(0, "torn", 1)
+    await world.append(0, "torn", 2)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await world.release()
+        await until(_holds(lambda: world.parked == [1] and world.letters.parked("default")[0].attempts > 5))
+        assert world.handled == []
+        world.fails = set()
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert world.handled == [1, 2]
+
+
+async def test_what_another_consumer_parked_is_left_to_it(world: World) -> None:
+    await world.append(0, "torn")
+    world.fails = {1}
+    (event,) = [one async for one in world.stores[0].read_stream(StreamId("default", "thing-torn"))]
+    await world.letters.park(*of_event("another", event, ValueError("a bug of its own"), attempts=1))
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1, 1]))
+        world.fails = set()
+        await world.release()
+        await until(_holds(lambda: len(world.parked) < 2))
+    assert [letter.consumer for letter in world.letters.released()] == ["another"]
+    assert world.handled == [1]
+
+
+async def test_events_that_a_read_left_out_are_read_again(world: World) -> None:
+    await world.append(0, "torn", 1)
+    event = keys.event(StreamId("default", "thing-torn"), 1)
+    world.client.left_out = frozenset({event})
+    async with world.following():
+        await until(_holds(lambda: world.client.asked[event] >= 2))
+        world.client.left_out = frozenset()
+        await until(_holds(lambda: world.handled == [1]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("away"), SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")],
+    ids=["store", "sidecar"],
+)
+async def test_what_passes_is_waited_for_however_often_it_fails(world: World, error: Exception) -> None:
+    await world.append(0, "torn")
+    world.fails, world.error = {1}, error
+    async with world.following():
+        await until(_holds(lambda: world.tries >= 10 or bool(world.parked)))
+        assert not world.parked
+        world.fails = set()
+        await until(_holds(lambda: world.handled == [1]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AppendTooLarge("it is what it is"), DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")],
+    ids=["append", "message"],
+)
+async def test_what_never_passes_is_parked(world: World, error: Exception) -> None:
+    await world.append(0, "torn")
+    world.fails, world.error = {1}, error
+    async with world.following():
+        await until(_holds(lambda: world.tries > 5 or world.parked == [1]))
+    assert world.tries == 5
+
+
+async def test_an_instance_that_dies_while_it_tries_again_has_not_said_that_it_was_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    await world.append(0, "torn")
+    world.fails, world.error = {1}, StoreUnavailable("away")
+    async with world.following():
+        await until(_holds(lambda: world.tries > 0))
+        begun = (await world.lease())["expires"]
+        await until(world.lease_beyond(begun))
+    world.fails = set()
+    async with world.following():
+        await until(world.saved({"0": 2, "1": 1}))
+    assert world.handled == [1]
+
+
+async def test_nothing_is_handled_while_what_is_parked_is_not_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> None:
+        raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+    await world.append(0, "torn", 1)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await until(world.saved({"0": 2, "1": 1}))
+    world.fails = set()
+    await world.append(0, "torn", 2)
+    world.letters = DeadLetters(world.client, "eventstore", "test")
+    commit = keys.log(0, 3)
+    world.client.asked.clear()
+    with monkeypatch.context() as outage:
+        outage.setattr(world.letters, "refresh", away)
+        async with world.following():
+            await until(_holds(lambda: world.client.asked[commit] >= 3 or bool(world.handled)))
+    async with world.following():
+        await until(world.saved({"0": 3, "1": 1}))
+        assert (world.handled, world.parked) == ([], [1])
+
+
+async def test_so_many_parked_that_it_is_something_general_stop_it_until_they_are_released(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 1)
+    await world.append(0, "torn", 1)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await world.append(0, "another")
+        world.client.asked.clear()
+        await until(_holds(lambda: world.client.asked[keys.log(0, 3)] >= 3))
+        assert (await world.lease())["seen"]["0"] < 3
+        world.fails = set()
+        await world.release()
+        await until(world.saved({"0": 3, "1": 1}))
+    assert world.handled == [1]
 
 
 def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:
