@@ -303,15 +303,14 @@ class Mixed:
                 self._callers.ledger.wrong.append(("wrong one heard", text))
 
     async def remind(self) -> None:
-        """A task is due soon, or a reminder is; then its due date is moved, or it is done, or neither."""
+        """A task or a reminder is due soon; then that moves, or the task is done, or another's, or stays."""
         dice = self._dice
         soon = dice.uniform(3, 25)
         before = dice.choice((timedelta(0), timedelta(0), timedelta(hours=1), timedelta(hours=24)))
         due = datetime.now(UTC) + timedelta(seconds=soon) + before
-        task = await self._task(
-            tags=["due"], due=due.isoformat(), assignee=f"{self._tenant}-due{dice.randrange(3)}"
-        )
-        match dice.choice(("leave", "leave", "move", "complete", "clear", "reopen")):
+        users = [f"{self._tenant}-due{number}" for number in dice.sample(range(3), 2)]
+        task = await self._task(tags=["due"], due=due.isoformat(), assignee=users[0])
+        match dice.choice(("leave", "leave", "move", "complete", "clear", "reopen", "reassign")):
             case "move":
                 moved = datetime.now(UTC) + timedelta(seconds=dice.uniform(3, 25)) + before
                 await self._callers.command(self._tenant, "task.set_due_date", id=task, due=moved.isoformat())
@@ -322,6 +321,8 @@ class Mixed:
             case "reopen":
                 await self._callers.command(self._tenant, "task.complete", id=task)
                 await self._callers.command(self._tenant, "task.reopen", id=task)
+            case "reassign":
+                await self._callers.command(self._tenant, "task.assign", id=task, assignee=users[1])
 
     async def capacity(self) -> None:
         """Limits change, and what nobody may do is tried: it is refused."""
