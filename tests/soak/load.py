@@ -65,6 +65,8 @@ class Ledger:
     """What was sent and is not answered yet."""
     queries: int = 0
     hostile: int = 0
+    busy: int = 0
+    """How often commands were refused because too many wait."""
 
 
 class Callers:
@@ -115,6 +117,7 @@ class Callers:
             self.ledger.statuses["no answer"] += 1
             return None
         self.ledger.statuses[str(answer.status_code)] += 1
+        self.ledger.busy += problem == "busy"
         if problem == "internal":
             self.ledger.wrong.append(("answered 500", f"{method} {url}: {answer.text[:300]}"))
         return answer
@@ -155,6 +158,7 @@ class Callers:
             for item, result in zip(items, results, strict=bool(results)):
                 status, key = result["status"], item["idempotency_key"]
                 self.ledger.statuses[f"{status} in a batch"] += 1
+                self.ledger.busy += result.get("type") == f"{_PROBLEM}busy"
                 if status < 500:
                     said = {name: value for name, value in result.items() if name != "status"}
                     last = Answer(status, said, sent[key], time.time(), tries[key])
