@@ -175,29 +175,29 @@ class World:
         refs = [(name, version) for name, own in by_stream.items() for version in range(1, len(own) + 1)]
         return await self.store.read_events(refs)
 
-    async def projected(self, events: Iterable[RecordedEvent], seconds: float = 120) -> None:
-        """Wait until the read models are what these events fold to, whole streams, and have each once."""
+    async def shows(self, events: Iterable[RecordedEvent]) -> bool:
+        """Whether the read models are what these events fold to, whole streams, and have each once."""
         by_id = {event.event_id: event for event in events}
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
         for event in sorted(by_id.values(), key=lambda event: event.version):
             of = {"tenant": event.tenant_id, "id": event.aggregate_id}
             row = wanted.setdefault((event.tenant_id, event.aggregate_id), of | {"description": None})
             row |= event.data.get("changes", event.data) | {"version": event.version}
+        rows = await self.pool.fetch(
+            "SELECT tenant, id, version, title, description FROM readmodels.tasks WHERE id = ANY($1)",
+            list({name for _, name in wanted}),
+        )
+        if {(row["tenant"], row["id"]): dict(row) for row in rows} != wanted:
+            return False
+        indexed = await self.pool.fetch(
+            "SELECT event_id FROM readmodels.event_index WHERE event_id = ANY($1)", list(by_id)
+        )
+        return sorted(row["event_id"] for row in indexed) == sorted(by_id)
 
-        async def there() -> bool:
-            rows = await self.pool.fetch(
-                "SELECT tenant, id, version, title, description FROM readmodels.tasks WHERE id = ANY($1)",
-                list({name for _, name in wanted}),
-            )
-            found = {(row["tenant"], row["id"]): dict(row) for row in rows}
-            if found != wanted:
-                return False
-            indexed = await self.pool.fetch(
-                "SELECT event_id FROM readmodels.event_index WHERE event_id = ANY($1)", list(by_id)
-            )
-            return sorted(row["event_id"] for row in indexed) == sorted(by_id)
-
-        await until(there, seconds, "the read models to be what the store folds to")
+    async def projected(self, events: Iterable[RecordedEvent], seconds: float = 120) -> None:
+        """Wait until the read models show these events; see `shows`."""
+        given = list(events)
+        await until(lambda: self.shows(given), seconds, "the read models to be what the store folds to")
 
     async def _app(self, app_id: str, name: str, argv: list[str], env: Mapping[str, str]) -> App:
         port = ports.free_port()
