@@ -119,6 +119,10 @@ class Follower:
                 _log.warning("the event store cannot be followed now", error=str(errors.exceptions[0]))
             except* TooManyParked as errors:
                 _log.error("the event store is not followed any more", error=str(errors.exceptions[0]))
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():
+                # A group that ends by an error while it is cancelled tells of the error alone (Python 3.11).
+                raise asyncio.CancelledError
             await asyncio.sleep(_RETRY_SECONDS[2])
 
     async def _acquire(self) -> bool:
