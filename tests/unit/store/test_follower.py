@@ -196,7 +196,9 @@ async def test_a_replay_waits_for_a_lane_that_lags_behind_another(
     await world.append(0, "torn", 3)
     world.fails, world.waits_at = set(), "filler-2"
     async with world.following():
-        await world.waiting.wait()  # version 3 was passed over, the lane of version 2 is not there yet
+        await until(
+            _holds(world.waiting.is_set)
+        )  # version 3 was passed over, the lane of version 2 is not there yet
         await world.release()
         world.go_on.set()
         await until(_holds(lambda: not world.parked))
@@ -211,7 +213,7 @@ async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instanc
     await world.append(0, "torn")
     world.waits_at = "long"
     async with world.following():
-        await world.waiting.wait()
+        await until(_holds(world.waiting.is_set))
         begun = (await world.lease())["expires"]
         async with world.following("another"):
             await until(world.lease_beyond(begun + 1.5))
@@ -228,7 +230,7 @@ async def test_an_instance_that_lost_its_lease_handles_nothing_more(
     await world.append(0, "long")
     world.waits_at = "long"
     async with world.following():
-        await world.waiting.wait()
+        await until(_holds(world.waiting.is_set))
         taken = await world.lease() | {"owner": "another", "expires": time.time() + 60}
         write = Write(keys.follower("test"), orjson.dumps(taken))
         await world.client.save("eventstore", write)
@@ -244,7 +246,7 @@ async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
     await world.append(0, "long")
     world.waits_at = "long"
     async with world.following():
-        await world.waiting.wait()
+        await until(_holds(world.waiting.is_set))
         world.client.loses_reply = True
         await until(_holds(lambda: not world.client.loses_reply))
         await until(world.lease_beyond((await world.lease())["expires"]))
@@ -262,13 +264,13 @@ async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it
     await world.append(0, "long")
     world.waits_at = "long"
     async with world.following():
-        await world.waiting.wait()
+        await until(_holds(world.waiting.is_set))
         world.client.away = True
         await until(_holds(lambda: world.stopped))
         world.stopped = False
         world.waiting.clear()
         world.client.away = False
-        await world.waiting.wait()
+        await until(_holds(world.waiting.is_set))
         world.go_on.set()
         await until(world.saved({"0": 2, "1": 1}))
     assert not world.stopped

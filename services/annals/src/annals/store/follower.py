@@ -110,20 +110,27 @@ class Follower:
         while True:
             try:
                 if await self._acquire():
-                    async with asyncio.TaskGroup() as tasks:
-                        tasks.create_task(self._renew())
-                        tasks.create_task(self._follow())
-            except* _Lost:
+                    await self._follow_while_leased()
+            except _Lost:
                 _log.info("another instance follows, or may", follower=self._key)
-            except* (DaprError, StoreError, DeadLettersUnknown) as errors:
-                _log.warning("the event store cannot be followed now", error=str(errors.exceptions[0]))
-            except* TooManyParked as errors:
-                _log.error("the event store is not followed any more", error=str(errors.exceptions[0]))
-            this = asyncio.current_task()
-            if this is not None and this.cancelling():
-                # A group that ends by an error while it is cancelled tells of the error alone (Python 3.11).
-                raise asyncio.CancelledError
+            except (DaprError, StoreError, DeadLettersUnknown) as error:
+                _log.warning("the event store cannot be followed now", error=str(error))
+            except TooManyParked as error:
+                _log.error("the event store is not followed any more", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS[2])
+
+    async def _follow_while_leased(self) -> None:
+        """Follow, and keep the lease beside it, until one of the two fails. Raises what it does."""
+        # A TaskGroup that ends by an error leaves who waits for it counted as cancelled (Python before 3.13).
+        tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._follow())]
+        try:
+            failed, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in failed:
+            task.result()
 
     async def _acquire(self) -> bool:
         value = await self._sidecar.get(self._state_store, self._key)
