@@ -257,7 +257,6 @@ class Generations:
 
         `unasked` is for one that is switched to by itself: nothing, when it is not any more. It is not once
         another of its version or of a later one has gone live.
-
         """
         name = to.read_model
         may = (

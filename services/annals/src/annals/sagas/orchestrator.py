@@ -37,6 +37,7 @@ T = TypeVar("T")
 _NOT_YET_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _INSIST_SECONDS = 1.0
 _UNWANTED = "the saga that started it had ended, or was cancelled"
+_LOST = "its workflow was lost, and the saga that started it went on"
 
 
 class UnknownSaga(Exception):
@@ -179,12 +180,9 @@ class Orchestrator:
         """
         above = await self.load(parent)
         if above.goes_on and above.run == run:
-            why, asker = (
-                "its workflow was lost, and the saga that started it went on",
-                Asker(key.user, traceparent),
-            )
+            asker = Asker(key.user, traceparent)
             await self._decide(
-                key, lambda now: now.cancel(why) if now.goes_on and now.run == run else (), asker
+                key, lambda now: now.cancel(_LOST) if now.goes_on and now.run == run else (), asker
             )
 
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
