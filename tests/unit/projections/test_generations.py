@@ -63,5 +63,10 @@ async def test_one_that_answers_or_is_to_is_not_spoken_of(other: dict[str, Any])
     assert await said(RETIRED, RETIRED | {"number": 2} | other) == []
 
 
+async def test_it_names_none_that_this_release_cannot_fill() -> None:
+    warned = await said(RETIRED, RETIRED | {"number": 2, "version": 99})
+    assert set(warned) == {("workloads", "annals projections switch workloads 1")}
+
+
 async def test_one_that_is_not_of_this_release_is_not_spoken_of() -> None:
     assert await said(RETIRED | {"read_model": "others"}) == []

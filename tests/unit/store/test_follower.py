@@ -63,6 +63,7 @@ class World:
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
         self.stopped = False
+        self.now = self.at_once = 0
 
     async def append(self, lane: int, name: str, version: int = 1) -> None:
         event = DomainEvent(
@@ -74,11 +75,15 @@ class World:
     async def handle(self, event: RecordedEvent) -> None:
         if event.aggregate_id == self.waits_at:
             self.waiting.set()
+            self.now += 1
+            self.at_once = max(self.at_once, self.now)
             try:
                 await self.go_on.wait()
             except asyncio.CancelledError:
                 self.stopped = True
                 raise
+            finally:
+                self.now -= 1
         if str(event.stream) == NAME:
             self.tries += 1
             if event.version in self.fails:
@@ -208,7 +213,7 @@ async def test_a_replay_waits_for_a_lane_that_lags_behind_another(
 async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instance(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
     await world.append(0, "long")
     await world.append(0, "torn")
     world.waits_at = "long"
@@ -216,7 +221,7 @@ async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instanc
         await until(_holds(world.waiting.is_set))
         begun = (await world.lease())["expires"]
         async with world.following("another"):
-            await until(world.lease_beyond(begun + 1.5))
+            await until(world.lease_beyond(begun + 3.0))
             assert (await world.lease())["owner"] == "me"
             world.go_on.set()
             await until(world.saved({"0": 3, "1": 1}))
@@ -226,7 +231,7 @@ async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instanc
 async def test_an_instance_that_lost_its_lease_handles_nothing_more(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
     await world.append(0, "long")
     world.waits_at = "long"
     async with world.following():
@@ -241,7 +246,7 @@ async def test_an_instance_that_lost_its_lease_handles_nothing_more(
 async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
     monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
     await world.append(0, "long")
     world.waits_at = "long"
@@ -259,7 +264,7 @@ async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
 async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
     monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
     await world.append(0, "long")
     world.waits_at = "long"
@@ -274,6 +279,50 @@ async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it
         world.go_on.set()
         await until(world.saved({"0": 2, "1": 1}))
     assert not world.stopped
+
+
+async def test_nothing_of_a_page_goes_on_when_one_of_its_streams_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+    monkeypatch.setattr(world.letters, "park", away)
+    await world.append(0, "long")
+    await world.append(0, "torn")
+    world.fails, world.waits_at = {1}, "long"
+    async with world.following():
+        await until(_holds(world.waiting.is_set))
+        await until(_holds(lambda: world.stopped))
+        world.waiting.clear()
+        await until(_holds(world.waiting.is_set))
+    assert world.at_once == 1
+    assert not any("_handle_stream" in repr(task) for task in asyncio.all_tasks())
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_when_it_is_told_to_in_the_moment_in_which_it_fails(turns: int) -> None:
+    class Failing(Follower):
+        def __init__(self) -> None:
+            self._key = "test"
+
+        async def _acquire(self) -> bool:
+            return True
+
+        async def _follow(self) -> None:
+            await asyncio.sleep(0)
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+        async def _renew(self) -> None:
+            await asyncio.Event().wait()
+
+    following = asyncio.create_task(Failing().run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert following.cancelling() == 0
+    following.cancel()
+    await asyncio.wait([following], timeout=5)
+    assert following.cancelled()
 
 
 async def test_what_is_discarded_is_passed_over_and_the_rest_goes_on(world: World) -> None:
@@ -370,7 +419,7 @@ async def test_what_never_passes_is_parked(world: World, error: Exception) -> No
 async def test_an_instance_that_dies_while_it_tries_again_has_not_said_that_it_was_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.5)
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
     await world.append(0, "torn")
     world.fails, world.error = {1}, StoreUnavailable("away")
     async with world.following():

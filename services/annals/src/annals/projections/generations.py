@@ -180,12 +180,14 @@ class Generations:
         """
         for read_model in sorted({name for name, _ in self._projections}):
             of_it = [one for one in self.all if one.read_model == read_model]
-            retired = [one.number for one in of_it if one.status is GenerationStatus.RETIRED]
+            retired = [
+                one for one in of_it if one.status is GenerationStatus.RETIRED and self.generation(one)
+            ]
             if retired and not any(one.status is GenerationStatus.LIVE or one.automatic for one in of_it):
                 _log.warning(
                     "a read model was retired: nothing that is delivered is written there",
                     read_model=read_model,
-                    to_have_it_again=f"annals projections switch {read_model} {retired[-1]}",
+                    to_have_it_again=f"annals projections switch {read_model} {retired[-1].number}",
                 )
 
     @property

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import orjson
@@ -51,6 +52,21 @@ def passes(error: Exception) -> bool:
 
 class _Lost(Exception):
     """Another instance follows now, or may."""
+
+
+async def _until_one_fails(*work: Coroutine[Any, Any, None]) -> None:
+    """Do all of it at the same time; when one fails, or all is to end, none goes on. Raises what it does."""
+    # A TaskGroup that ends by an error may leave who waits for it counted as cancelled (Python before 3.13),
+    # and what `gather` raises may hide that it was.
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class Follower:
@@ -121,16 +137,7 @@ class Follower:
 
     async def _follow_while_leased(self) -> None:
         """Follow, and keep the lease beside it, until one of the two fails. Raises what it does."""
-        # A TaskGroup that ends by an error leaves who waits for it counted as cancelled (Python before 3.13).
-        tasks = [asyncio.create_task(self._renew()), asyncio.create_task(self._follow())]
-        try:
-            failed, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in failed:
-            task.result()
+        await _until_one_fails(self._renew(), self._follow())
 
     async def _acquire(self) -> bool:
         value = await self._sidecar.get(self._state_store, self._key)
@@ -246,7 +253,8 @@ class Follower:
         streams: dict[StreamId, list[RecordedEvent]] = defaultdict(list)
         for event in events:
             streams[event.stream].append(event)
-        await asyncio.gather(*(self._handle_stream(own) for own in streams.values()))
+        if streams:
+            await _until_one_fails(*(self._handle_stream(own) for own in streams.values()))
         self._seen[lane] = commits[-1].position.seq
 
     async def _note_import(self, lane: int) -> None:

@@ -143,7 +143,8 @@ class Hub:
     async def _ahead(self, after: Mapping[int, int], joined: Mapping[int, int]) -> dict[int, int]:
         """What a client has seen, on another replica, that this one's tail has yet to read."""
         beyond = positions.beyond(after, joined)
-        # A client may name any lane; those that there are, are looked at in one read.
+        # A client may name any lane; those that there are, are looked at in one read, and once more each
+        # where there is nothing.
         ahead = {lane: seq for lane, seq in beyond.items() if lane in ALL_LANES}
         found = await asyncio.gather(*(self._store.read_log(lane, seq, seq) for lane, seq in ahead.items()))
         # What lies beyond the store too was seen of another one: this was restored, or made anew.
