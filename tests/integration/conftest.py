@@ -131,13 +131,13 @@ class Sagas:
 
         return dict(await until(there, seconds, f"{saga_id} to be {statuses}"))
 
-    async def waits(self, saga_id: str) -> None:
+    async def waits(self, saga_id: str, *, seconds: float = 30) -> None:
         """Wait until a saga waits for somebody."""
 
         async def waiting() -> bool:
             return bool((await self.get(saga_id))["waits_for"])
 
-        await until(waiting)
+        await until(waiting, seconds, f"{saga_id} to wait for somebody")
 
     async def member(self, capacity: int = 3) -> str:
         """A new member."""
