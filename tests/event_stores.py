@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
-from annals.dapr import DaprSidecar
+from annals.dapr import DaprSidecar, StateValue
 from annals.store import DaprEventStore
 from conftest import until
 
@@ -31,6 +33,20 @@ spec:
 auth:
   secretStore: secretstore
 """
+
+
+class BrokenOff(DaprSidecar):
+    """Leaves keys out of what it reads in bulk, as state.postgresql may. Counts what it is asked for."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.left_out: frozenset[str] = frozenset()
+        self.asked: Counter[str] = Counter()
+
+    async def get_bulk(self, store: str, keys: Sequence[str]) -> dict[str, StateValue]:
+        values = await super().get_bulk(store, keys)
+        self.asked.update(keys)
+        return {key: value for key, value in values.items() if key not in self.left_out}
 
 
 async def lane_held(store: DaprEventStore) -> None:

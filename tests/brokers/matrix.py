@@ -20,6 +20,8 @@ class Broker:
     """Seconds by which what died with its consumer comes to another, from the component's settings."""
     keeps_order: bool = False
     """Whether it promises a stream's events in their order; without the promise order is luck."""
+    drops_repeats: bool = False
+    """Whether it knows a message that it has had by its id, and gives it to nobody again."""
     replicas: bool = True
     """Whether two replicas of a service can share its subscription."""
     keeps_what_it_has: bool = True
@@ -28,7 +30,7 @@ class Broker:
 
 BROKERS = (
     Broker("fake", None, keeps_order=True),
-    Broker("nats", infra.Nats),
+    Broker("nats", infra.Nats, drops_repeats=True),
     Broker("kafka", infra.Kafka, keeps_order=True),
     Broker("rabbitmq", infra.RabbitMq),
     Broker("redis", infra.Redis, hands_out_again_after=240),

@@ -6,6 +6,7 @@ It stands for any subscriber: what it was given is what broker and Dapr promise,
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from collections import Counter
@@ -29,6 +30,7 @@ async def deliver(request: Request) -> Response:
     entries = body.get("entries")
     given = [("", body)] if entries is None else [(entry["entryId"], entry["event"]) for entry in entries]
     orders = json.loads(_ORDERS.read_text())
+    given = [(entry_id, _event(event)) for entry_id, event in given]
     answers = [(entry_id, _answer(event, orders)) for entry_id, event in given]
     with _RECORD.open("a") as record:
         record.writelines(
@@ -39,6 +41,17 @@ async def deliver(request: Request) -> Response:
     if entries is None:
         return JSONResponse({"status": answers[0][1]})
     return JSONResponse({"statuses": [{"entryId": one, "status": status} for one, status in answers]})
+
+
+def _event(given: Any) -> dict[str, Any]:
+    """The CloudEvent of a delivery, which is in Base64 where the subscription is for raw messages."""
+    raw = given if isinstance(given, str) else given.get("data_base64")
+    if raw is None:
+        return dict(given)
+    try:
+        return dict(json.loads(base64.b64decode(raw)))
+    except ValueError:
+        return {"id": raw}  # it is none
 
 
 def _answer(event: dict[str, Any], orders: dict[str, Any]) -> str:

@@ -175,32 +175,29 @@ class World:
         refs = [(name, version) for name, own in by_stream.items() for version in range(1, len(own) + 1)]
         return await self.store.read_events(refs)
 
+    async def shows(self, events: Iterable[RecordedEvent]) -> bool:
+        """Whether the read models are what these events fold to, whole streams, and have each once."""
+        by_id = {event.event_id: event for event in events}
+        wanted: dict[tuple[str, str], dict[str, Any]] = {}
+        for event in sorted(by_id.values(), key=lambda event: event.version):
+            of = {"tenant": event.tenant_id, "id": event.aggregate_id}
+            row = wanted.setdefault((event.tenant_id, event.aggregate_id), of | {"description": None})
+            row |= event.data.get("changes", event.data) | {"version": event.version}
+        rows = await self.pool.fetch(
+            "SELECT tenant, id, version, title, description FROM readmodels.tasks WHERE id = ANY($1)",
+            list({name for _, name in wanted}),
+        )
+        if {(row["tenant"], row["id"]): dict(row) for row in rows} != wanted:
+            return False
+        indexed = await self.pool.fetch(
+            "SELECT event_id FROM readmodels.event_index WHERE event_id = ANY($1)", list(by_id)
+        )
+        return sorted(row["event_id"] for row in indexed) == sorted(by_id)
+
     async def projected(self, events: Iterable[RecordedEvent], seconds: float = 120) -> None:
-        """Wait until the read models are what these events fold to, whole streams, and have each once."""
-        versions: dict[StreamId, RecordedEvent] = {}
-        wanted_ids = set()
-        for event in events:
-            wanted_ids.add(event.event_id)
-            if event.stream not in versions or versions[event.stream].version < event.version:
-                versions[event.stream] = event
-        wanted = {
-            (stream.tenant, event.aggregate_id): (event.version, title_of(event))
-            for stream, event in versions.items()
-        }
-
-        async def there() -> bool:
-            rows = await self.pool.fetch(
-                "SELECT tenant, id, version, title FROM readmodels.tasks WHERE id = ANY($1)",
-                list({name for _, name in wanted}),
-            )
-            if {(row["tenant"], row["id"]): (row["version"], row["title"]) for row in rows} != wanted:
-                return False
-            indexed = await self.pool.fetch(
-                "SELECT event_id FROM readmodels.event_index WHERE event_id = ANY($1)", list(wanted_ids)
-            )
-            return sorted(row["event_id"] for row in indexed) == sorted(wanted_ids)
-
-        await until(there, seconds, "the read models to be what the store folds to")
+        """Wait until the read models show these events; see `shows`."""
+        given = list(events)
+        await until(lambda: self.shows(given), seconds, "the read models to be what the store folds to")
 
     async def _app(self, app_id: str, name: str, argv: list[str], env: Mapping[str, str]) -> App:
         port = ports.free_port()
@@ -306,14 +303,17 @@ async def happens(condition: Callable[[], Awaitable[bool]], seconds: float) -> b
 
 
 def history(streams: int, length: int, *, tenant: str = "default", data: str = "") -> list[DomainEvent]:
-    """Tasks that are created and then renamed; each title names its version, so that a row shows it."""
+    """Tasks that are created and then changed, so that a row shows which of the events it is made of.
+
+    The title names the last version, the description the last one that is even.
+    """
     run = new_id()
 
     def event(stream: int, version: int) -> DomainEvent:
-        title = f"version {version}{data}"
-        kind, change = (
-            ("created", {"title": title}) if version == 1 else ("updated", {"changes": {"title": title}})
-        )
+        fields = {"title": f"version {version}{data}"}
+        if version % 2 == 0:
+            fields["description"] = f"changed with version {version}"
+        kind, change = ("created", fields) if version == 1 else ("updated", {"changes": fields})
         return DomainEvent(
             event_type=f"task.{kind}",
             source="conformance",
@@ -324,9 +324,3 @@ def history(streams: int, length: int, *, tenant: str = "default", data: str = "
         )
 
     return [event(stream, version) for version in range(1, length + 1) for stream in range(streams)]
-
-
-def title_of(event: RecordedEvent) -> str:
-    """The title that a task has after an event of `history`."""
-    changed: dict[str, Any] = event.data.get("changes", event.data)
-    return str(changed["title"])

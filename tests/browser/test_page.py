@@ -12,6 +12,8 @@ from browser.page_alone import MEMBERS, TASKS, Answer, Services, Show, row, writ
 from conftest import until
 
 MINUTES = 5
+AT_ONCE = 20_000
+"""Milliseconds: before the page wonders why its stream says nothing."""
 
 
 async def happened(page: Page, kind: str, one: str, position: str) -> None:
@@ -302,6 +304,52 @@ async def test_who_became_somebody_else_in_another_tab_is_so_in_this_one(
     now = was | other
     await expect(page.locator(".side-foot")).to_contain_text(now["name"])
     await expect(page.locator(".empty")).to_contain_text("No tasks yet")
+
+
+async def test_who_becomes_somebody_else_is_so_in_a_window_beside_this_one(
+    show: Show, services: Services
+) -> None:
+    was = services.session[1]
+    assert isinstance(was, dict)
+    services.session = (200, was | {"auth": "development"})
+    services.task("of-ada")
+    this, beside = await show("/tasks/list"), await show("/tasks/list")
+    await expect(row(beside, "of-ada")).to_be_visible()
+
+    def become(*_: object) -> Answer:
+        services.tasks.clear()
+        services.session = (200, was | {"auth": "development", "user": "ben", "name": "Ben"})
+        return 200, {}
+
+    services.own["POST /auth/development"] = become
+    await this.locator(".side-foot button").click()
+    await this.get_by_role("textbox", name="User").fill("ben")
+    await this.get_by_role("button", name="Be this one").click()
+    for page in (this, beside):
+        await expect(page.locator(".side-foot")).to_contain_text("Ben", timeout=AT_ONCE)
+        await expect(page.locator(".empty")).to_contain_text("No tasks yet")
+
+
+async def test_who_signs_out_and_in_again_does_so_in_a_window_beside_this_one(
+    show: Show, services: Services
+) -> None:
+    services.task("of-ada")
+    was = services.session
+    this, beside = await show("/tasks/list"), await show("/tasks/list")
+    await expect(row(beside, "of-ada")).to_be_visible()
+
+    def sign_out(*_: object) -> Answer:
+        services.session = (401, {"detail": "nobody is signed in"})
+        return 200, {}
+
+    services.own["POST /auth/logout"] = sign_out
+    await this.get_by_role("button", name="Sign out").click()
+    for page in (this, beside):
+        await expect(page.get_by_role("link", name="Sign in")).to_be_visible(timeout=AT_ONCE)
+    services.session = was
+    await this.reload()
+    for page in (this, beside):
+        await expect(row(page, "of-ada")).to_be_visible(timeout=AT_ONCE)
 
 
 async def test_who_stayed_the_same_reads_on(show: Show, services: Services) -> None:

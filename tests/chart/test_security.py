@@ -130,11 +130,14 @@ def test_an_app_has_no_token_of_the_kubernetes_api(render: Render) -> None:
 
 
 def test_pods_are_restricted(render: Render) -> None:
-    for pod in pods(render(EVERYTHING)).values():
+    of_others = pods(render({**EVERYTHING, "postgresql": {"bundled": False}}))
+    assert "annals-settings" in of_others, "a job in a database that the chart does not bring"
+    for pod in (pods(render(EVERYTHING)) | of_others).values():
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in pod["spec"]["containers"]:
             context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert {"requests", "limits"} <= container["resources"].keys()

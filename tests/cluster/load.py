@@ -1,7 +1,7 @@
 """Load from inside the cluster: runs in the toolbox, by its standard library alone.
 
     load      sends commands and starts sagas, each until it is acknowledged, and ends when /tmp/stop appears
-    verify    reads what was acknowledged back: each stream's versions, each saga's end
+    verify    reads what was acknowledged back: each stream's versions, each saga's end and what it did
 
 What was acknowledged is kept in /tmp/acknowledged.
 """
@@ -21,6 +21,12 @@ TOKEN = os.environ["DAPR_API_TOKEN"]
 STOP, KEPT = pathlib.Path("/tmp/stop"), pathlib.Path("/tmp/acknowledged")
 REFUSED = (400, 401, 403, 404, 409, 422)
 failures = []
+
+# What a hand-over comes to, of each stream that it writes to: no more and no less.
+DONE = {
+    "task": ["task.created", "task.assigned", "task.accepted"],
+    "member": ["member.registered", "member.reserved"],
+}
 
 
 def ask(method, path, body=None, **headers):
@@ -94,12 +100,12 @@ def load():
     KEPT.write_text(json.dumps({"streams": streams, "sagas": list(started), "tries_that_failed": kinds}))
 
 
-def versions(stream):
-    """The versions that the read side knows of a stream."""
+def events(stream, field):
+    """A field of each event of a stream."""
     while True:
         status, said = ask("GET", f"projector/method/queries/streams/{stream}/events")
         if status == 200:
-            return [event["version"] for event in said["items"]]
+            return [event[field] for event in said["items"]]
         if status == 404:
             return []
         time.sleep(0.5)
@@ -117,7 +123,7 @@ def verify():
     wrong = {}
     for stream, version in kept["streams"].items():
         wanted = list(range(1, version + 1))
-        found = patient(lambda stream=stream: versions(stream), wanted)
+        found = patient(lambda stream=stream: events(stream, "version"), wanted)
         if found != wanted:
             wrong[stream] = found
     for name in kept["sagas"]:
@@ -128,6 +134,9 @@ def verify():
 
         if (found := patient(status, "completed")) != "completed":
             wrong[name] = found
+        for kind, done in DONE.items():
+            if (found := events(f"{kind}-{name}", "event_type")) != done:
+                wrong[f"{kind}-{name}"] = found
     sent = {"streams": len(kept["streams"]), "sagas": len(kept["sagas"])}
     print(json.dumps({**sent, "tries_that_failed": kept["tries_that_failed"], "wrong": wrong}))
 

@@ -131,13 +131,13 @@ class Sagas:
 
         return dict(await until(there, seconds, f"{saga_id} to be {statuses}"))
 
-    async def waits(self, saga_id: str) -> None:
+    async def waits(self, saga_id: str, *, seconds: float = 30) -> None:
         """Wait until a saga waits for somebody."""
 
         async def waiting() -> bool:
             return bool((await self.get(saga_id))["waits_for"])
 
-        await until(waiting)
+        await until(waiting, seconds, f"{saga_id} to wait for somebody")
 
     async def member(self, capacity: int = 3) -> str:
         """A new member."""
@@ -191,12 +191,13 @@ class Sagas:
         """The task and the capacity are as the saga's end says, and nothing was done twice."""
         saga = await self.get(saga_id)
         kinds = [event["event_type"] for event in await self.facts(f"member-{member}")]
-        tries = [
-            (event["event_type"], *(event["data"].get(name) for name in ("step", "attempt", "compensation")))
+        once = ("step", "attempt", "compensation", "number", "run")
+        told = [
+            (event["event_type"], *(event["data"].get(name) for name in once))
             for event in await self.facts(f"saga-{saga_id}")
-            if event["event_type"].startswith("saga.step_")
+            if event["event_type"] not in ("saga.suspended", "saga.continued", "saga.failed")
         ]
-        assert len(set(tries)) == len(tries), "a transition was recorded twice"
+        assert len(set(told)) == len(told), f"a transition was recorded twice: {told}"
         assert kinds.count("member.reserved") <= 1, "capacity was reserved twice"
         changes = await self.facts(f"task-{task}")
         assignee = None

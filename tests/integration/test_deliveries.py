@@ -173,6 +173,52 @@ async def test_what_is_claimed_is_counted_as_a_sidecar_spells_it_out(
     assert claimed == 6 * EACH
 
 
+async def test_a_notice_that_is_too_large_to_be_sent_fails_and_leaves_a_digest_whole(
+    pool: asyncpg.Pool, log: DeliveryLog
+) -> None:
+    await pool.execute(DIGEST, "email")
+    await pool.execute("UPDATE notifications.deliveries SET user_id = 'ada'")
+    log = DeliveryLog(Sidecar(pool))
+    await _tell_also(pool, "too large", "<" * 700_000)
+    due = await log.claim(Channel.EMAIL, set(), 2, 200, LEASE)
+    assert (len(due.claimed), due.too_large) == (199, 1)
+    row = await pool.fetchrow("SELECT * FROM notifications.deliveries WHERE id = 'too large'")
+    assert (row["status"], row["answer"], row["attempts"]) == ("failed", "too large to be sent", 0)
+    assert row["ended_at"] is not None
+    due = await log.claim(Channel.EMAIL, set(), 2, 200, LEASE)
+    assert (len(due.claimed), due.too_large) == (200, 0)
+
+
+@pytest.mark.parametrize("characters", [400_000, 600_000, 697_000])
+async def test_a_large_notice_that_a_sidecar_answers_with_is_claimed_beside_others(
+    pool: asyncpg.Pool, log: DeliveryLog, characters: int
+) -> None:
+    await pool.execute(DIGEST, "email")
+    await pool.execute("UPDATE notifications.deliveries SET user_id = 'ada', data = $1", f'"{"x" * 20_000}"')
+    log = DeliveryLog(Sidecar(pool))
+    await _tell_also(pool, "large", "<" * characters)
+    claimed = []
+    while (due := await log.claim(Channel.EMAIL, set(), 2, 200, LEASE)).claimed:
+        claimed += [one.id for one in due.claimed]
+        assert due.too_large == 0
+    assert (len(claimed), claimed.count("large")) == (USERS * EACH + 1, 1)
+
+
+async def _tell_also(pool: asyncpg.Pool, name: str, text: str) -> None:
+    """Ada, of this too, behind some of the others."""
+    await pool.execute(
+        "UPDATE notifications.deliveries SET due = due - interval '1 day' WHERE id < 'digest-14'"
+    )
+    await pool.execute(
+        """INSERT INTO notifications.deliveries
+             (id, tenant, event_id, user_id, channel, kind, data, occurred, status, due)
+           SELECT $1, 'default', $1, 'ada', 'email', '', $2, now(), 'pending', max(due) - interval '1 hour'
+           FROM notifications.deliveries""",
+        name,
+        json.dumps({"text": text}),
+    )
+
+
 @pytest.mark.parametrize(("data", "watching"), [(LAWFUL, 150), (ENDLESS, 4)])
 async def test_of_many_who_watch_everything_all_are_found(
     pool: asyncpg.Pool, log: DeliveryLog, data: dict[str, Any], watching: int
@@ -246,6 +292,30 @@ async def test_only_the_webhook_that_somebody_has_is_switched_off_for_what_faile
     await fail(await claimed(1))
     assert await users.preferences("default", "ada") == Preferences()
     assert await told() == 1
+
+
+async def test_a_webhook_that_is_stored_as_it_was_typed_is_switched_off_too(
+    pool: asyncpg.Pool, log: DeliveryLog
+) -> None:
+    users = Users(PoolDatabase(pool))
+    typed = {"webhook": {"url": "https://EXAMPLE.org", "secret": "x" * 16}}
+    await _prefer(pool, typed, "ada")
+    failures = "SELECT webhook_failures FROM notifications.preferences"
+
+    async def fail() -> None:
+        webhook = (await users.preferences("default", "ada")).webhook
+        assert webhook is not None
+        await users.webhook_fails("default", "ada", webhook.url, "410: gone")
+
+    await fail()
+    assert await pool.fetchval(failures) == 1
+    webhook = (await users.preferences("default", "ada")).webhook
+    assert webhook is not None
+    await users.webhook_works("default", "ada", webhook.url)
+    assert await pool.fetchval(failures) == 0
+    for _ in range(5):
+        await fail()
+    assert (await users.preferences("default", "ada")).webhook is None
 
 
 async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> None:

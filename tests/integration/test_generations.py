@@ -228,6 +228,48 @@ async def test_who_upgrades_again_after_going_back_is_switched_to(
     assert "workloads_2" in {one.name for one in again.live}
 
 
+@pytest.mark.parametrize("halted", [False, True])
+async def test_who_upgrades_again_is_switched_to_what_answered_before_whatever_else_was_being_built(
+    pool: asyncpg.Pool, installed: PoolDatabase, halted: bool
+) -> None:
+    older, newer = await upgraded(installed)
+    number = await newer.create(NEWER, "a test")
+    if halted:
+        await newer.set_status(known(newer, number), GenerationStatus.PAUSED)
+    await older.switch(known(older, 1))
+    await nobody_fills(pool, 2, minutes=11)
+    for _ in range(2):
+        again = await release(installed, NEWER)
+        assert (known(again, 2).status, known(again, 2).automatic) == (GenerationStatus.BUILDING, True)
+        assert not known(again, number).automatic
+
+
+async def test_of_all_that_answered_before_the_last_one_alone_is_switched_to(
+    pool: asyncpg.Pool, installed: PoolDatabase
+) -> None:
+    older, newer = await upgraded(installed)
+    await newer.create(NEWER, "a test")
+    await newer.switch(known(newer, 3))
+    await older.refresh()
+    await older.switch(known(older, 1))
+    for number in (2, 3):
+        await nobody_fills(pool, number, minutes=11)
+    for status in (GenerationStatus.BUILDING, GenerationStatus.PAUSED):
+        again = await release(installed, NEWER)
+        await again.set_status(known(again, 3), status)
+        again = await release(installed, NEWER)
+        assert [known(again, number).status for number in (2, 3)] == [GenerationStatus.RETIRED, status]
+
+
+async def test_a_rebuild_is_of_the_version_that_it_was_asked_of(installed: PoolDatabase) -> None:
+    older, newer = await upgraded(installed)
+    first = await newer.create(NEWER, "a test")
+    second = await older.create(version(1), "a test")
+    assert (known(newer, first).version, known(older, second).version) == (2, 1)
+    assert await newer.create(NEWER, "again") == first
+    assert await older.create(version(1), "again") == second
+
+
 async def test_who_goes_back_to_a_version_that_was_dropped_has_it_built_and_switches(
     installed: PoolDatabase,
 ) -> None:
@@ -237,6 +279,24 @@ async def test_who_goes_back_to_a_version_that_was_dropped_has_it_built_and_swit
     assert (known(older, 3).status, known(older, 3).automatic) == (GenerationStatus.BUILDING, False)
     await older.switch(known(older, 3), unasked=True)
     assert known(older, 2).status is GenerationStatus.LIVE
+
+
+async def test_what_is_dropped_takes_the_view_along_only_where_it_stands_on_it(
+    pool: asyncpg.Pool, installed: PoolDatabase
+) -> None:
+    having = await release(installed, WORKLOADS)
+    await having.switch(known(having, 1))
+    for _ in range(2):
+        await having.switch(known(having, await having.create(WORKLOADS, "a test")))
+    await having.retire(known(having, 3))
+    await having.set_status(known(having, 1), GenerationStatus.DROPPED)
+    await filled(pool, 3)
+    assert await rows(pool) == [("zoe", 1, 3)], "it answers those who know it"
+    await having.set_status(known(having, 3), GenerationStatus.DROPPED)
+    assert await pool.fetchval("SELECT to_regclass('readmodels.workloads')") is None
+    assert await pool.fetchval("SELECT to_regclass('readmodels.workloads_3')") is None
+    await having.switch(known(having, 2))
+    assert await rows(pool) == []
 
 
 async def test_a_read_model_is_done_without_before_a_release_that_does_not_have_it(

@@ -1,7 +1,7 @@
 """What a page of an answer costs the database: about what it shows, however much there is.
 
 The queries are asked of the services' own routes, and PostgreSQL says of each statement how many rows it
-looked at for it.
+looked at for it. And none of it is another tenant's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -19,9 +19,10 @@ import pytest
 from fastapi import FastAPI
 
 from annals.deadletters import DeadLetters
-from annals.events import StreamId
+from annals.events import RecordedEvent, StreamId
 from annals.projections import Applier, Generations, Sweeper, Visibility, migrate
 from annals.store import Append, MemoryEventStore
+from annals.web.problems import Problem, on_problem
 from annals_notification import api as notification
 from annals_notification import migrations
 from annals_notification.deliveries.log import DeliveryLog, Ended, Receiver
@@ -130,6 +131,24 @@ QUERIES = (
     "/recurrences",
 )
 
+ROW_BY_ID = (
+    "/queries/tasks/task-7",
+    "/queries/members/member-7",
+    "/queries/sagas/saga-7",
+    "/queries/events/event-7",
+    "/recurrences/recurrence-7",
+)
+
+
+class Inexhaustible(MemoryEventStore):
+    """Has every event that it is asked for, of whatever tenant."""
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        return [
+            RecordedEvent.record(of_task(stream, "task.created", {}), version=version, lane=0, seq=1)
+            for stream, version in refs
+        ]
+
 
 class Explained(PoolDatabase):
     """Counts the rows that each statement looks at."""
@@ -176,11 +195,12 @@ async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
         return value
 
     unused = cast("Any", None)
-    store = MemoryEventStore()
+    store = Inexhaustible()
     waits = cast("Any", up_to_date)
     reminders = Reminders(explained, store, unused, unused, ())
     recurrences = Recurrences(explained, unused, unused)
     app = FastAPI()
+    app.add_exception_handler(Problem, cast("Any", on_problem))
     app.include_router(tasks.routes(explained, disclose, waits))
     app.include_router(sagas.routes(explained, store, waits))
     app.include_router(events.routes(explained, store, PROJECTIONS, disclose, waits))
@@ -207,6 +227,42 @@ async def test_a_page_costs_what_it_shows(http: httpx.AsyncClient, explained: Ex
     assert {query: cost for query, cost in costs.items() if cost > AT_MOST} == {}
     assert all(cost > 0 for cost in costs.values()), "every statement is looked into"
     assert len(costs) > len(QUERIES)
+
+
+async def test_another_tenant_finds_and_changes_nothing_of_it(
+    http: httpx.AsyncClient, explained: Explained
+) -> None:
+    small = {"x-tenant-id": "small"}
+
+    async def found(query: str, headers: dict[str, str] | None = None) -> Any:
+        answer = await http.get(query, headers=headers)
+        assert answer.status_code == 200, f"{query}: {answer.text}"
+        return answer.json()
+
+    for query in QUERIES:
+        assert (await found(query))["items"], query
+        nothing = await found(query, headers=small)
+        assert (nothing["items"], nothing["next"], nothing.get("unread", 0)) == ([], None, 0), query
+    export = "/queries/audit/export"
+    assert (await http.get(export)).text.count("\n") == ROWS + 1
+    assert (await http.get(export, headers=small)).json() == {"end": {"entries": 0}}
+    for row in ROW_BY_ID:
+        await found(row)
+        assert (await http.get(row, headers=small)).status_code == 404, row
+    unset = await found("/preferences/nobody", headers=small)
+    assert await found("/preferences/user-7", headers=small) == unset
+
+    own = ("/preferences/user-7", "/deliveries?user=user-7", "/inbox/user-1", "/recurrences")
+    before = [await found(one) for one in own]
+    assert before[0] != unset
+    assert (await http.post("/inbox/user-1/read", headers=small)).json() == {"changed": 0}
+    assert (await http.put("/inbox/user-1/notice-100/read", headers=small)).json() == {"changed": 0}
+    assert (await http.delete("/inbox/user-1/notice-1/read", headers=small)).json() == {"changed": 0}
+    assert (await http.delete("/recurrences/recurrence-7", headers=small)).status_code == 404
+    for user in ("user-1", "user-7"):
+        await Users(explained).forget("small", user)
+    assert [await found(one) for one in own] == before
+    await found("/recurrences/recurrence-7")
 
 
 async def test_to_tell_of_an_event_costs_what_there_is_to_tell(explained: Explained) -> None:

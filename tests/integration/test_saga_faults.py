@@ -135,7 +135,8 @@ async def test_a_fault_that_passes_leaves_one_effect(
     port.faults.extend([fault, fault])
     saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
     await sagas.waits(saga_id)
-    assert [seen for _, seen in port.seen][:2] == [fault, fault if fault != "twice" else ""][: len(port.seen)]
+    met = 1 if fault == "twice" else 2  # of a command that is done twice the reply comes
+    assert [seen for _, seen in port.seen][:met] == [fault] * met
     assert await reserved(sagas, member) == ["member.reserved"]
     port.faults.clear()
     await sagas.post(f"{saga_id}/events/go")
@@ -225,6 +226,28 @@ async def test_a_saga_ends_on_the_version_that_it_began_on(faulty: TestSuite, sa
     assert len(await reserved(sagas, new_member)) == 2
 
 
+async def test_a_saga_that_no_worker_knows_any_more_is_restarted_and_ended(
+    faulty: TestSuite, sagas: Sagas
+) -> None:
+    await faulty.deploy("1", "2")
+    member = await sagas.member()
+    saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
+    await sagas.waits(saga_id)
+    await faulty.deploy("1")
+
+    async def stalled() -> bool:
+        answer = await sagas.post(f"{saga_id}/cancel")
+        return answer.status_code == 503 and "stalled" in answer.json()["detail"]
+
+    await until(stalled, what="Dapr to hold the saga")
+    for operation in ("restart", "terminate"):
+        answer = await sagas.post(f"{saga_id}/{operation}")
+        assert answer.status_code == 202, answer.text
+    await faulty.deploy("1", "2")
+    assert (await sagas.get(saga_id))["status"] == "failed"
+    assert await reserved(sagas, member) == ["member.reserved"] * 2
+
+
 async def test_a_start_that_was_cut_off_is_made_up_for_by_its_repeat(faulty: TestSuite, sagas: Sagas) -> None:
     await faulty.deploy("1", "2")
     member = await sagas.member(capacity=10)
@@ -240,5 +263,7 @@ async def test_a_start_that_was_cut_off_is_made_up_for_by_its_repeat(faulty: Tes
         # A start of a workflow whose turn died with its worker may have to wait longer for Dapr than it
         # waits at all; it then says to be sent again.
         await until(lambda given=given: sagas.repeated(*given), what=f"start {number} to be made up for")
-        await sagas.waits(f"cut-off-{number}")
+        # Dapr forgets to run one whose state is written after its reminder came ("No workflow state found"):
+        # the watch finds it when it has stood still for a minute.
+        await sagas.waits(f"cut-off-{number}", seconds=180)
     assert await reserved(sagas, member) == ["member.reserved"] * 6  # version 2 reserves two

@@ -6,6 +6,7 @@ Each check gives all that it finds wrong; none shares code with the services.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,20 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from soak.evidence import Evidence, Stream
-from soak.folds import row_of
+from soak.folds import held_in, row_of, state_of
 from soak.load import NAMELESS, TENANTS, Ledger, Told
 
 _SAGA_ENDS = ("saga.completed", "saga.compensated")
+# What of a saga may be recorded again, and what tells apart all else.
+_AS_OFTEN_AS_ASKED = ("saga.suspended", "saga.continued", "saga.failed", "saga.terminated")
+_ONCE = ("step", "attempt", "compensation", "number", "run")
+_UNDOABLE = frozenset({"reserve-capacity", "assign-task", "schedule-reminder", "notify"})
+"""The steps of sagas that have a compensation."""
 _MODELS = {"task": "tasks", "member": "members", "saga": "sagas"}
 _SLACK = timedelta(seconds=20)
 """What is due has been seen to so long after, at rest."""
+_SOON = timedelta(minutes=1)
+"""What load sets ahead comes sooner, or in hours."""
 _BEFORE = {"24h": timedelta(hours=24), "1h": timedelta(hours=1), "due": timedelta(0)}
 _SAID = {
     "task.create": "task.created",
@@ -37,6 +45,8 @@ _SAID = {
     "member.set_capacity": "member.capacity_set",
     "member.leave": "member.left",
 }
+_PERSONAL = ("member.register", "name")
+_Event = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +70,20 @@ def violations(evidence: Evidence, ledger: Ledger, now: datetime) -> list[Violat
 def commands(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
     """What was acknowledged is there once, as the answer says; what was refused is not there."""
     effects = _effects(evidence)
-    for (tenant, key), commits in effects.items():
-        if len(commits) > 1:
-            yield Violation("doubled", f"{tenant} {key} took effect {len(commits)} times: {commits}")
+    for (tenant, key), events in effects.items():
+        if len(events) > 1:
+            yield Violation("doubled", f"{tenant} {key} took effect {len(events)} times: {_places(events)}")
     known = {(told.tenant, told.key) for told in ledger.commands}
-    for (tenant, key), commits in effects.items():
+    for (tenant, key), events in effects.items():
         if (tenant, key) not in known and not key.startswith(("saga:", "recurrence:")):
-            yield Violation("unasked", f"nobody sent {key}, by which {tenant} has {commits}")
+            yield Violation("unasked", f"nobody sent {key}, by which {tenant} has {_places(events)}")
     for told in ledger.commands:
         stored = effects.get((told.tenant, told.key), [])
         what = f"{told.kind} {told.key}"
         if not told.answer.done:
             # Refused at once; what had no answer before may have taken effect all the same.
             if stored and told.answer.tries == 1:
-                text = f"{what} was answered {told.answer.status}, and is at {stored}"
+                text = f"{what} was answered {told.answer.status}, and is at {_places(stored)}"
                 yield Violation("refused and done", text)
             continue
         if not stored:
@@ -82,14 +92,18 @@ def commands(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         yield from _as_answered(evidence, told, what)
 
 
-def _effects(evidence: Evidence) -> dict[tuple[str, str], list[str]]:
-    """Tenant and key of a command to the commits that it made."""
-    commits: dict[tuple[str, str], set[str]] = defaultdict(set)
+def _effects(evidence: Evidence) -> dict[tuple[str, str], list[_Event]]:
+    """Tenant and key of a command to the events that it made."""
+    effects: dict[tuple[str, str], list[_Event]] = defaultdict(list)
     for (tenant, name), events in evidence.streams.items():
         if not name.startswith("saga-"):
             for event in events.values():
-                commits[tenant, event["causation_id"]].add(f"{event['lane']}-{event['seq']}")
-    return {key: sorted(positions) for key, positions in commits.items()}
+                effects[tenant, event["causation_id"]].append(event)
+    return dict(effects)
+
+
+def _places(events: list[_Event]) -> list[str]:
+    return [f"{_name(_stream(event))}@{event['version']}" for event in events]
 
 
 def _as_answered(evidence: Evidence, told: Told, what: str) -> Iterator[Violation]:
@@ -99,12 +113,11 @@ def _as_answered(evidence: Evidence, told: Told, what: str) -> Iterator[Violatio
         text = f"{what} was answered {body}; there is {event and event['causation_id']}"
         yield Violation("answered wrongly", text)
         return
-    given = {name: told.data[name] for name in ("title", "assignee", "capacity") if name in told.data}
-    holds = event["data"].get("changes", event["data"])
+    # Of a member's name there is a token.
+    given = {name: value for name, value in told.data.items() if (told.kind, name) != _PERSONAL}
+    holds = event["data"].get("changes", event["data"]) | {"id": event["aggregate_id"]}
     said = (f"{event['lane']}-{event['seq']}", event["aggregate_id"], event["event_type"])
-    if said != (body["position"], body["id"], _SAID[told.kind]) or any(
-        holds.get(name) != value for name, value in given.items()
-    ):
+    if said != (body["position"], body["id"], _SAID[told.kind]) or not _within(given, holds):
         yield Violation(
             "answered wrongly", f"{what} with {given} was answered {body}; there is {said} {holds}"
         )
@@ -115,14 +128,12 @@ def _as_answered(evidence: Evidence, told: Told, what: str) -> Iterator[Violatio
 
 
 def streams(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """Streams and lanes have no holes, and say the same."""
+    """Streams and lanes have no holes, and say the same; heads are what their streams come to."""
     stored: dict[tuple[Stream, int], str] = {}
     for stream, events in evidence.streams.items():
         if sorted(events) != list(range(1, len(events) + 1)):
             yield Violation("hole in a stream", f"{_name(stream)} has {sorted(events)}")
-        head = evidence.heads.get(stream, {}).get("version")
-        if head != max(events):
-            yield Violation("wrong head", f"{_name(stream)} ends at {max(events)}; its head says {head}")
+        yield from _headed(evidence, stream, [events[version] for version in sorted(events)])
         for version, event in events.items():
             stored[stream, version] = f"{event['lane']}-{event['seq']}"
             named = f"{event['aggregate_type']}-{event['aggregate_id']}"
@@ -143,6 +154,28 @@ def streams(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
             yield Violation("log differs", text)
 
 
+def _headed(evidence: Evidence, stream: Stream, events: list[_Event]) -> Iterator[Violation]:
+    head, before = evidence.heads.get(stream, {}), ""
+    for event in events:
+        if event["hash"] != _chained(event, before):
+            yield Violation("broken chain", f"{_name(stream)}@{event['version']}")
+        before = event["hash"]
+    if (head.get("version"), head.get("hash")) != (events[-1]["version"], before):
+        yield Violation("wrong head", f"{_name(stream)} ends at {events[-1]['version']}, {before}; {head}")
+    kind, state = stream[1].partition("-")[0], head.get("state") or {}
+    if kind in _MODELS:
+        wanted, there = state_of(kind, events), held_in(kind, state)
+        if not _within(wanted, there):
+            yield Violation("wrong head", f"{_name(stream)} comes to {wanted}; its head has {there}")
+
+
+def _chained(event: _Event, before: str) -> str:
+    """SHA-256 of the hash before it and what an event says, by name."""
+    said = {name: value for name, value in event.items() if name != "hash"}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
+
+
 def topics(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
     """Every stored event was published as it is, each stream's in its order, and nothing else."""
     stored = {event["event_id"]: event for events in evidence.streams.values() for event in events.values()}
@@ -153,11 +186,14 @@ def topics(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
         if event is None:
             if "hostile" not in str(message):
                 yield Violation("published, not stored", str(message)[:300])
-        elif message["id"] not in seen:
+            continue
+        if message["id"] not in seen:
             seen.add(message["id"])
             came[_stream(event)].append(event["version"])
-            if message["data"] != event:
-                yield Violation("published differently", f"{event['event_id']} is not what is stored")
+        topic = "saga-events" if event["aggregate_type"] == "saga" else "domain-events"
+        if (message["topic"], message["data"]) != (topic, event):
+            text = f"{event['event_id']} on {message['topic']} is not what is stored"
+            yield Violation("published differently", text)
     for stream, events in evidence.streams.items():
         lacking = sorted(set(events) - set(came[stream]))
         if lacking:
@@ -211,6 +247,12 @@ def _compared(
 def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
     """Every saga that was started or had to start has ended, and did each thing once."""
     effects = _effects(evidence)
+    for (tenant, key), done in effects.items():
+        if key.startswith("saga:"):
+            saga_id, step = key.removeprefix("saga:").removesuffix("/undo").rsplit("/", 1)
+            events = evidence.streams.get((tenant, f"saga-{saga_id}"), {})
+            if all(event["data"].get("step") != step for event in events.values()):
+                yield Violation("unasked", f"no saga of {tenant} tried {key}, which did {_places(done)}")
     for stream in _started(evidence, ledger) - evidence.streams.keys():
         yield Violation("half saga", f"{_name(stream)} was to start, and has no stream")
     for told in ledger.sagas:
@@ -223,23 +265,13 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         if not name.startswith("saga-"):
             continue
         saga, ordered = f"{tenant}/{name}", [events[version] for version in sorted(events)]
-        if ordered[-1]["event_type"] not in _SAGA_ENDS:
-            yield Violation(
-                "half saga", f"{saga} stands at {ordered[-1]['event_type']}: {ordered[-1]['data']}"
-            )
-        tries = Counter(
-            (event["event_type"], *(event["data"].get(name) for name in ("step", "attempt", "compensation")))
-            for event in ordered
-            if event["event_type"].startswith("saga.step_")
-        )
-        for what, count in tries.items():
-            if count > 1:
-                yield Violation("doubled", f"{saga} recorded {what} {count} times")
+        yield from _gone_through(saga, ordered)
         runs = [event["data"]["run"] for event in ordered if event["event_type"] == "saga.restarted"]
         last = max(runs, default=0)
         instances[_instance(tenant, name.removeprefix("saga-"), last)] = saga
         replaced |= {_instance(tenant, name.removeprefix("saga-"), run) for run in {0, *runs} - {last}}
         yield from _handed_over(effects, tenant, name.removeprefix("saga-"), ordered)
+        yield from _offboarded(evidence, tenant, name.removeprefix("saga-"), ordered)
     for instance, saga in instances.items():
         state = evidence.workflows.get(instance)
         if state != "completed":
@@ -249,6 +281,40 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
             yield Violation("half saga", f"workflow {instance} was replaced, and still runs")
     for instance in evidence.workflows.keys() - instances.keys() - replaced:
         yield Violation("half saga", f"workflow {instance} belongs to no saga")
+
+
+def _gone_through(saga: str, events: list[_Event]) -> Iterator[Violation]:
+    """It ended, went through everything once, and left out nothing that its end speaks of."""
+    end = events[-1]["event_type"]
+    if end not in _SAGA_ENDS:
+        yield Violation("half saga", f"{saga} stands at {end}: {events[-1]['data']}")
+    recorded = Counter(
+        (event["event_type"], *(event["data"].get(name) for name in _ONCE))
+        for event in events
+        if event["event_type"] not in _AS_OFTEN_AS_ASKED
+    )
+    for what, count in recorded.items():
+        if count > 1:
+            yield Violation("doubled", f"{saga} recorded {what} {count} times")
+    if sum(event["event_type"] in _SAGA_ENDS for event in events) > 1:
+        yield Violation("doubled", f"{saga} ended more than once")
+    if events[0]["event_type"] != "saga.started":
+        yield Violation("half saga", f"{saga} begins with {events[0]['event_type']}")
+        return
+    done = {event["data"].get("step") for event in events if _did(event)}
+    skipped = {event["data"]["step"] for event in events if event["event_type"] == "saga.step_skipped"}
+    back = {event["data"]["step"] for event in events if event["event_type"] == "saga.step_compensated"}
+    if end == "saga.completed" and (left := set(events[0]["data"]["steps"]) - done - skipped | back):
+        yield Violation("half saga", f"{saga} completed without {sorted(left)}")
+    if end == "saga.compensated" and (left := done & _UNDOABLE - back):
+        yield Violation("half saga", f"{saga} was taken back, but not its {sorted(left)}")
+
+
+def _did(event: _Event) -> bool:
+    """Whether it says that a step succeeded."""
+    kind, data = event["event_type"], event["data"]
+    answered = kind == "saga.resumed" and data["event"] is not None and not data["refused"]
+    return kind == "saga.step_completed" or answered
 
 
 def _started(evidence: Evidence, ledger: Ledger) -> set[Stream]:
@@ -268,7 +334,7 @@ def _instance(tenant: str, saga_id: str, run: int) -> str:
 
 
 def _handed_over(
-    effects: Mapping[tuple[str, str], list[str]], tenant: str, saga_id: str, events: list[dict[str, Any]]
+    effects: Mapping[tuple[str, str], list[_Event]], tenant: str, saga_id: str, events: list[_Event]
 ) -> Iterator[Violation]:
     """A hand-over that completed did what it says; `capacity` sees to those that did not."""
     if events[0]["event_type"] != "saga.started" or events[0]["data"]["saga_type"] != "task-handover":
@@ -277,6 +343,28 @@ def _handed_over(
         for step in ("reserve-capacity", "assign-task", "accept-task"):
             if (tenant, f"saga:{saga_id}/{step}") not in effects:
                 yield Violation("half saga", f"{tenant}/{saga_id} completed, and its {step} did nothing")
+
+
+def _offboarded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Event]) -> Iterator[Violation]:
+    """Each task that an off-boarding found was handed over, or it says that it was not."""
+    if (events[0]["data"].get("saga_type"), events[-1]["event_type"]) != (
+        *("member-offboarding", "saga.completed"),
+    ):
+        return
+    results = {event["data"].get("step"): event["data"].get("result") for event in events if _did(event)}
+    found, output = results.get("find-open-tasks") or [], events[-1]["data"]["output"]
+    refused = {one["id"] for one in output["not_handed_over"]}
+    for place, task in enumerate(found):
+        child = str(uuid5(NAMESPACE_URL, f"annals:saga:{saga_id}/hand-over/{place}"))
+        history = evidence.streams.get((tenant, f"saga-{child}"), {})
+        began = history[min(history)]["data"] if history else {}
+        if child not in refused and (began.get("input", {}).get("task_id"), began.get("parent")) != (
+            *(task, saga_id),
+        ):
+            yield Violation("half saga", f"{tenant}/{saga_id} found {task}, and did not hand it over")
+    ended = output["handed_over"] + len(output["not_handed_over"])
+    if not len(found) == output["tasks"] == ended:
+        yield Violation("half saga", f"{tenant}/{saga_id} found {found}, and says {output}")
 
 
 def capacity(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
@@ -346,79 +434,109 @@ def consumers(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
 
 @dataclass(slots=True)
 class _Due:
-    """A due date that a task had, from when to when by its callers' clocks."""
+    """A due date that somebody's task had, from when to when by its callers' clocks."""
 
     due: datetime
+    user: str
+    title: str
     set_by: float
     moved_from: float | None = None
     moved_by: float | None = None
 
 
+def proved_from(ledger: Ledger, now: datetime) -> datetime:
+    """When all is seen to that was set to come soon."""
+    times = [
+        span.due - before
+        for spans in _due_dates(ledger).values()
+        for span in spans
+        for before in _BEFORE.values()
+    ]
+    times += [_moment(notice.data["delay_until"]) for notice in ledger.notices if _is_late(notice)]
+    return max((time for time in times if time < now + _SOON), default=now) + _SLACK
+
+
+def _is_late(notice: Told) -> bool:
+    return notice.data.get("delay_until") is not None
+
+
+_Reminder = tuple[str, str, str, datetime, str]
+
+
 def reminders(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Violation]:
-    """Each reminder that was to come came once; none came of what was moved or done before."""
-    fired: Counter[tuple[str, str, str, datetime, str]] = Counter()
+    """Each reminder that was to come came once, in time, to whose task it is; no other did."""
+    came: dict[_Reminder, list[dict[str, Any]]] = defaultdict(list)
     for row in evidence.deliveries:
         if row["kind"] == "reminder.due":
             data = row["data"]
-            due = datetime.fromisoformat(data["due"]).astimezone(UTC)
-            fired[row["tenant"], data["task_id"], data["before"], due, row["user_id"]] += 1
-    for place, count in fired.items():
-        if count > 1:
-            yield Violation("reminder doubled", f"{place} came {count} times")
-    came = {place[:4] for place in fired}
-    wanted: set[tuple[str, str, str, datetime]] = set()
-    allowed: set[tuple[str, str, str, datetime]] = set()
+            came[row["tenant"], data["task_id"], data["before"], _moment(data["due"]), row["user_id"]].append(
+                row
+            )
+    wanted: set[_Reminder] = set()
+    titles: dict[_Reminder, str] = {}
     for (tenant, task), spans in _due_dates(ledger).items():
         for span in spans:
             for kind, before in _BEFORE.items():
-                place = (tenant, task, kind, span.due)
+                place = (tenant, task, kind, span.due, span.user)
                 fires = (span.due - before).timestamp()
                 if span.moved_by is None or span.moved_by > fires:
-                    allowed.add(place)
+                    titles[place] = span.title
                     stays = span.moved_from is None
                     if stays and span.set_by < fires < (now - _SLACK).timestamp():
                         wanted.add(place)
-    for place in sorted(wanted - came):
+    for place in sorted(wanted - came.keys()):
         yield Violation("reminder lost", f"{place} never came")
-    for place in sorted(came - allowed):
+    for place in sorted(came.keys() - titles.keys()):
         yield Violation("reminder wrong", f"{place} came of what was moved or done before")
+    for place, rows in came.items():
+        if len(rows) > 1:
+            yield Violation("reminder doubled", f"{place} came {len(rows)} times")
+        for row in rows:
+            if _moment(row["created_at"]) < place[3] - _BEFORE[place[2]]:
+                yield Violation("reminder wrong", f"{place} came at {row['created_at']} already")
+            if row["data"].get("title") != titles.get(place, row["data"].get("title")):
+                yield Violation("reminder wrong", f"{place} is of {titles[place]!r}, not of {row['data']}")
     for row in evidence.reminders:
         if row["status"] == "scheduled" and _moment(row["fires"]) < now - _SLACK:
             yield Violation("reminder lost", f"{row['tenant']} {row['id']} still waits for {row['fires']}")
 
 
+_MOVES = frozenset(
+    f"task.{deed}"
+    for deed in ("create", "set_due_date", "assign", "unassign", "complete", "reopen", "delete", "update")
+)
+
+
 def _due_dates(ledger: Ledger) -> dict[tuple[str, str], list[_Due]]:
-    """The due dates of each task that has an assignee, in the order of its versions."""
+    """The due dates of each task while it is open and somebody's, in the order of its versions."""
     changes: dict[tuple[str, str], list[Told]] = defaultdict(list)
     for told in ledger.commands:
-        if told.answer.done and told.kind.startswith("task."):
+        if told.answer.done and told.kind in _MOVES:
             changes[told.tenant, told.answer.body["id"]].append(told)
     found: dict[tuple[str, str], list[_Due]] = {}
     for task, tolds in changes.items():
         tolds.sort(key=lambda told: told.answer.body["version"])
-        if tolds[0].kind != "task.create" or not (tolds[0].data.get("due") and tolds[0].data.get("assignee")):
-            continue
         spans: list[_Due] = []
-        due: str | None = None
+        has: dict[str, Any] = {}
         for told in tolds:
-            if told.kind not in (
-                *("task.create", "task.set_due_date", "task.complete", "task.reopen", "task.delete"),
-            ):
-                continue
             if spans and spans[-1].moved_by is None:
                 spans[-1].moved_from, spans[-1].moved_by = told.answer.sent, told.answer.told
-            if told.kind in ("task.create", "task.set_due_date"):
-                due = told.data["due"]
-            if due and told.kind in ("task.create", "task.set_due_date", "task.reopen"):
-                spans.append(_Due(datetime.fromisoformat(due).astimezone(UTC), told.answer.told))
+            has |= {"assignee": None} if told.kind == "task.unassign" else told.data
+            has["open"] = told.kind == "task.reopen" or (
+                told.kind not in ("task.complete", "task.delete") and has.get("open", True)
+            )
+            if has["open"] and has.get("due") and has.get("assignee"):
+                due = _moment(has["due"])
+                spans.append(_Due(due, has["assignee"], has["title"], told.answer.told))
         found[task] = spans
     return found
 
 
 def recurrences(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Violation]:
-    """Each occurrence of what recurs every minute took effect, once."""
+    """Each occurrence of what recurs every minute took effect, as it was asked for, and nothing else did."""
     effects = _effects(evidence)
     rows = {(row["tenant"], row["id"]): row for row in evidence.recurrences}
+    asked: dict[tuple[str, str], Mapping[str, Any]] = {}
     for told in ledger.recurrences:
         row = rows.get((told.tenant, told.key))
         if row is None:
@@ -427,71 +545,114 @@ def recurrences(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[V
         if _moment(row["next"]) < now - _SLACK:
             yield Violation("recurrence lost", f"{told.tenant} {told.key} still waits for {row['next']}")
         first, last = _moment(told.answer.body["last"]), _moment(row["last"])
-        one = datetime.fromisoformat(told.data["start"]).astimezone(UTC)
-        while one <= last:
-            if one > first and (told.tenant, f"recurrence:{told.key}:{one.isoformat()}") not in effects:
+        one = _moment(told.data["start"])
+        while (one := one + timedelta(minutes=1)) <= last:
+            place = (told.tenant, f"recurrence:{told.key}:{one.isoformat()}")
+            asked[place] = told.data["command"]["data"]
+            if one > first and place not in effects:
                 yield Violation("recurrence lost", f"{told.tenant} {told.key} of {one}")
-            one += timedelta(minutes=1)
+    for place, events in effects.items():
+        if place[1].startswith("recurrence:"):
+            made = events[0]["data"]
+            if place not in asked:
+                yield Violation("recurrence wrong", f"nothing recurs as {place}, which did {_places(events)}")
+            elif events[0]["event_type"] != "task.created" or not _within(asked[place], made):
+                yield Violation("recurrence wrong", f"{place} is to do {asked[place]}; there is {made}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Notice:
+    """What somebody is told: of which kind, what it says at least, not before when; whether they must be."""
+
+    kind: str
+    says: Mapping[str, Any]
+    must: bool
+    due: datetime | None = None
+
+
+_Place = tuple[str, str, str]
+"""Tenant, event and user."""
 
 
 def notices(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Violation]:
-    """Whoever is to be told of something is, once, and nobody of anything else."""
+    """Whoever is to be told of something is, once, in time, as it is, and nobody of anything else."""
     told = Counter((row["tenant"], row["event_id"], row["user_id"]) for row in evidence.deliveries)
-    wanted, allowed = _to_be_told(evidence, ledger, now)
-    for place in sorted(wanted - told.keys()):
+    known = _to_be_told(evidence, ledger, now)
+    for place in sorted(place for place, notice in known.items() if notice.must and place not in told):
         yield Violation("notice lost", f"{place} is in no delivery")
     for place, count in told.items():
         if count > 1:
             yield Violation("notice doubled", f"{place} is delivered {count} times")
-        if place not in wanted | allowed and not place[1].startswith("reminder:"):
-            yield Violation("notice out of nowhere", str(place))
-    shown = Counter((row["tenant"], row["user_id"], row["id"]) for row in evidence.inbox)
+    shown: dict[_Place, list[dict[str, Any]]] = defaultdict(list)
+    for row in evidence.inbox:
+        shown[row["tenant"], row["user_id"], row["id"]].append(row)
     for row in evidence.deliveries:
-        if row["status"] != "sent" or shown[row["tenant"], row["user_id"], row["id"]] != 1:
+        place = (row["tenant"], row["event_id"], row["user_id"])
+        if row["kind"] != "reminder.due":
+            notice = known.get(place)
+            if notice is None:
+                yield Violation("notice out of nowhere", str(place))
+            elif row["kind"] != notice.kind or not _within(notice.says, row["data"]):
+                yield Violation("notice wrong", f"{place} is {notice}; there is {row['kind']} {row['data']}")
+            elif notice.due is not None and _moment(row["created_at"]) < notice.due:
+                yield Violation("notice wrong", f"{place} came at {row['created_at']}, before {notice.due}")
+        there = shown[row["tenant"], row["user_id"], row["id"]]
+        if row["status"] != "sent" or len(there) != 1:
             yield Violation(
                 "notice lost", f"delivery {row['id']} is {row['status']} and not in the inbox once"
             )
+        elif (there[0]["kind"], there[0]["data"]) != (row["kind"], row["data"]):
+            yield Violation("notice wrong", f"delivery {row['id']} is otherwise in the inbox: {there[0]}")
     for row in evidence.held:
         if row["published_at"] is None and _moment(row["due"]) < now - _SLACK:
             yield Violation("notice lost", f"{row['tenant']} {row['id']} still waits for {row['due']}")
 
 
-_Notice = tuple[str, str, str]
-
-
-def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> tuple[set[_Notice], set[_Notice]]:
-    """Tenant, event and user of what must be delivered, and of what may be."""
-    wanted: set[_Notice] = set()
-    allowed: set[_Notice] = set()
+def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> dict[_Place, _Notice]:
+    """What must be delivered, and what may be."""
+    known: dict[_Place, _Notice] = {}
     for notice in ledger.notices:
-        due = notice.data.get("delay_until")
-        passed = due is None or _moment(due) < now - _SLACK
-        place = (notice.tenant, notice.key, notice.data["data"]["user"])
-        (wanted if passed and notice.answer.done else allowed).add(place)
-    for (tenant, name), events in evidence.streams.items():
+        due = _moment(notice.data["delay_until"]) if _is_late(notice) else None
+        must = notice.answer.done and (due is None or due < now - _SLACK)
+        says = notice.data["data"]
+        place = (notice.tenant, notice.key, says["user"])
+        known[place] = _Notice("notification.requested", says, must, due)
+    for stream, events in evidence.streams.items():
+        tenant, name = stream
         for event in events.values():
             if event["event_type"] == "task.assigned":
-                users = {event["data"][field] for field in ("assignee", "previous")} - {None}
                 since = _moment(event["timestamp"]) >= evidence.since
-                (wanted if since else allowed).update((tenant, event["event_id"], user) for user in users)
+                says = event["data"] | {"stream": name}
+                for user in {event["data"][field] for field in ("assignee", "previous")} - {None}:
+                    known[tenant, event["event_id"], user] = _Notice("task.assigned", says, since)
         began = events[min(events)]
-        if began["event_type"] != "saga.started" or began["data"]["saga_type"] != "task-handover":
-            continue
-        user, saga_id = began["data"]["input"]["assignee"], name.removeprefix("saga-")
-        for event in events.values():
-            step, done = event["data"].get("step"), event["event_type"]
-            if step == "notify" and done in ("saga.step_completed", "saga.step_compensated"):
-                undo = "" if done == "saga.step_completed" else "/undo"
-                # By a clock that was set back, all of it was before there was anybody to tell it.
-                told = [one["timestamp"] for one in events.values() if one["data"].get("step") == step]
-                since = min(map(_moment, told)) >= evidence.since
-                place = (tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user)
-                (wanted if since else allowed).add(place)
-        for undo in ("", "/undo"):
-            allowed.add((tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user))
-        # Half-way to the deadline they are reminded; once they have answered that is called off.
-        allowed.add((tenant, str(uuid5(NAMESPACE_URL, f"annals:reminder:{tenant}/{saga_id}")), user))
-    return wanted, allowed
+        if began["event_type"] == "saga.started" and began["data"]["saga_type"] == "task-handover":
+            known |= _told_by_a_handover(evidence, tenant, name.removeprefix("saga-"), events)
+    return known
+
+
+def _told_by_a_handover(
+    evidence: Evidence, tenant: str, saga_id: str, events: Mapping[int, _Event]
+) -> dict[_Place, _Notice]:
+    began = events[min(events)]["data"]
+    user, task, deadline = (began["input"][name] for name in ("assignee", "task_id", "deadline"))
+    kind, says = "notification.requested", {"user": user, "task_id": task, "saga_id": saga_id}
+    told = [event for event in events.values() if event["data"].get("step") == "notify"]
+    # By a clock that was set back, all of it was before there was anybody to tell it.
+    since = min((_moment(event["timestamp"]) for event in told), default=evidence.since) >= evidence.since
+    ended = {event["event_type"] for event in told}
+    known: dict[_Place, _Notice] = {}
+    for undo, what, done in (
+        ("", "handover_requested", "saga.step_completed"),
+        ("/undo", "handover_withdrawn", "saga.step_compensated"),
+    ):
+        place = (tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user)
+        known[place] = _Notice(kind, says | {"kind": what}, since and done in ended)
+    # Half-way to the deadline they are reminded; once they have answered that is called off.
+    half = _moment(began["started_at"]) + timedelta(seconds=float(deadline[2:-1])) / 2
+    place = (tenant, str(uuid5(NAMESPACE_URL, f"annals:reminder:{tenant}/{saga_id}")), user)
+    known[place] = _Notice(kind, says | {"kind": "handover_reminder"}, must=False, due=half)
+    return known
 
 
 def _published_id(tenant: str, once: str) -> str:
@@ -519,6 +680,11 @@ def _moment(text: str) -> datetime:
 @lru_cache(maxsize=100_000)
 def _text(text: str) -> object:
     return _moment(text) if _DATE.match(text) else text
+
+
+def _within(some: Mapping[str, Any], all_: Mapping[str, Any]) -> bool:
+    """Whether each value of the one is in the other."""
+    return all(name in all_ and _plain(all_[name]) == _plain(value) for name, value in some.items())
 
 
 def _plain(value: Any) -> Any:

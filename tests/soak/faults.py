@@ -6,11 +6,14 @@ import asyncio
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import psutil
 from faulty_proxy import Faults, FaultyProxy
@@ -85,6 +88,8 @@ class SoakSuite(Suite):
         super().__init__("embedded", home=home)
         self._patches = patches
         self.proxies = {name: FaultyProxy(to, at) for name, (at, to) in _PROXIED.items()}
+        self.injected: Counter[str] = Counter()
+        """By kind of fault, how often the proxies did something to a piece that passed."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,6 +104,7 @@ class SoakSuite(Suite):
         through = dict(secrets)
         for name, (port, proxy) in _PROXIED.items():
             through[name] = secrets[name].replace(f":{port}", f":{proxy}")
+            assert through[name] != secrets[name], f"{name} is not at {port}: no proxy is before it"
         super()._write_secrets(through)
 
     def _sidecar(self, app: App) -> Spec:
@@ -118,9 +124,12 @@ class SoakSuite(Suite):
         """Wait until everything serves."""
         await asyncio.gather(*(process.wait_ready() for process in self.processes.values()))
 
-    async def inflict(self, fault: Fault, burst: Any) -> None:
-        """Do it, and wait until it is over: what was killed or cut is back. `burst(amount)` makes a burst."""
-        process = self.processes.get(fault.target)
+    async def inflict(self, fault: Fault, burst: Callable[[int], Awaitable[None]]) -> None:
+        """Do it, and wait until it is over: what was killed or cut is back.
+
+        `burst(amount)` makes a burst, and returns when commands are refused for it, or after a while.
+        """
+        process = self.processes[fault.target]
         match fault.kind:
             case "kill":
                 await _kill(process)
@@ -139,25 +148,25 @@ class SoakSuite(Suite):
             case "burst":
                 # While the broker takes nothing, what is stored piles up before it.
                 async with _stopped(self.processes["nats"]):
-                    burst(fault.amount)
-                    await asyncio.sleep(6)
+                    await asyncio.gather(burst(fault.amount), asyncio.sleep(6))
         await self.all_ready()
 
     async def _through(self, fault: Fault, faults: Faults) -> None:
         proxy = self.proxies[fault.target]
-        proxy.faults = faults
+        before, proxy.faults = proxy.injected, faults
         await asyncio.sleep(fault.seconds)
         proxy.faults = None
+        self.injected[fault.kind] += proxy.injected - before
 
-    async def _skew(self, process: Process | None, fault: Fault) -> None:
+    async def _skew(self, process: Process, fault: Fault) -> None:
         """Start a service with its clock `amount` seconds off, and after a while with the right one."""
-        assert process is not None
         right = process.spec
-        off = {"LD_PRELOAD": _FAKETIME, "FAKETIME": f"{fault.amount:+d}s", "DONT_FAKE_MONOTONIC": "1"}
-        process.spec = replace(right, env={**right.env, **off})
+        process.spec = replace(right, env={**right.env, **_another_clock(fault.amount)})
         try:
             await _kill(process)
             await process.wait_ready()
+            loaded = Path(f"/proc/{process.pid}/maps").read_text()
+            assert _FAKETIME in loaded, f"{fault}: its clock is right"
             await asyncio.sleep(fault.seconds)
         finally:
             process.spec = right
@@ -166,20 +175,26 @@ class SoakSuite(Suite):
 
 def skewable() -> bool:
     """Whether this machine can start a process with another clock."""
-    return Path(_FAKETIME).exists()
+    clock = [sys.executable, "-c", "import time; print(time.time())"]
+    told = subprocess.run(clock, env=os.environ | _another_clock(600), capture_output=True, check=True)
+    return float(told.stdout) > time.time() + 500
 
 
-async def _kill(process: Process | None) -> None:
-    assert process is not None
+def _another_clock(seconds: int) -> dict[str, str]:
+    """The environment of a process whose clock is so far ahead."""
+    return {"LD_PRELOAD": _FAKETIME, "FAKETIME": f"{seconds:+d}s", "DONT_FAKE_MONOTONIC": "1"}
+
+
+async def _kill(process: Process) -> None:
     process.restarts = 0  # these are our kills: the runner need not wait longer each time
     process.kill()
     await process.wait_exit()
 
 
 @asynccontextmanager
-async def _stopped(process: Process | None) -> AsyncIterator[None]:
+async def _stopped(process: Process) -> AsyncIterator[None]:
     """A process and its children, halted inside. What is killed and started meanwhile is not."""
-    if process is None or process.pid is None:
+    if process.pid is None:
         yield
         return
     parent = psutil.Process(process.pid)

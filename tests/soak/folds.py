@@ -1,4 +1,4 @@
-"""What read models should hold, by a fold of the stored events that the services know nothing of."""
+"""What read models and heads should hold, by a fold of stored events that the services know nothing of."""
 
 from __future__ import annotations
 
@@ -22,6 +22,34 @@ def row_of(events: Iterable[Event]) -> Row | None:
         if row is not None:
             row |= {"version": event["version"], "updated_at": at}
     return row
+
+
+_STATES = {
+    "task": ("title", "description", "due", "priority", "tags", "assignee", "previous_assignee", "status"),
+    "member": ("name", "capacity", "reserved"),
+    "saga": ("status", "saga_version", "business_key", "parent", "input", "reason", "output", "suspended"),
+}
+
+
+def state_of(kind: str, events: Iterable[Event]) -> Row:
+    """What the state in the head of a stream of a kind should say; compare with `held_in`."""
+    row = row_of(events)
+    if row is None:
+        return {"status": "deleted"} if kind == "task" else {}
+    state = {name: row[name] for name in _STATES[kind]}
+    if kind == "saga":
+        state["steps"] = {name: step["status"] for name, step in row["steps"].items()}
+    return state
+
+
+def held_in(kind: str, state: Row) -> Row:
+    """A state as `state_of` puts it: which tasks hold a place is a number, and a step where it stands."""
+    match kind:
+        case "member":
+            return {**state, "reserved": len(state.get("reserved", ()))}
+        case "saga":
+            return {**state, "steps": {name: step["status"] for name, step in state.get("steps", {}).items()}}
+    return state
 
 
 def _changed(row: Row, kind: str, data: Mapping[str, Any], at: str) -> Row:

@@ -65,6 +65,8 @@ class Ledger:
     """What was sent and is not answered yet."""
     queries: int = 0
     hostile: int = 0
+    busy: int = 0
+    """How often commands were refused because too many wait."""
 
 
 class Callers:
@@ -115,6 +117,7 @@ class Callers:
             self.ledger.statuses["no answer"] += 1
             return None
         self.ledger.statuses[str(answer.status_code)] += 1
+        self.ledger.busy += problem == "busy"
         if problem == "internal":
             self.ledger.wrong.append(("answered 500", f"{method} {url}: {answer.text[:300]}"))
         return answer
@@ -155,6 +158,7 @@ class Callers:
             for item, result in zip(items, results, strict=bool(results)):
                 status, key = result["status"], item["idempotency_key"]
                 self.ledger.statuses[f"{status} in a batch"] += 1
+                self.ledger.busy += result.get("type") == f"{_PROBLEM}busy"
                 if status < 500:
                     said = {name: value for name, value in result.items() if name != "status"}
                     last = Answer(status, said, sent[key], time.time(), tries[key])
@@ -303,15 +307,14 @@ class Mixed:
                 self._callers.ledger.wrong.append(("wrong one heard", text))
 
     async def remind(self) -> None:
-        """A task is due soon, or a reminder is; then its due date is moved, or it is done, or neither."""
+        """A task or a reminder is due soon; then that moves, or the task is done, or another's, or stays."""
         dice = self._dice
         soon = dice.uniform(3, 25)
         before = dice.choice((timedelta(0), timedelta(0), timedelta(hours=1), timedelta(hours=24)))
         due = datetime.now(UTC) + timedelta(seconds=soon) + before
-        task = await self._task(
-            tags=["due"], due=due.isoformat(), assignee=f"{self._tenant}-due{dice.randrange(3)}"
-        )
-        match dice.choice(("leave", "leave", "move", "complete", "clear", "reopen")):
+        users = [f"{self._tenant}-due{number}" for number in dice.sample(range(3), 2)]
+        task = await self._task(tags=["due"], due=due.isoformat(), assignee=users[0])
+        match dice.choice(("leave", "leave", "move", "complete", "clear", "reopen", "reassign")):
             case "move":
                 moved = datetime.now(UTC) + timedelta(seconds=dice.uniform(3, 25)) + before
                 await self._callers.command(self._tenant, "task.set_due_date", id=task, due=moved.isoformat())
@@ -322,6 +325,8 @@ class Mixed:
             case "reopen":
                 await self._callers.command(self._tenant, "task.complete", id=task)
                 await self._callers.command(self._tenant, "task.reopen", id=task)
+            case "reassign":
+                await self._callers.command(self._tenant, "task.assign", id=task, assignee=users[1])
 
     async def capacity(self) -> None:
         """Limits change, and what nobody may do is tried: it is refused."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from soak.checks import Violation, violations
+from soak.checks import Violation, proved_from, violations
 from soak.evidence import Evidence, read_broker, read_database
 from soak.load import Ledger
 
@@ -21,6 +21,30 @@ async def gathered(dsn: str, broker: str) -> Evidence:
     return evidence
 
 
+class Looks:
+    """Whether enough was seen: nothing wrong twice on end, after all came that was set to come soon.
+
+    What is done twice may be done late. Or what is wrong after `most` seconds, or unchanged for `same`.
+    """
+
+    def __init__(self, proved: datetime, most: float, same: float) -> None:
+        self._proved = proved
+        self._most = most
+        self._same = same
+        self._before: set[Violation] = set()
+        self._changed = 0.0
+        self._well = 0
+
+    def enough(self, found: list[Violation], asked: datetime, seconds: float) -> bool:
+        """Whether it is, with what was found of a moment, so many seconds after the first look began."""
+        self._well = 0 if found else self._well + (asked > self._proved)
+        if set(found) != self._before:
+            self._before, self._changed = set(found), seconds
+        if found:
+            return seconds - self._changed > self._same or seconds > self._most
+        return self._well > 1
+
+
 async def at_rest(
     dsn: str,
     broker: str,
@@ -30,16 +54,16 @@ async def at_rest(
     same: float,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Evidence, list[Violation]]:
-    """What is there once all is well; else what is wrong after `most` seconds, or unchanged for `same`."""
-    began = changed = time.monotonic()
-    before: set[Violation] = set()
+    """What is there, and what is wrong with it, once enough was seen."""
+    began = time.monotonic()
+    looks = Looks(proved_from(ledger, datetime.now(UTC)), most, same)
     while True:
+        asked = datetime.now(UTC)
         evidence = await gathered(dsn, broker)
-        found = violations(evidence, ledger, datetime.now(UTC))
-        now = time.monotonic()
-        if set(found) != before:
-            before, changed = set(found), now
-        if not found or now - changed > same or now - began > most:
+        found = violations(evidence, ledger, asked)
+        seconds = time.monotonic() - began
+        if looks.enough(found, asked, seconds):
             return evidence, found
-        tell(f"not at rest after {now - began:.0f} s: {dict(Counter(one.kind for one in found))}")
+        kinds = dict(Counter(one.kind for one in found))
+        tell(f"after {seconds:.0f} s {f'not at rest: {kinds}' if found else 'at rest; looking on'}")
         await asyncio.sleep(1 + len(evidence.messages) / 2_000)

@@ -35,6 +35,8 @@ MINUTES = float(os.environ.get("SOAK_MINUTES") or 10)
 SEED = int(os.environ.get("SOAK_SEED") or random.randrange(10**6))
 PLANT = os.environ.get("SOAK_PLANT", "")
 _CALLERS_PER_TENANT = 4
+_BURST_SECONDS = 30
+"""So long after a burst commands are refused, while the broker takes nothing."""
 _ANSWERED_SECONDS = 150
 """When all is back, every caller has an answer so long after."""
 _REST_SECONDS = 420
@@ -76,8 +78,11 @@ async def test_nothing_is_lost_whatever_goes_wrong(
             await plant_stored(PLANT, dsn, broker, evidence)
             evidence = await gathered(dsn, broker)
             found = violations(evidence, ledger, datetime.now(UTC))
-    report(evidence, ledger, inflicted, rest, found)
+    report(evidence, ledger, inflicted, suite.injected, rest, found)
     assert not found, f"{len(found)} violations, SEED={SEED}: {dict(Counter(one.kind for one in found))}"
+    felt = suite.injected + Counter(burst=ledger.busy)
+    idle = {fault.kind for fault in inflicted} & {"slow", "lossy", "burst"} - felt.keys()
+    assert not idle, f"nobody has felt {idle}"
 
 
 async def storm(suite: SoakSuite, broker: str, faults: list[Fault]) -> tuple[Ledger, list[Fault]]:
@@ -91,6 +96,14 @@ async def storm(suite: SoakSuite, broker: str, faults: list[Fault]) -> tuple[Led
             def go(coroutine: Coroutine[Any, Any, None]) -> None:
                 tasks.create_task(coroutine)
 
+            async def burst(amount: int) -> None:
+                refused = ledger.busy
+                go(_burst(callers, amount))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_BURST_SECONDS):
+                        while ledger.busy == refused:
+                            await asyncio.sleep(0.1)
+
             for tenant in TENANTS:
                 for number in range(_CALLERS_PER_TENANT):
                     go(Mixed(callers, tenant, random.Random(f"{SEED}/{tenant}/{number}"), stop).run())
@@ -101,7 +114,7 @@ async def storm(suite: SoakSuite, broker: str, faults: list[Fault]) -> tuple[Led
                 if time.monotonic() + fault.pause + fault.seconds > end:
                     break
                 await asyncio.sleep(fault.pause)
-                await suite.inflict(fault, lambda amount: go(_burst(callers, amount)))
+                await suite.inflict(fault, burst)
                 inflicted.append(fault)
             await asyncio.sleep(max(0, end - time.monotonic()))
             stop.set()
@@ -153,7 +166,12 @@ async def _progress(ledger: Ledger, inflicted: list[Fault], stop: asyncio.Event,
 
 
 def report(
-    evidence: Evidence, ledger: Ledger, inflicted: list[Fault], rest: float, found: list[Violation]
+    evidence: Evidence,
+    ledger: Ledger,
+    inflicted: list[Fault],
+    injected: Counter[str],
+    rest: float,
+    found: list[Violation],
 ) -> None:
     """Figures, and everything that was found."""
     table = Table(title=f"soak, SEED={SEED}", show_header=False)
@@ -166,6 +184,8 @@ def report(
     reminded = sum(row["kind"] == "reminder.due" for row in evidence.deliveries)
     rows: list[tuple[str, object]] = [
         ("faults", _counted(Counter(fault.kind for fault in inflicted))),
+        ("what proxies did", _counted(injected)),
+        ("refused as too many wait", ledger.busy),
         ("commands acknowledged", len(done)),
         ("commands refused", len(ledger.commands) - len(done)),
         ("requests sent for them", sum(told.answer.tries for told in ledger.commands)),
@@ -179,7 +199,7 @@ def report(
         ("rows in read models", sum(map(len, evidence.read_models.values()))),
         ("reminders, notices", f"{reminded}, {len(evidence.deliveries) - reminded}"),
         ("recurring commands", len([k for k in evidence.outcomes if k[1].startswith("recurrence:")])),
-        ("at rest after", f"{rest:.0f} s"),
+        ("at rest, and all that was due past, after", f"{rest:.0f} s"),
         ("violations", _counted(Counter(one.kind for one in found)) or "none"),
     ]
     if PLANT:

@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
+from annals.aggregates import CommandBus, CommandContext, CommandRequest
 from annals.dapr import DaprSidecar, Write
+from annals.events import StreamId
 from annals.privacy import SubjectKeys
 from annals.privacy import subject_keys as keys_module
-from annals.store import keys
+from annals.store import MemoryEventStore, keys
 from annals.testing.fake import FakeSidecar
+from annals_command.commands import HANDLERS
+from annals_command.domain.events import REGISTRY
 
 
 class Secret:
@@ -60,6 +64,23 @@ async def test_what_looks_like_a_token_is_shown_as_it_was_written(client: DaprSi
         f"annals-enc.v1/{subject}/{field}/{'A' * 40}",
     ]
     assert await own.disclose("default", [*written, token]) == [*written, "Zoe"]
+
+
+async def test_one_id_in_two_tenants_is_two_people(client: DaprSidecar) -> None:
+    own, store = subject_keys(client, Secret()), MemoryEventStore()
+    bus = CommandBus(store, REGISTRY, HANDLERS, source="test", protect=own.protect)
+
+    async def name(tenant: str, asking: str) -> str | None:
+        (event,) = [one async for one in store.read_stream(StreamId(tenant, "member-m"))]
+        shown: str | None = (await own.disclose(asking, event.data))["name"]
+        return shown
+
+    for tenant, its in (("acme", "Zoe"), ("globex", "Max")):
+        data = {"id": "m", "name": its, "capacity": 1}
+        await bus.execute(CommandRequest("member.register", data, CommandContext(tenant)))
+    assert await name("acme", "globex") not in ("Zoe", None), "nobody reads it with a key of their own"
+    await own.shred("acme", "m")
+    assert (await name("acme", "acme"), await name("globex", "globex")) == (None, "Max")
 
 
 async def test_a_key_that_was_altered_takes_no_others_name_away(client: DaprSidecar) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import tracemalloc
 
 import pytest
 
-from annals.aggregates import CommandBus, CommandContext, CommandRequest, NotFound, RuleViolation
+from annals.aggregates import CommandBus, CommandContext, CommandRequest, KeyReused, NotFound, RuleViolation
 from annals.aggregates.middleware import authorise
 from annals.events import DomainEvent, Position, StreamId
 from annals.store import Append, Appended, Head, MemoryEventStore, Outcome
@@ -27,6 +29,10 @@ def command(kind: str, **data: object) -> CommandRequest:
     return CommandRequest(kind, {"id": "t", **data}, CommandContext(user="ada"))
 
 
+def keyed(kind: str, **data: object) -> CommandRequest:
+    return dataclasses.replace(command(kind, **data), idempotency_key="the-key")
+
+
 async def test_a_state_of_an_older_schema_is_folded_again() -> None:
     store = MemoryEventStore()
     past = (event("task.created", {"title": "Write"}), event("task.completed", {}))
@@ -43,6 +49,49 @@ async def test_what_another_instance_did_is_seen_before_a_command_is_refused() -
     await one.execute(command("task.complete"))
     await two.execute(command("task.reopen"))
     assert (await one.execute(command("task.complete"))).appended.version == 4
+
+
+async def test_a_repeat_is_known_whatever_the_order_of_its_data() -> None:
+    tasks = bus(MemoryEventStore())
+    request = keyed("task.create", title="Write", description="A page")
+    first = await tasks.execute(request)
+    reordered = dataclasses.replace(request, data=dict(reversed(request.data.items())))
+    assert await tasks.execute(reordered) == first
+
+
+async def test_a_key_is_of_one_command() -> None:
+    store = MemoryEventStore()
+    tasks = bus(store)
+    await tasks.execute(command("task.create", title="Write"))
+    await tasks.execute(keyed("task.complete"))
+    for other in (keyed("task.reopen"), keyed("task.complete", id="another")):
+        with pytest.raises(KeyReused):
+            await tasks.execute(other)
+    assert [one.event_type async for one in store.read_stream(TASK)] == ["task.created", "task.completed"]
+
+
+class Meeting(MemoryEventStore):
+    """Two who load have both looked before either goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.both = asyncio.Barrier(2)
+
+    async def load(
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
+    ) -> tuple[Head | None, Outcome | None]:
+        found = await super().load(stream, command_id, certain=certain)
+        await self.both.wait()
+        return found
+
+
+@pytest.mark.parametrize("named", [{"id": "t"}, {}])
+async def test_two_instances_that_are_sent_one_key_at_once_give_one_outcome(named: dict[str, str]) -> None:
+    store = Meeting()
+    request = CommandRequest("task.create", {**named, "title": "Write"}, idempotency_key="the-key")
+    one, other = await asyncio.gather(bus(store).execute(request), bus(store).execute(request))
+    assert one == other
+    assert await store.tails([0]) == {0: 1}
 
 
 async def test_events_carry_who_and_why() -> None:

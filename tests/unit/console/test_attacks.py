@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from annals_console.settings import AuthMode
 from oidc_issuer import Issuer
-from unit.console.conftest import Sidecar
+from unit.console.conftest import Sidecar, Start
 
 TASKS = "/api/projector/queries/tasks"
 
@@ -73,6 +74,21 @@ async def test_no_path_leads_out_of_its_rule(development: str, sidecar: Sidecar,
     assert answers.startswith(b"HTTP/1.1 ")
     assert b"HTTP/1.1 5" not in answers
     assert sidecar.asked == []
+
+
+async def test_a_session_is_for_this_host_and_for_https_only_where_browsers_come_by_it(
+    start: Start, http: httpx.AsyncClient
+) -> None:
+    for public_url, name, flags in (
+        ("https://annals.example", "__Host-annals_session", {"httponly", "samesite=lax", "path=/", "secure"}),
+        ("http://annals.example", "annals_session", {"httponly", "samesite=lax", "path=/"}),
+    ):
+        console = await start(auth=AuthMode.DEVELOPMENT, public_url=public_url)
+        answer = await http.post(f"{console}/auth/development", json={"user": "ada"})
+        cookie, *attributes = answer.headers["set-cookie"].lower().split("; ")
+        assert cookie.startswith(f"{name}=".lower())
+        assert {one for one in attributes if not one.startswith("max-age=")} == flags
+        assert ("strict-transport-security" in answer.headers) is ("secure" in flags)
 
 
 async def test_no_other_origin_is_let_in(development: str, http: httpx.AsyncClient) -> None:

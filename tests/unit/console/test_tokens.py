@@ -22,6 +22,7 @@ class Issuer:
     def __init__(self) -> None:
         self.key = new_key("first")
         self.asked = 0
+        self.says_it_is = ISSUER
         self.hangs: asyncio.Event | None = None
         self.now = 0.0
         http = httpx2.AsyncClient(transport=httpx2.MockTransport(self.answer))
@@ -34,7 +35,7 @@ class Issuer:
             raise httpx2.ReadTimeout("it does not answer")
         if request.url.path == "/keys":
             return httpx2.Response(200, json={"keys": [self.key.as_dict(private=False)]})
-        return httpx2.Response(200, json={"issuer": ISSUER, "jwks_uri": f"{ISSUER}/keys"})
+        return httpx2.Response(200, json={"issuer": self.says_it_is, "jwks_uri": f"{ISSUER}/keys"})
 
     def token(self) -> str:
         claims = {"iss": ISSUER, "aud": CLIENT, "sub": "ada", "exp": int(time.time() + 300)}
@@ -106,3 +107,10 @@ async def test_all_tokens_of_a_new_key_are_taken_though_they_come_together(issue
     found = await asyncio.gather(*(issuer.verify(issuer.token()) for _ in range(5)))
     assert found == ["ada"] * 5
     assert issuer.asked == 4
+
+
+async def test_keys_of_who_says_that_it_is_somebody_else_are_not_taken() -> None:
+    issuer = Issuer()
+    issuer.says_it_is = "http://elsewhere.test"
+    with pytest.raises(IssuerUnavailable, match="it says that it is"):
+        await issuer.verify(issuer.token())

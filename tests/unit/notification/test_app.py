@@ -29,7 +29,9 @@ async def test_nothing_is_sent_or_forgotten_before_the_live_settings_were_asked_
     def database(_operation: str, _data: bytes, metadata: Mapping[str, str]) -> bytes:
         statements.append(metadata["sql"])
         if "FOR UPDATE" in metadata["sql"] and "DELETE" not in metadata["sql"]:
-            return b'[["{\\"claimed\\": [], \\"preferences\\": [], \\"seconds\\": null}"]]'
+            return (
+                b'[["{\\"claimed\\": [], \\"preferences\\": [], \\"too_large\\": 0, \\"seconds\\": null}"]]'
+            )
         return b'[["[]"]]' if "json_agg" in metadata["sql"] else b'[["0"]]'
 
     def of(*words: str) -> list[str]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import socket
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
+from aiohttp import web
 
 from annals_notification.deliveries import channels, texts
 from annals_notification.deliveries.channels import Forbidden, MailSender, NotDelivered, WebhookSender
@@ -42,6 +44,61 @@ async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
             await sender.check(webhook)
     finally:
         await sender.close()
+
+
+class Receiver:
+    """Of webhooks, on this machine: it sends them on."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.port = 0
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        self.asked.append(request.path)
+        return web.Response(status=302, headers={"location": "/elsewhere"})
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    server = web.ServerRunner(web.Server(receiver.answer))
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    receiver.port = server.addresses[0][1]
+    yield receiver
+    await server.cleanup()
+
+
+async def test_a_webhook_goes_nowhere_that_its_receiver_sends_it(receiver: Receiver) -> None:
+    sender = WebhookSender(allow_private=True)
+    webhook = Webhook(url=f"http://127.0.0.1:{receiver.port}/hook", secret="x" * 16)
+    try:
+        with pytest.raises(NotDelivered, match="302: "):
+            await sender.send(webhook, claimed("task.assigned"))
+    finally:
+        await sender.close()
+    assert receiver.asked == ["/hook"]
+
+
+async def test_a_webhook_whose_name_leads_elsewhere_once_it_was_looked_at_is_refused(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter(["8.8.8.8", "127.0.0.1"])
+
+    async def resolve(_self: object, host: str, port: int, _family: int) -> list[dict[str, Any]]:
+        address = {"hostname": host, "host": next(found), "port": port}
+        return [address | {"family": socket.AF_INET, "proto": 0, "flags": 0}]
+
+    monkeypatch.setattr("aiohttp.ThreadedResolver.resolve", resolve)
+    sender = WebhookSender(allow_private=False)
+    webhook = Webhook(url=f"http://moves.example:{receiver.port}/hook", secret="x" * 16)
+    try:
+        with pytest.raises(NotDelivered):
+            await sender.send(webhook, claimed("task.assigned"))
+    finally:
+        await sender.close()
+    assert next(found, None) is None, "it was looked at twice"
+    assert receiver.asked == []
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "[2606:4700::1111]", "[64:ff9b::808:808]", "[2002:808:808::1]"])

@@ -25,6 +25,7 @@ from annals_notification.deliveries.users import Users
 from conftest import until
 
 _NOW = datetime(2030, 1, 1, tzinfo=UTC)
+_RETRY_SECONDS = [10.0, 1000.0]
 _MAIL = Preferences(email="ada@example.org")
 _HOOK = Preferences(webhook=Webhook(url="https://example.org/hook", secret="x" * 16))
 
@@ -102,18 +103,22 @@ class Leased(Deliveries):
 
 
 class WhoWorks:
-    """Counts nothing, unless it is told to fail."""
+    """Keeps whose webhook worked and whose failed, unless it is told to fail itself."""
 
     def __init__(self, error: DatabaseError | None = None) -> None:
         self.error = error
+        self.works: list[str] = []
+        self.fails: list[str] = []
 
-    async def webhook_works(self, _tenant: str, _user: str, _url: str) -> None:
+    async def webhook_works(self, _tenant: str, user: str, _url: str) -> None:
         if self.error:
             raise self.error
+        self.works.append(user)
 
-    async def webhook_fails(self, _tenant: str, _user: str, _url: str, _answer: str) -> None:
+    async def webhook_fails(self, _tenant: str, user: str, _url: str, _answer: str) -> None:
         if self.error:
             raise self.error
+        self.fails.append(user)
 
 
 class Mails:
@@ -163,7 +168,7 @@ async def dispatching(
         users or cast("Any", WhoWorks()),
         webhooks or cast("Any", Hooks()),
         mails or cast("Any", Mails()),
-        [1.0, 1.0],
+        _RETRY_SECONDS,
         lambda: False,
     )
     async with background(dispatcher.run(), "deliveries"):
@@ -236,7 +241,31 @@ async def test_what_is_tried_again_is_tried_when_it_is_not_quiet() -> None:
     assert log.ended == {"quiet": "pending", "loud": "pending"}
     assert log.due["quiet"] == ends
     loud = log.due["loud"]
-    assert loud is not None and loud < now + timedelta(minutes=1)
+    assert loud is not None and loud < now + timedelta(hours=1)
+
+
+async def test_each_try_waits_its_own_time_for_the_next_and_the_last_for_none() -> None:
+    class Away(Hooks):
+        async def send(self, _webhook: Webhook, one: Claimed) -> str:
+            if one.user == "works":
+                return "200"
+            raise NotDelivered("it is away", final=one.user == "gone")
+
+    tried = [replace(hook(f"try {number}", f"away-{number}"), attempts=number) for number in (1, 2, 3)]
+    log, users = Deliveries(*tried, hook("works", "works"), hook("gone", "gone")), WhoWorks()
+    began = datetime.now(UTC)
+    async with dispatching(log, webhooks=Away(), users=users):
+        await until(lambda: log.has("try 1", "try 2", "try 3", "works", "gone"))
+    waits = [(due - began).total_seconds() if (due := log.due[one.id]) else None for one in tried]
+    assert waits == [pytest.approx(10, abs=60), pytest.approx(1000, abs=60), None]
+    assert log.ended == {
+        "try 1": "pending",
+        "try 2": "pending",
+        "try 3": "failed",
+        "works": "sent",
+        "gone": "failed",
+    }
+    assert (users.works, sorted(users.fails)) == (["works"], ["away-3", "gone"])
 
 
 async def test_what_an_answer_has_no_room_for_keeps_nobody_from_being_sent_to(
@@ -277,6 +306,7 @@ class Postgres:
             return {
                 "claimed": [_row(one) for one in claimed],
                 "preferences": [[*receiver, data] for receiver, data in wants.items()],
+                "too_large": 0,
                 "seconds": None,
             }
         if "ended AS" in sql:

@@ -110,6 +110,25 @@ def test_who_was_let_have_quiet_hours_with_an_offset_is_told_all_the_same() -> N
     assert (told.channel, told.due) == (Channel.EMAIL, NOW)
 
 
+@pytest.mark.parametrize(
+    ("url", "normal"),
+    [
+        ("https://example.org", "https://example.org/"),
+        ("https://EXAMPLE.org/hook", "https://example.org/hook"),
+        ("https://example.org:443/hook", "https://example.org/hook"),
+        ("https://bücher.example/ä", "https://xn--bcher-kva.example/%C3%A4"),
+    ],
+)
+def test_a_url_from_before_it_had_a_normal_form_is_read_as_it_is_stored_and_keeps_its_secret(
+    url: str, normal: str
+) -> None:
+    stored = Preferences.stored({"webhook": WEBHOOK | {"url": url}})
+    assert stored.webhook is not None
+    assert (stored.webhook.url, stored.webhook.address) == (url, normal)
+    given = GivenPreferences.model_validate({"webhook": {"url": url}})
+    assert given.kept(stored) == prefer(webhook=WEBHOOK | {"url": normal})
+
+
 def test_reminders_are_planned_for_what_is_still_to_come() -> None:
     before = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
     due = NOW + timedelta(hours=5)

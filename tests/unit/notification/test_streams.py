@@ -10,7 +10,7 @@ from fastapi import FastAPI, WebSocketDisconnect
 from fastapi.testclient import TestClient
 
 from annals.events import Position, RecordedEvent, StreamId
-from annals.store import StoreError
+from annals.store import ALL_LANES, StoreError
 from annals.store.protocol import Commit as StoredCommit
 from annals.web.background import background
 from annals_notification.streams import positions, routes
@@ -216,6 +216,37 @@ async def test_who_saw_more_than_there_is_in_a_store_that_was_made_anew_is_told_
         await asyncio.sleep(0)
         store.waits.set()
         assert await told == ["1-4,0-3", "1-5,0-3", "0-4,1-5"]
+
+
+class EmptyLanes(LongStore):
+    """One commit, in lane 0; of the other lanes nothing is answered before all of them are asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked: set[int] = set()
+        self.all_asked = asyncio.Event()
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[StoredCommit]:
+        if lane == 0:
+            return await super().read_log(lane, first, last)
+        self.asked.add(lane)
+        if len(self.asked) == len(ALL_LANES) - 1:
+            self.all_asked.set()
+        await self.all_asked.wait()
+        return []
+
+
+async def test_whatever_lanes_a_client_names_those_there_are_are_looked_at_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.streams.hub.HEARTBEAT_SECONDS", 0.0)
+    store = EmptyLanes()
+    streams = hub(store)
+    async with background(streams.run(), "hub"), asyncio.timeout(10):
+        listening = streams.listen(Filter("mine"), dict.fromkeys(range(1_000), 9) | {0: 1})
+        await anext(listening)
+        assert await anext(listening) == ("0-1", []), "it goes on as the store is"
+    assert store.asked == set(ALL_LANES) - {0}
 
 
 async def _some(listening: AsyncIterator[tuple[str, list[str]]], number: int) -> list[str]:

@@ -16,11 +16,23 @@ from annals.projections.folded_rows import FoldedRows
 from annals.store import Append, MemoryEventStore
 from annals.testing import projected
 
+
+def nested(depth: int) -> list[Any]:
+    """A list in a list in a list."""
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
 _WRONG = {
     "a set": Put({"words": {"b"}}),
     "a decimal": Put({"words": Decimal("1.5")}),
     "a duration": Patch({"words": timedelta(1)}),
     "a large number": Patch({"words": 2**64}),
+    "what is nested too deep": Put({"words": nested(254)}),
+    "what is nested too deep for a statement": Put({"words": nested(252)}),
+    "a change that is": Patch({"words": nested(253)}),
     "no change": cast("Change", None),
 }
 

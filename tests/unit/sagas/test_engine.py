@@ -108,6 +108,9 @@ def test_two_waits_for_the_same_event_take_one_each() -> None:
     run.then("completed")
     assert run.took == timedelta(minutes=2)
     scenario(declared, {}).raised("yes").run().then("compensated", reason="nobody answered")
+    busy = scenario(saga(command("a"), *steps), {}).when("a", done(takes=timedelta(seconds=3)))
+    said_again = busy.raised("yes").raised("yes", after=timedelta(seconds=1)).run()
+    said_again.then("compensated", reason="wait2: nobody answered")
 
 
 def test_a_cancel_ends_a_wait_between_retries() -> None:
@@ -132,6 +135,12 @@ def test_what_may_have_taken_effect_is_taken_back_when_it_is_cancelled_before_th
 def test_a_refusal_after_a_lost_reply_takes_back_what_may_have_been_done() -> None:
     run = scenario(saga(command("a")), {}).when("a", timed_out(), rejected("no")).run()
     run.then("compensated", reason="no").then_did("a", "a", "undo a_back")
+
+
+def test_what_a_rule_keeps_from_being_taken_back_is_not_tried_again() -> None:
+    given = scenario(saga(command("a"), command("b")), {}).when("b", rejected("no"))
+    run = given.when("undo a_back", rejected("never")).run()
+    run.then("failed", left=("a",)).then_did("a", "b", "undo a_back")
 
 
 def test_a_child_that_does_not_complete_fails_its_step() -> None:
@@ -278,6 +287,20 @@ def test_an_event_that_is_refused_fails_the_test() -> None:
         scenario(saga(wait("w", "yes")), {}).raised("yse").run()
     with pytest.raises(AttributeError, match="reviewr"):
         scenario(saga(wait("w", "yes", by=lambda context: context.input.reviewr)), {}).raised("yes").run()
+
+
+SOON = timedelta(seconds=10)
+
+
+def test_answers_of_several_that_wait_to_be_taken_are_each_taken_once() -> None:
+    """And what one of them says again meanwhile is no other answer."""
+    asked = scenario(saga(command("a"), wait("v", "yes"), wait("w", "yes")), {}).when("a", done(takes=SOON))
+    ran = asked.raised("yes", by="ada").raised("yes", by="ada").raised("yes", by="bob").run()
+    assert ran.then("completed").took == SOON
+    answers = (
+        scenario(saga(wait("v", "yes"), wait("w", "yes")), {}).raised("yes", by="ada").raised("yes", by="bob")
+    )
+    answers.run().then("completed")
 
 
 def test_a_declaration_that_could_not_work_is_refused() -> None:

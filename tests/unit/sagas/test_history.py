@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -10,25 +10,27 @@ from annals.aggregates import RuleViolation
 from annals.sagas import SagaStatus, StepStatus
 from annals.sagas.engine import entry
 from annals.sagas.events import (
+    SagaCompensated,
     SagaCompensating,
     SagaCompleted,
     SagaError,
+    SagaFailed,
     SagaResumed,
     SagaStarted,
+    SagaWaiting,
     StepCompensated,
     StepCompleted,
     StepFailed,
+    StepSkipped,
     StepStarted,
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.store import MemoryEventStore
 
 KEY = SagaKey("s1", "default", "ada")
-STARTED = entry(
-    SagaStarted(
-        started_at=datetime(2030, 1, 1, tzinfo=UTC), saga_type="t", saga_version=1, input={}, steps=("a", "b")
-    )
-)
+START = datetime(2030, 1, 1, tzinfo=UTC)
+STARTED = entry(SagaStarted(started_at=START, saga_type="t", saga_version=1, input={}, steps=("a", "b")))
+BUSY = SagaError(kind="failed", message="busy")
 
 
 def tried(step: str, attempt: int = 1) -> list[dict[str, object]]:
@@ -45,10 +47,26 @@ async def types(store: MemoryEventStore) -> list[str]:
 async def test_a_transition_that_is_told_again_is_recorded_once() -> None:
     store = MemoryEventStore()
     history = SagaHistory(store)
-    for _ in range(3):
-        await history.record(KEY, [STARTED, *tried("a")], None)
-    await history.record(KEY, [*tried("a"), *tried("b")], None)
-    assert await types(store) == ["saga.started", *["saga.step_started", "saga.step_completed"] * 2]
+    told = [
+        STARTED,
+        *tried("a"),
+        entry(StepSkipped(step="b")),
+        entry(SagaWaiting(step="w", events=("yes",), deadline=START + timedelta(hours=1))),
+        entry(SagaResumed(step="w", event="yes")),
+        entry(StepStarted(step="c", attempt=1)),
+        entry(StepFailed(step="c", attempt=1, error=BUSY, final=False)),
+        entry(StepStarted(step="c", attempt=2)),
+        entry(StepFailed(step="c", attempt=2, error=BUSY, final=True)),
+        entry(SagaCompensating(reason="c: busy")),
+        entry(StepStarted(step="a", attempt=1, compensation=True)),
+        entry(StepFailed(step="a", attempt=1, error=BUSY, final=False, compensation=True)),
+        entry(StepStarted(step="a", attempt=2, compensation=True)),
+        entry(StepCompensated(step="a", attempt=2)),
+    ]
+    for number in range(1, len(told) + 1):
+        state = await history.record(KEY, told[:number], None)
+        assert await history.record(KEY, told[:number], None) == state
+    assert await types(store) == [one["type"] for one in told]
 
 
 async def test_two_orchestrators_that_tell_the_same_record_it_once() -> None:
@@ -66,8 +84,7 @@ async def test_a_try_of_which_one_call_failed_and_another_succeeded_did_succeed(
 ) -> None:
     """And it is taken back once, and no repeat makes it done anew."""
     history = SagaHistory(MemoryEventStore())
-    busy = SagaError(kind="failed", message="busy")
-    failed = StepFailed(step="a", attempt=1, error=busy, final=final, uncertain=uncertain)
+    failed = StepFailed(step="a", attempt=1, error=BUSY, final=final, uncertain=uncertain)
     begun, completed = tried("a")
     await history.record(KEY, [STARTED, begun, entry(failed)], None)
     state = await history.record(KEY, [completed], None)
@@ -102,6 +119,24 @@ async def test_a_saga_that_was_ended_by_force_records_nothing_more() -> None:
     assert (await types(store))[-1] == "saga.terminated"
 
 
+@pytest.mark.parametrize(
+    ("then", "left"),
+    [
+        (None, ("a",)),
+        (StepFailed(step="a", attempt=1, error=BUSY, final=True, uncertain=True), ("a",)),
+        (StepFailed(step="a", attempt=1, error=BUSY, final=True), ()),
+    ],
+)
+async def test_what_may_have_been_done_when_it_was_ended_by_force_is_left(
+    then: StepFailed | None, left: tuple[str, ...]
+) -> None:
+    history = SagaHistory(MemoryEventStore())
+    told = [STARTED, entry(StepStarted(step="a", attempt=1))]
+    await history.record(KEY, told + ([entry(then)] if then else []), None)
+    state = await history.decide(KEY, lambda saga: saga.terminate("enough", frozenset({"a", "b"})))
+    assert state.left == left
+
+
 async def test_a_refusal_is_decided_on_what_is_certainly_so() -> None:
     store = MemoryEventStore()
     stale, other = SagaHistory(store), SagaHistory(store)
@@ -112,6 +147,26 @@ async def test_a_refusal_is_decided_on_what_is_certainly_so() -> None:
         await stale.decide(KEY, lambda saga: saga.cancel("too late"))
     retried = await stale.decide(KEY, lambda saga: saga.retry_compensation())
     assert (retried.run, retried.to_undo()) == (1, [("a", 0)])
+
+
+async def test_what_could_not_be_taken_back_is_tried_again_from_there() -> None:
+    history = SagaHistory(MemoryEventStore())
+    undone = entry(StepCompensated(step="a", attempt=1))
+    begun = entry(StepStarted(step="b", attempt=1, compensation=True))
+    failed = entry(StepFailed(step="b", attempt=1, error=BUSY, final=True, compensation=True))
+    back = [entry(SagaCompensating(reason="no")), begun, failed, undone]
+    forward = [STARTED, *tried("a"), *tried("b"), *tried("c")]
+    await history.record(KEY, [*forward, *back, entry(SagaFailed(reason="no", left=("b",)))], None)
+    for _ in range(2):
+        state = await history.decide(KEY, lambda saga: saga.retry_compensation())
+        assert (state.run, state.to_undo(), state.goes_on) == (1, [("b", 1)], False)
+    begun = entry(StepStarted(step="b", attempt=2, compensation=True))
+    state = await history.record(KEY, [begun], None, 1)
+    assert state.to_undo() == [("b", 1)], "it is not known what came of that try"
+    state = await history.record(KEY, [entry(StepCompensated(step="b", attempt=2))], None, 1)
+    assert state.to_undo() == []
+    state = await history.record(KEY, [entry(SagaCompensated(reason="no"))], None, 1)
+    assert (state.status, state.left) == (SagaStatus.COMPENSATED, ())
 
 
 async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None:
@@ -131,17 +186,24 @@ async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None
     waits["c"] = ("yes",)
     state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits))
     assert [one.number for one in state.raised] == [2, 3]
+    waits["d"] = ("late",)
+    await history.record(KEY, [entry(SagaCompensating(reason="no"))], None)
+    with pytest.raises(RuleViolation, match="nothing waits for late any more"):
+        await history.decide(KEY, lambda saga: saga.raise_event("late", None, "ada", waits))
 
 
 async def test_what_another_run_tells_is_no_news() -> None:
     store = MemoryEventStore()
     history = SagaHistory(store)
     await history.record(KEY, [STARTED], None)
-    await history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+    await history.decide(KEY, lambda saga: saga.suspend())
+    for _ in range(2):
+        state = await history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+        assert not state.suspended
     assert (await history.record(KEY, tried("a"), None)).run == 1
-    assert await types(store) == ["saga.started", "saga.restarted"]
+    assert await types(store) == ["saga.started", "saga.suspended", "saga.restarted"]
     await history.record(KEY, tried("a"), None, 1)
-    assert (await types(store))[2:] == ["saga.step_started", "saga.step_completed"]
+    assert (await types(store))[3:] == ["saga.step_started", "saga.step_completed"]
 
 
 async def test_what_another_orchestrator_appended_is_found_out_when_there_is_nothing_to_say() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from annals.dapr import DaprError
 from annals.dapr.invocation import Answer
 from annals.sagas import (
     AwaitEvent,
@@ -39,6 +40,7 @@ MANY = Saga(
     (Step("all", StartSagas("child", lambda _: [{"n": n} for n in range(4)], concurrency=2)),),
     output=lambda saga: saga.results["all"],
 )
+ANEW = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
 ONE = Saga("parent", Numbered, (Step("all", StartSaga("child", lambda _: {})),))
 CHILDREN = [SagaKey(child_id("p", "all", index), "default", "ada") for index in range(4)]
 
@@ -94,9 +96,31 @@ async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_child_that_begins_after_its_parent_was_ended_is_taken_back(restarted: bool) -> None:
+    """As when it is begun while the store is slow, or by the workflow of a run from before."""
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        if restarted:
+            await ask.restart(KEY, "it stood still", Asker())
+            await ask.cancel(KEY, "not any more", Asker())
+            await machine.clock.settle()
+        else:
+            await ask.terminate(KEY, "not any more", Asker())
+        late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[3].id}
+        late |= {"type": "child", "input": {}, "cancelled": False}
+        await ask.begin_child(late, None)
+        # As the watch does when it finds it.
+        if not (await ask.load(CHILDREN[3])).status.ended:
+            await ask.restart(CHILDREN[3], "it stood still", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(CHILDREN[3])).status is SagaStatus.COMPENSATED
+
+
 async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_does() -> None:
-    newer = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
-    before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, newer)
+    before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, ANEW)
     async with saga_machine(after, before=before) as machine:
         ask = machine.orchestrator
         await ask.start(KEY, "parent", {}, None)
@@ -105,11 +129,44 @@ async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_do
         assert (child.status, child.saga_version) == (SagaStatus.PENDING, 2)
         assert (await ask.load(KEY)).status is SagaStatus.RUNNING
         await machine.upgrade()
-        for _ in newer.steps:
+        for _ in ANEW.steps:
             await machine.clock.settle()
             await ask.raise_event(CHILDREN[0], "yes", None, Asker("ada"))
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
+async def test_a_saga_that_came_to_a_worker_of_before_is_restarted_and_goes_on() -> None:
+    async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        with pytest.raises(DaprError, match="stalled"):
+            await machine.workflows.pause(instance_id(KEY))
+        await ask.restart(KEY, "it stood still", Asker())
+        await machine.upgrade()
+        for _ in ANEW.steps:
+            await machine.clock.settle()
+            await ask.raise_event(KEY, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        ended = await ask.load(KEY)
+        assert (ended.status, ended.run) == (SagaStatus.COMPLETED, 1)
+        assert machine.dapr.workflows.find(instance_id(KEY, 0)).ended
+        assert (await machine.types(KEY)).count("saga.waiting") == len(ANEW.steps)
+
+
+async def test_a_saga_that_no_worker_knows_any_more_is_ended_by_force() -> None:
+    async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        ended = await ask.terminate(KEY, "it is not wanted", Asker("boss"))
+        assert (ended.status, ended.reason) == (SagaStatus.FAILED, "it is not wanted")
+        before = await machine.types(KEY)
+        await machine.upgrade()
+        await machine.clock.settle()
+        assert machine.dapr.workflows.find(instance_id(KEY)).ended
+        assert await machine.types(KEY) == before
 
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
@@ -135,8 +192,9 @@ class Broken:
         return Answer(200, {})
 
 
-def command(name: str) -> Step:
-    return Step(name, SendCommand(name, lambda _: {}), compensation=SendCommand(f"{name}_back", lambda _: {}))
+def command(name: str, **step: Any) -> Step:
+    undo = SendCommand(f"{name}_back", lambda _: {})
+    return Step(name, SendCommand(name, lambda _: {}), compensation=undo, **step)
 
 
 async def test_what_is_sent_may_be_made_of_more_than_json() -> None:
@@ -155,6 +213,38 @@ async def test_what_is_sent_may_be_made_of_more_than_json() -> None:
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason) == (SagaStatus.COMPLETED, None)
     assert sent == [{"due": ended.output["since"], "in": "PT1H"}]
+
+
+WAIT = Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(days=1)))
+
+
+@pytest.mark.parametrize(
+    ("block", "meant"),
+    [
+        ((command("b"), command("c")), ["a", "b", "b_back", "a_back"]),
+        ((WAIT, command("c")), ["a", "a_back"]),
+        ((command("b", when=lambda _: False), WAIT), ["a", "a_back"]),
+    ],
+)
+async def test_a_cancel_of_which_the_workflow_was_not_told_is_read_in_the_history(
+    block: Any, meant: list[str]
+) -> None:
+    """As when who cancelled it died between the two."""
+    did: list[str] = []
+
+    class Cancelling:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            if not did:
+                await machine.history.decide(KEY, lambda saga: saga.cancel("not any more"))
+            did.append(path.removeprefix("commands/"))
+            return Answer(200, {})
+
+    saga = Saga("test", Numbered, (command("a"), *block))
+    async with saga_machine(SagaCatalog(saga), Cancelling()) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.reason, did) == (SagaStatus.COMPENSATED, "not any more", meant)
 
 
 @pytest.mark.parametrize("block", [(command("b"),), (Parallel(command("b"), command("c")),)])

@@ -74,10 +74,10 @@ SCENARIOS = {
     "no answer": of(command("a"), wait("w", "yes")),
     "a no": of(command("a"), wait("w", "yes", refusals=("no",))).raised("no", after=MINUTE),
     "two answers": of(wait("w1", "yes"), wait("w2", "yes")).raised("yes").raised("yes", after=2 * MINUTE),
-    "an answer said twice": of(wait("w1", "yes"), command("a"), wait("w2", "go"))
-    .raised("yes", after=MINUTE, data=1)
-    .raised("go", after=2 * MINUTE)
-    .raised("go", after=3 * MINUTE),
+    "an answer said twice": of(command("a"), wait("w1", "yes"), wait("w2", "yes"))
+    .when("a", done(takes=3 * MINUTE))
+    .raised("yes", after=MINUTE)
+    .raised("yes", after=2 * MINUTE),
     "cancelled in a wait": of(command("a"), wait("w", "yes")).cancelled(after=MINUTE),
     "cancelled between tries": of(command("a"), command("b", retry=Retry(first=10 * MINUTE, cap=10 * MINUTE)))
     .when("b", failed())
@@ -140,8 +140,11 @@ def test_what_could_not_be_taken_back_is_tried_again_and_named() -> None:
     for ran in given.restarted():
         ran.then("failed", left=("b",), reason="no")
         assert ran.did.count("undo a_back") == 1
+        begun_twice = ran.did.count("undo b_back") - ran.state.steps["b"].undo_attempts
+        assert begun_twice in (0, 1), "a try that was over was made again"
 
 
 def test_children_that_were_not_begun_when_it_was_cancelled_are_not_begun_after_it() -> None:
     given = of(FAN_OUT).when("other", done(takes=2 * MINUTE)).cancelled(after=MINUTE)
-    assert {len(ran.did) for ran in given.restarted()} == {3}
+    for ran in given.restarted():
+        assert len(ran.then("compensated", reason="cancelled").did) == 3

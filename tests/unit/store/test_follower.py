@@ -3,34 +3,67 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import grpc
+import orjson
 import pytest
 
-from annals.dapr import DaprSidecar
-from annals.deadletters import DeadLetters
-from annals.events import DomainEvent, RecordedEvent
-from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower, follower
+from annals.dapr import DaprError, SidecarUnavailable, Write
+from annals.deadletters import DeadLetters, dead_letters, of_event
+from annals.events import DomainEvent, RecordedEvent, StreamId
+from annals.store import (
+    DOMAIN_LANES,
+    Append,
+    AppendTooLarge,
+    DaprEventStore,
+    Follower,
+    StoreUnavailable,
+    follower,
+    keys,
+)
 from annals.testing.fake import FakeSidecar
 from conftest import until
-from event_stores import opened
+from event_stores import BrokenOff, opened
 
 NAME = "default/thing-torn"
+
+
+class Client(BrokenOff):
+    """Of one instance, from which the store can be away, and the reply to one of whose saves be lost."""
+
+    away = False
+    loses_reply = False
+
+    async def save(self, store: str, write: Write) -> None:
+        if self.away:
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+        await super().save(store, write)
+        if self.loses_reply:
+            self.loses_reply = False
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "the reply is lost")
 
 
 class World:
     """Two instances that write, each its lane, and a follower whose handling can fail or wait."""
 
-    def __init__(self, client: DaprSidecar, stores: tuple[DaprEventStore, DaprEventStore]) -> None:
+    def __init__(self, client: Client, stores: tuple[DaprEventStore, DaprEventStore]) -> None:
         self.client = client
         self.stores = stores
         self.letters = DeadLetters(client, "eventstore", "test")
         self.handled: list[int] = []
+        self.told: dict[str, Any] = {}
         self.fails: set[int] = set()
+        self.error: Exception = ValueError("a bug of the handler")
+        self.tries = 0
         self.waits_at: str | None = None
         self.waiting = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.stopped = False
+        self.now = self.at_once = 0
 
     async def append(self, lane: int, name: str, version: int = 1) -> None:
         event = DomainEvent(
@@ -42,28 +75,65 @@ class World:
     async def handle(self, event: RecordedEvent) -> None:
         if event.aggregate_id == self.waits_at:
             self.waiting.set()
-            await self.go_on.wait()
+            self.now += 1
+            self.at_once = max(self.at_once, self.now)
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.stopped = True
+                raise
+            finally:
+                self.now -= 1
         if str(event.stream) == NAME:
+            self.tries += 1
             if event.version in self.fails:
-                raise ValueError("a bug of the handler")
+                raise self.error
             self.handled.append(event.version)
+            self.told = event.data
 
     @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
-        one = Follower(self.client, "eventstore", "test", "me", DOMAIN_LANES, self.handle, self.letters)
+    async def following(self, owner: str = "me") -> AsyncIterator[None]:
+        one = Follower(self.client, "eventstore", "test", owner, DOMAIN_LANES, self.handle, self.letters)
         tasks = [asyncio.create_task(self.letters.run()), asyncio.create_task(one.run())]
-        await until(_holds(lambda: one.placed))
-        yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await until(_holds(lambda: one.placed))
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def lease(self) -> dict[str, Any]:
+        """Who follows, until when, and how far they have come."""
+        value = await self.client.get("eventstore", keys.follower("test"))
+        assert value is not None
+        return dict(orjson.loads(value.data))
+
+    def lease_beyond(self, moment: float) -> Callable[[], Awaitable[bool]]:
+        async def is_beyond() -> bool:
+            return bool((await self.lease())["expires"] > moment)
+
+        return is_beyond
+
+    def saved(self, seen: dict[str, int]) -> Callable[[], Awaitable[bool]]:
+        async def is_saved() -> bool:
+            return bool((await self.lease())["seen"] == seen)
+
+        return is_saved
+
+    async def correct(self, data: dict[str, Any] | None) -> None:
+        """As an operator does, at whichever replica; None discards."""
+        other = DeadLetters(self.client, "eventstore", "test")
+        await other.refresh()
+        for letter in other.parked("default"):
+            await other.correct(letter, data, "ada", "it was nonsense")
 
     async def release(self) -> None:
         """As an operator does, at whichever replica."""
         other = DeadLetters(self.client, "eventstore", "test")
         await other.refresh()
         await other.release(other.parked("default"), "ada", "mended")
-        await until(_holds(lambda: bool(self.letters.released())))
+        await until(_holds(lambda: bool(self.letters.released()) or not self.parked))
 
     @property
     def parked(self) -> list[int]:
@@ -73,12 +143,13 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(follower, "_RETRY_SECONDS", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.0)
     async with (
         FakeSidecar() as sidecar,
         opened(sidecar.grpc_port, "a") as one,
         opened(sidecar.grpc_port, "b") as other,
     ):
-        client = DaprSidecar(sidecar.grpc_port)
+        client = Client(sidecar.grpc_port)
         world = World(client, (one, other))
         for lane in (0, 1):
             await world.append(lane, f"first-{lane}")
@@ -130,11 +201,278 @@ async def test_a_replay_waits_for_a_lane_that_lags_behind_another(
     await world.append(0, "torn", 3)
     world.fails, world.waits_at = set(), "filler-2"
     async with world.following():
-        await world.waiting.wait()  # version 3 was passed over, the lane of version 2 is not there yet
+        await until(
+            _holds(world.waiting.is_set)
+        )  # version 3 was passed over, the lane of version 2 is not there yet
         await world.release()
         world.go_on.set()
         await until(_holds(lambda: not world.parked))
     assert world.handled == [1, 2, 3]
+
+
+async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instance(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
+    await world.append(0, "long")
+    await world.append(0, "torn")
+    world.waits_at = "long"
+    async with world.following():
+        await until(_holds(world.waiting.is_set))
+        begun = (await world.lease())["expires"]
+        async with world.following("another"):
+            await until(world.lease_beyond(begun + 3.0))
+            assert (await world.lease())["owner"] == "me"
+            world.go_on.set()
+            await until(world.saved({"0": 3, "1": 1}))
+    assert world.handled == [1]
+
+
+async def test_an_instance_that_lost_its_lease_handles_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
+    await world.append(0, "long")
+    world.waits_at = "long"
+    async with world.following():
+        await until(_holds(world.waiting.is_set))
+        taken = await world.lease() | {"owner": "another", "expires": time.time() + 60}
+        write = Write(keys.follower("test"), orjson.dumps(taken))
+        await world.client.save("eventstore", write)
+        await until(_holds(lambda: world.stopped))
+    assert await world.lease() == taken
+
+
+async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
+    await world.append(0, "long")
+    world.waits_at = "long"
+    async with world.following():
+        await until(_holds(world.waiting.is_set))
+        world.client.loses_reply = True
+        await until(_holds(lambda: not world.client.loses_reply))
+        await until(world.lease_beyond((await world.lease())["expires"]))
+        assert not world.stopped
+        world.go_on.set()
+        await until(world.saved({"0": 2, "1": 1}))
+    assert not world.stopped
+
+
+async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
+    monkeypatch.setattr(follower, "_SAVE_SECONDS", 0.05)
+    await world.append(0, "long")
+    world.waits_at = "long"
+    async with world.following():
+        await until(_holds(world.waiting.is_set))
+        world.client.away = True
+        await until(_holds(lambda: world.stopped))
+        world.stopped = False
+        world.waiting.clear()
+        world.client.away = False
+        await until(_holds(world.waiting.is_set))
+        world.go_on.set()
+        await until(world.saved({"0": 2, "1": 1}))
+    assert not world.stopped
+
+
+async def test_nothing_of_a_page_goes_on_when_one_of_its_streams_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: object) -> None:
+        raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+    monkeypatch.setattr(world.letters, "park", away)
+    await world.append(0, "long")
+    await world.append(0, "torn")
+    world.fails, world.waits_at = {1}, "long"
+    async with world.following():
+        await until(_holds(world.waiting.is_set))
+        await until(_holds(lambda: world.stopped))
+        world.waiting.clear()
+        await until(_holds(world.waiting.is_set))
+    assert world.at_once == 1
+    assert not any("_handle_stream" in repr(task) for task in asyncio.all_tasks())
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_it_ends_when_it_is_told_to_in_the_moment_in_which_it_fails(turns: int) -> None:
+    class Failing(Follower):
+        def __init__(self) -> None:
+            self._key = "test"
+
+        async def _acquire(self) -> bool:
+            return True
+
+        async def _follow(self) -> None:
+            await asyncio.sleep(0)
+            raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+        async def _renew(self) -> None:
+            await asyncio.Event().wait()
+
+    following = asyncio.create_task(Failing().run())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert following.cancelling() == 0
+    following.cancel()
+    await asyncio.wait([following], timeout=5)
+    assert following.cancelled()
+
+
+async def test_what_is_discarded_is_passed_over_and_the_rest_goes_on(world: World) -> None:
+    await world.append(0, "torn", 1)
+    await world.append(0, "torn", 2)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await world.correct(None)
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert (world.handled, world.parked) == ([2], [])
+
+
+async def test_what_is_edited_is_handled_as_it_was_mended(world: World) -> None:
+    await world.append(0, "torn")
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        world.fails = set()
+        await world.correct({"text": "mended"})
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert (world.handled, world.told) == ([1], {"text": "mended"})
+
+
+async def test_what_fails_again_in_a_replay_goes_on_holding_up_the_rest(world: World) -> None:
+    await world.append(0, "torn", 1)
+    await world.append(0, "torn", 2)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await world.release()
+        await until(_holds(lambda: world.parked == [1] and world.letters.parked("default")[0].attempts > 5))
+        assert world.handled == []
+        world.fails = set()
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert world.handled == [1, 2]
+
+
+async def test_what_another_consumer_parked_is_left_to_it(world: World) -> None:
+    await world.append(0, "torn")
+    world.fails = {1}
+    (event,) = [one async for one in world.stores[0].read_stream(StreamId("default", "thing-torn"))]
+    await world.letters.park(*of_event("another", event, ValueError("a bug of its own"), attempts=1))
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1, 1]))
+        world.fails = set()
+        await world.release()
+        await until(_holds(lambda: len(world.parked) < 2))
+    assert [letter.consumer for letter in world.letters.released()] == ["another"]
+    assert world.handled == [1]
+
+
+async def test_events_that_a_read_left_out_are_read_again(world: World) -> None:
+    await world.append(0, "torn", 1)
+    event = keys.event(StreamId("default", "thing-torn"), 1)
+    world.client.left_out = frozenset({event})
+    async with world.following():
+        await until(_holds(lambda: world.client.asked[event] >= 2))
+        world.client.left_out = frozenset()
+        await until(_holds(lambda: world.handled == [1]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreUnavailable("away"), SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")],
+    ids=["store", "sidecar"],
+)
+async def test_what_passes_is_waited_for_however_often_it_fails(world: World, error: Exception) -> None:
+    await world.append(0, "torn")
+    world.fails, world.error = {1}, error
+    async with world.following():
+        await until(_holds(lambda: world.tries >= 10 or bool(world.parked)))
+        assert not world.parked
+        world.fails = set()
+        await until(_holds(lambda: world.handled == [1]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AppendTooLarge("it is what it is"), DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")],
+    ids=["append", "message"],
+)
+async def test_what_never_passes_is_parked(world: World, error: Exception) -> None:
+    await world.append(0, "torn")
+    world.fails, world.error = {1}, error
+    async with world.following():
+        await until(_holds(lambda: world.tries > 5 or world.parked == [1]))
+    assert world.tries == 5
+
+
+async def test_an_instance_that_dies_while_it_tries_again_has_not_said_that_it_was_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
+    await world.append(0, "torn")
+    world.fails, world.error = {1}, StoreUnavailable("away")
+    async with world.following():
+        await until(_holds(lambda: world.tries > 0))
+        begun = (await world.lease())["expires"]
+        await until(world.lease_beyond(begun))
+    world.fails = set()
+    async with world.following():
+        await until(world.saved({"0": 2, "1": 1}))
+    assert world.handled == [1]
+
+
+async def test_nothing_is_handled_while_what_is_parked_is_not_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away() -> None:
+        raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
+
+    await world.append(0, "torn", 1)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await until(world.saved({"0": 2, "1": 1}))
+    world.fails = set()
+    await world.append(0, "torn", 2)
+    world.letters = DeadLetters(world.client, "eventstore", "test")
+    commit = keys.log(0, 3)
+    world.client.asked.clear()
+    with monkeypatch.context() as outage:
+        outage.setattr(world.letters, "refresh", away)
+        async with world.following():
+            await until(_holds(lambda: world.client.asked[commit] >= 3 or bool(world.handled)))
+    async with world.following():
+        await until(world.saved({"0": 3, "1": 1}))
+        assert (world.handled, world.parked) == ([], [1])
+
+
+async def test_so_many_parked_that_it_is_something_general_stop_it_until_they_are_released(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 1)
+    await world.append(0, "torn", 1)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        await world.append(0, "another")
+        world.client.asked.clear()
+        await until(_holds(lambda: world.client.asked[keys.log(0, 3)] >= 3))
+        assert (await world.lease())["seen"]["0"] < 3
+        world.fails = set()
+        await world.release()
+        await until(world.saved({"0": 3, "1": 1}))
+    assert world.handled == [1]
 
 
 def _holds(condition: Callable[[], bool]) -> Callable[[], Awaitable[bool]]:

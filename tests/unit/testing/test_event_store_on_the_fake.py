@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
+import grpc
+import orjson
 import pytest
 
-from annals.dapr import DaprSidecar
-from annals.store import DaprEventStore, UnfitStore
+from annals.dapr import DaprSidecar, Write
+from annals.store import DaprEventStore, DuplicateCommand, StoreUnavailable, UnfitStore, keys
 from annals.store.probe import probe
-from annals.testing.fake import FakeDapr, FakeSidecar, FakeState, Flavour
-from event_store_conformance import EventStoreConformance
+from annals.testing.fake import FakeDapr, FakeSidecar, FakeState, Flavour, VirtualClock
+from event_store_conformance import EventStoreConformance, new_stream, numbers, to_append
 from event_stores import opened
+
+WRITES = "ExecuteStateTransaction"
 
 
 class TestOnTheFake(EventStoreConformance):
@@ -33,3 +38,48 @@ async def test_a_store_with_the_rules_of_redis_is_refused() -> None:
     assert "state.redis" in said
     assert "does not refuse to insert" in said
     assert "keeps a part" in said
+
+
+async def test_a_command_id_is_known_for_seven_days() -> None:
+    clock, stream = VirtualClock(), new_stream()
+    async with FakeSidecar(dapr=FakeDapr(clock=clock)) as sidecar, opened(sidecar.grpc_port) as store:
+        await store.append(to_append(stream, 0, command_id="key"))
+        await clock.advance(timedelta(days=7))
+        with pytest.raises(DuplicateCommand):
+            await store.append(to_append(stream, 1, command_id="key"))
+        await clock.advance(timedelta(seconds=1))
+        await store.append(to_append(stream, 1, command_id="key"))
+
+
+async def test_a_write_that_the_store_refuses_is_not_sent_again() -> None:
+    stream = new_stream()
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        sidecar.faults.fail(WRITES, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        with pytest.raises(StoreUnavailable, match="refused"):
+            await store.append(to_append(stream, 0))
+        assert await numbers(store, stream) == []
+        await store.append(to_append(stream, 0))
+
+
+async def test_a_refusal_is_not_believed_while_an_earlier_attempt_is_not_answered() -> None:
+    stream = new_stream()
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        sidecar.faults.fail(WRITES, grpc.StatusCode.UNAVAILABLE)
+        sidecar.faults.fail(WRITES, grpc.StatusCode.RESOURCE_EXHAUSTED)
+        await store.append(to_append(stream, 0))
+        assert await numbers(store, stream) == [1]
+
+
+async def test_a_writer_whose_lane_another_has_taken_writes_what_it_took_elsewhere() -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port, "one") as one:
+        client = DaprSidecar(sidecar.grpc_port)
+        lapsed = orjson.dumps({"owner": "one", "expires": 0.0, "tail": 0})
+        await client.save("eventstore", Write(keys.lease(0), lapsed))
+        await client.close()
+        async with opened(sidecar.grpc_port, "other") as other:
+            written = [await store.append(to_append(new_stream(), 0)) for store in (other, one)]
+            assert other.lane == 0
+            for appended in written:
+                position = appended.position
+                (commit,) = await other.read_log(position.lane, position.seq, position.seq)
+                assert commit.stream == appended.stream

@@ -9,7 +9,8 @@ import "./styles/cause.css";
 import "./styles/sagas.css";
 import "./styles/health.css";
 import { App } from "./app";
-import { recognise } from "./lib/session";
+import { followOtherTabs, recognise } from "./lib/session";
 
 render(<App />, document.getElementById("app") as HTMLElement);
+followOtherTabs();
 recognise();

@@ -7,6 +7,7 @@ replicas that do it together take turns.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,7 @@ _log = structlog.get_logger(__name__)
 
 _LOCK = 4707280152
 _REFRESH_SECONDS = 0.5
+_SAY_SECONDS = 60.0
 KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
 STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 
@@ -151,12 +153,16 @@ class Generations:
         await self.refresh()
 
     async def run(self) -> None:
-        """Keep what is known of the catalogue fresh, for ever."""
+        """Keep what is known of the catalogue fresh, for ever; say now and then what is done without here."""
+        say_at = 0.0
         while True:
             try:
                 await self.refresh()
             except DatabaseError as error:
                 _log.warning("the catalogue of read models cannot be read now", error=str(error))
+            if time.monotonic() >= say_at:
+                say_at = time.monotonic() + _SAY_SECONDS
+                self._say_what_is_retired()
             await asyncio.sleep(_REFRESH_SECONDS)
 
     async def refresh(self) -> None:
@@ -166,6 +172,23 @@ class Generations:
         live = [one for one in self.all if one.status is GenerationStatus.LIVE]
         self._foreign = next((one for one in live if self.generation(one) is None), None)
         self._live = tuple(generation for one in live if (generation := self.generation(one)) is not None)
+
+    def _say_what_is_retired(self) -> None:
+        """Warn of read models that this code has, none of whose tables answers or is to.
+
+        Nothing else shows it: after a `retire` replicas of this release are to go on for a while.
+        """
+        for read_model in sorted({name for name, _ in self._projections}):
+            of_it = [one for one in self.all if one.read_model == read_model]
+            retired = [
+                one for one in of_it if one.status is GenerationStatus.RETIRED and self.generation(one)
+            ]
+            if retired and not any(one.status is GenerationStatus.LIVE or one.automatic for one in of_it):
+                _log.warning(
+                    "a read model was retired: nothing that is delivered is written there",
+                    read_model=read_model,
+                    to_have_it_again=f"annals projections switch {read_model} {retired[-1].number}",
+                )
 
     @property
     def live(self) -> tuple[Generation, ...]:
@@ -206,18 +229,22 @@ class Generations:
         return next((one for one in self.all if (one.read_model, one.number) == (read_model, number)), None)
 
     async def create(self, projection: Projection, reason: str) -> int:
-        """Make a generation that is to be built, and return its number; one that builds is returned."""
+        """Make a generation that is to be built, and return its number.
+
+        One of the projection's version that builds is returned; this code could not fill another's.
+        """
+        name, version = projection.table.name, projection.version
         await self._database.execute(
             f"SELECT pg_advisory_xact_lock({_LOCK});"
             f"DO $create$ BEGIN IF NOT EXISTS (SELECT FROM readmodels.generations"
-            f" WHERE read_model = '{projection.table.name}' AND status IN ('building', 'paused'))"
+            f" WHERE read_model = '{name}' AND version = {version} AND status IN ('building', 'paused'))"
             f" THEN {_create_sql(projection, 'building', reason)} END IF; END $create$"
         )
         await self.refresh()
         return next(
             one.number
             for one in self.all
-            if one.read_model == projection.table.name
+            if (one.read_model, one.version) == (name, version)
             and one.status in (GenerationStatus.BUILDING, GenerationStatus.PAUSED)
         )
 
@@ -232,7 +259,6 @@ class Generations:
 
         `unasked` is for one that is switched to by itself: nothing, when it is not any more. It is not once
         another of its version or of a later one has gone live.
-
         """
         name = to.read_model
         may = (
@@ -284,12 +310,15 @@ END $retire$"""
         """Pause, go on or drop; what is live stays so, if it is of a read model that this code has."""
         name = known.read_model
         kept = "'dropped'" if self.newest(name) is None else "'live', 'dropped'"
-        # The view goes with what answers, or answered last.
+        table = table_name(name, known.number)
+        # The view goes with the table that it stands on, or with the last that could answer.
         drop = (
-            f"IF NOT EXISTS (SELECT FROM readmodels.generations"
-            f" WHERE read_model = '{name}' AND status = 'live')"
+            f"IF EXISTS (SELECT FROM information_schema.view_table_usage WHERE view_schema = 'readmodels'"
+            f" AND view_name = '{name}' AND table_schema = 'readmodels' AND table_name = '{table}')"
+            f" OR NOT EXISTS (SELECT FROM readmodels.generations"
+            f" WHERE read_model = '{name}' AND status IN ('live', 'retired'))"
             f" THEN DROP VIEW IF EXISTS readmodels.{name}; END IF;"
-            f"DROP TABLE IF EXISTS readmodels.{table_name(name, known.number)};"
+            f"DROP TABLE IF EXISTS readmodels.{table};"
             f"DELETE FROM readmodels.build_progress WHERE read_model = '{name}' AND number = {known.number};"
             if status is GenerationStatus.DROPPED
             else ""
@@ -329,9 +358,10 @@ BEGIN
     {build}
   ELSIF answering < {version} THEN
     UPDATE readmodels.generations SET status = 'building', automatic = true, caught_up = false
-    WHERE {of_this} AND status = 'retired'
-      AND coalesce(expires < now() - interval '{_GONE}', true)
-      AND number = (SELECT max(number) FROM readmodels.generations WHERE {of_this} AND status <> 'dropped');
+    WHERE {of_this} AND coalesce(expires < now() - interval '{_GONE}', true)
+      AND number = (SELECT max(number) FROM readmodels.generations WHERE {of_this} AND status = 'retired')
+      AND NOT EXISTS (SELECT FROM readmodels.generations
+        WHERE {of_this} AND automatic AND status IN ('building', 'paused'));
   END IF;
 END $prepare$"""
 

@@ -53,10 +53,10 @@ class Projection:
             return Patch(moved)
         match to_change(event):
             case Put(row):
-                orjson.dumps(row)
+                _require_json(row)
                 return Put({**row, "created_at": event.timestamp.isoformat(), **moved})
             case Patch(row):
-                orjson.dumps(row)
+                _require_json(row)
                 return Patch({**row, **moved})
             case Delete() as delete:
                 return delete
@@ -75,3 +75,8 @@ class Projection:
 
         row = fold(changes(), self.table.maps)
         return None if row is None else {**row, "id": stream_id, "version": version}
+
+
+def _require_json(row: Row) -> None:
+    """Raises TypeError, also for what is nested too deep for a statement, where it is two levels deeper."""
+    orjson.dumps([{"row": row}])

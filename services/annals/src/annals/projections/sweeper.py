@@ -70,8 +70,9 @@ class Sweeper:
 
     async def sweep(self) -> bool:
         """Look at every lane once; whether there was as much missing as is looked for at a time."""
-        full, tails = False, await self._store.tails()
-        for lane in await self._store.lanes(certain=False):
+        lanes = await self._store.lanes(certain=False)
+        full, tails = False, await self._store.tails(lanes)
+        for lane in lanes:
             try:
                 full = await self._sweep_lane(lane, tails.get(lane, 0)) >= _LOOK_AHEAD or full
             except ProjectionStalled as error:

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 _NOT_YET_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _INSIST_SECONDS = 1.0
+_UNWANTED = "the saga that started it had ended, or was cancelled"
+_LOST = "its workflow was lost, and the saga that started it went on"
 
 
 class UnknownSaga(Exception):
@@ -146,6 +148,9 @@ class Orchestrator:
                 state = await self._history.record(key, [beginning(started)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             return {"refused": str(error), "start": None}
+        if state.status is SagaStatus.PENDING and not await self._is_wanted(SagaKey.of(call), run):
+            await self._decide(key, lambda now: now.end_unbegun(_UNWANTED), Asker(key.user, traceparent))
+            return {"refused": _UNWANTED, "start": None}
         if state.run < run:
             why = "the saga that started it was restarted"
             state = await self._decide(
@@ -158,6 +163,15 @@ class Orchestrator:
         status = state.status if state.status.ended else SagaStatus.FAILED
         return {"refused": None, "start": None, "status": status, "reason": state.reason}
 
+    async def _is_wanted(self, parent: SagaKey, run: int) -> bool:
+        """Whether the saga whose run `run` begins another will see it through, or its next run will.
+
+        Asked when the other is in the store: who ends this one, or goes back with it, has seen it there, or
+        is seen here.
+        """
+        above = await self.load(parent)
+        return above.goes_on and (above.run == run or not above.cancel_requested)
+
     async def _give_up(self, key: SagaKey, parent: SagaKey, run: int, traceparent: str | None) -> None:
         """Have a saga taken back whose workflow is lost, and which counts as failed where it was started.
 
@@ -166,12 +180,9 @@ class Orchestrator:
         """
         above = await self.load(parent)
         if above.goes_on and above.run == run:
-            why, asker = (
-                "its workflow was lost, and the saga that started it went on",
-                Asker(key.user, traceparent),
-            )
+            asker = Asker(key.user, traceparent)
             await self._decide(
-                key, lambda now: now.cancel(why) if now.goes_on and now.run == run else (), asker
+                key, lambda now: now.cancel(_LOST) if now.goes_on and now.run == run else (), asker
             )
 
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:

@@ -198,6 +198,12 @@ class SagaState(Aggregate):
         self._require_active()
         return () if self.cancel_requested else (SagaCancelRequested(reason=reason),)
 
+    def end_unbegun(self, reason: str) -> tuple[EventData, ...]:
+        """End it where nothing is to be taken back, unless a step or another run has begun."""
+        if self.status is not SagaStatus.PENDING or self.run:
+            return ()
+        return (SagaCompensating(reason=reason), SagaCompensated(reason=reason))
+
     def terminate(self, reason: str, undoable: frozenset[str]) -> tuple[EventData, ...]:
         """End it where it is. `undoable` names the steps that have a compensation."""
         self._require_there()

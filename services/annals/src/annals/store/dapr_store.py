@@ -153,11 +153,11 @@ class DaprEventReader:
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
-    async def tails(self) -> dict[int, int]:
+    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:
         """See `EventReader`."""
-        leases = Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
+        leases = Leases(self._sidecar, self._store, owner="")
         try:
-            return await leases.hints()
+            return await leases.hints(lanes)
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 

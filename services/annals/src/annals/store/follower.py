@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any
 
 import grpc
 import orjson
@@ -49,7 +51,22 @@ def passes(error: Exception) -> bool:
 
 
 class _Lost(Exception):
-    """Another instance follows now."""
+    """Another instance follows now, or may."""
+
+
+async def _until_one_fails(*work: Coroutine[Any, Any, None]) -> None:
+    """Do all of it at the same time; when one fails, or all is to end, none goes on. Raises what it does."""
+    # A TaskGroup that ends by an error may leave who waits for it counted as cancelled (Python before 3.13),
+    # and what `gather` raises may hide that it was.
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
 
 
 class Follower:
@@ -109,14 +126,18 @@ class Follower:
         while True:
             try:
                 if await self._acquire():
-                    await self._follow()
+                    await self._follow_while_leased()
             except _Lost:
-                _log.info("another instance follows", follower=self._key)
+                _log.info("another instance follows, or may", follower=self._key)
             except (DaprError, StoreError, DeadLettersUnknown) as error:
                 _log.warning("the event store cannot be followed now", error=str(error))
             except TooManyParked as error:
                 _log.error("the event store is not followed any more", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS[2])
+
+    async def _follow_while_leased(self) -> None:
+        """Follow, and keep the lease beside it, until one of the two fails. Raises what it does."""
+        await _until_one_fails(self._renew(), self._follow())
 
     async def _acquire(self) -> bool:
         value = await self._sidecar.get(self._state_store, self._key)
@@ -144,19 +165,39 @@ class Follower:
                 await self._write()
 
     async def _write(self) -> None:
-        expires = time.time() + _LEASE_SECONDS
-        seen = {str(lane): seq for lane, seq in self._seen.items()}
-        data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen})
-        write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
-        try:
-            await self._sidecar.save(self._state_store, write)
-        except StateConflict:
-            raise _Lost from None
-        value = await self._sidecar.get(self._state_store, self._key)
-        if value is None or value.data != data:
-            raise _Lost
-        self._etag = value.etag
-        self._saved_at = time.monotonic()
+        for _ in range(2):
+            begun = time.monotonic()
+            expires = time.time() + _LEASE_SECONDS
+            seen = {str(lane): seq for lane, seq in self._seen.items()}
+            data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen})
+            write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
+            # What is read back says for whom it was refused: after a reply that was lost, for this one.
+            with suppress(StateConflict):
+                await self._sidecar.save(self._state_store, write)
+            value = await self._sidecar.get(self._state_store, self._key)
+            if value is None or orjson.loads(value.data)["owner"] != self._owner:
+                raise _Lost
+            self._etag = value.etag
+            if value.data == data:
+                self._saved_at = begun
+                return
+        raise _Lost
+
+    async def _renew(self) -> None:
+        """Keep the lease, however long a page takes. Raises _Lost, at the latest when the lease is over."""
+        while self._left() > 0:
+            await asyncio.sleep(min(_LEASE_SECONDS / 3, self._left()))
+            try:
+                async with asyncio.timeout(self._left()):
+                    await self._save(_SAVE_SECONDS)
+            except (DaprError, TimeoutError) as error:
+                # The lease holds until it is over, and what is being handled need not begin anew.
+                _log.warning("cannot renew the lease", follower=self._key, error=repr(error))
+        raise _Lost
+
+    def _left(self) -> float:
+        """Seconds for which nobody else can follow."""
+        return self._saved_at + _LEASE_SECONDS - time.monotonic()
 
     async def _follow(self) -> None:
         while True:
@@ -172,9 +213,8 @@ class Follower:
             most = max((len(commits) for _, commits in ahead), default=0)
             # What is not there costs the store as much as what is: ask for about as many as come.
             self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
-            # Idle, the lease is renewed now and then; busy, how far it has come is saved each second.
-            patience = _SAVE_SECONDS if self._seen != before else _LEASE_SECONDS / 3
-            await self._save(patience)
+            if self._seen != before:
+                await self._save(_SAVE_SECONDS)
             if most < asked:
                 await asyncio.sleep(_PACE_SECONDS)
                 try:
@@ -213,7 +253,8 @@ class Follower:
         streams: dict[StreamId, list[RecordedEvent]] = defaultdict(list)
         for event in events:
             streams[event.stream].append(event)
-        await asyncio.gather(*(self._handle_stream(own) for own in streams.values()))
+        if streams:
+            await _until_one_fails(*(self._handle_stream(own) for own in streams.values()))
         self._seen[lane] = commits[-1].position.seq
 
     async def _note_import(self, lane: int) -> None:
@@ -258,7 +299,6 @@ class Follower:
                     return error
                 _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1])
-                await self._save(_LEASE_SECONDS / 3)
             else:
                 return None
 

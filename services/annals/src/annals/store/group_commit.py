@@ -94,7 +94,8 @@ class GroupCommit:
         """Append a batch behind the lane's tail and settle those that are refused.
 
         Returns what was committed, in the lane's order. Raises LaneTaken when none of it was, and
-        none of it will be. No two appends of a batch may share a stream or a command id.
+        none of it will be; StateTooLong when that is because one of several is longer than the store takes.
+        No two appends of a batch may share a stream or a command id.
         """
         remaining = list(batch)
         while remaining:
@@ -109,6 +110,8 @@ class GroupCommit:
                     # Nobody is to blame any more: an outcome's TTL ran out between the two looks.
                     await asyncio.sleep(_RETRY_SECONDS[0])
             except DaprError as error:
+                if isinstance(error, StateTooLong) and len(remaining) > 1:
+                    raise
                 remaining = self._reject_unfit(remaining, error)
             else:
                 return committed

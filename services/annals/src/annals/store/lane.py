@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import structlog
 
-from annals.dapr import DaprError
+from annals.dapr import DaprError, StateTooLong
 from annals.store.group_commit import GroupCommit, LaneTaken, Waiting
 from annals.store.lease import LEASE_SECONDS, Leases
 from annals.store.protocol import (
@@ -51,6 +51,7 @@ class Lane:
         self._deadline_seconds = deadline_seconds
         self._max_backlog = max_backlog
         self._waiting: deque[Waiting] = deque()
+        self._alone = 0  # of those first in the line, which are not written together
         self._wake = asyncio.Event()
         self._draining = False
         self._lane: int | None = None
@@ -156,6 +157,11 @@ class Lane:
                 _log.warning("lane lost", reason=str(error))
                 self._waiting.extendleft(reversed(batch))
                 return
+            except StateTooLong:
+                # Each by itself: whoever it is has that answer alone.
+                self._waiting.extendleft(reversed(batch))
+                self._alone = len(batch)
+                continue
             if committed:
                 self._tail = committed[-1].appended.position.seq
                 publisher.offer(committed)
@@ -168,7 +174,9 @@ class Lane:
         later: list[Waiting] = []
         busy: set[object] = set()
         size = 0
-        while self._waiting and len(batch) < _BATCH_COMMITS:
+        most = 1 if self._alone else _BATCH_COMMITS
+        self._alone = max(self._alone - 1, 0)
+        while self._waiting and len(batch) < most:
             waiting = self._waiting.popleft()
             if waiting.done.done():
                 continue  # its caller gave up before it was begun

@@ -7,6 +7,7 @@ that the keys of the log can only be inserted, so clocks that differ cost time, 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -118,14 +119,11 @@ class Leases:
                     return seq
                 seq += 1
 
-    async def hints(self) -> dict[int, int]:
-        """What leases and watermarks say of each lane's tail, in one read: it is there, or further on."""
-        wanted = [key for lane in self._lanes for key in (keys.lease(lane), keys.published(lane))]
+    async def hints(self, lanes: Sequence[int]) -> dict[int, int]:
+        """What leases and watermarks say of the tails of lanes, in one read: each is there, or further on."""
+        wanted = [key for lane in lanes for key in (keys.lease(lane), keys.published(lane))]
         values = await self._sidecar.get_bulk(self._store, wanted)
-        return {
-            lane: _hint(values.get(keys.lease(lane)), values.get(keys.published(lane)))
-            for lane in self._lanes
-        }
+        return {lane: _hint(values.get(keys.lease(lane)), values.get(keys.published(lane))) for lane in lanes}
 
     async def published(self, lane: int) -> int:
         """The lane's saved watermark."""

@@ -108,6 +108,6 @@ class MemoryEventStore:
         """See `EventReader`."""
         return [_LANE] if self._log else []
 
-    async def tails(self) -> dict[int, int]:
+    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:  # noqa: ARG002 - there is one
         """See `EventReader`."""
         return {_LANE: len(self._log)}

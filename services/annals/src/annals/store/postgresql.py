@@ -154,7 +154,7 @@ class PostgresEventStore:
         """See `EventReader`."""
         return [_LANE] if await self._pool.fetchval("SELECT EXISTS (SELECT FROM log)") else []
 
-    async def tails(self) -> dict[int, int]:
+    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:  # noqa: ARG002 - there is one
         """See `EventReader`."""
         return {_LANE: await self._pool.fetchval("SELECT coalesce(max(seq), 0) FROM log")}
 

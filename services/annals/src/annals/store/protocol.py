@@ -188,8 +188,8 @@ class EventReader(Protocol):
         """The lanes that were ever written; one may be left out unless that is to be `certain`."""
         ...
 
-    async def tails(self) -> dict[int, int]:
-        """A sequence that each lane had reached some seconds ago, in one read; one may be left out."""
+    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:
+        """A sequence that each of these had reached some seconds ago, in one read; one may be left out."""
         ...
 
 

@@ -30,7 +30,7 @@ from annals.sagas import engine
 from annals.sagas.declaration import Saga
 from annals.sagas.events import REGISTRY, SagaStarted, StepCompleted, StepFailed, StepStarted
 from annals.sagas.events import SagaError as Error
-from annals.sagas.state import SagaState
+from annals.sagas.state import SagaState, SagaStatus, StepStatus
 
 _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
 _MOST_REQUESTS = 10_000
@@ -98,6 +98,7 @@ class _VirtualWorkflow:
         self.moments = 0
         self.asked: list[str] = []
         self._answer = answer
+        self._wanted: engine.Task | None = None
         self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._raised: dict[str, deque[Any]] = defaultdict(deque)
@@ -150,9 +151,9 @@ class _VirtualWorkflow:
     def drive(
         self, generator: Generator[engine.Task, Any, dict[str, Any]], moments: int | None = None
     ) -> Any:
-        """Run to the end, or until so many things have happened; what the generator returns."""
+        """Run on to the end, or until so many things have happened; what the generator returns."""
         try:
-            task = next(generator)
+            task = self._wanted = self._wanted or next(generator)
             while True:
                 while not task.is_complete:
                     if not self._agenda:
@@ -162,7 +163,7 @@ class _VirtualWorkflow:
                     self.moments += 1
                     self.now, _, what = heapq.heappop(self._agenda)
                     what()
-                task = generator.send(task.get_result())
+                task = self._wanted = generator.send(task.get_result())
         except StopIteration as stop:
             return _as_sent(stop.value)
 
@@ -276,7 +277,8 @@ class Scenario:
     def restarted(self) -> list[Ran]:
         """Run it once for each moment at which its workflow may be lost and another goes on.
 
-        What took effect before and is asked for again under its key is not in `did` twice.
+        What took effect before and is asked for again under its key is not in `did` twice, unless the saga's
+        history knew of it. The one that was lost comes back when the other has ended, and goes on in vain.
         """
         _, workflow = self._run()
         return [self._run(lost_at=moment)[0] for moment in range(workflow.moments)]
@@ -284,11 +286,15 @@ class Scenario:
     def _run(self, lost_at: int | None = None) -> tuple[Ran, _VirtualWorkflow]:
         world = _World(self.saga, self.given, self._replies)
         workflow = self._workflow(world, _START)
-        workflow.drive(engine.run(self.saga, workflow, world.start()), lost_at)
+        running = engine.run(self.saga, workflow, world.start())
+        workflow.drive(running, lost_at)
         if lost_at is not None and not world.state.status.ended:
             world.restart()
-            workflow = self._workflow(world, workflow.now)
+            lost, workflow = workflow, self._workflow(world, workflow.now)
             workflow.drive(engine.run(self.saga, workflow, world.start()))
+            done = (world.state, len(world.did))
+            if lost.drive(running)["status"] != "ended" or (world.state, len(world.did)) != done:
+                raise AssertionError("a workflow that was replaced did more than to end")
         ran = Ran(world.state, tuple(world.did), tuple(world.calls), workflow.now - _START)
         if not ran.state.status.ended:
             raise AssertionError(f"the workflow has ended, but the saga is {ran.state.status}")
@@ -355,17 +361,20 @@ class _World:
             self._tell(self.state.raise_event(event.name, event.data, user, declared))
         except RuleViolation as error:
             raise AssertionError(f"{event.name} is refused: {error}") from error
-        raised = next(one for one in self.state.raised if (one.event, one.data) == (event.name, event.data))
+        mine = (event.name, event.data, user)
+        [raised] = [one for one in self.state.raised if (one.event, one.data, one.user) == mine]
         self.clock.raise_event(event.name, raised.model_dump())
 
     def answer(self, name: str, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
         match name:
             case "record":
-                self._record(call["entries"])
+                self._record(call["entries"], call["run"])
                 over = self.state.terminated or self.state.run != call["run"]
                 return {"over": over, "cancel": self.state.cancel_reason}, timedelta(0)
             case "begin_child":
                 return self._begin_child(call), timedelta(0)
+            case "child" if call["run"] != self.state.run:
+                return {"status": "ended"}, timedelta(0)
             case "child":
                 ends_at, ended = self._children[call["id"]] or self._child(call)
                 self._children[call["id"]] = ends_at, ended
@@ -375,12 +384,13 @@ class _World:
         return {}, timedelta(0)
 
     def _begin_child(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        if call["cancelled"] and call["child"] not in self._children:
+        known = call["child"] in self._children
+        if not known and (call["cancelled"] or self.state.status.ended):
             return {"refused": "cancelled", "start": None}
         begun = self._children.setdefault(call["child"], None)
         if begun is not None and begun[0] <= self.clock.now:
             return {"refused": None, "start": None, **begun[1]}
-        start = {"id": call["child"], "type": call["type"], "input": call["input"]}
+        start = {"id": call["child"], "type": call["type"], "input": call["input"], "run": call["run"]}
         return {"refused": None, "start": start}
 
     def _child(self, call: Mapping[str, Any]) -> tuple[datetime, dict[str, Any]]:
@@ -391,10 +401,16 @@ class _World:
     def _perform(self, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
         step, attempt, undo = call["step"], call["attempt"], call["undo"]
         begun = engine.entry(StepStarted(step=step, attempt=attempt, compensation=undo))
-        self._record([*call["before"], begun])
+        known = self.state.step(step)
+        self._record([*call["before"], begun], call["run"])
+        moved_on = self.state.status is SagaStatus.COMPENSATING and not undo
+        if self.state.run != call["run"] or self.state.status.ended or moved_on:
+            return {"outcome": "ended"}, timedelta(0)
         action = call["call"]
         name = action.get("type") or action.get("name") or action["path"].partition("?")[0]
-        reply = self._effects.get((step, undo)) or self._reply(f"undo {name}" if undo else name, action)
+        told = known.status is (StepStatus.COMPENSATED if undo else StepStatus.COMPLETED)
+        reply = None if told else self._effects.get((step, undo))
+        reply = reply or self._reply(f"undo {name}" if undo else name, action)
         timeout = timedelta(seconds=call["timeout"])
         if reply.takes > timeout:
             reply = replace(timed_out(), takes=timeout)
@@ -405,7 +421,7 @@ class _World:
                 result = {name: result.get(name) for name in action["fields"]}
             if call["then"]:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
-                self._record([engine.entry(completed), *call["then"]])
+                self._record([engine.entry(completed), *call["then"]], call["run"])
             done = {"outcome": "done", "result": result, "at": self.clock.now.isoformat()}
             return done | {"cancel": self.state.cancel_reason}, reply.takes
         event = StepFailed(
@@ -416,7 +432,7 @@ class _World:
             uncertain=reply.uncertain,
             compensation=undo,
         )
-        self._record([engine.entry(event)])
+        self._record([engine.entry(event)], call["run"])
         answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
         return answer | {"cancel": self.state.cancel_reason}, reply.takes
 
@@ -431,8 +447,8 @@ class _World:
             return Reply(result={"accepted": reply.rule})
         return reply
 
-    def _record(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        for entry in entries:
+    def _record(self, entries: Sequence[Mapping[str, Any]], run: int) -> None:
+        for entry in entries if run == self.state.run else ():
             event = REGISTRY.classes[entry["type"]].model_validate(entry["data"])
             self._tell(self.state.record(event))
 

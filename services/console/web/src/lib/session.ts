@@ -1,4 +1,4 @@
-import { signal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import { ask, onSignedOut, Problem } from "./api";
 import type { Role, Session } from "./types";
 
@@ -30,10 +30,32 @@ export async function recognise(): Promise<void> {
 export async function recogniseAgain(): Promise<void> {
   const now = await ask<Session>("/auth/session");
   const was = session.value;
-  if (was && (now.user !== was.user || now.tenant !== was.tenant || now.role !== was.role)) {
+  if (was && identity(now) !== identity(was)) {
     session.value = undefined; // nothing more is shown, or followed, of what was theirs
     location.reload();
   }
+}
+
+/** Begin anew too where another tab, which may be in sight beside this one, finds out that one is somebody else. */
+export function followOtherTabs(): void {
+  const others = new BroadcastChannel("session");
+  effect(() => {
+    if (session.value !== undefined) others.postMessage(identity(session.value));
+  });
+  others.onmessage = async (message: MessageEvent<string>) => {
+    if (session.value === undefined || identity(session.value) === message.data) return;
+    try {
+      if (session.value) await recogniseAgain();
+      else location.reload();
+    } catch (error) {
+      // Signed out by then, or not known now: whoever looks at this one, or its stream, asks again.
+      if (!(error instanceof Problem)) throw error;
+    }
+  };
+}
+
+function identity(who: Session | null): string {
+  return JSON.stringify(who && [who.user, who.tenant, who.role]);
 }
 
 onSignedOut(() => {

@@ -96,7 +96,7 @@ class WebhookSender:
 
     async def check(self, webhook: Webhook) -> None:
         """Raise Forbidden or OSError for a URL that will not be posted to."""
-        parts = urlsplit(webhook.url)
+        parts = urlsplit(webhook.address)
         host = parts.hostname or ""
         if self._allow_private:
             return
@@ -132,7 +132,7 @@ class WebhookSender:
         try:
             async with asyncio.timeout(WEBHOOK_SECONDS):
                 await self.check(webhook)
-                post = self._session.post(webhook.url, data=body, headers=headers, allow_redirects=False)
+                post = self._session.post(webhook.address, data=body, headers=headers, allow_redirects=False)
                 async with post as answer:
                     said = (await answer.content.read(500)).decode(errors="replace")
         except (Forbidden, UnicodeError) as error:

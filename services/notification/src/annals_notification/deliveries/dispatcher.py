@@ -125,6 +125,9 @@ class Dispatcher:
                             fewer_until = time.monotonic() + 2 * places.lease.total_seconds()
                         _log.warning("deliveries cannot be made now", channel=channel, error=str(error))
                     else:
+                        if due.too_large:
+                            metrics.NOTIFICATIONS.labels(channel, "failed").inc(due.too_large)
+                            _log.error("too large to be sent", channel=channel, deliveries=due.too_large)
                         for receiver, claimed in _by_receiver(due.claimed).items():
                             busy.add(receiver)
                             sends.create_task(send(receiver, claimed))

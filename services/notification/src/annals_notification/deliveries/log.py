@@ -18,7 +18,9 @@ from annals_notification.gathered import Gathered
 from annals_notification.stored_text import stored_text
 
 _BYTES_AT_ONCE = 2_000_000
-"""Of an answer that is about many; the last of them may go beyond it. A sidecar takes 4 MiB."""
+"""Of an answer that is about many; the last of them may go beyond it, up to `_MOST_BYTES`."""
+_MOST_BYTES = 4_190_000
+"""Of an answer, without what is round its rows. A sidecar takes 4 MiB."""
 _ROW_BYTES = 1_000
 """What a row of an answer takes beside the JSON that it holds."""
 _PLANNED_AT_ONCE = 5_000
@@ -123,10 +125,15 @@ theirs AS (
     WHERE d.channel = $1 AND d.tenant = receivers.tenant AND d.user_id = receivers.user_id
       AND d.status IN ('pending', 'sending') AND d.due <= now()
     ORDER BY d.due LIMIT $4::text::integer FOR UPDATE SKIP LOCKED) one),
--- What the sidecar would not take as an answer would be claimed all the same, and never sent.
+-- What the sidecar would not take as an answer would be claimed all the same, and never sent: neither what
+-- is too large by itself, which would keep others from being claimed with it, nor what is together.
+too_large AS (
+  UPDATE notifications.deliveries d SET status = 'failed', answer = 'too large to be sent', ended_at = now()
+  FROM theirs WHERE d.id = theirs.id AND theirs.bytes > {_MOST_BYTES} RETURNING d.id),
 fitting AS (
-  SELECT id FROM (SELECT id, sum(bytes) OVER (ORDER BY due, id) - bytes AS before FROM theirs) summed
-  WHERE before < {_BYTES_AT_ONCE}),
+  SELECT id FROM (SELECT id, bytes, sum(bytes) OVER (ORDER BY due, id) AS upto FROM theirs
+    WHERE bytes <= {_MOST_BYTES}) summed
+  WHERE upto - bytes < {_BYTES_AT_ONCE} AND upto <= {_MOST_BYTES}),
 claimed AS (
   UPDATE notifications.deliveries d SET status = 'sending', attempts = attempts + 1,
     due = now() + $5::text::interval
@@ -140,6 +147,7 @@ SELECT json_build_object(
   'preferences', (SELECT coalesce(json_agg(json_build_array(tenant, user_id, data - 'subscriptions')), '[]')
     FROM notifications.preferences JOIN (SELECT DISTINCT tenant, user_id FROM claimed) c
       USING (tenant, user_id)),
+  'too_large', (SELECT count(*) FROM too_large),
   -- By this statement's time: what becomes due between two would be in neither.
   'seconds', CASE WHEN EXISTS (SELECT FROM looked_at) THEN 0 ELSE (
     SELECT extract(epoch FROM due - now()) FROM notifications.deliveries
@@ -211,6 +219,8 @@ class Due:
 
     claimed: list[Claimed]
     seconds: float | None
+    too_large: int = 0
+    """How many have failed instead of being claimed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +311,7 @@ class DeliveryLog:
     ) -> Due:
         """Take what is due of so many receivers who are not busy, and so many deliveries of each.
 
+        What no sidecar would answer with has failed by that.
         One whose process died is due again when the lease is over. What waits for those who are busy is
         passed over, row by row.
         """
@@ -328,7 +339,7 @@ class DeliveryLog:
             )
             for row in found["claimed"]
         ]
-        return Due(claimed, found["seconds"])
+        return Due(claimed, found["seconds"], found["too_large"])
 
     async def end(self, ended: Ended) -> None:
         """Log what came of a delivery, unless somebody else has claimed it since."""

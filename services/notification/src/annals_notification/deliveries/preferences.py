@@ -43,12 +43,17 @@ def _by_the_users_clock(given: time) -> time:
     return given
 
 
-def _url(text: str) -> str:
-    """In its normal form: the host's name as name servers know it."""
+def _normal(text: str) -> str:
+    """The normal form of an address: the host's name as name servers know it."""
     try:
         return str(HttpUrl(text))
     except ValueError:
         raise ValueError(f"{text!r} is no address; one is like https://example.org/hook") from None
+
+
+def _url(text: str) -> str:
+    _normal(text)
+    return text
 
 
 Zone = Annotated[str, AfterValidator(_zone)]
@@ -125,7 +130,13 @@ class Webhook(_Model):
     """Where to post, and what to sign it with."""
 
     url: Url
+    """As it is stored: what is logged of the webhook is looked up by it."""
     secret: Secret
+
+    @property
+    def address(self) -> str:
+        """Where to post, in the normal form; what was stored before there was one is in another."""
+        return _normal(self.url)
 
 
 class Subscription(_Model):
@@ -198,7 +209,7 @@ class Preferences(_Model):
 class GivenWebhook(_Model):
     """A webhook as its user gives it."""
 
-    url: Url
+    url: Annotated[Url, AfterValidator(_normal)]
     secret: Annotated[Secret, AfterValidator(_signs)] | None = None
     """Nobody can read it back: without one, that which is kept for this address stays."""
 
@@ -211,8 +222,9 @@ class GivenPreferences(Preferences):
     def kept(self, stored: Preferences) -> Preferences:
         """What is to be kept, when this was stored before. Raises ValidationError for a secret that lacks."""
         data = self.model_dump(exclude_none=True)
-        if self.webhook is not None and stored.webhook is not None and stored.webhook.url == self.webhook.url:
-            data["webhook"] = {"secret": stored.webhook.secret} | data["webhook"]
+        given, before = self.webhook, stored.webhook
+        if given is not None and before is not None and given.url == before.address:
+            data["webhook"] = {"secret": before.secret} | data["webhook"]
         return Preferences.model_validate(data)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from annals.store import DaprEventReader
+from annals.store import ALL_LANES, DaprEventReader
 from annals.telemetry import metrics
 from annals_notification.streams import positions, tail
 from annals_notification.streams.filters import Filter
@@ -142,9 +142,13 @@ class Hub:
 
     async def _ahead(self, after: Mapping[int, int], joined: Mapping[int, int]) -> dict[int, int]:
         """What a client has seen, on another replica, that this one's tail has yet to read."""
-        ahead = positions.beyond(after, joined)
+        beyond = positions.beyond(after, joined)
+        # A client may name any lane; those that there are, are looked at in one read, and once more each
+        # where there is nothing.
+        ahead = {lane: seq for lane, seq in beyond.items() if lane in ALL_LANES}
+        found = await asyncio.gather(*(self._store.read_log(lane, seq, seq) for lane, seq in ahead.items()))
         # What lies beyond the store too was seen of another one: this was restored, or made anew.
-        return {lane: seq for lane, seq in ahead.items() if await self._store.read_log(lane, seq, seq)}
+        return {lane: ahead[lane] for lane, commits in zip(ahead, found, strict=True) if commits}
 
     async def _missed(
         self, wanted: Filter, after: Mapping[int, int], upto: Mapping[int, int]

@@ -116,7 +116,7 @@ def _public(row: dict[str, Any]) -> dict[str, Any]:
     """The steps in their order, each with its name, and all that they wait for."""
     steps = [{"name": name, **row["steps"].get(name, {})} for name in row.pop("step_names")]
     waiting = [step for step in steps if (row["status"], step.get("status")) == ("running", "waiting")]
-    # A step that waits since before that was kept with it has it in the row alone.
+    # Until version 3 is built version 2 answers, where a step that waits may have it in the row alone.
     events = [event for step in waiting for event in step.get("waits_for") or row["waits_for"] or ()]
     return row | {"steps": steps, "waits_for": events or None}
 

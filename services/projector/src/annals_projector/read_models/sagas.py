@@ -134,5 +134,5 @@ SAGAS = Projection(
         "saga.restarted": lambda _: Patch({"suspended": False}),
         "saga.compensation_retried": lambda _: Patch({"status": "compensating", "ended_at": None}),
     },
-    version=2,
+    version=3,
 )

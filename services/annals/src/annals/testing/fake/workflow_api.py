@@ -11,7 +11,7 @@ from dapr.ext.workflow._durabletask.internal import protos as pb
 from dapr.proto import api_v1
 
 from annals.testing.fake.errors import EMPTY, Refused
-from annals.testing.fake.workflows import AlreadyActive, FakeWorkflows, NoInstance, StillRunning
+from annals.testing.fake.workflows import AlreadyActive, FakeWorkflows, NoInstance, Stalled, StillRunning
 
 _INTERNAL = grpc.StatusCode.INTERNAL
 
@@ -98,7 +98,7 @@ class WorkflowApi:
     def _do(self, what: Callable[[], object], otherwise: str) -> object:
         try:
             what()
-        except (NoInstance, StillRunning) as error:
+        except (NoInstance, Stalled, StillRunning) as error:
             raise Refused(_INTERNAL, f"{otherwise}: {error}") from error
         return EMPTY
 
@@ -205,5 +205,5 @@ class TaskHub:
     def _do(self, what: Callable[[], int | None]) -> int | None:
         try:
             return what()
-        except (NoInstance, StillRunning) as error:
+        except (NoInstance, Stalled, StillRunning) as error:
             raise Refused(grpc.StatusCode.UNKNOWN, str(error)) from error

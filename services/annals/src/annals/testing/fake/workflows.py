@@ -32,6 +32,13 @@ class StillRunning(Exception):
         super().__init__("orchestration has not yet completed")
 
 
+class Stalled(Exception):
+    """The workflow waits for a worker that knows its version: until then nobody can do anything with it."""
+
+    def __init__(self) -> None:
+        super().__init__("actor is stalled")
+
+
 class AlreadyActive(Exception):
     """A workflow of that id is there, and has not ended."""
 
@@ -109,37 +116,49 @@ class FakeWorkflows:
         return self.find(instance)
 
     def raise_event(self, instance: str, name: str, data: str | None) -> None:
-        """Raise an event. Raises NoInstance."""
-        self.find(instance)
+        """Raise an event. Raises NoInstance and Stalled."""
+        self._able(instance)
         raised = pb.EventRaisedEvent(name=name, input=None if data is None else text(data))
         self._tell(instance, event(self._clock.now(), eventRaised=raised))
 
     def terminate(self, instance: str, output: str | None = None, *, recursive: bool = True) -> None:
-        """End a workflow where it is. Raises NoInstance."""
+        """End a workflow where it is, and those it runs when they can be. Raises NoInstance and Stalled."""
+        self._able(instance)
+        self._terminate(instance, output, recursive=recursive)
+
+    def _terminate(self, instance: str, output: str | None = None, *, recursive: bool = True) -> None:
         for child in self.find(instance).children if recursive else ():
             if child in self._instances and not self._instances[child].ended:
-                self.terminate(child)
+                self._terminate(child)
         ended = pb.ExecutionTerminatedEvent(input=None if output is None else text(output), recurse=recursive)
         self._tell(instance, event(self._clock.now(), executionTerminated=ended))
 
     def suspend(self, instance: str) -> None:
-        """Halt a workflow. Raises NoInstance."""
-        self.find(instance)
+        """Halt a workflow. Raises NoInstance and Stalled."""
+        self._able(instance)
         self._tell(instance, event(self._clock.now(), executionSuspended=pb.ExecutionSuspendedEvent()))
 
     def resume(self, instance: str) -> None:
-        """Let a halted workflow go on. Raises NoInstance."""
-        self.find(instance)
+        """Let a halted workflow go on. Raises NoInstance and Stalled."""
+        self._able(instance)
         self._tell(instance, event(self._clock.now(), executionResumed=pb.ExecutionResumedEvent()))
 
     def purge(self, instance: str, *, recursive: bool = True) -> int:
-        """Forget a workflow that has ended; how many were forgotten. Raises NoInstance, StillRunning."""
-        found = self.find(instance)
+        """Forget a workflow that has ended; how many were.
+
+        Raises NoInstance, Stalled and StillRunning.
+        """
+        found = self._able(instance)
         if not found.ended:
             raise StillRunning
         children = [child for child in found.children if child in self._instances] if recursive else []
         del self._instances[instance]
         return 1 + sum(self.purge(child) for child in children)
+
+    def _able(self, instance: str) -> Instance:
+        if (found := self.find(instance)).stalled:
+            raise Stalled
+        return found
 
     async def work(self, app_id: str) -> AsyncIterator[pb.WorkItem]:
         """What a worker is to do, as long as it is there; what it leaves undone another does."""

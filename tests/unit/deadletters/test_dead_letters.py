@@ -1,0 +1,94 @@
+"""Replicas that change what is parked at the same time lose nothing of each other's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+import pytest
+
+from annals.dapr import DaprSidecar, Write
+from annals.deadletters import DeadLetter, DeadLetters, Detail, UnknownLetter, of_event
+from annals.events import RecordedEvent, StreamId
+from annals.store import MemoryEventStore
+from annals.testing.fake import FakeSidecar
+from event_store_conformance import to_append
+
+ACME, GLOBEX = (StreamId(tenant, "thing-x") for tenant in ("acme", "globex"))
+
+
+class AtOnce(DaprSidecar):
+    """Of two that are told to meet, neither writes before both have read."""
+
+    meet: asyncio.Barrier | None = None
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        if self.meet is not None:
+            meet, self.meet = self.meet, None
+            await meet.wait()
+        await super().transact(store, writes)
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[tuple[AtOnce, AtOnce]]:
+    async with FakeSidecar() as sidecar:
+        both = AtOnce(sidecar.grpc_port), AtOnce(sidecar.grpc_port)
+        yield both
+        for one in both:
+            await one.close()
+
+
+async def event_of(stream: StreamId, version: int = 1) -> RecordedEvent:
+    store = MemoryEventStore()
+    await store.append(to_append(stream, 0, version))
+    return (await store.read_events([(stream, version)]))[0]
+
+
+async def failed(stream: StreamId, version: int = 1) -> tuple[DeadLetter, Detail]:
+    return of_event("tasks", await event_of(stream, version), ValueError("a bug"), attempts=1)
+
+
+def letters_of(client: DaprSidecar) -> DeadLetters:
+    return DeadLetters(client, "eventstore", "test")
+
+
+async def test_two_that_park_at_the_same_time_are_both_parked(clients: tuple[AtOnce, AtOnce]) -> None:
+    both = [letters_of(client) for client in clients]
+    for pair in (("a", "b"), ("c", "d")):  # into an index that is not there yet, and into one that is
+        meet = asyncio.Barrier(2)
+        for client in clients:
+            client.meet = meet
+        streams = [StreamId("acme", f"thing-{name}") for name in pair]
+        found = [await failed(stream) for stream in streams]
+        await asyncio.gather(*(one.park(*failure) for one, failure in zip(both, found, strict=True)))
+    await both[0].refresh()
+    assert {one.stream for one in both[0].parked("acme")} == {f"thing-{name}" for name in "abcd"}
+
+
+async def test_what_fails_again_while_it_is_handled_stays_parked(clients: tuple[AtOnce, AtOnce]) -> None:
+    one, other = (letters_of(client) for client in clients)
+    await one.park(*await failed(ACME, 2))
+    await one.release(one.parked("acme"), "ada", "mended")
+    (released,) = one.released()
+    await other.park(*await failed(ACME, 3))
+    await one.done(released)
+    assert [letter.version for letter in one.parked("acme")] == [3]
+
+
+async def test_tenants_with_a_stream_of_one_name_have_letters_of_their_own(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters = letters_of(clients[0])
+    for stream in (ACME, GLOBEX):
+        await letters.park(*await failed(stream))
+    (own,), (other,) = letters.parked("acme"), letters.parked("globex")
+    with pytest.raises(UnknownLetter):
+        await letters.get("globex", own.id)
+
+    await letters.correct(own, None, "ada", "nonsense")
+    await letters.release([own], "ada", "nonsense")
+
+    assert letters.released() == letters.parked("acme")
+    assert letters.parked("globex") == [other]
+    assert letters.corrected("tasks", await event_of(ACME)) is None
+    assert letters.corrected("tasks", await event_of(GLOBEX)) is not None

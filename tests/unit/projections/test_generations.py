@@ -1,0 +1,72 @@
+"""What is said of the catalogue of read models."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from annals.projections import Generations, Projection, Table
+from annals.projections import generations as module
+from annals.web.background import background
+
+WORKLOADS = Projection(Table("workloads", {"capacity": "integer"}), "member", {})
+RETIRED = {"number": 1, "version": 1, "status": "retired", "automatic": False, "caught_up": True}
+
+
+class Catalogue:
+    """The database, with generations of one read model."""
+
+    def __init__(self, *generations: dict[str, Any]) -> None:
+        others: dict[str, Any] = {"read_model": "workloads", "reason": "", "throttle": None}
+        others |= {"started_at": "", "settling": False, "progress": {}}
+        self.rows = [others | one for one in generations]
+        self.read = 0
+
+    async def fetch(self, _sql: str, *_: str | None) -> Any:
+        self.read += 1
+        return self.rows
+
+    async def execute(self, _: str) -> None:
+        pass
+
+
+async def said(*generations: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a replica says while it reads the catalogue three times."""
+    catalogue = Catalogue(*generations)
+    with capture_logs() as logs:
+        async with background(Generations(catalogue, [WORKLOADS]).run(), "generations"), asyncio.timeout(10):
+            while catalogue.read < 3:
+                await asyncio.sleep(0)
+    return [(log["read_model"], log["to_have_it_again"]) for log in logs]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REFRESH_SECONDS", 0)
+    monkeypatch.setattr(module, "_SAY_SECONDS", 0)
+
+
+async def test_a_release_whose_read_model_was_retired_says_so_again_and_again() -> None:
+    warned = await said(RETIRED, RETIRED | {"number": 3}, RETIRED | {"number": 4, "status": "building"})
+    assert set(warned) == {("workloads", "annals projections switch workloads 3")}
+    assert len(warned) >= 2
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"status": "live"}, {"status": "building", "automatic": True}],
+)
+async def test_one_that_answers_or_is_to_is_not_spoken_of(other: dict[str, Any]) -> None:
+    assert await said(RETIRED, RETIRED | {"number": 2} | other) == []
+
+
+async def test_it_names_none_that_this_release_cannot_fill() -> None:
+    warned = await said(RETIRED, RETIRED | {"number": 2, "version": 99})
+    assert set(warned) == {("workloads", "annals projections switch workloads 1")}
+
+
+async def test_one_that_is_not_of_this_release_is_not_spoken_of() -> None:
+    assert await said(RETIRED | {"read_model": "others"}) == []

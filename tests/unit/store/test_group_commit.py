@@ -1,0 +1,51 @@
+"""What is written together, and who is refused for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc
+
+from annals.dapr import DaprSidecar, StateTooLong, Write
+from annals.events import StreamId
+from annals.store import Appended, DaprEventStore, StoreUnavailable
+from annals.testing.fake import FakeSidecar
+from event_store_conformance import new_stream, to_append
+from event_stores import lane_held
+
+
+class ShortKeys(DaprSidecar):
+    """On a store that takes no longer key than MySQL does."""
+
+    def __init__(self, grpc_port: int) -> None:
+        super().__init__(grpc_port)
+        self.refused: list[int] = []
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        writes = list(writes)
+        keys = [write.key for write in writes]
+        if any(len(key) > 255 for key in keys):
+            self.refused.append(sum(key.startswith("log/") for key in keys))
+            raise StateTooLong(grpc.StatusCode.INTERNAL, "Error 1406 (22001): Data too long")
+        await super().transact(store, writes)
+
+
+async def test_what_is_too_long_for_the_store_is_refused_alone() -> None:
+    async with FakeSidecar() as sidecar:
+        client = ShortKeys(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        too_long = StreamId.of("t" * 63, "a" * 63, "i" * 128)
+        streams = [new_stream(), too_long, new_stream()]
+        outcomes = await asyncio.gather(
+            *(store.append(to_append(one, 0)) for one in streams), return_exceptions=True
+        )
+        assert [type(one) for one in outcomes] == [Appended, StoreUnavailable, Appended]
+        assert client.refused == [3, 1], "with the others, and by itself"
+        later = await asyncio.gather(*(store.append(to_append(new_stream(), 0)) for _ in range(2)))
+        assert [one.position.seq for one in later] == [3, 4]
+        await store.drain()
+        await running
+        await client.close()
