@@ -681,9 +681,8 @@ async def test_what_was_due_while_everything_was_down_comes_on_return_and_once(
     assert sorted(item["data"]["before"] for item in found) == ["2s", "due"]
 
 
-@pytest.mark.parametrize("victim", ["notification", "notification-dapr", "nats"])
 async def test_kills_under_load_lose_and_double_no_delivery(
-    notifying: NotifyingSuite, notifications: Notifications, hook: Hook, victim: str
+    notifying: NotifyingSuite, notifications: Notifications, hook: Hook
 ) -> None:
     """A webhook may hear of one twice, by the same id: what was sent may not be known to have been."""
     user = f"u-{new_id()}"
@@ -693,12 +692,12 @@ async def test_kills_under_load_lose_and_double_no_delivery(
     }
     assert (await notifications.call("PUT", f"preferences/{user}", wanted)).status_code == 200
     tasks: list[str] = []
-    for number in range(30):
-        tasks.append(await notifications.assigned(user))
-        if number in (10, 20):
-            notifying.processes[victim].restarts = 0
-            notifying.processes[victim].kill()
-    await notifying.processes[victim].wait_ready()
+    for victim in ("notification", "notification-dapr", "nats") * 2:
+        tasks += [await notifications.assigned(user) for _ in range(10)]
+        notifying.processes[victim].restarts = 0
+        notifying.processes[victim].kill()
+        tasks += [await notifications.assigned(user) for _ in range(5)]
+        await notifying.processes[victim].wait_ready()
 
     async def all_sent() -> list[dict[str, Any]] | None:
         try:
