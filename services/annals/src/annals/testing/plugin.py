@@ -1,6 +1,6 @@
 """Fixtures for pytest: `fake_sidecar`, and `real_sidecar` for what only a real daprd shows.
 
-pytest loads this by itself wherever annals is installed. It needs pytest-asyncio, of `annals[testing]`.
+pytest loads this by itself wherever annals is installed. It needs pytest-asyncio, of its extra `testing`.
 """
 
 from __future__ import annotations
