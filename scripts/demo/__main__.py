@@ -44,7 +44,7 @@ class Suite:
         choice = Choice.of(DEFAULT_PROFILE, DEFAULT_STORE)  # the ports are the same for all
         apps = manifest.read(ROOT / "dapr.yaml", choice.broker, choice.store)
         self.ports = {app.app_id: app.ports for app in apps}
-        self.http = httpx.Client(timeout=_SECONDS)
+        self.http = httpx.Client(timeout=_SECONDS, trust_env=False)  # no proxy knows this machine
 
     def ask(
         self, app: str, method: str, path: str, by: str, body: Any = None, *, known: tuple[int, ...] = ()

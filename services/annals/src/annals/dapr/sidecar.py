@@ -76,6 +76,8 @@ class DaprSidecar:
                 # A sidecar that was killed is back within a second: look for it that often.
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1000),
+                # The sidecar is beside its app: a proxy that the environment names does not know it.
+                ("grpc.enable_http_proxy", 0),
             ],
         )
         self._stub = api_service_v1.DaprStub(self._channel)

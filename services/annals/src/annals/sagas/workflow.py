@@ -24,7 +24,13 @@ from annals.telemetry import traces
 
 Activity = Callable[[Mapping[str, Any], str | None], Awaitable[dict[str, Any]]]
 
-_ANY_SIZE = (("grpc.max_receive_message_length", -1),)
+_CHANNEL = (
+    # The sidecar's limit holds. One of the worker's own would end the stream by which all workflows come,
+    # each time that the one which is larger comes by it.
+    ("grpc.max_receive_message_length", -1),
+    # The sidecar is beside its app: a proxy that the environment names does not know it.
+    ("grpc.enable_http_proxy", 0),
+)
 
 
 class _DaprWorkflow:
@@ -69,9 +75,8 @@ class SagaWorker:
             logger_options=LoggerOptions("WARNING", logging.NullHandler()),
             interceptors=[Turns()],
         )
-        # The sidecar's limit holds. One of the worker's own would end the stream by which all workflows
-        # come, each time that the one which is larger comes by it. The SDK has no public way (1.18).
-        self._runtime._WorkflowRuntime__worker._channel_options = _ANY_SIZE  # type: ignore[attr-defined]  # noqa: SLF001
+        # The SDK has no public way (1.18).
+        self._runtime._WorkflowRuntime__worker._channel_options = _CHANNEL  # type: ignore[attr-defined]  # noqa: SLF001
         logging.getLogger("durabletask-worker").setLevel(logging.WARNING)
         newest = {saga_type: catalog.newest(saga_type).version for saga_type in catalog.types}
         for saga in catalog.all():
