@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from suite import infra, runtime
+from suite import infra, ports, runtime
 from suite.process import Spec
 from suite.progress import console
 
@@ -112,20 +112,25 @@ def prepare(choice: Choice, directory: Path) -> Infrastructure:
         server.initialise()
         secrets |= server.secrets
     control_plane = infra.ControlPlane(directory, CONTROL_PLANE_PORT)
-    beside = _zipkin()
     return Infrastructure(
         [*(server.spec() for server in servers.values()), *control_plane.specs()],
-        beside,
-        {name: server.port for name, server in servers.items()}
-        | control_plane.ports
-        | ({"zipkin": ZIPKIN_PORT} if beside else {}),
+        _zipkin(),
+        {name: server.port for name, server in servers.items()} | control_plane.ports,
         secrets,
         control_plane,
     )
 
 
 def _zipkin() -> list[Spec]:
-    """Zipkin, without which all else works."""
+    """Zipkin, without which all else works; none where its port is taken, as by the one of `dapr init`."""
+    if ports.busy(ZIPKIN_PORT):
+        console.print(
+            f"No Zipkin is started: port {ZIPKIN_PORT} is used by {ports.owner(ZIPKIN_PORT)}, "
+            "which the traces go to.",
+            highlight=False,
+            markup=False,
+        )
+        return []
     try:
         return [infra.zipkin(ZIPKIN_PORT)]
     except runtime.Missing as error:

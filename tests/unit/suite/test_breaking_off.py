@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import resource
 import signal
+import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 import requests
 
-from suite import infra, keys, page, profiles, runtime
+from suite import infra, keys, page, ports, profiles, runtime
 from suite.infra.passwords import password
 from suite.process import Spec
 from suite.profiles import DEFAULT_PROFILE, Infrastructure
@@ -119,6 +121,39 @@ def test_a_password_and_keys_that_a_full_disk_did_not_take_are_made_later(tmp_pa
     for file in (secret, tmp_path / "signing-keys.json", tmp_path / "shared-keys.json"):
         assert file.stat().st_size > 20
         assert file.stat().st_mode & 0o077 == 0
+
+
+class Served:
+    """A server that is there."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.secrets: dict[str, str] = {}
+
+    def initialise(self) -> None: ...
+
+    def spec(self) -> Spec:
+        return Spec("served", [], lambda: ports.open_port(self.port))
+
+
+def test_a_zipkin_that_is_there_already_takes_the_place_of_ours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(infra, "Postgres", lambda *_: Served(ports.free_port()))
+    monkeypatch.setattr(profiles, "_SERVERS", {"nats": lambda _: Served(ports.free_port())})
+    monkeypatch.setattr(infra.ControlPlane, "specs", lambda _: [])
+    monkeypatch.setattr(infra, "zipkin", lambda port: Spec("zipkin", [], lambda: ports.open_port(port)))
+    choice = profiles.Choice.of("embedded", "postgresql")
+    with socket.create_server(("127.0.0.1", 0)) as theirs:
+        port = theirs.getsockname()[1]
+        monkeypatch.setattr(profiles, "ZIPKIN_PORT", port)
+
+        found = profiles.prepare(choice, tmp_path)
+        assert not found.beside
+        assert port not in found.ports.values()
+        assert f"port {port} is used by pid {os.getpid()}" in capsys.readouterr().err.replace("\n", " ")
+
+    assert [spec.name for spec in profiles.prepare(choice, tmp_path).beside] == ["zipkin"]
 
 
 async def test_the_suite_starts_without_what_is_only_beside_it(
