@@ -22,7 +22,7 @@ CLOUDNATIVE_PG_VERSION := 0.29.0
 
 .DEFAULT_GOAL := help
 SOURCES := $(wildcard services/*/src)
-.PHONY: help setup run start demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees benchmarks chart-docs lock audit fuzz soak bench clean
+.PHONY: help setup run start servers demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees benchmarks chart-docs lock audit fuzz soak bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ run: setup ## run the suite in the foreground; Ctrl-C stops it
 
 start: setup ## start the suite in the background, return when it is ready
 	@$(RUN) -m suite start $(PROFILE) --store $(STORE)
+
+servers: setup ## start in the background what the services need, and not them: `dapr run -f .` does
+	@$(RUN) -m suite start $(PROFILE) --store $(STORE) --servers
 
 demo: setup ## fill the running suite with a believable week of data
 	@$(RUN) -m demo

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("argument", nargs="*", help="a profile, an app's name, or programs to install")
     parser.add_argument("--store", default=DEFAULT_STORE)
+    parser.add_argument("--servers", action="store_true", help="no services, which `dapr run` may start")
     arguments = parser.parse_args()
     named = arguments.argument[0] if arguments.argument else ""
     match arguments.action:
@@ -45,7 +46,7 @@ def main() -> int:
         case "check-page":
             return page.check()
     try:
-        choice = Choice.of(named or DEFAULT_PROFILE, arguments.store)
+        choice = Choice.of(named or DEFAULT_PROFILE, arguments.store, services=not arguments.servers)
     except Unknown as error:
         console.print(str(error), highlight=False)
         return 2
@@ -86,9 +87,10 @@ def _install(programs: list[str]) -> int:
 def _start(choice: Choice) -> int:
     running = supervisor.read()
     if running is not None:
-        runs = f"profile {running.profile}, store {running.store}"
-        console.print(f"The suite runs already ({runs}); `make stop` ends it.", highlight=False)
-        return 0 if (running.profile, running.store) == (choice.profile, choice.store) else 1
+        runs = "The suite runs already" if running.services else "The servers run already, by themselves"
+        of = f"profile {running.profile}, store {running.store}"
+        console.print(f"{runs} ({of}); `make stop` ends them.", highlight=False)
+        return 0 if running.choice == choice else 1
     if code := _setup():
         return code
     process = supervisor.start_in_background(choice)

@@ -58,20 +58,21 @@ class Unknown(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A profile and a store, by the names that they go by."""
+    """A profile and a store, by the names that they go by, and whether the services run on them."""
 
     profile: str
     store: str
+    services: bool = True
 
     @classmethod
-    def of(cls, profile: str, store: str) -> Choice:
+    def of(cls, profile: str, store: str, *, services: bool = True) -> Choice:
         """The choice that names stand for: a broker is as good a name as its profile's. Raises Unknown."""
         profile = _BY_BROKER.get(profile, profile)
         if profile not in PROFILES:
             raise Unknown(f"There is no profile {profile}; there are: {', '.join(PROFILES)}.")
         if store not in STORES:
             raise Unknown(f"There is no store {store} to run here; there are: {', '.join(STORES)}.")
-        return cls(profile, store)
+        return cls(profile, store, services)
 
     @property
     def broker(self) -> str:

@@ -46,13 +46,15 @@ def locked(directory: Path) -> Iterator[None]:
 
 def dapr(program: str) -> Path:
     """daprd, placement or scheduler: an installed 1.18, else built from its Go modules, once."""
-    for installed in (Path.home() / ".dapr" / "bin" / program, shutil.which(program)):
+    for daprd in (Path.home() / ".dapr" / "bin" / "daprd", shutil.which("daprd")):
+        # The others do not tell their version: they are installed with the daprd that they are beside.
         if (
-            installed
-            and Path(installed).exists()
-            and _DAPR_FITS.search(_output([str(installed), "--version"]))
+            daprd
+            and (installed := Path(daprd).with_name(program)).exists()
+            and Path(daprd).exists()
+            and _DAPR_FITS.search(_output([str(daprd), "--version"]))
         ):
-            return Path(installed)
+            return installed
     built = CACHE / "dapr" / DAPR_VERSION / program
     with locked(built.parent):
         if not built.exists():

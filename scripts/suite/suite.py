@@ -22,7 +22,10 @@ class PortBusy(Exception):
 
 
 class Suite:
-    """Start it, use it, stop it. `home` holds its state; `config` takes the place of the sidecars' own."""
+    """Start it, use it, stop it. `home` holds its state; `config` takes the place of the sidecars' own.
+
+    Without `services` it is what these need: the servers, and what the components read.
+    """
 
     control_plane: infra.ControlPlane
 
@@ -31,13 +34,15 @@ class Suite:
         profile: str,
         *,
         store: str = profiles.DEFAULT_STORE,
+        services: bool = True,
         home: Path = ROOT,
         restart: bool = True,
         config: Path | None = None,
     ) -> None:
-        self.choice = profiles.Choice.of(profile, store)
+        self.choice = profiles.Choice.of(profile, store, services=services)
         self.home = home
-        self.apps = manifest.read(ROOT / "dapr.yaml", self.choice.broker, self.choice.store)
+        apps = manifest.read(ROOT / "dapr.yaml", self.choice.broker, self.choice.store)
+        self.apps = apps if services else []
         self.processes: dict[str, Process] = {}
         self._restart = restart
         self._config = config
@@ -60,14 +65,13 @@ class Suite:
     @property
     def addresses(self) -> dict[str, str]:
         """Where what is, for people."""
-        found = {"console": f"http://127.0.0.1:{self._port('console')}"}
+        found = {
+            app.app_id: f"http://127.0.0.1:{app.app_port}" for app in self.apps if app.app_id == "console"
+        }
         found |= {f"{app.app_id}-dapr": f"http://127.0.0.1:{app.ports.http}" for app in self.apps}
         if "zipkin" in self.processes:
             found["zipkin"] = f"http://127.0.0.1:{profiles.ZIPKIN_PORT}"
         return found
-
-    def _port(self, app_id: str) -> int:
-        return next(app.app_port for app in self.apps if app.app_id == app_id)
 
     async def start(self) -> None:
         """Start everything and return when every service is ready.

@@ -62,6 +62,12 @@ class Report:
     addresses: dict[str, str] = field(default_factory=dict)
     processes: dict[str, dict[str, str]] = field(default_factory=dict)
     children: list[Identity] = field(default_factory=list)
+    services: bool = True
+
+    @property
+    def choice(self) -> Choice:
+        """What it runs."""
+        return Choice(self.profile, self.store, self.services)
 
 
 def read() -> Report | None:
@@ -88,7 +94,8 @@ def observe(suite: Suite, state: str, error: str = "") -> Report:
     me = Identity.of(os.getpid())
     if me is None:
         raise RuntimeError("this process is not there")
-    report = Report(me, suite.choice.profile, suite.choice.store, state, error, suite.addresses)
+    choice = suite.choice
+    report = Report(me, choice.profile, choice.store, state, error, suite.addresses, services=choice.services)
     for name, process in suite.processes.items():
         report.processes[name] = {
             "state": process.state,
@@ -107,7 +114,7 @@ async def supervise(choice: Choice) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    suite = Suite(choice.profile, store=choice.store)
+    suite = Suite(choice.profile, store=choice.store, services=choice.services)
     starting = asyncio.create_task(suite.start())
     try:
         while not stopping.is_set():
@@ -154,7 +161,10 @@ def start_in_background(choice: Choice) -> subprocess.Popen[bytes]:
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "suite", "supervise", choice.profile, "--store", choice.store],
+            [
+                *(sys.executable, "-m", "suite", "supervise", choice.profile, "--store", choice.store),
+                *(() if choice.services else ("--servers",)),
+            ],
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -9,10 +11,11 @@ import pytest
 import yaml
 
 from conftest import until
-from suite import manifest, ports, runtime
+from suite import infra, manifest, page, ports, profiles, runtime, supervisor
 from suite.paths import ROOT
 from suite.process import Process, Spec, StartFailed, back_off
-from suite.profiles import PROFILES, STORES, Choice, Unknown
+from suite.profiles import CONTROL_PLANE_PORT, PROFILES, STORES, Choice, Infrastructure, Unknown
+from suite.suite import Suite
 from suite.supervisor import Identity
 
 
@@ -23,6 +26,35 @@ def test_the_manifest_is_read_as_the_dapr_cli_would() -> None:
     assert apps["projector"].ports.http == 3502
     assert command.resources == _folders("nats", "postgresql")
     assert all(app.ports.grpc == app.ports.http + 10000 for app in apps.values())
+
+
+def test_what_is_run_by_the_dapr_cli_finds_placement_and_scheduler_of_the_servers(tmp_path: Path) -> None:
+    at = infra.ControlPlane(tmp_path, CONTROL_PLANE_PORT)
+    common = yaml.safe_load((ROOT / "dapr.yaml").read_text())["common"]
+    assert common["placementHostAddress"] == at.placement
+    assert common["schedulerHostAddress"] == at.scheduler
+
+    runs = re.findall(r"dapr run --app-id (?:.*\\\n)+.*", (ROOT / "README.md").read_text())
+    assert len(runs) == len(manifest.read(ROOT / "dapr.yaml", "nats", "postgresql"))
+    for line in runs:
+        assert f"--placement-host-address {at.placement} --scheduler-host-address {at.scheduler} " in line
+
+
+async def test_the_servers_are_started_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def ready() -> bool:
+        return True
+
+    server = Spec("nats", ["sleep", "60"], ready)
+    given = Infrastructure([server], [], {}, {"nats": "here"}, infra.ControlPlane(tmp_path, 1))
+    monkeypatch.setattr(page, "build", lambda: None)
+    monkeypatch.setattr(profiles, "prepare", lambda *_: given)
+    monkeypatch.setattr(supervisor, "ROOT", tmp_path)
+
+    async with asyncio.timeout(10), Suite("embedded", home=tmp_path, services=False) as suite:
+        assert (tmp_path / ".annals" / "secrets.json").read_text() == '{"nats": "here"}'
+        report = supervisor.observe(suite, "running")
+        assert report.choice == Choice("embedded", "postgresql", services=False)
+        assert (list(report.processes), report.addresses) == (["nats"], {})
 
 
 def _folders(broker: str, store: str) -> tuple[Path, ...]:
@@ -130,6 +162,30 @@ async def test_a_stopped_process_leaves_no_child_behind(tmp_path: Path) -> None:
         return not child.alive()
 
     await until(gone, 5)
+
+
+@pytest.mark.parametrize(("version", "fits"), [("1.18.4", True), ("1.17.0", False)])
+def test_placement_and_scheduler_are_those_that_came_with_an_installed_daprd(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, fits: bool
+) -> None:
+    # As `dapr init --slim` leaves them; of these only daprd tells its version.
+    installed = tmp_path / ".dapr" / "bin"
+    installed.mkdir(parents=True)
+    for name, does in {
+        "daprd": f"echo {version}",
+        "placement": "echo unknown flag: --version; exit 2",
+        "scheduler": "echo unknown flag: --version; exit 2",
+    }.items():
+        (installed / name).write_text(f"#!/bin/sh\n{does}\n")
+        (installed / name).chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(runtime, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(runtime, "_build", lambda _, target: target.touch())
+
+    built = tmp_path / "cache" / "dapr" / runtime.DAPR_VERSION
+    for name in runtime.DAPR_PROGRAMS:
+        assert runtime.dapr(name) == (installed if fits else built) / name
 
 
 def test_a_jar_that_cannot_be_fetched_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
