@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 _BACK_OFF_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _STABLE_SECONDS = 10.0
+_TAIL_BYTES = 64 * 1024
 
 
 class StartFailed(Exception):
@@ -116,7 +118,9 @@ class Process:
         """The last lines of its log."""
         if not self.log.exists():
             return ""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        with self.log.open("rb") as log:
+            log.seek(-min(_TAIL_BYTES, self.log.stat().st_size), os.SEEK_END)
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
 
     async def _spawn(self) -> None:
         self.state = "starting"
@@ -149,7 +153,8 @@ class Process:
             wait = back_off(self.restarts)
             self.restarts += 1
             self.state = f"exited ({code}), restarting"
-            with self.log.open("a") as log:
+            # On a full disk it is restarted without a word.
+            with contextlib.suppress(OSError), self.log.open("a") as log:
                 log.write(f"--- {self.spec.name} exited with {code}; restart {self.restarts} in {wait} s\n")
             await asyncio.sleep(wait)
             await self._spawn()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -115,24 +116,31 @@ async def supervise(choice: Choice) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     suite = Suite(choice.profile, store=choice.store, services=choice.services)
+    _write(observe(suite, "starting"))  # what nobody could find again is not started
     starting = asyncio.create_task(suite.start())
     try:
         while not stopping.is_set():
             state, error = _progress(starting)
-            _write(observe(suite, state, error))
+            _tell(suite, state, error)
             if error:
                 break
             await _pause(stopping)
     finally:
-        _write(observe(suite, "stopping", _progress(starting)[1]))
+        _tell(suite, "stopping", _progress(starting)[1])
         starting.cancel()
         await asyncio.wait([starting])
         failure = _progress(starting)[1]
         await suite.stop()
         if failure:
-            _write(observe(suite, "failed", failure))
+            _tell(suite, "failed", failure)
             await asyncio.sleep(1)  # so that `start`, which looks every quarter second, reads it
         STATE.unlink(missing_ok=True)
+
+
+def _tell(suite: Suite, state: str, error: str) -> None:
+    """Report; where the disk is full the last report stays, and the suite goes on."""
+    with contextlib.suppress(OSError):
+        _write(observe(suite, state, error))
 
 
 async def _pause(stopping: asyncio.Event) -> None:

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 import requests
 
-from suite import infra, keys, page, ports, profiles, runtime
+from conftest import until
+from suite import infra, keys, page, ports, profiles, runtime, supervisor
 from suite.infra.passwords import password
-from suite.process import Spec
+from suite.process import Process, Spec
 from suite.profiles import DEFAULT_PROFILE, Infrastructure
 from suite.suite import Suite
 
@@ -172,3 +173,102 @@ async def test_the_suite_starts_without_what_is_only_beside_it(
     async with asyncio.timeout(10), suite:
         assert "Without zipkin: " in (told := capsys.readouterr().err)
         assert "no such jar" in told
+
+
+class Started:
+    """A suite without a process."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.choice = profiles.Choice.of("embedded", "postgresql")
+        self.addresses: dict[str, str] = {}
+        self.processes: dict[str, Process] = {}
+        self.stopped = False
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+async def test_a_disk_that_is_full_for_a_while_ends_no_suite(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    suite = Started()
+    report, partial = tmp_path / "suite.json", tmp_path / "suite.partial"
+    monkeypatch.setattr(supervisor, "Suite", lambda *_, **__: suite)
+    monkeypatch.setattr(supervisor, "STATE", report)
+    monkeypatch.setattr(supervisor, "_LOOK_SECONDS", 0.01)
+
+    async def running() -> bool:
+        return report.exists() and '"running"' in report.read_text()
+
+    async def of_now() -> bool:
+        return report.stat().st_mtime_ns > full.st_mtime_ns
+
+    supervising = asyncio.create_task(supervisor.supervise(suite.choice))
+    try:
+        await until(running)
+        partial.symlink_to("/dev/full")
+        full = partial.lstat()
+        await asyncio.wait([supervising], timeout=0.1)
+        partial.unlink()
+        await until(of_now)
+        assert not suite.stopped
+
+        partial.symlink_to("/dev/full")
+        os.kill(os.getpid(), signal.SIGTERM)
+        await supervising
+        assert suite.stopped
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def test_a_suite_that_nobody_could_find_again_is_not_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    suite = Started()
+    started: list[bool] = []
+    monkeypatch.setattr(suite, "start", lambda: started.append(True))
+    monkeypatch.setattr(supervisor, "Suite", lambda *_, **__: suite)
+    monkeypatch.setattr(supervisor, "STATE", tmp_path / "suite.json")
+    (tmp_path / "suite.partial").symlink_to("/dev/full")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            await supervisor.supervise(suite.choice)
+        assert not started
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+
+async def test_a_process_is_restarted_also_where_its_log_takes_no_word_of_it(tmp_path: Path) -> None:
+    async def ready() -> bool:
+        return True
+
+    (tmp_path / "one.log").symlink_to("/dev/full")
+    process = Process(Spec("one", ["sleep", "0.01"], ready), tmp_path)
+
+    async def restarted_twice() -> bool:
+        return process.restarts > 1
+
+    await process.start()
+    try:
+        await until(restarted_twice, 10)
+    finally:
+        await process.stop()
+
+
+def test_of_a_log_only_its_end_is_read(tmp_path: Path) -> None:
+    async def ready() -> bool:
+        return True
+
+    process = Process(Spec("one", [], ready), tmp_path)
+    assert process.log_tail() == ""
+    process.log.write_text("first\nlast")
+    assert process.log_tail() == "first\nlast"
+    with process.log.open("wb") as log:
+        log.truncate(4 << 30)  # takes no room, but would take that much memory
+        log.seek(0, os.SEEK_END)
+        log.write(b"\nthe reason\n")
+    assert process.log_tail(1) == "the reason"
