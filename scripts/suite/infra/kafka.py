@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from suite import ports, runtime
+from suite.infra import first_start
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
 
@@ -55,7 +55,7 @@ class Kafka:
                 "-c",
                 str(self._config),
             ]
-            subprocess.run([*self._command("128m"), *argv], check=True, capture_output=True)
+            first_start.run([*self._command("128m"), *argv])
 
     def _properties(self, data: Path) -> str:
         controller = ports.free_port()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from suite import packages, ports
+from suite.infra import first_start
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
 
@@ -35,7 +35,6 @@ class MariaDb:
 
     def initialise(self) -> None:
         """Create the data directory, unless it is there."""
-        data = self._directory / "data"
         user = f"'annals'@'127.0.0.1' IDENTIFIED BY '{password(self._password_file)}'"
         statements = [
             *(
@@ -47,14 +46,15 @@ class MariaDb:
             "ALTER USER root@localhost ACCOUNT LOCK;",
         ]
         write_private(self._start_sql, "\n".join(statements))
-        if (data / "mysql").exists():
-            return
+        first_start.whole(self._directory / "data", "mysql", self._create)
+
+    def _create(self, data: Path) -> None:
         argv = [
             str(packages.beside("mariadbd", "mariadb-install-db")),
             *("--no-defaults", f"--datadir={data}", f"--user={getpass.getuser()}"),
             *("--skip-test-db", "--auth-root-authentication-method=normal"),
         ]
-        subprocess.run(argv, check=True, capture_output=True)
+        first_start.run(argv)
 
     def spec(self) -> Spec:
         """How to run it."""

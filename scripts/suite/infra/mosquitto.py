@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from suite import packages, ports
+from suite.infra import first_start
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
 
@@ -36,8 +36,7 @@ class Mosquitto:
     def initialise(self) -> None:
         """Write its configuration and its users."""
         write_private(self._users, f"annals:{password(self._password_file)}\n")
-        hashing = [str(packages.beside("mosquitto", "mosquitto_passwd")), "-U", str(self._users)]
-        subprocess.run(hashing, check=True, capture_output=True)
+        first_start.run([str(packages.beside("mosquitto", "mosquitto_passwd")), "-U", str(self._users)])
         (self._directory / "data").mkdir(exist_ok=True, mode=0o700)
         write_private(
             self._config,

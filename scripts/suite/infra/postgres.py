@@ -6,13 +6,13 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import asyncpg
 
 from suite import runtime
+from suite.infra import first_start
 from suite.infra.passwords import password
 from suite.paths import ROOT
 from suite.process import Spec
@@ -53,21 +53,20 @@ class Postgres:
 
     def initialise(self) -> None:
         """Create the data directory, unless it is there."""
-        if (self._data / "PG_VERSION").exists():
-            return
-        self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        first_start.whole(self._data, "PG_VERSION", self._create)
+
+    def _create(self, data: Path) -> None:
+        data.mkdir(mode=0o700)
         password(self._password_file)
         if self._user:
-            for path in (self._data, self._password_file):
+            for path in (data, self._password_file):
                 shutil.chown(path, self._user)
-        subprocess.run(
+        first_start.run(
             [
                 str(self._bin / "initdb"),
-                *("-D", str(self._data), "-U", "annals", "--auth=scram-sha-256"),
+                *("-D", str(data), "-U", "annals", "--auth=scram-sha-256"),
                 *(f"--pwfile={self._password_file}", "--encoding=UTF8", "--locale=C.UTF-8"),
             ],
-            check=True,
-            capture_output=True,
             user=self._user,
             group=pwd.getpwnam(self._user).pw_gid if self._user else None,
             extra_groups=[] if self._user else None,

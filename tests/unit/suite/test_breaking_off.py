@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from conftest import until
-from suite import infra, keys, page, ports, profiles, runtime, supervisor
+from suite import infra, keys, packages, page, ports, profiles, runtime, supervisor
 from suite.infra.passwords import password
 from suite.process import Process, Spec
 from suite.profiles import DEFAULT_PROFILE, Infrastructure
@@ -122,6 +122,43 @@ def test_a_password_and_keys_that_a_full_disk_did_not_take_are_made_later(tmp_pa
     for file in (secret, tmp_path / "signing-keys.json", tmp_path / "shared-keys.json"):
         assert file.stat().st_size > 20
         assert file.stat().st_mode & 0o077 == 0
+
+
+CREATES = """#!/bin/sh
+# As initdb and mariadb-install-db do: what they are known to have been by is there long before they are done.
+for one; do
+    case "$one" in --datadir=*) data="${one#--datadir=}";; esac
+    test "$before" = -D && data="$one"; before="$one"
+done
+mkdir -p "$data/mysql" && touch "$data/PG_VERSION"
+if ! test -e CUT; then echo "the disk is full" >&2; kill -9 $$; fi
+touch "$data/whole"
+"""
+
+
+@pytest.mark.parametrize("server", [infra.Postgres, infra.MariaDb])
+def test_a_server_whose_creation_broke_off_is_created_anew(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    server: Callable[[Path, int], infra.Postgres | infra.MariaDb],
+) -> None:
+    cut, data = tmp_path / "mended", tmp_path / "data"
+    for name in ("initdb", "mariadb-install-db"):
+        (tmp_path / name).write_text(CREATES.replace("CUT", str(cut)))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(runtime, "postgres_bin", lambda: tmp_path)
+    monkeypatch.setattr(packages, "program", lambda name: tmp_path / name)
+    monkeypatch.setattr(packages, "beside", lambda _, name: tmp_path / name)
+
+    with pytest.raises(runtime.Missing, match="the disk is full"):
+        server(data, 1).initialise()
+    cut.touch()
+    server(data, 1).initialise()
+    (whole,) = data.rglob("whole")
+    assert whole.parent in (data / "postgres", data / "mariadb" / "data")
+
+    cut.unlink()
+    server(data, 1).initialise()  # it is created no more
 
 
 class Served:
