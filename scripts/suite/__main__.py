@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 import time
 
@@ -13,8 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from suite import infra, packages, page, runtime, supervisor
-from suite.paths import ROOT
+from suite import infra, packages, page, profiles, runtime, supervisor
+from suite.paths import ROOT, state_dir
 from suite.profiles import DEFAULT_PROFILE, DEFAULT_STORE, Choice, Unknown
 from suite.progress import step
 
@@ -52,6 +54,9 @@ def main() -> int:
         return 2
     match arguments.action:
         case "run":
+            for number in (signal.SIGHUP, signal.SIGTERM):  # as Ctrl-C does
+                if signal.getsignal(number) != signal.SIG_IGN:  # of which `nohup` makes one
+                    signal.signal(number, signal.default_int_handler)
             return _run(choice)
         case "start":
             return _start(choice)
@@ -59,13 +64,18 @@ def main() -> int:
     return 0
 
 
-def _setup() -> int:
+def _setup(choice: Choice | None = None) -> int:
+    """Get whatever takes long, while somebody watches: also what the servers of a choice are run by."""
     try:
         for program in runtime.DAPR_PROGRAMS:
             runtime.dapr(program)
         page.build()
+        if choice is not None:
+            profiles.servers_of(choice, state_dir(choice.state))
+            profiles.zipkin()
+            return 0
     except runtime.Missing as error:
-        console.print(str(error))
+        console.print(str(error), highlight=False, markup=False)
         return 1
     try:
         infra.zipkin_jar()
@@ -91,19 +101,26 @@ def _start(choice: Choice) -> int:
         of = f"profile {running.profile}, store {running.store}"
         console.print(f"{runs} ({of}); `make stop` ends them.", highlight=False)
         return 0 if running.choice == choice else 1
-    if code := _setup():
+    if code := _setup(choice):
         return code
     process = supervisor.start_in_background(choice)
     try:
-        if (error := _wait_started(choice)) is not None:
+        if (error := _wait_started(choice, process)) is not None:
             console.print(f"The suite did not start:\n{error}", style="red", highlight=False, markup=False)
             return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError):  # or the terminal is gone
+        process.terminate()  # there may be no report of it yet that `stop` would find it by
         with step("Stopping the suite"):
-            process.terminate()  # there may be no report of it yet that `stop` would find it by
             process.wait()
         return 130
     report = supervisor.read()
+    if report is not None and report.state == "starting" and process.poll() is None:
+        console.print(
+            f"The suite is still starting after {_START_SECONDS} s: "
+            "`make status` says what it waits for, `make stop` ends it.",
+            highlight=False,
+        )
+        return 1
     if report is None or report.state != "running":
         console.print(f"The suite did not start; {supervisor.LOG.relative_to(ROOT)} may say why.")
         return 1
@@ -112,10 +129,9 @@ def _start(choice: Choice) -> int:
     return 0
 
 
-def _wait_started(choice: Choice) -> str | None:
+def _wait_started(choice: Choice, process: subprocess.Popen[bytes]) -> str | None:
     """Wait until the suite runs, ended, or takes too long; what went wrong as it says itself."""
     deadline = time.monotonic() + _START_SECONDS
-    seen = False
     with step(f"Starting the suite (profile {choice.profile}, store {choice.store})"):
         while time.monotonic() < deadline:
             report = supervisor.read()
@@ -123,9 +139,8 @@ def _wait_started(choice: Choice) -> str | None:
                 break
             if report is not None and report.error:
                 return report.error
-            if report is None and seen:
+            if process.poll() is not None:
                 break
-            seen = seen or report is not None
             time.sleep(0.1)
     return None
 
@@ -150,6 +165,8 @@ def _run(choice: Choice) -> int:
                 time.sleep(0.25)
     except KeyboardInterrupt:
         return _stop()
+    finally:
+        supervisor.stop()  # also where the terminal, which is told of it, is gone
     console.print("The suite ended.")
     return 1
 

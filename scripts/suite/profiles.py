@@ -96,33 +96,41 @@ class Infrastructure:
     control_plane: infra.ControlPlane
 
 
-def prepare(choice: Choice, directory: Path) -> Infrastructure:
-    """Make the servers of a choice ready to be started. Raises runtime.Missing."""
+def servers_of(choice: Choice, directory: Path) -> dict[str, infra.Server]:
+    """The servers of a choice; their programs are fetched, or built, where they are not there yet.
+
+    Raises runtime.Missing.
+    """
     # The read models and the notifications are in PostgreSQL whatever the store is: their SQL is its own.
     servers: dict[str, infra.Server] = {
         "postgres": infra.Postgres(directory, POSTGRES_PORT),
         choice.broker: _SERVERS[choice.broker](directory),
     }
+    if choice.store == "mysql":
+        servers["mariadb"] = infra.MariaDb(directory, MARIADB_PORT)
+    return servers
+
+
+def prepare(choice: Choice, directory: Path) -> Infrastructure:
+    """Make the servers of a choice ready to be started. Raises runtime.Missing."""
+    servers = servers_of(choice, directory)
     secrets = dict(MAIL)
-    match choice.store:
-        case "mysql":
-            servers["mariadb"] = infra.MariaDb(directory, MARIADB_PORT)
-        case "sqlite":
-            secrets |= {f"sqlite-{name}": str(directory / f"{name}.db") for name in ("events", "workflows")}
+    if choice.store == "sqlite":
+        secrets |= {f"sqlite-{name}": str(directory / f"{name}.db") for name in ("events", "workflows")}
     for server in servers.values():
         server.initialise()
         secrets |= server.secrets
     control_plane = infra.ControlPlane(directory, CONTROL_PLANE_PORT)
     return Infrastructure(
         [*(server.spec() for server in servers.values()), *control_plane.specs()],
-        _zipkin(),
+        zipkin(),
         {name: server.port for name, server in servers.items()} | control_plane.ports,
         secrets,
         control_plane,
     )
 
 
-def _zipkin() -> list[Spec]:
+def zipkin() -> list[Spec]:
     """Zipkin, without which all else works; none where its port is taken, as by the one of `dapr init`."""
     if ports.busy(ZIPKIN_PORT):
         console.print(

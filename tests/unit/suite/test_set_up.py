@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 import bootstrap
 from suite import __main__ as command
-from suite import packages, supervisor
+from suite import infra, packages, page, profiles, runtime, supervisor
 from suite.profiles import Choice
 
 
@@ -53,7 +55,7 @@ def test_ctrl_c_during_the_start_stops_what_was_started(monkeypatch: pytest.Monk
 
     reports = iter([lambda: None, interrupted])
     monkeypatch.setattr(supervisor, "read", lambda: next(reports)())
-    monkeypatch.setattr(command, "_setup", lambda: 0)
+    monkeypatch.setattr(command, "_setup", lambda _: 0)
     with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as child:
         monkeypatch.setattr(supervisor, "start_in_background", lambda _: child)
         try:
@@ -61,6 +63,100 @@ def test_ctrl_c_during_the_start_stops_what_was_started(monkeypatch: pytest.Monk
             assert child.poll() == -signal.SIGTERM
         finally:
             child.kill()
+
+
+def _report(state: str) -> supervisor.Report:
+    return supervisor.Report(supervisor.Identity(os.getpid(), 0), "embedded", "postgresql", state)
+
+
+@pytest.fixture
+def supervising(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Has what `start` starts be some Python, in the supervisor's place."""
+    children: list[subprocess.Popen[bytes]] = []
+
+    def given(code: str) -> subprocess.Popen[bytes]:
+        children.append(subprocess.Popen([sys.executable, "-c", code]))
+        monkeypatch.setattr(supervisor, "start_in_background", lambda _: children[0])
+        return children[0]
+
+    monkeypatch.setattr(command, "_setup", lambda _: 0)
+    yield given
+    for child in children:
+        child.kill()
+        child.wait()
+
+
+def test_a_supervisor_that_ended_before_its_first_report_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+    supervising: Callable[[str], subprocess.Popen[bytes]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(supervisor, "read", lambda: None)
+    monkeypatch.setattr(command, "_START_SECONDS", 20)
+    supervising("raise SystemExit('dapr.yaml cannot be read')")
+    began = time.monotonic()
+
+    assert command._start(Choice.of("embedded", "postgresql")) == 1
+    assert time.monotonic() - began < 15
+    assert "did not start" in capsys.readouterr().out
+
+
+def test_a_suite_that_takes_long_is_said_to_start_still(
+    monkeypatch: pytest.MonkeyPatch,
+    supervising: Callable[[str], subprocess.Popen[bytes]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reports = chain([None], repeat(_report("starting")))
+    monkeypatch.setattr(supervisor, "read", lambda: next(reports))
+    monkeypatch.setattr(command, "_START_SECONDS", 0.3)
+    child = supervising("import signal; signal.pause()")
+
+    assert command._start(Choice.of("embedded", "postgresql")) == 1
+    assert "still starting" in (told := capsys.readouterr().out.replace("\n", " "))
+    assert "did not start" not in told
+    assert child.poll() is None
+
+
+def test_what_a_choice_takes_to_fetch_is_fetched_before_the_start_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: Path) -> Any:
+        raise runtime.Missing("kafka could not be fetched")
+
+    monkeypatch.setattr(runtime, "dapr", Path)
+    monkeypatch.setattr(page, "build", lambda: None)
+    monkeypatch.setattr(supervisor, "read", lambda: None)
+    monkeypatch.setattr(profiles, "_SERVERS", {"kafka": missing})
+    monkeypatch.setattr(infra, "Postgres", lambda *_: None)
+    monkeypatch.setattr(supervisor, "start_in_background", lambda _: pytest.fail("it was started"))
+
+    assert command._start(Choice.of("kafka-postgres", "postgresql")) == 1
+    assert "kafka could not be fetched" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_is_closed_ends_what_runs_in_it(
+    monkeypatch: pytest.MonkeyPatch, came: list[int], number: signal.Signals
+) -> None:
+    stopped: list[bool] = []
+
+    def closed(*_: Any) -> None:
+        raise OSError("Input/output error")
+
+    def read() -> supervisor.Report:
+        os.kill(os.getpid(), number)
+        return _report("running")
+
+    monkeypatch.setattr(command.Live, "__exit__", closed)
+    monkeypatch.setattr(sys, "argv", ["suite", "run"])
+    monkeypatch.setattr(command, "_start", lambda _: 0)
+    monkeypatch.setattr(supervisor, "read", read)
+    monkeypatch.setattr(supervisor, "stop", lambda: stopped.append(True))
+
+    with pytest.raises(OSError, match="Input/output"):
+        command.main()
+    assert stopped
+    assert came == []
 
 
 @pytest.fixture
