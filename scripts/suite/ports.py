@@ -11,9 +11,9 @@ import socket
 import psutil
 
 # Below what Linux and macOS take for the near end of a connection: nobody's connection takes one of
-# these between the look and the listening. Those above are the test kit's. Each is given once a round,
-# and every process begins elsewhere.
-_FREE = range(20_000, 26_000)
+# these between the look and the listening. Those above are the sidecars' own, from 23501 on, and the test
+# kit's. Each is given once a round, and every process begins elsewhere.
+_FREE = range(20_000, 23_500)
 _turns = itertools.count(os.getpid() * 100)
 
 

@@ -36,7 +36,7 @@ class Redis:
             self._config,
             f"""bind 127.0.0.1
 port {self.port}
-dir {self._directory}
+dir "{self._directory}"
 appendonly yes
 maxmemory-policy noeviction
 user default off

@@ -3,15 +3,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import socket
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import until
-from suite import infra, manifest, page, ports, profiles, runtime, supervisor
+from suite import infra, manifest, packages, page, ports, profiles, runtime, supervisor
 from suite.paths import ROOT
 from suite.process import Process, Spec, StartFailed, back_off
 from suite.profiles import CONTROL_PLANE_PORT, PROFILES, STORES, Choice, Infrastructure, Unknown
@@ -102,6 +104,26 @@ def test_nats_brings_what_is_nowhere_else_as_often_as_it_takes(topic: str) -> No
     text = (ROOT / "components" / "brokers" / "nats" / "pubsub.yaml").read_text()
     (component,) = (one for one in yaml.safe_load_all(text) if one["metadata"]["name"] == topic)
     assert "maxDeliver" not in {one["name"] for one in component["spec"]["metadata"]}
+
+
+def test_a_free_port_is_none_that_the_suite_has_for_something() -> None:
+    own = {
+        port for app in manifest.read(ROOT / "dapr.yaml", "nats", "postgresql") for port in astuple(app.ports)
+    }
+    assert own.isdisjoint(ports._FREE)
+
+
+@pytest.mark.parametrize("folder", ["plain", "with a blank"])
+def test_redis_keeps_its_data_in_any_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    monkeypatch.setattr(packages, "program", Path)
+    server = infra.Redis(tmp_path / folder, 1)
+    server.initialise()
+    (said,) = re.findall(
+        r"^dir (.*)$", (tmp_path / folder / "redis" / "redis.conf").read_text(), re.MULTILINE
+    )
+    assert shlex.split(said) == [str(tmp_path / folder / "redis")]
 
 
 def test_a_busy_port_is_named_with_its_owner() -> None:
