@@ -1,9 +1,10 @@
 """Make the virtual environment what requirements.lock says; does nothing when it is so already.
 
 Runs under any Python 3.11 or newer with nothing installed. uv does the work, in an environment of
-its own in the cache; everything is installed with its hash required.
+its own in the cache; everything but uv itself is installed with its hash required.
 """
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -35,10 +36,13 @@ def uv() -> Path:
     """The uv program, installed on first use."""
     home = CACHE / "uv" / f"{sys.version_info.major}.{sys.version_info.minor}"
     program = home / "bin" / "uv"
-    if not program.exists():
-        print("Installing uv ...", flush=True)
-        venv.create(home, with_pip=True, clear=True)
-        subprocess.run([home / "bin" / "pip", "install", "--quiet", "uv>=0.9,<1"], check=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts at once would clear each other's
+        if not program.exists():
+            print("Installing uv ...", flush=True)
+            venv.create(home, with_pip=True, clear=True)
+            subprocess.run([home / "bin" / "pip", "install", "--quiet", "uv>=0.9,<1"], check=True)
     return program
 
 

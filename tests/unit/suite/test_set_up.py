@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+import venv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,30 @@ def test_an_environment_whose_python_is_gone_is_made_anew(
 
     assert ran[0][:2] == ["uv", "venv"]
     assert "--clear" in ran[0]
+
+
+def test_two_checkouts_at_once_install_uv_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made: list[Path] = []
+
+    def create(home: Path, **_: Any) -> None:
+        made.append(home)
+        (home / "bin").mkdir(parents=True)
+
+    def install(argv: Sequence[Path], **_: Any) -> None:
+        time.sleep(0.2)  # as the other one comes
+        (Path(argv[0]).parent / "uv").touch()
+
+    monkeypatch.setattr(bootstrap, "CACHE", tmp_path)
+    monkeypatch.setattr(venv, "create", create)
+    monkeypatch.setattr(subprocess, "run", install)
+
+    with ThreadPoolExecutor(2) as both:
+        one, other = both.map(lambda _: bootstrap.uv(), range(2))
+
+    assert one == other
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("target", ["stop", "status", "logs"])
