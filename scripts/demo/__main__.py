@@ -155,7 +155,8 @@ def _terminated(suite: Suite) -> None:
     suite.ask("saga-orchestrator", "POST", f"sagas/task-handover?id={saga_id}", handover.by, body)
     suite.wait(saga_id, lambda saga: bool(saga["waits_for"]) or saga["status"] in _ENDED)
     reason = {"reason": "Farid is ill; ended by hand, to be taken back later"}
-    suite.ask("saga-orchestrator", "POST", f"sagas/{saga_id}/terminate", "ada", reason)
+    # It was tried again since an earlier run, and has been taken back: there it stays.
+    suite.ask("saga-orchestrator", "POST", f"sagas/{saga_id}/terminate", "ada", reason, known=(422,))
 
 
 async def _poison(grpc_port: int) -> None:
