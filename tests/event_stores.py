@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from annals.dapr import DaprSidecar, StateValue
-from annals.store import DaprEventStore
+from annals.store import DOMAIN_LANES, DaprEventStore
 from conftest import until
 
 # There is no components/stores/redis: this store is for showing that it is refused.
@@ -59,10 +59,12 @@ async def lane_held(store: DaprEventStore) -> None:
 
 
 @asynccontextmanager
-async def opened(grpc_port: int, owner: str = "test") -> AsyncIterator[DaprEventStore]:
+async def opened(
+    grpc_port: int, owner: str = "test", lanes: range = DOMAIN_LANES
+) -> AsyncIterator[DaprEventStore]:
     """A store that has a lane inside, and has published all that it took after."""
     client = DaprSidecar(grpc_port)
-    store = DaprEventStore(client, owner=owner)
+    store = DaprEventStore(client, owner=owner, lanes=lanes)
     running = asyncio.create_task(store.run())
     holding = asyncio.create_task(lane_held(store))
     try:

@@ -131,7 +131,19 @@ class World:
         async def unmoved() -> list[SagaKey]:
             return [KEY, OTHER]
 
-        self.watch = Watch(catalog, self.history, orchestrator, unmoved, seconds=60, clock=lambda: self.time)
+        async def being_imported() -> bool:
+            return self.being_imported
+
+        self.being_imported = False
+        self.watch = Watch(
+            catalog,
+            self.history,
+            orchestrator,
+            unmoved,
+            being_imported,
+            seconds=60,
+            clock=lambda: self.time,
+        )
 
     async def tell(self, *events: Any, key: SagaKey = KEY) -> None:
         _, state = await self.history.load(key)
@@ -203,6 +215,21 @@ async def test_the_more_often_it_did_not_help_the_longer_it_waits() -> None:
         510,
         990,
     ]
+
+
+async def test_one_whose_end_may_be_still_to_be_imported_gets_its_time_from_then_on() -> None:
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    await world.look(0)
+    world.being_imported = True
+    for _ in range(3):
+        await world.look(200)
+    world.being_imported = False
+    for seconds in (200, 79):
+        await world.look(seconds)
+        assert not world.told.started
+    await world.look(1)
+    assert world.told.started == [instance_id(KEY, 1)]
 
 
 async def test_one_that_is_halted_or_over_is_left_alone() -> None:

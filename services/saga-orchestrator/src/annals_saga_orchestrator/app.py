@@ -69,7 +69,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             },
         )
         seconds = settings.stalled_after
-        watch = Watch(catalog, history, orchestrator, unmoved(invocation, seconds), seconds=seconds)
+        ask = unmoved(invocation, seconds)
+        watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
         operations = Operations(invocation, "saga-orchestrator")
         app.include_router(api.routes(orchestrator, catalog, invocation, operations))
         letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")

@@ -54,15 +54,9 @@ class Checkpointer:
             while await self._sign_lane(lane, key):
                 pass
 
-    async def _being_imported(self, lane: int) -> bool:
-        mark = await self._sidecar.get(self._store_name, keys.imported(lane))
-        if mark is None:
-            return False
-        return await self._sidecar.get(self._store_name, keys.log(lane, int(mark.data))) is None
-
     async def _sign_lane(self, lane: int, key: SigningKey) -> bool:
         """One checkpoint; False when there is nothing more to sign."""
-        if await self._being_imported(lane):
+        if await self._store.being_imported([lane]):
             return False  # the backup has checkpoints of its own
         value = await self._sidecar.get(self._store_name, keys.checkpoint(lane))
         last = Checkpoint.from_json(value.data) if value else None

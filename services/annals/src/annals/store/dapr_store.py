@@ -161,6 +161,16 @@ class DaprEventReader:
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
+    async def being_imported(self, lanes: Iterable[int] = ALL_LANES) -> bool:
+        """Whether one of these is being filled from a backup, or was left half filled: see `Restore`."""
+        wanted = {keys.imported(lane): lane for lane in lanes}
+        marks = await self._get(list(wanted))
+        marks |= await self._look_again(list(wanted), marks)
+        ends = [keys.log(wanted[key], int(mark)) for key, mark in marks.items()]
+        there = await self._get(ends)
+        there |= await self._look_again(ends, there)
+        return len(there) < len(ends)
+
     async def _look_again(self, wanted: Sequence[str], values: Mapping[str, bytes]) -> dict[str, bytes]:
         """Ask for what a bulk left out, one by one, so that it is certain."""
         absent = [key for key in wanted if key not in values]
