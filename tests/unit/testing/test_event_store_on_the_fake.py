@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ import orjson
 import pytest
 
 from annals.dapr import DaprSidecar, Write
-from annals.store import DaprEventStore, DuplicateCommand, StoreUnavailable, UnfitStore, keys
+from annals.store import Appended, DaprEventStore, DuplicateCommand, StoreUnavailable, UnfitStore, keys
 from annals.store.probe import probe
 from annals.testing.fake import FakeDapr, FakeSidecar, FakeState, Flavour, VirtualClock
 from event_store_conformance import EventStoreConformance, new_stream, numbers, to_append
@@ -20,7 +21,7 @@ WRITES = "ExecuteStateTransaction"
 
 
 class TestOnTheFake(EventStoreConformance):
-    @pytest.fixture(params=[Flavour.POSTGRESQL, Flavour.SQLITE])
+    @pytest.fixture(params=[Flavour.POSTGRESQL, Flavour.SQLITE, Flavour.MYSQL])
     async def store(self, request: pytest.FixtureRequest) -> AsyncIterator[DaprEventStore]:
         dapr = FakeDapr(stores={"eventstore": FakeState(request.param)})
         async with FakeSidecar("command", dapr=dapr) as sidecar, opened(sidecar.grpc_port) as store:
@@ -49,6 +50,25 @@ async def test_a_command_id_is_known_for_seven_days() -> None:
             await store.append(to_append(stream, 1, command_id="key"))
         await clock.advance(timedelta(seconds=1))
         await store.append(to_append(stream, 1, command_id="key"))
+
+
+async def test_a_command_id_that_mysql_did_not_clean_up_yet_is_refused_alone() -> None:
+    clock, state, stream = VirtualClock(), FakeState(Flavour.MYSQL), new_stream()
+    dapr = FakeDapr(clock=clock, stores={"eventstore": state})
+    async with FakeSidecar(dapr=dapr) as sidecar, opened(sidecar.grpc_port) as store:
+        await store.append(to_append(stream, 0, command_id="key"))
+        await clock.advance(timedelta(days=7, seconds=1))
+        outcomes = await asyncio.gather(
+            store.append(to_append(new_stream(), 0)),
+            store.append(to_append(stream, 1, command_id="key")),
+            store.append(to_append(new_stream(), 0)),
+            return_exceptions=True,
+        )
+        assert [type(one) for one in outcomes] == [Appended, StoreUnavailable, Appended]
+        assert await numbers(store, stream) == [1]
+        state.clean_up(clock.now())
+        again = await store.append(to_append(stream, 1, command_id="key"))
+        assert again.position.seq == 4
 
 
 async def test_a_write_that_the_store_refuses_is_not_sent_again() -> None:

@@ -47,6 +47,10 @@ _REFUSED = frozenset(
 _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
+class OneUnfit(Exception):
+    """The store does not take one of several, and does not say which: nothing of the batch was appended."""
+
+
 class LaneTaken(Exception):
     """Another instance wrote this lane's next sequence: nothing of the batch was appended."""
 
@@ -93,25 +97,33 @@ class GroupCommit:
     async def commit(self, lane: int, tail: int, batch: Sequence[Waiting]) -> list[Committed]:
         """Append a batch behind the lane's tail and settle those that are refused.
 
-        Returns what was committed, in the lane's order. Raises LaneTaken when none of it was, and
-        none of it will be; StateTooLong when that is because one of several is longer than the store takes.
-        No two appends of a batch may share a stream or a command id.
+        Returns what was committed, in the lane's order. Raises LaneTaken and OneUnfit when none of it was,
+        and none of it will be. No two appends of a batch may share a stream or a command id.
         """
         remaining = list(batch)
+        blameless = False
         while remaining:
             committed, writes = self._prepare(lane, tail, remaining)
             try:
                 await self._transact(writes)
-            except StateConflict:
+            except StateConflict as error:
                 if await self._is_ours(lane, tail, remaining):
                     return committed
                 refused, remaining = remaining, await self._settle_refused(remaining)
-                if len(refused) == len(remaining):
+                if len(refused) > len(remaining):
+                    continue
+                if not blameless:
                     # Nobody is to blame any more: an outcome's TTL ran out between the two looks.
+                    blameless = True
                     await asyncio.sleep(_RETRY_SECONDS[0])
+                    continue
+                # MySQL reads an outcome whose TTL ran out as absent, but lets none be inserted in its place
+                # before it was cleaned up (components-contrib, state/mysql/mysql.go, setValue).
+                _require_alone(remaining, error)
+                remaining = self._reject_unfit(remaining, error)
             except DaprError as error:
-                if isinstance(error, StateTooLong) and len(remaining) > 1:
-                    raise
+                if isinstance(error, StateTooLong):
+                    _require_alone(remaining, error)
                 remaining = self._reject_unfit(remaining, error)
             else:
                 return committed
@@ -218,3 +230,8 @@ class GroupCommit:
                 return {key: value.data for key, value in values.items()}
             await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
+
+
+def _require_alone(batch: Sequence[Waiting], error: DaprError) -> None:
+    if len(batch) > 1:
+        raise OneUnfit(str(error)) from error

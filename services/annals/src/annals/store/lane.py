@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import structlog
 
-from annals.dapr import DaprError, StateTooLong
-from annals.store.group_commit import GroupCommit, LaneTaken, Waiting
+from annals.dapr import DaprError
+from annals.store.group_commit import GroupCommit, LaneTaken, OneUnfit, Waiting
 from annals.store.lease import LEASE_SECONDS, Leases
 from annals.store.protocol import (
     Append,
@@ -157,7 +157,7 @@ class Lane:
                 _log.warning("lane lost", reason=str(error))
                 self._waiting.extendleft(reversed(batch))
                 return
-            except StateTooLong:
+            except OneUnfit:
                 # Each by itself: whoever it is has that answer alone.
                 self._waiting.extendleft(reversed(batch))
                 self._alone = len(batch)

@@ -1,7 +1,7 @@
 """A state store in memory that keeps and breaks the rules which the real ones keep and break.
 
 Where a rule comes from: components-contrib 1.18, state/postgresql/v2/postgresql.go,
-state/sqlite/sqlite_dbaccess.go and state/redis/redis.go.
+state/sqlite/sqlite_dbaccess.go, state/mysql/mysql.go and state/redis/redis.go.
 """
 
 from __future__ import annotations
@@ -17,10 +17,14 @@ _MISMATCH = "possible etag mismatch. error from state store"
 
 
 class Flavour(StrEnum):
-    """Whose rules a store keeps. Redis ignores first-write in a transaction, and keeps half of it."""
+    """Whose rules a store keeps. Redis ignores first-write in a transaction, and keeps half of it.
+
+    MySQL reads what has expired as absent, and refuses to insert it all the same, until it was cleaned up.
+    """
 
     POSTGRESQL = "state.postgresql"
     SQLITE = "state.sqlite"
+    MYSQL = "state.mysql"
     REDIS = "state.redis"
 
 
@@ -83,6 +87,10 @@ class FakeState:
         """The keys that hold something. No API of Dapr lists them: it is for tests."""
         return [key for key in self._values if self.get(key, now) is not None]
 
+    def clean_up(self, now: datetime) -> None:
+        """Delete what has expired, as stores do each `cleanupInterval`."""
+        self._values = {key: stored for key, stored in self._values.items() if self.get(key, now) is not None}
+
     def write(self, operation: Operation, now: datetime) -> None:
         """A write by itself. Raises StateRefused."""
         self._keep({operation.key: self._written(self.get(operation.key, now), operation, now, alone=True)})
@@ -121,6 +129,15 @@ class FakeState:
         if operation.etag is not None:
             if (there is None and not redis) or (there is not None and there.etag != operation.etag):
                 raise StateRefused(self._mismatch(operation.etag), mismatch=True)
+        elif (
+            self.flavour is Flavour.MYSQL
+            and operation.first_write
+            and there is None
+            and operation.data is not None
+            and operation.key in self._values
+        ):
+            text = f"Error 1062 (23000): Duplicate entry '{operation.key}' for key 'PRIMARY'"
+            raise StateRefused(text, mismatch=False)
         elif (
             operation.first_write
             and there is not None
