@@ -6,9 +6,13 @@ import base64
 import os
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from annals.aggregates import Command
+from annals.events import DomainEvent, EventData
 from annals.privacy import InvalidKeys, KeyEncryptionKeys, SubjectKey
 from annals.privacy.personal import Token, replaced, tokens_in
+from annals.sagas import SagaInput
 
 
 def encoded(key: bytes) -> str:
@@ -54,3 +58,23 @@ def test_a_wrapped_key_opens_under_any_key_that_is_still_listed() -> None:
 def test_unusable_keys_are_refused(wrong: str) -> None:
     with pytest.raises(InvalidKeys):
         KeyEncryptionKeys(wrong)
+
+
+class Register(Command):
+    aggregate_id: int
+
+
+class Registered(EventData):
+    aggregate_id: int
+
+
+class Registration(SagaInput):
+    aggregate_id: int
+
+
+@pytest.mark.parametrize("kind", [Register, Registered, Registration, DomainEvent])
+def test_an_error_names_the_field_and_says_nothing_of_what_was_given(kind: type[BaseModel]) -> None:
+    with pytest.raises(ValidationError) as refused:
+        kind.model_validate({"aggregate_id": {"name": "Ada Lovelace"}, "Ada": "Ada"})
+    assert "aggregate_id" in str(refused.value)
+    assert "Lovelace" not in str(refused.value)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
@@ -140,6 +142,24 @@ async def test_bad_input_says_what_was_expected_and_changes_nothing(
     if fields is not None:
         assert [error["field"] for error in problem["errors"]] == fields
     assert await store.lanes() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"name": "Zoe Smith", "capacity": 1}, "id"),
+        ({"id": "zoe", "name": {"first": "Zoe", "last": "Smith"}}, "name"),
+        ({"id": "zoe", "name": "Zoe", "full_name": "Zoe Smith"}, "full_name"),
+    ],
+)
+async def test_what_is_logged_of_a_refused_command_says_nothing_personal(
+    client: httpx.AsyncClient, said: dict[str, Any], field: str
+) -> None:
+    with capture_logs() as logs:
+        assert (await client.post("/member.register", json=said)).status_code == 400
+    (failed,) = [log for log in logs if log["event"] == "command failed"]
+    assert field in failed["reason"].splitlines()
+    assert "Smith" not in str(logs)
 
 
 async def test_a_rule_is_named(client: httpx.AsyncClient) -> None:

@@ -24,7 +24,8 @@ class NotFound(Exception):
 class Command(BaseModel):
     """Base of the commands: what a caller may say, validated. `command_type` is its public name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An error is logged, and what was said may be personal.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     command_type: ClassVar[str]
 

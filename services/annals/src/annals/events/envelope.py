@@ -99,7 +99,8 @@ def _now() -> datetime:
 class Event(BaseModel):
     """What every event carries. Fields it does not know are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", validate_default=False)
+    # An error is logged, and kept with a dead letter: it says nothing of what may be personal.
+    model_config = ConfigDict(frozen=True, extra="allow", validate_default=False, hide_input_in_errors=True)
 
     event_id: Name = Field(default_factory=new_id)
     event_type: EventType

@@ -13,7 +13,7 @@ class EventData(BaseModel):
     Fields that a class does not know are kept.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
 
     event_type: ClassVar[str] = ""
     event_version: ClassVar[str] = "1.0"

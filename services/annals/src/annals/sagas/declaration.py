@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 class SagaInput(BaseModel):
     """Base of what a saga is started with; it is validated when it is started."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 I = TypeVar("I", bound=SagaInput)  # noqa: E741 - the one letter for an input
