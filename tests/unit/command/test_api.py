@@ -31,13 +31,15 @@ from sealing import sealed
 
 
 class FlakyStore(MemoryEventStore):
-    """Refuses the next appends with these errors."""
+    """Refuses the next appends with these errors, and knows with what keys they came."""
 
     def __init__(self) -> None:
         super().__init__()
         self.errors: list[Exception] = []
+        self.keys: list[str | None] = []
 
     async def append(self, append: Append) -> Appended:
+        self.keys.append(append.command_id)
         if self.errors:
             raise self.errors.pop(0)
         return await super().append(append)
@@ -268,6 +270,36 @@ async def test_a_whole_envelope_is_a_command_too(client: httpx.AsyncClient) -> N
     first = await client.post("http://test/commands", json=envelope)
     assert first.status_code == 201
     assert (await client.post("http://test/commands", json=envelope)).json() == first.json()
+
+
+ENVELOPE = {
+    "event_type": "task.create",
+    "source": "test",
+    "command_type": "task.create",
+    "command_data": {"title": "Write"},
+}
+
+
+@pytest.mark.parametrize(
+    ("header", "instead"), [("Idempotency-Key", "event_id"), ("If-Match", "expected_version")]
+)
+async def test_what_an_envelope_has_itself_is_refused_as_a_header(
+    client: httpx.AsyncClient, store: FlakyStore, header: str, instead: str
+) -> None:
+    answer = await client.post("http://test/commands", json=ENVELOPE, headers={header: '"1"'})
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["field"]) == (400, header)
+    assert f"`{instead}`" in error["expected"]
+    assert await store.lanes() == []
+
+
+@pytest.mark.parametrize("more", [{}, {"event_id": ""}, {"event_id": None}, {"correlation_id": "c"}])
+async def test_an_id_that_an_envelope_does_not_have_is_no_key(
+    client: httpx.AsyncClient, store: FlakyStore, more: dict[str, Any]
+) -> None:
+    answers = [await client.post("http://test/commands", json=ENVELOPE | more) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert store.keys == [None, None]
 
 
 @pytest.mark.parametrize("field", ["correlation_id", "user_id", "session_id"])

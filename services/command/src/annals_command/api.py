@@ -36,8 +36,13 @@ _KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
+# Where a command has these itself, it has them once: of two that differ one would not be heard.
+_OF_AN_ENVELOPE = {"Idempotency-Key": "`event_id` in the envelope", "If-Match": "`expected_version` in it"}
 # One key for several commands would take those that are equal for one, and refuse the others.
-_OF_ONE_COMMAND = {"Idempotency-Key": "`idempotency_key`", "If-Match": "`expected_version` in its data"}
+_OF_A_BATCH = {
+    "Idempotency-Key": "`idempotency_key` of each command",
+    "If-Match": "`expected_version` in the data of each",
+}
 
 
 class CommandToSend(CommandEvent):
@@ -93,14 +98,18 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     @router.post(
         "/commands",
         summary="Send a command in its whole envelope",
+        description="What is of the command goes with it: `event_id` is the key with which it may be sent"
+        " again, and there is `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused.",
         response_model=Written,
         responses={201: {"model": Written, "description": "Done, and the aggregate is new."}},
         openapi_extra=json_body(CommandToSend),
     )
     async def post_envelope(request: Request) -> Response:
         admit()
+        _refuse(request, _OF_AN_ENVELOPE)
+        body = json_object(await request.body())
         try:
-            envelope = CommandToSend.model_validate(json_object(await request.body()))
+            envelope = CommandToSend.model_validate(body)
         except ValidationError as error:
             raise from_validation(error) from error
         tenant = tenant_of(request)
@@ -117,7 +126,8 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
                 envelope.correlation_id,
                 traceparent_of(request) or envelope.traceparent,
             ),
-            envelope.event_id if "event_id" in envelope.model_fields_set else None,
+            # Not one that was made up: for that no outcome need be kept.
+            envelope.event_id if body.get("event_id") else None,
             envelope.expected_version,
         )
         return _response(await _execute(bus, command))
@@ -132,9 +142,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     )
     async def post_batch(request: Request) -> Response:
         admit()
-        for header, own in _OF_ONE_COMMAND.items():
-            if header in request.headers:
-                raise malformed(header, f"none for a batch: each command has its own {own}")
+        _refuse(request, _OF_A_BATCH)
         items = _array(await request.body())
         groups: dict[Any, list[int]] = defaultdict(list)
         for index, item in enumerate(items):
@@ -151,6 +159,12 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         return Response(orjson.dumps({"results": results}, default=str), media_type="application/json")
 
     return router
+
+
+def _refuse(request: Request, headers: dict[str, str]) -> None:
+    for header, instead in headers.items():
+        if header in request.headers:
+            raise malformed(header, f"none here, but {instead}")
 
 
 async def _batch_item(bus: CommandBus, request: Request, item: dict[str, Any]) -> dict[str, Any]:

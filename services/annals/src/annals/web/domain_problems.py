@@ -44,7 +44,7 @@ def domain_problems() -> Iterator[None]:
     except Backpressure as error:
         raise Problem(503, "busy", str(error), headers={"Retry-After": str(error.retry_after)}) from error
     except OutcomeUnknown as error:
-        detail = f"{error}; send it again with the same Idempotency-Key to learn what came of it"
+        detail = f"{error}; send it again with the same key to learn what came of it"
         raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
     except StoreUnavailable as error:
         detail = f"{error}; nothing was changed"
