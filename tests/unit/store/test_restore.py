@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
-from annals.aggregates import folding
+import pytest
+
+from annals.aggregates import Aggregate, Command, Handler, folding
 from annals.dapr import DaprSidecar, Workflows
-from annals.events import EventRegistry
+from annals.events import DomainEvent, EventData, EventRegistry, StreamId
 from annals.sagas import Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
 from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepStarted
@@ -17,7 +19,7 @@ from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.state import SagaStatus
 from annals.sagas.watch import Watch
-from annals.store import ALL_LANES, SAGA_LANES, DaprEventReader, Export, Restore
+from annals.store import ALL_LANES, SAGA_LANES, Append, DaprEventReader, Export, Restore
 from annals.store import keys as store_keys
 from annals.testing.fake import FakeSidecar
 from event_store_conformance import new_stream, to_append
@@ -121,3 +123,62 @@ async def test_a_saga_whose_end_is_still_to_be_imported_is_not_restarted() -> No
         assert await restore.apply(b"".join(lines)) == 1, "it goes on where it was broken off"
         _, state = await history.load(KEY)
         assert state.status is SagaStatus.COMPLETED
+
+
+class Put(EventData, type="box.put"):
+    weight: int
+
+
+class PutIn(Command):
+    command_type: ClassVar[str] = "box.put"
+
+
+class Box(Aggregate):
+    aggregate_type: ClassVar[str] = "box"
+
+    count: int = 0
+
+    def apply(self, event: EventData) -> Box:  # noqa: ARG002 - it only counts them
+        return self.model_copy(update={"count": self.count + 1})
+
+
+class WeighedBox(Box):
+    state_schema: ClassVar[int] = 2
+
+    weight: int = 0
+
+    def apply(self, event: EventData) -> WeighedBox:
+        weight = self.weight + cast("Put", event).weight
+        return self.model_copy(update={"count": self.count + 1, "weight": weight})
+
+
+def release(box: type[Box]) -> Any:
+    return folding(EventRegistry([Put]), [Handler(PutIn, box, lambda _: "x", lambda _, __: ())])
+
+
+@pytest.mark.parametrize("pieces", [(4, 3), (4, 1, 1, 1)])
+async def test_an_import_that_another_release_goes_on_with_has_the_states_of_that_one(
+    pieces: tuple[int, ...],
+) -> None:
+    stream = StreamId.of("default", "box", "x")
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            for version, weight in enumerate((10, 20, 30, 40, 50, 60)):
+                put = DomainEvent(
+                    event_type="box.put",
+                    source="test",
+                    aggregate_type="box",
+                    aggregate_id="x",
+                    data={"weight": weight},
+                )
+                await store.append(Append(stream, (put,), version, {}))
+        lines = await lines_of(source)
+    async with empty() as (_, into):
+        releases = [release(Box), *[release(WeighedBox)] * (len(pieces) - 1)]
+        for fold, piece in zip(releases, pieces, strict=True):
+            await Restore(into, "eventstore", fold).apply(b"".join(lines[:piece]))
+            del lines[:piece]
+        head, _ = await DaprEventReader(into).load(stream)
+        assert head is not None
+        assert (head.version, head.state_schema) == (6, 2)
+        assert head.state == {"count": 6, "weight": 210}

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from annals.aggregates.bus import Handler
 from annals.events import EventRegistry, RecordedEvent, StreamId
+from annals.store import Head
+from annals.store.protocol import State
+from annals.store.restore import Fold
 
 
-def folding(
-    registry: EventRegistry, handlers: Iterable[Handler[Any, Any]]
-) -> Callable[
-    [StreamId, Mapping[str, Any] | None, Sequence[RecordedEvent]], tuple[Mapping[str, Any] | None, int]
-]:
-    """A function from a stream's state and the events that follow to its new state and its schema.
+def folding(registry: EventRegistry, handlers: Iterable[Handler[Any, Any]]) -> Fold:
+    """A function from a stream's head and the events that follow to its new state and its schema.
 
-    The state is None for a stream of an aggregate that no handler is for, and so is not kept.
+    The state is None for a stream of an aggregate that no handler is for, and so is not kept. There is
+    no answer where the head's state is of another schema: all events are to be folded anew.
     """
     aggregates = {handler.aggregate.aggregate_type: handler.aggregate for handler in handlers}
 
     def fold(
-        stream: StreamId, state: Mapping[str, Any] | None, events: Sequence[RecordedEvent]
-    ) -> tuple[Mapping[str, Any] | None, int]:
+        stream: StreamId, head: Head | None, events: Sequence[RecordedEvent]
+    ) -> tuple[State | None, int] | None:
         aggregate = aggregates.get(stream.name.partition("-")[0])
         if aggregate is None:
             return None, 0
-        folded = aggregate() if state is None else aggregate.model_validate(state)
+        if head is not None and head.state_schema != aggregate.state_schema:
+            return None
+        folded = aggregate() if head is None else aggregate.model_validate(head.state)
         for event in events:
             folded = folded.apply(registry.decode(event))
         return folded.model_dump(mode="json"), aggregate.state_schema

@@ -23,8 +23,11 @@ from annals.store.protocol import Commit, Head, State, StoreError
 _COMMITS = 64
 _BYTES = 1_500_000
 
-Fold = Callable[[StreamId, State | None, Sequence[RecordedEvent]], tuple[State | None, int]]
-"""A stream's state after more events, and its schema; no state before means the first event is next."""
+Fold = Callable[[StreamId, Head | None, Sequence[RecordedEvent]], tuple[State | None, int] | None]
+"""A stream's state after more events, and its schema; no head before means the first event is next.
+
+None where the head's state is none that it can go on from.
+"""
 
 
 _Read = Callable[[str, Sequence[str]], Awaitable[dict[str, StateValue]]]
@@ -142,7 +145,10 @@ class Restore:
         return [entry for key, entry in wanted.items() if key not in there]
 
     async def _writes(self, entries: list[_Entry], read: _Read) -> tuple[list[Write], list[StreamId]]:
-        """What puts commits into the store, and the streams of which an earlier part is not there yet."""
+        """What puts commits into the store, and the streams of which these do not give the state.
+
+        An earlier part of them is not there yet, or came through a release that had another schema.
+        """
         streams = list({entry.commit.stream for entry in entries})
         found = await read(self._store, [keys.head(stream) for stream in streams])
         heads = {
@@ -164,7 +170,11 @@ class Restore:
                 state, schema = None, 0
                 if head is None or head.state is not None:
                     events = [RecordedEvent.from_json(raw) for raw in entry.events]
-                    state, schema = self._fold(commit.stream, head.state if head else None, events)
+                    folded = self._fold(commit.stream, head, events)
+                    if folded is None:
+                        gaps.append(commit.stream)
+                    else:
+                        state, schema = folded
                 heads[commit.stream] = Head(commit.last, state, schema, commit.hash)
             else:
                 # Written through two lanes: another lane's part comes later, or came before.
@@ -185,10 +195,9 @@ class Restore:
         head = records.decode_head(value.data)
         refs = [(stream, version) for version in range(1, head.version + 1)]
         events = await self._reader.read_events(refs)
-        if len(events) < len(refs):
+        if len(events) < len(refs) or (folded := self._fold(stream, None, events)) is None:
             return
-        state, schema = self._fold(stream, None, events)
-        whole = records.encode_head(Head(head.version, state, schema, head.hash))
+        whole = records.encode_head(Head(head.version, *folded, head.hash))
         await self._sidecar.save(self._store, Write(keys.head(stream), whole, etag=value.etag))
 
     async def _take_checkpoints(self, given: list[bytes]) -> None:
