@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,8 @@ from annals.store.protocol import Commit, StoreError
 
 FORMAT = "annals-export/1"
 _PAGE = 500
+# Events that are held at a time: each may have 240,000 bytes, or what `max_event_bytes` says.
+_EVENTS = 64
 _CHECKPOINT_PAGE = 50
 _REMEMBERED_SUBJECTS = 100_000
 _TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
@@ -46,41 +48,40 @@ class Export:
         tails = await self._reader.reached()
         yield self._lines([{"format": FORMAT, "exported_at": datetime.now(UTC), "lanes": tails}])
         for lane in tails:
-            yield await self._commit_lines(lane, 1, 1)
+            async for page in self._commit_lines(lane, 1, 1):
+                yield page
         for lane, tail in tails.items():
             async for page in self._checkpoint_lines(lane, tail):
                 yield page
         for lane, tail in tails.items():
             for first in range(2, tail + 1, _PAGE):
-                yield await self._commit_lines(lane, first, min(first + _PAGE - 1, tail))
+                async for page in self._commit_lines(lane, first, min(first + _PAGE - 1, tail)):
+                    yield page
         # The digest is of all that comes before: a file that was cut off or altered shows.
         end = {"commits": self._commits, "events": self._events, "sha256": self._digest.hexdigest()}
         yield orjson.dumps({"end": end}) + b"\n"
 
-    async def _commit_lines(self, lane: int, first: int, last: int) -> bytes:
+    async def _commit_lines(self, lane: int, first: int, last: int) -> AsyncIterator[bytes]:
         wanted = [keys.log(lane, seq) for seq in range(first, last + 1)]
         found = await self._sidecar.get_certain(self._store, wanted)
         if len(found) < len(wanted):
             raise StoreError(f"the log of lane {lane} has a hole between {first} and {last}")
-        raw = [found[key].data for key in wanted]
-        commits = [
-            records.decode_commit(data, Position(lane, seq)) for seq, data in enumerate(raw, start=first)
-        ]
-        events = await self._events_of(commits)
-        lines: list[dict[str, Any]] = await self._subject_lines(events) if self._with_keys else []
-        for commit, data in zip(commits, raw, strict=True):
-            own = [events[commit.stream, version] for version in _versions(commit)]
-            lines.append(
+        raw = {Position(lane, seq): found[key].data for seq, key in enumerate(wanted, start=first)}
+        for commits in _pages(records.decode_commit(data, position) for position, data in raw.items()):
+            events = await self._events_of(commits)
+            subjects = await self._subject_lines(events) if self._with_keys else []
+            lines = (
                 {
                     "lane": lane,
                     "seq": commit.position.seq,
-                    "commit": data.decode(),
-                    "events": [event.decode() for event in own],
+                    "commit": raw[commit.position].decode(),
+                    "events": [events[commit.stream, version].decode() for version in _versions(commit)],
                 }
+                for commit in commits
             )
-            self._events += len(own)
-        self._commits += len(commits)
-        return self._lines(lines)
+            self._commits += len(commits)
+            self._events += len(events)
+            yield self._lines(subjects) + self._lines(lines)
 
     async def _events_of(self, commits: list[Commit]) -> dict[tuple[StreamId, int], bytes]:
         refs = [(commit.stream, version) for commit in commits for version in _versions(commit)]
@@ -120,7 +121,7 @@ class Export:
                 return
             number += _CHECKPOINT_PAGE
 
-    def _lines(self, values: list[dict[str, Any]]) -> bytes:
+    def _lines(self, values: Iterable[dict[str, Any]]) -> bytes:
         data = b"".join(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n" for value in values)
         self._digest.update(data)
         return data
@@ -128,3 +129,15 @@ class Export:
 
 def _versions(commit: Commit) -> range:
     return range(commit.first, commit.last + 1)
+
+
+def _pages(commits: Iterable[Commit]) -> list[list[Commit]]:
+    pages: list[list[Commit]] = []
+    events = 0
+    for commit in commits:
+        events += len(_versions(commit))
+        if not pages or events > _EVENTS:
+            pages.append([])
+            events = len(_versions(commit))
+        pages[-1].append(commit)
+    return pages
