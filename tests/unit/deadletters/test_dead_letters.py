@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
+import grpc
 import pytest
 
-from annals.dapr import DaprSidecar, Write
+from annals.dapr import DaprError, DaprSidecar, Write
 from annals.deadletters import DeadLetter, DeadLetters, Detail, UnknownLetter, of_event
+from annals.deadletters.letter import of_raw
 from annals.events import RecordedEvent, StreamId
 from annals.store import MemoryEventStore
 from annals.testing.fake import FakeSidecar
 from event_store_conformance import to_append
 
 ACME, GLOBEX = (StreamId(tenant, "thing-x") for tenant in ("acme", "globex"))
+
+
+class Bounded(DaprSidecar):
+    """A sidecar that takes no message of more than 4 MiB, as a real one does not."""
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        writes = list(writes)
+        if sum(len(write.value) for write in writes) > 4 * 1024 * 1024:
+            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
+        await super().transact(store, writes)
 
 
 class AtOnce(DaprSidecar):
@@ -92,3 +104,18 @@ async def test_tenants_with_a_stream_of_one_name_have_letters_of_their_own(
     assert letters.parked("globex") == [other]
     assert letters.corrected("tasks", await event_of(ACME)) is None
     assert letters.corrected("tasks", await event_of(GLOBEX)) is not None
+
+
+async def test_what_could_not_be_read_is_released_together_however_long_it_is() -> None:
+    async with FakeSidecar() as sidecar:
+        client = Bounded(sidecar.grpc_port)
+        letters = letters_of(client)
+        for number in range(80):
+            await letters.park(*of_raw("messages", "acme", f"{number}" + "x" * 60_000, "no JSON"))
+        assert await letters.release(letters.parked("acme"), "ada", "mended") == 80
+        assert len(letters.released()) == 80
+        for letter in letters.released():
+            _, detail = await letters.get("acme", letter.id)
+            assert [entry["action"] for entry in detail.history] == ["replayed"]
+            assert len(detail.raw or "") > 60_000
+        await client.close()

@@ -34,6 +34,8 @@ _MAX_DONE = 200
 _ATTEMPTS = 20
 _AT_ONCE = 100
 """Letters that are changed in one transaction."""
+_BYTES_AT_ONCE = 1_500_000
+"""What the details of several take in it: the sidecar takes 4 MiB, and there is the index."""
 
 
 class TooManyParked(Exception):
@@ -216,10 +218,10 @@ class DeadLetters:
             keys = {self._key(one): one for one in ids}
             values = await self._sidecar.get_certain(self._store, list(keys))
             details = {one: _decoded(values.get(key)) for key, one in keys.items()}
-            await self._change(
-                partial(_release, ids, time.time()),
-                {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()},
-            )
+            for part in _parts(
+                {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()}
+            ):
+                await self._change(partial(_release, part.keys(), time.time()), part)
             released += len(ids)
         return released
 
@@ -253,7 +255,7 @@ class DeadLetters:
             etag = value.etag if value else None
             writes = [
                 Write(self._prefix, index.encode(), insert_only=etag is None, etag=etag),
-                *(Write(self._key(one), orjson.dumps(asdict(detail))) for one, detail in details.items()),
+                *(Write(self._key(one), _encoded(detail)) for one, detail in details.items()),
             ]
             try:
                 await self._sidecar.transact(self._store, writes)
@@ -264,8 +266,25 @@ class DeadLetters:
         raise DeadLettersUnknown("the dead letters are being changed by many at once")
 
 
+def _encoded(detail: Detail) -> bytes:
+    return orjson.dumps(asdict(detail))
+
+
 def _decoded(value: StateValue | None) -> Detail:
     return Detail(**orjson.loads(value.data)) if value else Detail()
+
+
+def _parts(details: Mapping[str, Detail]) -> list[dict[str, Detail]]:
+    """Details that may be written together."""
+    parts: list[dict[str, Detail]] = []
+    size = 0
+    for one, detail in details.items():
+        size += len(_encoded(detail))
+        if not parts or size > _BYTES_AT_ONCE:
+            parts.append({})
+            size = len(_encoded(detail))
+        parts[-1][one] = detail
+    return parts
 
 
 def _release(ids: Set[str], at: float, index: _Index) -> None:
