@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import pytest
 
 from annals.dapr import DaprSidecar
 from annals.events import StreamId
-from annals.store import DaprEventStore, StoreUnavailable, UnfitStore
+from annals.store import Appended, DaprEventStore, StoreUnavailable, UnfitStore
 from annals.store.postgresql import PostgresEventStore
 from annals.store.probe import probe
-from conftest import copy_components, write_secrets
+from conftest import copy_components, until, write_secrets
 from event_store_conformance import EventStoreConformance, new_stream, to_append
-from event_stores import REDIS, opened
+from event_stores import REDIS, lane_held, opened
 from suite import infra, ports
 
 IN_MEMORY_PUBSUB = """
@@ -95,6 +96,36 @@ async def test_a_key_that_mysql_cannot_hold_is_refused_and_holds_up_nobody(
         with pytest.raises(StoreUnavailable, match="refused"):
             await store.append(to_append(too_long, 0))
         await store.append(to_append(new_stream(), 0))
+
+
+async def test_a_key_that_mysql_has_not_cleaned_up_is_refused_and_holds_up_nobody(
+    mariadb: infra.MariaDb, bare_sidecar: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Which it is a minute after the sidecar has begun, and later."""
+    await mariadb.recreate("annals")
+    write_secrets(tmp_path, **mariadb.secrets)
+    _, at = await bare_sidecar(resources(tmp_path, "stores/mysql/eventstore.yaml"))
+    client = DaprSidecar(at.grpc)
+    store = DaprEventStore(client, owner="test", command_ttl_seconds=1)
+    running = asyncio.create_task(store.run())
+    await lane_held(store)
+    stream = new_stream()
+    await store.append(to_append(stream, 0, command_id="key"))
+
+    async def expired() -> bool:
+        return (await store.load(stream, "key"))[1] is None
+
+    await until(expired)
+    outcomes = await asyncio.gather(
+        store.append(to_append(new_stream(), 0)),
+        store.append(to_append(stream, 1, command_id="key")),
+        store.append(to_append(new_stream(), 0)),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in outcomes] == [Appended, StoreUnavailable, Appended]
+    await store.drain()
+    await running
+    await client.close()
 
 
 class TestOnPostgresItself(EventStoreConformance):
