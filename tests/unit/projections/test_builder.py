@@ -106,6 +106,9 @@ class Upgrade:
     async def moved(self, _: Mapping[int, int]) -> list[int]:
         return []
 
+    async def reached(self) -> dict[int, int]:
+        return {0: 7}
+
     async def fetch(self, sql: str, *_: str | None) -> Any:
         if "caught_up = true" in sql:
             self.one = replace(self.one, caught_up=True)

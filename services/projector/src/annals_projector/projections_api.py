@@ -19,6 +19,7 @@ from annals.projections import (
     ReadModelDatabase,
     difference,
 )
+from annals.projections.builder import NEAR_COMMITS
 from annals.projections.generations import Known
 from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
@@ -41,9 +42,6 @@ from annals_projector.projections_answers import (
 
 _CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
-
-_NEAR_COMMITS = 4_000
-"""What a generation may be behind when it is switched to: once it is live, that is filled in a second."""
 
 Tenant = Annotated[str, Depends(tenant_of)]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
@@ -209,7 +207,7 @@ def routes(
         if known.status is not GenerationStatus.LIVE:
             with _problems():
                 commits = _commits(known, await store.reached())
-            if (behind := commits.total - commits.done) > _NEAR_COMMITS:
+            if (behind := commits.total - commits.done) > NEAR_COMMITS:
                 # It had caught up once, and was not kept up since.
                 detail = f"it is {behind} commits behind the store: switch when it has caught up"
                 paused = known.status is GenerationStatus.PAUSED

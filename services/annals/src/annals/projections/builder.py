@@ -10,26 +10,34 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
 from annals.dapr import DaprError
 from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked
-from annals.events import RecordedEvent
+from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import ProjectionStalled
 from annals.projections.database import DatabaseError, ReadModelDatabase
 from annals.projections.folded_rows import FoldedRows
 from annals.projections.generations import Generation, Generations, GenerationStatus, Known
-from annals.store import StoreError
+from annals.store import StoreError, event_pages
 from annals.store.dapr_store import DaprEventReader
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
+NEAR_COMMITS = 4_000
+"""What a generation may be behind when it is switched to: once it is live, that is filled in a second."""
+
 _PAGE_COMMITS = 4_000
+_LEAST_COMMITS = 64  # what is not there costs the store as much as what is
 _PAGES_AHEAD = 2
+_PAGE_BYTES = 8 * 1024 * 1024
+_HELD_BYTES = 16 * 1024 * 1024
 _KEEP_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 10
@@ -73,11 +81,16 @@ class _Lost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events of a lane up to a sequence, of one aggregate type; whether the lane ended before its end."""
+    """Events of a lane up to a sequence, of one aggregate type.
+
+    It is not `whole` when it comes less far than was asked: the lane `ended`, or its events are large.
+    """
 
     seq: int
-    short: bool
-    events: tuple[RecordedEvent, ...]
+    whole: bool
+    ended: bool
+    events: Sequence[RecordedEvent]
+    size: int
 
 
 class Builder:
@@ -155,24 +168,42 @@ class Builder:
         return answer["now"] if answer["mine"] else None
 
     async def _fill(self, known: Known, generation: Generation, rows: FoldedRows, began: str) -> None:
+        progress = dict(known.progress)
         wanted = await self._store.reached() if known.settling else {}
-        await self._fill_lanes(known, generation, rows, progress := dict(known.progress))
+        await self._fill_lanes(known, generation, rows, progress)
         if not known.caught_up:
             await self._generations.index(generation)
-            await self._fill_lanes(known, generation, rows, progress)  # what came meanwhile
+            if not await self._catch_up(known, generation, rows, progress):
+                return
             await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
             _log.info("caught up with the store", table=generation.name)
         if known.status is GenerationStatus.BUILDING and known.automatic:
             await self._generations.switch(known, unasked=True)
-        if known.settling and all(progress.get(lane, 0) >= seq for lane, seq in wanted.items()):
+        if known.settling and not _lacking(progress, wanted):
             await self._database.fetch(_FILLED, known.read_model, str(known.number), began)
+
+    async def _catch_up(
+        self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
+    ) -> bool:
+        """Fill until a fill has ended that began when little was lacking: under load something always is.
+
+        Whether it has come so far; not, while a lane does not show all that it is said to have.
+        """
+        while True:
+            wanted = await self._store.reached()
+            near = _lacking(progress, wanted) <= NEAR_COMMITS
+            await self._fill_lanes(known, generation, rows, progress)
+            if _lacking(progress, wanted):
+                return False
+            if near:
+                return True
 
     async def _fill_lanes(
         self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
     ) -> None:
-        while lanes := await self._store.moved(progress):
-            for lane in lanes:
-                progress[lane] = await self._fill_lane(known, generation, rows, lane, progress.get(lane, 0))
+        """Fill the lanes that have gone on, each until it has ended once."""
+        for lane in await self._store.moved(progress):
+            progress[lane] = await self._fill_lane(known, generation, rows, lane, progress.get(lane, 0))
 
     async def _fill_lane(
         self, known: Known, generation: Generation, rows: FoldedRows, lane: int, seq: int
@@ -182,29 +213,33 @@ class Builder:
         ahead: deque[asyncio.Task[Page]] = deque()
         asked = kept = seq
         kept_at = time.monotonic()
+        held, page_commits = 0, _LEAST_COMMITS
         try:
             while True:
                 began = time.monotonic()
                 # What is throttled goes by the second, or its lease ended while it waits.
-                size = min(self._page, known.throttle or self._page)
+                most = min(page_commits, self._page, known.throttle or self._page)
                 while len(ahead) < _PAGES_AHEAD:
-                    ahead.append(asyncio.create_task(self._read(lane, asked, size, aggregate_type)))
-                    asked += size
+                    ahead.append(asyncio.create_task(self._read(lane, asked, most, aggregate_type)))
+                    asked += most
                 page = await ahead.popleft()
-                ended = page.seq == seq
-                if page.short:
-                    # The lane ended there: what was read beyond may have a gap before it.
+                if not page.whole:
+                    # What was read beyond does not follow: it has a gap before it.
                     await _cancelled(ahead)
                     asked = page.seq
                 await rows.take(page.events)
+                held += page.size
+                # About half of what a page may hold, that it is seldom cut.
+                fit = (page.seq - seq) * _PAGE_BYTES // (2 * page.size) if page.size else self._page
+                page_commits = min(2 * page_commits, self._page, max(fit, 1))
                 seq = page.seq
                 metrics.BUILT_EVENTS.labels(known.read_model).inc(len(page.events))
                 late = time.monotonic() - kept_at >= _KEEP_SECONDS
-                if kept < seq and (ended or late or rows.full):
+                if kept < seq and (page.ended or late or rows.full or held >= _HELD_BYTES):
                     await rows.write()
                     known = await self._advance(known, lane, seq)
-                    kept, kept_at = seq, time.monotonic()
-                if ended:
+                    held, kept, kept_at = 0, seq, time.monotonic()
+                if page.ended:
                     return seq
                 if known.throttle:
                     await asyncio.sleep(len(page.events) / known.throttle - (time.monotonic() - began))
@@ -213,17 +248,22 @@ class Builder:
 
     async def _read(self, lane: int, after: int, most: int, aggregate_type: str) -> Page:
         commits = await self._store.read_log(lane, after + 1, after + most)
-        refs = [
-            (commit.stream, version)
-            for commit in commits
-            if commit.stream.name.startswith(f"{aggregate_type}-")
-            for version in range(commit.first, commit.last + 1)
-        ]
-        events = await self._store.read_events(refs)
-        if len(events) != len(refs):
-            raise StoreError(f"lane {lane} names {len(refs)} events after {after}, {len(events)} were found")
-        seq = commits[-1].position.seq if commits else after
-        return Page(seq, seq < after + most, tuple(events))
+        refs: list[tuple[StreamId, int]] = []
+        ends: list[int] = []  # how many of the refs are of the commits so far
+        for commit in commits:
+            if commit.stream.name.startswith(f"{aggregate_type}-"):
+                refs += [(commit.stream, version) for version in range(commit.first, commit.last + 1)]
+            ends.append(len(refs))
+        events: list[RecordedEvent] = []
+        size = 0
+        async for some, their_size in event_pages(self._store, refs):
+            events += some
+            size += their_size
+            # What was read of a commit beyond is folded too, and passed over when it comes again.
+            read = bisect_right(ends, len(events))
+            if size >= _PAGE_BYTES and 0 < read < len(commits):
+                return Page(commits[read - 1].position.seq, False, False, events, size)
+        return Page(after + len(commits), len(commits) == most, len(commits) < most, events, size)
 
     async def _advance(self, known: Known, lane: int, seq: int) -> Known:
         """Keep how far it is. Raises _Lost when it is paused, dropped or another's by now."""
@@ -242,6 +282,11 @@ async def _cancelled(tasks: deque[asyncio.Task[Page]]) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     tasks.clear()
+
+
+def _lacking(progress: Mapping[int, int], wanted: Mapping[int, int]) -> int:
+    """How many commits are wanted that were not filled."""
+    return sum(max(0, seq - progress.get(lane, 0)) for lane, seq in wanted.items())
 
 
 def _to_fill(known: Known) -> bool:

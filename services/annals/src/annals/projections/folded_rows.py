@@ -25,6 +25,7 @@ from annals.store import EventReader
 
 _MOST_ROWS = 10_000
 _STATEMENT_ROWS = 500
+_LEFT_AT_ONCE = 200  # with all that the table lacks before them
 _STATEMENTS = 3  # at a time: rows are prepared while the database writes others
 _KNOWN_VERSIONS = 100_000
 
@@ -84,7 +85,9 @@ class FoldedRows:
         if left:
             for stream in left:
                 self._versions.pop(stream, None)
-            await self._applier.apply(left.values())
+            events = list(left.values())
+            for start in range(0, len(events), _LEFT_AT_ONCE):
+                await self._applier.apply(events[start : start + _LEFT_AT_ONCE])
         while len(self._versions) > _KNOWN_VERSIONS:
             self._versions.popitem(last=False)
 

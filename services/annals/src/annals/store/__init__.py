@@ -2,6 +2,7 @@
 
 from annals.store.begun_lanes import BegunLanes
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
+from annals.store.event_pages import event_pages
 from annals.store.export import Export
 from annals.store.feed import read_feed
 from annals.store.follower import Follower
@@ -55,6 +56,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailable",
     "UnfitStore",
+    "event_pages",
     "read_feed",
     "require_publishable",
 ]

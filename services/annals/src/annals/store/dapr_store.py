@@ -14,6 +14,7 @@ from annals.dapr import DaprError, DaprSidecar
 from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
 from annals.store.bulk_reader import KEYS_A_READ, BulkReader
+from annals.store.event_pages import event_pages
 from annals.store.group_commit import GroupCommit
 from annals.store.lane import Lane
 from annals.store.lease import ALL_LANES, DOMAIN_LANES, LANES, Leases
@@ -86,11 +87,8 @@ class DaprEventReader:
         first = max(from_version, 1)
         last = min(head.version if head else 0, to_version if to_version is not None else 1 << 62)
         versions = range(last, first - 1, -1) if backwards else range(first, last + 1)
-        for page in _pages(versions[:limit]):
-            events = await self.read_events([(stream, version) for version in page])
-            if len(events) < len(page):
-                # Of versions up to the head's none is absent: the answer broke off, see DaprSidecar.get_bulk.
-                raise StoreUnavailable(f"of {stream} {len(page)} events were asked for, {len(events)} came")
+        # Of versions up to the head's none is absent.
+        async for events, _ in event_pages(self, [(stream, version) for version in versions[:limit]]):
             for event in events:
                 yield event
 
