@@ -9,7 +9,16 @@ import grpc
 import pytest
 
 from annals.dapr import DaprError, DaprSidecar, Write
-from annals.deadletters import DeadLetter, DeadLetters, Detail, UnknownLetter, of_event
+from annals.deadletters import (
+    DeadLetter,
+    DeadLetters,
+    Detail,
+    TooManyParked,
+    UnknownLetter,
+    Unreadable,
+    dead_letters,
+    of_event,
+)
 from annals.deadletters.letter import of_raw
 from annals.events import RecordedEvent, StreamId
 from annals.store import MemoryEventStore
@@ -119,3 +128,47 @@ async def test_what_could_not_be_read_is_released_together_however_long_it_is() 
             assert [entry["action"] for entry in detail.history] == ["replayed"]
             assert len(detail.raw or "") > 60_000
         await client.close()
+
+
+async def test_too_many_of_a_generation_stop_that_one_alone(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 2)
+    one, other = (letters_of(client) for client in clients)
+
+    async def park(name: str, generation: int, by: DeadLetters = one) -> None:
+        event = await event_of(StreamId("acme", f"thing-{name}"))
+        await by.park(*of_event("tasks", event, ValueError("a bug"), attempts=1, generation=generation))
+
+    await park("a", 3)
+    await park("b", 3)
+    with pytest.raises(TooManyParked, match="2 sequences of tasks, generation 3"):
+        await park("c", 3, by=other)  # which has not heard of the others yet
+    await park("b", 3, by=other)
+    await other.refresh()
+    assert sorted(letter.attempts for letter in other.parked("acme")) == [1, 2]
+    with pytest.raises(TooManyParked):
+        other.require_fresh("tasks", 3)
+    other.require_fresh("tasks", 2)
+    other.require_fresh("members", 1)
+    await park("c", 2, by=other)
+
+    await other.end("tasks", 3)
+
+    assert [letter.generation for letter in other.parked("acme")] == [2]
+    other.require_fresh("tasks", 3)
+    await one.refresh()
+    await park("d", 3)
+
+
+async def test_an_unreadable_message_that_is_one_too_many_comes_again(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 1)
+
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    unreadable = Unreadable(letters_of(clients[0]), handle)
+    assert await unreadable.keep("nonsense", "it is none") == "SUCCESS"
+    assert await unreadable.keep("other nonsense", "it is none") == "RETRY"

@@ -44,7 +44,7 @@ class Sidecar:
 class NoLetters:
     """Nothing is parked, and nothing was corrected."""
 
-    def require_fresh(self) -> None:
+    def require_fresh(self, *_: object) -> None:
         pass
 
     def find(self, *_: object) -> None:

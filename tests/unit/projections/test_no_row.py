@@ -43,7 +43,7 @@ class Letters:
     def __init__(self) -> None:
         self.parked: dict[str, DeadLetter] = {}
 
-    def require_fresh(self) -> None:
+    def require_fresh(self, *_: object) -> None:
         pass
 
     def find(self, _consumer: str, stream: StreamId, _generation: int) -> DeadLetter | None:

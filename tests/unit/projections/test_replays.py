@@ -39,6 +39,13 @@ class Letters:
 
     def __init__(self) -> None:
         self.ended: list[str] = []
+        self.gone: list[tuple[str, int]] = []
+
+    def generations(self) -> set[tuple[str, int]]:
+        return {("tasks", 2), ("tasks", 3)}
+
+    async def end(self, read_model: str, generation: int) -> None:
+        self.gone.append((read_model, generation))
 
     async def done(self, letter: DeadLetter) -> None:
         self.ended.append(letter.id)
@@ -58,3 +65,15 @@ async def test_what_another_release_fills_does_not_end_here(
     await replays._replay(LETTER)
     assert letters.ended == ended
     assert (await replays.dry_run(LETTER))["would"] == would
+
+
+async def test_what_waits_for_a_table_that_was_dropped_ends_and_for_one_just_made_does_not() -> None:
+    class Catalogue(Generations):
+        async def refresh(self) -> None:
+            self.all = (OF_ANOTHER_RELEASE,)  # of generation 3, which was not there when it was read before
+
+    nothing: Any = None
+    letters: Any = Letters()
+    replays = Replays(nothing, nothing, nothing, Catalogue(nothing, PROJECTIONS), letters)
+    await replays._end_gone()
+    assert letters.gone == [("tasks", 2)]

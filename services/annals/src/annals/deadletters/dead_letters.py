@@ -39,7 +39,7 @@ _BYTES_AT_ONCE = 1_500_000
 
 
 class TooManyParked(Exception):
-    """So many are parked that it is not single messages that are wrong: the consumer stops."""
+    """So many of a consumer are parked that it is not single messages that are wrong: it stops."""
 
 
 class UnknownLetter(Exception):
@@ -104,12 +104,11 @@ class DeadLetters:
         self._index = _Index.decode(value.data if value else None)
         self._read_at = began
 
-    def require_fresh(self) -> None:
-        """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked."""
+    def require_fresh(self, consumer: str, generation: int = 0) -> None:
+        """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked of the consumer."""
         if time.monotonic() - self._read_at > _STALE_SECONDS:
             raise DeadLettersUnknown("what is parked is not known now")
-        if len(self._index.parked) >= _MAX_PARKED:
-            raise TooManyParked(f"{len(self._index.parked)} sequences are parked: something general is wrong")
+        _require_few(self._index, consumer, generation)
 
     def find(self, consumer: str, stream: StreamId, generation: int = 0) -> DeadLetter | None:
         """The letter behind which a stream's events wait, as far as this replica knows."""
@@ -128,11 +127,13 @@ class DeadLetters:
     async def park(self, letter: DeadLetter, detail: Detail) -> None:
         """Park. What is parked already stays at its first failure, with one attempt more.
 
-        A released sequence that fails again is parked again, where it fails now.
+        A released sequence that fails again is parked again, where it fails now. Raises TooManyParked.
         """
 
         def change(index: _Index) -> None:
             known = index.parked.get(letter.id)
+            if known is None:
+                _require_few(index, letter.consumer, letter.generation)
             if known is None or known.status is Status.RELEASED or letter.version < known.version:
                 attempts = letter.attempts + (known.attempts if known else 0)
                 index.parked[letter.id] = replace(letter, attempts=attempts)
@@ -241,6 +242,20 @@ class DeadLetters:
 
         await self._change(change, {letter.id: detail})
 
+    async def end(self, read_model: str, generation: int) -> None:
+        """Nothing waits for a table that is gone."""
+
+        def change(index: _Index) -> None:
+            for one in _of(index, read_model, generation):
+                del index.parked[one.id]
+                index.done[one.id] = replace(one, status=Status.DONE)
+
+        await self._change(change, {})
+
+    def generations(self) -> set[tuple[str, int]]:
+        """The read models' generations that something waits for."""
+        return {(one.consumer, one.generation) for one in self._index.parked.values() if one.generation}
+
     def _key(self, letter_id: str) -> str:
         return f"{self._prefix}/{letter_id}"
 
@@ -290,6 +305,17 @@ def _parts(details: Mapping[str, Detail]) -> list[dict[str, Detail]]:
 def _release(ids: Set[str], at: float, index: _Index) -> None:
     for one in ids & index.parked.keys():
         index.parked[one] = replace(index.parked[one], status=Status.RELEASED, released_at=at)
+
+
+def _of(index: _Index, consumer: str, generation: int) -> list[DeadLetter]:
+    parked = index.parked.values()
+    return [one for one in parked if (one.consumer, one.generation) == (consumer, generation)]
+
+
+def _require_few(index: _Index, consumer: str, generation: int) -> None:
+    if len(index.parked) >= _MAX_PARKED and len(_of(index, consumer, generation)) >= _MAX_PARKED:
+        name = f"{consumer}, generation {generation}" if generation else consumer
+        raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
 
 
 def _require(index: _Index, letter_id: str) -> DeadLetter:

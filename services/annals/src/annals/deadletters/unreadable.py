@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from annals.dapr import DaprError
-from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown, UnknownLetter
+from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown, TooManyParked, UnknownLetter
 from annals.deadletters.letter import Kind, of_raw
 from annals.events import is_tenant
 
@@ -36,7 +36,7 @@ class Unreadable:
         """Keep a message; gives what the sidecar is to be answered."""
         try:
             await self._dead_letters.park(*of_raw(_CONSUMER, _tenant(message), _text(message), reason))
-        except (DaprError, DeadLettersUnknown) as error:
+        except (DaprError, DeadLettersUnknown, TooManyParked) as error:
             _log.warning("an unreadable message is not kept yet", error=str(error))
             return "RETRY"
         return "SUCCESS"

@@ -99,8 +99,9 @@ class Applier:
         for event in events:
             given[event.stream][event.version] = event
         async with self._turn:
-            self._dead_letters.require_fresh()
             self._fill(tuple(self._generations()))
+            for one in self._filled:
+                self._dead_letters.require_fresh(one.projection.table.name, one.number)
             for _ in range(_ROUNDS):
                 if not given:
                     return frozenset(lacking)

@@ -65,7 +65,7 @@ class FoldedRows:
 
     async def take(self, events: Sequence[RecordedEvent]) -> None:
         """Fold events. Raises DatabaseError, DeadLettersUnknown and TooManyParked."""
-        self._dead_letters.require_fresh()
+        self._dead_letters.require_fresh(self._generation.projection.table.name, self._generation.number)
         await self._learn({event.stream for event in events})
         for event in events:
             self._fold(event)

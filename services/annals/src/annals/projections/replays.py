@@ -50,6 +50,10 @@ class Replays:
     async def run(self) -> None:
         """Replay for ever; what cannot be done now is done the next time."""
         while True:
+            try:
+                await self._end_gone()
+            except (DatabaseError, DaprError, DeadLettersUnknown) as error:
+                _log.warning("what waits for a table that is gone cannot be ended now", error=str(error))
             for letter in self._dead_letters.released():
                 if letter.kind is not Kind.EVENT:
                     continue
@@ -60,6 +64,17 @@ class Replays:
                 except (DeadLettersUnknown, TooManyParked, Outdated) as error:
                     _log.error("is not replayed", dead_letter=letter.id, error=str(error))
             await asyncio.sleep(_EVERY_SECONDS)
+
+    async def _end_gone(self) -> None:
+        """End what waits for tables that were dropped."""
+        unknown = [one for one in self._dead_letters.generations() if self._generations.find(*one) is None]
+        if unknown:
+            # A letter may be of a table that was made since the catalogue was read.
+            await self._generations.refresh()
+        for read_model, number in unknown:
+            if self._generations.find(read_model, number) is None:
+                _log.info("nothing waits for it any more", read_model=read_model, generation=number)
+                await self._dead_letters.end(read_model, number)
 
     async def _replay(self, letter: DeadLetter) -> None:
         known = self._generations.find(letter.consumer, letter.generation)

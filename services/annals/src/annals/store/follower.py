@@ -238,7 +238,7 @@ class Follower:
 
     async def _take(self, lane: int, commits: Sequence[Commit]) -> None:
         """Handle a page of a lane."""
-        self._dead_letters.require_fresh()
+        self._dead_letters.require_fresh(self._name)
         refs = [
             (commit.stream, version)
             for commit in commits
