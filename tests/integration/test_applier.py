@@ -12,7 +12,15 @@ import pytest
 
 from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import Applier, Generations, ProjectionStalled, Replays, Sweeper, Visibility
+from annals.projections import (
+    Applier,
+    Generations,
+    ProjectionStalled,
+    Replays,
+    StatementRefused,
+    Sweeper,
+    Visibility,
+)
 from annals.projections.visibility import NotVisible
 from annals.store import Append, Commit, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS
@@ -170,6 +178,31 @@ async def test_an_event_with_a_text_that_postgresql_does_not_hold_is_indexed(
     await (await applier(read_models, store, dead_letters)).apply(events)
 
     assert await pool.fetchval(f"SELECT {field} FROM readmodels.event_index") == "a\ufffdb"
+    assert await found(pool) == wanted(events)
+
+
+class OfPoolThatMayOnlyRead(PoolDatabase):
+    """Refuses as the binding does, which gives nothing and no error."""
+
+    async def fetch(self, sql: str, *params: str | None) -> object:
+        try:
+            return await super().fetch(sql, *params)
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            raise StatementRefused(str(error)) from error
+
+
+async def test_a_database_that_takes_no_writes_for_a_while_has_nothing_parked(
+    database: str, pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
+) -> None:
+    store = MemoryEventStore()
+    events = await history(store, random.Random(7), streams=5)
+    only_reads = {"default_transaction_read_only": "on"}
+    async with asyncpg.create_pool(database, min_size=1, max_size=1, server_settings=only_reads) as read_only:
+        applying = await applier(OfPoolThatMayOnlyRead(read_only), store, dead_letters)
+        with pytest.raises(StatementRefused):
+            await applying.apply(events)
+    assert not dead_letters.parked("acme")
+    await (await applier(read_models, store, dead_letters)).apply(events)
     assert await found(pool) == wanted(events)
 
 

@@ -38,7 +38,11 @@ CROSS JOIN LATERAL (
   SELECT version FROM readmodels.{table} one
   WHERE one.tenant = wanted.tenant AND one.id = wanted.id OFFSET 0) known"""
 
-_PING = "SELECT '1'::text"
+# A write that changes nothing: a database that is read-only now answers what is read.
+_PING = """
+UPDATE readmodels.generations SET status = status
+WHERE (read_model, number) = (SELECT read_model, number FROM readmodels.generations LIMIT 1)
+RETURNING '1'::text"""
 
 _Place = tuple[Generation, StreamId]
 
