@@ -57,10 +57,15 @@ def test_programs_are_told_in_the_answer_alone(annals: Annals) -> None:
 def history(request: httpx.Request) -> httpx.Response:
     """A stream of 250 events."""
     given = request.url.params
-    versions = list(range(int(given.get("from", 1)), min(250, int(given.get("to", 250))) + 1))
+    first, last, limit = int(given.get("from", 1)), int(given.get("to", 1_000)), int(given["limit"])
+    versions = list(range(first, min(250, last) + 1))
     if given.get("backwards"):
         versions.reverse()
-    return httpx.Response(200, json={"items": [{"version": one} for one in versions[: int(given["limit"])]]})
+    items = [{"version": one} for one in versions[:limit]]
+    following = items[-1]["version"] + (-1 if given.get("backwards") else 1) if len(items) == limit else 0
+    return httpx.Response(
+        200, json={"items": items, "next": following if first <= following <= last else None}
+    )
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,8 @@ def show(
     )
     columns = ("version", "timestamp", "event_type", "user_id", "position", "data")
     given.output.table(answer, answer["items"], columns)
-    if len(answer["items"]) == limit:
-        reached = answer["items"][-1]["version"]
-        if backwards and reached > (first or 1):
-            given.output.more(f"the same with --to {reached - 1}")
-        if not backwards and (last is None or reached < last):
-            given.output.more(f"the same with --from {reached + 1}")
+    if (following := answer.get("next")) is not None:
+        given.output.more(f"the same with {'--to' if backwards else '--from'} {following}")
 
 
 @app.command()

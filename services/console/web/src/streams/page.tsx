@@ -60,9 +60,10 @@ async function history(name: string, signal: AbortSignal): Promise<AnnalsEvent[]
       from,
       limit: PAGE,
     });
-    const { items } = await ask<Page<AnnalsEvent>>(path, { signal });
+    const { items, next } = await ask<{ items: AnnalsEvent[]; next?: number | null }>(path, { signal });
     all.push(...items);
-    if (items.length < PAGE) break;
+    // A projector of the release before does not say whether there is more.
+    if (next === null || items.length === 0) break;
   }
   return all;
 }

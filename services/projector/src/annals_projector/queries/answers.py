@@ -155,6 +155,8 @@ class History(Answer):
     """Events of a stream."""
 
     items: list[StoredEvent]
+    next: int | None
+    """The version that there may be more from, or up to when they are asked for backwards."""
 
 
 class AuditEntry(Answer):

@@ -10,14 +10,17 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Response
 
 from annals.events import RecordedEvent, StreamId, Utc
-from annals.projections import Projection, ReadModelDatabase
-from annals.store import EventReader
+from annals.projections import Change, Projection, Put, ReadModelDatabase, merge
+from annals.store import EventReader, event_pages
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
 from annals.web.problems import malformed
 from annals_projector.queries.answers import EventPage, History, StoredEvent
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
+
+_PAGE_BYTES = 4 * 1024 * 1024
+"""About what the events of a page have at most, and the last one."""
 
 _BY_ID = """
 SELECT coalesce(json_agg(json_build_array(stream, version)), '[]')::text
@@ -73,10 +76,21 @@ def routes(
             limit=limit,
             backwards=backwards,
         )
-        items = [_public(event) async for event in found]
+        items: list[dict[str, Any]] = []
+        size = 0
+        async for event in found:
+            items.append(_public(event))
+            size += len(event.to_json())
+            if size >= _PAGE_BYTES:
+                break
         if not items and from_version == 1 and to_version is None:
             raise Problem(404, "not-found", f"there is no stream {stream}")
-        return json_answer({"items": await disclose(tenant, items)})
+        following = None
+        if size >= _PAGE_BYTES or len(items) == limit:
+            following = items[-1]["version"] + (-1 if backwards else 1)
+            if following < from_version or (to_version is not None and following > to_version):
+                following = None
+        return json_answer({"items": await disclose(tenant, items), "next": following})
 
     @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
     async def state(
@@ -89,22 +103,28 @@ def routes(
         projection = by_type.get(stream.partition("-")[0])
         if projection is None:
             raise malformed("stream", f"a stream of {' or '.join(by_type)}")
-        events = [
-            event
-            async for event in store.read_stream(_stream(tenant, stream), to_version=version)
-            if time is None or event.timestamp <= time
-        ]
-        row = projection.fold(events)
-        if row is None:
+        last: RecordedEvent | None = None
+        folded: Change | None = None
+        async for event in store.read_stream(_stream(tenant, stream), to_version=version):
+            # Clocks of those who write differ: what is behind it had not happened either, whatever it says.
+            if time is not None and event.timestamp > time:
+                break
+            change = projection.change(event)
+            folded = change if folded is None else merge(folded, change, projection.table.maps)
+            last = event
+        if last is None or not isinstance(folded, Put):
             raise Problem(404, "not-found", f"{stream} was not there, or not any more")
+        row = {**folded.row, "id": last.aggregate_id, "version": last.version}
         return await disclose(tenant, {name: value for name, value in row.items() if name != "tenant"})
 
     @router.get("/events/{event_id}", dependencies=[only()], response_model=StoredEvent)
     async def event(tenant: Tenant, event_id: str) -> Response:
         """One event by its id."""
         refs = await database.fetch(_BY_ID, tenant, event_id)
-        for found in await store.read_events([(StreamId(tenant, name), version) for name, version in refs]):
-            return json_answer(await disclose(tenant, _public(found)))
+        wanted = [(StreamId(tenant, name), version) for name, version in refs]
+        async for found, _ in event_pages(store, wanted, certain=True):
+            for one in found:
+                return json_answer(await disclose(tenant, _public(one)))
         raise Problem(404, "not-found", f"there is no event {event_id}")
 
     @router.get(
@@ -137,8 +157,17 @@ def routes(
         rows, size = await as_many_as_fit(
             lambda size: database.fetch(sql, tenant, *filters, *after, str(size)), limit
         )
-        found = await store.read_events([(StreamId(tenant, row["stream"]), row["version"]) for row in rows])
         more = len(rows) == size
+        wanted = [(StreamId(tenant, row["stream"]), row["version"]) for row in rows]
+        found: list[RecordedEvent] = []
+        held = 0
+        async for some, their_size in event_pages(store, wanted, certain=True):
+            found += some
+            held += their_size
+            if held >= _PAGE_BYTES:
+                shown = wanted.index((found[-1].stream, found[-1].version)) + 1
+                more, rows = more or shown < len(rows), rows[:shown]
+                break
         visible = {(row["stream"], row["version"]): row["visible_at"] for row in rows}
         items = [_public(one) | {"visible_at": visible[one.stream.name, one.version]} for one in found]
         following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None
