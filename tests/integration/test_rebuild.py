@@ -23,8 +23,10 @@ from annals.projections import (
     Put,
     Sweeper,
     Table,
+    Visibility,
     difference,
 )
+from annals.projections.visibility import NotVisible
 from annals.store import Append, DaprEventStore
 from annals.web.background import background
 from annals_projector.read_models import MEMBERS, PROJECTIONS, SAGAS, TASKS
@@ -224,6 +226,24 @@ async def test_what_was_written_to_the_old_table_after_a_switch_is_in_the_new_on
     async with background(world.builder("two").run(), "builder"):
         await until(lambda: rows(world, 20))
         await until(settled)
+
+
+async def test_what_was_written_before_a_switch_is_waited_for_in_the_new_table(world: World) -> None:
+    await world.generations.create(TASKS, "a test")
+    async with background(world.builder("one").run(), "builder"):
+        await until(lambda: world.caught_up(2))
+    created = event("mine", "task.created", title="mine", priority="normal")
+    written = await world.store.append(Append(StreamId("acme", "task-mine"), (created,), 0))
+    visibility = Visibility(world.database, world.store)
+    await visibility.wait(written.position, 10)
+    await world.generations.switch(known(world, 2))
+
+    with pytest.raises(NotVisible):
+        await visibility.wait(written.position, 0.5)
+
+    async with background(world.builder("two").run(), "builder"):
+        await visibility.wait(written.position, 10)
+    assert await rows(world, 1)
 
 
 async def test_one_that_answered_until_now_is_as_far_as_all_that_was_applied(world: World) -> None:

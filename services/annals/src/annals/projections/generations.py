@@ -35,15 +35,16 @@ _GONE = "10 minutes"
 It is longer than a cluster waits before it starts anew what keeps failing.
 """
 
-_SETTLING = f"""switched_at IS NOT NULL AND
+SETTLING = f"""switched_at IS NOT NULL AND
     coalesce(filled_at, switched_at) < switched_at + make_interval(secs => {_SETTLE_SECONDS})"""
+"""Whether what is live may lack what a replica that did not know of the switch wrote to the one before."""
 
 _LIST = f"""
 SELECT coalesce(json_agg(json_build_object(
   'read_model', read_model, 'number', number, 'version', version, 'status', status,
   'reason', reason, 'automatic', automatic, 'throttle', throttle, 'caught_up', caught_up,
   'started_at', started_at,
-  'settling', status = 'live' AND {_SETTLING},
+  'settling', status = 'live' AND {SETTLING},
   'filled', coalesce(expires > now(), false),
   'progress', (SELECT coalesce(json_object_agg(lane, seq), '{{}}') FROM readmodels.build_progress reached
                WHERE reached.read_model = one.read_model AND reached.number = one.number))
@@ -374,7 +375,7 @@ def _retire_sql(read_model: str) -> str:
     """
     return f"""INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
       SELECT read_model, number, lane, seq FROM readmodels.generations, readmodels.lane_checkpoints
-      WHERE read_model = '{read_model}' AND status = 'live' AND NOT ({_SETTLING})
+      WHERE read_model = '{read_model}' AND status = 'live' AND NOT ({SETTLING})
       ON CONFLICT (read_model, number, lane) DO UPDATE SET seq = greatest(known.seq, excluded.seq);
     UPDATE readmodels.generations SET status = 'retired', expires = greatest(expires, now())
       WHERE read_model = '{read_model}' AND status = 'live';"""

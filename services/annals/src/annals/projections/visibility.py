@@ -8,17 +8,24 @@ from collections.abc import Iterable
 from annals.dapr import DaprError
 from annals.events import Position
 from annals.projections.database import ReadModelDatabase
+from annals.projections.generations import SETTLING
 from annals.store import EventReader, StoreError
 
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2)
 
-# What the checkpoint has passed was seen whole; see `Sweeper`.
-_SEEN = """
+# What the checkpoint has passed was seen whole; see `Sweeper`. A table that has only just begun to answer may
+# lack it, until it was filled that far from the store.
+_SEEN = f"""
 SELECT json_build_object(
+  'settled', NOT EXISTS (
+    SELECT FROM readmodels.generations one WHERE status = 'live' AND {SETTLING}
+    AND NOT EXISTS (SELECT FROM readmodels.build_progress reached
+                    WHERE reached.read_model = one.read_model AND reached.number = one.number
+                      AND lane = $1::text::integer AND seq >= $2::text::bigint)),
   'passed', EXISTS (SELECT FROM readmodels.lane_checkpoints
                     WHERE lane = $1::text::integer AND seq >= $2::text::bigint),
   'events', (SELECT count(*) FROM readmodels.event_index
-             WHERE lane = $1::text::integer AND seq = $2::text::bigint))::text"""
+             WHERE lane = $1::text::integer AND seq = $2::text::bigint))::text"""  # noqa: S608 - of constants
 
 
 class NotVisible(Exception):
@@ -58,16 +65,17 @@ class Visibility:
         look = 0
         while True:
             seen = await self._database.fetch(_SEEN, str(position.lane), str(position.seq))
-            if seen["passed"]:
+            settled = seen["settled"]
+            if settled and seen["passed"]:
                 return
             # Each event came by a message of its own: the commit is seen when all its events are.
             events = events or await self._events_of(position)
-            if events is not None and seen["events"] >= events:
+            if settled and events is not None and seen["events"] >= events:
                 return
             try:
                 async with asyncio.timeout(_POLL_SECONDS[min(look, len(_POLL_SECONDS) - 1)]):
                     await applied.wait()
-                if events == 1:
+                if settled and events == 1:
                     return
             except TimeoutError:
                 look += 1
