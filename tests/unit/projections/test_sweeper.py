@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from annals.events import DomainEvent, RecordedEvent
 from annals.projections import Applier, Sweeper
@@ -23,11 +24,14 @@ class Database:
 
     def __init__(self, checkpoint: int) -> None:
         self.checkpoint = checkpoint
+        self.others: dict[str, int] = {}
         self.away = False
 
-    async def fetch(self, _sql: str, *_params: str | None) -> Any:
+    async def fetch(self, sql: str, *_params: str | None) -> Any:
         if self.away:
             raise DatabaseError("it is away")
+        if "json_object_agg(lane, seq)" in sql:
+            return {"0": self.checkpoint} | self.others
         return {"checkpoint": self.checkpoint, "seen": {}}
 
 
@@ -96,3 +100,40 @@ async def test_when_all_was_last_compared_is_told_of_what_succeeded_only() -> No
         await sweeping.sweep()
 
     assert told("swept_timestamp_seconds") == swept
+
+
+async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_are_gone() -> None:
+    database = Database(checkpoint=COMMITS)
+    sweeping = sweeper(database, await filled(), Applying())
+    await sweeping.sweep()
+    assert sweeping.beyond == {}
+
+    database.checkpoint, database.others = COMMITS + 1, {"5": 3}
+    with capture_logs() as logs:
+        await sweeping.sweep()
+        await sweeping.sweep()
+    assert sweeping.beyond == {0: COMMITS + 1, 5: 3}
+    assert [log["applied"] for log in logs if log["log_level"] == "error"] == [sweeping.beyond]
+
+    database.checkpoint, database.others = COMMITS, {}
+    await sweeping.sweep()
+    assert sweeping.beyond == {}
+
+
+async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -> None:
+    """The commit comes between: it was there before the checkpoint that says so could be read."""
+    store = await filled()
+
+    class Moving(Database):
+        async def fetch(self, sql: str, *params: str | None) -> Any:
+            event = DomainEvent(
+                event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id="x"
+            )
+            head, _ = await store.load(event.stream)
+            await store.append(Append(event.stream, (event,), head.version if head else 0))
+            self.checkpoint += 1
+            return await super().fetch(sql, *params)
+
+    sweeping = sweeper(Moving(checkpoint=COMMITS), store, Applying())
+    await sweeping.sweep()
+    assert sweeping.beyond == {}

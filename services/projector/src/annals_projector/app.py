@@ -46,6 +46,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
     sidecar: DaprSidecar | None = None
     generations: Generations | None = None
+    sweeper: Sweeper | None = None
     prepared = asyncio.Event()
 
     async def prepare(database: BindingDatabase, generations: Generations, letters: DeadLetters) -> None:
@@ -61,7 +62,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal sidecar, generations
+        nonlocal sidecar, generations, sweeper
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)
@@ -78,14 +79,14 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         inbound = subscription.Inbound(applier, letters)
         builder = Builder(database, store, catalogue, letters, settings.instance)
         replays = Replays(database, store, applier, catalogue, letters)
-        sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
+        sweep = sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
 
         async def keep_up() -> None:
             await prepare(maintenance, catalogue, letters)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(letters.run())
                 tasks.create_task(catalogue.run())
-                tasks.create_task(sweeper.run())
+                tasks.create_task(sweep.run())
                 tasks.create_task(builder.run())
                 tasks.create_task(replays.run())
                 tasks.create_task(inbound.read_again())
@@ -124,6 +125,9 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                 _ = generations.live
             except Outdated as error:
                 missing["read models"] = str(error)
+        if sweeper is not None and sweeper.beyond:
+            lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
+            missing["read models"] = f"they are of another store, which had lane {lanes}: drop their schema"
         return missing
 
     app = create_app("Annals projector", settings, lifespan=lifespan, ready=ready)

@@ -21,6 +21,7 @@ from annals.projections import (
 )
 from annals.projections.builder import NEAR_COMMITS
 from annals.projections.generations import Known
+from annals.projections.sweeper import CHECKPOINTS
 from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
 from annals.web import Problem
@@ -39,9 +40,6 @@ from annals_projector.projections_answers import (
     ReadModelsNow,
     Status,
 )
-
-_CHECKPOINTS = """
-SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
 
 Tenant = Annotated[str, Depends(tenant_of)]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
@@ -108,7 +106,7 @@ def routes(
         await fresh()
         with _problems():
             tails = await store.reached(certain=False)
-            checkpoints = await database.fetch(_CHECKPOINTS)
+            checkpoints = await database.fetch(CHECKPOINTS)
             await dead_letters.refresh()
         letters = dead_letters.parked(tenant)
         positions = {int(lane): seq for lane, seq in checkpoints.items()}

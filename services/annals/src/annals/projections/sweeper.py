@@ -25,6 +25,9 @@ _GRACE = timedelta(seconds=1)
 _LOOK_AHEAD = 200
 _PASSED = 2_000  # commits whose log entries are read at a time
 
+CHECKPOINTS = """
+SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
+
 _SEEN = """
 WITH checkpoint AS (
   SELECT coalesce((SELECT seq FROM readmodels.lane_checkpoints WHERE lane = $1::text::integer), 0) AS seq),
@@ -55,6 +58,8 @@ class Sweeper:
         self._applier = applier
         self._read_models = read_models
         self._lags: dict[int, int] = {}
+        self.beyond: dict[int, int] = {}
+        """How far lanes were applied, of those that the store does not have so far: it is another one."""
 
     async def run(self) -> None:
         """Sweep for ever; what cannot be reached now is swept the next time."""
@@ -70,6 +75,7 @@ class Sweeper:
 
     async def sweep(self) -> bool:
         """Look at every lane once; whether there was as much missing as is looked for at a time."""
+        await self._look_beyond()
         lanes = await self._store.lanes(certain=False)
         full, tails = False, await self._store.tails(lanes)
         for lane in lanes:
@@ -80,6 +86,17 @@ class Sweeper:
                 _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
         metrics.PROJECTION_SWEPT.set_to_current_time()
         return full
+
+    async def _look_beyond(self) -> None:
+        """Find out whether the store has what was applied: one that was emptied and restored may not."""
+        found: dict[str, int] = await self._database.fetch(CHECKPOINTS)
+        applied = {int(lane): seq for lane, seq in found.items()}
+        # After the checkpoints were read: what another replica has just applied was there before.
+        there = await asyncio.gather(*(self._store.read_log(lane, seq, seq) for lane, seq in applied.items()))
+        beyond = {lane: seq for (lane, seq), one in zip(applied.items(), there, strict=True) if not one}
+        if beyond and beyond != self.beyond:
+            _log.error("the read models are ahead of the store, and not of what it has", applied=beyond)
+        self.beyond = beyond
 
     async def _sweep_lane(self, lane: int, tail: int) -> int:
         """Look at one lane, which had come to `tail` at the least; how many of its commits were missing."""

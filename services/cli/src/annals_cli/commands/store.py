@@ -107,7 +107,8 @@ def import_(
     given.output.done(
         answer,
         f"{end['events']} events of {end['commits']} commits are in the store ({taken} commits were new); "
-        "the read models catch up by themselves. Verify it: annals audit verify",
+        "the read models are filled by themselves, unless they are left from another store. "
+        "Verify it: annals audit verify",
     )
     if changed and not given.output.as_json:
         notes.print(told(("Other than when it was exported:", "yellow"), f" {', '.join(changed)}"))

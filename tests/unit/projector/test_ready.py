@@ -1,0 +1,23 @@
+"""A projector says what it lacks to be ready."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi.testclient import TestClient
+
+from annals.projections import Sweeper
+from annals_projector import app as module
+from annals_projector.settings import ProjectorSettings
+
+
+def test_one_whose_read_models_are_of_another_store_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ahead(Sweeper):
+        def __init__(self, *given: object) -> None:
+            super().__init__(*given)  # type: ignore[arg-type]
+            self.beyond = {5: 3, 0: 1_001}
+
+    monkeypatch.setattr(module, "Sweeper", Ahead)
+    with TestClient(module.create(ProjectorSettings(dapr_grpc_port=1, dapr_http_port=1))) as client:
+        answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert "lane 0 up to 1001, 5 up to 3" in answer.text
