@@ -161,6 +161,19 @@ async def test_too_many_of_a_generation_stop_that_one_alone(
     await park("d", 3)
 
 
+async def test_too_many_in_all_stop_every_consumer(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST_PARKED", 2)
+    letters = letters_of(clients[0])
+    for generation in (1, 2):
+        event = await event_of(StreamId("acme", "thing-a"))
+        await letters.park(*of_event("tasks", event, ValueError("a bug"), attempts=1, generation=generation))
+    await letters.refresh()
+    with pytest.raises(TooManyParked, match="2 sequences are parked in all"):
+        letters.require_fresh("members", 1)
+
+
 async def test_an_unreadable_message_that_is_one_too_many_comes_again(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:

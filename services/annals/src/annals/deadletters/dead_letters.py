@@ -30,6 +30,8 @@ SETTLED_SECONDS = 2 * _STALE_SECONDS
 """After this every replica knows of a change, or has stopped."""
 
 _MAX_PARKED = 1_000
+_MOST_PARKED = 4 * _MAX_PARKED
+"""Of all together: they are one value, and a sidecar takes 4 MiB."""
 _MAX_DONE = 200
 _ATTEMPTS = 20
 _AT_ONCE = 100
@@ -313,6 +315,8 @@ def _of(index: _Index, consumer: str, generation: int) -> list[DeadLetter]:
 
 
 def _require_few(index: _Index, consumer: str, generation: int) -> None:
+    if len(index.parked) >= _MOST_PARKED:
+        raise TooManyParked(f"{_MOST_PARKED} sequences are parked in all: something general is wrong")
     if len(index.parked) >= _MAX_PARKED and len(_of(index, consumer, generation)) >= _MAX_PARKED:
         name = f"{consumer}, generation {generation}" if generation else consumer
         raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
