@@ -7,7 +7,7 @@ import pytest
 
 from annals.dapr import DaprSidecar
 from annals.events import DomainEvent, StreamId
-from annals.store import Append, Export
+from annals.store import Append, Export, export
 from annals.testing.fake import FakeSidecar
 from event_stores import opened
 
@@ -23,16 +23,17 @@ def written(stream: StreamId, count: int) -> Append:
 @pytest.mark.parametrize(
     ("commits", "most"),
     [
-        ([1] * 100, 64),
-        ([3] * 40, 63),
+        ([1] * 100, 19),
+        ([3] * 40, 18),
         ([50] * 3, 50),
-        ([1, 100, 50, 14, 1], 100),
+        ([1, 100, 10, 9, 1], 100),
     ],
 )
-async def test_an_export_holds_some_dozens_of_events_at_a_time_however_large(
-    commits: list[int], most: int
+async def test_an_export_holds_as_many_events_at_a_time_as_their_size_allows(
+    commits: list[int], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit is one line, and whole."""
+    monkeypatch.setattr(export, "_BYTES", 400_000)
     async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
         for number, count in enumerate(commits):
             await store.append(written(StreamId.of("default", "thing", str(number)), count))

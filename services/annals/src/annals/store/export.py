@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +25,9 @@ from annals.store.protocol import Commit, StoreError
 
 FORMAT = "annals-export/1"
 _PAGE = 500
-# Events that are held at a time: each may have 240,000 bytes, or what `max_event_bytes` says.
-_EVENTS = 64
+# What is held at a time, about: events of up to 240,000 bytes each, or what `max_event_bytes` says.
+_BYTES = 4 * 1024 * 1024
+_FIRST_EVENTS = 64
 _CHECKPOINT_PAGE = 50
 _REMEMBERED_SUBJECTS = 100_000
 _TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
@@ -42,6 +44,7 @@ class Export:
         self._digest = hashlib.sha256()
         self._subjects: set[tuple[str, str]] = set()
         self._commits = self._events = 0
+        self._most = _FIRST_EVENTS
 
     async def pages(self) -> AsyncIterator[bytes]:
         """The lines, many at a time, as they were when it began: what is appended meanwhile is not in it."""
@@ -67,7 +70,8 @@ class Export:
         if len(found) < len(wanted):
             raise StoreError(f"the log of lane {lane} has a hole between {first} and {last}")
         raw = {Position(lane, seq): found[key].data for seq, key in enumerate(wanted, start=first)}
-        for commits in _pages(records.decode_commit(data, position) for position, data in raw.items()):
+        coming = deque(records.decode_commit(data, position) for position, data in raw.items())
+        while commits := self._next(coming):
             events = await self._events_of(commits)
             subjects = await self._subject_lines(events) if self._with_keys else []
             lines = (
@@ -83,6 +87,15 @@ class Export:
             self._events += len(events)
             yield self._lines(subjects) + self._lines(lines)
 
+    def _next(self, coming: deque[Commit]) -> list[Commit]:
+        """The next commits: one, and more as long as their events are not too many to be held."""
+        commits: list[Commit] = []
+        events = 0
+        while coming and (not commits or events + len(_versions(coming[0])) <= self._most):
+            commits.append(coming.popleft())
+            events += len(_versions(commits[-1]))
+        return commits
+
     async def _events_of(self, commits: list[Commit]) -> dict[tuple[StreamId, int], bytes]:
         refs = [(commit.stream, version) for commit in commits for version in _versions(commit)]
         raw = await self._reader.read_raw_events(refs, certain=True)
@@ -91,6 +104,9 @@ class Export:
             if data is None:
                 raise StoreError(f"event {ref[1]} of {ref[0]} is missing")
             events[ref] = data
+        # How large they are is known when they were read: the next may be as large.
+        size = sum(map(len, events.values()))
+        self._most = min(2 * self._most, max(1, _BYTES * len(events) // size))
         return events
 
     async def _subject_lines(self, events: dict[tuple[StreamId, int], bytes]) -> list[dict[str, Any]]:
@@ -129,15 +145,3 @@ class Export:
 
 def _versions(commit: Commit) -> range:
     return range(commit.first, commit.last + 1)
-
-
-def _pages(commits: Iterable[Commit]) -> list[list[Commit]]:
-    pages: list[list[Commit]] = []
-    events = 0
-    for commit in commits:
-        events += len(_versions(commit))
-        if not pages or events > _EVENTS:
-            pages.append([])
-            events = len(_versions(commit))
-        pages[-1].append(commit)
-    return pages
