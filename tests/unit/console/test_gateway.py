@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs
+
 import httpx
 import pytest
 
@@ -118,6 +120,34 @@ async def test_the_public_port_tells_nobody_the_metrics(development: str, http: 
     answer = await http.get(f"{development}/metrics")
     assert "python_info" not in answer.text
     assert answer.headers["content-type"].startswith("text/html"), "an address of the page, like any other"
+
+
+@pytest.mark.parametrize("role", ["viewer", "member"])
+async def test_below_an_operator_the_delivery_log_is_ones_own(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, role: str
+) -> None:
+    log = f"{development}/api/notification/deliveries"
+    await http.post(development + BECOME, json={"user": "ben@acme", "role": role})
+
+    for asked in ("user=ada", "user=ben@acme&user=ada", "user=ada&user=ben@acme", "%75ser=ada", "user="):
+        refused = await http.get(f"{log}?{asked}")
+        assert (refused.status_code, refused.json()["needed"]) == (403, "operator")
+    assert sidecar.asked == []
+
+    for asked in ("", "?user=ben%40acme", "?correlation_id=a%26user%3Dada&limit=5"):
+        assert (await http.get(log + asked)).status_code == 200
+        passed_on = parse_qs(sidecar.asked[-1]["query"])
+        assert passed_on.pop("user") == ["ben@acme"]
+        assert passed_on == {n: v for n, v in parse_qs(asked[1:]).items() if n != "user"}
+
+
+async def test_an_operator_sees_everybodys_deliveries(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    await http.post(development + BECOME, json={"user": "ben", "role": "operator"})
+    for asked in ("user=ada", "status=failed"):
+        assert (await http.get(f"{development}/api/notification/deliveries?{asked}")).status_code == 200
+        assert sidecar.asked[-1]["query"] == asked
 
 
 async def test_an_inbox_is_its_owners(development: str, sidecar: Sidecar, http: httpx.AsyncClient) -> None:

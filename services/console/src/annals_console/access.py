@@ -22,6 +22,8 @@ class Rule:
     path: str
     role: Role
     summary: str
+    of_others: Role | None = None
+    """Whoever is below it sees only what is their own: `user` is the caller, whatever else is asked for."""
 
 
 def _commands(role: Role, *types: str) -> tuple[Rule, ...]:
@@ -95,7 +97,7 @@ RULES: tuple[Rule, ...] = (
         for what in ("cancel", "suspend", "resume", "restart", "retry", "terminate")
     ),
     Rule("GET", "notification", "stream", VIEWER, "What happens, live, as Server-Sent Events"),
-    Rule("GET", "notification", "deliveries", VIEWER, "The delivery log"),
+    Rule("GET", "notification", "deliveries", VIEWER, "The delivery log", of_others=OPERATOR),
     Rule("GET", "notification", "reminders", VIEWER, "Reminders"),
     Rule("GET", "notification", "recurrences", VIEWER, "What recurs"),
     Rule("GET", "notification", "recurrences/{id}", VIEWER, "One, with its next occurrence"),

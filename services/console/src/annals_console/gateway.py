@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -63,8 +63,8 @@ def routes(
             if rule.path == "recurrences/{id}/resume":
                 one = path.removesuffix("/resume")
                 check_recurrence(identity, await _known(invocation(), rule, one, _headers(request, identity)))
-            if request.url.query:
-                path = f"{path}?{request.url.query}"
+            if query := _query(rule, identity, request):
+                path = f"{path}?{query}"
             opened = await _open(invocation(), rule, path, body, _headers(request, identity))
             headers = {name: opened.headers[name] for name in _RESPONSE_HEADERS if name in opened.headers}
             headers.setdefault("cache-control", "no-store")
@@ -81,7 +81,8 @@ def routes(
             pass_on,
             methods=[rule.method],
             summary=rule.summary,
-            description=f"For: {rule.role.title}.",
+            description=f"For: {rule.role.title}."
+            + (f" Of others: {rule.of_others.title}." if rule.of_others else ""),
             response_class=Response,  # of whatever type the service answers with
             responses={
                 "2XX": {"description": "As the service answers.", "content": {"application/json": {}}}
@@ -109,6 +110,18 @@ def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
         raise Problem(403, "forbidden", f"you are {identity.user}: this is somebody else's")
     public = rule.path.replace(OWN, "{own_user}")
     return _PARAMETER.sub(lambda found: quote(given[found[1]], safe="~@:"), public)
+
+
+def _query(rule: Rule, identity: Identity, request: Request) -> str:
+    """What is asked for, of the caller alone where the rule says so. Raises a Problem for somebody else's."""
+    if rule.of_others is None or rule.of_others <= identity.role:
+        return request.url.query
+    given = request.query_params.multi_items()
+    if any(value != identity.user for name, value in given if name == "user"):
+        needed = rule.of_others.title
+        detail = f"you are {identity.user}: what is of others needs the role {needed}"
+        raise Problem(403, "forbidden", detail, needed=needed)
+    return urlencode([(name, value) for name, value in given if name != "user"] + [("user", identity.user)])
 
 
 def _require(rule: Rule, identity: Identity) -> None:

@@ -4,6 +4,7 @@ import { Link } from "wouter-preact";
 import { ask, query } from "../lib/api";
 import { words } from "../lib/format";
 import { useEvery, useLoad } from "../lib/load";
+import { may } from "../lib/session";
 import type { Delivery, Page } from "../lib/types";
 import { Empty, Failed, Scroll, Skeleton, Tag, Time } from "../parts/basics";
 
@@ -41,6 +42,9 @@ export function Deliveries() {
             <option key={name}>{name}</option>
           ))}
         </select>
+        {!may("operator") && (
+          <span class="quiet small">Yours alone: an operator sees what was delivered to anybody.</span>
+        )}
       </div>
       {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
       {!items && !loaded.problem && <Skeleton />}
