@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
+from typing import Any
 
 import httpx2
+import orjson
 import pytest
 from joserfc import jwt
 
@@ -22,6 +25,8 @@ class Issuer:
     def __init__(self) -> None:
         self.key = new_key("first")
         self.asked = 0
+        self.published: list[Any] | None = None
+        """What it shows as its keys, instead of the one that it has."""
         self.says_it_is = ISSUER
         self.hangs: asyncio.Event | None = None
         self.now = 0.0
@@ -34,7 +39,8 @@ class Issuer:
             await self.hangs.wait()
             raise httpx2.ReadTimeout("it does not answer")
         if request.url.path == "/keys":
-            return httpx2.Response(200, json={"keys": [self.key.as_dict(private=False)]})
+            own = [self.key.as_dict(private=False)]
+            return httpx2.Response(200, json={"keys": own if self.published is None else self.published})
         return httpx2.Response(200, json={"issuer": self.says_it_is, "jwks_uri": f"{ISSUER}/keys"})
 
     def token(self) -> str:
@@ -114,3 +120,43 @@ async def test_keys_of_who_says_that_it_is_somebody_else_are_not_taken() -> None
     issuer.says_it_is = "http://elsewhere.test"
     with pytest.raises(IssuerUnavailable, match="it says that it is"):
         await issuer.verify(issuer.token())
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kty": "EC", "crv": "BP-256", "kid": "tomorrow", "use": "sig", "x": "AAAA", "y": "AAAA"},
+        {"kty": "EC", "crv": "P-256", "kid": "no point", "x": "AAAA", "y": "AAAA"},
+        {"kty": "RSA", "kid": "half", "e": "AQAB"},
+        {"kty": "RSA", "kid": "tls", "use": "tls", "e": "AQAB", "n": "AAAA"},
+        {"kty": "AKP", "alg": "ML-DSA-65", "kid": "quantum", "pub": "AAAA"},
+        {"kty": []},
+        None,
+    ],
+)
+async def test_a_key_that_is_not_understood_does_not_keep_the_others_from_holding(odd: Any) -> None:
+    issuer = Issuer()
+    issuer.published = [odd, issuer.key.as_dict(private=False), odd]
+    assert await issuer.verify(issuer.token()) == "ada"
+
+
+async def test_when_none_is_understood_the_keys_that_were_known_hold_and_it_is_said_why(
+    issuer: Issuer,
+) -> None:
+    issuer.published, issuer.now = [{"kty": "EC", "crv": "BP-256", "x": "AAAA", "y": "AAAA"}], HOUR
+    assert await issuer.verify(issuer.token()) == "ada"
+    issuer.now = 7 * HOUR
+    with pytest.raises(IssuerUnavailable, match="no key that is understood"):
+        await issuer.verify(issuer.token())
+
+
+@pytest.mark.parametrize(
+    "header", [{"alg": "ES256", "crit": 5}, {"alg": "ES256", "kid": []}, {"alg": None}, 5, [], "ES256"]
+)
+async def test_whatever_a_stranger_has_in_a_tokens_header_it_is_refused(issuer: Issuer, header: Any) -> None:
+    _, payload, signature = issuer.token().split(".")
+    issuer.now = MINUTE
+    with pytest.raises(Refused):
+        await issuer.verify(
+            f"{base64.urlsafe_b64encode(orjson.dumps(header)).decode()}.{payload}.{signature}"
+        )

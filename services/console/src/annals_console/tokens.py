@@ -14,7 +14,7 @@ import httpx2
 import structlog
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import KeySet, import_key
 
 _log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ _ALGORITHMS = [
     "EdDSA",
     "Ed25519",
 ]
+_UNREADABLE = (JoseError, ValueError, TypeError)
+"""What a token may come to, of whatever a stranger has put into its header."""
 _KEEP_SECONDS = 600.0
 _AGAIN_SECONDS = 10.0
 _HOLD_SECONDS = 6 * 3600.0
@@ -64,12 +66,12 @@ class Tokens:
         keys = await self._known()
         try:
             decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
-        except (JoseError, ValueError):
+        except _UNREADABLE:
             # A key that is not known may be new. Whoever makes one up has it looked for at most so often.
             keys = await self._newer(_AGAIN_SECONDS)
             try:
                 decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
-            except (JoseError, ValueError) as error:
+            except _UNREADABLE as error:
                 if self._failure:
                     raise self._unavailable() from error  # it may be signed with a key that is not known yet
                 raise Refused(f"the token is not one that {self._issuer} has signed") from error
@@ -125,4 +127,16 @@ class Tokens:
         if configuration["issuer"] != self._issuer:
             raise ValueError(f"it says that it is {configuration['issuer']}")
         keys = await self._http.get(configuration["jwks_uri"])
-        return KeySet.import_key_set(keys.raise_for_status().json())
+        understood = []
+        for one in keys.raise_for_status().json()["keys"]:
+            # One that is not understood is passed over, and the others hold: RFC 7517, 5.
+            try:
+                key = import_key(one)
+                key.ensure_kid()
+            except Exception as error:  # noqa: BLE001 - a curve that is not known is a KeyError
+                _log.warning("a key of the issuer is not understood", issuer=self._issuer, error=repr(error))
+            else:
+                understood.append(key)
+        if not understood:
+            raise ValueError("it has no key that is understood")
+        return KeySet(understood)
