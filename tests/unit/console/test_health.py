@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from annals.dapr.invocation import Answer
 from annals_console.health import Health, quantile
 
 
@@ -43,3 +44,31 @@ def test_a_service_tells_of_its_own_metrics_alone() -> None:
         found = health._rates("command", metrics(1, counted)) | health._rates("projector", metrics(2, 0))
     assert found["commands"] > 0
     assert set(found) == {"commands", "command_p50", "command_p95", "projected", "visible_p50", "visible_p95"}
+
+
+class Services:
+    """Their metrics, of which the command service's may have broken off."""
+
+    def __init__(self) -> None:
+        self.commands = 0
+        self.broken_off: int | None = None
+
+    async def invoke(self, app: str, _method: str, path: str) -> Answer:
+        if path != "metrics":
+            return Answer(503, {})
+        self.commands += 10
+        return Answer(200, metrics(1, self.commands)[: self.broken_off if app == "command" else None])
+
+
+async def test_metrics_that_broke_off_are_not_measured_and_the_next_are() -> None:
+    services, health = Services(), Health()
+    await health._look(services)  # type: ignore[arg-type]
+    for length in range(len(metrics(1, services.commands))):
+        services.broken_off = length
+        sample = await health._look(services)  # type: ignore[arg-type]
+        assert sample["up"]["command"]
+        assert "projected" in sample, "the others are"
+        assert sample.get("commands", 0) >= 0
+    assert "commands" not in sample
+    services.broken_off = None
+    assert (await health._look(services))["commands"] > 0  # type: ignore[arg-type]

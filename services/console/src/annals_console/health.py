@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +69,8 @@ class Health:
         }
         for service, text in zip(_COUNTERS, texts, strict=True):
             if isinstance(text, str):
-                sample |= self._rates(service, text)
+                with suppress(ValueError):  # of a service that died over it: it is not measured this time
+                    sample |= self._rates(service, text)
         if isinstance(lanes, dict):
             sample["backlog"] = lanes["backlog"]
             sample["commits"] = self._commit_rate(sum(lane["tail"] for lane in lanes["items"]))
@@ -82,23 +84,34 @@ class Health:
         return None if before is None else max(0, total - before[1]) / (now - before[0])
 
     def _rates(self, service: str, text: str) -> dict[str, Any]:
+        """What a replica has done since it was last asked. Raises ValueError for an answer that broke off."""
         birth, scrape = _scrape(service, text)
         before = self._seen.get((service, birth))
+        found = _between(before, scrape) if before else {}
         self._seen[service, birth] = scrape
         for key, old in list(self._seen.items()):
             if scrape.at - old.at > _KEPT * _EVERY_SECONDS:
                 del self._seen[key]
-        if before is None:
-            return {}
-        found: dict[str, Any] = {
-            name: (value - before.counters.get(name, 0)) / (scrape.at - before.at)
-            for name, value in scrape.counters.items()
-        }
-        for name, buckets in scrape.durations.items():
-            earlier = before.durations.get(name, {})
-            new = {bound: count - earlier.get(bound, 0) for bound, count in buckets.items()}
-            found |= {f"{name}_p50": quantile(new, 0.5), f"{name}_p95": quantile(new, 0.95)}
         return found
+
+
+def _between(before: Scrape, scrape: Scrape) -> dict[str, Any]:
+    seconds = scrape.at - before.at
+    found: dict[str, Any] = {
+        name: _more(value, before.counters.get(name, 0)) / seconds for name, value in scrape.counters.items()
+    }
+    for name, buckets in scrape.durations.items():
+        earlier = before.durations.get(name, {})
+        new = {bound: _more(count, earlier.get(bound, 0)) for bound, count in buckets.items()}
+        found |= {f"{name}_p50": quantile(new, 0.5), f"{name}_p95": quantile(new, 0.95)}
+    return found
+
+
+def _more(now: float, before: float) -> float:
+    """What was counted in between; a process never counts back, so then lines are missing."""
+    if now < before:
+        raise ValueError("it broke off")
+    return now - before
 
 
 def quantile(buckets: Buckets, share: float) -> float | None:
@@ -117,10 +130,13 @@ def quantile(buckets: Buckets, share: float) -> float | None:
 
 
 def _scrape(service: str, text: str) -> tuple[float, Scrape]:
+    """When the replica was born, and what it had counted. Raises ValueError for what are no metrics."""
     counted, timed = _COUNTERS[service], _DURATIONS.get(service, {})
     counters = dict.fromkeys(counted.values(), 0.0)
     durations: dict[str, Buckets] = {name: {} for name in timed.values()}
     birth = 0.0
+    if not text.endswith("\n"):
+        raise ValueError("it broke off")  # half a number is a number
     for sample in (sample for family in parse(text) for sample in family.samples):
         if sample.name == _BIRTH:
             birth = sample.value
