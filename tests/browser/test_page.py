@@ -110,6 +110,86 @@ async def test_a_stream_that_says_nothing_is_opened_anew_and_all_is_read(
     await until(lambda: _asked(services, TASKS, loads + 1))
 
 
+async def looked_at(page: Page, seen: bool) -> None:
+    """Whether the page is in sight, as the browser tells it."""
+    await page.evaluate(
+        """seen => {
+          Object.defineProperty(document, "hidden", { value: !seen, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        seen,
+    )
+
+
+async def test_a_page_that_nobody_looks_at_lets_its_stream_go_and_goes_on_from_its_position(
+    show: Show, services: Services
+) -> None:
+    page = await show("/tasks")
+    await page.evaluate("opened[0].say('alive', '0-7', {})")
+    await looked_at(page, False)
+    await page.clock.fast_forward(29_000)
+    await looked_at(page, True)
+    await page.evaluate("opened[0].say('alive', '0-8', {})")
+    await page.clock.fast_forward(29_000)
+    assert not await page.evaluate("opened[0].closed"), "somebody looked in time"
+
+    loads = services.count(TASKS)
+    await looked_at(page, False)
+    await page.clock.fast_forward(31_000)
+    assert await page.evaluate("opened[0].closed")
+    asked = services.count("/auth/session")
+    await page.evaluate("window.dispatchEvent(new Event('online'))")
+    await page.clock.fast_forward(600_000)
+    assert await page.evaluate("opened.length") == 1
+    assert services.count("/auth/session") == asked, "nor does it ask for anything"
+
+    await looked_at(page, True)
+    await page.wait_for_function("opened.length === 2")
+    assert await page.evaluate("opened[1].url") == "/api/notification/stream?after=0-8"
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    assert services.count(TASKS) == loads, "what was missed is told"
+
+
+async def test_a_page_that_has_no_position_reads_all_when_it_is_looked_at_again(
+    show: Show, services: Services
+) -> None:
+    services.task("a")
+    page = await show("/tasks/list")
+    await expect(row(page, "a")).to_be_visible()
+    await looked_at(page, False)
+    await page.clock.fast_forward(31_000)
+    assert await page.evaluate("opened[0].closed")
+    loads = services.count(TASKS)
+    await looked_at(page, True)
+    await until(lambda: _asked(services, TASKS, loads + 1))
+
+
+async def test_a_page_that_is_opened_behind_another_lets_its_stream_go_too(
+    show: Show, services: Services
+) -> None:
+    page = await show("/tasks")
+    await page.add_init_script("Object.defineProperty(document, 'hidden', { value: true })")
+    await page.reload()
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    await page.clock.fast_forward(31_000)
+    assert await page.evaluate("opened[0].closed")
+
+
+async def test_what_is_not_answered_in_time_is_said_to_be_so(show: Show, services: Services) -> None:
+    ended = asyncio.Event()
+
+    async def hang(*_: object) -> Answer:
+        await ended.wait()
+        return 200, {"items": [], "next": None}
+
+    services.own["/api/projector/queries/audit"] = hang
+    page = await show("/health/audit")
+    await until(lambda: _asked(services, "/api/projector/queries/audit", 1))
+    await page.clock.fast_forward(46_000)
+    await expect(page.locator(".problem")).to_contain_text("no answer came within 45 s")
+    ended.set()
+
+
 async def _asked(services: Services, path: str, times: int) -> bool:
     return services.count(path) >= times
 

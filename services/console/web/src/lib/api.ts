@@ -30,6 +30,10 @@ export interface Ask {
   signal?: AbortSignal;
 }
 
+/** Longer than the console itself waits for a service. */
+const ANSWER_SECONDS = 45;
+const LATE = `no answer came within ${ANSWER_SECONDS} s: a service hangs, or too many windows of the console are open`;
+
 /** Ask the console's own server; `path` begins with `/api/` or `/auth/`. Throws Problem. */
 export async function ask<T>(
   path: string,
@@ -37,17 +41,21 @@ export async function ask<T>(
 ): Promise<T> {
   let answer: Response;
   let text: string;
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), ANSWER_SECONDS * 1000);
   try {
     answer = await fetch(path, {
       method,
       headers: { ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      ...(signal === undefined ? {} : { signal }),
+      signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal,
     });
     text = await answer.text();
   } catch (error) {
-    if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new Problem(0, "unreachable", "the console cannot be reached", {});
+    if (signal?.aborted) throw error;
+    throw new Problem(0, "unreachable", late.signal.aborted ? LATE : "the console cannot be reached", {});
+  } finally {
+    clearTimeout(timer);
   }
   if (answer.status === 204) return undefined as T;
   const parsed = parse(text);

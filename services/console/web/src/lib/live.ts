@@ -16,6 +16,9 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8000;
 /** The stream says something every 15 s; a silence of this length is a dead connection. */
 const SILENCE = 40_000;
+/** A page that nobody looks at lets its stream go after this: a browser has some six connections for all tabs of a
+ *  console, and each stream holds one. */
+const UNSEEN = 30_000;
 
 let source: EventSource | null = null;
 let position = "";
@@ -23,6 +26,8 @@ let interrupted = false;
 let wait = FIRST_WAIT;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
+let leaving: ReturnType<typeof setTimeout> | undefined;
+let resting = false;
 
 /** Be told of every event from now on; the answer ends it. */
 export function listen(listener: Listener): () => void {
@@ -43,18 +48,34 @@ export function follow(): void {
     wait = FIRST_WAIT;
     retry();
   });
-  // A page in the back of a browser may have been asleep for hours, and one may be somebody else by now.
   document.addEventListener("visibilitychange", () => {
-    if (document.visibilityState === "visible" && session.value) reopen();
+    leaveUnseen();
+    // A page in the back of a browser may have been asleep for hours, and one may be somebody else by now.
+    if (!document.hidden && session.value) reopen();
   });
+  leaveUnseen();
   effect(() => {
     if (session.value) open();
     else close();
   });
 }
 
+/** Let the stream go while nobody looks: it goes on from its position when somebody does. */
+function leaveUnseen(): void {
+  clearTimeout(leaving);
+  resting = false;
+  if (!document.hidden) return;
+  leaving = setTimeout(() => {
+    resting = true;
+    interrupted = true;
+    close();
+    connection.value = "connecting";
+  }, UNSEEN);
+}
+
 function open(): void {
   close();
+  if (resting) return;
   const opened = new EventSource(
     position ? `/api/notification/stream?after=${encodeURIComponent(position)}` : "/api/notification/stream",
   );
@@ -82,7 +103,7 @@ function open(): void {
  *  network: the suite may be on this machine. */
 function retry(): void {
   close();
-  if (!session.value) return;
+  if (!session.value || resting) return;
   interrupted = true;
   connection.value = navigator.onLine ? "reconnecting" : "offline";
   timer = setTimeout(reopen, wait);
