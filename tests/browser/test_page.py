@@ -509,3 +509,88 @@ async def test_an_inbox_stays_in_sight_and_in_focus_while_it_changes(show: Show,
     await expect(page.locator(".notice")).to_have_count(3)
     await expect(page.get_by_role("button", name="Unread")).to_be_focused()
     assert await page.evaluate("skeletons") == 0
+
+
+async def test_of_a_long_stream_the_newest_is_shown_and_whatever_a_link_leads_to(
+    show: Show, services: Services
+) -> None:
+    long = 6_000
+
+    def event(version: int) -> dict[str, Any]:
+        event = dict.fromkeys(("user_id", "traceparent", "causation_id"))
+        return event | {
+            "event_id": f"e{version}",
+            "event_type": f"task.x{version}",
+            "timestamp": "2030-01-01T00:00:00Z",
+            "version": version,
+            "stream": "task-x",
+            "data": {},
+        }
+
+    def events(_path: str, given: dict[str, str]) -> Answer:
+        versions = range(int(given.get("from", "1")), int(given.get("to", long)) + 1)
+        ordered = reversed(versions) if given.get("backwards") == "true" else versions
+        return 200, {"items": [event(one) for one in list(ordered)[: int(given.get("limit", "100"))]]}
+
+    services.own["/api/projector/queries/streams/task-x/events"] = events
+    services.own["/api/projector/queries/streams/task-x/state"] = lambda _, given: (200, given)
+    page = await show("/streams/task-x")
+    listed, at = page.get_by_role("region", name="Events"), page.get_by_role("region", name="Through time")
+    await expect(listed.locator("header")).to_contain_text("the newest 5,000 of 6,000 events")
+    await expect(listed.get_by_role("listitem").first).to_contain_text("v6000")
+    await expect(at).to_contain_text("task.x6000")
+
+    await page.goto(page.url.partition("?")[0] + "?version=120")
+    await expect(at).to_contain_text("task.x120")
+    await expect(at.get_by_role("slider")).to_have_value("120")
+
+
+async def test_all_that_recurs_is_shown(show: Show, services: Services) -> None:
+    def recurrences(_path: str, given: dict[str, str]) -> Answer:
+        name, following = ("second", None) if "cursor" in given else ("first", "x")
+        command = {"type": "task.create", "data": {"title": name}}
+        one = {"id": name, "rule": "FREQ=DAILY", "timezone": "UTC", "paused": False, "command": command}
+        return 200, {"items": [one], "next": following}
+
+    services.own["/api/notification/recurrences"] = recurrences
+    page = await show("/tasks/recurring")
+    for name in ("first", "second"):
+        await expect(page.get_by_role("cell", name=name)).to_be_visible()
+
+
+async def test_older_notices_are_shown_below_the_newest(show: Show, services: Services) -> None:
+    def inbox(_path: str, given: dict[str, str]) -> Answer:
+        start = int(given.get("cursor", "0"))
+        notices = [
+            {"id": str(number), "kind": f"number {number}", "data": {}, "read_at": None}
+            | {"created_at": "2030-01-01T00:00:00Z"}
+            for number in range(start, min(start + int(given["limit"]), 250))
+        ]
+        following = str(start + len(notices)) if start + len(notices) < 250 else None
+        return 200, {"items": notices, "next": following, "unread": 250}
+
+    services.own["/api/notification/inbox/"] = inbox
+    page = await show("/inbox")
+    for shown in (100, 200):
+        await expect(page.locator(".notice")).to_have_count(shown)
+        await page.get_by_role("button", name="Older").click()
+    await expect(page.locator(".notice")).to_have_count(250)
+    await expect(page.get_by_role("button", name="Older")).to_have_count(0)
+    await expect(page.locator(".panel > header")).to_contain_text("250 unread")
+
+
+async def test_older_deliveries_are_a_page_further(show: Show, services: Services) -> None:
+    def deliveries(_path: str, given: dict[str, str]) -> Answer:
+        to = f"{given.get('channel', 'any')}-{given.get('cursor', 'newest')}"
+        one = dict.fromkeys(("answer", "correlation_id")) | {"id": to, "user_id": to, "kind": "x", "data": {}}
+        one |= {"channel": "email", "status": "sent", "attempts": 1, "created_at": "2030-01-01T00:00:00Z"}
+        return 200, {"items": [one], "next": None if "cursor" in given else "older"}
+
+    services.own["/api/notification/deliveries"] = deliveries
+    page = await show("/health/deliveries")
+    await expect(page.get_by_role("cell", name="any-newest")).to_be_visible()
+    await page.get_by_role("button", name="Older").click()
+    await expect(page.get_by_role("cell", name="any-older")).to_be_visible()
+    await page.get_by_role("button", name="Newest").wait_for()
+    await page.get_by_label("Channel").select_option("email")
+    await expect(page.get_by_role("cell", name="email-newest")).to_be_visible()

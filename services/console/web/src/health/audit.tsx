@@ -5,7 +5,7 @@ import { ask, query } from "../lib/api";
 import { precise } from "../lib/format";
 import { useLoad } from "../lib/load";
 import type { Page } from "../lib/types";
-import { Empty, Failed, Scroll, Skeleton, TraceLink } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, TraceLink, Turn } from "../parts/basics";
 
 interface Entry {
   time: string;
@@ -107,18 +107,7 @@ export function Audit() {
           </table>
         </Scroll>
       )}
-      <div class="row">
-        {cursor && (
-          <button type="button" class="button" onClick={() => turn(null)}>
-            Newest
-          </button>
-        )}
-        {loaded.value?.next && (
-          <button type="button" class="button" onClick={() => turn(loaded.value?.next ?? null)}>
-            Older
-          </button>
-        )}
-      </div>
+      <Turn cursor={cursor} next={loaded.value?.next} turn={turn} />
     </>
   );
 }

@@ -6,14 +6,15 @@ import { words } from "../lib/format";
 import { useEvery, useLoad } from "../lib/load";
 import { may } from "../lib/session";
 import type { Delivery, Page } from "../lib/types";
-import { Empty, Failed, Scroll, Skeleton, Tag, Time } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, Tag, Time, Turn } from "../parts/basics";
 
 const TONES: Record<string, string> = { sent: "ok", failed: "bad", pending: "warn", sending: "accent" };
 
 export function Deliveries() {
   const [status, setStatus] = useState("");
   const [channel, setChannel] = useState("");
-  const path = query("/api/notification/deliveries", { status, channel, limit: 100 });
+  const [cursor, turn] = useState<string | null>(null);
+  const path = query("/api/notification/deliveries", { status, channel, cursor, limit: 100 });
   const loaded = useLoad(path, (signal) => ask<Page<Delivery>>(path, { signal }));
   useEvery(3000, loaded.reload);
   const items = loaded.value?.items;
@@ -24,7 +25,10 @@ export function Deliveries() {
           class="input"
           aria-label="Status"
           value={status}
-          onChange={(event) => setStatus(event.currentTarget.value)}
+          onChange={(event) => {
+            turn(null);
+            setStatus(event.currentTarget.value);
+          }}
         >
           <option value="">Any status</option>
           {Object.keys(TONES).map((name) => (
@@ -35,7 +39,10 @@ export function Deliveries() {
           class="input"
           aria-label="Channel"
           value={channel}
-          onChange={(event) => setChannel(event.currentTarget.value)}
+          onChange={(event) => {
+            turn(null);
+            setChannel(event.currentTarget.value);
+          }}
         >
           <option value="">Any channel</option>
           {["inbox", "email", "webhook"].map((name) => (
@@ -94,6 +101,7 @@ export function Deliveries() {
           </table>
         </Scroll>
       )}
+      <Turn cursor={cursor} next={loaded.value?.next} turn={turn} />
     </>
   );
 }

@@ -1,7 +1,7 @@
 import { BellOff } from "lucide-preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
-import { ask, Problem } from "../lib/api";
+import { ask, Problem, pages } from "../lib/api";
 import { moment, words } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { session } from "../lib/session";
@@ -12,6 +12,7 @@ import { tell, tellProblem } from "../parts/toasts";
 import { Preferences } from "./preferences";
 import { count, inboxChanged } from "./unread";
 
+const PAGE = 100;
 const MOST_TITLES = 30;
 
 export function InboxPage({ params }: { params: { tab?: string } }) {
@@ -36,11 +37,13 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
 
 function Notices() {
   const path = `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
+  const [shown, show] = useState(PAGE);
   const loaded = useLoad(path, async (signal) => {
-    const found = await ask<Page<Notice> & { unread: number }>(`${path}?limit=100`, { signal });
+    const newest = { most: shown, signal };
+    const found = await pages<Notice, Page<Notice> & { unread: number }>(`${path}?limit=${PAGE}`, newest);
     return { ...found, titles: await titlesOf(found.items, signal) };
   });
-  useEffect(loaded.reload, [inboxChanged.value]);
+  useEffect(loaded.reload, [inboxChanged.value, shown]);
   const titles = loaded.value?.titles;
   const items = loaded.value?.items;
   const mark = async (what: string, method: string) => {
@@ -106,6 +109,13 @@ function Notices() {
           </li>
         ))}
       </ul>
+      {loaded.value?.next && (
+        <footer>
+          <button type="button" class="button" onClick={() => show(shown + PAGE)}>
+            Older
+          </button>
+        </footer>
+      )}
     </section>
   );
 }

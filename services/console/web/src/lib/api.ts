@@ -100,23 +100,23 @@ export async function again<T>(path: string, given: Ask): Promise<T> {
   }
 }
 
-/** All pages of a query in one, up to a number of rows; `seen` is told of each page as it comes. */
-export async function pages<T>(
+/** All pages of a query in one, up to a number of rows; `seen` is told of each page as it comes. What else they tell
+ *  is as the last of them does. */
+export async function pages<T, P extends Page<T> = Page<T>>(
   path: string,
   { most, signal, seen }: { most: number; signal?: AbortSignal; seen?: (items: T[]) => void },
-): Promise<Page<T>> {
+): Promise<P> {
   const all: T[] = [];
-  let cursor: string | null = null;
+  let page: P | undefined;
   do {
-    const url: string = cursor
-      ? `${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(cursor)}`
+    const url: string = page?.next
+      ? `${path}${path.includes("?") ? "&" : "?"}cursor=${encodeURIComponent(page.next)}`
       : path;
-    const page: Page<T> = await ask<Page<T>>(url, signal ? { signal } : {});
+    page = await ask<P>(url, signal ? { signal } : {});
     all.push(...page.items);
     seen?.(page.items);
-    cursor = page.next;
-  } while (cursor && all.length < most);
-  return { items: all, next: cursor };
+  } while (page.next && all.length < most);
+  return { ...page, items: all };
 }
 
 /** A path with its parameters; those that are undefined or empty are left out. */

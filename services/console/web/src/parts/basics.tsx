@@ -69,6 +69,32 @@ export function Scroll({
   );
 }
 
+/** Through what comes in pages, the newest first. */
+export function Turn({
+  cursor,
+  next,
+  turn,
+}: {
+  cursor: string | null;
+  next: string | null | undefined;
+  turn: (to: string | null) => void;
+}) {
+  return (
+    <div class="row">
+      {cursor && (
+        <button type="button" class="button" onClick={() => turn(null)}>
+          Newest
+        </button>
+      )}
+      {next && (
+        <button type="button" class="button" onClick={() => turn(next)}>
+          Older
+        </button>
+      )}
+    </div>
+  );
+}
+
 export function Time({ at }: { at: string }) {
   return (
     <time dateTime={at} title={precise(at)} class="number">

@@ -2,7 +2,7 @@ import { History } from "lucide-preact";
 import { useState } from "preact/hooks";
 import { Link, useLocation, useSearch } from "wouter-preact";
 import { ask, Problem, query } from "../lib/api";
-import { moment, precise } from "../lib/format";
+import { count, moment, precise } from "../lib/format";
 import { useLive, useLoad } from "../lib/load";
 import type { AnnalsEvent, Data, Page } from "../lib/types";
 import { Empty, Failed, Skeleton, Tag, TraceLink, Values } from "../parts/basics";
@@ -51,22 +51,27 @@ export function StreamsPage({ params }: { params: { stream?: string } }) {
   );
 }
 
-/** All events of a stream, oldest first; the store gives them in pages by version. */
+/** The events of a stream, the newest first; the store gives them in pages by version. */
 async function history(name: string, signal: AbortSignal): Promise<AnnalsEvent[]> {
   const all: AnnalsEvent[] = [];
-  while (all.length < MOST) {
-    const from = (all[all.length - 1]?.version ?? 0) + 1;
-    const path = query(`/api/projector/queries/streams/${encodeURIComponent(name)}/events`, {
-      from,
-      limit: PAGE,
-    });
+  let to: number | undefined;
+  do {
+    const path = query(events(name), { to, backwards: "true", limit: PAGE });
     const { items, next } = await ask<{ items: AnnalsEvent[]; next?: number | null }>(path, { signal });
     all.push(...items);
     // A projector of the release before does not say whether there is more.
     if (next === null || items.length === 0) break;
-  }
+    to = (items[items.length - 1] as AnnalsEvent).version - 1;
+  } while (to > 0 && all.length < MOST);
   return all;
 }
+
+async function eventAt(name: string, version: number, signal: AbortSignal): Promise<AnnalsEvent | undefined> {
+  const path = query(events(name), { from: version, to: version });
+  return (await ask<Page<AnnalsEvent>>(path, { signal })).items[0];
+}
+
+const events = (name: string) => `/api/projector/queries/streams/${encodeURIComponent(name)}/events`;
 
 /** What the aggregate was; null when it was not there, or when nothing keeps a state of its kind. */
 async function stateAt(name: string, version: number, signal: AbortSignal): Promise<Data | null> {
@@ -86,19 +91,24 @@ function Stream({ name }: { name: string }) {
   const loaded = useLoad(name, (signal) => history(name, signal));
   useLive((event) => event.stream === name, loaded.reload);
   const [against, setAgainst] = useState<number | null>(null);
-  const events = loaded.value;
-  const last = events?.[events.length - 1]?.version ?? 0;
+  const newest = loaded.value;
+  const last = newest?.[0]?.version ?? 0;
   const version = Math.min(given ?? last, last);
+  const listed = newest?.find((one) => one.version === version);
+  const fetched = useLoad(newest && !listed ? `${name}/${version}` : "", (signal) =>
+    newest && !listed ? eventAt(name, version, signal) : Promise.resolve(undefined),
+  );
+  const event = listed ?? fetched.value;
   const other = against ?? version - 1;
-  const states = useLoad(events ? `${name}/${version}/${other}` : "", (signal) =>
-    events
+  const states = useLoad(newest ? `${name}/${version}/${other}` : "", (signal) =>
+    newest
       ? Promise.all([stateAt(name, version, signal), stateAt(name, other, signal)])
       : Promise.resolve([null, null] as [Data | null, Data | null]),
   );
   const [kept, keep] = useState<[Data | null, Data | null] | undefined>(undefined);
   if (states.value && states.value !== kept) keep(states.value as [Data | null, Data | null]);
 
-  if (loaded.problem && !events) {
+  if (loaded.problem && !newest) {
     return loaded.problem.status === 404 ? (
       <Empty title="There is no such stream" icon={<History size={28} strokeWidth={1.5} />}>
         <p>
@@ -110,8 +120,7 @@ function Stream({ name }: { name: string }) {
       <Failed problem={loaded.problem} retry={loaded.reload} />
     );
   }
-  if (!events) return <Skeleton lines={9} />;
-  const event = events.find((one) => one.version === version);
+  if (!newest) return <Skeleton lines={9} />;
   const show = (wanted: number) =>
     navigate(`/streams/${encodeURIComponent(name)}?version=${wanted}`, { replace: true });
   const [now, before] = kept ?? [null, null];
@@ -120,12 +129,16 @@ function Stream({ name }: { name: string }) {
       <section class="panel" aria-label="Events">
         <header>
           <h3 class="cut">{name}</h3>
-          <span class="quiet small number">{events.length} events</span>
+          <span class="quiet small number">
+            {newest.length < last && "the newest "}
+            {count(newest.length)}
+            {newest.length < last && ` of ${count(last)}`} events
+          </span>
         </header>
-        <div class="list versions" style={{ height: `${events.length * ROW + 1}px` }}>
+        <div class="list versions" style={{ height: `${newest.length * ROW + 1}px` }}>
           <VirtualList
             label="Events"
-            items={[...events].reverse()}
+            items={newest}
             rowHeight={ROW}
             keyOf={(one) => one.event_id}
             row={(one) => (

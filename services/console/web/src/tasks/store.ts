@@ -3,7 +3,7 @@ import { ask, command, Problem, pages, pause, query } from "../lib/api";
 import { listen, onRejoin } from "../lib/live";
 import { whole } from "../lib/reading";
 import { session } from "../lib/session";
-import type { AnnalsEvent, Member, Page, Recurrence, Saga, Task, Written } from "../lib/types";
+import type { AnnalsEvent, Member, Recurrence, Saga, Task, Written } from "../lib/types";
 import { tell } from "../parts/toasts";
 
 /** So many tasks are kept; of more, the newest. */
@@ -113,8 +113,8 @@ const loadHandovers = whole(async () => {
 });
 
 async function loadRecurrences(): Promise<void> {
-  const found = await ask<Page<Recurrence>>("/api/notification/recurrences?limit=200");
-  recurrences.value = found.items;
+  const path = query("/api/notification/recurrences", { limit: PAGE });
+  recurrences.value = (await pages<Recurrence>(path, { most: 5000 })).items;
 }
 
 /** Show what recurs as it is answered to be now. */
