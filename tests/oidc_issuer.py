@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
 from joserfc import jwt
-from joserfc.jwk import ECKey
+from joserfc.jwk import ECKey, RSAKey
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -30,7 +30,11 @@ class Issuer:
 
     def __init__(self) -> None:
         self.url = ""
-        self.keys = [new_key("first")]
+        self.keys: list[ECKey | RSAKey] = [new_key("first")]
+        self.others: list[dict[str, Any]] = []
+        """What else is published as its keys."""
+        self.place = ""
+        """Where people sign in; elsewhere they do not any more."""
         self.person: dict[str, Any] = {
             "sub": "ada",
             "name": "Ada",
@@ -43,8 +47,8 @@ class Issuer:
             routes=[
                 Route("/.well-known/openid-configuration", self.configuration),
                 Route("/keys", self.public_keys),
-                Route("/authorize", self.authorize),
-                Route("/token", self.exchange, methods=["POST"]),
+                Route("/{place:path}authorize", self.authorize),
+                Route("/{place:path}token", self.exchange, methods=["POST"]),
             ]
         )
 
@@ -53,26 +57,29 @@ class Issuer:
         now = int(time.time())
         said = {"iss": self.url, "aud": CLIENT, "iat": now, "exp": now + LIFE_SECONDS} | self.person | claims
         key = self.keys[-1]
-        header = {"alg": "ES256", "kid": key.kid}
+        header = {"alg": key.alg, "kid": key.kid}
         return jwt.encode(header, {name: value for name, value in said.items() if value is not None}, key)
 
     async def configuration(self, _request: Request) -> Response:
         return JSONResponse(
             {
                 "issuer": self.url,
-                "authorization_endpoint": f"{self.url}/authorize",
-                "token_endpoint": f"{self.url}/token",
+                "authorization_endpoint": f"{self.url}/{self.place}authorize",
+                "token_endpoint": f"{self.url}/{self.place}token",
                 "jwks_uri": f"{self.url}/keys",
                 "response_types_supported": ["code"],
                 "code_challenge_methods_supported": ["S256"],
-                "id_token_signing_alg_values_supported": ["ES256"],
+                "id_token_signing_alg_values_supported": sorted({str(key.alg) for key in self.keys}),
             }
         )
 
     async def public_keys(self, _request: Request) -> Response:
-        return JSONResponse({"keys": [key.as_dict(private=False) for key in self.keys]})
+        own = [key.as_dict(private=False) for key in self.keys]
+        return JSONResponse({"keys": [*self.others, *own]})
 
     async def authorize(self, request: Request) -> Response:
+        if request.path_params["place"] != self.place:
+            return Response("nobody signs in here any more", 410)
         asked = request.query_params
         if asked["client_id"] != CLIENT or asked.get("code_challenge_method") != "S256":
             return Response("only this client, and only with PKCE", 400)
@@ -83,6 +90,8 @@ class Issuer:
         return RedirectResponse(f"{asked['redirect_uri']}?{answer}", 302)
 
     async def exchange(self, request: Request) -> Response:
+        if request.path_params["place"] != self.place:
+            return Response("nobody signs in here any more", 410)
         form = dict(parse_qsl((await request.body()).decode()))
         challenge, nonce = self.codes.pop(form["code"], ("", ""))
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from itsdangerous import TimestampSigner
+from joserfc.jwk import RSAKey
 
 from annals_console import tokens
 from annals_console.settings import AuthMode, ConsoleSettings
@@ -216,7 +217,15 @@ async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str, http: h
     assert answer.status_code == 401
 
 
-@pytest.mark.parametrize("claims", [{"nonce": "of-another"}, {"iat": 9_999_999_999}, {"exp": 1}])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *({"nonce": "of-another"}, {"nonce": None}),
+        *({"iat": 9_999_999_999}, {"iat": None}, {"exp": 1}, {"exp": None}, {"sub": None}),
+        *({"iss": "http://elsewhere.example"}, {"aud": "another"}, {"aud": [CLIENT, "another"]}),
+        *({"azp": "another"}, {"aud": [CLIENT, "another"], "azp": "another"}),
+    ],
+)
 async def test_a_sign_in_that_does_not_hold_is_refused(
     console: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch, claims: dict[str, Any]
 ) -> None:
@@ -227,15 +236,43 @@ async def test_a_sign_in_that_does_not_hold_is_refused(
         assert (refused.status_code, refused.json()["type"]) == (401, "urn:annals:problem:unauthenticated")
 
 
-async def test_who_signs_in_again_after_the_issuers_key_changed_under_its_name_is_let_in(
+async def signs_in(console: str) -> int:
+    """What somebody is answered who signs in, in a browser of their own."""
+    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
+        return (await browser.get(f"{console}/auth/login")).status_code
+
+
+async def test_whoever_signs_in_is_let_in_whatever_key_the_issuer_has_by_now(
     console: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokens, "_AGAIN_SECONDS", 0.0)
-    async with httpx.AsyncClient(timeout=30, follow_redirects=True) as browser:
-        assert (await browser.get(f"{console}/auth/login")).status_code == 200
-        issuer.keys = [new_key("first")]
-        assert (await browser.get(f"{console}/auth/login")).status_code == 401
-        assert (await browser.get(f"{console}/auth/login")).status_code == 200
+    assert await signs_in(console) == 200
+    issuer.keys = [new_key("first")]
+    assert await signs_in(console) == 200, "another under the name of the one before"
+    rsa = RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig", "alg": "RS256"}, private=True)
+    issuer.keys = [rsa]
+    assert await signs_in(console) == 200, "of another kind"
+    issuer.others = [{"kty": "EC", "crv": "BP-256", "kid": "x", "x": "AAAA", "y": "AAAA"}]
+    issuer.keys = [new_key("second")]
+    assert await signs_in(console) == 200, "beside one that is not understood"
+
+
+async def test_people_sign_in_where_the_issuer_has_moved_to(
+    console: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await signs_in(console) == 200
+    issuer.place = "realms/new/"
+    assert await signs_in(console) == 410
+    monkeypatch.setattr(tokens, "_KEEP_SECONDS", 0.0)
+    assert await signs_in(console) == 200
+
+
+async def test_a_token_for_several_that_was_issued_to_the_console_is_taken(
+    console: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = issuer.token
+    monkeypatch.setattr(issuer, "token", lambda **said: honest(**said, aud=[CLIENT, "another"], azp=CLIENT))
+    assert await signs_in(console) == 200
 
 
 async def test_a_cookie_that_was_tampered_with_is_nobody(console: str) -> None:

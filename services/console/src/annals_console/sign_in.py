@@ -9,10 +9,9 @@ from typing import Any
 
 import httpx2
 from authlib.integrations.base_client import OAuthError
-from authlib.integrations.starlette_client import OAuth
+from authlib.integrations.starlette_client import OAuth, StarletteOAuth2App
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
-from joserfc.errors import JoseError
 from pydantic import BaseModel, ConfigDict, Field
 
 from annals.web.problems import Problem
@@ -85,17 +84,24 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
     issuer, client_id = settings.oidc_issuer or "", settings.oidc_client_id or ""
     secret = settings.oidc_client_secret
     oauth: Any = OAuth  # it has no types
-    client = oauth().register(
-        "issuer",
-        client_id=client_id,
-        client_secret=secret.get_secret_value() if secret else None,
-        server_metadata_url=f"{issuer.rstrip('/')}/.well-known/openid-configuration",
-        client_kwargs={
-            "scope": settings.oidc_scope,
-            "code_challenge_method": "S256",
-            **({} if secret else {"token_endpoint_auth_method": "none"}),
-        },
-    )
+
+    async def client() -> Any:
+        """The issuer with its addresses as they are now. Raises IssuerUnavailable."""
+        said = await tokens().configuration()
+        return oauth().register(
+            "issuer",
+            client_cls=_Client,
+            client_id=client_id,
+            client_secret=secret.get_secret_value() if secret else None,
+            authorize_url=said["authorization_endpoint"],
+            access_token_url=said["token_endpoint"],
+            client_kwargs={
+                "scope": settings.oidc_scope,
+                "code_challenge_method": "S256",
+                **({} if secret else {"token_endpoint_auth_method": "none"}),
+            },
+        )
+
     callback = f"{(settings.public_url or '').rstrip('/')}/auth/callback"
 
     @router.get("/login", summary="Go to the issuer to sign in", status_code=302)
@@ -103,8 +109,8 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
         wanted = request.query_params.get(_NEXT, "/")
         request.session[_NEXT] = wanted if _own_path(wanted) else "/"
         try:
-            answer: Response = await client.authorize_redirect(request, callback)
-        except (httpx2.HTTPError, OAuthError, ValueError, KeyError) as error:
+            answer: Response = await (await client()).authorize_redirect(request, callback)
+        except (IssuerUnavailable, OAuthError, ValueError, KeyError) as error:
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
         return answer
 
@@ -112,8 +118,9 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
     async def arrive(request: Request) -> Response:
         wanted = str(request.session.get(_NEXT, "/"))
         try:
-            token = await client.authorize_access_token(request)
+            token = await (await client()).authorize_access_token(request)
             found = await tokens().verify(str(token.get("id_token", "")), client_id)
+            _require_of_this_sign_in(found, client_id, token.get("userinfo"))
             identity = claims.identity(found, str(uuid.uuid4()), _until(settings))
         except OAuthError as error:
             raise Problem(
@@ -121,19 +128,32 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
             ) from error
         except Refused as error:
             raise Problem(401, "unauthenticated", str(error)) from error
-        except (JoseError, ValueError) as error:
-            # It may be signed with a new key under an old name: who tries again has the keys fetched.
-            client.server_metadata.pop("jwks", None)
-            detail = f"signing in failed: what {issuer} says of you does not hold: {error}"
-            raise Problem(401, "unauthenticated", detail) from error
         except NotRecognised as error:
             raise Problem(403, "forbidden", str(error)) from error
-        except (IssuerUnavailable, httpx2.HTTPError) as error:
+        except (IssuerUnavailable, httpx2.HTTPError, ValueError, KeyError) as error:
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
         sessions.begin(request, identity)
         return RedirectResponse(wanted, 303)
 
     return router
+
+
+class _Client(StarletteOAuth2App):
+    async def parse_id_token(self, token: Any, nonce: Any, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ARG002
+        """What the token of this sign-in has to say; whether it holds, `Tokens` says of all alike."""
+        return {"nonce": nonce}
+
+
+def _require_of_this_sign_in(found: dict[str, Any], client_id: str, said: dict[str, Any] | None) -> None:
+    """What OpenID Connect wants of a sign-in's token beyond what holds of any (3.1.3.7). Raises Refused."""
+    several = isinstance(found["aud"], list) and len(found["aud"]) > 1
+    if found.get("azp", None if several else client_id) != client_id:
+        raise Refused("the token does not hold: it was issued to another client (azp)")
+    for name in ("sub", "iat"):
+        if name not in found:
+            raise Refused(f"the token does not hold: it has no {name}")
+    if said is None or found.get("nonce") != said["nonce"]:
+        raise Refused("the token does not hold: it is not of this sign-in (nonce)")
 
 
 def _until(settings: ConsoleSettings) -> float:

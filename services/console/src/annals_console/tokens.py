@@ -57,6 +57,7 @@ class Tokens:
         self._http = http
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._configuration: dict[str, Any] = {}
         self._keys: KeySet | None = None
         self._fetched = self._tried = float("-inf")
         self._failure = ""
@@ -87,6 +88,11 @@ class Tokens:
             raise Refused(f"the token does not hold: {error}") from error
         return dict(decoded.claims)
 
+    async def configuration(self) -> dict[str, Any]:
+        """What the issuer says of itself: it is asked anew with its keys. Raises IssuerUnavailable."""
+        await self._known()
+        return self._configuration
+
     async def _known(self) -> KeySet:
         """The keys as they were not long ago. Only who finds them old waits for new ones."""
         if not self._lock.locked() and self._due(_KEEP_SECONDS):
@@ -114,14 +120,14 @@ class Tokens:
 
     async def _try(self) -> None:
         try:
-            self._keys = await self._fetch()
+            self._configuration, self._keys = await self._fetch()
             self._fetched, self._failure = self._clock(), ""
         except (httpx2.HTTPError, JoseError, KeyError, TypeError, ValueError) as error:
             self._failure = str(error) or type(error).__name__
             _log.warning("the issuer's keys cannot be had now", issuer=self._issuer, error=self._failure)
         self._tried = self._clock()
 
-    async def _fetch(self) -> KeySet:
+    async def _fetch(self) -> tuple[dict[str, Any], KeySet]:
         found = await self._http.get(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
         configuration = found.raise_for_status().json()
         if configuration["issuer"] != self._issuer:
@@ -139,4 +145,4 @@ class Tokens:
                 understood.append(key)
         if not understood:
             raise ValueError("it has no key that is understood")
-        return KeySet(understood)
+        return configuration, KeySet(understood)
