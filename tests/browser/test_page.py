@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from browser.page_alone import MEMBERS, TASKS, Answer, Services, Show, row, written
+from browser.page_alone import MEMBERS, STREAM, TASKS, Answer, Services, Show, row, written
 from conftest import until
 
 MINUTES = 5
@@ -108,6 +108,28 @@ async def test_a_stream_that_says_nothing_is_opened_anew_and_all_is_read(
     await page.clock.fast_forward(1_000)
     await page.wait_for_function("opened.length === 2")
     await until(lambda: _asked(services, TASKS, loads + 1))
+
+
+async def test_what_happens_before_the_stream_is_open_is_read(show: Show, services: Services) -> None:
+    services.task("first")
+    page = await show("/tasks/list")
+    await expect(row(page, "first")).to_be_visible()
+    await page.clock.fast_forward(1_000)
+    assert services.count(TASKS) == 1, "all is read once where the stream opens soon"
+
+    await page.add_init_script(STREAM.replace("queueMicrotask(() => this.onopen?.());", ""))
+    await page.reload()
+    await expect(row(page, "first")).to_be_visible()
+    services.task("missed")
+    await page.evaluate("opened[0].onopen()")
+    await expect(row(page, "missed")).to_be_visible()
+    await page.evaluate("opened[0].say('alive', '0-2', {}); opened[0].onerror()")
+    await page.clock.fast_forward(1_000)
+    await page.wait_for_function("opened.length === 2")
+    loads = services.count(TASKS)
+    await page.evaluate("opened[1].onopen()")
+    await page.clock.fast_forward(1_000)
+    assert services.count(TASKS) == loads, "from then on what happens is told"
 
 
 async def looked_at(page: Page, seen: bool) -> None:

@@ -22,7 +22,6 @@ const UNSEEN = 30_000;
 
 let source: EventSource | null = null;
 let position = "";
-let interrupted = false;
 let wait = FIRST_WAIT;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
@@ -35,7 +34,7 @@ export function listen(listener: Listener): () => void {
   return () => listeners.delete(listener);
 }
 
-/** Be told when the stream is back and what was missed cannot be told; the answer ends it. */
+/** Be told when the stream is open and what was missed cannot be told; the answer ends it. */
 export function onRejoin(call: () => void): () => void {
   rejoined.add(call);
   return () => rejoined.delete(call);
@@ -67,7 +66,6 @@ function leaveUnseen(): void {
   if (!document.hidden) return;
   leaving = setTimeout(() => {
     resting = true;
-    interrupted = true;
     close();
     connection.value = "connecting";
   }, UNSEEN);
@@ -84,9 +82,9 @@ function open(): void {
     wait = FIRST_WAIT;
     connection.value = "live";
     alive();
-    // From a position what was missed is told; without one it has to be read.
-    if (interrupted && !position) for (const call of rejoined) call();
-    interrupted = false;
+    // From a position what was missed is told; without one it has to be read. So at the first time too: what happens
+    // while a page is read that is not told yet is told by nobody.
+    if (!position) for (const call of rejoined) call();
   };
   opened.onmessage = (message: MessageEvent<string>) => {
     reached(message);
@@ -104,7 +102,6 @@ function open(): void {
 function retry(): void {
   close();
   if (!session.value || resting) return;
-  interrupted = true;
   connection.value = navigator.onLine ? "reconnecting" : "offline";
   timer = setTimeout(reopen, wait);
   wait = Math.min(wait * 2, LONGEST_WAIT);

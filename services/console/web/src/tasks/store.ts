@@ -1,6 +1,6 @@
 import { computed, signal } from "@preact/signals";
 import { ask, command, Problem, pages, pause, query } from "../lib/api";
-import { listen, onRejoin } from "../lib/live";
+import { connection, listen, onRejoin } from "../lib/live";
 import { whole } from "../lib/reading";
 import { session } from "../lib/session";
 import type { AnnalsEvent, Member, Recurrence, Saga, Task, Written } from "../lib/types";
@@ -13,6 +13,7 @@ const PAGE = 500;
 const ONE_BY_ONE = 40;
 const SOON = 80;
 const AGAIN = 5000;
+const OPENING = 300;
 
 /** What is on a task that was asked for and is not yet seen; with its version once it is known to be done. */
 export type Pending = Partial<Task> & { gone?: boolean };
@@ -51,14 +52,17 @@ let started = false;
 export function keep(): void {
   if (started) return;
   started = true;
-  load();
   onRejoin(load);
   listen(onEvent);
+  // What is read once the stream is open need not be read twice; but nobody waits long for that.
+  if (connection.value === "live") load();
+  else loadTimer = setTimeout(load, OPENING);
 }
 
 let loadTimer: ReturnType<typeof setTimeout> | undefined;
 
 export async function load(): Promise<void> {
+  clearTimeout(loadTimer);
   const failed = await whatFails([loadTasks(), loadMembers(), loadHandovers(), loadRecurrences()]);
   problem.value = failed[0] ?? null;
   clearTimeout(loadTimer);
