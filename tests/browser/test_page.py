@@ -216,6 +216,15 @@ async def _asked(services: Services, path: str, times: int) -> bool:
     return services.count(path) >= times
 
 
+async def test_who_could_not_be_signed_in_reads_why(show: Show, services: Services) -> None:
+    page = await show("/tasks")
+    kind = "urn:annals:problem:sign-in-failed"
+    services.session = (401, {"type": kind, "detail": "the token has none of the roles"})
+    await page.reload()
+    await expect(page.get_by_role("alert")).to_have_text("the token has none of the roles")
+    await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+
+
 async def test_who_is_signed_out_hears_nothing_more(show: Show, services: Services) -> None:
     page = await show("/tasks")
     await page.get_by_role("button", name="Sign out").first.click()

@@ -217,6 +217,50 @@ async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str, http: h
     assert answer.status_code == 401
 
 
+async def arrives(browser: httpx.AsyncClient, console: str, **sent: str) -> httpx.Response:
+    """Where somebody comes to whom the issuer sends back."""
+    return await browser.get(f"{console}/auth/callback", params=sent, headers={"accept": "text/html,*/*"})
+
+
+async def test_who_signs_in_in_two_tabs_is_shown_the_page_in_both(console: str) -> None:
+    async with httpx.AsyncClient(timeout=30, headers={"accept": "text/html,*/*"}) as browser:
+        to_issuer = [await browser.get(f"{console}/auth/login") for _ in range(2)]
+        first, last = [(await browser.get(one.headers["location"])).headers["location"] for one in to_issuer]
+        for back, status in ((first, 401), (last, 200), (first, 200)):
+            shown = await browser.get(back)
+            assert (shown.status_code, shown.headers["location"]) == (303, "/")
+            assert (await browser.get(f"{console}/auth/session")).status_code == status
+
+
+async def test_who_could_not_be_signed_in_is_shown_the_page_which_says_why_once(
+    console: str, issuer: Issuer
+) -> None:
+    issuer.person["roles"] = ["accountant"]
+    async with httpx.AsyncClient(timeout=30) as browser:
+        to = await browser.get(f"{console}/auth/login", params={"next": "/sagas"})
+        back = (await browser.get(to.headers["location"])).headers["location"]
+        shown = await browser.get(back, headers={"accept": "text/html"})
+        assert (shown.status_code, shown.headers["location"]) == (303, "/sagas")
+        said = await browser.get(f"{console}/auth/session")
+        assert (said.status_code, said.json()["type"]) == (401, "urn:annals:problem:sign-in-failed")
+        assert "none of the roles" in said.json()["detail"]
+        again = await browser.get(f"{console}/auth/session")
+        assert (again.status_code, again.json()["type"]) == (401, "urn:annals:problem:unauthenticated")
+
+
+async def test_a_page_says_of_a_sign_in_only_what_was_begun_in_it(console: str) -> None:
+    async with httpx.AsyncClient(timeout=30) as browser:
+        for sent in (
+            {"code": "stolen", "state": "made-up"},
+            {"error": "x", "error_description": "call this number", "state": "made-up"},
+            {},
+        ):
+            assert (await arrives(browser, console, **sent)).headers["location"] == "/"
+            said = (await browser.get(f"{console}/auth/session")).json()
+            assert said["detail"] == "signing in failed: it was begun elsewhere, or too long ago, or is over"
+            assert (await browser.get(console + TASKS)).status_code == 401
+
+
 @pytest.mark.parametrize(
     "claims",
     [

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from annals_console.identity import Identity
 
 COOKIE = "annals_session"
-_IDENTITY, _UNTIL = "identity", "until"
+_IDENTITY, _UNTIL, _FAILURE = "identity", "until", "failure"
 
 
 def begin(request: Request, identity: Identity) -> None:
@@ -25,6 +25,17 @@ def begin(request: Request, identity: Identity) -> None:
 def end(request: Request) -> None:
     """Sign out."""
     request.session.clear()
+
+
+def fail(request: Request, why: str) -> None:
+    """Keep why nobody could be signed in, for the page that comes next."""
+    request.session[_FAILURE] = why[:500]
+
+
+def failure(request: Request) -> str | None:
+    """Why nobody could be signed in just now. It is told once."""
+    why = request.session.pop(_FAILURE, None)
+    return None if why is None else str(why)
 
 
 def current(session: Mapping[str, Any]) -> Identity | None:

@@ -40,7 +40,12 @@ def common(settings: ConsoleSettings, authenticate: Authenticate) -> APIRouter:
 
     @router.get("/session", summary="Who one is, and what the page needs to know")
     async def session(request: Request) -> dict[str, Any]:
-        identity = await authenticate(request)
+        try:
+            identity = await authenticate(request)
+        except Problem as problem:
+            if (why := sessions.failure(request)) is None:
+                raise
+            raise Problem(401, "sign-in-failed", why) from problem
         about = {"auth": settings.auth, "zipkin": settings.zipkin_url}
         return identity.public() | about
 
@@ -118,10 +123,25 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
     async def arrive(request: Request) -> Response:
         wanted = str(request.session.get(_NEXT, "/"))
         try:
-            token = await (await client()).authorize_access_token(request)
+            sessions.begin(request, await arrived(request))
+        except Problem as problem:
+            if "text/html" not in request.headers.get("accept", ""):
+                raise
+            # People are shown the page: as who they are by now, through another tab, or with what went wrong.
+            if sessions.current(request.session) is None:
+                sessions.fail(request, problem.detail)
+        return RedirectResponse(wanted, 303)
+
+    async def arrived(request: Request) -> Identity:
+        try:
+            asking = await client()
+            if not await asking.framework.get_state_data(request.session, request.query_params.get("state")):
+                detail = "signing in failed: it was begun elsewhere, or too long ago, or is over"
+                raise Problem(401, "unauthenticated", detail)
+            token = await asking.authorize_access_token(request)
             found = await tokens().verify(str(token.get("id_token", "")), client_id)
             _require_of_this_sign_in(found, client_id, token.get("userinfo"))
-            identity = claims.identity(found, str(uuid.uuid4()), _until(settings))
+            return claims.identity(found, str(uuid.uuid4()), _until(settings))
         except OAuthError as error:
             raise Problem(
                 401, "unauthenticated", f"signing in failed: {error.description or error.error}"
@@ -132,8 +152,6 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
             raise Problem(403, "forbidden", str(error)) from error
         except (IssuerUnavailable, httpx2.HTTPError, ValueError, KeyError) as error:
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
-        sessions.begin(request, identity)
-        return RedirectResponse(wanted, 303)
 
     return router
 

@@ -6,7 +6,7 @@ import { HealthPage } from "./health/page";
 import { InboxPage } from "./inbox/page";
 import { followInbox, unread } from "./inbox/unread";
 import { follow } from "./lib/live";
-import { recognise, session, sessionProblem, signInAddress } from "./lib/session";
+import { recognise, session, sessionProblem, signInAddress, signInProblem } from "./lib/session";
 import { Empty, Failed, Skeleton } from "./parts/basics";
 import { Identity } from "./parts/identity";
 import { ConnectionBar } from "./parts/status";
@@ -43,6 +43,11 @@ function SignIn() {
   return (
     <main class="main">
       <Empty title="Sign in to Annals" icon={<img src="/icon.svg" alt="" width={40} height={40} />}>
+        {signInProblem.value && (
+          <p class="problem" role="alert">
+            {signInProblem.value.message}
+          </p>
+        )}
         <p>Tasks, sagas and events belong to your organisation: the page asks who you are first.</p>
         <a class="button primary" href={signInAddress()}>
           <LogIn size={16} /> Sign in

@@ -5,6 +5,8 @@ import type { Role, Session } from "./types";
 /** Who one is; null when nobody is signed in, undefined while that is not known. */
 export const session = signal<Session | null | undefined>(undefined);
 export const sessionProblem = signal<Problem | null>(null);
+/** Why one could not be signed in just now. */
+export const signInProblem = signal<Problem | null>(null);
 
 const RANKS: Record<Role, number> = { viewer: 1, member: 2, operator: 3, "suite-operator": 4 };
 
@@ -21,8 +23,11 @@ export async function recognise(): Promise<void> {
     sessionProblem.value = null;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 401) session.value = null;
-    else sessionProblem.value = error;
+    if (error.status !== 401) sessionProblem.value = error;
+    else {
+      session.value = null;
+      if (error.kind === "sign-in-failed") signInProblem.value = error;
+    }
   }
 }
 
