@@ -625,3 +625,55 @@ async def test_older_deliveries_are_a_page_further(show: Show, services: Service
     await page.get_by_role("button", name="Newest").wait_for()
     await page.get_by_label("Channel").select_option("email")
     await expect(page.get_by_role("cell", name="email-newest")).to_be_visible()
+
+
+async def test_an_address_that_is_no_id_leaves_the_page_as_it_is(show: Show, services: Services) -> None:
+    asked: list[str] = []
+
+    def refuse(path: str, _: object) -> Answer:
+        asked.append(path)
+        return 400, {"detail": "that is not an id"}
+
+    services.own["/api/projector/queries/"] = refuse
+    for path in ("/streams/100%25", "/causes/saga/100%25"):
+        page = await show(path)
+        await expect(page.locator(".problem")).to_contain_text("that is not an id")
+    page = await show("/streams/saga-a%3Ab%40c")
+    await expect(page.locator(".problem")).to_contain_text("that is not an id")
+    streams = {path.rpartition("/streams/")[2] for path in asked if "/streams/" in path}
+    assert streams == {"100%25/events", "saga-a%3Ab%40c/events"}
+
+
+async def test_a_view_that_cannot_be_shown_says_so_and_the_others_are_there(
+    show: Show, services: Services
+) -> None:
+    saga = {"id": "s", "type": "t", "status": "running", "steps": [], "created_at": "no time at all"}
+    services.own["/api/projector/queries/sagas"] = lambda *_: (200, {"items": [saga], "next": None})
+    page = await show("/sagas")
+    await expect(page.locator(".empty")).to_contain_text("This cannot be shown")
+    services.own.clear()
+    services.task("first")
+    await page.get_by_role("link", name="Streams").click()
+    await expect(page.get_by_role("textbox", name="Stream")).to_be_visible()
+    await page.get_by_role("link", name="Sagas").click()
+    await expect(page.locator(".empty")).not_to_contain_text("This cannot be shown")
+
+
+async def test_who_gives_a_reason_that_is_not_taken_reads_what_one_may_hold(
+    show: Show, services: Services
+) -> None:
+    read_model = {"name": "tasks", "version": 1, "parked": 0, "generations": []}
+    session = services.session[1]
+    assert isinstance(session, dict)
+    services.session = (200, session | {"role": "suite-operator"})
+    errors = [{"field": "reason", "expected": "no such signs"}]
+    services.own["/api/projector/projections/tasks/rebuild"] = lambda *_: (
+        400,
+        {"detail": "some fields are not as expected", "errors": errors},
+    )
+    services.own["/api/projector/projections"] = lambda *_: (200, {"items": [read_model], "lag": 0})
+    page = await show("/health/projections")
+    await page.get_by_role("button", name="Rebuild").click()
+    await page.get_by_label("Why?").fill("$")
+    await page.get_by_role("dialog").get_by_role("button", name="Rebuild").click()
+    await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("reason: no such signs")

@@ -1,5 +1,6 @@
-import { Activity, GitBranch, History, Inbox, ListTodo, LogIn, Workflow } from "lucide-preact";
-import { useEffect } from "preact/hooks";
+import { Activity, CircleAlert, GitBranch, History, Inbox, ListTodo, LogIn, Workflow } from "lucide-preact";
+import type { ComponentChildren } from "preact";
+import { useEffect, useErrorBoundary } from "preact/hooks";
 import { Link, Route, Switch, useLocation } from "wouter-preact";
 import { CausePage } from "./cause/page";
 import { HealthPage } from "./health/page";
@@ -57,6 +58,26 @@ function SignIn() {
   );
 }
 
+/** A view that cannot be shown says so, and leaves the way to the others. */
+function Guarded({ children }: { children: ComponentChildren }) {
+  const [location] = useLocation();
+  const [error, again] = useErrorBoundary((error) => console.error(error));
+  useEffect(() => {
+    if (error) again();
+  }, [location]);
+  if (!error) return children;
+  return (
+    <main id="main" class="main" tabIndex={-1}>
+      <Empty title="This cannot be shown" icon={<CircleAlert size={28} strokeWidth={1.5} />}>
+        <p>The page has met what it does not know: {String(error.message ?? error)}</p>
+        <button type="button" class="button" onClick={again}>
+          Try again
+        </button>
+      </Empty>
+    </main>
+  );
+}
+
 function Frame() {
   const [location, navigate] = useLocation();
   useEffect(() => {
@@ -96,24 +117,26 @@ function Frame() {
       </aside>
       <div class="content">
         <ConnectionBar />
-        <Switch>
-          <Route path="/tasks/:view?" component={TasksPage} />
-          <Route path="/causes/:kind?/:id?" component={CausePage} />
-          <Route path="/sagas" component={SagasPage} />
-          <Route path="/sagas/:id" component={SagaPage} />
-          <Route path="/streams/:stream?" component={StreamsPage} />
-          <Route path="/health/:tab?" component={HealthPage} />
-          <Route path="/inbox/:tab?" component={InboxPage} />
-          <Route>
-            <main class="main">
-              <Empty title="There is nothing here">
-                <p>
-                  <Link href="/tasks">To the tasks</Link>
-                </p>
-              </Empty>
-            </main>
-          </Route>
-        </Switch>
+        <Guarded>
+          <Switch>
+            <Route path="/tasks/:view?" component={TasksPage} />
+            <Route path="/causes/:kind?/:id?" component={CausePage} />
+            <Route path="/sagas" component={SagasPage} />
+            <Route path="/sagas/:id" component={SagaPage} />
+            <Route path="/streams/:stream?" component={StreamsPage} />
+            <Route path="/health/:tab?" component={HealthPage} />
+            <Route path="/inbox/:tab?" component={InboxPage} />
+            <Route>
+              <main class="main">
+                <Empty title="There is nothing here">
+                  <p>
+                    <Link href="/tasks">To the tasks</Link>
+                  </p>
+                </Empty>
+              </main>
+            </Route>
+          </Switch>
+        </Guarded>
       </div>
       <Toasts />
     </div>

@@ -2,6 +2,7 @@ import { GitBranch, Search } from "lucide-preact";
 import { useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { ask, pages, query } from "../lib/api";
+import { idOf } from "../lib/format";
 import { useLive, useLoad } from "../lib/load";
 import type { AnnalsEvent, Delivery, Page, Saga } from "../lib/types";
 import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
@@ -23,7 +24,7 @@ export function CausePage({ params }: { params: { kind?: string; id?: string } }
     <>
       <Bar title="Causes" />
       <main id="main" class="main cause" tabIndex={-1}>
-        {kind && id ? <Cause kind={kind} id={decodeURIComponent(id)} /> : <Choose />}
+        {kind && id ? <Cause kind={kind} id={idOf(id)} /> : <Choose />}
       </main>
     </>
   );

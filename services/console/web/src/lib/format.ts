@@ -62,6 +62,15 @@ export function words(name: string): string {
   return name.replace(/[._-]/g, " ");
 }
 
+/** What stands in an address as an id: the router has decoded it, but for what means something in a path. */
+export function idOf(parameter: string): string {
+  try {
+    return decodeURIComponent(parameter);
+  } catch {
+    return parameter; // a `%` of its own, which no id has: that is for the services to say
+  }
+}
+
 export function traceOf(traceparent: string | null | undefined): string | null {
   return traceparent ? traceparent.slice(3, 35) : null;
 }

@@ -64,6 +64,11 @@ export function WithReason({
         {problem && (
           <div class="problem" role="alert">
             {problem.message}
+            {Object.entries(problem.fields).map(([field, expected]) => (
+              <span key={field}>
+                {field}: {expected}
+              </span>
+            ))}
           </div>
         )}
       </form>

@@ -2,7 +2,7 @@ import { History } from "lucide-preact";
 import { useState } from "preact/hooks";
 import { Link, useLocation, useSearch } from "wouter-preact";
 import { ask, Problem, query } from "../lib/api";
-import { count, moment, precise } from "../lib/format";
+import { count, idOf, moment, precise } from "../lib/format";
 import { useLive, useLoad } from "../lib/load";
 import type { AnnalsEvent, Data, Page } from "../lib/types";
 import { Empty, Failed, Skeleton, Tag, TraceLink, Values } from "../parts/basics";
@@ -45,7 +45,7 @@ export function StreamsPage({ params }: { params: { stream?: string } }) {
             Show
           </button>
         </form>
-        {stream ? <Stream name={decodeURIComponent(stream)} key={stream} /> : <Recent />}
+        {stream ? <Stream name={idOf(stream)} key={stream} /> : <Recent />}
       </main>
     </>
   );
