@@ -97,8 +97,9 @@ async def world(
 
 async def test_a_generation_is_built_compared_switched_to_and_back_while_events_come(world: World) -> None:
     await world.tasks(200)
-    number = await world.generations.create(TASKS, "a test")
+    number = await world.generations.create(TASKS, "it isn't right, 'or' so")
     assert number == 2
+    assert known(world, 2).reason == "it isn't right, 'or' so"
     more = asyncio.create_task(world.tasks(100, "more", assigned=True))
     async with background(world.builder("one").run(), "builder"):
         await until(lambda: world.caught_up(2))

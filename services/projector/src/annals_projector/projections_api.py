@@ -50,7 +50,7 @@ class Rebuild(BaseModel):
     """How a generation is to be built."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: str = Field(default="asked for", min_length=1, max_length=200, pattern=r"^[^'$\\\x00]*$")
+    reason: str = Field(default="asked for", min_length=1, max_length=200, pattern=r"^[^$\\\x00]*$")
     throttle: Throttling | None = None
 
 

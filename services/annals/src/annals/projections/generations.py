@@ -384,6 +384,7 @@ def _retire_sql(read_model: str) -> str:
 def _create_sql(projection: Projection, status: str, reason: str, *, automatic: str = "false") -> str:
     """Make the next generation; a part of a DO block, of which `automatic` is an expression."""
     table = projection.table
+    quoted = reason.replace("'", "''")
     defined = [
         *("tenant text", "id text", "version bigint NOT NULL", "prior bigint NOT NULL"),
         "deleted boolean NOT NULL",
@@ -402,7 +403,7 @@ def _create_sql(projection: Projection, status: str, reason: str, *, automatic: 
     insert = (
         f"INSERT INTO readmodels.generations"
         f" (read_model, number, version, status, reason, automatic, caught_up) SELECT '{table.name}',"
-        f" {number} + 1, {projection.version}, '{status}', '{reason}', {automatic}, {status == 'live'};"
+        f" {number} + 1, {projection.version}, '{status}', '{quoted}', {automatic}, {status == 'live'};"
     )
     make = "".join(f"EXECUTE format($sql${one}$sql$, {number});" for one in statements)
     return insert + make
