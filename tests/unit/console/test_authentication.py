@@ -51,8 +51,16 @@ async def test_a_valid_token_is_somebody_to_the_services(
         ({"roles": []}, 403, "roles"),
         ({"roles": ["admin-of-something-else"]}, 403, "roles"),
         ({"tenant": None}, 403, "tenant"),
-        ({"tenant": "No Tenant!"}, 403, "tenant"),
-        ({"sub": "a/b"}, 403, "user"),
+        (
+            {"tenant": "No Tenant!"},
+            403,
+            "the tenant 'No Tenant!' (tenant) is none: it is up to 63 small letters",
+        ),
+        (
+            {"sub": "auth0|5f"},
+            403,
+            "the user 'auth0|5f' (sub) is none: it is up to 128 letters, digits and ._~@:-",
+        ),
     ],
 )
 async def test_a_token_that_does_not_hold_is_refused(

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
+_USER_MAY_BE = "up to 128 letters, digits and ._~@:-"
 TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+_TENANT_MAY_BE = "up to 63 small letters, digits and _-, of which a letter or digit comes first"
 
 
 class Role(IntEnum):
@@ -85,8 +87,14 @@ class Claims:
                 session=session,
                 until=until,
             )
-        except ValueError as error:
-            raise NotRecognised("the token's user or tenant is not one that Annals can have") from error
+        except ValidationError as error:
+            of_user = any("user" in one["loc"] for one in error.errors())
+            wrong = (
+                f"the user {user[:140]!r} ({self.user}) is none: it is {_USER_MAY_BE}"
+                if of_user
+                else f"the tenant {tenant[:140]!r} ({self.tenant}) is none: it is {_TENANT_MAY_BE}"
+            )
+            raise NotRecognised(wrong) from error
 
 
 def highest(names: object, suite_role: str = Role.SUITE_OPERATOR.title) -> Role | None:
