@@ -160,3 +160,14 @@ async def test_where_little_comes_little_is_asked_for() -> None:
     world.fetch = seen  # type: ignore[method-assign]
     await world.fills_until(caught_up)
     assert sum(world.asked) < 200
+
+
+async def test_what_answers_queries_already_is_filled_at_full_speed() -> None:
+    """They wait for it."""
+    world = World()
+    await world.tasks(200)
+    world.one = replace(
+        world.one, status=GenerationStatus.LIVE, caught_up=True, settling=True, automatic=False, throttle=1
+    )
+    await world.fills_until(world.filled)
+    assert len(world.rows) == 200

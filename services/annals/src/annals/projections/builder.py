@@ -217,8 +217,10 @@ class Builder:
         try:
             while True:
                 began = time.monotonic()
-                # What is throttled goes by the second, or its lease ended while it waits.
-                most = min(page_commits, self._page, known.throttle or self._page)
+                # What is throttled goes by the second, or its lease ended while it waits. What answers queries
+                # already is waited for by them.
+                throttle = None if known.settling else known.throttle
+                most = min(page_commits, self._page, throttle or self._page)
                 while len(ahead) < _PAGES_AHEAD:
                     ahead.append(asyncio.create_task(self._read(lane, asked, most, aggregate_type)))
                     asked += most
@@ -241,8 +243,8 @@ class Builder:
                     held, kept, kept_at = 0, seq, time.monotonic()
                 if page.ended:
                     return seq
-                if known.throttle:
-                    await asyncio.sleep(len(page.events) / known.throttle - (time.monotonic() - began))
+                if throttle:
+                    await asyncio.sleep(len(page.events) / throttle - (time.monotonic() - began))
         finally:
             await _cancelled(ahead)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from annals.events import RecordedEvent, StreamId
-from annals.store.bulk_reader import KEYS_A_READ
 from annals.store.protocol import EventReader, StoreUnavailable
 
 _PAGE_BYTES = 2 * 1024 * 1024
 _FIRST_EVENTS = 128
+_MOST_EVENTS = 256  # the next may each be the largest that there can be
 
 
 async def event_pages(
@@ -28,5 +28,5 @@ async def event_pages(
             raise StoreUnavailable(f"{len(wanted)} events were asked for, {len(raw)} came")
         start += len(wanted)
         size = sum(map(len, raw))
-        most = min(2 * most, KEYS_A_READ, max(1, _PAGE_BYTES * len(wanted) // max(size, 1)))
+        most = min(2 * most, _MOST_EVENTS, max(1, _PAGE_BYTES * len(wanted) // max(size, 1)))
         yield [RecordedEvent.stored(one) for one in raw], size

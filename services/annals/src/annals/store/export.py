@@ -28,6 +28,7 @@ _PAGE = 500
 # What is held at a time, about: events of up to 240,000 bytes each, or what `max_event_bytes` says.
 _BYTES = 4 * 1024 * 1024
 _FIRST_EVENTS = 64
+_MOST_EVENTS = 256  # the next may each be the largest that there can be
 _CHECKPOINT_PAGE = 50
 _REMEMBERED_SUBJECTS = 100_000
 _TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
@@ -106,7 +107,7 @@ class Export:
             events[ref] = data
         # How large they are is known when they were read: the next may be as large.
         size = sum(map(len, events.values()))
-        self._most = min(2 * self._most, max(1, _BYTES * len(events) // size))
+        self._most = min(2 * self._most, _MOST_EVENTS, max(1, _BYTES * len(events) // size))
         return events
 
     async def _subject_lines(self, events: dict[tuple[StreamId, int], bytes]) -> list[dict[str, Any]]:

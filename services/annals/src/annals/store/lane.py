@@ -33,10 +33,6 @@ _RETRY_SECONDS = 0.5
 _DRAIN_SECONDS = 10.0
 
 
-class CommitsLost(Exception):
-    """The store does not have what it said was committed."""
-
-
 class Lane:
     """The one lane that this process writes. `run` must be running for `append` to return."""
 
@@ -60,7 +56,6 @@ class Lane:
         self._draining = False
         self._lane: int | None = None
         self._tail = 0
-        self._ends: list[int] = []  # of the transactions that were not seen to be kept for long
         self._publisher: Publisher | None = None
         metrics.PUBLISH_BACKLOG.set_function(lambda: self._publisher.backlog if self._publisher else 0)
         metrics.PUBLISH_BACKLOG_AGE.set_function(
@@ -97,17 +92,12 @@ class Lane:
             raise StoreUnavailable("the store did not take the command in time") from None
 
     async def run(self) -> None:
-        """Hold a lane and write it, for ever; after a drain, until nothing waits any more.
-
-        Raises CommitsLost.
-        """
+        """Hold a lane and write it, for ever; after a drain, until nothing waits any more."""
         while not self._draining:
             try:
                 lane = await self._leases.acquire()
                 self._tail = await self._leases.tail(lane)
                 published = await self._leases.published(lane)
-                self._ends = [published, self._tail]
-                await self._require_kept(lane)
             except (DaprError, StoreUnavailable) as error:
                 _log.warning("no lane yet", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -147,7 +137,6 @@ class Lane:
         try:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await publisher.drain()
-                await self._require_kept(lane)
                 await self._leases.release(lane, self._tail)
         except (TimeoutError, DaprError) as error:
             _log.warning("left the lane with a backlog; its next owner publishes it", error=str(error))
@@ -175,7 +164,6 @@ class Lane:
                 continue
             if committed:
                 self._tail = committed[-1].appended.position.seq
-                self._ends.append(self._tail)
                 publisher.offer(committed)
             for commit in committed:
                 commit.waiting.resolve(commit.appended)
@@ -214,7 +202,6 @@ class Lane:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             try:
-                await self._require_kept(lane)
                 kept = await self._leases.renew(lane, self._tail)
             except DaprError as error:
                 # The lane stays safe to write: a new owner would show at the next insert.
@@ -225,19 +212,6 @@ class Lane:
                 lost.set()
                 self._wake.set()
                 return
-
-    async def _require_kept(self, lane: int) -> None:
-        """End rather than write on behind a hole, which nobody who follows the lane would ever get across.
-
-        A database whose standby took over without the last commits leaves one. A transaction is there whole
-        or not at all, so its last sequence tells. Before the lease says how far the lane is: whoever takes
-        it then finds where it ends.
-        """
-        ends = list(self._ends)
-        if lost := await self._leases.lost(lane, ends):
-            _log.critical("the store lost what it had acknowledged: stop all services", lane=lane, lost=lost)
-            raise CommitsLost(f"lane {lane} had reached {lost}, and the store does not have it")
-        self._ends = [end for end in self._ends if end >= ends[-1]]
 
     async def _adopt(self, own: int) -> None:
         """Publish what instances that are gone left behind in their lanes."""

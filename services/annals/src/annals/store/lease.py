@@ -7,7 +7,7 @@ that the keys of the log can only be inserted, so clocks that differ cost time, 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -129,14 +129,6 @@ class Leases:
         """The lane's saved watermark."""
         mark = await self._sidecar.get(self._store, keys.published(lane))
         return int(mark.data) if mark else 0
-
-    async def lost(self, lane: int, reached: Iterable[int]) -> list[int]:
-        """Which of the sequences that a lane had reached are certainly not there, and not to be imported."""
-        wanted = {keys.log(lane, seq): seq for seq in reached if seq}
-        found = await self._sidecar.get_certain(self._store, list(wanted))
-        absent = [seq for key, seq in wanted.items() if key not in found]
-        mark = await self._sidecar.get(self._store, keys.imported(lane)) if absent else None
-        return [seq for seq in absent if mark is None or seq > int(mark.data)]
 
     async def _write_own(self, lane: int, seconds: float, tail: int) -> bool:
         value = await self._sidecar.get(self._store, keys.lease(lane))
