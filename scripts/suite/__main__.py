@@ -99,8 +99,10 @@ def _start(choice: Choice) -> int:
     if running is not None:
         runs = "The suite runs already" if running.services else "The servers run already, by themselves"
         of = f"profile {running.profile}, store {running.store}"
+        if running.state != "running":
+            runs = f"The suite is {running.state}"
         console.print(f"{runs} ({of}); `make stop` ends them.", highlight=False)
-        return 0 if running.choice == choice else 1
+        return 0 if running.choice == choice and running.state == "running" else 1
     if code := _setup(choice):
         return code
     process = supervisor.start_in_background(choice)

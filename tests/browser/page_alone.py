@@ -25,7 +25,11 @@ window.EventSource = class extends EventTarget {
     super();
     opened.push(this);
     Object.assign(this, { url, closed: false });
-    queueMicrotask(() => this.onopen?.());
+    queueMicrotask(() => this.begins());
+  }
+  begins() {
+    this.onopen?.();
+    this.say("alive", "", null);  // the service says how far it has told; here no place
   }
   close() { this.closed = true; }
   say(type, id, data) {

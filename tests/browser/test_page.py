@@ -117,13 +117,25 @@ async def test_what_happens_before_the_stream_is_open_is_read(show: Show, servic
     await page.clock.fast_forward(1_000)
     assert services.count(TASKS) == 1, "all is read once where the stream opens soon"
 
-    await page.add_init_script(STREAM.replace("queueMicrotask(() => this.onopen?.());", ""))
+    await page.add_init_script(STREAM.replace("queueMicrotask(() => this.begins());", ""))
     await page.reload()
     await expect(row(page, "first")).to_be_visible()
+    visible = asyncio.Event()
+
+    async def members(_: str, given: dict[str, str]) -> Answer:
+        if given.get("position") == "3-2":
+            await visible.wait()
+        return 200, {"items": [], "next": None}
+
+    services.own[MEMBERS] = members
+    loads = services.count(TASKS)
+    await page.evaluate("opened[0].onopen(); opened[0].say('alive', '0-7,3-2', {})")
+    await until(lambda: _has([one for one in services.asked if "position=3-2" in one], 1))
     services.task("missed")
-    await page.evaluate("opened[0].onopen()")
+    assert services.count(TASKS) == loads, "it waits until queries see what will not be told"
+    visible.set()
     await expect(row(page, "missed")).to_be_visible()
-    await page.evaluate("opened[0].say('alive', '0-2', {}); opened[0].onerror()")
+    await page.evaluate("opened[0].onerror()")
     await page.clock.fast_forward(1_000)
     await page.wait_for_function("opened.length === 2")
     loads = services.count(TASKS)
@@ -161,7 +173,7 @@ async def test_a_page_that_nobody_looks_at_lets_its_stream_go_and_goes_on_from_i
     assert await page.evaluate("opened[0].closed")
     asked = services.count("/auth/session")
     await page.evaluate("window.dispatchEvent(new Event('online'))")
-    await page.clock.fast_forward(600_000)
+    await page.clock.fast_forward(200_000)
     assert await page.evaluate("opened.length") == 1
     assert services.count("/auth/session") == asked, "nor does it ask for anything"
 
@@ -170,6 +182,20 @@ async def test_a_page_that_nobody_looks_at_lets_its_stream_go_and_goes_on_from_i
     assert await page.evaluate("opened[1].url") == "/api/notification/stream?after=0-8"
     await expect(page.locator(".bar .status")).to_have_text("Live")
     assert services.count(TASKS) == loads, "what was missed is told"
+
+
+async def test_a_page_that_nobody_has_looked_at_for_long_reads_all(show: Show, services: Services) -> None:
+    """To be told of all that happened in a night would take longer."""
+    page = await show("/tasks")
+    await page.evaluate("opened[0].say('alive', '0-7', {})")
+    await looked_at(page, False)
+    await page.clock.fast_forward(31_000)
+    await page.clock.fast_forward(301_000)
+    loads = services.count(TASKS)
+    await looked_at(page, True)
+    await page.wait_for_function("opened.length === 2")
+    assert await page.evaluate("opened[1].url") == "/api/notification/stream"
+    await until(lambda: _asked(services, TASKS, loads + 1))
 
 
 async def test_a_page_that_has_no_position_reads_all_when_it_is_looked_at_again(

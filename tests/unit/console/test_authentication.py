@@ -341,6 +341,8 @@ async def test_an_issuer_that_is_away_lets_nobody_in(start: Start, http: httpx.A
     console = await start(auth=AuthMode.OIDC, oidc_issuer=away, oidc_client_id="x", session_key="k" * 32)
     assert (await http.get(console + TASKS, headers=bearer("a.b.c"))).status_code == 503
     assert (await http.get(f"{console}/auth/login")).status_code == 503
+    shown = await http.get(f"{console}/auth/login?next=/sagas", headers={"accept": "text/html"})
+    assert (shown.status_code, shown.headers["location"]) == (303, "/sagas")
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,17 @@ def test_a_suite_that_takes_long_is_said_to_start_still(
     assert child.poll() is None
 
 
+@pytest.mark.parametrize(("state", "code"), [("running", 0), ("starting", 1), ("stopping", 1)])
+def test_a_suite_that_is_there_is_said_to_be_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, code: int
+) -> None:
+    monkeypatch.setattr(supervisor, "read", lambda: _report(state))
+    monkeypatch.setattr(command, "_setup", lambda _: pytest.fail("it was set up"))
+    assert command._start(Choice.of("embedded", "postgresql")) == code
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert ("runs already" if state == "running" else f"is {state}") in told
+
+
 def test_what_a_choice_takes_to_fetch_is_fetched_before_the_start_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,7 +116,8 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
         try:
             answer: Response = await (await client()).authorize_redirect(request, callback)
         except (IssuerUnavailable, OAuthError, ValueError, KeyError) as error:
-            raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
+            problem = Problem(503, "unavailable", f"{issuer} cannot be reached: {error}")
+            return _told(request, problem, request.session[_NEXT])
         return answer
 
     @router.get("/callback", summary="Where the issuer sends browsers back to", status_code=303)
@@ -125,11 +126,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
         try:
             sessions.begin(request, await arrived(request))
         except Problem as problem:
-            if "text/html" not in request.headers.get("accept", ""):
-                raise
-            # People are shown the page: as who they are by now, through another tab, or with what went wrong.
-            if sessions.current(request.session) is None:
-                sessions.fail(request, problem.detail)
+            return _told(request, problem, wanted)
         return RedirectResponse(wanted, 303)
 
     async def arrived(request: Request) -> Identity:
@@ -154,6 +151,15 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
             raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
 
     return router
+
+
+def _told(request: Request, problem: Problem, wanted: str) -> Response:
+    """Show people the page, as who they are or with what went wrong; for programs raise the problem."""
+    if "text/html" not in request.headers.get("accept", ""):
+        raise problem
+    if sessions.current(request.session) is None:
+        sessions.fail(request, problem.detail)
+    return RedirectResponse(wanted, 303)
 
 
 class _Client(StarletteOAuth2App):

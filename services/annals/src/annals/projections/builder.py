@@ -217,8 +217,8 @@ class Builder:
         try:
             while True:
                 began = time.monotonic()
-                # What is throttled goes by the second, or its lease ended while it waits. What answers queries
-                # already is waited for by them.
+                # What is throttled goes by the second, or its lease ended while it waits. What answers
+                # queries is waited for by them.
                 throttle = None if known.settling else known.throttle
                 most = min(page_commits, self._page, throttle or self._page)
                 while len(ahead) < _PAGES_AHEAD:

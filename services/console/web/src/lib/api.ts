@@ -41,21 +41,30 @@ export async function ask<T>(
 ): Promise<T> {
   let answer: Response;
   let text: string;
-  const late = new AbortController();
-  const timer = setTimeout(() => late.abort(), ANSWER_SECONDS * 1000);
+  let late = false;
+  const ending = new AbortController();
+  const end = () => ending.abort();
+  const timer = setTimeout(() => {
+    late = true;
+    end();
+  }, ANSWER_SECONDS * 1000);
+  // Not AbortSignal.any, which browsers of 2023 do not have.
+  if (signal?.aborted) end();
+  signal?.addEventListener("abort", end);
   try {
     answer = await fetch(path, {
       method,
       headers: { ...(body === undefined ? {} : { "content-type": "application/json" }), ...headers },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal,
+      signal: ending.signal,
     });
     text = await answer.text();
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Problem(0, "unreachable", late.signal.aborted ? LATE : "the console cannot be reached", {});
+    throw new Problem(0, "unreachable", late ? LATE : "the console cannot be reached", {});
   } finally {
     clearTimeout(timer);
+    signal?.removeEventListener("abort", end);
   }
   if (answer.status === 204) return undefined as T;
   const parsed = parse(text);

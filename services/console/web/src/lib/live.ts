@@ -10,7 +10,8 @@ export const connection = signal<Connection>("connecting");
 
 type Listener = (event: AnnalsEvent) => void;
 const listeners = new Set<Listener>();
-const rejoined = new Set<() => void>();
+type Rejoined = (position: string) => void;
+const rejoined = new Set<Rejoined>();
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8000;
@@ -19,6 +20,8 @@ const SILENCE = 40_000;
 /** A page that nobody looks at lets its stream go after this: a browser has some six connections for all tabs of a
  *  console, and each stream holds one. */
 const UNSEEN = 30_000;
+/** What was missed for longer is not told, but read: that is bounded, and what happened in a night is not. */
+const TELLABLE = 300_000;
 
 let source: EventSource | null = null;
 let position = "";
@@ -26,7 +29,7 @@ let wait = FIRST_WAIT;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let watchdog: ReturnType<typeof setTimeout> | undefined;
 let leaving: ReturnType<typeof setTimeout> | undefined;
-let resting = false;
+let resting = 0;
 
 /** Be told of every event from now on; the answer ends it. */
 export function listen(listener: Listener): () => void {
@@ -34,11 +37,15 @@ export function listen(listener: Listener): () => void {
   return () => listeners.delete(listener);
 }
 
-/** Be told when the stream is open and what was missed cannot be told; the answer ends it. */
-export function onRejoin(call: () => void): () => void {
+/** Be told when the stream is open and what was missed cannot be told, with the position that it tells from; the answer
+ *  ends it. */
+export function onRejoin(call: Rejoined): () => void {
   rejoined.add(call);
   return () => rejoined.delete(call);
 }
+
+/** How far the stream has told; nothing before it began to. */
+export const told = (): string => position;
 
 /** Follow the stream for as long as somebody is signed in. */
 export function follow(): void {
@@ -62,10 +69,11 @@ export function follow(): void {
 /** Let the stream go while nobody looks: it goes on from its position when somebody does. */
 function leaveUnseen(): void {
   clearTimeout(leaving);
-  resting = false;
+  if (resting && Date.now() - resting > TELLABLE) position = "";
+  resting = 0;
   if (!document.hidden) return;
   leaving = setTimeout(() => {
-    resting = true;
+    resting = Date.now();
     close();
     connection.value = "connecting";
   }, UNSEEN);
@@ -78,21 +86,27 @@ function open(): void {
     position ? `/api/notification/stream?after=${encodeURIComponent(position)}` : "/api/notification/stream",
   );
   source = opened;
+  // From a position what was missed is told; without one it has to be read, as far as it will not be told. So at the
+  // first time too: what happens while a page is read that is not told yet is told by nobody.
+  let joined = position !== "";
+  const moves = (message: MessageEvent<string>) => {
+    reached(message);
+    if (joined) return;
+    joined = true;
+    for (const call of rejoined) call(position);
+  };
   opened.onopen = () => {
     wait = FIRST_WAIT;
     connection.value = "live";
     alive();
-    // From a position what was missed is told; without one it has to be read. So at the first time too: what happens
-    // while a page is read that is not told yet is told by nobody.
-    if (!position) for (const call of rejoined) call();
   };
   opened.onmessage = (message: MessageEvent<string>) => {
-    reached(message);
+    moves(message);
     const event = JSON.parse(message.data) as AnnalsEvent;
     event.stream ??= `${event.aggregate_type}-${event.aggregate_id}`;
     for (const listener of listeners) listener(event);
   };
-  opened.addEventListener("alive", reached);
+  opened.addEventListener("alive", moves);
   opened.addEventListener("cut", retry);
   opened.onerror = retry;
 }

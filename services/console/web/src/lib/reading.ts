@@ -11,6 +11,7 @@ const AWAITED = 40;
 export function whole(read: () => Promise<void>): (position?: string) => Promise<void> {
   let positions: string[] = [];
   let wanted = false;
+  let shown = false;
   let running: Promise<void> | undefined;
   const run = async () => {
     try {
@@ -18,9 +19,16 @@ export function whole(read: () => Promise<void>): (position?: string) => Promise
         const awaited = positions;
         [positions, wanted] = [[], false];
         try {
-          // One after the other: those that are not visible yet shall not take all of a browser's connections.
-          for (const position of awaited) await visible(position);
+          try {
+            // One after the other: those that are not visible yet shall not take all of a browser's connections.
+            for (const position of awaited) await visible(position);
+          } catch (error) {
+            if (!shown) await read(); // what is there is better than nothing
+            shown = true;
+            throw error;
+          }
           await read();
+          shown = true;
         } catch (error) {
           positions = [...awaited, ...positions].slice(-AWAITED);
           throw error;

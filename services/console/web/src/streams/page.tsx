@@ -168,6 +168,7 @@ function Stream({ name }: { name: string }) {
             </b>
             <span class="quiet small number">{event && precise(event.timestamp)}</span>
           </div>
+          {fetched.problem && <Failed problem={fetched.problem} retry={fetched.reload} />}
           <input
             type="range"
             min={1}
@@ -192,17 +193,18 @@ function Stream({ name }: { name: string }) {
             <h3>What it changed</h3>
             <label class="row small">
               <span class="quiet">against version</span>
-              <select
+              <input
                 class="input"
+                type="number"
+                min={0}
+                max={last}
+                title="0: before it was there"
                 value={other}
-                onChange={(change) => setAgainst(Number(change.currentTarget.value))}
-              >
-                {Array.from({ length: last + 1 }, (_, index) => (
-                  <option key={index} value={index}>
-                    {index === 0 ? "nothing" : index}
-                  </option>
-                ))}
-              </select>
+                onChange={(change) => {
+                  const wanted = change.currentTarget.valueAsNumber;
+                  setAgainst(Number.isNaN(wanted) ? null : Math.min(Math.max(Math.trunc(wanted), 0), last));
+                }}
+              />
               {against !== null && (
                 <button type="button" class="button" onClick={() => setAgainst(null)}>
                   The one before

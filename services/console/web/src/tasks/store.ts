@@ -1,6 +1,6 @@
 import { computed, signal } from "@preact/signals";
 import { ask, command, Problem, pages, pause, query } from "../lib/api";
-import { connection, listen, onRejoin } from "../lib/live";
+import { connection, listen, onRejoin, told } from "../lib/live";
 import { whole } from "../lib/reading";
 import { session } from "../lib/session";
 import type { AnnalsEvent, Member, Recurrence, Saga, Task, Written } from "../lib/types";
@@ -55,18 +55,21 @@ export function keep(): void {
   onRejoin(load);
   listen(onEvent);
   // What is read once the stream is open need not be read twice; but nobody waits long for that.
-  if (connection.value === "live") load();
-  else loadTimer = setTimeout(load, OPENING);
+  if (connection.value === "live") load(told());
+  else loadTimer = setTimeout(() => load(), OPENING);
 }
 
 let loadTimer: ReturnType<typeof setTimeout> | undefined;
 
-export async function load(): Promise<void> {
+/** Read everything, as it is at `position` or later: of one lane, or of several with commas between. */
+export async function load(position?: string): Promise<void> {
   clearTimeout(loadTimer);
-  const failed = await whatFails([loadTasks(), loadMembers(), loadHandovers(), loadRecurrences()]);
+  const places = position ? position.split(",") : [undefined];
+  const reads = [loadTasks, loadMembers, loadHandovers].flatMap((read) => places.map((place) => read(place)));
+  const failed = await whatFails([...reads, loadRecurrences()]);
   problem.value = failed[0] ?? null;
   clearTimeout(loadTimer);
-  if (failed.some((one) => one.passes)) loadTimer = setTimeout(load, AGAIN);
+  if (failed.some((one) => one.passes)) loadTimer = setTimeout(() => load(), AGAIN);
 }
 
 async function whatFails(reads: Promise<void>[]): Promise<Problem[]> {
