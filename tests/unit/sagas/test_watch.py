@@ -10,7 +10,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
-from annals.dapr import DaprError, Workflows
+from annals.dapr import DaprError, NotAnswered, Workflows
 from annals.sagas import AwaitEvent, Parallel, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
 from annals.sagas.engine import entry
@@ -129,11 +129,15 @@ class World:
         orchestrator = self.orchestrator = Orchestrator(catalog, self.history, claims, workflows)
 
         async def unmoved() -> list[SagaKey]:
-            return [KEY, OTHER]
+            if not self.query_answers:
+                raise NotAnswered("no answer")
+            return self.unmoved
 
         async def being_imported() -> bool:
             return self.being_imported
 
+        self.unmoved = [KEY, OTHER]
+        self.query_answers = True
         self.being_imported = False
         self.watch = Watch(
             catalog,
@@ -178,14 +182,82 @@ async def test_a_workflow_that_could_not_be_ended_is_ended_by_the_next_restart()
     world = World()
     await world.tell(STARTED, BEGUN)
     world.told.answers = False
-    for _ in range(2):
-        await world.look(80)
+    with pytest.raises(DaprError):
+        await world.orchestrator.restart(KEY, "it stood still", Asker())
     assert not world.told.started
     world.told.answers = True
-    for _ in range(2):
-        await world.look(140)
+    await world.orchestrator.restart(KEY, "it stood still", Asker())
     assert world.told.ended == [instance_id(KEY, 0), instance_id(KEY, 1)]
     assert world.told.started == [instance_id(KEY, 2)]
+
+
+async def test_a_restart_that_the_workflow_engine_did_not_follow_is_seen_through_at_the_next_look() -> None:
+    """However long it is away: no other run is recorded, and the one there is gets all of its time."""
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    world.told.answers = False
+    for _ in range(2):
+        await world.look(80)
+    version, state = await world.history.load(KEY)
+    assert state.run == 1
+    for _ in range(20):
+        await world.look(200)
+    assert await world.history.load(KEY) == (version, state)
+    assert not world.told.started
+    world.told.answers = True
+    # Its stream has moved not long ago: it need not be among those that have not.
+    world.unmoved = []
+    await world.look(0)
+    assert world.told.ended == [instance_id(KEY, 0)]
+    assert world.told.started == [instance_id(KEY, 1)]
+    world.unmoved = [KEY]
+    for seconds in (200, 139):
+        await world.look(seconds)
+        assert world.told.started == [instance_id(KEY, 1)]
+    await world.look(1)
+    assert world.told.started == [instance_id(KEY, 1), instance_id(KEY, 2)]
+
+
+async def test_a_restart_that_was_not_followed_waits_for_who_halted_the_saga_and_ends_with_it() -> None:
+    world = World()
+    for key in (KEY, OTHER):
+        await world.tell(STARTED, BEGUN, key=key)
+    world.told.answers = False
+    for _ in range(2):
+        await world.look(80)
+    world.told.answers = True
+    await world.history.decide(KEY, lambda state: state.suspend())
+    await world.history.decide(OTHER, lambda state: state.terminate("enough", frozenset()))
+    world.being_imported = True
+    await world.look(0)
+    world.being_imported = False
+    await world.look(0)
+    assert not world.told.started
+    await world.history.decide(KEY, lambda state: state.resume())
+    world.being_imported = True
+    await world.look(0)
+    assert not world.told.started
+    world.being_imported = False
+    for _ in range(2):
+        await world.look(0)
+    assert world.told.started == [instance_id(KEY, 1)]
+
+
+async def test_a_look_that_fails_takes_from_no_saga_what_it_has_waited() -> None:
+    """Nor does it count itself: who could not look does not know how long they stood still."""
+    world = World()
+    await world.tell(STARTED, BEGUN)
+    await world.look(0)
+    await world.look(50)
+    world.query_answers = False
+    for _ in range(3):
+        with pytest.raises(NotAnswered):
+            await world.look(1_000)
+    world.query_answers = True
+    await world.look(29)
+    assert not world.told.started
+    await world.look(1)
+    assert world.told.started == [instance_id(KEY, 1)]
 
 
 async def test_one_that_moves_is_left_alone() -> None:

@@ -277,11 +277,18 @@ class Orchestrator:
             return await self.load(key)
         before = state.run
         state = await self._decide(key, lambda now: now.restart(before + 1, reason), asker)
+        await self.replace_workflow(key, state, asker)
+        return state
+
+    async def replace_workflow(self, key: SagaKey, state: SagaState, asker: Asker) -> None:
+        """Have the workflow of a saga's last run go on in the place of those before it.
+
+        This is what a restart that failed behind its record has left to do; it may be done again.
+        """
         await self._end_workflows(key, state.run)
         await self._workflows.start(
             state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
         )
-        return state
 
     async def _end_workflows(self, key: SagaKey, runs: int) -> None:
         """End those of its first runs: a restart may have failed before it ended the one that it replaced."""

@@ -61,6 +61,9 @@ class Watch:
         self._seconds = seconds
         self._clock = clock
         self._seen: dict[SagaKey, tuple[int, float]] = {}
+        self._looked = clock()
+        # Restarted, as their streams say, but the workflow engine did not answer.
+        self._to_replace: set[SagaKey] = set()
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
@@ -74,15 +77,31 @@ class Watch:
     async def look(self) -> None:
         """Look once. Raises StoreError, DaprError, NotAnswered and TimeoutError."""
         before, self._seen = self._seen, {}
-        restarted: set[SagaKey] = set()
+        try:
+            await self._look(before)
+        except _AWAY:
+            # The time since the last look was not watched; what was seen until then counts as before.
+            unwatched = self._clock() - self._looked
+            kept = {key: (version, since + unwatched) for key, (version, since) in before.items()}
+            self._seen = kept | self._seen
+            raise
+        finally:
+            self._looked = self._clock()
+
+    async def _look(self, before: dict[SagaKey, tuple[int, float]]) -> None:
+        to_replace = frozenset(self._to_replace)
+        restarted = set(to_replace)
         unmoved = await self._unmoved()
-        if unmoved and await self._being_imported():
+        if (unmoved or to_replace) and await self._being_imported():
             # How they went on is in a part that is still to come, and would not fit behind a restart.
             _log.warning("no saga is restarted before the import into the store is through")
             return
-        for key in unmoved:
+        for key in dict.fromkeys((*to_replace, *unmoved)):
             try:
-                await self._look_at(key, before.get(key), restarted)
+                if key in to_replace:
+                    await self._replace(key)
+                else:
+                    await self._look_at(key, before.get(key), restarted)
             except _AWAY:
                 raise
             except Exception:  # noqa: BLE001 - what it meets is its own
@@ -122,7 +141,21 @@ class Watch:
             _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
         except DaprError as error:
             # It is its own: the next ones have their turn, and this one again at the next look.
+            self._to_replace.add(root)
             _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
+
+    async def _replace(self, root: SagaKey) -> None:
+        """See through the restart that was recorded. Another one would only make it wait for longer."""
+        _, state = await self._history.load(root)
+        if state.goes_on and state.suspended:
+            return
+        if state.goes_on:
+            try:
+                await self._orchestrator.replace_workflow(root, state, Asker())
+            except DaprError as error:
+                _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
+                return
+        self._to_replace.discard(root)
 
     def _patience(self, saga: Saga[Any], state: SagaState) -> float:
         """Seconds; the more the more often a restart did not help."""
