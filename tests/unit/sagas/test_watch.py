@@ -10,6 +10,7 @@ import grpc
 import pytest
 from structlog.testing import capture_logs
 
+from annals.aggregates.aggregate import NotFound
 from annals.dapr import DaprError, NotAnswered, Workflows
 from annals.sagas import AwaitEvent, Parallel, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
@@ -19,6 +20,7 @@ from annals.sagas.events import (
     SagaCancelRequested,
     SagaCompensating,
     SagaError,
+    SagaFailed,
     SagaResumed,
     SagaStarted,
     SagaWaiting,
@@ -350,10 +352,45 @@ async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> 
     assert [(log["event"], log["saga_version"]) for log in logs] == [
         ("a saga stands still whose version is not declared here", 1)
     ]
-    with pytest.raises(NotDeclared, match="version 1 of test"):
-        await world.orchestrator.raise_event(KEY, "yes", None, Asker())
+    before = await world.history.load(KEY)
+    for ask in (
+        world.orchestrator.raise_event(KEY, "yes", None, Asker()),
+        world.orchestrator.restart(KEY, "it stands still", Asker()),
+    ):
+        with pytest.raises(NotDeclared, match="version 1 of test"):
+            await ask
+    assert await world.history.load(KEY) == before
+    assert not world.told.ended
     ended = await world.orchestrator.terminate(KEY, "enough", Asker())
     assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
+
+
+async def test_what_was_left_by_a_version_that_is_gone_is_not_said_to_be_tried_again() -> None:
+    world = World(Saga("test", Nothing, SAGA.steps, 2))
+    final = FAILED.model_copy(update={"final": True, "compensation": True})
+    await world.tell(STARTED, BEGUN, DONE, SagaCompensating(reason="no"), final)
+    await world.tell(SagaFailed(reason="no", left=("a",)))
+    before = await world.history.load(KEY)
+    with pytest.raises(NotDeclared, match="version 1 of test"):
+        await world.orchestrator.retry(KEY, Asker())
+    assert await world.history.load(KEY) == before
+    assert not world.told.started
+    with pytest.raises(NotFound):
+        await world.orchestrator.retry(OTHER, Asker())
+
+
+async def test_one_that_runs_for_a_saga_whose_version_is_gone_holds_up_no_other() -> None:
+    gone = SagaKey("gone", "default")
+    world = World()
+    await world.tell(STARTED.model_copy(update={"saga_version": 7}), BEGUN, key=gone)
+    await world.tell(STARTED.model_copy(update={"parent": gone.id}), BEGUN)
+    await world.tell(STARTED, BEGUN, key=OTHER)
+    with capture_logs() as logs:
+        for _ in range(2):
+            await world.look(80)
+    assert world.told.started == [instance_id(OTHER, 1)]
+    assert (await world.orchestrator.load(gone)).run == 0
+    assert "a saga cannot be restarted here" in {log["event"] for log in logs}
 
 
 async def test_a_saga_that_cannot_be_looked_at_holds_up_no_other() -> None:

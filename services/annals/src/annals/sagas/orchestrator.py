@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, Workflows
-from annals.events import RecordedEvent
+from annals.events import EventData, RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.engine import CANCEL, answerer, beginning, children, start_of, waits
@@ -53,7 +53,10 @@ class NotBegun(Exception):
 
 
 class NotDeclared(Exception):
-    """A saga was started with a version that this replica does not know: not yet, or not any more."""
+    """A saga was started with a version that this replica does not know: not yet, or not any more.
+
+    What needs what it declares is refused. A workflow of it would be held by Dapr until somebody knows it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +213,7 @@ class Orchestrator:
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
-            saga = self._declared(state)
-            if saga is None:
-                raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")
+            saga = self._require_declared(state)
             declared = waits(saga)
         state.require_raisable(event, declared)
         allowed = answerer(saga, event, _start(key, state)) if saga else None
@@ -268,7 +269,7 @@ class Orchestrator:
         """Have a saga that stands still go on from where its history is, in a workflow of its own.
 
         What the one before it does from then on counts for nothing. A saga that another runs is restarted
-        with that one.
+        with that one. Raises NotDeclared, before anything is recorded, where nobody may ever carry it on.
         """
         state = await self.load(key)
         root, _ = (await self.lineage(key, state))[-1]
@@ -276,7 +277,13 @@ class Orchestrator:
             await self.restart(root, reason, asker)
             return await self.load(key)
         before = state.run
-        state = await self._decide(key, lambda now: now.restart(before + 1, reason), asker)
+
+        def restarted(now: SagaState) -> Sequence[EventData]:
+            events = now.restart(before + 1, reason)
+            self._require_declared(now)
+            return events
+
+        state = await self._decide(key, restarted, asker)
         await self.replace_workflow(key, state, asker)
         return state
 
@@ -307,8 +314,14 @@ class Orchestrator:
         return line
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Try again what could not be taken back."""
-        state = await self._decide(key, lambda state: state.retry_compensation(), asker)
+        """Try again what could not be taken back. Raises NotDeclared, as does `restart`."""
+
+        def retried(now: SagaState) -> Sequence[EventData]:
+            events = now.retry_compensation()
+            self._require_declared(now)
+            return events
+
+        state = await self._decide(key, retried, asker)
         await self._workflows.start(
             state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
         )
@@ -429,6 +442,12 @@ class Orchestrator:
         if saga is None:
             return frozenset(state.steps)
         return frozenset(step.name for step in saga.flat() if step.compensation is not None)
+
+    def _require_declared(self, state: SagaState) -> Saga[Any]:
+        saga = self._declared(state)
+        if saga is None:
+            raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")
+        return saga
 
     def _declared(self, state: SagaState) -> Saga[Any] | None:
         try:

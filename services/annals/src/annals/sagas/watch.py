@@ -18,7 +18,7 @@ from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, NotAnswered
 from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import StoreError
 
@@ -139,6 +139,8 @@ class Watch:
             await self._orchestrator.restart(root, _REASON, Asker())
         except RuleViolation as error:
             _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
+        except NotDeclared as error:
+            _log.warning("a saga cannot be restarted here", saga=root.id, reason=str(error))
         except DaprError as error:
             # It is its own: the next ones have their turn, and this one again at the next look.
             self._to_replace.add(root)
