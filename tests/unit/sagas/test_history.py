@@ -169,6 +169,24 @@ async def test_what_could_not_be_taken_back_is_tried_again_from_there() -> None:
     assert (state.status, state.left) == (SagaStatus.COMPENSATED, ())
 
 
+async def test_a_step_that_came_to_nothing_has_its_result_whatever_becomes_of_it() -> None:
+    history = SagaHistory(MemoryEventStore())
+    begun = entry(StepStarted(step="b", attempt=1))
+    told = [
+        STARTED,
+        entry(StepStarted(step="a", attempt=1)),
+        entry(StepCompleted(step="a", attempt=1)),
+        begun,
+    ]
+    lost = entry(StepFailed(step="b", attempt=1, error=BUSY, final=True, uncertain=True))
+    back = [entry(StepStarted(step="a", attempt=1, compensation=True))]
+    back += [entry(StepCompensated(step="a", attempt=1))]
+    for one in (*told, lost, entry(SagaCompensating(reason="no")), *back):
+        state = await history.record(KEY, [one], None)
+        assert state.results == ({"a": None} if state.steps["a"].tried else {})
+    assert state.undo_order == ("a", "b")
+
+
 async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None:
     history = SagaHistory(MemoryEventStore())
     waits: dict[str, tuple[str, ...]] = {"b": ("yes", "no")}

@@ -54,6 +54,13 @@ CHILD = Step("child", StartSaga("other", lambda _: {}))
 
 SCENARIOS = {
     "steps": of(command("a"), command("b"), command("c")),
+    "a step that comes to nothing": of(
+        command("a"),
+        Step("b", SendCommand("b", lambda _: {}), compensation=SendCommand("b", lambda s: s.results["a"])),
+        command("c"),
+    )
+    .when("a", done(None))
+    .when("c", rejected("no")),
     "one step": of(command("a")),
     "an output": of(command("a"), command("b"), output=lambda saga: saga.results),
     "a refusal": of(command("a"), command("b"), command("c")).when("c", rejected("no")),

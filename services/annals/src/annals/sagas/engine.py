@@ -159,7 +159,7 @@ def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
         "version": state.saga_version,
         "input": state.input,
         "started": state.started_at.isoformat() if state.started_at else None,
-        "results": {name: step.result for name, step in state.steps.items() if step.result is not None},
+        "results": state.results,
     }
     if state.run == 0:
         return given | {"begun": beginning(state.as_started())}

@@ -361,6 +361,20 @@ class SagaState(Aggregate):
         return tuple(event for step in waiting for event in step.waits_for)
 
     @property
+    def results(self) -> dict[str, Any]:
+        """What the steps came to that completed, also where that was None.
+
+        An uncertain one that is being taken back may have failed: with None it is not among them.
+        """
+        return {
+            name: step.result
+            for name, step in self.steps.items()
+            if step.result is not None
+            or step.status is StepStatus.COMPLETED
+            or (name in self.undo_order and not step.uncertain)
+        }
+
+    @property
     def goes_on(self) -> bool:
         """Whether a workflow is to be at it, for whatever started it: what people retry is theirs."""
         return self.status is not SagaStatus.NONE and not self.status.ended and not self.left

@@ -34,6 +34,7 @@ from annals.sagas.state import SagaState, SagaStatus, StepStatus
 
 _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
 _MOST_REQUESTS = 10_000
+_POSITION = {"position": "0-1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,15 @@ class Reply:
     """How something that a saga asks for ends, and how long it takes."""
 
     outcome: str = "done"
-    result: Any = None
+    result: Any = field(default_factory=_POSITION.copy)
     message: str = ""
     rule: str | None = None
     uncertain: bool = False
     takes: timedelta = timedelta(0)
 
 
-def done(result: Any = None, *, takes: timedelta = timedelta(0)) -> Reply:
-    """It succeeds."""
+def done(result: Any = _POSITION, *, takes: timedelta = timedelta(0)) -> Reply:
+    """It succeeds, with what the command service would answer unless something else, or None, is said."""
     return Reply(result=result, takes=takes)
 
 
@@ -416,9 +417,9 @@ class _World:
             reply = replace(timed_out(), takes=timeout)
         if reply.outcome == "done":
             self._effects[step, undo] = reply
-            result = reply.result if reply.result is not None else {"position": "0-1"}
+            result = reply.result
             if action["kind"] == "query":
-                result = {name: result.get(name) for name in action["fields"]}
+                result = {name: (result or {}).get(name) for name in action["fields"]}
             if call["then"]:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
                 self._record([engine.entry(completed), *call["then"]], call["run"])
