@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
 from annals.dapr import DaprSidecar, ServiceInvocation
+from annals.sagas import activities
 from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
 from annals.sagas.engine import entry
-from annals.sagas.events import SagaStarted
-from annals.sagas.history import SagaHistory
+from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepSkipped
+from annals.sagas.history import SagaHistory, SagaKey
 from annals.store import MemoryEventStore
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
@@ -27,19 +29,56 @@ class Tried:
         self._error = error
         # Only the function is reached for: neither services nor a broker.
         unused = cast("ServiceInvocation", None), cast("DaprSidecar", None)
-        self.activities = SagaActivities(SagaHistory(MemoryEventStore()), *unused, {"try": self._try})
+        self.store = MemoryEventStore()
+        self.history = SagaHistory(self.store)
+        self.activities = SagaActivities(self.history, *unused, {"try": self._try})
 
     async def _try(self, _: ActivityCall) -> Any:
         self.times += 1
         raise self._error
 
-    async def perform(self, attempt: int, *, final: bool, undo: bool = False) -> Mapping[str, Any]:
+    async def perform(
+        self, attempt: int, *, final: bool, undo: bool = False, before: Sequence[Any] = (STARTED,)
+    ) -> Mapping[str, Any]:
         """What the engine asks for."""
-        call = {"id": "s", "tenant": "default", "before": [STARTED], "step": "a", "attempt": attempt}
+        call = {"id": "s", "tenant": "default", "before": before, "step": "a", "attempt": attempt}
         call |= {"run": 0, "undo": undo, "final": final, "timeout": 5, "then": []}
         return await self.activities.perform(
             call | {"call": {"kind": "activity", "name": "try", "input": {}}}, None
         )
+
+
+async def test_a_workflow_that_outlived_its_saga_does_nothing_and_writes_no_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a restore that left the workflows: no saga is there that could be taken back."""
+    monkeypatch.setattr(activities, "_BEGINS_SECONDS", (0, 0))
+    tried = Tried(Rejected("no room"))
+    completed = entry(StepCompleted(step="z", attempt=1))
+    for undo in (False, True):
+        assert await tried.perform(1, final=True, undo=undo, before=[completed]) == {"outcome": "ended"}
+    call = {"id": "s", "tenant": "default", "run": 0, "entries": [completed, entry(SagaCompleted())]}
+    assert (await tried.activities.record(call, None))["over"]
+    assert tried.times == 0
+    assert await tried.store.load(SagaKey("s", "default").stream) == (None, None)
+
+
+async def test_a_step_beside_the_one_that_takes_the_beginning_along_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(activities, "_BEGINS_SECONDS", (0.01,) * 1_000)
+    tried = Tried(Rejected("no room"))
+    call = {"id": "s", "tenant": "default", "run": 0, "entries": [entry(StepSkipped(step="b"))]}
+    beside = asyncio.gather(tried.perform(1, final=True, before=[]), tried.activities.record(call, None))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert tried.times == 0
+    await tried.history.record(SagaKey("s", "default"), [STARTED], None)
+    performed, recorded = await beside
+    assert (performed["outcome"], recorded["over"], tried.times) == ("rejected", False, 1)
+    types = [event.event_type async for event in tried.store.read_stream(SagaKey("s", "default").stream)]
+    assert types[0] == "saga.started"
+    assert sorted(types[1:]) == ["saga.step_failed", "saga.step_skipped", "saga.step_started"]
 
 
 @pytest.mark.parametrize(

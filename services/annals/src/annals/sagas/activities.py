@@ -8,7 +8,7 @@ made of the saga, the step and the direction, lets it take effect once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +36,8 @@ _log = structlog.get_logger(__name__)
 
 # Answers that say that the request itself is refused: the same request will be refused again.
 _REJECTED = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
+# How long it may be until a saga's workflow finds its beginning in the store.
+_BEGINS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 # Problems of ours that say that nothing was changed.
 _UNCHANGED = frozenset({"busy", "read-only", "unavailable", "conflict"})
 
@@ -85,17 +87,19 @@ class SagaActivities:
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Record transitions. The answer tells whether the workflow has nothing more to do.
 
-        So it is when somebody ended the saga by force, or another workflow goes on in its place.
+        So it is when somebody ended the saga by force, another workflow goes on in its place, or the store
+        does not have it.
         """
-        state = await self._history.record(SagaKey.of(call), call["entries"], traceparent, call["run"])
-        return {"over": state.terminated or state.run != call["run"], "cancel": state.cancel_reason}
+        state = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
+        over = state.terminated or state.run != call["run"] or state.status is SagaStatus.NONE
+        return {"over": over, "cancel": state.cancel_reason}
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Try an action or a compensation once, with the record of that."""
         key, step, attempt, undo = SagaKey.of(call), call["step"], call["attempt"], call["undo"]
         begun = entry(StepStarted(step=step, attempt=attempt, compensation=undo), _now())
-        state = await self._history.record(key, [*call["before"], begun], traceparent, call["run"])
-        if state.run != call["run"]:
+        state = await self._record(key, [*call["before"], begun], traceparent, call["run"])
+        if state.run != call["run"] or state.status is SagaStatus.NONE:
             return {"outcome": "ended"}
         known = _known_result(state, step, attempt, undo=undo)
         if known is not None:
@@ -117,6 +121,23 @@ class SagaActivities:
             entries = [entry(completed, at), *call["then"]]
             await self._history.record(key, entries, traceparent, call["run"])
         return {"outcome": "done", "result": result, "at": at, "cancel": state.cancel_reason}
+
+    async def _record(
+        self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
+    ) -> SagaState:
+        """Record transitions; the status is `none` where the saga is not in the store, as after a restore.
+
+        Of steps that begin side by side one takes along that the saga was started: the others wait for it.
+        """
+        for wait in _BEGINS_SECONDS:
+            state = await self._history.record(key, entries, traceparent, run)
+            if state.status is not SagaStatus.NONE:
+                return state
+            await asyncio.sleep(wait)
+        state = await self._history.record(key, entries, traceparent, run)
+        if state.status is SagaStatus.NONE:
+            _log.warning("the workflow of a saga that the store does not have is over", saga=key.id)
+        return state
 
     async def _failed(
         self, key: SagaKey, call: Mapping[str, Any], failure: _Failure, traceparent: str | None

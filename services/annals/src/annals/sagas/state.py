@@ -163,13 +163,14 @@ class SagaState(Aggregate):
     def record(self, event: EventData) -> tuple[EventData, ...]:
         """What of a transition that the workflow went through is news: a repeat is not.
 
-        The workflow of a saga that was ended by force is told so by `status` and records nothing.
+        The workflow of a saga that was ended by force is told so by `status` and records nothing. Nor does
+        one of a saga that has not begun: all but its beginning would be in a stream that never did.
         """
-        if self.status.ended:
+        if self.status.ended or (self.status is SagaStatus.NONE) is not isinstance(event, SagaStarted):
             return ()
         match event:
             case SagaStarted():
-                news = self.status is SagaStatus.NONE
+                news = True
             case StepStarted():
                 news = not self._knows(event.step, event.attempt, _BEGUN, undo=event.compensation)
             case StepFailed():
