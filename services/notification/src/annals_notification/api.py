@@ -97,7 +97,7 @@ def routes(
 
     @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read", response_model=Changed)
     async def read_all(tenant: Tenant, user: Name) -> Response:
-        return json_answer({"changed": await users.mark(tenant, user, None, read=True)})
+        return json_answer({"changed": await users.read_all(tenant, user)})
 
     @router.put("/inbox/{user}/{notice}/read", summary="Mark one as read", response_model=Changed)
     async def read(tenant: Tenant, user: Name, notice: Name) -> Response:

@@ -12,6 +12,8 @@ from annals_notification.deliveries.preferences import Preferences
 from annals_notification.stored_text import stored_text
 
 _FAILURES_UNTIL_OFF = 5
+_AT_ONCE = 1_000
+"""Rows that a statement changes: of what a user has there may be more than a sidecar waits for."""
 
 _GET = """
 SELECT json_build_object('data', (
@@ -42,12 +44,21 @@ told AS (
   FROM counted WHERE webhook_failures = {_FAILURES_UNTIL_OFF} RETURNING 1)
 SELECT count(*)::text FROM told"""  # noqa: S608 - a constant of this module
 
-_FORGET = """
-WITH preferences AS (DELETE FROM notifications.preferences WHERE tenant = $1 AND user_id = $2 RETURNING 1),
-inbox AS (DELETE FROM notifications.inbox WHERE tenant = $1 AND user_id = $2 RETURNING 1),
-deliveries AS (DELETE FROM notifications.deliveries WHERE tenant = $1 AND user_id = $2 RETURNING 1)
-SELECT ((SELECT count(*) FROM preferences) + (SELECT count(*) FROM inbox)
-        + (SELECT count(*) FROM deliveries))::text"""
+_FORGET_PREFERENCES = """
+WITH gone AS (DELETE FROM notifications.preferences WHERE tenant = $1 AND user_id = $2 RETURNING 1)
+SELECT count(*)::text FROM gone"""
+
+
+def _forget_some(table: str) -> str:
+    return f"""
+WITH gone AS (
+  DELETE FROM notifications.{table} WHERE (tenant, user_id, id) IN (
+    SELECT tenant, user_id, id FROM notifications.{table} WHERE tenant = $1 AND user_id = $2
+    ORDER BY created_at, id LIMIT {_AT_ONCE} FOR UPDATE) RETURNING 1)
+SELECT count(*)::text FROM gone"""  # noqa: S608 - names of this module
+
+
+_FORGET_SOME = tuple(_forget_some(table) for table in ("inbox", "deliveries"))
 
 _INBOX = """
 SELECT json_build_object(
@@ -60,12 +71,19 @@ SELECT json_build_object(
       AND ($4::text IS NULL OR (created_at, id) < ($4::text::timestamptz, $5::text))
     ORDER BY created_at DESC, id DESC LIMIT $6::text::integer) page))::text"""
 
-_READ = """
-WITH read AS (
+_MARK = """
+WITH marked AS (
   UPDATE notifications.inbox SET read_at = CASE WHEN $4::text = 'true' THEN now() END
-  WHERE tenant = $1 AND user_id = $2 AND ($3::text IS NULL OR id = $3)
-    AND (read_at IS NULL) = ($4::text = 'true') RETURNING 1)
-SELECT count(*)::text FROM read"""
+  WHERE tenant = $1 AND user_id = $2 AND id = $3 AND (read_at IS NULL) = ($4::text = 'true') RETURNING 1)
+SELECT count(*)::text FROM marked"""
+
+_READ_SOME = f"""
+WITH read AS (
+  UPDATE notifications.inbox SET read_at = now() WHERE (tenant, user_id, id) IN (
+    SELECT tenant, user_id, id FROM notifications.inbox
+    WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL
+    ORDER BY created_at, id LIMIT {_AT_ONCE} FOR UPDATE) RETURNING 1)
+SELECT count(*)::text FROM read"""  # noqa: S608 - a constant of this module
 
 _DELIVERIES = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
@@ -86,7 +104,11 @@ class Users:
 
     async def forget(self, tenant: str, user: str) -> None:
         """Delete what is kept of a user: addresses, inbox, and what was delivered to them."""
-        await self._database.fetch(_FORGET, tenant, user)
+        # First what more would be delivered by.
+        await self._database.fetch(_FORGET_PREFERENCES, tenant, user)
+        for some in _FORGET_SOME:
+            while await self._database.fetch(some, tenant, user):
+                pass
 
     async def preferences(self, tenant: str, user: str) -> Preferences:
         """A user's preferences, or the defaults."""
@@ -117,9 +139,18 @@ class Users:
         found: dict[str, Any] = await self._database.fetch(_INBOX, tenant, user, only, *after, str(limit))
         return found
 
-    async def mark(self, tenant: str, user: str, notice: str | None, *, read: bool) -> int:
-        """Mark one notice, or all, as read or unread; how many changed."""
-        return int(await self._database.fetch(_READ, tenant, user, notice, "true" if read else "false"))
+    async def mark(self, tenant: str, user: str, notice: str, *, read: bool) -> int:
+        """Mark a notice as read or unread; how many changed."""
+        return int(await self._database.fetch(_MARK, tenant, user, notice, "true" if read else "false"))
+
+    async def read_all(self, tenant: str, user: str) -> int:
+        """Mark all notices as read; how many changed."""
+        changed = some = int(await self._database.fetch(_READ_SOME, tenant, user))
+        # Less than that were the last ones: what comes meanwhile is not waited for.
+        while some == _AT_ONCE:
+            some = int(await self._database.fetch(_READ_SOME, tenant, user))
+            changed += some
+        return changed
 
     async def deliveries(
         self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
