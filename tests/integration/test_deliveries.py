@@ -14,7 +14,7 @@ from annals.projections import StatementTooLarge, migrate
 from annals_notification import migrations
 from annals_notification.deliveries.channels import NotDelivered
 from annals_notification.deliveries.dispatcher import Dispatcher
-from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Receiver
+from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Ended, Receiver
 from annals_notification.deliveries.plan import Notice, Planned
 from annals_notification.deliveries.preferences import Channel, Preferences, Webhook
 from annals_notification.deliveries.users import Users
@@ -100,6 +100,28 @@ async def test_what_a_dead_replica_had_claimed_is_due_again_when_its_lease_is_ov
     await asyncio.sleep(due.seconds)
     due = await log.claim(Channel.EMAIL, set(), USERS, EACH, LEASE)
     assert {one.attempts for one in due.claimed} == {2}
+
+
+async def test_what_was_claimed_and_not_tried_has_had_no_try(log: DeliveryLog, pool: asyncpg.Pool) -> None:
+    await pool.execute(DIGEST, "webhook")
+
+    async def claimed() -> Claimed:
+        [one] = (await log.claim(Channel.WEBHOOK, set(), 1, 1, LEASE)).claimed
+        return one
+
+    first = await claimed()
+    ago = datetime.now(UTC) - timedelta(days=1)
+    await log.end(Ended(first, "pending", "500: it is away", ago))
+    second = await claimed()
+    assert (second.id, second.attempts) == (first.id, 2)
+    await log.end(Ended(second, "pending", "", ago, tried=False))
+    row = await pool.fetchrow("SELECT * FROM notifications.deliveries WHERE id = $1", first.id)
+    assert row is not None
+    assert (row["status"], row["attempts"], row["answer"]) == ("pending", 1, "500: it is away")
+    third = await claimed()
+    assert (third.id, third.attempts) == (first.id, 2)
+    await log.end(Ended(first, "failed", "too late"))
+    assert await pool.fetchval("SELECT count(*) FROM notifications.deliveries WHERE status = 'failed'") == 0
 
 
 async def test_what_is_claimed_together_is_what_a_sidecar_takes(log: DeliveryLog, pool: asyncpg.Pool) -> None:

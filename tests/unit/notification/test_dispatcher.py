@@ -56,6 +56,7 @@ class Deliveries:
         self.waiting = list(waiting)
         self.ended: dict[str, str] = {}
         self.due: dict[str, datetime | None] = {}
+        self.tried: dict[str, bool] = {}
         self.leases: dict[Channel, timedelta] = {}
 
     async def claim(
@@ -73,6 +74,7 @@ class Deliveries:
     async def end(self, ended: Ended) -> None:
         self.ended[ended.claimed.id] = ended.status
         self.due[ended.claimed.id] = ended.due
+        self.tried[ended.claimed.id] = ended.tried
 
     async def all_ended(self) -> bool:
         return not self.waiting
@@ -226,22 +228,57 @@ async def test_a_webhook_whose_count_is_not_kept_has_its_outcome_and_costs_no_ot
         await until(lambda: log.has("after it"))
 
 
+def quiet(begins: timedelta) -> tuple[QuietHours, datetime]:
+    """Hours that begin in so long a time, and when they end."""
+    now = datetime.now(UTC)
+    ends = (now + timedelta(hours=3)).replace(second=0, microsecond=0)
+    return QuietHours(start=(now + begins).time(), end=ends.time()), ends
+
+
 async def test_what_is_tried_again_is_tried_when_it_is_not_quiet() -> None:
     class Away(Hooks):
         async def send(self, _webhook: Webhook, _one: Claimed) -> str:
             raise NotDelivered("it is away")
 
     now = datetime.now(UTC)
-    ends = (now + timedelta(hours=3)).replace(second=0, microsecond=0)
-    quiet = QuietHours(start=(now - timedelta(hours=1)).time(), end=ends.time())
-    wants = _HOOK.model_copy(update={"quiet_hours": quiet})
-    log = Deliveries(hook("quiet", "ada", wants), hook("loud", "bob"))
+    hours, ends = quiet(timedelta(minutes=10))
+    wants = _HOOK.model_copy(update={"quiet_hours": hours})
+    log = Deliveries(
+        *(replace(one, attempts=2) for one in (hook("quiet", "ada", wants), hook("loud", "bob")))
+    )
     async with dispatching(log, webhooks=Away()):
         await until(lambda: log.has("quiet", "loud"))
     assert log.ended == {"quiet": "pending", "loud": "pending"}
+    assert log.tried == {"quiet": True, "loud": True}
     assert log.due["quiet"] == ends
     loud = log.due["loud"]
     assert loud is not None and loud < now + timedelta(hours=1)
+
+
+async def test_what_waited_until_it_was_quiet_waits_for_the_end_of_it_untried() -> None:
+    hours, ends = quiet(timedelta(hours=-1))
+    waiting = (hook("hook", "ada"), mail("mail", "ada"), mail("also", "ada"))
+    of_ada = [
+        replace(one, preferences=one.preferences.model_copy(update={"quiet_hours": hours})) for one in waiting
+    ]
+    log, mails, users = Deliveries(*of_ada, hook("loud", "bob")), Mails(), WhoWorks()
+    async with dispatching(log, mails, users=users):
+        await until(lambda: log.has("hook", "mail", "also", "loud"))
+    assert log.ended == {"hook": "pending", "mail": "pending", "also": "pending", "loud": "sent"}
+    assert log.due == {"hook": ends, "mail": ends, "also": ends, "loud": None}
+    assert log.tried == {"hook": False, "mail": False, "also": False, "loud": True}
+    assert (mails.sent, users.works, users.fails) == ([], ["bob"], [])
+
+
+async def test_what_is_due_by_a_clock_ahead_and_waits_for_a_quiet_that_ends_is_looked_at_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Preferences, "undisturbed", lambda _self, at: at + timedelta(milliseconds=1))
+    log, began = Deliveries(hook("hook", "ada")), datetime.now(UTC)
+    async with dispatching(log):
+        await until(lambda: log.has("hook"))
+    due = log.due["hook"]
+    assert due is not None and due > began + timedelta(seconds=1)
 
 
 async def test_each_try_waits_its_own_time_for_the_next_and_the_last_for_none() -> None:

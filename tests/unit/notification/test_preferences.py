@@ -66,6 +66,41 @@ def test_quiet_hours_span_midnight_in_the_users_own_zone() -> None:
     assert {one.due for one in plan(notice("task.assigned", "ada"), {"ada": quiet}, by_day)} == {by_day}
 
 
+def test_quiet_hours_end_after_now_also_where_clocks_are_changed() -> None:
+    wants = prefer(timezone="Europe/Berlin", quiet_hours={"start": "22:00", "end": "02:30"})
+    # 02:15 comes at 00:15 and at 01:15 UTC; in spring 02:30 is left out.
+    for at, ends in (
+        ("2030-10-27T01:15+00:00", "2030-10-27T01:30+00:00"),
+        ("2030-10-26T21:00+00:00", "2030-10-27T01:30+00:00"),
+        ("2030-10-28T01:15+00:00", "2030-10-28T01:30+00:00"),
+        ("2030-03-31T00:45+00:00", "2030-03-31T01:30+00:00"),
+    ):
+        end = wants.undisturbed(datetime.fromisoformat(at))
+        assert end == datetime.fromisoformat(ends)
+        assert wants.undisturbed(end) == end
+    every_quarter = [datetime(2030, 10, 26, 12, tzinfo=UTC) + timedelta(minutes=15 * n) for n in range(192)]
+    assert all(wants.undisturbed(at) >= at for at in every_quarter)
+
+
+@pytest.mark.parametrize(
+    ("channel", "digest_at", "held"),
+    [
+        (Channel.WEBHOOK, None, True),
+        (Channel.WEBHOOK, "03:00", True),
+        (Channel.EMAIL, None, True),
+        (Channel.EMAIL, "18:00", True),
+        (Channel.EMAIL, "03:00", False),
+    ],
+)
+def test_what_is_due_goes_out_in_the_quiet_only_as_a_digest_that_is_to_come_then(
+    channel: Channel, digest_at: str | None, held: bool
+) -> None:
+    wants = prefer(quiet_hours={"start": "22:00", "end": "07:00"}, digest_at=digest_at)
+    night, morning = datetime(2030, 6, 1, 23, tzinfo=UTC), datetime(2030, 6, 2, 7, tzinfo=UTC)
+    assert wants.sendable(channel, night) == (morning if held else night)
+    assert wants.sendable(channel, morning) == morning
+
+
 def test_a_digest_comes_at_its_time() -> None:
     digest = prefer(
         timezone="Europe/Berlin",

@@ -142,7 +142,16 @@ class Dispatcher:
                     continue
 
     async def _send(self, channel: Channel, claimed: list[Claimed]) -> None:
-        """Send to one receiver: an e-mail of all that is due together, or each to the webhook."""
+        """Send to one receiver: an e-mail of all that is due together, or each to the webhook.
+
+        While this waited it may have become quiet.
+        """
+        now = datetime.now(UTC)
+        if (due := claimed[0].preferences.sendable(channel, now)) > now:
+            # By a database's clock that is ahead it would be due at once, again and again.
+            due = max(due, now + timedelta(seconds=_LOOK_SECONDS))
+            await asyncio.gather(*(self._end(Ended(one, "pending", "", due, tried=False)) for one in claimed))
+            return
         groups = [claimed] if channel is Channel.EMAIL else [[one] for one in claimed]
         await self._deliver_each(channel, groups)
 

@@ -157,9 +157,11 @@ SELECT json_build_object(
 _END = """
 WITH ended AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
-    id text, attempts integer, status text, due timestamptz, answer text)),
+    id text, attempts integer, status text, due timestamptz, answer text, tried boolean)),
 moved AS (
-  UPDATE notifications.deliveries d SET status = ended.status, answer = ended.answer,
+  UPDATE notifications.deliveries d SET status = ended.status,
+    answer = CASE WHEN ended.tried THEN ended.answer ELSE d.answer END,
+    attempts = CASE WHEN ended.tried THEN d.attempts ELSE d.attempts - 1 END,
     due = coalesce(ended.due, d.due), ended_at = CASE WHEN ended.status = 'pending' THEN NULL ELSE now() END
   -- As a CASE: an index of what is being sent would be read to its end, where it is taken for small.
   FROM ended WHERE d.id = ended.id
@@ -231,6 +233,8 @@ class Ended:
     status: str
     answer: str
     due: datetime | None = None
+    tried: bool = True
+    """If not, it counts as no try, and what came of the last one stays."""
 
 
 class _Outcome(NamedTuple):
@@ -241,6 +245,7 @@ class _Outcome(NamedTuple):
     status: str
     due: str | None
     answer: str
+    tried: bool
 
 
 class DeliveryLog:
@@ -345,7 +350,7 @@ class DeliveryLog:
         """Log what came of a delivery, unless somebody else has claimed it since."""
         one, answer = ended.claimed, stored_text(ended.answer, 1000)
         due = ended.due.isoformat() if ended.due else None
-        await self._ended.get(_Outcome(one.id, one.attempts, ended.status, due, answer))
+        await self._ended.get(_Outcome(one.id, one.attempts, ended.status, due, answer, ended.tried))
 
     async def _end(self, ended: Sequence[_Outcome]) -> dict[_Outcome, None]:
         rows = orjson.dumps([one._asdict() for one in ended]).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -114,16 +114,22 @@ class QuietHours(_Model):
     start: Clock
     end: Clock
 
+    def cover(self, clock: time) -> bool:
+        """Whether it is quiet at that time of a day."""
+        if self.start > self.end:
+            return clock >= self.start or clock < self.end
+        return self.start <= clock < self.end
+
     def until(self, now: datetime, zone: ZoneInfo) -> datetime | None:
         """When the quiet that it is now ends; None when it is not quiet."""
         local = now.astimezone(zone)
         clock = local.timetz().replace(tzinfo=None)
-        spans = self.start > self.end
-        quiet = (clock >= self.start or clock < self.end) if spans else self.start <= clock < self.end
-        if not quiet:
+        if not self.cover(clock):
             return None
-        day = local.date() + timedelta(days=1 if spans and clock >= self.start else 0)
-        return datetime.combine(day, self.end, tzinfo=zone)
+        day = local.date() + timedelta(days=1 if clock >= self.start > self.end else 0)
+        # Where clocks are set back an end may come twice: the first one may be past, and the second is meant.
+        ends = (datetime.combine(day, self.end.replace(fold=fold), zone) for fold in (0, 1))
+        return max(end.astimezone(UTC) for end in ends)
 
 
 class Webhook(_Model):
@@ -204,6 +210,12 @@ class Preferences(_Model):
         if self.quiet_hours is None:
             return at
         return self.quiet_hours.until(at, ZoneInfo(self.timezone)) or at
+
+    def sendable(self, channel: Channel, at: datetime) -> datetime:
+        """When what is due by a time may go out: in the quiet only a digest that is to come in it."""
+        digest = self.digest_at if channel is Channel.EMAIL else None
+        wanted = digest is not None and self.quiet_hours is not None and self.quiet_hours.cover(digest)
+        return at if wanted else self.undisturbed(at)
 
 
 class GivenWebhook(_Model):
