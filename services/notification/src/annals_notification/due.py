@@ -25,6 +25,8 @@ _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 10.0
 AHEAD = timedelta(hours=1)
+CLOCKS_APART = "interval '1 second'"
+"""By how much a job may ring early by the database's clock: what it does not find then comes late."""
 _OVERDUE = timedelta(seconds=5)
 """For how long a job may keep one waiting before the look at the tables takes over."""
 _AT_ONCE = 8

@@ -9,7 +9,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.projections import DatabaseError, ReadModelDatabase
-from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
+from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
 
 _log = structlog.get_logger(__name__)
 
@@ -24,10 +24,11 @@ WITH held AS (
   ON CONFLICT DO NOTHING RETURNING 1)
 SELECT count(*)::text FROM held"""
 
-_ONE = """
+_ONE = f"""
 SELECT json_build_object('event', (
   SELECT event FROM notifications.held_events
-  WHERE tenant = $1 AND id = $2 AND published_at IS NULL AND due <= now()))::text"""
+  WHERE tenant = $1 AND id = $2 AND published_at IS NULL
+    AND due <= now() + {CLOCKS_APART}))::text"""  # noqa: S608 - a constant of the code
 
 _PUBLISHED = """
 WITH done AS (

@@ -15,7 +15,7 @@ from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.telemetry import metrics
 from annals_notification.deliveries.plan import Notice
-from annals_notification.due import Alarms, Row, rows_due, statement_of_due
+from annals_notification.due import CLOCKS_APART, Alarms, Row, rows_due, statement_of_due
 from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
@@ -57,10 +57,11 @@ written AS (
 SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM written
 WHERE status = 'scheduled'"""
 
-_ONE = """
+_ONE = f"""
 SELECT json_build_object('row', (
   SELECT to_jsonb(r) FROM notifications.reminders r
-  WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires <= now()))::text"""
+  WHERE tenant = $1 AND id = $2 AND status = 'scheduled'
+    AND fires <= now() + {CLOCKS_APART}))::text"""  # noqa: S608 - a constant of the code
 
 _FIRED = """
 WITH fired AS (

@@ -1,0 +1,78 @@
+"""What an alarm finds that rings by a clock of its own, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import asyncpg
+import pytest
+
+from annals.dapr import Message
+from annals.events import IntegrationEvent, StreamId
+from annals.projections import migrate
+from annals.store import Append, MemoryEventStore
+from annals_notification import migrations
+from annals_notification.deliveries.plan import Notice
+from annals_notification.due import Alarms, Due
+from annals_notification.held_events import HeldEvents
+from annals_notification.reminders import Reminders
+from read_model_database import PoolDatabase
+from task_histories import of_task
+
+A_LITTLE = timedelta(seconds=0.9)
+TASK = StreamId("one", "task-7")
+
+
+class Told:
+    """Keeps what was told and published."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def tell(self, notice: Notice) -> None:
+        self.names.append(notice.kind)
+
+    async def publish(self, _topic: str, messages: Sequence[Message]) -> frozenset[str]:
+        self.names += [one.entry_id for one in messages]
+        return frozenset()
+
+
+@pytest.mark.parametrize(("ahead", "comes"), [(A_LITTLE, True), (timedelta(minutes=1), False)])
+async def test_an_alarm_a_little_ahead_of_the_database_finds_what_it_rings_for(
+    pool: asyncpg.Pool, ahead: timedelta, comes: bool
+) -> None:
+    database, store, told = PoolDatabase(pool), MemoryEventStore(), Told()
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    alarms = Alarms(cast("Any", None))
+    held = HeldEvents(database, cast("Any", told), alarms)
+    reminders = Reminders(database, store, cast("Any", told), alarms, (timedelta(0),))
+    due = Due(alarms, reminders, held)
+
+    async def ring(kind: str, row_id: str) -> None:
+        assert await due.ring({"kind": kind, "tenant": "one", "id": row_id})
+
+    at = datetime.now(UTC) + ahead
+    task = {"title": "", "due": at.isoformat()}
+    created = of_task(TASK, "task.created", task)
+    await store.append(Append(TASK, (created,), 0, task | {"status": "todo"}))
+    [recorded] = await store.read_events([(TASK, 1)])
+    assert recorded is not None
+    await reminders.on_event(recorded)
+    await ring("reminder", "7:due")
+    assert told.names == (["reminder.due"] if comes else [])
+
+    told.names.clear()
+    now = datetime.now(UTC)
+    event = IntegrationEvent(
+        event_id="held",
+        event_type="notification.requested",
+        tenant_id="one",
+        source="test",
+        timestamp=now,
+        delay_until=now + ahead,
+    )
+    await held.hold(event, now)
+    await ring("held_event", "held")
+    assert told.names == (["held"] if comes else [])
