@@ -36,8 +36,8 @@ _log = structlog.get_logger(__name__)
 
 # Answers that say that the request itself is refused: the same request will be refused again.
 _REJECTED = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
-# How long it may be until a saga's workflow finds its beginning in the store.
-_BEGINS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+# How long it may be until a saga's workflow finds its beginning in the store, whose writer may be gone.
+_BEGINS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # Problems of ours that say that nothing was changed.
 _UNCHANGED = frozenset({"busy", "read-only", "unavailable", "conflict"})
 
