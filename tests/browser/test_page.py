@@ -198,6 +198,40 @@ async def test_a_page_that_nobody_has_looked_at_for_long_reads_all(show: Show, s
     await until(lambda: _asked(services, TASKS, loads + 1))
 
 
+async def test_a_page_that_reads_all_shows_what_is_there_though_a_lane_lags(
+    show: Show, services: Services
+) -> None:
+    services.task("a")
+    page = await show("/tasks/list")
+    await expect(row(page, "a")).to_be_visible()
+    await page.evaluate("opened[0].say('alive', '0-7', {})")
+    await looked_at(page, False)
+    await page.clock.fast_forward(31_000)
+    await page.clock.fast_forward(301_000)
+    services.task("second")
+    services.own[MEMBERS] = lambda _, given: (
+        (504, {"type": "urn:annals:problem:behind", "detail": "not yet"})
+        if "position" in given
+        else (200, {"items": [], "next": None})
+    )
+    await looked_at(page, True)
+    await page.wait_for_function("opened.length === 2")
+    await page.evaluate("opened[1].say('alive', '0-9,3-2', {})")
+    await expect(row(page, "second")).to_be_visible()
+
+
+async def test_what_could_not_be_loaded_is_tried_again_when_one_asks(show: Show, services: Services) -> None:
+    services.task("a")
+    services.own[TASKS] = lambda *_: (503, {"detail": "the read models cannot be reached"})
+    page = await show("/tasks/list")
+    again = page.get_by_role("button", name="Try again")
+    await expect(again).to_be_visible()
+    del services.own[TASKS]
+    await page.clock.pause_at(await page.evaluate("Date.now()") / 1000 + 1)
+    await again.click()
+    await expect(row(page, "a")).to_be_visible()
+
+
 async def test_a_page_that_has_no_position_reads_all_when_it_is_looked_at_again(
     show: Show, services: Services
 ) -> None:

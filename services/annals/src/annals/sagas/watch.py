@@ -102,6 +102,7 @@ class Watch:
                     await self._replace(key)
                 else:
                     await self._look_at(key, before.get(key), restarted)
+                before.pop(key, None)  # what was restarted is timed anew, though this look fails at another
             except _AWAY:
                 raise
             except Exception:  # noqa: BLE001 - what it meets is its own

@@ -31,7 +31,7 @@ export function Failed({ problem, retry }: { problem: Problem; retry?: () => voi
         <CircleAlert size={16} />
         <b class="grow">{problem.status === 403 ? "You may not see this" : "This could not be loaded"}</b>
         {retry && (
-          <button type="button" class="button" onClick={retry}>
+          <button type="button" class="button" onClick={() => retry()}>
             Try again
           </button>
         )}

@@ -69,7 +69,7 @@ export function TasksPage() {
             through here.
           </p>
         )}
-        {problem.value && <Failed problem={problem.value} retry={load} />}
+        {problem.value && <Failed problem={problem.value} retry={() => load()} />}
         {view === "recurring" ? (
           <Recurring />
         ) : all.size === 0 && loading.value ? (

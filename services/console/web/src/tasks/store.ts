@@ -52,7 +52,7 @@ let started = false;
 export function keep(): void {
   if (started) return;
   started = true;
-  onRejoin(load);
+  onRejoin((position) => load(position, true));
   listen(onEvent);
   // What is read once the stream is open need not be read twice; but nobody waits long for that.
   if (connection.value === "live") load(told());
@@ -62,10 +62,12 @@ export function keep(): void {
 let loadTimer: ReturnType<typeof setTimeout> | undefined;
 
 /** Read everything, as it is at `position` or later: of one lane, or of several with commas between. */
-export async function load(position?: string): Promise<void> {
+export async function load(position?: string, anyway = false): Promise<void> {
   clearTimeout(loadTimer);
   const places = position ? position.split(",") : [undefined];
-  const reads = [loadTasks, loadMembers, loadHandovers].flatMap((read) => places.map((place) => read(place)));
+  const reads = [loadTasks, loadMembers, loadHandovers].flatMap((read) =>
+    places.map((place) => read(place, anyway)),
+  );
   const failed = await whatFails([...reads, loadRecurrences()]);
   problem.value = failed[0] ?? null;
   clearTimeout(loadTimer);
