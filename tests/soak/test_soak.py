@@ -6,6 +6,7 @@ MINUTES and SEED set it; PLANT names something of plants.py that the checker is 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import sys
@@ -211,9 +212,15 @@ def report(
         console.print(f"{one.kind}: {one.text}", highlight=False, soft_wrap=True, markup=False)
     if len(found) > _SHOWN:
         console.print(f"… and {len(found) - _SHOWN} more, all in soak-violations.txt")
-    (Path.cwd() / ".annals").mkdir(exist_ok=True)
+    kept = Path.cwd() / ".annals"
+    kept.mkdir(exist_ok=True)
     lines = "".join(f"{one.kind}: {one.text}\n" for one in found)
-    (Path.cwd() / ".annals" / "soak-violations.txt").write_text(lines)
+    (kept / "soak-violations.txt").write_text(lines)
+    if found:
+        # What happens in one run of several can be looked into afterwards.
+        events = (event for stream in evidence.streams.values() for event in stream.values())
+        (kept / "soak-events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+        console.print("all events are in .annals/soak-events.jsonl")
 
 
 def _counted(counts: Counter[str]) -> str:
