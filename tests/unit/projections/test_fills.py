@@ -16,21 +16,9 @@ from annals.projections.generations import Known
 from annals.store import Append, Commit, MemoryEventStore
 from annals.web.background import background
 from annals_projector.read_models import TASKS
+from rows_written import NoLetters
 
 MIB = 1024 * 1024
-
-
-class NoLetters:
-    """Nothing is parked, and nothing was corrected."""
-
-    def require_fresh(self, *_: object) -> None:
-        pass
-
-    def find(self, *_: object) -> None:
-        return None
-
-    def corrected(self, _consumer: str, event: RecordedEvent) -> RecordedEvent:
-        return event
 
 
 class World(MemoryEventStore):

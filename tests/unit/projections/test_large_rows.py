@@ -15,6 +15,7 @@ from annals.projections import Applier, BindingDatabase, Generation
 from annals.projections.folded_rows import FoldedRows
 from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import TASKS
+from rows_written import NoLetters
 
 _LIMIT = 4 * 1024 * 1024
 GENERATION = Generation(TASKS, 2)
@@ -39,19 +40,6 @@ class Sidecar:
         return orjson.dumps(
             [[orjson.dumps([[0, row["tenant"], f"task-{row['id']}"] for row in rows]).decode()]]
         )
-
-
-class NoLetters:
-    """Nothing is parked, and nothing was corrected."""
-
-    def require_fresh(self, *_: object) -> None:
-        pass
-
-    def find(self, *_: object) -> None:
-        return None
-
-    def corrected(self, _consumer: str, event: RecordedEvent) -> RecordedEvent:
-        return event
 
 
 async def _large_tasks(store: MemoryEventStore, count: int) -> list[RecordedEvent]:

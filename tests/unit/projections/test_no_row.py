@@ -6,7 +6,6 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any, cast
 
-import orjson
 import pytest
 
 from annals.deadletters import DeadLetter
@@ -15,6 +14,7 @@ from annals.projections import Applier, Change, Generation, Patch, Projection, P
 from annals.projections.folded_rows import FoldedRows
 from annals.store import Append, MemoryEventStore
 from annals.testing import projected
+from rows_written import TakesEveryRow
 
 
 def nested(depth: int) -> list[Any]:
@@ -56,20 +56,6 @@ class Letters:
         self.parked[letter.stream] = letter
 
 
-class Database:
-    """Takes every row."""
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-
-    async def fetch(self, sql: str, *params: str | None) -> Any:
-        if "wanted" in sql:
-            return []
-        rows = orjson.loads(params[-1] or "[]")
-        self.written += [row["id"] for row in rows]
-        return [[0, row["tenant"], f"task-{row['id']}"] for row in rows]
-
-
 def words(wrong: str) -> Projection:
     """Fails on the task `b`."""
     right: Change = Put({"words": "some"})
@@ -83,7 +69,7 @@ def words(wrong: str) -> Projection:
 @pytest.mark.parametrize("wrong", _WRONG)
 @pytest.mark.parametrize("rebuilt", [True, False])
 async def test_what_no_row_can_be_made_of_parks_its_stream_alone(wrong: str, rebuilt: bool) -> None:
-    store, database, letters = MemoryEventStore(), Database(), Letters()
+    store, database, letters = MemoryEventStore(), TakesEveryRow(), Letters()
     events: list[RecordedEvent] = []
     for name in "abc":
         stream = StreamId.of("default", "task", name)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
-import orjson
 import pytest
 
 from annals.dapr import DaprSidecar
@@ -16,20 +14,7 @@ from annals.projections.folded_rows import FoldedRows
 from annals.store import Append, MemoryEventStore
 from annals.testing.fake import FakeSidecar
 from annals_projector.read_models import TASKS
-
-
-class Database:
-    """Takes every row."""
-
-    def __init__(self) -> None:
-        self.written: list[str] = []
-
-    async def fetch(self, sql: str, *params: str | None) -> Any:
-        if "wanted" in sql:
-            return []
-        rows = orjson.loads(params[-1] or "[]")
-        self.written += [row["id"] for row in rows]
-        return [[0, row["tenant"], f"task-{row['id']}"] for row in rows]
+from rows_written import TakesEveryRow
 
 
 def broken(event: RecordedEvent) -> Change:
@@ -41,7 +26,7 @@ async def test_a_faulty_version_stops_itself_at_the_bound(
     rebuilt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "_MAX_PARKED", 5)
-    store, database = MemoryEventStore(), Database()
+    store, database = MemoryEventStore(), TakesEveryRow()
     events: list[RecordedEvent] = []
     for number in range(20):
         created = DomainEvent(
