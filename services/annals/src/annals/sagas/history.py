@@ -32,7 +32,8 @@ class Transition:
     at: datetime | None = None
 
 
-Decide = Callable[[SagaState], Sequence[EventData] | Sequence[Transition]]
+Decided = Sequence[EventData] | Sequence[Transition]
+Decide = Callable[[SagaState], Decided]
 
 
 @dataclass(frozen=True, slots=True)

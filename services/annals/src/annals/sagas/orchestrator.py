@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,12 +20,12 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, Workflows
-from annals.events import EventData, RecordedEvent
+from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.engine import CANCEL, answerer, beginning, children, start_of, waits
 from annals.sagas.events import SagaFailed, SagaStarted
-from annals.sagas.history import Decide, SagaHistory, SagaKey
+from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
 from annals.telemetry import metrics
@@ -277,13 +277,7 @@ class Orchestrator:
             await self.restart(root, reason, asker)
             return await self.load(key)
         before = state.run
-
-        def restarted(now: SagaState) -> Sequence[EventData]:
-            events = now.restart(before + 1, reason)
-            self._require_declared(now)
-            return events
-
-        state = await self._decide(key, restarted, asker)
+        state = await self._decide_here(key, lambda now: now.restart(before + 1, reason), asker)
         await self.replace_workflow(key, state, asker)
         return state
 
@@ -315,13 +309,7 @@ class Orchestrator:
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Try again what could not be taken back. Raises NotDeclared, as does `restart`."""
-
-        def retried(now: SagaState) -> Sequence[EventData]:
-            events = now.retry_compensation()
-            self._require_declared(now)
-            return events
-
-        state = await self._decide(key, retried, asker)
+        state = await self._decide_here(key, lambda now: now.retry_compensation(), asker)
         await self._workflows.start(
             state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
         )
@@ -401,6 +389,16 @@ class Orchestrator:
 
     async def _decide(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
         return await self._history.decide(key, decide, traceparent=asker.traceparent, user=asker.user)
+
+    async def _decide_here(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
+        """Decide what a workflow is to carry out. Raises NotDeclared, unless the saga itself refuses it."""
+
+        def decided(state: SagaState) -> Decided:
+            events = decide(state)
+            self._require_declared(state)
+            return events
+
+        return await self._decide(key, decided, asker)
 
     async def _start_triggered(
         self, key: SagaKey, saga: Saga[Any], given: Mapping[str, Any], traceparent: str | None
