@@ -26,6 +26,7 @@ from annals.projections.folded_rows import FoldedRows
 from annals.projections.generations import Generation, Generations, GenerationStatus, Known
 from annals.store import StoreError, event_pages
 from annals.store.dapr_store import DaprEventReader
+from annals.store.event_pages import fitting
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
@@ -232,8 +233,10 @@ class Builder:
                 await rows.take(page.events)
                 held += page.size
                 # About half of what a page may hold, that it is seldom cut.
-                fit = (page.seq - seq) * _PAGE_BYTES // (2 * page.size) if page.size else self._page
-                page_commits = min(2 * page_commits, self._page, max(fit, 1))
+                half = _PAGE_BYTES // 2
+                page_commits = fitting(
+                    page_commits, page.seq - seq, page.size, bytes_held=half, most=self._page
+                )
                 seq = page.seq
                 metrics.BUILT_EVENTS.labels(known.read_model).inc(len(page.events))
                 late = time.monotonic() - kept_at >= _KEEP_SECONDS

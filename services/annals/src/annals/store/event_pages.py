@@ -9,7 +9,13 @@ from annals.store.protocol import EventReader, StoreUnavailable
 
 _PAGE_BYTES = 2 * 1024 * 1024
 _FIRST_EVENTS = 128
-_MOST_EVENTS = 256  # the next may each be the largest that there can be
+MOST_EVENTS = 256
+"""That are read at a time, however small those before were: the next may be as large as they can be."""
+
+
+def fitting(before: int, found: int, size: int, *, bytes_held: int, most: int) -> int:
+    """How many to ask for after `before`, of which those found had `size` bytes: about `bytes_held`."""
+    return min(2 * before, most, max(1, bytes_held * found // max(size, 1)))
 
 
 async def event_pages(
@@ -28,5 +34,5 @@ async def event_pages(
             raise StoreUnavailable(f"{len(wanted)} events were asked for, {len(raw)} came")
         start += len(wanted)
         size = sum(map(len, raw))
-        most = min(2 * most, _MOST_EVENTS, max(1, _PAGE_BYTES * len(wanted) // max(size, 1)))
+        most = fitting(most, len(wanted), size, bytes_held=_PAGE_BYTES, most=MOST_EVENTS)
         yield [RecordedEvent.stored(one) for one in raw], size

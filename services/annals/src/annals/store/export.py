@@ -21,6 +21,7 @@ from annals.dapr import DaprSidecar
 from annals.events import Position, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
+from annals.store.event_pages import MOST_EVENTS, fitting
 from annals.store.protocol import Commit, StoreError
 
 FORMAT = "annals-export/1"
@@ -28,7 +29,6 @@ _PAGE = 500
 # What is held at a time, about: events of up to 240,000 bytes each, or what `max_event_bytes` says.
 _BYTES = 4 * 1024 * 1024
 _FIRST_EVENTS = 64
-_MOST_EVENTS = 256  # the next may each be the largest that there can be
 _CHECKPOINT_PAGE = 50
 _REMEMBERED_SUBJECTS = 100_000
 _TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
@@ -107,7 +107,7 @@ class Export:
             events[ref] = data
         # How large they are is known when they were read: the next may be as large.
         size = sum(map(len, events.values()))
-        self._most = min(2 * self._most, _MOST_EVENTS, max(1, _BYTES * len(events) // size))
+        self._most = fitting(self._most, len(events), size, bytes_held=_BYTES, most=MOST_EVENTS)
         return events
 
     async def _subject_lines(self, events: dict[tuple[StreamId, int], bytes]) -> list[dict[str, Any]]:

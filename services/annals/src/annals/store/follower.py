@@ -126,7 +126,7 @@ class Follower:
         while True:
             try:
                 if await self._acquire():
-                    await self._follow_while_leased()
+                    await _until_one_fails(self._renew(), self._follow())
             except _Lost:
                 _log.info("another instance follows, or may", follower=self._key)
             except (DaprError, StoreError, DeadLettersUnknown) as error:
@@ -134,10 +134,6 @@ class Follower:
             except TooManyParked as error:
                 _log.error("the event store is not followed any more", error=str(error))
             await asyncio.sleep(_RETRY_SECONDS[2])
-
-    async def _follow_while_leased(self) -> None:
-        """Follow, and keep the lease beside it, until one of the two fails. Raises what it does."""
-        await _until_one_fails(self._renew(), self._follow())
 
     async def _acquire(self) -> bool:
         value = await self._sidecar.get(self._state_store, self._key)
