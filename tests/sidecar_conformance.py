@@ -485,7 +485,7 @@ class PubSubConformance:
 
         def all_but_the_bad(envelope: Any) -> str:
             said = json.loads(all_of(envelope))
-            bad = {e["entryId"] for e in envelope["entries"] if "bad" in json.dumps(e["event"])}
+            bad = {e["entryId"] for e in envelope["entries"] if f"bad {marker}" in json.dumps(e["event"])}
             return json.dumps({"statuses": [s for s in said["statuses"] if s["entryId"] not in bad]})
 
         sidecar.app.answer("/bulk", *[all_but_the_bad] * (RETRIES + 1 + 1))
