@@ -28,10 +28,10 @@ from conftest import until
 from documented import as_documented
 from fuzz.depth import DEEP, DEPTH
 from fuzz.messages import KNOWN, cloudevent, mutated
-from integration.conftest import PROJECTOR, Client
 from suite import infra, profiles
 from suite.paths import ROOT
 from suite.suite import Suite
+from system.conftest import PROJECTOR, Client
 
 SUBSCRIPTIONS = (
     (8002, "domain-events"),

@@ -14,9 +14,9 @@ import pytest
 
 from annals.sagas import Retry
 from conftest import until
-from integration.conftest import Sagas
 from suite import infra, profiles
 from suite.suite import Suite
+from system.conftest import Sagas
 
 # Where the saga is when the kill comes, and how it is answered.
 POINTS = [
@@ -120,7 +120,7 @@ async def kill_at_each(
 async def test_a_kill_leaves_task_and_capacity_right(
     embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str
 ) -> None:
-    """Every step once, and every victim; `pytest -m soak tests/integration` runs the whole matrix."""
+    """Every step once, and every victim; `pytest -m soak tests/system` runs the whole matrix."""
     await kill_at_each(embedded, heads, sagas, victim, VICTIMS[victim])
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from annals.web.paging import encode_cursor
 from conftest import until
-from integration.conftest import TASK, open_to_the_network
 from suite import infra, profiles
 from suite.suite import Suite
+from system.conftest import TASK, open_to_the_network
 
 
 async def test_a_command_becomes_an_event_and_is_answered_by_a_query(embedded: Suite, client: Any) -> None:

@@ -13,8 +13,8 @@ from annals.dapr import DaprSidecar
 from annals.events import DomainEvent, StreamId
 from annals.store import Append, DaprEventStore
 from conftest import until
-from integration.conftest import COMMAND
 from suite.suite import Suite
+from system.conftest import COMMAND
 
 STREAMS = 1_000
 BATCH = 100

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from conftest import until
-from integration.conftest import SAGAS
 from suite.suite import Suite
+from system.conftest import SAGAS
 
 
 async def test_a_handover_is_accepted(embedded: Suite, sagas: Any) -> None:

@@ -12,8 +12,8 @@ from annals.dapr import DaprError, DaprSidecar, Workflows
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import instance_id
 from conftest import until
-from integration.conftest import Sagas
 from suite.suite import Suite
+from system.conftest import Sagas
 
 _GRPC_PORT = 13503
 

@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from conftest import until
-from integration.conftest import open_to_the_network
 from suite import profiles
 from suite.suite import Suite
+from system.conftest import open_to_the_network
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(600)]
 

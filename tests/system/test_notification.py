@@ -24,12 +24,12 @@ from aiosmtpd.handlers import Message
 
 from annals.events import IntegrationEvent, new_id, to_cloudevent
 from conftest import running, until
-from integration.conftest import Client
 from suite import ports
 from suite.manifest import App
 from suite.process import Spec
 from suite.sidecar import SidecarPorts
 from suite.suite import Suite
+from system.conftest import Client
 
 THROUGH_SIDECAR = "http://127.0.0.1:3504/v1.0/invoke/notification/method"
 DIRECT = "http://127.0.0.1:8004"

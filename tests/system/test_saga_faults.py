@@ -12,10 +12,10 @@ import pytest
 from aiohttp import ClientSession, web
 
 from conftest import until
-from integration.conftest import SAGAS, Sagas
 from suite.manifest import App
 from suite.process import Spec
 from suite.suite import Suite
+from system.conftest import SAGAS, Sagas
 
 APP = Path(__file__).with_name("saga_app.py")
 FRONT, COMMAND = 18001, 8001

@@ -1,0 +1,213 @@
+"""The whole suite, on its own ports, for the tests that speak to it as its users do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from annals.events import new_id
+from conftest import beyond_loopback, until
+from documented import as_documented
+from suite.suite import Suite
+
+COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method"
+PROJECTOR = "http://127.0.0.1:3502/v1.0/invoke/projector/method"
+
+
+TASK = {"title": "Write the report", "due": "2030-01-01T09:00:00Z"}
+
+
+class Client:
+    """What a user does: commands and queries through sidecars."""
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self.http = http
+
+    async def command(self, kind: str, data: object, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.http.post(f"{COMMAND}/commands/{kind}", json=data, headers=names)
+
+    async def query(self, path: str, *, tenant: str = "default", **parameters: object) -> httpx.Response:
+        values = {name.rstrip("_"): str(value) for name, value in parameters.items()}
+        return await self.http.get(
+            f"{PROJECTOR}/queries/{path}", params=values, headers={"x-tenant-id": tenant}
+        )
+
+    async def operate(
+        self, method: str, path: str, *, json: object = None, tenant: str = "default"
+    ) -> httpx.Response:
+        """What an operator asks of the projector."""
+        headers = {"x-tenant-id": tenant, "x-user-id": "ada"}
+        return await self.http.request(method, f"{PROJECTOR}/{path}", json=json, headers=headers)
+
+    async def created(self, **headers: str) -> dict[str, Any]:
+        answer = await self.command("task.create", TASK, **headers)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    async def whole_trace(self, event_id: str) -> bool:
+        """Whether Zipkin shows one trace from the command to the read model."""
+        event = (await self.query(f"events/{event_id}")).json()
+        trace_id = event["traceparent"].split("-")[1]
+        answer = await self.http.get(f"http://127.0.0.1:9411/api/v2/trace/{trace_id}")
+        names = {span["name"] for span in answer.json()} if answer.status_code == 200 else set()
+        return {"command task.create", "append", "publish domain-events", "project task.created"} <= names
+
+
+@pytest.fixture(scope="module")
+async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    async with Suite("embedded", home=tmp_path_factory.mktemp("suite")) as suite:
+        yield suite
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    async with httpx.AsyncClient(timeout=30, event_hooks={"response": [as_documented]}) as http:
+        yield Client(http)
+
+
+def open_to_the_network(suite: Suite) -> set[tuple[str, int]]:
+    """Which ports of a suite others than this machine reach: process and port.
+
+    But for the health ports of placement and scheduler, which say just that they are there: Dapr 1.18.2 takes
+    their `--healthz-listen-address` and does not use it (pkg/healthz/server).
+    """
+    at = suite.control_plane.ports
+    health = {(name, at[f"{name}_health"]) for name in ("placement", "scheduler")}
+    return beyond_loopback({name: one.pid for name, one in suite.processes.items()}) - health
+
+
+SAGAS = "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas"
+
+
+class Sagas:
+    """What a user does with sagas, and what is there afterwards."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def post(self, path: str, data: object = None, **headers: str) -> httpx.Response:
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.client.http.post(f"{SAGAS}/{path}", json=data, headers=names)
+
+    async def start(self, kind: str, data: object, **headers: str) -> str:
+        answer = await self.post(kind, data, **headers)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    async def repeated(self, kind: str, data: object) -> bool:
+        """Start a saga that may have been started; False when the answer is to send it again."""
+        answer = await self.post(kind, data)
+        if answer.status_code == 503:
+            assert "send it again" in answer.json()["detail"], answer.text
+            return False
+        assert answer.status_code == 202, answer.text
+        return True
+
+    async def get(self, saga_id: str, *, tenant: str = "default") -> dict[str, Any]:
+        answer = await self.client.http.get(f"{SAGAS}/{saga_id}", headers={"x-tenant-id": tenant})
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def reaches(self, saga_id: str, *statuses: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until a saga has one of these statuses."""
+
+        async def there() -> dict[str, Any] | None:
+            answer = await self.client.http.get(f"{SAGAS}/{saga_id}", headers={"x-tenant-id": "default"})
+            if answer.status_code == 404:  # what an event starts comes when the event is read
+                return None
+            assert answer.status_code == 200, answer.text
+            saga = dict(answer.json())
+            return saga if saga["status"] in statuses else None
+
+        return dict(await until(there, seconds, f"{saga_id} to be {statuses}"))
+
+    async def waits(self, saga_id: str, *, seconds: float = 30) -> None:
+        """Wait until a saga waits for somebody."""
+
+        async def waiting() -> bool:
+            return bool((await self.get(saga_id))["waits_for"])
+
+        await until(waiting, seconds, f"{saga_id} to wait for somebody")
+
+    async def member(self, capacity: int = 3) -> str:
+        """A new member."""
+        name = f"m-{new_id()}"
+        answer = await self.client.command(
+            "member.register", {"id": name, "name": name, "capacity": capacity}
+        )
+        assert answer.status_code == 201, answer.text
+        return name
+
+    async def handover(self, *, deadline: str = "PT1H", capacity: int = 3) -> tuple[str, str, str]:
+        """A hand-over that waits for its answer: saga, task, member."""
+        member, task = await self.member(capacity), (await self.client.created())["id"]
+        given = {"task_id": task, "assignee": member, "deadline": deadline}
+        saga_id = await self.start("task-handover", given)
+        return saga_id, task, member
+
+    async def answer(
+        self, saga_id: str, member: str, event: str = "accept", data: object = None
+    ) -> httpx.Response:
+        """What a member says who is asked."""
+        return await self.post(f"{saga_id}/events/{event}", data, x_user_id=member)
+
+    async def handed_over_with_notice(self) -> None:
+        """A hand-over whose assignee is told, accepts, and which the read model shows as completed."""
+        saga_id, task, member = await self.handover()
+        inbox = f"http://127.0.0.1:3504/v1.0/invoke/notification/method/inbox/{member}"
+
+        async def asked() -> bool:
+            items = (await self.client.http.get(inbox)).json()["items"]
+            return "notification.requested" in {item["kind"] for item in items}
+
+        await until(asked)
+        await self.answer(saga_id, member)
+        await self.reaches(saga_id, "completed")
+        await self.check(saga_id, task, member)
+
+        async def projected() -> bool:
+            answer = await self.client.query(f"sagas/{saga_id}")
+            return answer.status_code == 200 and answer.json()["status"] == "completed"
+
+        await until(projected)
+
+    async def facts(self, stream: str) -> list[dict[str, Any]]:
+        """A stream's events, straight from the store."""
+        answer = await self.client.query(f"streams/{stream}/events", limit=500)
+        assert answer.status_code == 200, answer.text
+        return list(answer.json()["items"])
+
+    async def check(self, saga_id: str, task: str, member: str) -> None:
+        """The task and the capacity are as the saga's end says, and nothing was done twice."""
+        saga = await self.get(saga_id)
+        kinds = [event["event_type"] for event in await self.facts(f"member-{member}")]
+        once = ("step", "attempt", "compensation", "number", "run")
+        told = [
+            (event["event_type"], *(event["data"].get(name) for name in once))
+            for event in await self.facts(f"saga-{saga_id}")
+            if event["event_type"] not in ("saga.suspended", "saga.continued", "saga.failed")
+        ]
+        assert len(set(told)) == len(told), f"a transition was recorded twice: {told}"
+        assert kinds.count("member.reserved") <= 1, "capacity was reserved twice"
+        changes = await self.facts(f"task-{task}")
+        assignee = None
+        for event in changes:
+            if event["event_type"] in ("task.assigned", "task.unassigned"):
+                assignee = event["data"]["assignee"] if event["event_type"] == "task.assigned" else None
+        if saga["status"] == "completed":
+            assert kinds[1:] == ["member.reserved"], kinds
+            assert assignee == member
+            assert [event["event_type"] for event in changes].count("task.accepted") == 1
+        else:
+            assert saga["status"] == "compensated", saga
+            assert kinds.count("member.reserved") == kinds.count("member.released"), kinds
+            assert assignee is None
+
+
+@pytest.fixture
+async def sagas(client: Client) -> Sagas:
+    return Sagas(client)
