@@ -15,6 +15,7 @@ from typing import Any
 import asyncpg
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 from suite import infra, ports
 from suite.paths import ROOT
@@ -24,6 +25,12 @@ from suite.sidecar import SidecarPorts, sidecar
 COMPONENTS = ROOT / "components"
 
 pytest.register_assert_rewrite("event_store_conformance", "sidecar_conformance")
+
+# The same each time, however slow the machine is: what is unchanged is not refused. `make fuzz` draws anew.
+settings.register_profile(
+    "annals", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("annals")
 
 
 @asynccontextmanager

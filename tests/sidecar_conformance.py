@@ -541,8 +541,8 @@ class JobsConformance:
 
     async def test_a_job_is_called_once_when_it_is_due(self, sidecar: Sidecar) -> None:
         name = f"job-{uuid.uuid4()}"
-        await self.schedule(sidecar, name, due_time="1s")
-        assert (await sidecar.stub.GetJob(api_v1.GetJobRequest(name=name))).job.due_time == "1s"
+        await self.schedule(sidecar, name, due_time="3s")
+        assert (await sidecar.stub.GetJob(api_v1.GetJobRequest(name=name))).job.due_time == "3s"
         [call] = await sidecar.app.called(f"/job/{name}")
         assert call.body == b'{"n":12345678901234567890}'
         assert call.headers["content-type"] == "application/json"

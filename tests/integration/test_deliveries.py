@@ -94,9 +94,9 @@ async def test_what_a_dead_replica_had_claimed_is_due_again_when_its_lease_is_ov
     log: DeliveryLog, pool: asyncpg.Pool
 ) -> None:
     await pool.execute(DIGEST, "email")
-    await log.claim(Channel.EMAIL, set(), USERS, EACH, timedelta(seconds=1))
+    await log.claim(Channel.EMAIL, set(), USERS, EACH, timedelta(seconds=3))
     due = await log.claim(Channel.EMAIL, set(), USERS, EACH, LEASE)
-    assert due.claimed == [] and due.seconds is not None and due.seconds <= 1
+    assert due.claimed == [] and due.seconds is not None and due.seconds <= 3
     await asyncio.sleep(due.seconds)
     due = await log.claim(Channel.EMAIL, set(), USERS, EACH, LEASE)
     assert {one.attempts for one in due.claimed} == {2}
@@ -256,9 +256,7 @@ async def test_of_many_who_watch_everything_all_are_found(
     found = await asyncio.gather(*(log.interested(one) for one in notices))
     every = sorted([*users, "concerned"])
     assert [sorted(preferences) for _, preferences in found] == [every, every, ["concerned", "user-1"]]
-    assert all(
-        len(one.subscriptions) == len(data["subscriptions"]) for one in found[2][1].values() if one.email
-    )
+    assert len(found[2][1]["user-1"].subscriptions) == len(data["subscriptions"])
 
 
 async def test_a_channel_that_was_named_without_end_is_kept_once(pool: asyncpg.Pool) -> None:

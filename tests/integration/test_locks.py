@@ -63,7 +63,7 @@ async def test_work_that_outlives_its_lock_is_cancelled_and_takes_nobody_elses(
         return bool((await sidecar.call("TryLockAlpha1", request)).success)
 
     async def overrun() -> None:
-        async with locks.hold("report", seconds=1):
+        async with locks.hold("report", seconds=3):
             assert not await taken_by_another()
             try:
                 await asyncio.Event().wait()

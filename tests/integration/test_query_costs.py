@@ -335,4 +335,5 @@ async def test_a_look_for_what_is_to_be_forgotten_costs_nothing_where_nothing_is
     explained: Explained,
 ) -> None:
     await Retention(explained, lambda: 365).look()
+    assert explained.looked_at
     assert sum(explained.looked_at) < AT_MOST

@@ -123,9 +123,14 @@ async def test_a_generation_is_built_compared_switched_to_and_back_while_events_
         assert await world.pool.fetchval(looked) == "t7"
         await world.tasks(20, "after")
         await until(lambda: rows(world, 320))
+
+        async def kept_up() -> bool:
+            return bool(await world.pool.fetchval("SELECT count(*) = 320 FROM readmodels.tasks_1"))
+
+        await until(kept_up, what="the retired one to be kept up")
         await world.generations.switch(known(world, 1))
         assert await world.pool.fetchval(looked) == "spoiled"
-        await until(lambda: rows(world, 320), what="the retired one was kept up")
+        await until(lambda: rows(world, 320))
         await world.generations.switch(known(world, 2))
         await until(lambda: rows(world, 320))
         answered.cancel()

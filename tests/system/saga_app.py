@@ -45,7 +45,7 @@ def _place(suffix: str = "") -> Step:
         compensation=SendCommand("member.release", given, accept=("member.not_reserved",)),
         retry=QUICK,
         compensation_retry=QUICK,
-        timeout=timedelta(seconds=1),
+        timeout=timedelta(seconds=2),
     )
 
 

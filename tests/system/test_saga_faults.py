@@ -64,7 +64,7 @@ class FaultyPort:
             except OSError:
                 return web.Response(status=503)
         if fault == "delay":
-            await asyncio.sleep(2)  # longer than a step's timeout in saga_app.py
+            await asyncio.sleep(3)  # longer than a step's timeout in saga_app.py
         if fault == "lose the reply" and request.transport is not None:
             request.transport.close()
         return reply
@@ -250,6 +250,7 @@ async def test_a_saga_that_no_worker_knows_any_more_is_not_restarted_and_can_be_
     assert await reserved(sagas, member) == ["member.reserved"] * 2
 
 
+@pytest.mark.timeout(900)
 async def test_a_start_that_was_cut_off_is_made_up_for_by_its_repeat(faulty: TestSuite, sagas: Sagas) -> None:
     await faulty.deploy("1", "2")
     member = await sagas.member(capacity=10)

@@ -108,14 +108,15 @@ async def kill_at_each(
         process.kill()
         await until(partial(answered, sagas, saga_id, member, answer), 60)
         await process.wait_ready()
-        saga = await until(partial(over, sagas, saga_id), 60)
+        # One whose workflow the kill lost is begun anew when it has not moved for two looks of a minute.
+        saga = await until(partial(over, sagas, saga_id), 200)
         await sagas.check(saga_id, task, member)
         taken_back = answer == "decline" or await gave_up(sagas, saga_id)
         expected = "compensated" if taken_back else "completed"
         assert saga["status"] == expected, f"killed {victim} at {step} {status}: {saga}"
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_a_kill_leaves_task_and_capacity_right(
     embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str

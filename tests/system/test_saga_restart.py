@@ -21,7 +21,7 @@ _GRPC_PORT = 13503
 @pytest.fixture(scope="module")
 async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANNALS_STALLED_AFTER", "2")
+        patch.setenv("ANNALS_STALLED_AFTER", "4")
         async with Suite("embedded", home=tmp_path_factory.mktemp("suite")) as suite:
             yield suite
 

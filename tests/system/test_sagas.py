@@ -189,6 +189,11 @@ async def test_what_is_asked_wrongly_is_refused_and_changes_nothing(embedded: Su
 
 async def test_a_tenant_does_not_see_anothers_sagas(embedded: Suite, sagas: Any) -> None:
     saga_id, _, _ = await sagas.handover()
+
+    async def seen() -> bool:
+        return bool((await sagas.client.query(f"sagas/{saga_id}")).status_code == 200)
+
+    await until(seen)
     for path in (f"{saga_id}/events/accept", f"{saga_id}/cancel", f"{saga_id}/terminate"):
         assert (await sagas.post(path, x_tenant_id="others")).status_code == 404
     hidden = await sagas.client.query(f"sagas/{saga_id}", tenant="others")

@@ -22,7 +22,7 @@ def encoded(key: bytes) -> str:
 def test_a_token_is_read_with_the_key_of_its_tenant_subject_and_field_only() -> None:
     key = SubjectKey.generate("acme", "ada")
     token = key.encrypt("name", "Ada Lovelace")
-    assert "Ada" not in str(token)
+    assert "Ada Lovelace" not in str(token)
     assert Token.parse(str(token)) == token
     assert key.decrypt(token) == "Ada Lovelace"
     assert key.encrypt("name", "Ada Lovelace") == token, "a repeated command must look the same"

@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 from dateutil.rrule import rrulestr
-from hypothesis import example, given, reject, settings
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -251,7 +251,6 @@ _PARTS = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None)
 @example({"FREQ": "WEEKLY"}, {"BYDAY": "MO,WE,FR", "BYSETPOS": 1}, timedelta(days=1), 14 / 3_000)
 @given(_PARTS, _DAYS, st.timedeltas(timedelta(0), timedelta(days=2_000)), st.floats(0, 1))
 def test_a_rule_counted_from_later_on_gives_the_same(

@@ -28,6 +28,7 @@ from annals.store.protocol import Head
 from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
+from conftest import until
 from event_stores import BrokenOff, lane_held
 from sealing import sealed
 
@@ -96,6 +97,12 @@ async def lanes(client: BrokenOff, store: DaprEventStore) -> DaprEventReader:
     await append(other, "y")
     await other.drain()
     await running
+
+    async def marked() -> bool:
+        mark = await client.get("eventstore", keys.published(0))
+        return mark is not None and mark.data == b"3"
+
+    await until(marked)  # an idle publisher's mark comes later than what it marks
     return DaprEventReader(client)
 
 
