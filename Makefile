@@ -60,7 +60,7 @@ logs: | .venv/.installed ## follow the logs; APP=command for one
 
 test: setup ## run all tests, on real servers
 	@$(RUN) -m suite install redis-server mariadbd
-	$(PYTEST) -m "not soak and not bench and not brokers and not browser and not cluster"
+	$(PYTEST) -n 2 -m "not soak and not bench and not brokers and not browser and not cluster"
 
 test-brokers: setup ## run the conformance suite and each profile on all brokers; BROKER=kafka for one
 	@$(RUN) -m suite install rabbitmq-server redis-server mosquitto mariadbd

@@ -33,6 +33,14 @@ settings.register_profile(
 settings.load_profile("annals")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whose turn it is, where several workers run the tests."""
+    from beside_each_other import OneSuite  # here, for only they have pytest-xdist
+
+    return OneSuite(config, log)
+
+
 @asynccontextmanager
 async def running(spec: Spec, log_dir: Path, *, restart: bool = False) -> AsyncIterator[Process]:
     """A process that is ready inside, and gone after."""

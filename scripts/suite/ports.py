@@ -14,7 +14,7 @@ import psutil
 # these between the look and the listening. Those above are the sidecars' own, from 23501 on, and the test
 # kit's. Each is given once a round, and every process begins elsewhere.
 _FREE = range(20_000, 23_500)
-_turns = itertools.count(os.getpid() * 100)
+_turns = itertools.count(os.getpid() * 1_009)
 
 
 def free_port() -> int:

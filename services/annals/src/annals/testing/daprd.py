@@ -64,7 +64,7 @@ def find_daprd(said: str | None) -> Path:
 # Below what Linux and macOS take for the near end of a connection: nobody's connection takes one of
 # these between the look and the listening. Every process begins elsewhere.
 _PORTS = range(26_000, 32_768)
-_turns = itertools.count(os.getpid() * 100)
+_turns = itertools.count(os.getpid() * 1_009)
 
 
 def _free_port() -> int:
