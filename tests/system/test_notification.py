@@ -22,7 +22,7 @@ from aiohttp import web
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 
-from annals.events import IntegrationEvent, new_id, to_cloudevent
+from annals.events import IntegrationEvent, new_id, to_cloudevent_json
 from conftest import running, until
 from suite import ports
 from suite.manifest import App
@@ -613,7 +613,7 @@ async def test_a_reminder_that_is_cancelled_before_it_is_asked_for_does_not_come
     async def deliver(event_type: str, **data: str) -> None:
         event = IntegrationEvent(event_type=event_type, source="test", data=data)
         answer = await notifications.client.http.post(
-            f"{DIRECT}/events/integration-events", json=to_cloudevent(event)
+            f"{DIRECT}/events/integration-events", json=json.loads(to_cloudevent_json(event))
         )
         assert answer.json() == {"status": "SUCCESS"}
 

@@ -12,8 +12,7 @@ from suite.process import Spec
 class PubSubEmulator:
     """It speaks the real protocol, keeps nothing when it ends, and takes anybody."""
 
-    def __init__(self, directory: Path, port: int) -> None:
-        self._directory = directory
+    def __init__(self, _directory: Path, port: int) -> None:
         self._program = runtime.pubsub_emulator()
         self.port = port
 

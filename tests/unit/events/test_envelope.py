@@ -22,7 +22,7 @@ from annals.events import (
     StreamId,
     from_cloudevent,
     new_id,
-    to_cloudevent,
+    to_cloudevent_json,
 )
 
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
@@ -52,6 +52,10 @@ def event(**fields: object) -> DomainEvent:
 
 def recorded(**fields: object) -> RecordedEvent:
     return RecordedEvent.record(event(**fields), version=3, lane=2, seq=7)
+
+
+def to_cloudevent(before: Event, *, traceparent: str | None = None) -> dict[str, Any]:
+    return dict(orjson.loads(to_cloudevent_json(before, traceparent=traceparent)))
 
 
 @given(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 
 import structlog
 from opentelemetry.trace import SpanKind
@@ -16,7 +15,6 @@ from annals.aggregates.bus import (
     CommandRequest,
     CommandResult,
     KeyReused,
-    Middleware,
     Next,
     UnknownCommand,
 )
@@ -98,14 +96,3 @@ async def trace_commands(request: CommandRequest, following: Next) -> CommandRes
             request.context, traceparent=traces.current_traceparent() or request.context.traceparent
         )
         return await following(dataclasses.replace(request, context=inner))
-
-
-def authorise(allowed: Callable[[CommandRequest], bool]) -> Middleware:
-    """Refuse, with PermissionError, what `allowed` does not allow."""
-
-    async def check(request: CommandRequest, following: Next) -> CommandResult:
-        if not allowed(request):
-            raise PermissionError(f"{request.context.user or 'nobody'} may not send {request.type}")
-        return await following(request)
-
-    return check

@@ -71,16 +71,9 @@ class ServiceInvocation:
     How long another app may take is for the caller to say, with `asyncio.timeout`.
     """
 
-    def __init__(
-        self,
-        http_port: int,
-        *,
-        host: str = "127.0.0.1",
-        api_token: str | None = None,
-        connections: int = 200,
-    ) -> None:
+    def __init__(self, http_port: int, *, api_token: str | None = None, connections: int = 200) -> None:
         self._session = aiohttp.ClientSession(
-            base_url=f"http://{host}:{http_port}",
+            base_url=f"http://127.0.0.1:{http_port}",
             headers={"dapr-api-token": api_token} if api_token else None,
             connector=aiohttp.TCPConnector(limit=connections),
             timeout=aiohttp.ClientTimeout(total=None),

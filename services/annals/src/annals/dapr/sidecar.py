@@ -63,13 +63,11 @@ class Message:
 class DaprSidecar:
     """The sidecar of this process. Create it on the running loop, share it, close it."""
 
-    def __init__(
-        self, grpc_port: int, *, host: str = "127.0.0.1", timeout: float = 5.0, api_token: str | None = None
-    ) -> None:
+    def __init__(self, grpc_port: int, *, timeout: float = 5.0, api_token: str | None = None) -> None:
         self._timeout = timeout
         self._metadata = (("dapr-api-token", api_token),) if api_token else None
         self._channel = grpc.aio.insecure_channel(
-            f"{host}:{grpc_port}",
+            f"127.0.0.1:{grpc_port}",
             options=[
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),

@@ -1,7 +1,7 @@
 """The event model: envelopes, data classes, their registry, and CloudEvents. Pure."""
 
 from annals.events.chain import chained
-from annals.events.cloudevents import CONTENT_TYPE, from_cloudevent, to_cloudevent, to_cloudevent_json
+from annals.events.cloudevents import CONTENT_TYPE, from_cloudevent, to_cloudevent_json
 from annals.events.envelope import (
     CommandEvent,
     Data,
@@ -39,6 +39,5 @@ __all__ = [
     "from_cloudevent",
     "is_tenant",
     "new_id",
-    "to_cloudevent",
     "to_cloudevent_json",
 ]

@@ -58,11 +58,6 @@ def to_cloudevent_json(event: Event, *, traceparent: str | None = None) -> bytes
     return orjson.dumps(attributes | {"data": orjson.Fragment(event.to_json())}, option=orjson.OPT_UTC_Z)
 
 
-def to_cloudevent(event: Event, *, traceparent: str | None = None) -> dict[str, Any]:
-    """See `to_cloudevent_json`."""
-    return dict(orjson.loads(to_cloudevent_json(event, traceparent=traceparent)))
-
-
 _KINDS: tuple[tuple[str, type[Event]], ...] = (
     ("version", RecordedEvent),
     ("aggregate_id", DomainEvent),

@@ -64,7 +64,6 @@ class LiveSettings(Generic[S]):
     """The live settings of a service. `run` keeps `current` up to date."""
 
     def __init__(self, service: str, defaults: S, configuration: Configuration) -> None:
-        self.service = service
         self.current = defaults
         self.asked = asyncio.Event()
         """The store was asked, whatever it answered: before that nobody knows what an operator wants."""

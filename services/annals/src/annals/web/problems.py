@@ -55,12 +55,12 @@ def problem_response(problem: Problem) -> Response:
     )
 
 
-def invalid(errors: Sequence[Mapping[str, Any]], detail: str = "some fields are not as expected") -> Problem:
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """A 400 that names each field and what was expected there, from pydantic's errors."""
     return Problem(
         400,
         "malformed",
-        detail,
+        "some fields are not as expected",
         errors=[
             {"field": ".".join(map(str, error["loc"])) or "(body)", "expected": error["msg"]}
             for error in errors
