@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -39,6 +40,17 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
+
+    def progress(self, task: str = "{task.description}", *, transient: bool = True) -> Progress:
+        """A bar for each task, counted in commits; programs are shown none."""
+        columns = (
+            TextColumn(task),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("commits"),
+            TimeRemainingColumn(),
+        )
+        return Progress(*columns, console=notes, transient=transient, disable=self.as_json)
 
     def table(
         self,

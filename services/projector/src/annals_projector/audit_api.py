@@ -11,15 +11,13 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from annals.audit import Checkpoint, Finding, VerificationKeys, verify
+from annals.audit import Checkpoint, Finding, ReadCheckpoints, VerificationKeys, verify
 from annals.dapr import DaprError
 from annals.store import DaprEventReader, StoreError
 from annals.web import Problem
 from annals.web.answers import Answer
 
 _LATE = timedelta(minutes=5)
-
-ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
 
 
 class SignedLane(Answer):

@@ -101,6 +101,24 @@ def routes(
             commits=_commits(known, tails) if filled else None,
         )
 
+    async def record(
+        request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
+    ) -> None:
+        target = f"{read_model}, generation {number}"
+        await operations.requested(request, action, target, body.reason if body else None)
+
+    async def change(
+        read_model: str, number: int, expected: GenerationStatus, to: GenerationStatus
+    ) -> Status:
+        await fresh()
+        known = find(read_model, number)
+        if known.status not in (expected, to):
+            raise Problem(409, "conflict", f"it is {known.status}, not {expected}")
+        with _problems():
+            await generations.set_status(known, to)
+        builder.look()
+        return Status(status=to)
+
     @router.get("", summary="The read models: which generation answers, how far each is, what is parked")
     async def listing(tenant: Tenant) -> ReadModelsNow:
         await fresh()
@@ -230,24 +248,6 @@ def routes(
         with _problems():
             await generations.retire(known)
         return Status(status=GenerationStatus.RETIRED)
-
-    async def record(
-        request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
-    ) -> None:
-        target = f"{read_model}, generation {number}"
-        await operations.requested(request, action, target, body.reason if body else None)
-
-    async def change(
-        read_model: str, number: int, expected: GenerationStatus, to: GenerationStatus
-    ) -> Status:
-        await fresh()
-        known = find(read_model, number)
-        if known.status not in (expected, to):
-            raise Problem(409, "conflict", f"it is {known.status}, not {expected}")
-        with _problems():
-            await generations.set_status(known, to)
-        builder.look()
-        return Status(status=to)
 
     return router
 

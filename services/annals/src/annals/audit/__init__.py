@@ -3,13 +3,14 @@
 from annals.audit.checkpoint import Checkpoint, SigningKey, VerificationKeys, rolled
 from annals.audit.checkpointer import Checkpointer
 from annals.audit.stored import last_checkpoint, read_checkpoints
-from annals.audit.verification import Finding, Progress, verify
+from annals.audit.verification import Finding, Progress, ReadCheckpoints, verify
 
 __all__ = [
     "Checkpoint",
     "Checkpointer",
     "Finding",
     "Progress",
+    "ReadCheckpoints",
     "SigningKey",
     "VerificationKeys",
     "last_checkpoint",

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import TaskID
 
 from annals_cli.files import written_whole
 from annals_cli.lines import lines
-from annals_cli.output import notes, people, told
+from annals_cli.output import people, told
 from annals_cli.pages import say_next
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
@@ -102,17 +102,10 @@ def _entries(last: bytes, format: Format) -> int | None:  # noqa: A002
 def verify(context: typer.Context) -> None:
     """Verify every event, its hash chain and the signed checkpoints. Exit code 6 if anything was altered."""
     given = session(context)
-    columns = (
-        TextColumn("lane {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("commits"),
-        TimeRemainingColumn(),
-    )
     result: dict[str, Any] | None = None
     with (
         given.sidecar.stream("projector", "audit/verification") as answer,
-        Progress(*columns, console=notes, transient=True, disable=given.output.as_json) as progress,
+        given.output.progress("lane {task.description}") as progress,
     ):
         bars: dict[int, TaskID] = {}
         for line in lines(answer.iter_bytes()):

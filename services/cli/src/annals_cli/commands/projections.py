@@ -6,7 +6,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from annals_cli.output import notes, told
 from annals_cli.session import Session, session
@@ -164,16 +163,9 @@ def _progress(one: dict[str, Any]) -> str | None:
 
 
 def _wait(given: Session, read_model: str, number: int) -> None:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("commits"),
-        TimeRemainingColumn(),
-    )
     path = f"projections/{read_model}/generations/{number}"
     heard, silent = time.monotonic(), False
-    with Progress(*columns, console=notes, disable=given.output.as_json) as progress:
+    with given.output.progress(transient=False) as progress:
         bar = progress.add_task(f"{read_model} {number}", total=None)
         while True:
             try:

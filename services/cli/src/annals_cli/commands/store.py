@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from annals_cli.files import written_whole
 from annals_cli.lines import lines
@@ -20,13 +19,6 @@ from annals_cli.sidecar import Exit, Failed, Sidecar
 
 _CHUNK_BYTES = 800_000
 _CHUNK_LINES = 256
-_COLUMNS = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TextColumn("commits"),
-    TimeRemainingColumn(),
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -62,7 +54,7 @@ def export(
     with (
         given.sidecar.stream("command", "store/export", keys="true" if with_keys else None) as answer,
         written_whole(file) as out,
-        Progress(*_COLUMNS, console=notes, transient=True, disable=given.output.as_json) as progress,
+        given.output.progress() as progress,
     ):
         bar = progress.add_task("export", total=total)
         out.write(json.dumps({"read_models": definitions}).encode() + b"\n")
@@ -90,7 +82,7 @@ def import_(
         source.seek(0)
         definitions = json.loads(source.readline())["read_models"]
         taken = 0
-        with Progress(*_COLUMNS, console=notes, transient=True, disable=given.output.as_json) as progress:
+        with given.output.progress() as progress:
             bar = progress.add_task("import", total=end["commits"])
             for chunk in _chunks(source):
                 taken += given.sidecar.call(

@@ -13,6 +13,7 @@ from annals.projections import ReadModelDatabase
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
+from annals.web.problems import malformed
 from annals_projector.queries.answers import Member, MemberPage, Task, TaskPage
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
@@ -88,18 +89,16 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
         "/tasks",
         dependencies=[
             only(
-                *(
-                    "assignee",
-                    "status",
-                    "priority",
-                    "tag",
-                    "due_from",
-                    "due_to",
-                    "text",
-                    "sort",
-                    "limit",
-                    "cursor",
-                )
+                "assignee",
+                "status",
+                "priority",
+                "tag",
+                "due_from",
+                "due_to",
+                "text",
+                "sort",
+                "limit",
+                "cursor",
             )
         ],
         response_model=TaskPage,
@@ -125,7 +124,7 @@ def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate
         )
         after = decode_cursor(cursor, str, datetime if kind == "timestamptz" else str, str)
         if after[0] not in (None, sort.value):
-            after = decode_cursor("", str)  # a page of another order: refused as such
+            raise malformed("cursor", "the `next` of a page of the same query")
         due = [moment.isoformat() if moment else None for moment in (due_from, due_to)]
         filters = (assignee, status, priority, tag, *due, text)
         return json_answer(
