@@ -90,8 +90,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
             buffer=settings.stream_buffer,
         )
         log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
-        # Of looking for a host nobody can be called off, and a name server that does not answer holds its
-        # thread for long: there are as many as webhooks at a time.
+        # A DNS lookup cannot be cancelled, and a name server that does not answer blocks its thread for long;
+        # so there is a thread for each concurrent webhook.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WEBHOOKS_AT_ONCE))
         webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
         mails = MailSender(sidecar, settings.email)

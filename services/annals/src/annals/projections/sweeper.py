@@ -74,7 +74,7 @@ class Sweeper:
             await asyncio.sleep(0 if full else _EVERY_SECONDS)
 
     async def sweep(self) -> bool:
-        """Look at every lane once; whether there was as much missing as is looked for at a time."""
+        """Look at every lane once. Returns whether a full page was missing in one, so there may be more."""
         await self._look_beyond()
         lanes = await self._store.lanes(certain=False)
         full, tails = False, await self._store.tails(lanes)

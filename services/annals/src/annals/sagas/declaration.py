@@ -109,8 +109,8 @@ class AwaitEvent:
     """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step.
 
     `by` is the user who alone may raise them, from the saga's input: an answer may come before the
-    step waits. Without it whoever may ask the orchestrator may. An event that names no step is whose turn
-    it is: waits that go on at the same time, or of which one says `by`, share no event.
+    step waits. Without it whoever may ask the orchestrator may. An event names no step; whichever step waits
+    takes it. So steps that wait at the same time, or of which one sets `by`, must not share one.
     """
 
     events: tuple[str, ...]

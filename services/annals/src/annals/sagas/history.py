@@ -67,7 +67,7 @@ class SagaHistory:
     async def load(self, key: SagaKey, *, certain: bool = True) -> tuple[int, SagaState]:
         """The saga as it is now, with its stream's version; version 0 when there is none.
 
-        What is not found exists for certain not, unless that is not asked for.
+        A missing stream is confirmed by a second read unless `certain` is False.
         """
         head, _ = await self._store.load(key.stream, certain=certain)
         if head is None:

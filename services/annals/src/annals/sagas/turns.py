@@ -1,12 +1,12 @@
-"""A workflow's turns, as the worker is given them and answers them: what Dapr mixes up is put right between.
+"""A workflow's turns, as the worker is given them and answers them: what Dapr mixes up is put right here.
 
 Dapr runs one turn of a workflow at a time. It gives up waiting for one when its streams are made anew, as
 when a worker comes back, and hands the same turn out again while the worker still has it. An answer carries
 nothing that tells which of the two it is for (daprd 1.18, durabletask-go, backend/executor.go: what is
-pending is known by its instance alone, and completion tokens are empty). So the answer to the turn that was
-given up is taken for that to the second, and that for the answer to the turn that follows: it counts as done
-without ever having been run, and the workflow stands still for ever, or what it scheduled is in its history
-twice.
+pending is known by its instance alone, and completion tokens are empty). Dapr then takes the late answer to
+the first copy for the answer to the second, and the second's answer for that to the following turn, which
+counts as done without having run: the workflow stands still for ever, or its history holds twice what it
+scheduled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OURS = "annals-turn-"
 
 
 class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor):
-    """Answers of a workflow's turns only the one that was handed out last.
+    """Lets through only the answer to the turn of a workflow that was handed out last.
 
     An answer to one before it is dropped: nobody waits for it. The SDK gives back the completion token of
     the turn that it answers, so each turn gets one here, which Dapr does not see. A Dapr that gives tokens

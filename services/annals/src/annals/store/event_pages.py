@@ -10,7 +10,7 @@ from annals.store.protocol import EventReader, StoreUnavailable
 _PAGE_BYTES = 2 * 1024 * 1024
 _FIRST_EVENTS = 128
 MOST_EVENTS = 256
-"""That are read at a time, however small those before were: the next may be as large as they can be."""
+"""The most events read at once, however small the last page was: the next may be as large as events get."""
 
 
 def fitting(before: int, found: int, size: int, *, bytes_held: int, most: int) -> int:

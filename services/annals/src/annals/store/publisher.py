@@ -276,7 +276,10 @@ class Publisher:
         return not await self._offer_to_broker([_Outgoing(other, _message(other, refused.stream))])
 
     async def _near(self, seq: int) -> RecordedEvent | None:
-        """The smallest event of some commits, each time of others further away: these may be refused too."""
+        """The smallest event among nearby commits.
+
+        Each call looks further away, since near ones may be refused too.
+        """
         away = self._looks * _NEAR % min(self._published or self._tail, _FAR)
         self._looks += 1
         try:

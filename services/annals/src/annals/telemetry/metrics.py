@@ -42,7 +42,7 @@ PROJECTION_UNREADABLE = Counter(
 )
 PROJECTION_LAG = Gauge(
     "annals_projection_lag_commits",
-    "Commits in the store from the first on, in each lane, that is not in the read models.",
+    "Commits in the store, counted in each lane from the first that is missing in the read models.",
 )
 PROJECTION_SWEPT = Gauge(
     "annals_projection_swept_timestamp_seconds",
