@@ -47,7 +47,7 @@ def test_a_file_that_was_cut_off_or_altered_is_refused() -> None:
         (first + lines, "cut off"),
         (first + lines + end[:9], "cut off"),
         (first + lines.replace(b"600", b"601") + end, "altered"),
-        (lines + end, "not a file"),
+        (lines + end, "not written by annals export"),
     ):
         with pytest.raises(Failed, match=message):
             _checked(io.BytesIO(wrong))

@@ -24,7 +24,7 @@ from annals_cli.sidecar import Failed, Sidecar, headers_of
 
 app = typer.Typer(
     name="annals",
-    help="Work an Annals suite through a Dapr sidecar.",
+    help="Operate an Annals suite through a Dapr sidecar.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,14 +39,14 @@ def options(
     sidecar: Annotated[
         str, typer.Option(envvar=["ANNALS_SIDECAR", "DAPR_HTTP_ENDPOINT"], help="a sidecar's HTTP address")
     ] = "http://127.0.0.1:3501",
-    tenant: Annotated[str, typer.Option(envvar="ANNALS_TENANT", help="for whom")] = "default",
-    user: Annotated[str | None, typer.Option(envvar="ANNALS_USER", help="who asks")] = None,
+    tenant: Annotated[str, typer.Option(envvar="ANNALS_TENANT", help="tenant to act for")] = "default",
+    user: Annotated[str | None, typer.Option(envvar="ANNALS_USER", help="user to act as")] = None,
     api_token: Annotated[
         str | None, typer.Option(envvar="DAPR_API_TOKEN", help="the sidecar's API token", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="answer in JSON, for programs")] = False,
 ) -> None:
-    """Work an Annals suite through a Dapr sidecar."""
+    """Operate an Annals suite through a Dapr sidecar."""
     reached = Sidecar(sidecar.rstrip("/"), headers_of(tenant, user, api_token))
     context.obj = Session(reached, Output(as_json=as_json))
 

@@ -63,7 +63,7 @@ def header(name: str, option: str, value: str | None) -> dict[str, str]:
     if not value:
         return {}
     if not (value.isascii() and value.isprintable() and value == value.strip()):
-        raise Failed(f"{option} takes letters of ASCII only, and no blanks round them", Exit.USAGE)
+        raise Failed(f"{option} takes ASCII only, without leading or trailing blanks", Exit.USAGE)
     return {name: value}
 
 
@@ -159,7 +159,7 @@ class Sidecar:
         try:
             yield
         except httpx.ConnectError as error:
-            message = f"no sidecar answers at {self.url}: start the suite (make start), or say --sidecar URL"
+            message = f"no sidecar answers at {self.url}: start the suite (make start), or pass --sidecar URL"
             raise Failed(message, Exit.UNAVAILABLE) from error
         except httpx.HTTPError as error:
             message = f"the sidecar at {self.url} broke off: {error or type(error).__name__}"

@@ -13,5 +13,5 @@ def admit(live: LiveSettings[CommandLive]) -> None:
         detail = "the service has just started, and does not know yet whether it may take commands"
         raise Problem(503, "unavailable", detail, headers={"Retry-After": "1"})
     if live.current.read_only:
-        detail = "an operator has switched the service to reading only; nothing was changed"
+        detail = "an operator has made the service read-only; nothing was changed"
         raise Problem(503, "read-only", detail, headers={"Retry-After": "30"})

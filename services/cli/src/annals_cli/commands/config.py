@@ -40,10 +40,10 @@ def set_(context: typer.Context, key: Key, value: str, reason: Why) -> None:
 
 @app.command()
 def unset(context: typer.Context, key: Key, reason: Why) -> None:
-    """Take one back: its default holds again."""
+    """Unset one: its default applies again."""
     given = session(context)
     answer = _change(given, key, {"value": None, "reason": reason})
-    given.output.done(answer, f"{answer['key']} is as its default again, version {answer['version']}")
+    given.output.done(answer, f"{answer['key']} is back to its default, version {answer['version']}")
 
 
 def _change(given: Session, key: str, body: dict[str, Any]) -> Any:
@@ -51,7 +51,8 @@ def _change(given: Session, key: str, body: dict[str, Any]) -> Any:
     service = prefix.replace("_", "-")
     if service not in _SERVICES or not name:
         known = ", ".join(f"{one.replace('-', '_')}.…" for one in _SERVICES)
-        raise Failed(f"{key} is no live setting: they are {known}; annals config list", Exit.USAGE)
+        message = f"{key} is not a live setting; keys begin with {known}; see annals config list"
+        raise Failed(message, Exit.USAGE)
     return given.sidecar.call("PUT", service, f"settings/{name}", body=body)
 
 

@@ -15,7 +15,9 @@ from annals_cli.sidecar import Exit, Failed, NotLetIn, Sidecar
 
 _APPS = ("command", "projector", "saga-orchestrator", "notification")
 _MUCH_BACKLOG = 1_000
-_LET_IN = "Say the token of the sidecar (DAPR_API_TOKEN), or one whose app may ask this (--sidecar URL)."
+_LET_IN = (
+    "Pass the sidecar's token (DAPR_API_TOKEN), or use a sidecar whose app may call this (--sidecar URL)."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def _sidecar(sidecar: Sidecar) -> Checked:
     except NotLetIn as refused:
         return Checked(name, False, str(refused), _LET_IN)
     except Failed as failed:
-        return Checked(name, False, str(failed), "Start the suite (make start), or say --sidecar URL.")
+        return Checked(name, False, str(failed), "Start the suite (make start), or pass --sidecar URL.")
     return Checked(name, True, sidecar.url)
 
 

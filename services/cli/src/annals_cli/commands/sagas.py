@@ -82,7 +82,7 @@ def _operation(name: str, help_text: str) -> None:
         given = session(context)
         body = {"reason": reason} if reason else None
         answer = given.sidecar.call("POST", _APP, f"sagas/{saga}/{name}", body=body)
-        given.output.done(answer, f"{saga}: {name} was asked for; it is {answer['status']}")
+        given.output.done(answer, f"{saga}: {name} requested; it is {answer['status']}")
 
     app.command(name, help=help_text)(operate)
 

@@ -103,7 +103,7 @@ def import_(
         "Verify it: annals audit verify",
     )
     if changed and not given.output.as_json:
-        notes.print(told(("Other than when it was exported:", "yellow"), f" {', '.join(changed)}"))
+        notes.print(told(("Changed since the export:", "yellow"), f" {', '.join(changed)}"))
 
 
 def _checked(source: BinaryIO) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def _checked(source: BinaryIO) -> dict[str, Any]:
     for number, line in enumerate(source):
         if number == 0:
             if not line.startswith(b'{"read_models"'):
-                raise Failed("this is not a file of annals export", Exit.USAGE)
+                raise Failed("this file was not written by annals export", Exit.USAGE)
         elif line.startswith(b'{"end"'):
             with suppress(ValueError):  # half of it says nothing
                 end = json.loads(line)["end"]
@@ -122,7 +122,7 @@ def _checked(source: BinaryIO) -> dict[str, Any]:
     if end is None:
         raise Failed("the file was cut off: its last line is missing", Exit.USAGE)
     if end["sha256"] != digest.hexdigest():
-        raise Failed("the file was altered: its checksum does not fit", Exit.USAGE)
+        raise Failed("the file was altered: its checksum does not match", Exit.USAGE)
     return end
 
 
