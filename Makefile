@@ -43,7 +43,7 @@ run: setup ## run the suite in the foreground; Ctrl-C stops it
 start: setup ## start the suite in the background, return when it is ready
 	@$(RUN) -m suite start $(PROFILE) --store $(STORE)
 
-servers: setup ## start in the background what the services need, and not them: `dapr run -f .` does
+servers: setup ## start only the servers, in the background; run the services with `dapr run -f .`
 	@$(RUN) -m suite start $(PROFILE) --store $(STORE) --servers
 
 demo: setup ## fill the running suite with a believable week of data
