@@ -163,7 +163,7 @@ soak: setup ## everything goes wrong under load, for MINUTES (10); SEED repeats 
 	@$(RUN) -m suite install faketime
 	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_PLANT=$(PLANT) $(PYTEST) -m soak -s tests/soak
 
-audit: setup ## look for known holes in dependencies, for secrets, and for unsafe settings in the chart
+audit: setup ## look for known vulnerabilities in dependencies, for secrets, and for unsafe settings in the chart
 	@$(RUN) scripts/audit.py
 
 fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an hour or so
