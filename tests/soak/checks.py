@@ -270,6 +270,7 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         last = max(runs, default=0)
         instances[_instance(tenant, name.removeprefix("saga-"), last)] = saga
         replaced |= {_instance(tenant, name.removeprefix("saga-"), run) for run in {0, *runs} - {last}}
+        yield from _as_recorded(evidence, tenant, name.removeprefix("saga-"), ordered)
         yield from _handed_over(effects, tenant, name.removeprefix("saga-"), ordered)
         yield from _offboarded(evidence, tenant, name.removeprefix("saga-"), ordered)
     for instance, saga in instances.items():
@@ -333,6 +334,19 @@ def _instance(tenant: str, saga_id: str, run: int) -> str:
     return f"{saga_id[:30]}-{hashlib.sha256(f'{tenant}/{saga_id}/{run}'.encode()).hexdigest()[:32]}"
 
 
+def _as_recorded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Event]) -> Iterator[Violation]:
+    """What a step says that its command did is what the store has there, done by this step."""
+    for event in events:
+        result = event["data"].get("result")
+        if event["event_type"] == "saga.step_completed" and isinstance(result, dict) and "position" in result:
+            step = event["data"]["step"]
+            there = evidence.streams.get((tenant, result["stream"]), {}).get(result["version"])
+            found = there and (f"{there['lane']}-{there['seq']}", there["causation_id"])
+            if found != (result["position"], f"saga:{saga_id}/{step}"):
+                text = f"{tenant}/{saga_id}: {step} says {result}; there is {found}"
+                yield Violation("half saga", text)
+
+
 def _handed_over(
     effects: Mapping[tuple[str, str], list[_Event]], tenant: str, saga_id: str, events: list[_Event]
 ) -> Iterator[Violation]:
@@ -340,9 +354,13 @@ def _handed_over(
     if events[0]["event_type"] != "saga.started" or events[0]["data"]["saga_type"] != "task-handover":
         return
     if events[-1]["event_type"] == "saga.completed":
+        results = {event["data"].get("step"): event["data"].get("result") for event in events if _did(event)}
         for step in ("reserve-capacity", "assign-task", "accept-task"):
             if (tenant, f"saga:{saga_id}/{step}") not in effects:
-                yield Violation("half saga", f"{tenant}/{saga_id} completed, and its {step} did nothing")
+                text = (
+                    f"{tenant}/{saga_id} completed, and its {step} did nothing, and says {results.get(step)}"
+                )
+                yield Violation("half saga", text)
 
 
 def _offboarded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Event]) -> Iterator[Violation]:

@@ -6,12 +6,12 @@ from typing import Any
 
 import asyncpg
 import httpx
-from integration.test_cli import annals
 
 from conftest import until
 from suite import infra, profiles
 from suite.suite import Suite
 from system.conftest import TASK, Client
+from system.test_cli import annals
 
 WHY = ("--reason", "to see")
 

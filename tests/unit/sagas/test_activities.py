@@ -16,9 +16,24 @@ from annals.sagas.engine import entry
 from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepSkipped
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.store import MemoryEventStore
+from fixed_answer import answering
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 STARTED = entry(SagaStarted(started_at=AT, saga_type="t", saga_version=1, input={}, steps=("a",)))
+
+
+def asked(
+    action: Mapping[str, Any],
+    attempt: int,
+    *,
+    final: bool,
+    undo: bool = False,
+    before: Sequence[Any] = (STARTED,),
+) -> dict[str, Any]:
+    """What the engine asks for."""
+    call = {"id": "s", "tenant": "default", "before": before, "step": "a", "attempt": attempt}
+    call |= {"run": 0, "undo": undo, "final": final, "timeout": 5, "then": []}
+    return call | {"call": action}
 
 
 class Tried:
@@ -40,12 +55,9 @@ class Tried:
     async def perform(
         self, attempt: int, *, final: bool, undo: bool = False, before: Sequence[Any] = (STARTED,)
     ) -> Mapping[str, Any]:
-        """What the engine asks for."""
-        call = {"id": "s", "tenant": "default", "before": before, "step": "a", "attempt": attempt}
-        call |= {"run": 0, "undo": undo, "final": final, "timeout": 5, "then": []}
-        return await self.activities.perform(
-            call | {"call": {"kind": "activity", "name": "try", "input": {}}}, None
-        )
+        action = {"kind": "activity", "name": "try", "input": {}}
+        call = asked(action, attempt, final=final, undo=undo, before=before)
+        return await self.activities.perform(call, None)
 
 
 async def test_a_workflow_that_outlived_its_saga_does_nothing_and_writes_no_stream(
@@ -111,3 +123,21 @@ async def test_a_compensation_that_failed_is_not_tried_again_by_the_same_call() 
     await tried.perform(1, final=False, undo=True)
     await tried.perform(1, final=False, undo=True)
     assert tried.times == 2
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]"])
+@pytest.mark.parametrize(
+    "call", [{"kind": "command", "data": {}, "type": "t"}, {"kind": "query", "path": "q", "fields": ["a"]}]
+)
+async def test_a_status_alone_is_not_taken_for_what_was_done(body: bytes, call: Mapping[str, Any]) -> None:
+    """It may be what came of the answer of an app that died."""
+    store = MemoryEventStore()
+    status = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with answering(status + body) as port:
+        apps = ServiceInvocation(port)
+        activities = SagaActivities(SagaHistory(store), apps, cast("DaprSidecar", None), {})
+        performed = await activities.perform(asked(call | {"app": "command"}, 1, final=False), None)
+        await apps.close()
+    assert (performed["outcome"], performed["uncertain"]) == ("failed", True)
+    recorded = [event.event_type async for event in store.read_stream(SagaKey("s", "default").stream)]
+    assert "saga.step_completed" not in recorded

@@ -151,10 +151,20 @@ class Made:
         self.step(saga_id, "accept-task")
         self.add(48, f"saga-{saga_id}", "saga.completed", {"output": None}, saga_id)
 
+    def reserving(self) -> dict[str, Any]:
+        """What the saga recorded of its first step."""
+        history = self.evidence.streams["acme", f"saga-{SAGA}"].values()
+        return next(one["data"] for one in history if one["data"].get("step") == "reserve-capacity")
+
     def _saga(self) -> None:
         once = self.hand_over(SAGA, "c", MEMBER)
         reserved = {"task_id": "c", "reserved": 1}
-        self.add(0, f"member-{MEMBER}", "member.reserved", reserved, f"{once}/reserve-capacity")
+        event = self.add(0, f"member-{MEMBER}", "member.reserved", reserved, f"{once}/reserve-capacity")
+        self.reserving()["result"] = {
+            "stream": f"member-{MEMBER}",
+            "version": event["version"],
+            "position": f"{event['lane']}-{event['seq']}",
+        }
         assigned = {"assignee": MEMBER, "previous": None}
         event = self.add(0, "task-c", "task.assigned", assigned, f"{once}/assign-task")
         self.notice(event["event_id"], "task.assigned", MEMBER, assigned | {"stream": "task-c"})
@@ -338,6 +348,12 @@ def _wait_twice(made: Made) -> None:
         made.add(
             48, f"saga-{SAGA}", "saga.resumed", {"step": "answer", "event": None, "refused": False}, SAGA
         )
+
+
+def _step_says_what_another_did(made: Made) -> None:
+    registered = _event(made, f"member-{MEMBER}", 1)
+    other = {"version": 1, "position": f"{registered['lane']}-{registered['seq']}"}
+    made.reserving()["result"] |= other
 
 
 def _place_kept(made: Made) -> None:
@@ -623,6 +639,7 @@ TAMPERED: list[tuple[Callable[[Made], None], str]] = [
     (_saga_never_began, "half saga"),
     (_workflow, "half saga"),
     (_orphan, "half saga"),
+    (_step_says_what_another_did, "half saga"),
     (_place_kept, "half saga"),
     (_over_capacity, "capacity"),
     (_other_title, "other tenant"),
