@@ -166,6 +166,12 @@ def test_what_is_no_event_is_refused(wrong: dict[str, object]) -> None:
         from_cloudevent(wrong)
 
 
+@pytest.mark.parametrize("wrong", [None, "text", 1, [], ["data"]])
+def test_what_is_no_object_is_no_cloudevent(wrong: object) -> None:
+    with pytest.raises(ValueError, match="no CloudEvent"):
+        from_cloudevent(wrong)
+
+
 def test_ids_are_in_the_order_of_their_creation() -> None:
     ids = [new_id() for _ in range(100)]
     assert sorted(ids) == ids

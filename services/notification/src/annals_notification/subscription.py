@@ -69,10 +69,7 @@ class Inbound:
 
     async def _handle(self, cloudevent: Any) -> None:
         """Raises ValueError for what cannot be read, and DatabaseError."""
-        try:
-            event = from_cloudevent(cloudevent)
-        except (AttributeError, TypeError, KeyError) as error:
-            raise ValueError(f"it is no CloudEvent: {error}") from error
+        event = from_cloudevent(cloudevent)
         if not isinstance(event, IntegrationEvent):
             raise ValueError("it is no integration event")
         try:

@@ -103,10 +103,7 @@ def routes(inbound: Inbound) -> APIRouter:
 
 def _event(cloudevent: Any) -> RecordedEvent:
     """The event that a message is. Raises ValueError, which pydantic's ValidationError is."""
-    try:
-        event = from_cloudevent(cloudevent)
-    except (AttributeError, TypeError, KeyError) as error:
-        raise ValueError(f"it is no CloudEvent: {error}") from error
+    event = from_cloudevent(cloudevent)
     if not isinstance(event, RecordedEvent):
         raise ValueError("it is not a domain event with its version and position")
     return event

@@ -67,12 +67,14 @@ _KINDS: tuple[tuple[str, type[Event]], ...] = (
 )
 
 
-def from_cloudevent(cloudevent: Mapping[str, Any]) -> Event:
+def from_cloudevent(cloudevent: Any) -> Event:
     """The event in a CloudEvent, as the most specific envelope that its fields show.
 
     The trace context is the CloudEvent's: it names the span that published the event. Raises
     ValueError (pydantic's ValidationError is one) when it is none of ours.
     """
+    if not isinstance(cloudevent, Mapping):
+        raise ValueError("it is no CloudEvent: expected a JSON object")
     data = cloudevent.get("data")
     if not isinstance(data, dict):
         raise ValueError("data: expected an event's envelope as a JSON object")
