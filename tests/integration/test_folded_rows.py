@@ -12,7 +12,7 @@ from annals.deadletters import DeadLetters, Status
 from annals.events import RecordedEvent
 from annals.projections import Generations
 from annals.projections.folded_rows import FoldedRows
-from annals.projections.generations import Generation
+from annals.projections.tables import Generation
 from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS, TASKS
 from read_model_database import PoolDatabase

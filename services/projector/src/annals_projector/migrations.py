@@ -1,6 +1,6 @@
 """The tables round the read models, in numbered steps. A step that has run anywhere is never changed.
 
-The read models' own tables are made from their projections: see `annals.projections.generations`.
+The read models' own tables are made from their projections: see `annals.projections.tables`.
 """
 
 from __future__ import annotations

@@ -11,11 +11,12 @@ from annals.projections.database import (
     StatementRefused,
     StatementTooLarge,
 )
-from annals.projections.generations import Generation, Generations, GenerationStatus, Outdated
+from annals.projections.generations import Generations, GenerationStatus, Outdated
 from annals.projections.migrations import migrate
 from annals.projections.projection import Projection, Table
 from annals.projections.replays import Replays
 from annals.projections.sweeper import Sweeper
+from annals.projections.tables import Generation
 from annals.projections.visibility import Visibility
 
 __all__ = [

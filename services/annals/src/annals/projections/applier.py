@@ -16,9 +16,9 @@ from annals.deadletters import DeadLetters, Status, of_event
 from annals.events import Position, RecordedEvent, StreamId
 from annals.projections.changes import Change, Delete, Patch, Put, merge
 from annals.projections.database import ReadModelDatabase, StatementRefused
-from annals.projections.generations import Generation
 from annals.projections.projection import Projection
 from annals.projections.statement import apply_statement
+from annals.projections.tables import Generation
 from annals.store import EventReader
 from annals.telemetry import metrics, traces
 

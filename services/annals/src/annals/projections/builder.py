@@ -23,7 +23,8 @@ from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import ProjectionStalled
 from annals.projections.database import DatabaseError, ReadModelDatabase
 from annals.projections.folded_rows import FoldedRows
-from annals.projections.generations import Generation, Generations, GenerationStatus, Known
+from annals.projections.generations import Generations, GenerationStatus, Known
+from annals.projections.tables import Generation
 from annals.store import StoreError, event_pages
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import fitting

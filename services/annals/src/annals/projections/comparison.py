@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from annals.projections.database import ReadModelDatabase
-from annals.projections.generations import columns, table_name
 from annals.projections.projection import Table
+from annals.projections.tables import columns, table_name
 
 _SAMPLES = 50
 

@@ -19,8 +19,8 @@ from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import Applier, change_row, changed, is_parked, versions
 from annals.projections.changes import Change
 from annals.projections.database import ReadModelDatabase, StatementRefused, StatementTooLarge
-from annals.projections.generations import Generation
 from annals.projections.statement import apply_statement
+from annals.projections.tables import Generation
 from annals.store import EventReader
 
 _MOST_ROWS = 10_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annals.projections.generations import STAMPS, Generation
+from annals.projections.tables import STAMPS, Generation
 
 INDEX_COLUMNS = {
     "tenant": "text",

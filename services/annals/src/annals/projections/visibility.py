@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from annals.dapr import DaprError
 from annals.events import Position
 from annals.projections.database import ReadModelDatabase
-from annals.projections.generations import SETTLING
+from annals.projections.tables import SETTLING
 from annals.store import EventReader, StoreError
 
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2)
