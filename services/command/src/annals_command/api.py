@@ -20,13 +20,13 @@ from annals.aggregates import (
     KeyReused,
     UnknownCommand,
 )
-from annals.events import CommandEvent
+from annals.events import CommandEvent, HeaderId
 from annals.web.app import Endpoint
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
-from annals.web.request_context import HeaderId, client_of, id_of, tenant_of, traceparent_of
+from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 from annals_command.openapi import Written, described
 
 _BATCH = 1_000

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 from annals.dapr import DaprError, DaprSidecar
 from annals.store import ALL_LANES, Export, NotImportable, Restore, StoreError
 from annals.store.lease import Leases
-from annals.store.restore import Fold
+from annals.store.protocol import Fold
 from annals.web import Problem
 from annals.web.answers import Answer
 from annals.web.openapi import text_body

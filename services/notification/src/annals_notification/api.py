@@ -8,14 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field, StringConstraints, ValidationError
 
-from annals.events import IntegrationEvent, new_id
+from annals.events import HeaderId, IntegrationEvent, new_id
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page, page_that_fits
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
-from annals.web.request_context import HeaderId, id_of, tenant_of
+from annals.web.request_context import id_of, tenant_of
 from annals_notification.answers import (
     Changed,
     Delivery,

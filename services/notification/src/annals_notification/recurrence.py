@@ -20,8 +20,7 @@ from zoneinfo import ZoneInfo
 from dateutil.rrule import rrule, rruleset, rrulestr
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from annals.events import Utc
-from annals.web.request_context import HeaderId
+from annals.events import HeaderId, Utc
 from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000

@@ -16,7 +16,7 @@ from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolat
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.events import DomainEvent, EventData, EventRegistry, StreamId, new_id
 from annals.privacy.personal import SubjectErased, personal_fields
-from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore, Outcome
+from annals.store.protocol import Append, Appended, ConflictError, DuplicateCommand, EventStore, Outcome
 
 _ATTEMPTS = 5
 # Of states as JSON, which take a few times as much at the worst; a small one takes about so many beside.

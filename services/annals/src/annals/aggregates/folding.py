@@ -7,9 +7,7 @@ from typing import Any
 
 from annals.aggregates.bus import Handler
 from annals.events import EventRegistry, RecordedEvent, StreamId
-from annals.store import Head
-from annals.store.protocol import State
-from annals.store.restore import Fold
+from annals.store.protocol import Fold, Head, State
 
 
 def folding(registry: EventRegistry, handlers: Iterable[Handler[Any, Any]]) -> Fold:

@@ -18,7 +18,7 @@ from annals.aggregates.bus import (
     Next,
     UnknownCommand,
 )
-from annals.store import Backpressure, ConflictError, OutcomeUnknown, StoreUnavailable
+from annals.store.protocol import Backpressure, ConflictError, OutcomeUnknown, StoreUnavailable
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)

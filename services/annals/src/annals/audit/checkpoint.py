@@ -16,7 +16,7 @@ import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from annals.store import Commit
+from annals.store.protocol import Commit
 
 
 def rolled(digest: str, commit: Commit) -> str:

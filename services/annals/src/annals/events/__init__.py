@@ -13,7 +13,7 @@ from annals.events.envelope import (
     RecordedEvent,
     Utc,
 )
-from annals.events.identity import Position, StreamId, is_tenant, new_id
+from annals.events.identity import HeaderId, Position, StreamId, is_header_id, is_tenant, new_id
 from annals.events.payload import EventData, UnknownEventData
 from annals.events.registry import EventRegistry
 from annals.events.upcasters import Upcaster
@@ -26,6 +26,7 @@ __all__ = [
     "Event",
     "EventData",
     "EventRegistry",
+    "HeaderId",
     "IntegrationEvent",
     "Position",
     "Priority",
@@ -37,6 +38,7 @@ __all__ = [
     "Utc",
     "chained",
     "from_cloudevent",
+    "is_header_id",
     "is_tenant",
     "new_id",
     "to_cloudevent_json",

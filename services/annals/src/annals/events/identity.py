@@ -5,14 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Annotated, Self
 
 import uuid_utils
+from pydantic import StringConstraints
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _STREAM = re.compile(r"[a-z][a-z0-9_]{0,62}-[A-Za-z0-9._~@:-]{1,128}")
 _POSITION = re.compile(r"(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,17})")
 
+MAX_HEADER_ID = 256
+_HEADER_ID = rf"^[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]{{0,{MAX_HEADER_ID - 2}}}[^\x00-\x20\x7f])?$"
+
+HeaderId = Annotated[str, StringConstraints(pattern=_HEADER_ID)]
+"""An id as a header brings it and takes it on: without control characters, nor blanks round it."""
 
 _REMEMBERED_STREAMS = 50_000
 
@@ -25,6 +31,11 @@ def new_id() -> str:
 def is_tenant(name: str) -> bool:
     """Whether a tenant can have this name."""
     return _TENANT.fullmatch(name) is not None
+
+
+def is_header_id(text: str) -> bool:
+    """Whether a text is a `HeaderId`."""
+    return re.fullmatch(_HEADER_ID, text) is not None
 
 
 @dataclass(frozen=True, slots=True)

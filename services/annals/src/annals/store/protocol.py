@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -25,6 +25,13 @@ class Head:
     state_schema: int
     hash: str
     """Of the stream's last event; see `annals.events.chain`."""
+
+
+Fold = Callable[[StreamId, Head | None, Sequence[RecordedEvent]], tuple[State | None, int] | None]
+"""A stream's state after more events, and its schema; no head before means the first event is next.
+
+None where the head's state is none that it can go on from.
+"""
 
 
 @dataclass(frozen=True, slots=True)

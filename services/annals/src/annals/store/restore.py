@@ -18,17 +18,10 @@ from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
 from annals.store.export import FORMAT
-from annals.store.protocol import Commit, Head, State, StoreError
+from annals.store.protocol import Commit, Fold, Head, StoreError
 
 _COMMITS = 64
 _BYTES = 1_500_000
-
-Fold = Callable[[StreamId, Head | None, Sequence[RecordedEvent]], tuple[State | None, int] | None]
-"""A stream's state after more events, and its schema; no head before means the first event is next.
-
-None where the head's state is none that it can go on from.
-"""
-
 
 _Read = Callable[[str, Sequence[str]], Awaitable[dict[str, StateValue]]]
 

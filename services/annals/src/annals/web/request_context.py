@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
 
 from fastapi import Request
-from pydantic import StringConstraints
 
+from annals.events import is_header_id
+from annals.events.identity import MAX_HEADER_ID
 from annals.web.problems import malformed
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-|\Z)")
-_MAX_ID = 256
-_ID = rf"^[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]{{0,{_MAX_ID - 2}}}[^\x00-\x20\x7f])?$"
-
-HeaderId = Annotated[str, StringConstraints(pattern=_ID)]
-"""An id as a header brings it and takes it on: without control characters, nor blanks round it."""
 
 
 def tenant_of(request: Request) -> str:
@@ -37,7 +32,7 @@ def client_of(request: Request) -> str | None:
     given = ",".join(request.headers.getlist("x-forwarded-for"))
     addresses = [address for one in given.split(",") if (address := one.strip())]
     seen = addresses[:-1] if caller else addresses
-    return (seen[0] if seen else caller or "")[:_MAX_ID] or None
+    return (seen[0] if seen else caller or "")[:MAX_HEADER_ID] or None
 
 
 def traceparent_of(request: Request) -> str | None:
@@ -49,6 +44,6 @@ def traceparent_of(request: Request) -> str | None:
 def id_of(request: Request, header: str) -> str | None:
     """An id from a header; raises a Problem for what is no `HeaderId`."""
     value = request.headers.get(header)
-    if value is not None and not re.fullmatch(_ID, value):
-        raise malformed(header, f"1 to {_MAX_ID} characters, no control characters among them")
+    if value is not None and not is_header_id(value):
+        raise malformed(header, f"1 to {MAX_HEADER_ID} characters, no control characters among them")
     return value
