@@ -8,7 +8,8 @@ from typing import Any
 
 import asyncpg
 
-from annals.projections import Generations, StatementRefused, migrate
+from annals.dapr import StatementRefused
+from annals.projections import Generations, migrate
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.read_models import PROJECTIONS
 

@@ -10,17 +10,10 @@ from dataclasses import replace
 import asyncpg
 import pytest
 
+from annals.dapr import StatementRefused
 from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import (
-    Applier,
-    Generations,
-    ProjectionStalled,
-    Replays,
-    StatementRefused,
-    Sweeper,
-    Visibility,
-)
+from annals.projections import Applier, Generations, ProjectionStalled, Replays, Sweeper, Visibility
 from annals.projections.visibility import NotVisible
 from annals.store import Append, Commit, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS

@@ -8,8 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from annals.dapr import DaprSidecar
-from annals.projections import BindingDatabase, DatabaseError, StatementTooLarge
+from annals.dapr import BindingDatabase, DaprSidecar, DatabaseError, StatementTooLarge
 from conftest import copy_components, write_secrets
 
 SLOW = "SELECT pg_sleep(1.5); CREATE TABLE changed (one integer)"

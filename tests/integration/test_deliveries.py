@@ -10,7 +10,8 @@ from typing import Any, cast
 import asyncpg
 import pytest
 
-from annals.projections import StatementTooLarge, migrate
+from annals.dapr import StatementTooLarge
+from annals.projections import migrate
 from annals_notification import migrations
 from annals_notification.deliveries.channels import NotDelivered
 from annals_notification.deliveries.dispatcher import Dispatcher

@@ -8,7 +8,7 @@ from typing import Any, cast
 import httpx
 from fastapi import FastAPI
 
-from annals.projections import DatabaseError
+from annals.dapr import DatabaseError
 from annals.store import MemoryEventStore
 from annals.web.paging import encode_cursor
 from annals.web.problems import Problem, on_problem

@@ -9,8 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from annals.dapr import Message, SidecarUnavailable
-from annals.projections import DatabaseError
+from annals.dapr import DatabaseError, Message, SidecarUnavailable
 from annals.web.problems import Problem, on_problem, on_unavailable
 from annals_notification import api
 from annals_notification.due import NotNow

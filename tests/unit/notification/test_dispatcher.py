@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 
-from annals.projections import DatabaseError, StatementRefused, StatementTooLarge
+from annals.dapr import DatabaseError, StatementRefused, StatementTooLarge
 from annals.web.background import background
 from annals_notification.deliveries import dispatcher as dispatcher_module
 from annals_notification.deliveries import texts

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from annals.projections import DatabaseError, StatementRefused
+from annals.dapr import DatabaseError, StatementRefused
 from annals_notification.gathered import Gathered
 
 

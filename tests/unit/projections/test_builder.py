@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from annals.projections import Builder, DatabaseError, Generation, GenerationStatus
+from annals.dapr import DatabaseError
+from annals.projections import Builder, Generation, GenerationStatus
 from annals.projections.generations import Known
 from annals.web.background import background
 from annals_projector.read_models import MEMBERS, TASKS

@@ -8,10 +8,10 @@ import grpc
 import orjson
 import pytest
 
-from annals.dapr import DaprError, DaprSidecar
+from annals.dapr import BindingDatabase, DaprError, DaprSidecar
 from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, RecordedEvent, StreamId
-from annals.projections import Applier, BindingDatabase, Generation
+from annals.projections import Applier, Generation
 from annals.projections.folded_rows import FoldedRows
 from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import TASKS

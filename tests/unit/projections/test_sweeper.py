@@ -11,15 +11,15 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from annals.dapr import Database, DatabaseError
 from annals.events import DomainEvent, RecordedEvent
 from annals.projections import Applier, Sweeper
-from annals.projections.database import DatabaseError, ReadModelDatabase
 from annals.store import Append, EventReader, MemoryEventStore
 
 COMMITS = 1_000
 
 
-class Database:
+class ReadModels:
     """Read models in which there is all up to a checkpoint."""
 
     def __init__(self, checkpoint: int) -> None:
@@ -59,8 +59,8 @@ def told(name: str) -> float:
     return REGISTRY.get_sample_value(f"annals_projection_{name}") or 0.0
 
 
-def sweeper(database: Database, store: EventReader, applying: Applying) -> Sweeper:
-    return Sweeper(cast("ReadModelDatabase", database), store, cast("Applier", applying), ["tasks"])
+def sweeper(database: ReadModels, store: EventReader, applying: Applying) -> Sweeper:
+    return Sweeper(cast("Database", database), store, cast("Applier", applying), ["tasks"])
 
 
 @pytest.mark.parametrize("failure", [None, DatabaseError("too slow")])
@@ -70,7 +70,7 @@ async def test_the_lag_is_all_that_the_read_models_lack(
     monkeypatch.setattr(
         "annals.projections.sweeper._GRACE", timedelta(seconds=-1)
     )  # none may still come by itself
-    database, store, applying = Database(checkpoint=100), await filled(), Applying()
+    database, store, applying = ReadModels(checkpoint=100), await filled(), Applying()
     applying.failure = failure
     sweeping = sweeper(database, store, applying)
 
@@ -83,13 +83,13 @@ async def test_the_lag_is_all_that_the_read_models_lack(
 
 
 async def test_the_lag_is_none_when_there_is_nothing_more() -> None:
-    await sweeper(Database(checkpoint=COMMITS), await filled(), Applying()).sweep()
+    await sweeper(ReadModels(checkpoint=COMMITS), await filled(), Applying()).sweep()
 
     assert told("lag_commits") == 0
 
 
 async def test_when_all_was_last_compared_is_told_of_what_succeeded_only() -> None:
-    database = Database(checkpoint=COMMITS)
+    database = ReadModels(checkpoint=COMMITS)
     sweeping = sweeper(database, await filled(), Applying())
     before = time.time()
     await sweeping.sweep()
@@ -103,7 +103,7 @@ async def test_when_all_was_last_compared_is_told_of_what_succeeded_only() -> No
 
 
 async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_are_gone() -> None:
-    database = Database(checkpoint=COMMITS)
+    database = ReadModels(checkpoint=COMMITS)
     sweeping = sweeper(database, await filled(), Applying())
     await sweeping.sweep()
     assert sweeping.beyond == {}
@@ -124,7 +124,7 @@ async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -
     """The commit comes between: it was there before the checkpoint that says so could be read."""
     store = await filled()
 
-    class Moving(Database):
+    class Moving(ReadModels):
         async def fetch(self, sql: str, *params: str | None) -> Any:
             event = DomainEvent(
                 event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id="x"

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from fastapi import FastAPI
 
-from annals.projections import StatementTooLarge
+from annals.dapr import StatementTooLarge
 from annals.web.paging import Cursor, as_many_as_fit, decode_cursor, encode_cursor, page
 from annals.web.problems import Problem
 

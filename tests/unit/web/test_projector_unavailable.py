@@ -6,8 +6,7 @@ import grpc
 import pytest
 from fastapi.testclient import TestClient
 
-from annals.dapr import DaprError
-from annals.projections import DatabaseError
+from annals.dapr import DaprError, DatabaseError
 from annals.store import StoreUnavailable
 from annals_projector.app import create
 from annals_projector.settings import ProjectorSettings

@@ -9,12 +9,11 @@ from functools import partial
 from annals.aggregates import CommandBus, folding
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.audit import Checkpointer, SigningKey
-from annals.dapr import Configuration, DaprSidecar, ServiceInvocation
+from annals.dapr import BindingDatabase, Configuration, DaprSidecar, ServiceInvocation
 from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent
 from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
-from annals.projections import BindingDatabase
 from annals.store import DOMAIN_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background

@@ -9,10 +9,18 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from annals.dapr import Configuration, DaprSidecar, Jobs, ServiceInvocation
+from annals.dapr import (
+    BindingDatabase,
+    Configuration,
+    DaprSidecar,
+    DatabaseError,
+    Jobs,
+    ServiceInvocation,
+    StatementRefused,
+)
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
-from annals.projections import BindingDatabase, DatabaseError, StatementRefused, migrate
+from annals.projections import migrate
 from annals.store import DOMAIN_LANES, DaprEventReader, Follower
 from annals.store.follower import passes
 from annals.web import ServiceApp, create_app, dead_letters, live_settings

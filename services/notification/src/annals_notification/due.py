@@ -17,8 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import structlog
 
-from annals.dapr import DaprError, Jobs
-from annals.projections import DatabaseError, ReadModelDatabase
+from annals.dapr import DaprError, Database, DatabaseError, Jobs
 from annals.store import StoreError
 
 _log = structlog.get_logger(__name__)
@@ -78,7 +77,7 @@ SELECT coalesce(json_agg(json_build_array({time}, tenant, id)), '[]')::text FROM
   ORDER BY {time}, tenant, id LIMIT {_PAGE}) page"""  # noqa: S608 - names of the code's own tables
 
 
-async def rows_due(database: ReadModelDatabase, statement: str, after: Row, ahead: timedelta) -> list[Row]:
+async def rows_due(database: Database, statement: str, after: Row, ahead: timedelta) -> list[Row]:
     """See `Kind.due`. Raises DatabaseError."""
     since, upto = after.due.isoformat(), f"{ahead.total_seconds()} seconds"
     rows = await database.fetch(statement, since, after.tenant, after.row_id, upto)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from annals.projections import StatementRefused
+from annals.dapr import StatementRefused
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

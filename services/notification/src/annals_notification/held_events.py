@@ -6,9 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, Message, publish_metadata
+from annals.dapr import DaprError, DaprSidecar, Database, DatabaseError, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
-from annals.projections import DatabaseError, ReadModelDatabase
 from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
 
 _log = structlog.get_logger(__name__)
@@ -52,7 +51,7 @@ class HeldEvents:
 
     name = "held_event"
 
-    def __init__(self, database: ReadModelDatabase, sidecar: DaprSidecar, alarms: Alarms) -> None:
+    def __init__(self, database: Database, sidecar: DaprSidecar, alarms: Alarms) -> None:
         self._database = database
         self._sidecar = sidecar
         self._alarms = alarms

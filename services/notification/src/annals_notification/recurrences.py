@@ -10,8 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import orjson
 
-from annals.dapr import NotAnswered, ServiceInvocation
-from annals.projections import ReadModelDatabase
+from annals.dapr import Database, NotAnswered, ServiceInvocation
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 from annals_notification.stored_text import stored_text
@@ -64,7 +63,7 @@ class Recurrences:
 
     name = "recurrence"
 
-    def __init__(self, database: ReadModelDatabase, invocation: ServiceInvocation, alarms: Alarms) -> None:
+    def __init__(self, database: Database, invocation: ServiceInvocation, alarms: Alarms) -> None:
         self._database = database
         self._invocation = invocation
         self._alarms = alarms

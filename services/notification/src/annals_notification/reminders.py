@@ -10,8 +10,8 @@ from typing import Any
 
 import orjson
 
+from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId
-from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.telemetry import metrics
 from annals_notification.deliveries.plan import Notice
@@ -126,7 +126,7 @@ class Reminders:
 
     def __init__(
         self,
-        database: ReadModelDatabase,
+        database: Database,
         store: EventReader,
         notices: Notices,
         alarms: Alarms,

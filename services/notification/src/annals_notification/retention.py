@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import structlog
 
-from annals.projections import DatabaseError, ReadModelDatabase
+from annals.dapr import Database, DatabaseError
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +54,7 @@ _DELETE = {table: _delete(table) for table in _OVER}
 class Retention:
     """`days` is for how long what is over is kept; 0: for ever."""
 
-    def __init__(self, database: ReadModelDatabase, days: Callable[[], int]) -> None:
+    def __init__(self, database: Database, days: Callable[[], int]) -> None:
         self._database = database
         self._days = days
 

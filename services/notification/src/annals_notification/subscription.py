@@ -10,9 +10,9 @@ from uuid import NAMESPACE_URL, uuid5
 import structlog
 from fastapi import APIRouter, Request, Response
 
+from annals.dapr import DatabaseError, StatementRefused
 from annals.deadletters import DeadLetters, Unreadable
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
-from annals.projections import DatabaseError, StatementRefused
 from annals.web.deliveries import hinted, message, published, status
 from annals.web.request_body import json_object
 from annals_notification.deliveries.plan import Notice

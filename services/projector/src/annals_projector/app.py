@@ -10,22 +10,18 @@ from functools import partial
 import structlog
 
 from annals.audit import last_checkpoint, read_checkpoints
-from annals.dapr import Configuration, DaprError, DaprSidecar, ServiceInvocation
+from annals.dapr import (
+    BindingDatabase,
+    Configuration,
+    DaprError,
+    DaprSidecar,
+    DatabaseError,
+    ServiceInvocation,
+)
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
-from annals.projections import (
-    Applier,
-    BindingDatabase,
-    Builder,
-    DatabaseError,
-    Generations,
-    Outdated,
-    Replays,
-    Sweeper,
-    Visibility,
-    migrate,
-)
+from annals.projections import Applier, Builder, Generations, Outdated, Replays, Sweeper, Visibility, migrate
 from annals.store import DaprEventReader, StoreUnavailable
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background

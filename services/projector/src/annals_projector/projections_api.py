@@ -9,16 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from annals.dapr import Database, DatabaseError
 from annals.deadletters import DeadLetters
-from annals.projections import (
-    Builder,
-    DatabaseError,
-    Generations,
-    GenerationStatus,
-    Projection,
-    ReadModelDatabase,
-    difference,
-)
+from annals.projections import Builder, Generations, GenerationStatus, Projection, difference
 from annals.projections.builder import NEAR_COMMITS
 from annals.projections.generations import Known
 from annals.projections.sweeper import CHECKPOINTS
@@ -62,7 +55,7 @@ class Throttle(BaseModel):
 
 
 def routes(
-    database: ReadModelDatabase,
+    database: Database,
     store: DaprEventReader,
     generations: Generations,
     builder: Builder,

@@ -8,10 +8,10 @@ from typing import Any
 import structlog
 from fastapi import APIRouter, Request, Response
 
-from annals.dapr import DaprError
+from annals.dapr import DaprError, DatabaseError
 from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked, Unreadable
 from annals.events import RecordedEvent, from_cloudevent
-from annals.projections import Applier, DatabaseError, Outdated, ProjectionStalled
+from annals.projections import Applier, Outdated, ProjectionStalled
 from annals.store import StoreError
 from annals.telemetry import metrics
 from annals.web.deliveries import delivery, published, status

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from annals.dapr import Configuration, DaprSidecar, NotAnswered, ServiceInvocation, Workflows
+from annals.dapr import BindingDatabase, Configuration, DaprSidecar, NotAnswered, ServiceInvocation, Workflows
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
-from annals.projections import BindingDatabase
 from annals.sagas import SagaCatalog
 from annals.sagas.activities import SagaActivities
 from annals.sagas.claims import Claims

@@ -1,6 +1,13 @@
 """The thin asyncio client of the sidecar: what the services reach the outside with."""
 
 from annals.dapr.configuration import Configuration, ConfigurationItem
+from annals.dapr.database import (
+    BindingDatabase,
+    Database,
+    DatabaseError,
+    StatementRefused,
+    StatementTooLarge,
+)
 from annals.dapr.errors import DaprError, SidecarUnavailable, StateConflict, StateTooLong
 from annals.dapr.invocation import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.dapr.jobs import Jobs
@@ -11,10 +18,13 @@ from annals.dapr.workflows import Workflows
 
 __all__ = [
     "Answer",
+    "BindingDatabase",
     "Configuration",
     "ConfigurationItem",
     "DaprError",
     "DaprSidecar",
+    "Database",
+    "DatabaseError",
     "Jobs",
     "LockLost",
     "LockTaken",
@@ -27,6 +37,8 @@ __all__ = [
     "StateConflict",
     "StateTooLong",
     "StateValue",
+    "StatementRefused",
+    "StatementTooLarge",
     "Workflows",
     "Write",
     "publish_metadata",

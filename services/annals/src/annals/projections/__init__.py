@@ -4,13 +4,6 @@ from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.builder import Builder
 from annals.projections.changes import Change, Delete, Patch, Put, fold, merge
 from annals.projections.comparison import difference
-from annals.projections.database import (
-    BindingDatabase,
-    DatabaseError,
-    ReadModelDatabase,
-    StatementRefused,
-    StatementTooLarge,
-)
 from annals.projections.generations import Generations, GenerationStatus, Outdated
 from annals.projections.migrations import migrate
 from annals.projections.projection import Projection, Table
@@ -21,10 +14,8 @@ from annals.projections.visibility import Visibility
 
 __all__ = [
     "Applier",
-    "BindingDatabase",
     "Builder",
     "Change",
-    "DatabaseError",
     "Delete",
     "Generation",
     "GenerationStatus",
@@ -34,10 +25,7 @@ __all__ = [
     "Projection",
     "ProjectionStalled",
     "Put",
-    "ReadModelDatabase",
     "Replays",
-    "StatementRefused",
-    "StatementTooLarge",
     "Sweeper",
     "Table",
     "Visibility",

@@ -12,10 +12,10 @@ from typing import Any
 import orjson
 import structlog
 
+from annals.dapr import Database, StatementRefused
 from annals.deadletters import DeadLetters, Status, of_event
 from annals.events import Position, RecordedEvent, StreamId
 from annals.projections.changes import Change, Delete, Patch, Put, merge
-from annals.projections.database import ReadModelDatabase, StatementRefused
 from annals.projections.projection import Projection
 from annals.projections.statement import apply_statement
 from annals.projections.tables import Generation
@@ -74,7 +74,7 @@ class Applier:
 
     def __init__(
         self,
-        database: ReadModelDatabase,
+        database: Database,
         store: EventReader,
         generations: Callable[[], Sequence[Generation]],
         dead_letters: DeadLetters,
@@ -304,7 +304,7 @@ def is_parked(dead_letters: DeadLetters, generation: Generation, stream: StreamI
 
 
 async def versions(
-    database: ReadModelDatabase, generation: Generation, streams: Sequence[StreamId]
+    database: Database, generation: Generation, streams: Sequence[StreamId]
 ) -> dict[StreamId, int]:
     """How far a table has each stream; 0 where it has no row. Raises DatabaseError."""
     rows = await database.fetch(

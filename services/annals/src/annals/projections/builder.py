@@ -17,11 +17,10 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from annals.dapr import DaprError
+from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked
 from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import ProjectionStalled
-from annals.projections.database import DatabaseError, ReadModelDatabase
 from annals.projections.folded_rows import FoldedRows
 from annals.projections.generations import Generations, GenerationStatus, Known
 from annals.projections.tables import Generation
@@ -100,7 +99,7 @@ class Builder:
 
     def __init__(
         self,
-        database: ReadModelDatabase,
+        database: Database,
         store: DaprEventReader,
         generations: Generations,
         dead_letters: DeadLetters,

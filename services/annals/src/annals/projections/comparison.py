@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from annals.projections.database import ReadModelDatabase
+from annals.dapr import Database
 from annals.projections.projection import Table
 from annals.projections.tables import columns, table_name
 
@@ -36,7 +36,7 @@ SELECT json_build_object(
 
 
 async def difference(
-    database: ReadModelDatabase, tenant: str, old: tuple[Table, int], new: tuple[Table, int]
+    database: Database, tenant: str, old: tuple[Table, int], new: tuple[Table, int]
 ) -> dict[str, Any]:
     """Counts over all tenants, and the rows of one tenant that differ, in the columns both have.
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import orjson
 
+from annals.dapr import Database, StatementRefused, StatementTooLarge
 from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import Applier, change_row, changed, is_parked, versions
 from annals.projections.changes import Change
-from annals.projections.database import ReadModelDatabase, StatementRefused, StatementTooLarge
 from annals.projections.statement import apply_statement
 from annals.projections.tables import Generation
 from annals.store import EventReader
@@ -44,7 +44,7 @@ class FoldedRows:
 
     def __init__(
         self,
-        database: ReadModelDatabase,
+        database: Database,
         store: EventReader,
         generation: Generation,
         dead_letters: DeadLetters,

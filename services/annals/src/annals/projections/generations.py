@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from annals.projections.database import DatabaseError, ReadModelDatabase
+from annals.dapr import Database, DatabaseError
 from annals.projections.projection import Projection
 from annals.projections.tables import (
     LOCK,
@@ -97,9 +97,9 @@ class Generations:
 
     def __init__(
         self,
-        database: ReadModelDatabase,
+        database: Database,
         projections: Iterable[Projection],
-        patient: ReadModelDatabase | None = None,
+        patient: Database | None = None,
     ) -> None:
         """`patient` is the same database, where a statement may take minutes."""
         self._database = database

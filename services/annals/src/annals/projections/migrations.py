@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annals.projections.database import ReadModelDatabase
+from annals.dapr import Database
 
 
-async def migrate(database: ReadModelDatabase, schema: str, lock: int, migrations: Sequence[str]) -> None:
+async def migrate(database: Database, schema: str, lock: int, migrations: Sequence[str]) -> None:
     """Run the steps that have not run in a schema. Raises DatabaseError.
 
     A step that has run anywhere is never changed. Replicas that start together take turns, by the

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import structlog
 
-from annals.dapr import DaprError
+from annals.dapr import DaprError, Database, DatabaseError, StatementRefused
 from annals.deadletters import (
     SETTLED_SECONDS,
     DeadLetter,
@@ -20,7 +20,6 @@ from annals.deadletters import (
 )
 from annals.projections.applier import Applier, ProjectionStalled, changed
 from annals.projections.changes import Change, Put
-from annals.projections.database import DatabaseError, ReadModelDatabase, StatementRefused
 from annals.projections.generations import Generations, GenerationStatus, Outdated
 from annals.store import EventReader, StoreError
 
@@ -35,7 +34,7 @@ class Replays:
 
     def __init__(
         self,
-        database: ReadModelDatabase,
+        database: Database,
         store: EventReader,
         applier: Applier,
         generations: Generations,

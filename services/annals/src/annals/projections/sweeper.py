@@ -9,11 +9,10 @@ from typing import Any
 
 import structlog
 
-from annals.dapr import DaprError
+from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLettersUnknown, TooManyParked
 from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
-from annals.projections.database import DatabaseError, ReadModelDatabase
 from annals.projections.generations import Outdated
 from annals.store import Commit, EventReader, StoreError
 from annals.telemetry import metrics
@@ -50,7 +49,7 @@ class Sweeper:
     """Compares the store's lanes with the event index, and applies what is missing there."""
 
     def __init__(
-        self, database: ReadModelDatabase, store: EventReader, applier: Applier, read_models: Sequence[str]
+        self, database: Database, store: EventReader, applier: Applier, read_models: Sequence[str]
     ) -> None:
         """`read_models` are the names of those that the applier fills."""
         self._database = database

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from annals.dapr import DaprError
+from annals.dapr import DaprError, Database
 from annals.events import Position
-from annals.projections.database import ReadModelDatabase
 from annals.projections.tables import SETTLING
 from annals.store import EventReader, StoreError
 
@@ -35,7 +34,7 @@ class NotVisible(Exception):
 class Visibility:
     """Knows what this replica applied, and asks the database about what others did."""
 
-    def __init__(self, database: ReadModelDatabase, store: EventReader) -> None:
+    def __init__(self, database: Database, store: EventReader) -> None:
         self._database = database
         self._store = store
         self._waiting: dict[Position, set[asyncio.Event]] = {}

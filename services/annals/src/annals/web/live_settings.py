@@ -7,9 +7,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from annals.dapr import Database, DatabaseError
 from annals.live import LiveSettings, NoSuchSetting, SettingRefused
 from annals.live.settings import Setting
-from annals.projections import DatabaseError, ReadModelDatabase
 from annals.web.answers import Answer
 from annals.web.problems import Problem, malformed
 from annals.web.request_body import Reason, Text
@@ -42,7 +42,7 @@ class Changed(Answer):
     version: int
 
 
-def routes(live: LiveSettings[Any], writer: ReadModelDatabase) -> APIRouter:
+def routes(live: LiveSettings[Any], writer: Database) -> APIRouter:
     """`/settings`. They are written by a binding: Dapr's configuration API only reads."""
     router = APIRouter(prefix="/settings", tags=["settings"])
 

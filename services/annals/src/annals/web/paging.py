@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 import orjson
 from fastapi import Query
 
-from annals.projections import StatementTooLarge
+from annals.dapr import StatementTooLarge
 from annals.web.problems import malformed
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import structlog
 
-from annals.projections import DatabaseError, StatementRefused, StatementTooLarge
+from annals.dapr import DatabaseError, StatementRefused, StatementTooLarge
 from annals.telemetry import metrics
 from annals_notification.deliveries import texts
 from annals_notification.deliveries.channels import (

@@ -11,7 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import orjson
 
-from annals.projections import ReadModelDatabase
+from annals.dapr import Database
 from annals_notification.deliveries.plan import Notice, Planned
 from annals_notification.deliveries.preferences import Channel, Preferences
 from annals_notification.gathered import Gathered
@@ -251,7 +251,7 @@ class _Outcome(NamedTuple):
 class DeliveryLog:
     """See the module. All raise DatabaseError."""
 
-    def __init__(self, database: ReadModelDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._asked: Gathered[_Asked, _Interested] = Gathered(self._interested)
         self._ended: Gathered[_Outcome, None] = Gathered(self._end)

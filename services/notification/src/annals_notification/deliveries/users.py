@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from annals.projections import ReadModelDatabase
+from annals.dapr import Database
 from annals_notification.deliveries.preferences import Preferences
 from annals_notification.stored_text import stored_text
 
@@ -99,7 +99,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 class Users:
     """See the module. All raise DatabaseError."""
 
-    def __init__(self, database: ReadModelDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
 
     async def forget(self, tenant: str, user: str) -> None:

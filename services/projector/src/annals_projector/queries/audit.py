@@ -14,8 +14,8 @@ import orjson
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
 
+from annals.dapr import Database
 from annals.events import Utc
-from annals.projections import ReadModelDatabase
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
 from annals_projector.queries.answers import AuditEntry, AuditPage
@@ -75,7 +75,7 @@ class _Filters:
 _NAMES = ("type", "user", "stream", "correlation_id", "trace_id", "session", "client", "from", "to")
 
 
-def routes(database: ReadModelDatabase, up_to_date: UpToDate) -> APIRouter:
+def routes(database: Database, up_to_date: UpToDate) -> APIRouter:
     """`/queries/audit` and `/queries/audit/export`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 

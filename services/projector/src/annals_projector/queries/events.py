@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import APIRouter, Depends, Query, Response
 
+from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId, Utc
-from annals.projections import Change, Projection, Put, ReadModelDatabase, merge
+from annals.projections import Change, Projection, Put, merge
 from annals.store import EventReader, event_pages
 from annals.web import Problem
 from annals.web.answers import json_answer
@@ -44,7 +45,7 @@ _NEWEST_FIRST = _EVENTS.format(after="<", direction="DESC")
 
 
 def routes(
-    database: ReadModelDatabase,
+    database: Database,
     store: EventReader,
     projections: Sequence[Projection],
     disclose: Disclose,

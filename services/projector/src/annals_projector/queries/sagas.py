@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId, Utc
-from annals.projections import ReadModelDatabase
 from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
@@ -49,7 +49,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 _NOT_IN_TIMELINE = frozenset({"input", "user", "correlation_id", "started_at"})
 
 
-def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate) -> APIRouter:
+def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIRouter:
     """`/queries/sagas`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 
@@ -96,7 +96,7 @@ def routes(database: ReadModelDatabase, store: EventReader, up_to_date: UpToDate
     return router
 
 
-def unmoved(database: ReadModelDatabase) -> APIRouter:
+def unmoved(database: Database) -> APIRouter:
     """`/sagas/unmoved`: all tenants', for the orchestrator."""
     router = APIRouter(include_in_schema=False)
 

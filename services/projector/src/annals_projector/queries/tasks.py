@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from annals.dapr import Database
 from annals.events import Utc
-from annals.projections import ReadModelDatabase
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
@@ -65,7 +65,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
   ORDER BY created_at, id LIMIT $4::text::integer) page"""
 
 
-def routes(database: ReadModelDatabase, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
+def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
     """`/queries/tasks` and `/queries/members`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 

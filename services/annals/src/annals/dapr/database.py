@@ -1,4 +1,4 @@
-"""The database of the read models, as the projector sees it: through a binding of its sidecar."""
+"""A PostgreSQL database, reached through an output binding."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any, Protocol
 import grpc
 import orjson
 
-from annals.dapr import DaprError, DaprSidecar
+from annals.dapr.errors import DaprError
+from annals.dapr.sidecar import DaprSidecar
 
 
 class DatabaseError(Exception):
@@ -22,7 +23,7 @@ class StatementTooLarge(StatementRefused):
     """A statement, or what it gave, is larger than the sidecar takes: less at a time may be handed over."""
 
 
-class ReadModelDatabase(Protocol):
+class Database(Protocol):
     """Every statement that is fetched gives one row with one text: a JSON value.
 
     That row is the proof that the statement ran: bindings.postgresql answers a statement that
@@ -39,7 +40,7 @@ class ReadModelDatabase(Protocol):
 
 
 class BindingDatabase:
-    """See `ReadModelDatabase`. `seconds` is for statements that may take longer than other calls."""
+    """See `Database`. `seconds` is for statements that may take longer than other calls."""
 
     def __init__(self, sidecar: DaprSidecar, binding: str, seconds: float | None = None) -> None:
         self._sidecar = sidecar
@@ -47,7 +48,7 @@ class BindingDatabase:
         self._seconds = seconds
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
-        """See `ReadModelDatabase`."""
+        """See `Database`."""
         metadata = {"sql": sql, "params": orjson.dumps(params).decode()}
         rows = orjson.loads(await self._invoke("query", metadata))
         if not rows:
@@ -55,7 +56,7 @@ class BindingDatabase:
         return orjson.loads(rows[0][0])
 
     async def execute(self, sql: str) -> None:
-        """See `ReadModelDatabase`."""
+        """See `Database`."""
         await self._invoke("exec", {"sql": sql})
 
     async def _invoke(self, operation: str, metadata: dict[str, str]) -> bytes:
