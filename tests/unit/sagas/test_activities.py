@@ -12,9 +12,9 @@ import pytest
 from annals.dapr import DaprSidecar, ServiceInvocation
 from annals.sagas import activities
 from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
-from annals.sagas.engine import entry
 from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepSkipped
 from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.start import entry
 from annals.store import MemoryEventStore
 from fixed_answer import answering
 

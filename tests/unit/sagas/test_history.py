@@ -8,7 +8,6 @@ import pytest
 
 from annals.aggregates import RuleViolation
 from annals.sagas import SagaStatus, StepStatus
-from annals.sagas.engine import entry
 from annals.sagas.events import (
     SagaCompensated,
     SagaCompensating,
@@ -25,6 +24,7 @@ from annals.sagas.events import (
     StepStarted,
 )
 from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.start import entry
 from annals.store import MemoryEventStore
 
 KEY = SagaKey("s1", "default", "ada")

@@ -21,9 +21,9 @@ from annals.sagas import (
     StartSagas,
     Step,
 )
-from annals.sagas.engine import child_id
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, instance_id
+from annals.sagas.start import child_id
 from saga_machine import saga_machine
 
 KEY = SagaKey("p", "default", "ada")

@@ -11,10 +11,10 @@ from annals.dapr import Workflows
 from annals.events import DomainEvent, RecordedEvent
 from annals.sagas import CallActivity, Saga, SagaCatalog, StartOn, Step
 from annals.sagas.claims import Claims
-from annals.sagas.engine import entry
 from annals.sagas.events import StepCompleted
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Orchestrator
+from annals.sagas.start import entry
 from annals.sagas.state import SagaStatus
 from annals.store import AppendTooLarge, MemoryEventStore
 from annals.store.sizes import MAX_EVENT_BYTES

@@ -14,7 +14,6 @@ from annals.aggregates.aggregate import NotFound
 from annals.dapr import DaprError, NotAnswered, Workflows
 from annals.sagas import AwaitEvent, Parallel, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
-from annals.sagas.engine import entry
 from annals.sagas.events import (
     EventRaised,
     SagaCancelRequested,
@@ -30,6 +29,7 @@ from annals.sagas.events import (
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance_id
+from annals.sagas.start import entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, pause
 from annals.store import MemoryEventStore

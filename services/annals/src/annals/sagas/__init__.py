@@ -1,6 +1,6 @@
 """Sagas: long-running transactions across services, declared in steps and taken back in reverse.
 
-What is declared and how it runs is pure (`declaration`, `engine`, `state`); `workflow` and
+What is declared and how it runs is pure (`declaration`, `start`, `engine`, `state`); `workflow` and
 `activities` bring it onto Dapr.
 """
 

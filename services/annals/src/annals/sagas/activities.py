@@ -26,9 +26,9 @@ from annals.dapr import (
     publish_metadata,
 )
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
-from annals.sagas.engine import entry
 from annals.sagas.events import SagaError, StepCompleted, StepFailed, StepStarted
 from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.start import entry
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.telemetry import metrics, traces
 

@@ -19,7 +19,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
-from uuid import NAMESPACE_URL, uuid5
 
 from pydantic_core import to_jsonable_python
 
@@ -46,7 +45,6 @@ from annals.sagas.events import (
     SagaError,
     SagaFailed,
     SagaResumed,
-    SagaStarted,
     SagaWaiting,
     StepCompensated,
     StepCompleted,
@@ -54,7 +52,8 @@ from annals.sagas.events import (
     StepSkipped,
     StepStarted,
 )
-from annals.sagas.state import SagaState, SagaStatus, StepState, StepStatus
+from annals.sagas.start import child_id, context_of, entry
+from annals.sagas.state import StepState, StepStatus
 
 CANCEL = "annals.cancel"
 """The event that asks a running saga to be taken back."""
@@ -84,7 +83,7 @@ class Workflow(Protocol):
         ...
 
     def activity(self, name: str, call: Mapping[str, Any]) -> Task:
-        """`perform`, `record`, `begin_child` or `cancel_child`; see `annals.sagas.activities`."""
+        """`perform` or `record` of `SagaActivities`, `begin_child` or `cancel_child` of `Orchestrator`."""
         ...
 
     def child(self, start: Mapping[str, Any]) -> Task:
@@ -136,74 +135,6 @@ class _Stop(Exception):
 
 class _Ended(Exception):
     """The saga's stream says that it was ended: nothing more is to be done."""
-
-
-def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
-    """A transition as an activity takes it along; `at` is when it came to pass."""
-    return {"type": event.event_type, "data": event.model_dump(mode="json"), "at": at}
-
-
-def beginning(started: SagaStarted) -> dict[str, Any]:
-    """The first transition of all."""
-    return entry(started, started.started_at.isoformat())
-
-
-def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
-    """What a saga's workflow is given; see `run`."""
-    given: dict[str, Any] = {
-        "id": saga_id,
-        "tenant": tenant,
-        "user": state.user,
-        "correlation_id": state.correlation_id,
-        "type": state.saga_type,
-        "version": state.saga_version,
-        "input": state.input,
-        "started": state.started_at.isoformat() if state.started_at else None,
-        "results": state.results,
-    }
-    if state.run == 0:
-        return given | {"begun": beginning(state.as_started())}
-    given["run"] = state.run
-    if state.status is SagaStatus.COMPENSATING:
-        return given | {"undo": state.to_undo(), "reason": state.reason or "tried again"}
-    return given | {
-        "known": {name: step.model_dump(mode="json") for name, step in state.steps.items() if step.phase},
-        "undo_order": state.undo_order,
-        "raised": [one.model_dump(mode="json") for one in state.raised],
-        "cancel": state.cancel_reason,
-    }
-
-
-def child_id(parent: str, step: str, index: int) -> str:
-    """The id of a saga that another started: always the same."""
-    return str(uuid5(NAMESPACE_URL, f"annals:saga:{parent}/{step}/{index}"))
-
-
-def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]:
-    """The ids of all sagas that a step starts, whether they have begun or not."""
-    match step.action:
-        case StartSaga():
-            count = 1
-        case StartSagas():
-            count = len(step.action.inputs(_context(saga, start)))
-        case _:
-            count = 0
-    return [child_id(start["id"], step.name, index) for index in range(count)]
-
-
-def waits(saga: Saga[Any]) -> dict[str, tuple[str, ...]]:
-    """The steps that wait, and the events that each waits for."""
-    return {step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)}
-
-
-def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | None:
-    """The user who alone may raise an event that a saga waits for, or will; None when anybody may."""
-    for step in saga.flat():
-        wait = step.action
-        if isinstance(wait, AwaitEvent) and wait.by and event in wait.names:
-            user: str | None = wait.by(_context(saga, start))
-            return user
-    return None
 
 
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
@@ -289,23 +220,12 @@ def _why(failed: StepState) -> str:
     return (failed.result or {}).get("event") or "nobody answered in time"
 
 
-def _context(saga: Saga[Any], start: Mapping[str, Any]) -> SagaContext[Any]:
-    return SagaContext(
-        start["id"],
-        start["tenant"],
-        start.get("user"),
-        saga.input.model_validate(start["input"]),
-        dict(start.get("results") or {}),
-        datetime.fromisoformat(start["started"]),
-    )
-
-
 class _Run:
     def __init__(self, saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]) -> None:
         self._saga = saga
         self._workflow = workflow
         self._start = start
-        self._context = _context(saga, start)
+        self._context = context_of(saga, start)
         self._results = self._context.results
         self._common = {name: start.get(name) for name in ("id", "tenant", "user", "correlation_id")}
         self._common["run"] = start.get("run", 0)

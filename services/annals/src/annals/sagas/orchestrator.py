@@ -23,9 +23,10 @@ from annals.dapr import DaprError, Workflows
 from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
-from annals.sagas.engine import CANCEL, answerer, beginning, children, start_of, waits
+from annals.sagas.engine import CANCEL
 from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
+from annals.sagas.start import answerer, beginning, children, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
 from annals.telemetry import metrics

@@ -30,6 +30,7 @@ from annals.sagas import engine
 from annals.sagas.declaration import Saga
 from annals.sagas.events import REGISTRY, SagaStarted, StepCompleted, StepFailed, StepStarted
 from annals.sagas.events import SagaError as Error
+from annals.sagas.start import answerer, entry, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 
 _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
@@ -338,7 +339,7 @@ class _World:
         self._children: dict[str, tuple[datetime, dict[str, Any]] | None] = {}
 
     def start(self) -> dict[str, Any]:
-        start: dict[str, Any] = _as_sent(engine.start_of("saga-under-test", "default", self.state))
+        start: dict[str, Any] = _as_sent(start_of("saga-under-test", "default", self.state))
         return start
 
     def restart(self) -> None:
@@ -353,7 +354,7 @@ class _World:
             self._tell(self.state.cancel(event.data))
             self.clock.raise_event(event.name, {"reason": self.state.cancel_reason})
             return
-        declared, allowed = engine.waits(self._saga), engine.answerer(self._saga, event.name, self.start())
+        declared, allowed = waits(self._saga), answerer(self._saga, event.name, self.start())
         user = event.by or allowed or "somebody"
         try:
             self.state.require_raisable(event.name, declared)
@@ -401,7 +402,7 @@ class _World:
 
     def _perform(self, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
         step, attempt, undo = call["step"], call["attempt"], call["undo"]
-        begun = engine.entry(StepStarted(step=step, attempt=attempt, compensation=undo))
+        begun = entry(StepStarted(step=step, attempt=attempt, compensation=undo))
         known = self.state.step(step)
         self._record([*call["before"], begun], call["run"])
         moved_on = self.state.status is SagaStatus.COMPENSATING and not undo
@@ -422,7 +423,7 @@ class _World:
                 result = {name: (result or {}).get(name) for name in action["fields"]}
             if call["then"]:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
-                self._record([engine.entry(completed), *call["then"]], call["run"])
+                self._record([entry(completed), *call["then"]], call["run"])
             done = {"outcome": "done", "result": result, "at": self.clock.now.isoformat()}
             return done | {"cancel": self.state.cancel_reason}, reply.takes
         event = StepFailed(
@@ -433,7 +434,7 @@ class _World:
             uncertain=reply.uncertain,
             compensation=undo,
         )
-        self._record([engine.entry(event)], call["run"])
+        self._record([entry(event)], call["run"])
         answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
         return answer | {"cancel": self.state.cancel_reason}, reply.takes
 
@@ -449,8 +450,8 @@ class _World:
         return reply
 
     def _record(self, entries: Sequence[Mapping[str, Any]], run: int) -> None:
-        for entry in entries if run == self.state.run else ():
-            event = REGISTRY.classes[entry["type"]].model_validate(entry["data"])
+        for one in entries if run == self.state.run else ():
+            event = REGISTRY.classes[one["type"]].model_validate(one["data"])
             self._tell(self.state.record(event))
 
     def _tell(self, news: Sequence[EventData]) -> None:

@@ -1,0 +1,96 @@
+"""What a saga's workflow is given, and what its declaration says of it then. Pure.
+
+`annals.sagas.engine` runs what is given here. Who orchestrates sagas needs it too, and runs none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+from annals.events import EventData
+from annals.sagas.declaration import AwaitEvent, Saga, SagaContext, StartSaga, StartSagas, Step
+from annals.sagas.events import SagaStarted
+from annals.sagas.state import SagaState, SagaStatus
+
+
+def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
+    """A transition as an activity takes it along; `at` is when it came to pass."""
+    return {"type": event.event_type, "data": event.model_dump(mode="json"), "at": at}
+
+
+def beginning(started: SagaStarted) -> dict[str, Any]:
+    """The first transition of all."""
+    return entry(started, started.started_at.isoformat())
+
+
+def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
+    """What a saga's workflow is given; see `annals.sagas.engine.run`."""
+    given: dict[str, Any] = {
+        "id": saga_id,
+        "tenant": tenant,
+        "user": state.user,
+        "correlation_id": state.correlation_id,
+        "type": state.saga_type,
+        "version": state.saga_version,
+        "input": state.input,
+        "started": state.started_at.isoformat() if state.started_at else None,
+        "results": state.results,
+    }
+    if state.run == 0:
+        return given | {"begun": beginning(state.as_started())}
+    given["run"] = state.run
+    if state.status is SagaStatus.COMPENSATING:
+        return given | {"undo": state.to_undo(), "reason": state.reason or "tried again"}
+    return given | {
+        "known": {name: step.model_dump(mode="json") for name, step in state.steps.items() if step.phase},
+        "undo_order": state.undo_order,
+        "raised": [one.model_dump(mode="json") for one in state.raised],
+        "cancel": state.cancel_reason,
+    }
+
+
+def child_id(parent: str, step: str, index: int) -> str:
+    """The id of a saga that another started: always the same."""
+    return str(uuid5(NAMESPACE_URL, f"annals:saga:{parent}/{step}/{index}"))
+
+
+def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]:
+    """The ids of all sagas that a step starts, whether they have begun or not."""
+    match step.action:
+        case StartSaga():
+            count = 1
+        case StartSagas():
+            count = len(step.action.inputs(context_of(saga, start)))
+        case _:
+            count = 0
+    return [child_id(start["id"], step.name, index) for index in range(count)]
+
+
+def waits(saga: Saga[Any]) -> dict[str, tuple[str, ...]]:
+    """The steps that wait, and the events that each waits for."""
+    return {step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)}
+
+
+def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | None:
+    """The user who alone may raise an event that a saga waits for, or will; None when anybody may."""
+    for step in saga.flat():
+        wait = step.action
+        if isinstance(wait, AwaitEvent) and wait.by and event in wait.names:
+            user: str | None = wait.by(context_of(saga, start))
+            return user
+    return None
+
+
+def context_of(saga: Saga[Any], start: Mapping[str, Any]) -> SagaContext[Any]:
+    """What the functions of a declaration are told of a saga."""
+    return SagaContext(
+        start["id"],
+        start["tenant"],
+        start.get("user"),
+        saga.input.model_validate(start["input"]),
+        dict(start.get("results") or {}),
+        datetime.fromisoformat(start["started"]),
+    )
