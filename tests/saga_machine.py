@@ -14,6 +14,7 @@ from annals.sagas.activities import Activity, SagaActivities
 from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Orchestrator, instance_id
+from annals.sagas.triggers import Triggers
 from annals.sagas.workflow import SagaWorker
 from annals.store import MemoryEventStore
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
@@ -24,6 +25,7 @@ class SagaMachine:
     """An orchestrator that runs, and what it is made of."""
 
     orchestrator: Orchestrator
+    triggers: Triggers
     claims: Claims
     history: SagaHistory
     workflows: Workflows
@@ -63,6 +65,7 @@ async def saga_machine(
         claims = Claims(client, "eventstore", history)
         workflows = Workflows(client)
         orchestrator = Orchestrator(catalog, history, claims, workflows)
+        triggers = Triggers(catalog, claims, orchestrator)
         activities = SagaActivities(history, cast("ServiceInvocation", invocation), client, functions or {})
         performed = {
             "perform": activities.perform,
@@ -80,7 +83,7 @@ async def saga_machine(
                 await work(catalog)
 
             await work(before or catalog)
-            yield SagaMachine(orchestrator, claims, history, workflows, store, dapr, clock, upgrade)
+            yield SagaMachine(orchestrator, triggers, claims, history, workflows, store, dapr, clock, upgrade)
         await client.close()
 
 

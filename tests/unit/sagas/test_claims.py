@@ -83,11 +83,11 @@ async def test_a_claim_that_names_a_saga_of_another_key_holds_nothing() -> None:
             steps=("w",),
         )
         await machine.claims.take(MINE, stray, lambda *_: pytest.fail("nobody is to be helped"))
-        await machine.orchestrator.on_domain_event(deleted("t2"))
+        await machine.triggers.on_domain_event(deleted("t2"))
         await machine.clock.settle()
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.RUNNING
         assert (await start(machine, FRESH, "t2", new=True)).created
-        await machine.orchestrator.on_domain_event(deleted("t1"))
+        await machine.triggers.on_domain_event(deleted("t1"))
         await machine.clock.settle()
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
 
@@ -122,6 +122,6 @@ async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
         await machine.clock.settle()
         closed = deleted("t1").model_copy(update={"event_type": "task.closed"})
         for event, status in ((closed, SagaStatus.RUNNING), (deleted("t1"), SagaStatus.COMPENSATED)):
-            await machine.orchestrator.on_domain_event(event)
+            await machine.triggers.on_domain_event(event)
             await machine.clock.settle()
             assert (await machine.orchestrator.load(MINE)).status is status

@@ -16,6 +16,7 @@ from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.start import entry
 from annals.sagas.state import SagaStatus
+from annals.sagas.triggers import Triggers
 from annals.store import AppendTooLarge, MemoryEventStore
 from annals.store.sizes import MAX_EVENT_BYTES
 
@@ -55,8 +56,12 @@ def history() -> SagaHistory:
 
 
 @pytest.fixture
-def orchestrator(engine: Engine, history: SagaHistory) -> Orchestrator:
-    claims = Claims(cast("Any", None), "store", history)
+def claims(history: SagaHistory) -> Claims:
+    return Claims(cast("Any", None), "store", history)
+
+
+@pytest.fixture
+def orchestrator(engine: Engine, history: SagaHistory, claims: Claims) -> Orchestrator:
     return Orchestrator(SagaCatalog(SAGA), history, claims, cast("Workflows", engine))
 
 
@@ -67,8 +72,9 @@ async def test_an_input_that_is_too_large_starts_nothing(orchestrator: Orchestra
 
 
 async def test_a_trigger_with_too_large_an_input_holds_up_nobody(
-    orchestrator: Orchestrator, engine: Engine
+    orchestrator: Orchestrator, claims: Claims, engine: Engine
 ) -> None:
+    triggers = Triggers(SagaCatalog(SAGA), claims, orchestrator)
     happened = DomainEvent(
         event_type="thing.happened",
         source="test",
@@ -76,7 +82,7 @@ async def test_a_trigger_with_too_large_an_input_holds_up_nobody(
         aggregate_id="x",
         data={"text": LARGE},
     )
-    await orchestrator.on_domain_event(RecordedEvent.record(happened, version=1, lane=0, seq=1))
+    await triggers.on_domain_event(RecordedEvent.record(happened, version=1, lane=0, seq=1))
     assert not engine.started
 
 

@@ -13,6 +13,7 @@ from annals.sagas.activities import SagaActivities
 from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory
 from annals.sagas.orchestrator import Orchestrator
+from annals.sagas.triggers import Triggers
 from annals.sagas.watch import Watch
 from annals.sagas.workflow import SagaWorker
 from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
@@ -79,7 +80,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             "saga-triggers",
             settings.instance,
             DOMAIN_LANES,
-            orchestrator.on_domain_event,
+            Triggers(catalog, claims, orchestrator).on_domain_event,
             letters,
             lambda error: passes(error) or isinstance(error, NotAnswered),
             types=subscription.triggers(catalog),

@@ -288,3 +288,7 @@ class SagaCatalog:
     def get(self, saga_type: str, version: int) -> Saga[Any]:
         """One version. Raises KeyError."""
         return self._versions[saga_type][version]
+
+    def find(self, saga_type: str, version: int) -> Saga[Any] | None:
+        """One version, if it is here."""
+        return self._versions.get(saga_type, {}).get(version)

@@ -20,9 +20,8 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, Workflows
-from annals.events import RecordedEvent
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
-from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
+from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.engine import CANCEL
 from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
@@ -88,10 +87,10 @@ class Orchestrator:
         *,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        """See the module.
+        """What is asked with more than `max_event_bytes` is refused.
 
-        What is asked with more than `max_event_bytes` is refused. What has happened to a saga is recorded
-        however large it is: a history with a hole is worse than an event that only the store has.
+        What has happened to a saga is recorded however large it is: a history with a hole is worse than an
+        event that only the store has.
         """
         self._catalog = catalog
         self._history = history
@@ -288,9 +287,7 @@ class Orchestrator:
         This is what a restart that failed behind its record has left to do; it may be done again.
         """
         await self._end_workflows(key, state.run)
-        await self._workflows.start(
-            state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
-        )
+        await self._start_workflow(key, state, asker.traceparent)
 
     async def _end_workflows(self, key: SagaKey, runs: int) -> None:
         """End those of its first runs: a restart may have failed before it ended the one that it replaced."""
@@ -311,9 +308,7 @@ class Orchestrator:
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Try again what could not be taken back. Raises NotDeclared, as does `restart`."""
         state = await self._decide_here(key, lambda now: now.retry_compensation(), asker)
-        await self._workflows.start(
-            state.saga_type, instance_id(key, state.run), _start(key, state), asker.traceparent
-        )
+        await self._start_workflow(key, state, asker.traceparent)
         return state
 
     async def purge(self, key: SagaKey) -> None:
@@ -322,31 +317,6 @@ class Orchestrator:
         state.require_ended()
         for run in range(state.run + 1):
             await self._workflows.purge(instance_id(key, run))
-
-    async def on_domain_event(self, event: RecordedEvent) -> None:
-        """Do what sagas declare for a domain event. It may be told of one more than once.
-
-        The newest version of a saga is started; what runs is cancelled by what its own says.
-        """
-        tenant, traceparent = event.tenant_id, event.traceparent
-        data, aggregate_id = event.data, event.aggregate_id
-        for saga in self._catalog.all():
-            for trigger in saga.triggers:
-                if trigger.event_type != event.event_type:
-                    continue
-                match trigger:
-                    case StartOn() if saga is self._catalog.newest(saga.type):
-                        given = trigger.input(data, aggregate_id)
-                        if given is not None:
-                            saga_id = f"{saga.type}-{event.event_id}"
-                            key = SagaKey(saga_id, tenant, event.user_id, event.correlation_id)
-                            await self._start_triggered(key, saga, given, traceparent)
-                    case CancelOn():
-                        business_key = trigger.business_key(data, aggregate_id)
-                        if business_key is not None:
-                            await self._cancel_triggered(
-                                saga, tenant, business_key, event.event_type, traceparent
-                            )
 
     def _started(
         self, key: SagaKey, saga_type: str, given: Mapping[str, Any], parent: str | None
@@ -379,8 +349,13 @@ class Orchestrator:
         of its steps done.
         """
         state = SagaState().apply(started)
-        await self._workflows.start(started.saga_type, instance_id(key), _start(key, state), traceparent)
+        await self._start_workflow(key, state, traceparent)
         return await self._history.record(key, [beginning(started)], traceparent)
+
+    async def _start_workflow(self, key: SagaKey, state: SagaState, traceparent: str | None) -> None:
+        await self._workflows.start(
+            state.saga_type, instance_id(key, state.run), _start(key, state), traceparent
+        )
 
     async def _help(self, key: SagaKey, started: SagaStarted) -> SagaState:
         """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
@@ -400,30 +375,6 @@ class Orchestrator:
             return events
 
         return await self._decide(key, decided, asker)
-
-    async def _start_triggered(
-        self, key: SagaKey, saga: Saga[Any], given: Mapping[str, Any], traceparent: str | None
-    ) -> None:
-        try:
-            await self.start(key, saga.type, given, traceparent)
-        except (ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
-            # Told again it would be refused again.
-            _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
-
-    async def _cancel_triggered(
-        self, saga: Saga[Any], tenant: str, business_key: str, event_type: str, traceparent: str | None
-    ) -> None:
-        holder = await self._claims.holder(tenant, saga.type, business_key)
-        if holder is None:
-            return
-        key = SagaKey(holder, tenant)
-        state = await self.load(key)
-        its_own = self._declared(state) or self._catalog.newest(saga.type)
-        if state.runs_for(saga.type, business_key) and saga is its_own:
-            try:
-                await self.cancel(key, event_type, Asker(None, traceparent))
-            except RuleViolation:
-                _log.info("a saga ended before it could be cancelled", saga=holder)
 
     def _running_children(self, key: SagaKey, state: SagaState) -> list[SagaKey]:
         saga = self._declared(state)
@@ -449,10 +400,7 @@ class Orchestrator:
         return saga
 
     def _declared(self, state: SagaState) -> Saga[Any] | None:
-        try:
-            return self._catalog.get(state.saga_type, state.saga_version)
-        except KeyError:
-            return None
+        return self._catalog.find(state.saga_type, state.saga_version)
 
 
 async def _insist(work: Callable[[], Awaitable[T]]) -> T:

@@ -114,9 +114,8 @@ class Watch:
         if not state.goes_on or state.suspended:
             return
         about = {"saga": key.id, "saga_type": state.saga_type, "saga_version": state.saga_version}
-        try:
-            saga = self._catalog.get(state.saga_type, state.saga_version)
-        except KeyError:
+        saga = self._catalog.find(state.saga_type, state.saga_version)
+        if saga is None:
             _log.warning("a saga stands still whose version is not declared here", **about)
             return
         if state.steps.keys() != {step.name for step in saga.flat()}:
