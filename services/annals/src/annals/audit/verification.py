@@ -107,14 +107,14 @@ class _Chain:
 
     async def check(self, commits: Sequence[Commit]) -> int:
         """How many events were verified. Raises _Altered."""
-        own = [(commit.stream, version) for commit in commits for version in _versions(commit)]
+        own = [ref for commit in commits for ref in commit.refs]
         before = {(commit.stream, commit.first - 1) for commit in commits if commit.first > 1}
         unknown = before - self._hashes.keys() - set(own)
         raw = await self._read([*own, *unknown])
         for ref in unknown:
             self._hashes[ref] = _hash(raw[ref])
         for commit in commits:
-            for version in _versions(commit):
+            for version in commit.versions:
                 self._check_event(commit, version, raw[commit.stream, version])
             if self._hashes[commit.stream, commit.last] != commit.hash:
                 raise _altered(commit, commit.last, raw, "the log has another hash for it")
@@ -200,10 +200,6 @@ class _Signed:
     def wrong(self, reason: str) -> _Altered:
         """What is to be raised where the checkpoints show that something is wrong."""
         return _Altered(Finding(reason, self._lane, self.seq))
-
-
-def _versions(commit: Commit) -> range:
-    return range(commit.first, commit.last + 1)
 
 
 def _hash(value: bytes | None) -> str:

@@ -257,7 +257,7 @@ class Builder:
         ends: list[int] = []  # how many of the refs are of the commits so far
         for commit in commits:
             if commit.stream.name.startswith(f"{aggregate_type}-"):
-                refs += [(commit.stream, version) for version in range(commit.first, commit.last + 1)]
+                refs += commit.refs
             ends.append(len(refs))
         events: list[RecordedEvent] = []
         size = 0

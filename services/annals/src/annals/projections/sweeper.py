@@ -116,7 +116,7 @@ class Sweeper:
             commit
             for span in found_commits
             for commit in span
-            if seen.get(commit.position.seq, 0) <= commit.last - commit.first
+            if seen.get(commit.position.seq, 0) < len(commit.versions)
         ]
         reached = min([reached, *(commit.position.seq - 1 for commit in commits)])
         if reached > checkpoint:
@@ -133,9 +133,7 @@ class Sweeper:
         return len(late)
 
     async def _heal(self, commits: list[Commit]) -> None:
-        refs = [
-            (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
-        ]
+        refs = [ref for commit in commits for ref in commit.refs]
         first = Position(commits[0].position.lane, commits[0].position.seq)
         _log.info("reading from the store what no message brought", commits=len(commits), first=str(first))
         events = await self._store.read_events(refs)

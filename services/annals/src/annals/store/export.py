@@ -80,7 +80,7 @@ class Export:
                     "lane": lane,
                     "seq": commit.position.seq,
                     "commit": raw[commit.position].decode(),
-                    "events": [events[commit.stream, version].decode() for version in _versions(commit)],
+                    "events": [events[commit.stream, version].decode() for version in commit.versions],
                 }
                 for commit in commits
             )
@@ -92,13 +92,13 @@ class Export:
         """The next commits: one, and more as long as their events are not too many to be held."""
         commits: list[Commit] = []
         events = 0
-        while coming and (not commits or events + len(_versions(coming[0])) <= self._most):
+        while coming and (not commits or events + len(coming[0].versions) <= self._most):
             commits.append(coming.popleft())
-            events += len(_versions(commits[-1]))
+            events += len(commits[-1].versions)
         return commits
 
     async def _events_of(self, commits: list[Commit]) -> dict[tuple[StreamId, int], bytes]:
-        refs = [(commit.stream, version) for commit in commits for version in _versions(commit)]
+        refs = [ref for commit in commits for ref in commit.refs]
         raw = await self._reader.read_raw_events(refs, certain=True)
         events = {}
         for ref, data in zip(refs, raw, strict=True):
@@ -142,7 +142,3 @@ class Export:
         data = b"".join(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n" for value in values)
         self._digest.update(data)
         return data
-
-
-def _versions(commit: Commit) -> range:
-    return range(commit.first, commit.last + 1)

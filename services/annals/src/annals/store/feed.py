@@ -22,11 +22,7 @@ async def read_feed(
     for lane in await store.lanes():
         seq = after.get(lane, 0)
         while commits := await store.read_log(lane, seq + 1, seq + _PAGE):
-            refs = [
-                (commit.stream, version)
-                for commit in commits
-                for version in range(commit.first, commit.last + 1)
-            ]
+            refs = [ref for commit in commits for ref in commit.refs]
             events = await store.read_events(refs)
             if len(events) != len(refs):
                 raise StoreError(
@@ -34,7 +30,7 @@ async def read_feed(
                 )
             taken = 0
             for commit in commits:
-                size = commit.last - commit.first + 1
+                size = len(commit.versions)
                 yield commit, events[taken : taken + size]
                 taken += size
             seq = commits[-1].position.seq

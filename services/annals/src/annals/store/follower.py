@@ -236,10 +236,10 @@ class Follower:
         """Handle a page of a lane."""
         self._dead_letters.require_fresh(self._name)
         refs = [
-            (commit.stream, version)
+            ref
             for commit in commits
             if self._types is None or not self._types.isdisjoint(commit.types)
-            for version in range(commit.first, commit.last + 1)
+            for ref in commit.refs
         ]
         events = await self._reader.read_events(refs)
         if len(events) != len(refs):

@@ -100,6 +100,16 @@ class Commit:
     hash: str
     """Of its last event."""
 
+    @property
+    def versions(self) -> range:
+        """Those of its events in the stream."""
+        return range(self.first, self.last + 1)
+
+    @property
+    def refs(self) -> list[tuple[StreamId, int]]:
+        """Where its events are; what `EventReader.read_events` takes."""
+        return [(self.stream, version) for version in self.versions]
+
 
 class StoreError(Exception):
     """An append or a read did not succeed."""

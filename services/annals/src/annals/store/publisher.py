@@ -177,7 +177,7 @@ class Publisher:
 
     async def _read_log(self, first: int, last: int) -> list[_Unpublished]:
         commits = await self._reader.read_log(self._lane, first, last)
-        refs = [(c.stream, version) for c in commits for version in range(c.first, c.last + 1)]
+        refs = [ref for commit in commits for ref in commit.refs]
         events = await self._reader.read_events(refs)
         if not commits or len(events) != len(refs):
             # A read that broke off; or a hole indeed, which waits here until somebody has seen to it.
@@ -187,7 +187,7 @@ class Publisher:
             _Unpublished(
                 commit.position.seq,
                 commit.time.timestamp(),
-                [next(found) for _ in range(commit.first, commit.last + 1)],
+                [next(found) for _ in commit.versions],
             )
             for commit in commits
         ]

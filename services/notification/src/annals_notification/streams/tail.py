@@ -105,9 +105,7 @@ async def read(
         first = reached.get(lane, 0) + 1
         upto = min(first + _PAGE - 1, last)
         commits = await store.read_log(lane, first, upto)
-        refs = [
-            (commit.stream, version) for commit in commits for version in range(commit.first, commit.last + 1)
-        ]
+        refs = [ref for commit in commits for ref in commit.refs]
         events = await store.read_events(refs)
         if len(events) != len(refs):
             raise StoreError(
@@ -116,7 +114,7 @@ async def read(
         found = iter(events)
         for commit in commits:
             reached[lane] = commit.position.seq
-            own = tuple(next(found) for _ in range(commit.first, commit.last + 1))
+            own = tuple(next(found) for _ in commit.versions)
             yield Commit(
                 lane,
                 commit.position.seq,
