@@ -19,6 +19,7 @@ from annals.store.protocol import Fold
 from annals.web import Problem
 from annals.web.answers import Answer
 from annals.web.openapi import text_body
+from annals.web.problems import unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -113,4 +114,4 @@ def _problems() -> Iterator[None]:
     except NotImportable as error:
         raise Problem(409, "not-importable", str(error)) from error
     except (DaprError, StoreError) as error:
-        raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+        raise unavailable(str(error)) from error

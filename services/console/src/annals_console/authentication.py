@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import Request
 
-from annals.web.problems import Problem
+from annals.web.problems import Problem, unavailable
 from annals_console import sessions
 from annals_console.identity import Claims, Identity, NotRecognised, Role
 from annals_console.tokens import IssuerUnavailable, Refused, Tokens
@@ -59,7 +59,7 @@ async def _bearer(tokens: Tokens, claims: Claims, audience: str, token: str) -> 
     except NotRecognised as error:
         raise Problem(403, "forbidden", str(error)) from error
     except IssuerUnavailable as error:
-        raise Problem(503, "unavailable", str(error), headers={"Retry-After": "5"}) from error
+        raise unavailable(str(error), seconds=5) from error
 
 
 def _of_own_tenant(request: Request, identity: Identity) -> Identity:

@@ -16,7 +16,7 @@ from fastapi.responses import StreamingResponse
 
 from annals.dapr import NotAnswered, Opened, ServiceInvocation
 from annals.web.openapi import json_body
-from annals.web.problems import Problem
+from annals.web.problems import Problem, unavailable
 from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
 from annals_console.identity import Identity, Role
@@ -177,7 +177,7 @@ async def _in_time(service: str) -> AsyncIterator[None]:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
     except NotAnswered as error:
-        raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+        raise unavailable(str(error)) from error
     except TimeoutError as error:
         detail = f"{service} did not answer within {_ANSWER_SECONDS:.0f} s"
         raise Problem(504, "timeout", detail, headers={"Retry-After": "2"}) from error

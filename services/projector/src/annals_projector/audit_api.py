@@ -16,6 +16,7 @@ from annals.dapr import DaprError
 from annals.store import DaprEventReader, StoreError
 from annals.web import Problem
 from annals.web.answers import Answer
+from annals.web.problems import unavailable
 
 _LATE = timedelta(minutes=5)
 
@@ -57,7 +58,7 @@ def routes(
             trusted = VerificationKeys(await public_keys())
             lanes = await store.reached()
         except (DaprError, StoreError) as error:
-            raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+            raise unavailable(str(error)) from error
         except ValueError as error:
             raise Problem(500, "misconfigured", f"the audit's public keys: {error}") from error
         return StreamingResponse(
@@ -70,7 +71,7 @@ def routes(
             reached = await store.reached(certain=False)
             items = [await described(lane, tail) for lane, tail in reached.items()]
         except (DaprError, StoreError) as error:
-            raise Problem(503, "unavailable", str(error), headers={"Retry-After": "2"}) from error
+            raise unavailable(str(error)) from error
         return SignedLanes(items=items)
 
     async def described(lane: int, tail: int) -> SignedLane:

@@ -19,6 +19,7 @@ from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
 from annals.web import Problem
 from annals.web.operations import Operations, OptionalReason
+from annals.web.problems import unavailable
 from annals.web.request_context import tenant_of
 from annals_projector.projections_answers import (
     Begun,
@@ -265,5 +266,4 @@ def _problems() -> Iterator[None]:
     try:
         yield
     except (DatabaseError, StoreError) as error:
-        detail = f"the read models cannot be reached now: {error}"
-        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+        raise unavailable(f"the read models cannot be reached now: {error}") from error

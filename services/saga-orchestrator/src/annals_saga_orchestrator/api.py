@@ -25,7 +25,7 @@ from annals.web.answers import json_answer
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
 from annals.web.operations import GivenReason, Operations
-from annals.web.problems import malformed
+from annals.web.problems import malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of, traceparent_of
 from annals_saga_orchestrator.answers import Raised, SagaNow
@@ -34,7 +34,7 @@ _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
 # It is in the history of the saga's workflow several times.
 _LARGEST_DATA = 64 * 1024
-_RETRY_AFTER = {"Retry-After": "1"}
+_RETRY_SECONDS = 1
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
 Ask = Callable[[SagaKey, str, Asker], Awaitable[SagaState]]
@@ -56,7 +56,7 @@ def routes(
                 headers = {"x-tenant-id": tenant_of(request)}
                 answer = await invocation.invoke("projector", "GET", path, headers=headers)
         except (NotAnswered, TimeoutError) as error:
-            raise Problem(503, "unavailable", f"the projector: {error}", headers=_RETRY_AFTER) from error
+            raise unavailable(f"the projector: {error}", seconds=_RETRY_SECONDS) from error
         headers = {} if answer.ok else {"Content-Type": "application/problem+json"}
         return json_answer(answer.body, answer.status, headers)
 
@@ -193,4 +193,4 @@ def _problems() -> Iterator[None]:
             ) from error
         except (ClaimContended, DaprError, NotBegun, NotDeclared) as error:
             detail = f"{error}; send it again, with the same id or Idempotency-Key: it takes effect once"
-            raise Problem(503, "unavailable", detail, headers=_RETRY_AFTER) from error
+            raise unavailable(detail, seconds=_RETRY_SECONDS) from error

@@ -18,7 +18,7 @@ from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
 from annals.web.answers import Answer, json_answer
 from annals.web.operations import Operations
-from annals.web.problems import Problem, malformed
+from annals.web.problems import Problem, malformed, unavailable
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of, tenant_of
 
@@ -236,5 +236,4 @@ def _problems() -> Iterator[None]:
     except UnknownLetter as error:
         raise Problem(404, "not-found", str(error)) from error
     except (DaprError, DeadLettersUnknown, StoreError) as error:
-        detail = f"the dead letters cannot be reached now: {error}"
-        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+        raise unavailable(f"the dead letters cannot be reached now: {error}") from error

@@ -15,7 +15,7 @@ from annals.store import (
     OutcomeUnknown,
     StoreUnavailable,
 )
-from annals.web.problems import Problem, from_validation
+from annals.web.problems import Problem, from_validation, unavailable
 
 
 @contextmanager
@@ -47,5 +47,4 @@ def domain_problems() -> Iterator[None]:
         detail = f"{error}; send it again with the same key to learn what came of it"
         raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
     except StoreUnavailable as error:
-        detail = f"{error}; nothing was changed"
-        raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+        raise unavailable(f"{error}; nothing was changed") from error

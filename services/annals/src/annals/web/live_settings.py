@@ -11,7 +11,7 @@ from annals.dapr import Database, DatabaseError
 from annals.live import LiveSettings, NoSuchSetting, SettingRefused
 from annals.live.settings import Setting
 from annals.web.answers import Answer
-from annals.web.problems import Problem, malformed
+from annals.web.problems import Problem, malformed, unavailable
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of
 
@@ -64,8 +64,7 @@ def routes(live: LiveSettings[Any], writer: Database) -> APIRouter:
         try:
             version = await writer.fetch(_SET, key, body.value, id_of(request, "x-user-id"), body.reason)
         except DatabaseError as error:
-            detail = f"whether it was set is not known: {error}"
-            raise Problem(503, "unavailable", detail, headers={"Retry-After": "2"}) from error
+            raise unavailable(f"whether it was set is not known: {error}") from error
         return Changed(key=key, version=version)
 
     return router

@@ -9,7 +9,7 @@ from fastapi import Body, Request
 from pydantic import BaseModel, ConfigDict
 
 from annals.dapr import NotAnswered, ServiceInvocation
-from annals.web.problems import Problem
+from annals.web.problems import Problem, unavailable
 from annals.web.request_body import Reason
 from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 
@@ -61,5 +61,4 @@ class Operations:
 
 
 def _unrecorded(why: str) -> Problem:
-    detail = f"it was not done, because the audit trail cannot record it now: {why}"
-    return Problem(503, "unavailable", detail, headers={"Retry-After": "2"})
+    return unavailable(f"it was not done, because the audit trail cannot record it now: {why}")

@@ -74,6 +74,11 @@ def malformed(field: str, expected: str) -> Problem:
     return Problem(400, "malformed", detail, errors=[{"field": field, "expected": expected}])
 
 
+def unavailable(detail: str, *, seconds: int = 2) -> Problem:
+    """A 503 for what passes, with when to ask again."""
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(seconds)})
+
+
 def from_validation(error: ValidationError) -> Problem:
     """See `invalid`."""
     return invalid(error.errors(include_url=False, include_context=False, include_input=False))
@@ -88,5 +93,4 @@ async def on_problem(_request: Request, error: Exception) -> Response:
 
 async def on_unavailable(_request: Request, error: Exception) -> Response:
     """FastAPI's handler of what passes: a database that cannot be reached, or not now."""
-    problem = Problem(503, "unavailable", f"{error}; send it again", headers={"Retry-After": "1"})
-    return problem_response(problem)
+    return problem_response(unavailable(f"{error}; send it again", seconds=1))
