@@ -17,7 +17,7 @@ from annals.store import (
     DaprEventStore,
     require_publishable,
 )
-from annals.store.follower import passes
+from annals.store.follower import is_transient
 from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import TaskCreated
@@ -79,4 +79,4 @@ async def test_an_event_that_is_too_large_is_refused_and_leaves_nothing() -> Non
 
 
 def test_what_is_too_large_now_is_too_large_later() -> None:
-    assert not passes(AppendTooLarge("it is what it is"))
+    assert not is_transient(AppendTooLarge("it is what it is"))

@@ -22,7 +22,7 @@ from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.projections import migrate
 from annals.store import DOMAIN_LANES, DaprEventReader, Follower
-from annals.store.follower import passes
+from annals.store.follower import is_transient
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
@@ -122,7 +122,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
             DOMAIN_LANES,
             inbound.recorded,
             letters,
-            _passes,
+            _is_transient,
             imported=reminders.on_imported,
         )
 
@@ -163,6 +163,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
     return app
 
 
-def _passes(error: Exception) -> bool:
-    """See `annals.store.follower.passes`: a statement that the database refuses does not pass."""
-    return passes(error) or (isinstance(error, DatabaseError) and not isinstance(error, StatementRefused))
+def _is_transient(error: Exception) -> bool:
+    """See `annals.store.follower.is_transient`: that the database refuses a statement is not."""
+    return is_transient(error) or (
+        isinstance(error, DatabaseError) and not isinstance(error, StatementRefused)
+    )

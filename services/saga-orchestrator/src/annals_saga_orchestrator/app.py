@@ -17,7 +17,7 @@ from annals.sagas.triggers import Triggers
 from annals.sagas.watch import Watch
 from annals.sagas.workflow import SagaWorker
 from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
-from annals.store.follower import passes
+from annals.store.follower import is_transient
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.dead_letters import not_tried_out
@@ -82,7 +82,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             DOMAIN_LANES,
             Triggers(catalog, claims, orchestrator).on_domain_event,
             letters,
-            lambda error: passes(error) or isinstance(error, NotAnswered),
+            lambda error: is_transient(error) or isinstance(error, NotAnswered),
             types=subscription.triggers(catalog),
         )
         app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))

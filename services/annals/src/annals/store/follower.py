@@ -40,10 +40,10 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ATTEMPTS = 5
 
 Handle = Callable[[RecordedEvent], Awaitable[None]]
-Passes = Callable[[Exception], bool]
+IsTransient = Callable[[Exception], bool]
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether an error is of the surroundings, and not of what is being handled: it will pass."""
     if isinstance(error, DaprError):
         return error.code not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -74,7 +74,7 @@ class Follower:
 
     `handle` is given the events of a stream one after the other, those of several at the same time.
     It must be idempotent. What it raises makes it be called again, later: for ever where the error
-    `passes`, else until the event is parked under the follower's name.
+    `is_transient`, else until the event is parked under the follower's name.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Follower:
         lanes: range,
         handle: Handle,
         dead_letters: DeadLetters,
-        passes: Passes = passes,
+        is_transient: IsTransient = is_transient,
         types: frozenset[str] | None = None,
         imported: Handle | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class Follower:
         self._handle = handle
         self._name = name
         self._dead_letters = dead_letters
-        self._passes = passes
+        self._is_transient = is_transient
         self._types = types
         self._imported = imported
         self._imported_up_to: dict[int, int] = {}
@@ -290,7 +290,7 @@ class Follower:
                 await handle(corrected)
             except Exception as error:  # noqa: BLE001 - whatever it is, the event is not let go
                 attempt += 1
-                failures += not self._passes(error)
+                failures += not self._is_transient(error)
                 if failures >= _ATTEMPTS:
                     return error
                 _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
