@@ -43,6 +43,11 @@ class CommandContext:
     correlation_id: str | None = None
     traceparent: str | None = None
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that it is asked in, out of `traceparent`."""
+        return self.traceparent[3:35] if self.traceparent else None
+
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:

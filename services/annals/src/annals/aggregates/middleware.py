@@ -56,13 +56,12 @@ async def log_commands(request: CommandRequest, following: Next) -> CommandResul
 
 def _ids(request: CommandRequest) -> dict[str, str | None]:
     given = request.context
-    trace_id = given.traceparent[3:35] if given.traceparent else None
     return {
         "command": request.type,
         "tenant": given.tenant,
         "user": given.user,
         "correlation_id": given.correlation_id or request.idempotency_key,
-        "trace_id": trace_id,
+        "trace_id": given.trace_id,
     }
 
 

@@ -94,7 +94,7 @@ def of_event(
         reason=f"{type(error).__name__}: {error}"[:_REASON],
         group=_group(error, event.event_type),
         attempts=attempts,
-        trace_id=event.traceparent[3:35] if event.traceparent else None,
+        trace_id=event.trace_id,
         parked_at=_now(),
     )
     stack = "".join(traceback.format_exception(error))

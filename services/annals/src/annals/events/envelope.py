@@ -131,6 +131,11 @@ class Event(BaseModel):
         event_id = fields.get("event_id") or new_id()
         return fields | {"event_id": event_id, "correlation_id": fields.get("causation_id") or event_id}
 
+    @property
+    def trace_id(self) -> str | None:
+        """The trace that it is of, out of `traceparent`."""
+        return self.traceparent[3:35] if self.traceparent else None
+
     def with_context(self, **changes: Any) -> Self:
         """A copy with other metadata. Raises pydantic's ValidationError for values that do not fit."""
         return type(self).model_validate(self.model_dump() | changes)

@@ -374,7 +374,7 @@ def _index_row(event: RecordedEvent) -> dict[str, Any]:
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
         "user_id": event.user_id,
-        "trace_id": event.traceparent[3:35] if event.traceparent else None,
+        "trace_id": event.trace_id,
         "session_id": event.session_id,
         "source": event.source,
         "client": event.client,

@@ -129,5 +129,5 @@ def _moment(event: RecordedEvent) -> dict[str, Any]:
         "time": event.timestamp,
         "version": event.version,
         "user": event.user_id,
-        "trace_id": event.traceparent[3:35] if event.traceparent else None,
+        "trace_id": event.trace_id,
     } | data
