@@ -201,17 +201,9 @@ class CommandBus:
         fingerprint = _fingerprint(request) if request.idempotency_key is not None else ""
         certain = False
         for attempt in range(_ATTEMPTS):
-            cached = (
-                not certain and attempt == 0 and request.idempotency_key is None and stream in self._states
+            version, state, outcome = await self._current(
+                handler.aggregate, stream, request.idempotency_key, new=new, certain=certain
             )
-            if new:
-                version, state, outcome = 0, handler.aggregate(), None
-            elif cached:
-                version, state, outcome = *self._cached(handler.aggregate, stream), None
-            else:
-                version, state, outcome = await self._load(
-                    handler.aggregate, stream, request.idempotency_key, certain=certain
-                )
             if outcome is not None:
                 return _repeated(outcome, fingerprint, aggregate_id, handler)
             try:
@@ -248,6 +240,16 @@ class CommandBus:
             self._remember(stream, appended.version, state, append.state)
             return CommandResult(aggregate_id, appended, created=version == 0)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _current(
+        self, aggregate: type[A], stream: StreamId, key: str | None, *, new: bool, certain: bool
+    ) -> tuple[int, A, Outcome | None]:
+        """What is to be decided on, and the outcome of a command that was sent before with this key."""
+        if new:
+            return 0, aggregate(), None
+        if not certain and key is None and stream in self._states:
+            return *self._cached(aggregate, stream), None
+        return await self._load(aggregate, stream, key, certain=certain)
 
     def _cached(self, aggregate: type[A], stream: StreamId) -> tuple[int, A]:
         """The last state this process wrote. When it is stale, the append will be a conflict."""

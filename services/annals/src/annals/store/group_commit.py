@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 import grpc
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, SidecarUnavailable, StateConflict, StateTooLong, Write
+from annals.dapr import DaprError, DaprSidecar, StateConflict, StateTooLong, Write
 from annals.events import Position, RecordedEvent
 from annals.store import keys, records
 from annals.store.protocol import (
@@ -120,11 +120,13 @@ class GroupCommit:
                 # MySQL reads an outcome whose TTL ran out as absent, but lets none be inserted in its place
                 # before it was cleaned up (components-contrib, state/mysql/mysql.go, setValue).
                 _require_alone(remaining, error)
-                remaining = self._reject_unfit(remaining, error)
+                _reject_unfit(remaining, error)
+                return []
             except DaprError as error:
                 if isinstance(error, StateTooLong):
                     _require_alone(remaining, error)
-                remaining = self._reject_unfit(remaining, error)
+                _reject_unfit(remaining, error)
+                return []
             else:
                 return committed
         return []
@@ -210,26 +212,24 @@ class GroupCommit:
                 remaining.append(waiting)
         return remaining
 
-    def _reject_unfit(self, batch: Sequence[Waiting], error: DaprError) -> list[Waiting]:
-        _log.error("the state store refused an append", error=str(error), commits=len(batch))
-        for waiting in batch:
-            waiting.reject(StoreUnavailable(f"the state store refused the append: {error}"))
-        return []
-
     async def _read(self, wanted: list[str]) -> dict[str, bytes]:
         """Read back what decides an outcome: until it answers, nothing can be said."""
         attempt = 0
         while True:
             try:
                 values = await self._sidecar.get_certain(self._store, wanted)
-            except SidecarUnavailable as error:
-                _log.warning("read back not answered, asking again", error=str(error))
             except DaprError as error:
                 _log.warning("read back failed, asking again", error=str(error))
             else:
                 return {key: value.data for key, value in values.items()}
             await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
+
+
+def _reject_unfit(batch: Sequence[Waiting], error: DaprError) -> None:
+    _log.error("the state store refused an append", error=str(error), commits=len(batch))
+    for waiting in batch:
+        waiting.reject(StoreUnavailable(f"the state store refused the append: {error}"))
 
 
 def _require_alone(batch: Sequence[Waiting], error: DaprError) -> None:
