@@ -308,7 +308,8 @@ async def test_to_follow_a_task_costs_what_it_has(explained: Explained) -> None:
     reminders = Reminders(explained, store, unused, Alarms(unused), ())
     task = StreamId("big", "task-task-7")
     changes = (("task.created", {"title": "", "due": None}), ("task.assigned", {"assignee": "user-8"}))
-    await store.append(Append(task, tuple(of_task(task, *change) for change in changes), 0))
+    state = {"status": "todo", "assignee": "user-8"}
+    await store.append(Append(task, tuple(of_task(task, *change) for change in changes), 0, state))
     recorded = await store.read_events([(task, version) for version in (1, 2)])
     assert len(recorded) == 2
     for one in (*recorded, recorded[-1].model_copy(update={"event_type": "task.deleted"})):

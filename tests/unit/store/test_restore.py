@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from itertools import permutations
 from typing import Any, ClassVar, cast
 
+import orjson
 import pytest
 
 from annals.aggregates import Aggregate, Command, Handler, folding
-from annals.dapr import DaprSidecar, Workflows
-from annals.events import DomainEvent, EventData, EventRegistry, StreamId
+from annals.dapr import DaprSidecar, Workflows, Write
+from annals.events import DomainEvent, EventData, EventRegistry, RecordedEvent, StreamId
 from annals.sagas import Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
 from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepStarted
@@ -19,7 +23,17 @@ from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.state import SagaStatus
 from annals.sagas.watch import Watch
-from annals.store import ALL_LANES, SAGA_LANES, Append, DaprEventReader, Export, Restore
+from annals.store import (
+    ALL_LANES,
+    SAGA_LANES,
+    Append,
+    DaprEventReader,
+    DaprEventStore,
+    Export,
+    Head,
+    Restore,
+    records,
+)
 from annals.store import keys as store_keys
 from annals.testing.fake import FakeSidecar
 from event_store_conformance import new_stream, to_append
@@ -156,29 +170,184 @@ def release(box: type[Box]) -> Any:
     return folding(EventRegistry([Put]), [Handler(PutIn, box, lambda _: "x", lambda _, __: ())])
 
 
+BOX = StreamId.of("default", "box", "x")
+
+
+async def put(store: DaprEventStore, version: int) -> None:
+    event = DomainEvent(
+        event_type="box.put",
+        source="test",
+        aggregate_type="box",
+        aggregate_id="x",
+        data={"weight": 10 * (version + 1)},
+    )
+    await store.append(Append(BOX, (event,), version, {}))
+
+
 @pytest.mark.parametrize("pieces", [(4, 3), (4, 1, 1, 1)])
 async def test_an_import_that_another_release_goes_on_with_has_the_states_of_that_one(
     pieces: tuple[int, ...],
 ) -> None:
-    stream = StreamId.of("default", "box", "x")
     async with empty() as (port, source):
         async with opened(port) as store:
-            for version, weight in enumerate((10, 20, 30, 40, 50, 60)):
-                put = DomainEvent(
-                    event_type="box.put",
-                    source="test",
-                    aggregate_type="box",
-                    aggregate_id="x",
-                    data={"weight": weight},
-                )
-                await store.append(Append(stream, (put,), version, {}))
+            for version in range(6):
+                await put(store, version)
         lines = await lines_of(source)
     async with empty() as (_, into):
         releases = [release(Box), *[release(WeighedBox)] * (len(pieces) - 1)]
         for fold, piece in zip(releases, pieces, strict=True):
             await Restore(into, "eventstore", fold).apply(b"".join(lines[:piece]))
             del lines[:piece]
-        head, _ = await DaprEventReader(into).load(stream)
+        head, _ = await DaprEventReader(into).load(BOX)
         assert head is not None
         assert (head.version, head.state_schema) == (6, 2)
         assert head.state == {"count": 6, "weight": 210}
+
+
+async def written(*owners: str) -> list[bytes]:
+    """The lines of a store with a box whose events were written by these, one after the other."""
+    async with empty() as (port, source):
+        async with AsyncExitStack() as stack:
+            stores = {
+                owner: await stack.enter_async_context(opened(port, owner)) for owner in sorted(set(owners))
+            }
+            for version, owner in enumerate(owners):
+                await put(stores[owner], version)
+        return await lines_of(source)
+
+
+def begun(lines: list[bytes]) -> tuple[bytes, list[list[bytes]]]:
+    """The lines that an import begins with, and the others of each lane."""
+    lanes = len(orjson.loads(lines[0])["lanes"])
+    rest: defaultdict[int, list[bytes]] = defaultdict(list)
+    for line in lines[1 + lanes :]:
+        rest[orjson.loads(line)["lane"]].append(line)
+    return b"".join(lines[: 1 + lanes]), list(rest.values())
+
+
+def weighed(count: int) -> dict[str, int]:
+    return {"count": count, "weight": 5 * count * (count + 1)}
+
+
+async def is_whole(into: DaprSidecar, count: int) -> bool:
+    """Whether a store has all of a box; then its head has its state, and before it has none."""
+    reader = DaprEventReader(into)
+    there = await reader.read_raw_events([(BOX, version) for version in range(1, count + 1)], certain=True)
+    head, _ = await reader.load(BOX, certain=True)
+    assert head is not None
+    last = max(version for version, raw in enumerate(there, start=1) if raw)
+    assert head.version == last, "who reads a stream as far as its head misses none that is there"
+    raw = there[last - 1]
+    assert raw is not None
+    assert head.hash == RecordedEvent.from_json(raw).hash
+    whole = all(there[:last])
+    assert head.state == (weighed(last) if whole else None)
+    return whole and last == count
+
+
+class Watched(BrokenOff):
+    """Looks at the box after every transaction."""
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        await super().transact(store, writes)
+        await is_whole(self, 8)
+
+
+@pytest.mark.parametrize("owners", ["abcbacab", "abbbccaa", "aabbaabb", "cccbbaab"])
+async def test_a_stream_has_its_state_with_the_commit_that_it_is_whole_by(owners: str) -> None:
+    first, lanes = begun(await written(*owners))
+    for order in permutations(lanes):
+        async with empty() as (port, _):
+            into = Watched(port)
+            restore = Restore(into, "eventstore", release(WeighedBox))
+            await restore.apply(first)
+            for line in [line for lane in order for line in lane]:
+                assert await restore.apply(line) == 1
+                assert await restore.apply(line) == 0
+            assert await is_whole(into, 8)
+            await into.close()
+
+
+async def test_lanes_that_come_at_the_same_time_lose_nothing_of_each_other() -> None:
+    first, lanes = begun(await written(*"abcabcabc"))
+    for order in permutations(lanes):
+        async with empty() as (_, into):
+            restore = Restore(into, "eventstore", release(WeighedBox))
+            await restore.apply(first)
+            for lines in zip(*order, strict=True):
+                await asyncio.gather(*(restore.apply(line) for line in lines))
+            assert await is_whole(into, 9)
+
+
+class Killed(BrokenOff):
+    """Loses the reply of every second transaction, as the importer that asked for it is gone."""
+
+    transactions = 0
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        await super().transact(store, writes)
+        self.transactions += 1
+        if self.transactions % 2 == 0:
+            raise RuntimeError("the importer is killed")
+
+
+async def test_an_import_that_is_killed_at_any_commit_goes_on_there() -> None:
+    first, lanes = begun(await written(*"abcbacab"))
+    async with empty() as (port, _):
+        into = Killed(port)
+        for request in [first, *(line for lane in lanes for line in lane)]:
+            for last in (False, True):
+                try:
+                    await Restore(into, "eventstore", release(WeighedBox)).apply(request)
+                except RuntimeError:
+                    assert not last
+        assert into.transactions > 4
+        assert await is_whole(into, 8)
+        await into.close()
+
+
+async def test_what_a_read_leaves_out_is_not_taken_for_a_part_that_comes_later() -> None:
+    first, lanes = begun(await written(*"abbaabba"))
+    async with empty() as (_, into):
+        restore = Restore(into, "eventstore", release(WeighedBox))
+        await restore.apply(first)
+        into.left_out = frozenset(store_keys.event(BOX, version) for version in range(1, 9))
+        for lane in lanes:
+            await restore.apply(b"".join(lane))
+        assert await is_whole(into, 8)
+
+
+@pytest.mark.parametrize("alternating", [True, False])
+async def test_what_is_there_of_a_long_stream_is_not_read_again_for_every_commit(
+    *, alternating: bool
+) -> None:
+    count = 400
+    owners = "ab" * (count // 2) if alternating else "a" + "b" * (count - 2) + "a"
+    first, lanes = begun(await written(*owners))
+    for order in permutations(lanes):
+        async with empty() as (_, into):
+            restore = Restore(into, "eventstore", release(WeighedBox))
+            await restore.apply(first)
+            for lane in order:
+                for start in range(0, len(lane), 8):
+                    await restore.apply(b"".join(lane[start : start + 8]))
+            assert await is_whole(into, count)
+            read = sum(into.asked[store_keys.event(BOX, version)] for version in range(1, count + 1))
+            assert read < 4 * count
+
+
+async def test_a_head_that_an_earlier_release_left_without_a_state_gets_one_with_the_next_commit() -> None:
+    first, lanes = begun(await written(*"ababababab"))
+    async with empty() as (_, into):
+        restore = Restore(into, "eventstore", release(WeighedBox))
+        await restore.apply(first)
+        *before, last = [line for lane in lanes for line in lane]
+        for line in before:
+            await restore.apply(line)
+            value = await into.get("eventstore", store_keys.head(BOX))
+            assert value is not None
+            head = records.decode_head(value.data)
+            left = records.encode_head(Head(head.version, None, 0, head.hash))
+            await into.save("eventstore", Write(store_keys.head(BOX), left, etag=value.etag))
+        await restore.apply(last)
+        assert await is_whole(into, 10)

@@ -15,7 +15,7 @@ from annals.events import RecordedEvent, StreamId
 from annals.store import EventReader
 from annals.telemetry import metrics
 from annals_notification.deliveries.plan import Notice
-from annals_notification.due import CLOCKS_APART, Alarms, Row, rows_due, statement_of_due
+from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
@@ -147,22 +147,27 @@ class Reminders:
 
         What came due since it happened, while this service was away, is reminded of late.
         """
-        await self._on_event(event, min(event.timestamp, datetime.now(UTC)))
-
-    async def on_imported(self, event: RecordedEvent) -> None:
-        """The same for what came from a backup: only what is still to come is reminded of."""
-        await self._on_event(event, datetime.now(UTC))
-
-    async def _on_event(self, event: RecordedEvent, since: datetime) -> None:
         match event.event_type:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id))
+                await self._changed(event, min(event.timestamp, datetime.now(UTC)))
             case "task.assigned" | "task.unassigned":
                 # Who is told is read when a reminder fires; this is what the list of them shows.
                 assignee = event.data["assignee"] if event.event_type == "task.assigned" else None
                 await self._database.fetch(_REASSIGN, event.tenant_id, event.aggregate_id, assignee)
+
+    async def on_imported(self, event: RecordedEvent) -> None:
+        """The same for what came from a backup: only what is still to come is reminded of.
+
+        Whatever it says: a task that was written through several lanes has no state before its last event
+        is there, and that may be any of them.
+        """
+        if event.aggregate_type == "task":
+            await self._changed(event, datetime.now(UTC))
+
+    async def _changed(self, event: RecordedEvent, since: datetime) -> None:
+        await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id))
 
     async def _follow(self, changes: Sequence[_Change]) -> dict[_Change, None]:
         """Bring tasks' reminders in line with what the tasks are now.
@@ -178,10 +183,10 @@ class Reminders:
         heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in last))
         tasks, rows = [], []
         for (stream, change), (head, _) in zip(last.items(), heads, strict=True):
-            if head is None:
+            if head is None or head.state is None:  # the rest of it is still to be imported, and then told of
                 continue
             task_id = stream.name.removeprefix("task-")
-            state = head.state or {}
+            state = head.state
             task = {"tenant": stream.tenant, "task_id": task_id, "version": head.version}
             tasks.append(task)
             rows += [
@@ -209,7 +214,9 @@ class Reminders:
         if row is None:
             return
         head, _ = await self._store.load(StreamId.of(tenant, "task", row["task_id"]), certain=True)
-        state = head.state if head is not None and head.state is not None else {}
+        state = head.state if head is not None else {}
+        if state is None:
+            raise NotNow(f"task {row['task_id']} has no state: the rest of it is still to be imported")
         fires, due = datetime.fromisoformat(row["fires"]), datetime.fromisoformat(row["due"])
         still = state.get("status") == "todo" and state.get("due") is not None
         status, late = "cancelled", datetime.now(UTC) - fires > _LATE

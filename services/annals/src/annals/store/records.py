@@ -28,21 +28,29 @@ def head_after(append: Append, hash_: str) -> Head:
     return Head(append.last, append.state, append.state_schema, hash_)
 
 
-def encode_head(head: Head) -> bytes:
-    """See `decode_head`."""
-    return orjson.dumps(
-        {
-            "version": head.version,
-            "state": head.state,
-            "state_schema": head.state_schema,
-            "hash": head.hash,
-        }
-    )
+def encode_head(head: Head, part: Head | None = None) -> bytes:
+    """See `decode_head`; `part` is for a stream that is not all there yet: see `decode_part`."""
+    value: dict[str, Any] = {
+        "version": head.version,
+        "state": head.state,
+        "state_schema": head.state_schema,
+        "hash": head.hash,
+    }
+    return orjson.dumps(value | {"part": part} if part else value)
 
 
 def decode_head(data: bytes) -> Head:
     """See `encode_head`."""
+    return _head(orjson.loads(data))
+
+
+def decode_part(data: bytes) -> Head:
+    """The head that a stream would have if it ended at its first hole; an import leaves some for a while."""
     value = orjson.loads(data)
+    return _head(value.get("part", value))
+
+
+def _head(value: dict[str, Any]) -> Head:
     return Head(value["version"], value["state"], value["state_schema"], value["hash"])
 
 

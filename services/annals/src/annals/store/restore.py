@@ -7,8 +7,11 @@ to the store meanwhile makes the import fail, and is not harmed.
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import orjson
@@ -17,6 +20,7 @@ from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
 from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
+from annals.store.event_pages import MOST_EVENTS, fitting
 from annals.store.export import FORMAT
 from annals.store.protocol import Commit, Fold, Head, StoreError
 
@@ -81,7 +85,7 @@ class Restore:
             return 0
         if await self._reader.lanes():
             raise NotImportable("the store is not empty: an import needs one that nothing was written to")
-        writes, _ = await self._writes(firsts, self._sidecar.get_certain)
+        writes = await self._writes(firsts, self._sidecar.get_certain)
         for lane, tail in lanes.items():
             # Whoever owns the lane meets the first commit at its next append, looks, and goes on behind.
             writes.append(Write(keys.imported(lane), orjson.dumps(tail), insert_only=True))
@@ -118,13 +122,11 @@ class Restore:
             missing = await self._missing(batch, read)
             if not missing:
                 return 0
-            writes, gaps = await self._writes(missing, read)
+            writes = await self._writes(missing, read)
             try:
                 await self._sidecar.transact(self._store, sorted(writes, key=lambda write: write.key))
             except StateConflict:
                 continue  # or it was applied by a request whose reply was lost, or something else is there
-            for stream in gaps:
-                await self._close_gap(stream)
             return len(missing)
         raise NotImportable("something else was written to a stream of the import")
 
@@ -137,61 +139,55 @@ class Restore:
                 raise NotImportable(f"the store has another commit at {wanted[key].commit.position}")
         return [entry for key, entry in wanted.items() if key not in there]
 
-    async def _writes(self, entries: list[_Entry], read: _Read) -> tuple[list[Write], list[StreamId]]:
-        """What puts commits into the store, and the streams of which these do not give the state.
-
-        An earlier part of them is not there yet, or came through a release that had another schema.
-        """
-        streams = list({entry.commit.stream for entry in entries})
-        found = await read(self._store, [keys.head(stream) for stream in streams])
-        heads = {
-            stream: records.decode_head(found[keys.head(stream)].data)
-            for stream in streams
-            if keys.head(stream) in found
-        }
-        writes, gaps = [], []
+    async def _writes(self, entries: list[_Entry], read: _Read) -> list[Write]:
+        """What puts commits into the store, and with them the heads of their streams."""
+        writes = []
+        brought: defaultdict[StreamId, dict[int, bytes]] = defaultdict(dict)
         for entry in entries:
-            commit = entry.commit
             writes.append(Write(_log_key(entry), entry.raw, insert_only=True))
-            writes += [
-                Write(keys.event(commit.stream, version), raw, insert_only=True)
-                for version, raw in enumerate(entry.events, start=commit.first)
-            ]
-            head = heads.get(commit.stream)
-            at = head.version if head else 0
-            if commit.first == at + 1:
-                state, schema = None, 0
-                if head is None or head.state is not None:
-                    events = [RecordedEvent.from_json(raw) for raw in entry.events]
-                    folded = self._fold(commit.stream, head, events)
-                    if folded is None:
-                        gaps.append(commit.stream)
-                    else:
-                        state, schema = folded
-                heads[commit.stream] = Head(commit.last, state, schema, commit.hash)
-            else:
-                # Written through two lanes: another lane's part comes later, or came before.
-                gaps.append(commit.stream)
-                if commit.last > at:
-                    heads[commit.stream] = Head(commit.last, None, 0, commit.hash)
-        for stream, head in heads.items():
-            key, there = keys.head(stream), found.get(keys.head(stream))
-            etag = there.etag if there else None
-            writes.append(Write(key, records.encode_head(head), insert_only=etag is None, etag=etag))
-        return writes, gaps
+            brought[entry.commit.stream] |= enumerate(entry.events, start=entry.commit.first)
+        found = await read(self._store, [keys.head(stream) for stream in brought])
+        for stream, events in brought.items():
+            writes += [Write(keys.event(stream, one), raw, insert_only=True) for one, raw in events.items()]
+        heads = (
+            self._head(stream, events, found.get(keys.head(stream))) for stream, events in brought.items()
+        )
+        return writes + await asyncio.gather(*heads)
 
-    async def _close_gap(self, stream: StreamId) -> None:
-        """Fold a stream anew, if all of it is there by now."""
-        value = await self._sidecar.get(self._store, keys.head(stream))
-        if value is None:
-            return
-        head = records.decode_head(value.data)
-        refs = [(stream, version) for version in range(1, head.version + 1)]
-        events = await self._reader.read_events(refs)
-        if len(events) < len(refs) or (folded := self._fold(stream, None, events)) is None:
-            return
-        whole = records.encode_head(Head(head.version, *folded, head.hash))
-        await self._sidecar.save(self._store, Write(keys.head(stream), whole, etag=value.etag))
+    async def _head(self, stream: StreamId, brought: dict[int, bytes], there: StateValue | None) -> Write:
+        """A stream's head after more events: it has the state as soon as the stream has no hole.
+
+        Holes are what was written through another lane, whose part comes later. How far the stream is until
+        then is kept in the head, so that nothing is read and folded twice. The head is written even if it
+        stays as it is: of two requests that each bring a part, one is refused and finds the other's.
+        """
+        head = records.decode_head(there.data) if there else None
+        part = records.decode_part(there.data) if there else None
+        last = max(brought)
+        if head is None or head.version < last:
+            head = Head(last, None, 0, RecordedEvent.from_json(brought[last]).hash)
+        most = min(len(brought), MOST_EVENTS)
+        while True:
+            first = part.version + 1 if part else 1
+            versions = range(first, min(first + most, head.version + 1))
+            absent = [version for version in versions if version not in brought]
+            read = await self._reader.read_raw_events([(stream, version) for version in absent], certain=True)
+            known = brought | {version: raw for version, raw in zip(absent, read, strict=True) if raw}
+            raws = [known[version] for version in takewhile(known.__contains__, versions)]
+            events = [RecordedEvent.from_json(raw) for raw in raws]
+            folded = self._fold(stream, part, events)
+            if folded is None:
+                part = None
+                continue
+            hash_ = events[-1].hash if events else part.hash if part else ""
+            part = Head(first + len(events) - 1, *folded, hash_)
+            if len(events) < len(versions) or part.version == head.version:
+                break
+            most = fitting(most, len(raws), sum(map(len, raws)), bytes_held=_BYTES, most=MOST_EVENTS)
+        whole = part.version == head.version
+        data = records.encode_head(part) if whole else records.encode_head(head, part)
+        etag = there.etag if there else None
+        return Write(keys.head(stream), data, insert_only=etag is None, etag=etag)
 
     async def _take_checkpoints(self, given: list[bytes]) -> None:
         last: dict[int, tuple[int, bytes]] = {}

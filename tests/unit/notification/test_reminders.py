@@ -1,0 +1,98 @@
+"""What becomes of reminders while a backup is imported."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import orjson
+import pytest
+
+from annals.events import StreamId
+from annals.store import Append
+from annals.store.memory import MemoryEventStore
+from annals_notification.deliveries.plan import Notice
+from annals_notification.due import Alarms, NotNow
+from annals_notification.reminders import Reminders
+from task_histories import of_task
+
+TASK = StreamId("acme", "task-7")
+DUE = datetime.now(UTC) + timedelta(days=1)
+EVENTS = (
+    ("task.created", {"title": "", "due": None}),
+    ("task.due_date_set", {"due": DUE.isoformat()}),
+    ("task.assigned", {"assignee": "ada"}),
+    ("task.updated", {"changes": {"title": "Write"}}),
+)
+STATE = {"status": "todo", "title": "Write", "due": DUE.isoformat(), "assignee": "ada"}
+ROW = {
+    "task_id": "7",
+    "fires": DUE.isoformat(),
+    "due": DUE.isoformat(),
+    "kind": "due",
+    "correlation_id": None,
+    "causation_id": None,
+}
+
+
+class Tables:
+    """A database that has one reminder, and keeps what is to be written."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Any] = []
+        self.planned: list[Any] = []
+        self.fired: list[str | None] = []
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        if "AS row (tenant text, task_id text" in sql:
+            tasks, rows = params
+            self.tasks += orjson.loads(tasks or "")
+            self.planned += orjson.loads(rows or "")
+            return []
+        if "SET status" in sql:
+            self.fired.append(params[3])
+        return {"row": ROW}
+
+
+class Told:
+    def __init__(self) -> None:
+        self.notices: list[Notice] = []
+
+    async def tell(self, notice: Notice) -> None:
+        self.notices.append(notice)
+
+
+@pytest.mark.parametrize("last", range(1, 5))
+async def test_the_last_event_of_a_task_that_is_imported_plans_its_reminders_whichever_it_is(
+    last: int,
+) -> None:
+    store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),))
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events[:3], 0))
+    for event in await store.read_events([(TASK, version) for version in (1, 2, 3)]):
+        await reminders.on_imported(event)
+    assert not tables.tasks, "what it was to be reminded of stays as it is until it is known what it is"
+    await store.append(Append(TASK, events[3:], 3, STATE))
+    [event] = await store.read_events([(TASK, last)])
+    await reminders.on_imported(event)
+    assert [task["version"] for task in tables.tasks] == [4]
+    [row] = tables.planned
+    assert (row["id"], row["user_id"], row["version"]) == ("7:due", "ada", 4)
+    assert datetime.fromisoformat(row["due"]) == DUE
+
+
+async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_rest_of_it() -> None:
+    store, tables, told = MemoryEventStore(), Tables(), Told()
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),))
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events[:3], 0))
+    with pytest.raises(NotNow):
+        await reminders.fire("acme", "7:due")
+    assert not tables.fired
+    assert not told.notices
+    await store.append(Append(TASK, events[3:], 3, STATE))
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["fired"]
+    assert [notice.kind for notice in told.notices] == ["reminder.due"]
