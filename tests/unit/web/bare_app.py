@@ -21,4 +21,6 @@ async def _ready() -> Mapping[str, str]:
 
 def bare_app(settings: ServiceSettings | None = None) -> ServiceApp:
     """The application; it is always ready."""
-    return create_app("Test", settings or ServiceSettings(), lifespan=_lifespan, ready=_ready)
+    app = create_app("Test", settings or ServiceSettings(), lifespan=_lifespan)
+    app.ready = _ready
+    return app

@@ -31,18 +31,13 @@ _SECONDS_A_DAY = 24 * 3600
 
 def create(settings: CommandSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
-    store: DaprEventStore | None = None
-    sidecar: DaprSidecar | None = None
-    eraser: Follower | None = None
-    live: LiveSettings[CommandLive] | None = None
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal store, sidecar, eraser, live
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)
-        live = wanted = LiveSettings("command", settings.live(CommandLive), configuration)
+        live = LiveSettings("command", settings.live(CommandLive), configuration)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
         store = DaprEventStore(
             sidecar,
@@ -51,7 +46,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             topic=settings.topic,
             command_ttl_seconds=settings.idempotency_days * _SECONDS_A_DAY,
             deadline_seconds=settings.append_deadline,
-            max_backlog=lambda: wanted.current.max_backlog,
+            max_backlog=lambda: live.current.max_backlog,
             max_event_bytes=settings.max_event_bytes,
         )
         subject_keys = SubjectKeys(
@@ -81,10 +76,9 @@ def create(settings: CommandSettings) -> ServiceApp:
             protect=subject_keys.protect,
             middleware=[log_commands, count_commands, trace_commands],
         )
-        keys = sidecar
 
         async def signing_key() -> SigningKey:
-            return SigningKey(await keys.secret(settings.signing_keys, "audit-signing-key"))
+            return SigningKey(await sidecar.secret(settings.signing_keys, "audit-signing-key"))
 
         checkpointer = Checkpointer(sidecar, settings.state_store, signing_key, settings.checkpoint_seconds)
         admitted = partial(admit, live)
@@ -96,6 +90,20 @@ def create(settings: CommandSettings) -> ServiceApp:
         app.include_router(store_api.routes(sidecar, settings.state_store, fold))
         operations = Operations(invocation, "command")
         app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
+
+        async def ready() -> Mapping[str, str]:
+            missing = {}
+            if not await sidecar.healthy():
+                missing["sidecar"] = "it does not answer"
+            if store.lane is None:
+                missing["lane"] = "none is held yet"
+            if not eraser.placed:
+                missing["erasure"] = "it does not know yet from where on it is to follow the store"
+            if not live.asked.is_set():
+                missing["live settings"] = "they have not been asked for yet"
+            return missing
+
+        app.ready = ready
         async with (
             background(live.run(), "live settings"),
             background(letters.run(), "dead letters"),
@@ -109,16 +117,4 @@ def create(settings: CommandSettings) -> ServiceApp:
         await invocation.close()
         await sidecar.close()
 
-    async def ready() -> Mapping[str, str]:
-        missing = {}
-        if sidecar is None or not await sidecar.healthy():
-            missing["sidecar"] = "it does not answer"
-        if store is None or store.lane is None:
-            missing["lane"] = "none is held yet"
-        if eraser is None or not eraser.placed:
-            missing["erasure"] = "it does not know yet from where on it is to follow the store"
-        if live is None or not live.asked.is_set():
-            missing["live settings"] = "they have not been asked for yet"
-        return missing
-
-    return create_app("Annals command", settings, lifespan=lifespan, ready=ready)
+    return create_app("Annals command", settings, lifespan=lifespan)

@@ -27,68 +27,56 @@ _OWN_NAMES = ["127.0.0.1", "localhost"]
 
 def create(settings: ConsoleSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
-    sidecar: DaprSidecar | None = None
-    invocation: ServiceInvocation | None = None
-    tokens: Tokens | None = None
-    files = page.load(settings.page)
-
-    def started() -> ServiceInvocation:
-        if invocation is None:
-            raise RuntimeError("the service has not been started")
-        return invocation
-
-    def of_started() -> Tokens:
-        if tokens is None:
-            raise RuntimeError("the service has not been started")
-        return tokens
 
     @asynccontextmanager
-    async def lifespan(_app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal sidecar, invocation, tokens
+    async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=_CONNECTIONS)
+        files = page.load(settings.page)
+        measured = health.Health()
+
+        async def ready() -> Mapping[str, str]:
+            missing = {}
+            if not await sidecar.healthy():
+                missing["sidecar"] = "it does not answer"
+            if not files:
+                missing["page"] = f"{settings.page} holds none: run `make setup`"
+            return missing
+
+        app.ready = ready
         async with (
             httpx2.AsyncClient(timeout=_ISSUER_SECONDS) as http,
             background(measured.run(invocation), "health"),
         ):
-            tokens = Tokens(settings.oidc_issuer or "", http)
+            if settings.auth is AuthMode.OIDC:
+                claims = Claims(
+                    settings.oidc_user_claim,
+                    settings.oidc_name_claim,
+                    settings.oidc_tenant_claim,
+                    settings.oidc_roles_claim,
+                    settings.oidc_tenant,
+                    settings.oidc_suite_role,
+                )
+                tokens = Tokens(settings.oidc_issuer or "", http)
+                audience = settings.oidc_audience or settings.oidc_client_id or ""
+                authenticate = authentication.of_issuer(tokens, claims, audience)
+                app.include_router(sign_in.of_issuer(settings, tokens, claims))
+            else:
+                authenticate = authentication.of_development
+                app.include_router(sign_in.of_development(settings))
+            app.include_router(sign_in.common(settings, authenticate))
+            app.include_router(health.routes(measured, authenticate))
+            app.include_router(gateway.routes(invocation, authenticate, lambda: app.draining))
+            app.include_router(page.routes(files))
             yield
         await invocation.close()
         await sidecar.close()
 
-    async def ready() -> Mapping[str, str]:
-        missing = {}
-        if sidecar is None or not await sidecar.healthy():
-            missing["sidecar"] = "it does not answer"
-        if not files:
-            missing["page"] = f"{settings.page} holds none: run `make setup`"
-        return missing
-
-    app = create_app("Annals console", settings, lifespan=lifespan, ready=ready, public=True)
-    measured = health.Health()
-    if settings.auth is AuthMode.OIDC:
-        claims = Claims(
-            settings.oidc_user_claim,
-            settings.oidc_name_claim,
-            settings.oidc_tenant_claim,
-            settings.oidc_roles_claim,
-            settings.oidc_tenant,
-            settings.oidc_suite_role,
-        )
-        audience = settings.oidc_audience or settings.oidc_client_id or ""
-        authenticate = authentication.of_issuer(of_started, claims, audience)
-        app.include_router(sign_in.of_issuer(settings, of_started, claims))
-    else:
-        authenticate = authentication.of_development
-        app.include_router(sign_in.of_development(settings))
+    app = create_app("Annals console", settings, lifespan=lifespan, public=True)
+    if settings.auth is not AuthMode.OIDC:
         # Another site's name that is made to lead here must not make anybody of anybody.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
-    app.include_router(sign_in.common(settings, authenticate))
-    app.include_router(health.routes(measured, authenticate))
-    app.include_router(gateway.routes(started, authenticate, lambda: app.draining))
-    app.include_router(page.routes(files))
-
     key = settings.session_key
     app.add_middleware(GZipMiddleware, minimum_size=1000)
     app.add_middleware(

@@ -23,9 +23,7 @@ DEVELOPER = Identity(
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
-def of_issuer(
-    tokens: Callable[[], Tokens], claims: Claims, audience: str
-) -> Callable[[Request], Awaitable[Identity]]:
+def of_issuer(tokens: Tokens, claims: Claims, audience: str) -> Callable[[Request], Awaitable[Identity]]:
     """Recognises the bearer of a token, else who is signed in."""
 
     async def authenticate(request: Request) -> Identity:
@@ -36,7 +34,7 @@ def of_issuer(
                 detail = "sign in, or send a bearer token"
                 raise Problem(401, "unauthenticated", detail, headers=_CHALLENGE)
         elif kind.lower() == "bearer" and token:
-            identity = await _bearer(tokens(), claims, audience, token.strip())
+            identity = await _bearer(tokens, claims, audience, token.strip())
         else:
             raise Problem(401, "unauthenticated", "only bearer tokens are taken", headers=_CHALLENGE)
         return _of_own_tenant(request, identity)

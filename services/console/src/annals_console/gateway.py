@@ -43,7 +43,7 @@ Authenticate = Callable[[Request], Awaitable[Identity]]
 
 
 def routes(
-    invocation: Callable[[], ServiceInvocation], authenticate: Authenticate, draining: Callable[[], bool]
+    invocation: ServiceInvocation, authenticate: Authenticate, draining: Callable[[], bool]
 ) -> APIRouter:
     """`/api/{service}/…`: a route for each rule."""
     router = APIRouter(prefix="/api")
@@ -62,10 +62,10 @@ def routes(
                 body = orjson.dumps(check_recurrence(identity, json_object(body)))
             if rule.path == "recurrences/{id}/resume":
                 one = path.removesuffix("/resume")
-                check_recurrence(identity, await _known(invocation(), rule, one, _headers(request, identity)))
+                check_recurrence(identity, await _known(invocation, rule, one, _headers(request, identity)))
             if query := _query(rule, identity, request):
                 path = f"{path}?{query}"
-            opened = await _open(invocation(), rule, path, body, _headers(request, identity))
+            opened = await _open(invocation, rule, path, body, _headers(request, identity))
             headers = {name: opened.headers[name] for name in _RESPONSE_HEADERS if name in opened.headers}
             headers.setdefault("cache-control", "no-store")
             if headers.get("content-type", "").startswith(_EVENT_STREAM):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import httpx2
@@ -83,7 +82,7 @@ def of_development(settings: ConsoleSettings) -> APIRouter:
     return router
 
 
-def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: Claims) -> APIRouter:
+def of_issuer(settings: ConsoleSettings, tokens: Tokens, claims: Claims) -> APIRouter:
     """To the issuer, and back."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
     issuer, client_id = settings.oidc_issuer or "", settings.oidc_client_id or ""
@@ -92,7 +91,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
 
     async def client() -> Any:
         """The issuer with its addresses as they are now. Raises IssuerUnavailable."""
-        said = await tokens().configuration()
+        said = await tokens.configuration()
         return oauth().register(
             "issuer",
             client_cls=_Client,
@@ -136,7 +135,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Callable[[], Tokens], claims: C
                 detail = "signing in failed: it was begun elsewhere, or too long ago, or is over"
                 raise Problem(401, "unauthenticated", detail)
             token = await asking.authorize_access_token(request)
-            found = await tokens().verify(str(token.get("id_token", "")), client_id)
+            found = await tokens.verify(str(token.get("id_token", "")), client_id)
             _require_of_this_sign_in(found, client_id, token.get("userinfo"))
             return claims.identity(found, str(uuid.uuid4()), _until(settings))
         except OAuthError as error:

@@ -50,8 +50,6 @@ _MIGRATE_SECONDS = 0.5
 
 def create(settings: NotificationSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
-    sidecar: DaprSidecar | None = None
-    follower: Follower | None = None
     migrated = asyncio.Event()
 
     async def prepare(database: BindingDatabase) -> None:
@@ -82,7 +80,6 @@ def create(settings: NotificationSettings) -> ServiceApp:
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal sidecar, follower
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
@@ -133,6 +130,18 @@ def create(settings: NotificationSettings) -> ServiceApp:
         )
         app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
         app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+
+        async def ready() -> Mapping[str, str]:
+            missing = {}
+            if not await sidecar.healthy():
+                missing["sidecar"] = "it does not answer"
+            if not migrated.is_set():
+                missing["tables"] = "they are not prepared yet"
+            if not follower.placed:
+                missing["follower"] = "it does not know yet from where on it is to follow the store"
+            return missing
+
+        app.ready = ready
         async with (
             background(live.run(), "live settings"),
             background(hub.run(), "hub"),
@@ -147,17 +156,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
         await invocation.close()
         await sidecar.close()
 
-    async def ready() -> Mapping[str, str]:
-        missing = {}
-        if sidecar is None or not await sidecar.healthy():
-            missing["sidecar"] = "it does not answer"
-        if not migrated.is_set():
-            missing["tables"] = "they are not prepared yet"
-        if follower is None or not follower.placed:
-            missing["follower"] = "it does not know yet from where on it is to follow the store"
-        return missing
-
-    app = create_app("Annals notification", settings, lifespan=lifespan, ready=ready)
+    app = create_app("Annals notification", settings, lifespan=lifespan)
     app.add_exception_handler(DatabaseError, on_unavailable)
     app.add_exception_handler(NotNow, on_unavailable)
     return app

@@ -40,9 +40,6 @@ _MIGRATE_SECONDS = 0.5
 
 def create(settings: ProjectorSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
-    sidecar: DaprSidecar | None = None
-    generations: Generations | None = None
-    sweeper: Sweeper | None = None
     prepared = asyncio.Event()
 
     async def prepare(database: BindingDatabase, generations: Generations, letters: DeadLetters) -> None:
@@ -58,7 +55,6 @@ def create(settings: ProjectorSettings) -> ServiceApp:
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal sidecar, generations, sweeper
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         configuration = Configuration(sidecar, settings.settings_store)
@@ -70,19 +66,19 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         store = DaprEventReader(sidecar, settings.state_store)
         letters = DeadLetters(sidecar, settings.state_store, "projector")
         visibility = Visibility(database, store)
-        catalogue = generations = Generations(database, PROJECTIONS, maintenance)
-        applier = Applier(database, store, lambda: catalogue.live, letters, visibility.applied)
+        generations = Generations(database, PROJECTIONS, maintenance)
+        applier = Applier(database, store, lambda: generations.live, letters, visibility.applied)
         inbound = subscription.Inbound(applier, letters)
-        builder = Builder(database, store, catalogue, letters, settings.instance)
-        replays = Replays(database, store, applier, catalogue, letters)
-        sweep = sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
+        builder = Builder(database, store, generations, letters, settings.instance)
+        replays = Replays(database, store, applier, generations, letters)
+        sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
 
         async def keep_up() -> None:
-            await prepare(maintenance, catalogue, letters)
+            await prepare(maintenance, generations, letters)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(letters.run())
-                tasks.create_task(catalogue.run())
-                tasks.create_task(sweep.run())
+                tasks.create_task(generations.run())
+                tasks.create_task(sweeper.run())
                 tasks.create_task(builder.run())
                 tasks.create_task(replays.run())
                 tasks.create_task(inbound.read_again())
@@ -101,32 +97,36 @@ def create(settings: ProjectorSettings) -> ServiceApp:
         last = partial(last_checkpoint, sidecar, settings.state_store)
         app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
         app.include_router(
-            projections_api.routes(maintenance, store, catalogue, builder, letters, operations)
+            projections_api.routes(maintenance, store, generations, builder, letters, operations)
         )
         app.include_router(dead_letters.routes(letters, store, replays.dry_run, operations))
         app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+
+        async def ready() -> Mapping[str, str]:
+            missing = {}
+            if not await sidecar.healthy():
+                missing["sidecar"] = "it does not answer"
+            if not prepared.is_set():
+                missing["read models"] = "their tables are not prepared yet"
+            else:
+                try:
+                    _ = generations.live
+                except Outdated as error:
+                    missing["read models"] = str(error)
+            if sweeper.beyond:
+                lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
+                missing["read models"] = (
+                    f"they are of another store, which had lane {lanes}: drop their schema"
+                )
+            return missing
+
+        app.ready = ready
         async with background(live.run(), "live settings"), background(keep_up(), "read models"):
             yield
         await invocation.close()
         await sidecar.close()
 
-    async def ready() -> Mapping[str, str]:
-        missing = {}
-        if sidecar is None or not await sidecar.healthy():
-            missing["sidecar"] = "it does not answer"
-        if not prepared.is_set():
-            missing["read models"] = "their tables are not prepared yet"
-        elif generations is not None:
-            try:
-                _ = generations.live
-            except Outdated as error:
-                missing["read models"] = str(error)
-        if sweeper is not None and sweeper.beyond:
-            lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
-            missing["read models"] = f"they are of another store, which had lane {lanes}: drop their schema"
-        return missing
-
-    app = create_app("Annals projector", settings, lifespan=lifespan, ready=ready)
+    app = create_app("Annals projector", settings, lifespan=lifespan)
     for away in (DatabaseError, StoreUnavailable, DaprError):
         app.add_exception_handler(away, on_unavailable)
     return app

@@ -31,14 +31,9 @@ from annals_saga_orchestrator.unmoved import unmoved
 
 def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp:
     """The application for a catalogue of sagas; it reaches for its sidecar when it is started."""
-    store: DaprEventStore | None = None
-    sidecar: DaprSidecar | None = None
-    follower: Follower | None = None
-    worker: SagaWorker | None = None
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        nonlocal store, sidecar, worker, follower
         token = settings.sidecar_token
         sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
         invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
@@ -88,6 +83,20 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
         app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
         app.include_router(subscription.routes(follower))
         app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+
+        async def ready() -> Mapping[str, str]:
+            missing = {}
+            if not await sidecar.healthy():
+                missing["sidecar"] = "it does not answer"
+            if store.lane is None:
+                missing["lane"] = "none is held yet"
+            if not worker.connected:
+                missing["worker"] = "it is not connected to the workflow engine"
+            if not follower.placed:
+                missing["follower"] = "it does not know yet from where on it is to follow the store"
+            return missing
+
+        app.ready = ready
         async with background(store.run(), "lane") as lane:
             async with (
                 background(live.run(), "live settings"),
@@ -102,16 +111,4 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
         await invocation.close()
         await sidecar.close()
 
-    async def ready() -> Mapping[str, str]:
-        missing = {}
-        if sidecar is None or not await sidecar.healthy():
-            missing["sidecar"] = "it does not answer"
-        if store is None or store.lane is None:
-            missing["lane"] = "none is held yet"
-        if worker is None or not worker.connected:
-            missing["worker"] = "it is not connected to the workflow engine"
-        if follower is None or not follower.placed:
-            missing["follower"] = "it does not know yet from where on it is to follow the store"
-        return missing
-
-    return create_app("Annals saga orchestrator", settings, lifespan=lifespan, ready=ready)
+    return create_app("Annals saga orchestrator", settings, lifespan=lifespan)

@@ -30,16 +30,23 @@ Ready = Callable[[], Awaitable[Mapping[str, str]]]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
+async def _starting() -> Mapping[str, str]:
+    return {"service": "it is starting"}
+
+
 class ServiceApp(FastAPI):
     """A service; `draining` turns true once it was told to end."""
 
     draining = False
+    ready: Ready
+    """What is missing, name to reason; nothing missing is ready. The lifespan, which knows, assigns it."""
 
     def __init__(self, *, sidecar_only: str | None = None, **options: Any) -> None:
         """`sidecar_only` is the token without which a request is refused."""
         super().__init__(**options)
         self._sidecar_only = sidecar_only
         self._direct: dict[str, Endpoint] = {}
+        self.ready = _starting
 
     def direct(self, prefix: str, endpoint: Endpoint) -> None:
         """Have a POST to anything just below `prefix` answered by `endpoint` alone.
@@ -87,13 +94,11 @@ def create_app(
     settings: ServiceSettings,
     *,
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
-    ready: Ready,
     public: bool = False,
 ) -> ServiceApp:
     """An application with health, metrics and problem details.
 
     A `public` one, which others than its sidecar reach, serves neither metrics nor the page about its API.
-    `ready` answers what is missing, name to reason; nothing missing is ready.
     """
     # The sidecar's spans show each request already, and the commands and projections have their own.
     quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
@@ -113,7 +118,7 @@ def create_app(
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        missing = {"service": "it is shutting down"} if app.draining else await ready()
+        missing = {"service": "it is shutting down"} if app.draining else await app.ready()
         if missing:
             problem = Problem(503, "not-ready", "not everything that is needed is there", missing=missing)
             return problem_response(problem)
