@@ -11,9 +11,9 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from annals.dapr import DaprSidecar, ServiceInvocation
 from annals.web import ServiceApp, create_app
 from annals.web.background import background
+from annals.web.connections import connected
 from annals_console import authentication, gateway, health, page, sessions, sign_in
 from annals_console.edge import Edge
 from annals_console.identity import Claims
@@ -30,48 +30,44 @@ def create(settings: ConsoleSettings) -> ServiceApp:
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        token = settings.sidecar_token
-        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
-        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=_CONNECTIONS)
-        files = page.load(settings.page)
-        measured = health.Health()
+        async with connected(settings, connections=_CONNECTIONS) as (sidecar, invocation):
+            files = page.load(settings.page)
+            measured = health.Health()
 
-        async def ready() -> Mapping[str, str]:
-            missing = {}
-            if not await sidecar.healthy():
-                missing["sidecar"] = "it does not answer"
-            if not files:
-                missing["page"] = f"{settings.page} holds none: run `make setup`"
-            return missing
+            async def ready() -> Mapping[str, str]:
+                missing = {}
+                if not await sidecar.healthy():
+                    missing["sidecar"] = "it does not answer"
+                if not files:
+                    missing["page"] = f"{settings.page} holds none: run `make setup`"
+                return missing
 
-        app.ready = ready
-        async with (
-            httpx2.AsyncClient(timeout=_ISSUER_SECONDS) as http,
-            background(measured.run(invocation), "health"),
-        ):
-            if settings.auth is AuthMode.OIDC:
-                claims = Claims(
-                    settings.oidc_user_claim,
-                    settings.oidc_name_claim,
-                    settings.oidc_tenant_claim,
-                    settings.oidc_roles_claim,
-                    settings.oidc_tenant,
-                    settings.oidc_suite_role,
-                )
-                tokens = Tokens(settings.oidc_issuer or "", http)
-                audience = settings.oidc_audience or settings.oidc_client_id or ""
-                authenticate = authentication.of_issuer(tokens, claims, audience)
-                app.include_router(sign_in.of_issuer(settings, tokens, claims))
-            else:
-                authenticate = authentication.of_development
-                app.include_router(sign_in.of_development(settings))
-            app.include_router(sign_in.common(settings, authenticate))
-            app.include_router(health.routes(measured, authenticate))
-            app.include_router(gateway.routes(invocation, authenticate, lambda: app.draining))
-            app.include_router(page.routes(files))
-            yield
-        await invocation.close()
-        await sidecar.close()
+            app.ready = ready
+            async with (
+                httpx2.AsyncClient(timeout=_ISSUER_SECONDS) as http,
+                background(measured.run(invocation), "health"),
+            ):
+                if settings.auth is AuthMode.OIDC:
+                    claims = Claims(
+                        settings.oidc_user_claim,
+                        settings.oidc_name_claim,
+                        settings.oidc_tenant_claim,
+                        settings.oidc_roles_claim,
+                        settings.oidc_tenant,
+                        settings.oidc_suite_role,
+                    )
+                    tokens = Tokens(settings.oidc_issuer or "", http)
+                    audience = settings.oidc_audience or settings.oidc_client_id or ""
+                    authenticate = authentication.of_issuer(tokens, claims, audience)
+                    app.include_router(sign_in.of_issuer(settings, tokens, claims))
+                else:
+                    authenticate = authentication.of_development
+                    app.include_router(sign_in.of_development(settings))
+                app.include_router(sign_in.common(settings, authenticate))
+                app.include_router(health.routes(measured, authenticate))
+                app.include_router(gateway.routes(invocation, authenticate, lambda: app.draining))
+                app.include_router(page.routes(files))
+                yield
 
     app = create_app("Annals console", settings, lifespan=lifespan, public=True)
     if settings.auth is not AuthMode.OIDC:

@@ -6,25 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
-import structlog
-
-from annals.dapr import (
-    BindingDatabase,
-    Configuration,
-    DaprSidecar,
-    DatabaseError,
-    Jobs,
-    ServiceInvocation,
-    StatementRefused,
-)
+from annals.dapr import BindingDatabase, Configuration, DatabaseError, Jobs, StatementRefused
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
-from annals.projections import migrate
+from annals.projections import migrate, until_reached
 from annals.store import DOMAIN_LANES, DaprEventReader, Follower
 from annals.store.follower import is_transient
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
+from annals.web.connections import connected
 from annals.web.dead_letters import not_tried_out
 from annals.web.operations import Operations
 from annals.web.problems import on_unavailable
@@ -44,117 +36,95 @@ from annals_notification.settings import NotificationLive, NotificationSettings
 from annals_notification.streams import routes as streams
 from annals_notification.streams.hub import Hub
 
-_log = structlog.get_logger(__name__)
-_MIGRATE_SECONDS = 0.5
-
 
 def create(settings: NotificationSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
-    migrated = asyncio.Event()
-
-    async def prepare(database: BindingDatabase) -> None:
-        while not migrated.is_set():
-            try:
-                await migrate(database, SCHEMA, LOCK, MIGRATIONS)
-                migrated.set()
-            except DatabaseError as error:
-                _log.warning("the tables cannot be prepared yet", error=str(error))
-                await asyncio.sleep(_MIGRATE_SECONDS)
-
-    async def follow_and_send(
-        maintenance: BindingDatabase,
-        follower: Follower,
-        dispatcher: Dispatcher,
-        due: Due,
-        retention: Retention,
-        live: LiveSettings[NotificationLive],
-    ) -> None:
-        await prepare(maintenance)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follower.run())
-            tasks.create_task(due.run())
-            # Nobody knows before what an operator wants: whether to send, and for how long to keep.
-            await live.asked.wait()
-            tasks.create_task(dispatcher.run())
-            tasks.create_task(retention.run())
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        token = settings.sidecar_token
-        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
-        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
-        configuration = Configuration(sidecar, settings.settings_store)
-        live = LiveSettings("notification", settings.live(NotificationLive), configuration)
-        database = BindingDatabase(sidecar, settings.database)
-        maintenance = BindingDatabase(sidecar, settings.database, settings.maintenance_timeout)
-        store = DaprEventReader(sidecar, settings.state_store)
-        hub = Hub(
-            store,
-            lambda: app.draining,
-            max_clients=lambda: live.current.max_stream_clients,
-            buffer=settings.stream_buffer,
-        )
-        log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
-        # A DNS lookup cannot be cancelled, and a name server that does not answer blocks its thread for long;
-        # so there is a thread for each concurrent webhook.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WEBHOOKS_AT_ONCE))
-        webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
-        mails = MailSender(sidecar, settings.email)
-        dispatcher = Dispatcher(
-            log, users, webhooks, mails, settings.delivery_retry_seconds, lambda: live.current.paused
-        )
-        notices = Notices(log, dispatcher.look)
-        reminders = Reminders(database, store, notices, alarms, settings.remind_before)
-        recurrences = Recurrences(database, invocation, alarms)
-        held = HeldEvents(database, sidecar, alarms)
-        due = Due(alarms, reminders, recurrences, held)
-        letters = DeadLetters(sidecar, settings.state_store, "notification")
-        retention = Retention(maintenance, lambda: live.current.retention_days)
-        inbound = subscription.Inbound(notices, reminders, held, users, letters)
-        follower = Follower(
-            sidecar,
-            settings.state_store,
-            "notification",
-            settings.instance,
-            DOMAIN_LANES,
-            inbound.recorded,
-            letters,
-            _is_transient,
-            imported=reminders.on_imported,
-        )
+        async with connected(settings) as (sidecar, invocation):
+            configuration = Configuration(sidecar, settings.settings_store)
+            live = LiveSettings("notification", settings.live(NotificationLive), configuration)
+            database = BindingDatabase(sidecar, settings.database)
+            maintenance = BindingDatabase(sidecar, settings.database, settings.maintenance_timeout)
+            store = DaprEventReader(sidecar, settings.state_store)
+            hub = Hub(
+                store,
+                lambda: app.draining,
+                max_clients=lambda: live.current.max_stream_clients,
+                buffer=settings.stream_buffer,
+            )
+            log, users, alarms = DeliveryLog(database), Users(database), Alarms(Jobs(sidecar))
+            # A DNS lookup cannot be cancelled, and a name server that does not answer blocks its thread for
+            # long; so there is a thread for each concurrent webhook.
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(WEBHOOKS_AT_ONCE))
+            webhooks = WebhookSender(allow_private=settings.webhook_allow_private)
+            mails = MailSender(sidecar, settings.email)
+            dispatcher = Dispatcher(
+                log, users, webhooks, mails, settings.delivery_retry_seconds, lambda: live.current.paused
+            )
+            notices = Notices(log, dispatcher.look)
+            reminders = Reminders(database, store, notices, alarms, settings.remind_before)
+            recurrences = Recurrences(database, invocation, alarms)
+            held = HeldEvents(database, sidecar, alarms)
+            due = Due(alarms, reminders, recurrences, held)
+            letters = DeadLetters(sidecar, settings.state_store, "notification")
+            retention = Retention(maintenance, lambda: live.current.retention_days)
+            inbound = subscription.Inbound(notices, reminders, held, users, letters)
+            follower = Follower(
+                sidecar,
+                settings.state_store,
+                "notification",
+                settings.instance,
+                DOMAIN_LANES,
+                inbound.recorded,
+                letters,
+                _is_transient,
+                imported=reminders.on_imported,
+            )
 
-        app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))
-        app.include_router(streams.routes(hub))
-        app.include_router(
-            dead_letters.routes(letters, store, not_tried_out, Operations(invocation, "notification"))
-        )
-        app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
-        app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+            app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))
+            app.include_router(streams.routes(hub))
+            app.include_router(
+                dead_letters.routes(letters, store, not_tried_out, Operations(invocation, "notification"))
+            )
+            app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
+            app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
 
-        async def ready() -> Mapping[str, str]:
-            missing = {}
-            if not await sidecar.healthy():
-                missing["sidecar"] = "it does not answer"
-            if not migrated.is_set():
-                missing["tables"] = "they are not prepared yet"
-            if not follower.placed:
-                missing["follower"] = "it does not know yet from where on it is to follow the store"
-            return missing
+            migrated = asyncio.Event()
 
-        app.ready = ready
-        async with (
-            background(live.run(), "live settings"),
-            background(hub.run(), "hub"),
-            background(letters.run(), "dead letters"),
-            background(inbound.read_again(), "unreadable messages"),
-            background(
-                follow_and_send(maintenance, follower, dispatcher, due, retention, live), "deliveries"
-            ),
-        ):
-            yield
-        await webhooks.close()
-        await invocation.close()
-        await sidecar.close()
+            async def follow_and_send() -> None:
+                tables = partial(migrate, maintenance, SCHEMA, LOCK, MIGRATIONS)
+                await until_reached(tables, "the tables cannot be prepared yet")
+                migrated.set()
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(follower.run())
+                    tasks.create_task(due.run())
+                    # Nobody knows before what an operator wants: whether to send, and for how long to keep.
+                    await live.asked.wait()
+                    tasks.create_task(dispatcher.run())
+                    tasks.create_task(retention.run())
+
+            async def ready() -> Mapping[str, str]:
+                missing = {}
+                if not await sidecar.healthy():
+                    missing["sidecar"] = "it does not answer"
+                if not migrated.is_set():
+                    missing["tables"] = "they are not prepared yet"
+                if not follower.placed:
+                    missing["follower"] = "it does not know yet from where on it is to follow the store"
+                return missing
+
+            app.ready = ready
+            async with (
+                background(live.run(), "live settings"),
+                background(hub.run(), "hub"),
+                background(letters.run(), "dead letters"),
+                background(inbound.read_again(), "unreadable messages"),
+                background(follow_and_send(), "deliveries"),
+            ):
+                yield
+            await webhooks.close()
 
     app = create_app("Annals notification", settings, lifespan=lifespan)
     app.add_exception_handler(DatabaseError, on_unavailable)

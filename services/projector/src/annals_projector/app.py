@@ -7,24 +7,26 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-import structlog
-
 from annals.audit import last_checkpoint, read_checkpoints
-from annals.dapr import (
-    BindingDatabase,
-    Configuration,
-    DaprError,
-    DaprSidecar,
-    DatabaseError,
-    ServiceInvocation,
-)
+from annals.dapr import BindingDatabase, Configuration, DaprError, DatabaseError
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
-from annals.projections import Applier, Builder, Generations, Outdated, Replays, Sweeper, Visibility, migrate
+from annals.projections import (
+    Applier,
+    Builder,
+    Generations,
+    Outdated,
+    Replays,
+    Sweeper,
+    Visibility,
+    migrate,
+    until_reached,
+)
 from annals.store import DaprEventReader, StoreUnavailable
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
+from annals.web.connections import connected
 from annals.web.operations import Operations
 from annals.web.problems import on_unavailable
 from annals_projector import audit_api, projections_api, subscription
@@ -34,97 +36,86 @@ from annals_projector.queries.parameters import UpToDate
 from annals_projector.read_models import PROJECTIONS
 from annals_projector.settings import ProjectorLive, ProjectorSettings
 
-_log = structlog.get_logger(__name__)
-_MIGRATE_SECONDS = 0.5
-
 
 def create(settings: ProjectorSettings) -> ServiceApp:
     """The application; it reaches for its sidecar when it is started."""
-    prepared = asyncio.Event()
-
-    async def prepare(database: BindingDatabase, generations: Generations, letters: DeadLetters) -> None:
-        while not prepared.is_set():
-            try:
-                await migrate(database, SCHEMA, LOCK, MIGRATIONS)
-                await generations.prepare()
-                await letters.refresh()
-                prepared.set()
-            except (DatabaseError, DaprError) as error:
-                _log.warning("the read models cannot be prepared yet", error=str(error))
-                await asyncio.sleep(_MIGRATE_SECONDS)
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        token = settings.sidecar_token
-        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
-        configuration = Configuration(sidecar, settings.settings_store)
-        live = LiveSettings("projector", settings.live(ProjectorLive), configuration)
-        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
-        operations = Operations(invocation, "projector")
-        database = BindingDatabase(sidecar, settings.read_models)
-        maintenance = BindingDatabase(sidecar, settings.read_models, settings.maintenance_timeout)
-        store = DaprEventReader(sidecar, settings.state_store)
-        letters = DeadLetters(sidecar, settings.state_store, "projector")
-        visibility = Visibility(database, store)
-        generations = Generations(database, PROJECTIONS, maintenance)
-        applier = Applier(database, store, lambda: generations.live, letters, visibility.applied)
-        inbound = subscription.Inbound(applier, letters)
-        builder = Builder(database, store, generations, letters, settings.instance)
-        replays = Replays(database, store, applier, generations, letters)
-        sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
+        async with connected(settings) as (sidecar, invocation):
+            configuration = Configuration(sidecar, settings.settings_store)
+            live = LiveSettings("projector", settings.live(ProjectorLive), configuration)
+            operations = Operations(invocation, "projector")
+            database = BindingDatabase(sidecar, settings.read_models)
+            maintenance = BindingDatabase(sidecar, settings.read_models, settings.maintenance_timeout)
+            store = DaprEventReader(sidecar, settings.state_store)
+            letters = DeadLetters(sidecar, settings.state_store, "projector")
+            visibility = Visibility(database, store)
+            generations = Generations(database, PROJECTIONS, maintenance)
+            applier = Applier(database, store, lambda: generations.live, letters, visibility.applied)
+            inbound = subscription.Inbound(applier, letters)
+            builder = Builder(database, store, generations, letters, settings.instance)
+            replays = Replays(database, store, applier, generations, letters)
+            sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])
 
-        async def keep_up() -> None:
-            await prepare(maintenance, generations, letters)
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(letters.run())
-                tasks.create_task(generations.run())
-                tasks.create_task(sweeper.run())
-                tasks.create_task(builder.run())
-                tasks.create_task(replays.run())
-                tasks.create_task(inbound.read_again())
+            up_to_date = UpToDate(visibility, lambda: live.current.visibility_timeout)
+            app.include_router(subscription.routes(inbound))
+            key_encryption = partial(sidecar.secret, settings.keys, "personal-data-keys")
+            disclose = SubjectKeys(sidecar, settings.state_store, key_encryption).disclose
+            app.include_router(tasks.routes(database, disclose, up_to_date))
+            app.include_router(sagas.routes(database, store, up_to_date))
+            app.include_router(sagas.unmoved(database))
+            app.include_router(events.routes(database, store, PROJECTIONS, disclose, up_to_date))
+            app.include_router(audit.routes(database, up_to_date))
+            public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
+            checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
+            last = partial(last_checkpoint, sidecar, settings.state_store)
+            app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
+            app.include_router(
+                projections_api.routes(maintenance, store, generations, builder, letters, operations)
+            )
+            app.include_router(dead_letters.routes(letters, store, replays.dry_run, operations))
+            app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
 
-        up_to_date = UpToDate(visibility, lambda: live.current.visibility_timeout)
-        app.include_router(subscription.routes(inbound))
-        key_encryption = partial(sidecar.secret, settings.keys, "personal-data-keys")
-        disclose = SubjectKeys(sidecar, settings.state_store, key_encryption).disclose
-        app.include_router(tasks.routes(database, disclose, up_to_date))
-        app.include_router(sagas.routes(database, store, up_to_date))
-        app.include_router(sagas.unmoved(database))
-        app.include_router(events.routes(database, store, PROJECTIONS, disclose, up_to_date))
-        app.include_router(audit.routes(database, up_to_date))
-        public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
-        checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
-        last = partial(last_checkpoint, sidecar, settings.state_store)
-        app.include_router(audit_api.routes(store, checkpoints, last, public_keys))
-        app.include_router(
-            projections_api.routes(maintenance, store, generations, builder, letters, operations)
-        )
-        app.include_router(dead_letters.routes(letters, store, replays.dry_run, operations))
-        app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+            prepared = asyncio.Event()
 
-        async def ready() -> Mapping[str, str]:
-            missing = {}
-            if not await sidecar.healthy():
-                missing["sidecar"] = "it does not answer"
-            if not prepared.is_set():
-                missing["read models"] = "their tables are not prepared yet"
-            else:
-                try:
-                    _ = generations.live
-                except Outdated as error:
-                    missing["read models"] = str(error)
-            if sweeper.beyond:
-                lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
-                missing["read models"] = (
-                    f"they are of another store, which had lane {lanes}: drop their schema"
-                )
-            return missing
+            async def prepare() -> None:
+                await migrate(maintenance, SCHEMA, LOCK, MIGRATIONS)
+                await generations.prepare()
+                await letters.refresh()
 
-        app.ready = ready
-        async with background(live.run(), "live settings"), background(keep_up(), "read models"):
-            yield
-        await invocation.close()
-        await sidecar.close()
+            async def keep_up() -> None:
+                await until_reached(prepare, "the read models cannot be prepared yet")
+                prepared.set()
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(letters.run())
+                    tasks.create_task(generations.run())
+                    tasks.create_task(sweeper.run())
+                    tasks.create_task(builder.run())
+                    tasks.create_task(replays.run())
+                    tasks.create_task(inbound.read_again())
+
+            async def ready() -> Mapping[str, str]:
+                missing = {}
+                if not await sidecar.healthy():
+                    missing["sidecar"] = "it does not answer"
+                if not prepared.is_set():
+                    missing["read models"] = "their tables are not prepared yet"
+                else:
+                    try:
+                        _ = generations.live
+                    except Outdated as error:
+                        missing["read models"] = str(error)
+                if sweeper.beyond:
+                    lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
+                    missing["read models"] = (
+                        f"they are of another store, which had lane {lanes}: drop their schema"
+                    )
+                return missing
+
+            app.ready = ready
+            async with background(live.run(), "live settings"), background(keep_up(), "read models"):
+                yield
 
     app = create_app("Annals projector", settings, lifespan=lifespan)
     for away in (DatabaseError, StoreUnavailable, DaprError):

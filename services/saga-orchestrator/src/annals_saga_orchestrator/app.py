@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from annals.dapr import BindingDatabase, Configuration, DaprSidecar, NotAnswered, ServiceInvocation, Workflows
+from annals.dapr import BindingDatabase, Configuration, NotAnswered, Workflows
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
@@ -20,6 +20,7 @@ from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
 from annals.store.follower import is_transient
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
+from annals.web.connections import connected
 from annals.web.dead_letters import not_tried_out
 from annals.web.operations import Operations
 from annals_saga_orchestrator import api, subscription
@@ -34,81 +35,77 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        token = settings.sidecar_token
-        sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
-        invocation = ServiceInvocation(settings.dapr_http_port, api_token=token)
-        configuration = Configuration(sidecar, settings.settings_store)
-        live = LiveSettings("saga-orchestrator", settings.live(SagaLive), configuration)
-        store = DaprEventStore(
-            sidecar,
-            owner=settings.instance,
-            store=settings.state_store,
-            topic=settings.topic,
-            lanes=SAGA_LANES,
-            max_backlog=lambda: live.current.max_backlog,
-        )
-        history = SagaHistory(store)
-        claims = Claims(sidecar, settings.state_store, history)
-        orchestrator = Orchestrator(
-            catalog, history, claims, Workflows(sidecar), max_event_bytes=settings.max_event_bytes
-        )
-        activities = SagaActivities(history, invocation, sidecar, functions(invocation))
-        worker = SagaWorker(
-            settings.dapr_grpc_port,
-            catalog,
-            {
-                "perform": activities.perform,
-                "record": activities.record,
-                "begin_child": orchestrator.begin_child,
-                "cancel_child": orchestrator.cancel_child,
-            },
-        )
-        seconds = settings.stalled_after
-        ask = unmoved(invocation, seconds)
-        watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
-        operations = Operations(invocation, "saga-orchestrator")
-        app.include_router(api.routes(orchestrator, catalog, invocation, operations))
-        letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
-        follower = Follower(
-            sidecar,
-            settings.state_store,
-            "saga-triggers",
-            settings.instance,
-            DOMAIN_LANES,
-            Triggers(catalog, claims, orchestrator).on_domain_event,
-            letters,
-            lambda error: is_transient(error) or isinstance(error, NotAnswered),
-            types=subscription.triggers(catalog),
-        )
-        app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
-        app.include_router(subscription.routes(follower))
-        app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
+        async with connected(settings) as (sidecar, invocation):
+            configuration = Configuration(sidecar, settings.settings_store)
+            live = LiveSettings("saga-orchestrator", settings.live(SagaLive), configuration)
+            store = DaprEventStore(
+                sidecar,
+                owner=settings.instance,
+                store=settings.state_store,
+                topic=settings.topic,
+                lanes=SAGA_LANES,
+                max_backlog=lambda: live.current.max_backlog,
+            )
+            history = SagaHistory(store)
+            claims = Claims(sidecar, settings.state_store, history)
+            orchestrator = Orchestrator(
+                catalog, history, claims, Workflows(sidecar), max_event_bytes=settings.max_event_bytes
+            )
+            activities = SagaActivities(history, invocation, sidecar, functions(invocation))
+            worker = SagaWorker(
+                settings.dapr_grpc_port,
+                catalog,
+                {
+                    "perform": activities.perform,
+                    "record": activities.record,
+                    "begin_child": orchestrator.begin_child,
+                    "cancel_child": orchestrator.cancel_child,
+                },
+            )
+            seconds = settings.stalled_after
+            ask = unmoved(invocation, seconds)
+            watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
+            operations = Operations(invocation, "saga-orchestrator")
+            app.include_router(api.routes(orchestrator, catalog, invocation, operations))
+            letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
+            follower = Follower(
+                sidecar,
+                settings.state_store,
+                "saga-triggers",
+                settings.instance,
+                DOMAIN_LANES,
+                Triggers(catalog, claims, orchestrator).on_domain_event,
+                letters,
+                lambda error: is_transient(error) or isinstance(error, NotAnswered),
+                types=subscription.triggers(catalog),
+            )
+            app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
+            app.include_router(subscription.routes(follower))
+            app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
 
-        async def ready() -> Mapping[str, str]:
-            missing = {}
-            if not await sidecar.healthy():
-                missing["sidecar"] = "it does not answer"
-            if store.lane is None:
-                missing["lane"] = "none is held yet"
-            if not worker.connected:
-                missing["worker"] = "it is not connected to the workflow engine"
-            if not follower.placed:
-                missing["follower"] = "it does not know yet from where on it is to follow the store"
-            return missing
+            async def ready() -> Mapping[str, str]:
+                missing = {}
+                if not await sidecar.healthy():
+                    missing["sidecar"] = "it does not answer"
+                if store.lane is None:
+                    missing["lane"] = "none is held yet"
+                if not worker.connected:
+                    missing["worker"] = "it is not connected to the workflow engine"
+                if not follower.placed:
+                    missing["follower"] = "it does not know yet from where on it is to follow the store"
+                return missing
 
-        app.ready = ready
-        async with background(store.run(), "lane") as lane:
-            async with (
-                background(live.run(), "live settings"),
-                background(worker.run(), "worker"),
-                background(letters.run(), "dead letters"),
-                background(follower.run(), "follower"),
-                background(watch.run(), "watch"),
-            ):
-                yield
-            await store.drain()
-            await lane
-        await invocation.close()
-        await sidecar.close()
+            app.ready = ready
+            async with background(store.run(), "lane") as lane:
+                async with (
+                    background(live.run(), "live settings"),
+                    background(worker.run(), "worker"),
+                    background(letters.run(), "dead letters"),
+                    background(follower.run(), "follower"),
+                    background(watch.run(), "watch"),
+                ):
+                    yield
+                await store.drain()
+                await lane
 
     return create_app("Annals saga orchestrator", settings, lifespan=lifespan)

@@ -10,6 +10,8 @@ import aiohttp
 import orjson
 from yarl import URL
 
+CONNECTIONS = 200
+
 
 class NotAnswered(Exception):
     """No answer came: whether the other app did anything is not known."""
@@ -71,7 +73,9 @@ class ServiceInvocation:
     How long another app may take is for the caller to say, with `asyncio.timeout`.
     """
 
-    def __init__(self, http_port: int, *, api_token: str | None = None, connections: int = 200) -> None:
+    def __init__(
+        self, http_port: int, *, api_token: str | None = None, connections: int = CONNECTIONS
+    ) -> None:
         self._session = aiohttp.ClientSession(
             base_url=f"http://127.0.0.1:{http_port}",
             headers={"dapr-api-token": api_token} if api_token else None,

@@ -5,7 +5,7 @@ from annals.projections.builder import Builder
 from annals.projections.changes import Change, Delete, Patch, Put, fold, merge
 from annals.projections.comparison import difference
 from annals.projections.generations import Generations, GenerationStatus, Outdated
-from annals.projections.migrations import migrate
+from annals.projections.migrations import migrate, until_reached
 from annals.projections.projection import Projection, Table
 from annals.projections.replays import Replays
 from annals.projections.sweeper import Sweeper
@@ -33,4 +33,5 @@ __all__ = [
     "fold",
     "merge",
     "migrate",
+    "until_reached",
 ]

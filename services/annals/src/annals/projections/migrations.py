@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
-from annals.dapr import Database
+import structlog
+
+from annals.dapr import DaprError, Database, DatabaseError
+
+_log = structlog.get_logger(__name__)
+_AGAIN_SECONDS = 0.5
 
 
 async def migrate(database: Database, schema: str, lock: int, migrations: Sequence[str]) -> None:
@@ -30,3 +36,13 @@ DO $migration$ BEGIN
   END IF;
 END $migration$"""  # noqa: S608 - names, numbers and texts of the callers' own
         )
+
+
+async def until_reached(prepare: Callable[[], Awaitable[None]], warning: str) -> None:
+    """Try to `prepare`, as to `migrate`, until the database and the sidecar are there for it."""
+    while True:
+        try:
+            return await prepare()
+        except (DatabaseError, DaprError) as error:
+            _log.warning(warning, error=str(error))
+            await asyncio.sleep(_AGAIN_SECONDS)
