@@ -23,8 +23,7 @@ from annals.events import RecordedEvent, StreamId
 from annals.projections import Applier, Generations, Sweeper, Visibility, migrate
 from annals.store import Append, MemoryEventStore
 from annals.web.problems import Problem, on_problem
-from annals_notification import api as notification
-from annals_notification import migrations
+from annals_notification import migrations, schedule_api, users_api
 from annals_notification.deliveries.log import DeliveryLog, Ended, Receiver
 from annals_notification.deliveries.plan import Notice
 from annals_notification.deliveries.preferences import Channel
@@ -34,7 +33,7 @@ from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
 from annals_notification.retention import Retention
-from annals_projector.queries import audit, events, sagas, tasks
+from annals_projector.queries import audit, events, sagas, streams, tasks
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
 from task_histories import history, of_task
@@ -203,9 +202,11 @@ async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
     app.add_exception_handler(Problem, cast("Any", on_problem))
     app.include_router(tasks.routes(explained, disclose, waits))
     app.include_router(sagas.routes(explained, store, waits))
-    app.include_router(events.routes(explained, store, PROJECTIONS, disclose, waits))
+    app.include_router(streams.routes(store, PROJECTIONS, disclose, waits))
+    app.include_router(events.routes(explained, store, disclose, waits))
     app.include_router(audit.routes(explained, waits))
-    app.include_router(notification.routes(Users(explained), unused, reminders, recurrences, unused))
+    app.include_router(users_api.routes(Users(explained), unused))
+    app.include_router(schedule_api.routes(reminders, recurrences, unused))
     transport = httpx.ASGITransport(app)
     headers = {"x-tenant-id": "big"}
     async with httpx.AsyncClient(transport=transport, base_url="http://big", headers=headers) as client:

@@ -12,11 +12,11 @@ from annals.dapr import DatabaseError
 from annals.store import MemoryEventStore
 from annals.web.paging import encode_cursor
 from annals.web.problems import Problem, on_problem
-from annals_notification import api as notification
+from annals_notification import schedule_api, users_api
 from annals_notification.deliveries.users import Users
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
-from annals_projector.queries import audit, events, sagas, tasks
+from annals_projector.queries import audit, events, sagas, streams, tasks
 from annals_projector.read_models import PROJECTIONS
 
 ASKED = "task-asked.for"
@@ -48,9 +48,11 @@ def app_of(database: Statements) -> FastAPI:
     app.add_exception_handler(Problem, cast("Any", on_problem))
     app.include_router(tasks.routes(database, unused, waits))
     app.include_router(sagas.routes(database, store, waits))
-    app.include_router(events.routes(database, store, PROJECTIONS, unused, waits))
+    app.include_router(streams.routes(store, PROJECTIONS, unused, waits))
+    app.include_router(events.routes(database, store, unused, waits))
     app.include_router(audit.routes(database, waits))
-    app.include_router(notification.routes(Users(database), unused, reminders, recurrences, unused))
+    app.include_router(users_api.routes(Users(database), unused))
+    app.include_router(schedule_api.routes(reminders, recurrences, unused))
     return app
 
 

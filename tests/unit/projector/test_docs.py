@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from annals.events import DomainEvent, StreamId
 from annals.store import Append, MemoryEventStore
 from annals_projector import read_models
-from annals_projector.queries import events
+from annals_projector.queries import streams
 from suite.paths import ROOT
 
 DECLARED, NAMED, TESTED = re.findall(
@@ -63,10 +63,9 @@ async def _state_of_zoe(projections: Any) -> Any:
     async def up_to_date() -> None:
         pass
 
-    nothing: Any = None
     waits: Any = up_to_date
     app = FastAPI()
-    app.include_router(events.routes(nothing, store, projections, disclose, waits))
+    app.include_router(streams.routes(store, projections, disclose, waits))
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
         answer = await client.get("/queries/streams/member-zoe/state")

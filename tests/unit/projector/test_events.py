@@ -16,7 +16,7 @@ from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import Append, DaprEventStore, EventReader, MemoryEventStore, keys
 from annals.testing.fake import FakeSidecar
 from annals.web.problems import Problem, on_problem
-from annals_projector.queries import events
+from annals_projector.queries import events, streams
 from annals_projector.read_models import PROJECTIONS
 from event_stores import BrokenOff, lane_held
 
@@ -69,7 +69,8 @@ def asking(store: EventReader, *indexed: RecordedEvent) -> httpx.AsyncClient:
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))
     waits = cast("Any", up_to_date)
-    app.include_router(events.routes(Index(*indexed), store, PROJECTIONS, disclose, waits))
+    app.include_router(streams.routes(store, PROJECTIONS, disclose, waits))
+    app.include_router(events.routes(Index(*indexed), store, disclose, waits))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://projector")
 
 

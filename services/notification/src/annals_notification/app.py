@@ -20,7 +20,7 @@ from annals.web.connections import connected
 from annals.web.dead_letters import not_tried_out
 from annals.web.operations import Operations
 from annals.web.problems import on_unavailable
-from annals_notification import api, subscription
+from annals_notification import schedule_api, subscription, users_api
 from annals_notification.deliveries.channels import MailSender, WebhookSender
 from annals_notification.deliveries.dispatcher import WEBHOOKS_AT_ONCE, Dispatcher
 from annals_notification.deliveries.log import DeliveryLog
@@ -88,7 +88,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
             app.include_router(
                 dead_letters.routes(letters, store, not_tried_out, Operations(invocation, "notification"))
             )
-            app.include_router(api.routes(users, webhooks, reminders, recurrences, held))
+            app.include_router(users_api.routes(users, webhooks))
+            app.include_router(schedule_api.routes(reminders, recurrences, held))
             app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
 
             migrated = asyncio.Event()

@@ -31,7 +31,7 @@ from annals.web.operations import Operations
 from annals.web.problems import on_unavailable
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
-from annals_projector.queries import audit, events, sagas, tasks
+from annals_projector.queries import audit, events, sagas, streams, tasks
 from annals_projector.queries.parameters import UpToDate
 from annals_projector.read_models import PROJECTIONS
 from annals_projector.settings import ProjectorLive, ProjectorSettings
@@ -65,7 +65,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
             app.include_router(tasks.routes(database, disclose, up_to_date))
             app.include_router(sagas.routes(database, store, up_to_date))
             app.include_router(sagas.unmoved(database))
-            app.include_router(events.routes(database, store, PROJECTIONS, disclose, up_to_date))
+            app.include_router(streams.routes(store, PROJECTIONS, disclose, up_to_date))
+            app.include_router(events.routes(database, store, disclose, up_to_date))
             app.include_router(audit.routes(database, up_to_date))
             public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
             checkpoints = partial(read_checkpoints, sidecar, settings.state_store)

@@ -1,8 +1,7 @@
-"""Queries on events: a stream's history, events by what they are, a state as it was."""
+"""Queries on events: one by its id, and events by what they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,16 +10,14 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId, Utc
-from annals.projections import Change, Projection, Put, merge
 from annals.store import EventReader, event_pages
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
-from annals.web.problems import malformed
-from annals_projector.queries.answers import EventPage, History, StoredEvent
+from annals_projector.queries.answers import EventPage, StoredEvent
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
-_PAGE_BYTES = 4 * 1024 * 1024
+PAGE_BYTES = 4 * 1024 * 1024
 """About what the events of a page have at most, and the last one."""
 
 _BY_ID = """
@@ -44,79 +41,9 @@ _OLDEST_FIRST = _EVENTS.format(after=">", direction="ASC")
 _NEWEST_FIRST = _EVENTS.format(after="<", direction="DESC")
 
 
-def routes(
-    database: Database,
-    store: EventReader,
-    projections: Sequence[Projection],
-    disclose: Disclose,
-    up_to_date: UpToDate,
-) -> APIRouter:
-    """`/queries/streams` and `/queries/events`."""
+def routes(database: Database, store: EventReader, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
+    """`/queries/events`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
-    # Of several read models of a type the first one's row is the state.
-    by_type = {projection.aggregate_type: projection for projection in reversed(projections)}
-
-    @router.get(
-        "/streams/{stream}/events",
-        dependencies=[only("from", "to", "limit", "backwards")],
-        response_model=History,
-    )
-    async def history(
-        tenant: Tenant,
-        stream: str,
-        from_version: Annotated[int, Query(alias="from", ge=1)] = 1,
-        to_version: Annotated[int | None, Query(alias="to", ge=1)] = None,
-        limit: Limit = 100,
-        backwards: bool = False,
-    ) -> Response:
-        """A stream's events, straight from the store."""
-        found = store.read_stream(
-            _stream(tenant, stream),
-            from_version=from_version,
-            to_version=to_version,
-            limit=limit,
-            backwards=backwards,
-        )
-        items: list[dict[str, Any]] = []
-        size = 0
-        async for event in found:
-            items.append(_public(event))
-            size += len(event.to_json())
-            if size >= _PAGE_BYTES:
-                break
-        if not items and from_version == 1 and to_version is None:
-            raise Problem(404, "not-found", f"there is no stream {stream}")
-        following = None
-        if size >= _PAGE_BYTES or len(items) == limit:
-            following = items[-1]["version"] + (-1 if backwards else 1)
-            if following < from_version or (to_version is not None and following > to_version):
-                following = None
-        return json_answer({"items": await disclose(tenant, items), "next": following})
-
-    @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
-    async def state(
-        tenant: Tenant,
-        stream: str,
-        version: Annotated[int | None, Query(ge=1)] = None,
-        time: Utc | None = None,
-    ) -> dict[str, Any]:
-        """What an aggregate was at a version or at a time: its read model's row as of then."""
-        projection = by_type.get(stream.partition("-")[0])
-        if projection is None:
-            raise malformed("stream", f"a stream of {' or '.join(by_type)}")
-        last: RecordedEvent | None = None
-        folded: Change | None = None
-        async for event in store.read_stream(_stream(tenant, stream), to_version=version):
-            # Clocks of those who write differ: what is behind it had not happened either, whatever it says.
-            if time is not None and event.timestamp > time:
-                break
-            change = projection.change(event)
-            folded = change if folded is None else merge(folded, change, projection.table.maps)
-            last = event
-        if last is None or not isinstance(folded, Put):
-            raise Problem(404, "not-found", f"{stream} was not there, or not any more")
-        row = {**folded.row, "id": last.aggregate_id, "version": last.version}
-        return await disclose(tenant, {name: value for name, value in row.items() if name != "tenant"})
 
     @router.get("/events/{event_id}", dependencies=[only()], response_model=StoredEvent)
     async def event(tenant: Tenant, event_id: str) -> Response:
@@ -125,7 +52,7 @@ def routes(
         wanted = [(StreamId(tenant, name), version) for name, version in refs]
         async for found, _ in event_pages(store, wanted, certain=True):
             for one in found:
-                return json_answer(await disclose(tenant, _public(one)))
+                return json_answer(await disclose(tenant, public(one)))
         raise Problem(404, "not-found", f"there is no event {event_id}")
 
     @router.get(
@@ -165,26 +92,20 @@ def routes(
         async for some, their_size in event_pages(store, wanted, certain=True):
             found += some
             held += their_size
-            if held >= _PAGE_BYTES:
+            if held >= PAGE_BYTES:
                 shown = wanted.index((found[-1].stream, found[-1].version)) + 1
                 more, rows = more or shown < len(rows), rows[:shown]
                 break
         visible = {(row["stream"], row["version"]): row["visible_at"] for row in rows}
-        items = [_public(one) | {"visible_at": visible[one.stream.name, one.version]} for one in found]
+        items = [public(one) | {"visible_at": visible[one.stream.name, one.version]} for one in found]
         following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if more else None
         return json_answer({"items": await disclose(tenant, items), "next": following})
 
     return router
 
 
-def _stream(tenant: str, name: str) -> StreamId:
-    try:
-        return StreamId(tenant, name)
-    except ValueError as error:
-        raise malformed("stream", str(error)) from error
-
-
-def _public(event: RecordedEvent) -> dict[str, Any]:
+def public(event: RecordedEvent) -> dict[str, Any]:
+    """An event as queries show it."""
     return dict(orjson.loads(event.to_json())) | {
         "stream": event.stream.name,
         "position": str(event.position),

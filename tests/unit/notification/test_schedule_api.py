@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from annals.dapr import DatabaseError, Message, SidecarUnavailable
 from annals.web.problems import Problem, on_problem, on_unavailable
-from annals_notification import api
+from annals_notification import schedule_api
 from annals_notification.due import NotNow
 from annals_notification.held_events import HeldEvents
 
@@ -30,7 +30,7 @@ async def test_what_becomes_a_header_on_the_broker_has_no_control_characters(fie
     held, unused = Held(), cast("Any", None)
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))
-    app.include_router(api.routes(unused, unused, unused, unused, cast("Any", held)))
+    app.include_router(schedule_api.routes(unused, unused, cast("Any", held)))
     body = {"event_type": "task.noted", "event_id": "e-1", "routing_key": "task/noted"}
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
@@ -84,7 +84,7 @@ async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -
     app = FastAPI()
     app.add_exception_handler(NotNow, cast("Any", on_unavailable))
     app.add_exception_handler(DatabaseError, cast("Any", on_unavailable))
-    app.include_router(api.routes(unused, unused, unused, unused, held))
+    app.include_router(schedule_api.routes(unused, unused, held))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
         taken = await client.post("/events", json={"event_type": "order.paid"})

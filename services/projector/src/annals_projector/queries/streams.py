@@ -1,0 +1,99 @@
+"""Queries on a stream: its history, and its state as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from annals.events import RecordedEvent, StreamId, Utc
+from annals.projections import Change, Projection, Put, merge
+from annals.store import EventReader
+from annals.web import Problem
+from annals.web.answers import json_answer
+from annals.web.paging import Limit
+from annals.web.problems import malformed
+from annals_projector.queries.answers import History
+from annals_projector.queries.events import PAGE_BYTES, public
+from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
+
+
+def routes(
+    store: EventReader, projections: Sequence[Projection], disclose: Disclose, up_to_date: UpToDate
+) -> APIRouter:
+    """`/queries/streams`."""
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+    # Of several read models of a type the first one's row is the state.
+    by_type = {projection.aggregate_type: projection for projection in reversed(projections)}
+
+    @router.get(
+        "/streams/{stream}/events",
+        dependencies=[only("from", "to", "limit", "backwards")],
+        response_model=History,
+    )
+    async def history(
+        tenant: Tenant,
+        stream: str,
+        from_version: Annotated[int, Query(alias="from", ge=1)] = 1,
+        to_version: Annotated[int | None, Query(alias="to", ge=1)] = None,
+        limit: Limit = 100,
+        backwards: bool = False,
+    ) -> Response:
+        """A stream's events, straight from the store."""
+        found = store.read_stream(
+            _stream(tenant, stream),
+            from_version=from_version,
+            to_version=to_version,
+            limit=limit,
+            backwards=backwards,
+        )
+        items: list[dict[str, Any]] = []
+        size = 0
+        async for event in found:
+            items.append(public(event))
+            size += len(event.to_json())
+            if size >= PAGE_BYTES:
+                break
+        if not items and from_version == 1 and to_version is None:
+            raise Problem(404, "not-found", f"there is no stream {stream}")
+        following = None
+        if size >= PAGE_BYTES or len(items) == limit:
+            following = items[-1]["version"] + (-1 if backwards else 1)
+            if following < from_version or (to_version is not None and following > to_version):
+                following = None
+        return json_answer({"items": await disclose(tenant, items), "next": following})
+
+    @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
+    async def state(
+        tenant: Tenant,
+        stream: str,
+        version: Annotated[int | None, Query(ge=1)] = None,
+        time: Utc | None = None,
+    ) -> dict[str, Any]:
+        """What an aggregate was at a version or at a time: its read model's row as of then."""
+        projection = by_type.get(stream.partition("-")[0])
+        if projection is None:
+            raise malformed("stream", f"a stream of {' or '.join(by_type)}")
+        last: RecordedEvent | None = None
+        folded: Change | None = None
+        async for event in store.read_stream(_stream(tenant, stream), to_version=version):
+            # Clocks of those who write differ: what is behind it had not happened either, whatever it says.
+            if time is not None and event.timestamp > time:
+                break
+            change = projection.change(event)
+            folded = change if folded is None else merge(folded, change, projection.table.maps)
+            last = event
+        if last is None or not isinstance(folded, Put):
+            raise Problem(404, "not-found", f"{stream} was not there, or not any more")
+        row = {**folded.row, "id": last.aggregate_id, "version": last.version}
+        return await disclose(tenant, {name: value for name, value in row.items() if name != "tenant"})
+
+    return router
+
+
+def _stream(tenant: str, name: str) -> StreamId:
+    try:
+        return StreamId(tenant, name)
+    except ValueError as error:
+        raise malformed("stream", str(error)) from error
