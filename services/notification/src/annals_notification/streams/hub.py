@@ -113,30 +113,8 @@ class Hub:
                     ahead = await self._ahead(after, joined)
                     async for seen, events in self._missed(wanted, after, joined):
                         yield seen, events
-                known = joined | ahead
-                heartbeat = _Heartbeat()
-                while not self._draining():
-                    if client.cut:
-                        metrics.STREAM_CUT.inc()
-                        raise TooSlow("too much waited to be sent: come back with your last id")
-                    try:
-                        async with asyncio.timeout(_TICK_SECONDS):
-                            commit = await client.take()
-                    except TimeoutError:
-                        # What waits to be sent, or did, was seen by the tail, and not by the client.
-                        if heartbeat.is_due() and client.queue.empty() and not client.cut:
-                            ahead = positions.beyond(ahead, self._tail.seen)
-                            yield positions.render(self._tail.seen | ahead), []
-                            heartbeat.sent()
-                        continue
-                    if commit.seq > known.get(commit.lane, 0):
-                        seen = commit.seen
-                        if ahead:
-                            reached = positions.parse(seen)
-                            ahead = positions.beyond(ahead, reached)
-                            seen = positions.render(reached | ahead, commit.lane)
-                        yield seen, _matching(wanted, commit)
-                        heartbeat.sent()
+                async for seen, events in self._live(client, joined, ahead):
+                    yield seen, events
         finally:
             self._clients.discard(client)
 
@@ -164,6 +142,35 @@ class Hub:
                 if events or heartbeat.is_due():
                     yield commit.seen, events
                     heartbeat.sent()
+
+    async def _live(
+        self, client: Client, joined: dict[int, int], ahead: dict[int, int]
+    ) -> AsyncIterator[tuple[str, list[str]]]:
+        """What comes behind what the tail had seen when the client joined, and what the client is ahead."""
+        known = joined | ahead
+        heartbeat = _Heartbeat()
+        while not self._draining():
+            if client.cut:
+                metrics.STREAM_CUT.inc()
+                raise TooSlow("too much waited to be sent: come back with your last id")
+            try:
+                async with asyncio.timeout(_TICK_SECONDS):
+                    commit = await client.take()
+            except TimeoutError:
+                # What waits to be sent, or did, was seen by the tail, and not by the client.
+                if heartbeat.is_due() and client.queue.empty() and not client.cut:
+                    ahead = positions.beyond(ahead, self._tail.seen)
+                    yield positions.render(self._tail.seen | ahead), []
+                    heartbeat.sent()
+                continue
+            if commit.seq > known.get(commit.lane, 0):
+                seen = commit.seen
+                if ahead:
+                    reached = positions.parse(seen)
+                    ahead = positions.beyond(ahead, reached)
+                    seen = positions.render(reached | ahead, commit.lane)
+                yield seen, _matching(client.wanted, commit)
+                heartbeat.sent()
 
 
 class _Heartbeat:
