@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
@@ -27,7 +27,7 @@ from annals_notification.deliveries.channels import (
     NotDelivered,
     WebhookSender,
 )
-from annals_notification.deliveries.log import Claimed, DeliveryLog, Ended, Receiver
+from annals_notification.deliveries.log import Claimed, DeliveryLog, Due, Ended, Receiver
 from annals_notification.deliveries.preferences import Channel
 from annals_notification.deliveries.users import Users
 
@@ -83,6 +83,8 @@ class Dispatcher:
         self._retry_seconds = retry_seconds
         self._paused = paused
         self._wake = {channel: asyncio.Event() for channel in _PLACES}
+        self._fewer: dict[Channel, tuple[_Places, float]] = {}
+        """What is claimed at once where all was too large, and until when."""
 
     def look(self) -> None:
         """Something may be due now."""
@@ -98,7 +100,6 @@ class Dispatcher:
     async def _run(self, channel: Channel, places: _Places) -> NoReturn:
         busy: set[Receiver] = set()
         wake = self._wake[channel]
-        at_once, fewer_until = places, 0.0
 
         async def send(receiver: Receiver, claimed: list[Claimed]) -> None:
             try:
@@ -112,34 +113,40 @@ class Dispatcher:
                 wake.clear()
                 seconds: float | None = None
                 if len(busy) < places.receivers and not self._paused():
-                    if time.monotonic() > fewer_until:
-                        at_once = places
-                    free = min(at_once.receivers, places.receivers - len(busy))
-                    try:
-                        due = await self._deliveries.claim(channel, busy, free, at_once.of_each, places.lease)
-                    except DatabaseError as error:
-                        if isinstance(error, StatementTooLarge):
-                            # It is claimed all the same, and due again together when its lease is over:
-                            # what is too large must not keep others from being sent for ever.
-                            at_once = at_once.fewer()
-                            fewer_until = time.monotonic() + 2 * places.lease.total_seconds()
-                        _log.warning("deliveries cannot be made now", channel=channel, error=str(error))
-                    else:
-                        if due.too_large:
-                            metrics.NOTIFICATIONS.labels(channel, "failed").inc(due.too_large)
-                            _log.error("too large to be sent", channel=channel, deliveries=due.too_large)
-                        for receiver, claimed in _by_receiver(due.claimed).items():
-                            busy.add(receiver)
-                            sends.create_task(send(receiver, claimed))
-                        if due.claimed:
-                            continue
-                        seconds = due.seconds
+                    due = await self._claim(channel, places, busy)
+                    for receiver, claimed in _by_receiver(due.claimed).items():
+                        busy.add(receiver)
+                        sends.create_task(send(receiver, claimed))
+                    if due.claimed:
+                        continue
+                    seconds = due.seconds
                 wait = _LOOK_SECONDS if seconds is None else max(seconds, _SHORTEST_WAIT_SECONDS)
                 try:
                     async with asyncio.timeout(min(wait, _LOOK_SECONDS)):
                         await wake.wait()
                 except TimeoutError:
                     continue
+
+    async def _claim(self, channel: Channel, places: _Places, busy: Collection[Receiver]) -> Due:
+        """What is due, for as many receivers as there are places free; nothing while it cannot be claimed."""
+        at_once, fewer_until = self._fewer.get(channel, (places, 0.0))
+        if time.monotonic() > fewer_until:
+            at_once = places
+        free = min(at_once.receivers, places.receivers - len(busy))
+        try:
+            due = await self._deliveries.claim(channel, busy, free, at_once.of_each, places.lease)
+        except DatabaseError as error:
+            if isinstance(error, StatementTooLarge):
+                # It is claimed all the same, and due again together when its lease is over:
+                # what is too large must not keep others from being sent for ever.
+                fewer_until = time.monotonic() + 2 * places.lease.total_seconds()
+                self._fewer[channel] = at_once.fewer(), fewer_until
+            _log.warning("deliveries cannot be made now", channel=channel, error=str(error))
+            return Due([], None)
+        if due.too_large:
+            metrics.NOTIFICATIONS.labels(channel, "failed").inc(due.too_large)
+            _log.error("too large to be sent", channel=channel, deliveries=due.too_large)
+        return due
 
     async def _send(self, channel: Channel, claimed: list[Claimed]) -> None:
         """Send to one receiver: an e-mail of all that is due together, or each to the webhook.
