@@ -99,7 +99,7 @@ def create(settings: CommandSettings) -> ServiceApp:
                 if store.lane is None:
                     missing["lane"] = "none is held yet"
                 if not eraser.placed:
-                    missing["erasure"] = "it does not know yet from where on it is to follow the store"
+                    missing["erasure"] = "its starting position in the store is not saved yet"
                 if not live.asked.is_set():
                     missing["live settings"] = "they have not been asked for yet"
                 return missing

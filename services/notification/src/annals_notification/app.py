@@ -113,7 +113,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 if not migrated.is_set():
                     missing["tables"] = "they are not prepared yet"
                 if not follower.placed:
-                    missing["follower"] = "it does not know yet from where on it is to follow the store"
+                    missing["follower"] = "its starting position in the store is not saved yet"
                 return missing
 
             app.ready = ready

@@ -66,7 +66,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
     async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         row = await recurrences.get(tenant, id)
         if row is None:
-            raise Problem(404, "not-found", f"nothing recurs under {id}")
+            raise Problem(404, "not-found", f"there is no recurrence {id}")
         return json_answer(_recurs(row))
 
     @router.put(
@@ -98,7 +98,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         except ValueError as error:
             raise malformed("rule", str(error)) from error
         if row is None:
-            raise Problem(404, "not-found", f"nothing recurs under {row_id}")
+            raise Problem(404, "not-found", f"there is no recurrence {row_id}")
         return json_answer(_recurs(row))
 
     @router.post("/recurrences/{id}/pause", summary="Let it pause", response_model=RecurrenceNow)
@@ -112,7 +112,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
     @router.delete("/recurrences/{id}", status_code=204, summary="Let it recur no more")
     async def delete_recurrence(tenant: Tenant, id: Name) -> None:  # noqa: A002
         if not await recurrences.delete(tenant, id):
-            raise Problem(404, "not-found", f"nothing recurs under {id}")
+            raise Problem(404, "not-found", f"there is no recurrence {id}")
 
     @router.post(
         "/events",

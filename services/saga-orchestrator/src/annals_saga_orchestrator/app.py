@@ -92,7 +92,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                 if not worker.connected:
                     missing["worker"] = "it is not connected to the workflow engine"
                 if not follower.placed:
-                    missing["follower"] = "it does not know yet from where on it is to follow the store"
+                    missing["follower"] = "its starting position in the store is not saved yet"
                 return missing
 
             app.ready = ready
