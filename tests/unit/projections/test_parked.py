@@ -9,16 +9,40 @@ import pytest
 from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters, TooManyParked, dead_letters
 from annals.events import DomainEvent, RecordedEvent
-from annals.projections import Applier, Change, Generation
+from annals.projections import (
+    Applier,
+    Change,
+    Generation,
+    Generations,
+    GenerationStatus,
+    Replays,
+    replays,
+)
 from annals.projections.folded_rows import FoldedRows
+from annals.projections.generations import Known
 from annals.store import Append, MemoryEventStore
 from annals.testing.fake import FakeSidecar
-from annals_projector.read_models import TASKS
+from annals_projector.read_models import PROJECTIONS, TASKS
 from rows_written import TakesEveryRow
 
 
 def broken(event: RecordedEvent) -> Change:
     raise KeyError(event.event_type)
+
+
+async def created(store: MemoryEventStore, count: int) -> list[RecordedEvent]:
+    events: list[RecordedEvent] = []
+    for number in range(count):
+        event = DomainEvent(
+            event_type="task.created",
+            source="test",
+            aggregate_type="task",
+            aggregate_id=f"t{number}",
+            data={"title": "a"},
+        )
+        await store.append(Append(event.stream, (event,), 0))
+        events += [event async for event in store.read_stream(event.stream)]
+    return events
 
 
 @pytest.mark.parametrize("rebuilt", [True, False])
@@ -27,17 +51,7 @@ async def test_a_faulty_version_stops_itself_at_the_bound(
 ) -> None:
     monkeypatch.setattr(dead_letters, "_MAX_PARKED", 5)
     store, database = MemoryEventStore(), TakesEveryRow()
-    events: list[RecordedEvent] = []
-    for number in range(20):
-        created = DomainEvent(
-            event_type="task.created",
-            source="test",
-            aggregate_type="task",
-            aggregate_id=f"t{number}",
-            data={"title": "a"},
-        )
-        await store.append(Append(created.stream, (created,), 0))
-        events += [event async for event in store.read_stream(created.stream)]
+    events = await created(store, 20)
     faulty = Generation(replace(TASKS, changes={"task.created": broken}, version=3), 3)
     async with FakeSidecar() as sidecar:
         client = DaprSidecar(sidecar.grpc_port)
@@ -58,4 +72,41 @@ async def test_a_faulty_version_stops_itself_at_the_bound(
         assert not await live.apply(events)
 
         assert sorted(database.written) == sorted(event.aggregate_id for event in events)
+        await client.close()
+
+
+@pytest.mark.parametrize("bound", ["_MAX_PARKED", "_MOST_PARKED"])
+@pytest.mark.parametrize("status", [GenerationStatus.LIVE, GenerationStatus.BUILDING])
+async def test_what_was_parked_up_to_the_bound_is_handled_once_it_is_released(
+    bound: str, status: GenerationStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, bound, 5)
+    monkeypatch.setattr(replays, "SETTLED_SECONDS", 0)
+    store, database = MemoryEventStore(), TakesEveryRow()
+    events = await created(store, 7)
+    faulty = Generation(replace(TASKS, changes={"task.created": broken}), 1)
+    mended = Generation(TASKS, 1)
+    generations = Generations(database, PROJECTIONS)
+    generations.all = (Known("tasks", 1, TASKS.version, status, "", True, None, True, "2030", False, {}),)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        letters = DeadLetters(client, "eventstore", "projector")
+        await letters.refresh()
+        fails = Applier(database, store, lambda: [faulty], letters, lambda _: None)
+        with pytest.raises(TooManyParked):
+            await fails.apply(events)
+        await letters.refresh()
+        await letters.release(letters.parked("default"), "ada", "mended")
+        with pytest.raises(TooManyParked):  # what is released may fail again: there is no room for more
+            await fails.apply(events[5:])
+        assert len(letters.released()) == 5
+
+        applier = Applier(database, store, lambda: [mended], letters, lambda _: None)
+        again = Replays(database, store, applier, generations, letters)
+        for letter in letters.released():
+            await again._replay(letter)
+
+        assert sorted(database.written) == [f"t{number}" for number in range(5)]
+        assert not letters.parked("default")
+        assert not await applier.apply(events[5:])
         await client.close()

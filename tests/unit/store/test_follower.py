@@ -471,6 +471,7 @@ async def test_so_many_parked_that_it_is_something_general_stop_it_until_they_ar
         assert (await world.lease())["seen"]["0"] < 3
         world.fails = set()
         await world.release()
+        await until(_holds(lambda: bool(world.handled)))
         await until(world.saved({"0": 3, "1": 1}))
     assert world.handled == [1]
 

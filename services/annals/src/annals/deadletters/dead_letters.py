@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -107,10 +107,14 @@ class DeadLetters:
         self._read_at = began
 
     def require_fresh(self, consumer: str, generation: int = 0) -> None:
-        """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked of the consumer."""
+        """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked of the consumer.
+
+        What is released stops nobody: it is to be handled again, by who asks here first.
+        """
         if time.monotonic() - self._read_at > _STALE_SECONDS:
             raise DeadLettersUnknown("what is parked is not known now")
-        _require_few(self._index, consumer, generation)
+        waiting = [one for one in self._index.parked.values() if one.status is Status.PARKED]
+        _require_few(waiting, consumer, generation)
 
     def find(self, consumer: str, stream: StreamId, generation: int = 0) -> DeadLetter | None:
         """The letter behind which a stream's events wait, as far as this replica knows."""
@@ -135,7 +139,8 @@ class DeadLetters:
         def change(index: _Index) -> None:
             known = index.parked.get(letter.id)
             if known is None:
-                _require_few(index, letter.consumer, letter.generation)
+                # What is released counts here: it may fail again, and is not one more then.
+                _require_few(index.parked.values(), letter.consumer, letter.generation)
             if known is None or known.status is Status.RELEASED or letter.version < known.version:
                 attempts = letter.attempts + (known.attempts if known else 0)
                 index.parked[letter.id] = replace(letter, attempts=attempts)
@@ -248,7 +253,7 @@ class DeadLetters:
         """Nothing waits for a table that is gone."""
 
         def change(index: _Index) -> None:
-            for one in _of(index, read_model, generation):
+            for one in _of(index.parked.values(), read_model, generation):
                 del index.parked[one.id]
                 index.done[one.id] = replace(one, status=Status.DONE)
 
@@ -309,15 +314,14 @@ def _release(ids: Set[str], at: float, index: _Index) -> None:
         index.parked[one] = replace(index.parked[one], status=Status.RELEASED, released_at=at)
 
 
-def _of(index: _Index, consumer: str, generation: int) -> list[DeadLetter]:
-    parked = index.parked.values()
-    return [one for one in parked if (one.consumer, one.generation) == (consumer, generation)]
+def _of(found: Collection[DeadLetter], consumer: str, generation: int) -> list[DeadLetter]:
+    return [one for one in found if (one.consumer, one.generation) == (consumer, generation)]
 
 
-def _require_few(index: _Index, consumer: str, generation: int) -> None:
-    if len(index.parked) >= _MOST_PARKED:
+def _require_few(found: Collection[DeadLetter], consumer: str, generation: int) -> None:
+    if len(found) >= _MOST_PARKED:
         raise TooManyParked(f"{_MOST_PARKED} sequences are parked in all: something general is wrong")
-    if len(index.parked) >= _MAX_PARKED and len(_of(index, consumer, generation)) >= _MAX_PARKED:
+    if len(found) >= _MAX_PARKED and len(_of(found, consumer, generation)) >= _MAX_PARKED:
         name = f"{consumer}, generation {generation}" if generation else consumer
         raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
 
