@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import asdict, replace
+from typing import Any
 
 import grpc
+import httpx
+import orjson
 import pytest
 
 from annals.dapr import DaprError, DaprSidecar, Write
@@ -14,6 +18,7 @@ from annals.deadletters import (
     DeadLetters,
     Detail,
     TooManyParked,
+    TooMuchEdited,
     UnknownLetter,
     Unreadable,
     dead_letters,
@@ -23,7 +28,9 @@ from annals.deadletters.letter import of_raw
 from annals.events import RecordedEvent, StreamId
 from annals.store import MemoryEventStore
 from annals.testing.fake import FakeSidecar
+from annals.web.dead_letters import not_tried_out, routes
 from event_store_conformance import to_append
+from unit.web.bare_app import bare_app
 
 ACME, GLOBEX = (StreamId(tenant, "thing-x") for tenant in ("acme", "globex"))
 
@@ -185,3 +192,121 @@ async def test_an_unreadable_message_that_is_one_too_many_comes_again(
     unreadable = Unreadable(letters_of(clients[0]), handle)
     assert await unreadable.keep("nonsense", "it is none") == "SUCCESS"
     assert await unreadable.keep("other nonsense", "it is none") == "RETRY"
+
+
+async def test_what_an_older_release_parked_is_released_and_discarded_however_much_it_is() -> None:
+    letter, detail = await failed(ACME)
+    letter = replace(letter, reason="ä" * 280, trace_id="a" * 32)
+    ids = [f"{number:016}" for number in range(4_200)]
+    of_before = [asdict(replace(letter, id=one, stream=f"thing-{one * 2}")) for one in ids]
+    index = {"parked": of_before[:4_000], "done": of_before[4_000:], "corrections": {}}
+    async with FakeSidecar() as sidecar:
+        client = Bounded(sidecar.grpc_port)
+        await client.save("eventstore", Write("dead-letters/test", orjson.dumps(index)))
+        long = orjson.dumps(asdict(replace(detail, stack="x" * 4_000)))
+        group = ids[:100]
+        for one in group:
+            await client.save("eventstore", Write(f"dead-letters/test/{one}", long))
+        letters = letters_of(client)
+        await letters.refresh()
+        found = [one for one in letters.parked("acme") if one.id in group]
+
+        assert await letters.release(found, "ada", "mended") == 100
+        await letters.correct(letters.parked("acme")[-1], None, "ada", "nonsense")
+
+        assert [one.id for one in letters.released()] == group
+        await client.close()
+
+
+async def test_at_most_so_many_bytes_are_taken_in_and_what_is_there_is_dealt_with_all_the_same(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST_BYTES", 1_000)
+    letters = letters_of(clients[0])
+
+    async def park(name: str, reason: str = "a bug") -> None:
+        event = await event_of(StreamId("acme", f"thing-{name}"))
+        await letters.park(*of_event("tasks", event, ValueError(reason), attempts=1))
+
+    async def size() -> int:
+        value = await clients[0].get("eventstore", "dead-letters/test")
+        return len(value.data) if value else 0
+
+    while await size() < 1_000:
+        await park(str(len(letters.parked("acme"))))
+    with pytest.raises(TooManyParked, match=r"takes 1\d\d\d bytes"):
+        await park("more")
+    await letters.refresh()
+    letters.require_fresh("tasks")  # what does not fail goes on
+    first, second, *_ = letters.parked("acme")
+    before = await size()
+
+    await letters.release(letters.parked("acme"), "ada", "mended")
+    await park("0", "ein Fehler, der länger ist als der vorige")
+    await letters.correct(second, None, "ada", "nonsense " * 50)
+
+    assert first.id not in [one.id for one in letters.released()]
+    assert second.id in [one.id for one in letters.released()]
+    assert await size() - before < 50 * len(letters.parked("acme"))
+    _, detail = await letters.get("acme", first.id)
+    assert "länger ist als der vorige" in detail.stack
+    _, detail = await letters.get("acme", second.id)
+    assert detail.history[-1]["reason"] == "nonsense " * 50
+
+    monkeypatch.setattr(dead_letters, "_MAX_DONE", 1)
+    for one in letters.released():
+        await letters.done(one)
+    await park("more")
+
+
+async def test_what_is_read_again_in_vain_has_a_reason_of_bounded_length(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*of_raw("messages", "acme", "nonsense", "no JSON"))
+    (letter,) = letters.parked("acme")
+    await letters.park_again(letter, "x" * 5_000)
+    assert letters.parked("acme")[0].reason == "x" * 500
+
+
+async def test_as_much_is_edited_as_there_is_room_for_and_discarded_without_end(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST_EDITED", 1_000)
+    letters = letters_of(clients[0])
+    for stream in (ACME, GLOBEX):
+        await letters.park(*await failed(stream))
+    (own,), (other,) = letters.parked("acme"), letters.parked("globex")
+    await letters.correct(own, {"title": "x" * 800}, "ada", "mended by hand")
+
+    with pytest.raises(TooMuchEdited, match="of 1000"):
+        await letters.correct(other, {"title": "y" * 800}, "ada", "mended by hand")
+    answer = await edit(letters, other, {"title": "y" * 800})
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:annals:problem:too-large")
+    assert "or discard it" in answer.json()["detail"]
+
+    await letters.correct(own, {"title": "x" * 700}, "ada", "mended by hand")
+    await letters.correct(other, None, "ada", "nonsense")
+    assert letters.corrected("tasks", await event_of(GLOBEX)) is None
+    corrected = letters.corrected("tasks", await event_of(ACME))
+    assert corrected is not None
+    assert corrected.data == {"title": "x" * 700}
+
+
+async def edit(letters: DeadLetters, letter: DeadLetter, data: dict[str, Any]) -> httpx.Response:
+    """What the API answers to an edit."""
+
+    class Recorded:
+        async def requested(self, *_: object) -> None:
+            pass
+
+    operations: Any = Recorded()
+    app = bare_app()
+    app.include_router(routes(letters, MemoryEventStore(), not_tried_out, operations))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.put(
+            f"/dead-letters/{letter.id}/data",
+            json={"data": data, "reason": "mended by hand"},
+            headers={"x-tenant-id": letter.tenant},
+        )

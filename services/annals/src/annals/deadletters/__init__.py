@@ -5,6 +5,7 @@ from annals.deadletters.dead_letters import (
     DeadLetters,
     DeadLettersUnknown,
     TooManyParked,
+    TooMuchEdited,
     UnknownLetter,
 )
 from annals.deadletters.letter import DeadLetter, Detail, Kind, Status, of_event
@@ -19,6 +20,7 @@ __all__ = [
     "Kind",
     "Status",
     "TooManyParked",
+    "TooMuchEdited",
     "UnknownLetter",
     "Unreadable",
     "of_event",

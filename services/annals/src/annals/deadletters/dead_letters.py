@@ -2,6 +2,8 @@
 
 An index key holds all that is parked and what operators corrected, bounded; each letter's details have
 a key of their own. Changes are first-write on the index: of two that change it at once, one looks again.
+The index is written whole, with the details that change, in one message, and a sidecar takes 4 MiB: only so
+many letters are taken in that there is room for whatever is done to them later.
 """
 
 from __future__ import annotations
@@ -31,17 +33,25 @@ SETTLED_SECONDS = 2 * _STALE_SECONDS
 
 _MAX_PARKED = 1_000
 _MOST_PARKED = 4 * _MAX_PARKED
-"""Of all together: they are one value, and a sidecar takes 4 MiB."""
+"""Of all together."""
+_MOST_BYTES = 2_000_000
+"""Of the index, when a letter is taken in: what is done to those in it makes it little larger."""
+_MOST_EDITED = 1_000_000
+"""Of the index, what operators corrected: it stays there for ever."""
 _MAX_DONE = 200
 _ATTEMPTS = 20
 _AT_ONCE = 100
 """Letters that are changed in one transaction."""
-_BYTES_AT_ONCE = 1_500_000
-"""What the details of several take in it: the sidecar takes 4 MiB, and there is the index."""
+_BYTES_AT_ONCE = 4_000_000
+"""What the index and the details of several take in it."""
 
 
 class TooManyParked(Exception):
     """So many of a consumer are parked that it is not single messages that are wrong: it stops."""
+
+
+class TooMuchEdited(Exception):
+    """What operators corrected takes as much as there is room for."""
 
 
 class UnknownLetter(Exception):
@@ -57,6 +67,8 @@ class _Index:
     parked: dict[str, DeadLetter] = field(default_factory=dict)
     done: dict[str, DeadLetter] = field(default_factory=dict)
     corrections: dict[str, dict[str, Any]] = field(default_factory=dict)
+    size: int = 0
+    """In bytes, as it was read."""
 
     @classmethod
     def decode(cls, data: bytes | None) -> _Index:
@@ -67,6 +79,7 @@ class _Index:
             {one["id"]: _letter(one) for one in value["parked"]},
             {one["id"]: _letter(one) for one in value["done"]},
             value["corrections"],
+            len(data),
         )
 
     def encode(self) -> bytes:
@@ -141,15 +154,19 @@ class DeadLetters:
             if known is None:
                 # What is released counts here: it may fail again, and is not one more then.
                 _require_few(index.parked.values(), letter.consumer, letter.generation)
-            if known is None or known.status is Status.RELEASED or letter.version < known.version:
-                attempts = letter.attempts + (known.attempts if known else 0)
-                index.parked[letter.id] = replace(letter, attempts=attempts)
+                if index.size >= _MOST_BYTES:
+                    raise TooManyParked(
+                        f"what is parked takes {index.size} bytes: something general is wrong"
+                    )
+                index.parked[letter.id] = letter
+            elif known.status is Status.RELEASED or letter.version < known.version:
+                reason = _short(letter.reason, known, index)
+                attempts = letter.attempts + known.attempts
+                index.parked[letter.id] = replace(letter, reason=reason, attempts=attempts)
             else:
                 index.parked[letter.id] = replace(known, attempts=known.attempts + letter.attempts)
 
-        before = await self._detail(letter.id)
-        _log.error(
-            "parked",
+        log = _log.bind(
             dead_letter=letter.id,
             consumer=letter.consumer,
             stream=letter.stream,
@@ -157,16 +174,23 @@ class DeadLetters:
             reason=letter.reason,
             trace_id=letter.trace_id,
         )
+        before = await self._detail(letter.id)
+        try:
+            await self._change(change, {letter.id: replace(detail, history=before.history)})
+        except TooManyParked:
+            log.warning("failed, and is not parked: there is no room")
+            raise
+        log.error("parked")
         metrics.PARKED.labels(letter.consumer).inc()
-        await self._change(change, {letter.id: replace(detail, history=before.history)})
 
     async def park_again(self, letter: DeadLetter, reason: str) -> None:
         """Park what was released and cannot be handled yet."""
 
         def change(index: _Index) -> None:
             known = _require(index, letter.id)
+            short = _short(reason, known, index)
             index.parked[letter.id] = replace(
-                known, status=Status.PARKED, reason=reason, attempts=known.attempts + 1
+                known, status=Status.PARKED, reason=short, attempts=known.attempts + 1
             )
 
         await self._change(change, {letter.id: await self._detail(letter.id)})
@@ -193,7 +217,7 @@ class DeadLetters:
         """Have the consumer see other data in the event that failed; None: have it pass the event over.
 
         The event itself stays what it is. The correction holds for every later time as well, also
-        when the read model is built anew.
+        when the read model is built anew. Raises TooMuchEdited; to pass over is possible always.
         """
         _, detail = await self.get(letter.tenant, letter.id)
         what = "discarded" if data is None else "edited"
@@ -203,7 +227,9 @@ class DeadLetters:
         def change(index: _Index) -> None:
             _require(index, letter.id)
             place = _place(letter.consumer, stream, letter.version)
-            index.corrections[place] = {"data": data, "user": who, "reason": reason, "at": entry["at"]}
+            index.corrections[place] = {"data": data}  # who and why is in the history
+            if data is not None and (size := len(orjson.dumps(index.corrections))) > _MOST_EDITED:
+                raise TooMuchEdited(f"all that was edited takes {size} bytes with it, of {_MOST_EDITED}")
 
         await self._change(change, {letter.id: replace(detail, history=[*detail.history, entry])})
 
@@ -227,7 +253,8 @@ class DeadLetters:
             values = await self._sidecar.get_certain(self._store, list(keys))
             details = {one: _decoded(values.get(key)) for key, one in keys.items()}
             for part in _parts(
-                {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()}
+                {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()},
+                _BYTES_AT_ONCE - self._index.size,
             ):
                 await self._change(partial(_release, part.keys(), time.time()), part)
             released += len(ids)
@@ -296,13 +323,13 @@ def _decoded(value: StateValue | None) -> Detail:
     return Detail(**orjson.loads(value.data)) if value else Detail()
 
 
-def _parts(details: Mapping[str, Detail]) -> list[dict[str, Detail]]:
-    """Details that may be written together."""
+def _parts(details: Mapping[str, Detail], most: int) -> list[dict[str, Detail]]:
+    """Details that may be written together, of so many bytes; alone what is more by itself."""
     parts: list[dict[str, Detail]] = []
     size = 0
     for one, detail in details.items():
         size += len(_encoded(detail))
-        if not parts or size > _BYTES_AT_ONCE:
+        if not parts or size > most:
             parts.append({})
             size = len(_encoded(detail))
         parts[-1][one] = detail
@@ -324,6 +351,14 @@ def _require_few(found: Collection[DeadLetter], consumer: str, generation: int) 
     if len(found) >= _MAX_PARKED and len(_of(found, consumer, generation)) >= _MAX_PARKED:
         name = f"{consumer}, generation {generation}" if generation else consumer
         raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
+
+
+def _short(reason: str, known: DeadLetter, index: _Index) -> str:
+    """The reason of what failed again: where there is no room, no longer than before."""
+    short = reason[: letters.REASON_LENGTH]
+    if index.size < _MOST_BYTES:
+        return short
+    return short.encode()[: len(known.reason.encode())].decode(errors="ignore")
 
 
 def _require(index: _Index, letter_id: str) -> DeadLetter:

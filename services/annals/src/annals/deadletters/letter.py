@@ -13,7 +13,8 @@ from typing import Any
 
 from annals.events import RecordedEvent, StreamId
 
-_REASON, _STACK = 500, 4_000
+REASON_LENGTH = 500
+_STACK = 4_000
 
 
 class Kind(StrEnum):
@@ -91,7 +92,7 @@ def of_event(
         stream=event.stream.name,
         version=event.version,
         event_type=event.event_type,
-        reason=f"{type(error).__name__}: {error}"[:_REASON],
+        reason=f"{type(error).__name__}: {error}"[:REASON_LENGTH],
         group=_group(error, event.event_type),
         attempts=attempts,
         trace_id=event.trace_id,
@@ -112,7 +113,7 @@ def of_raw(consumer: str, tenant: str, raw: str, reason: str) -> tuple[DeadLette
         stream="",
         version=0,
         event_type="",
-        reason=reason[:_REASON],
+        reason=reason[:REASON_LENGTH],
         group=f"unreadable: {reason[:80]}",
         attempts=1,
         trace_id=None,

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, create_model
 
 from annals.dapr import DaprError
-from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, UnknownLetter
+from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, TooMuchEdited, UnknownLetter
 from annals.deadletters.letter import Detail
 from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
@@ -235,5 +235,8 @@ def _problems() -> Iterator[None]:
         yield
     except UnknownLetter as error:
         raise Problem(404, "not-found", str(error)) from error
+    except TooMuchEdited as error:
+        detail = f"{error}: mend what fails on the event, or discard it"
+        raise Problem(413, "too-large", detail) from error
     except (DaprError, DeadLettersUnknown, StoreError) as error:
         raise unavailable(f"the dead letters cannot be reached now: {error}") from error
