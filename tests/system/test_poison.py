@@ -120,7 +120,7 @@ async def test_a_kill_during_a_rebuild_and_a_switch_costs_time_and_no_answer(
     embedded: Suite, client: Any
 ) -> None:
     await load(client)
-    asked = {"reason": "killed half-way", "throttle": 400}
+    asked = {"reason": "killed half-way", "throttle": 50}
     number = (await client.operate("POST", "projections/tasks/rebuild", json=asked)).json()["number"]
     path = f"projections/tasks/generations/{number}"
 
