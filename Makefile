@@ -167,7 +167,8 @@ audit: setup ## look for known vulnerabilities in dependencies, for secrets, and
 	@$(RUN) scripts/audit.py
 
 fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an hour or so
-	ANNALS_FUZZ=deep $(PYTEST) tests/fuzz -s --timeout 3600
+	ANNALS_FUZZ=deep $(PYTEST) tests/fuzz tests/unit/events tests/unit/dapr tests/unit/notification/test_recurrence.py \
+		tests/unit/projections/test_changes.py -s --timeout 3600
 
 bench: setup ## measure beside what one might take instead, write docs/benchmarks.md; PART=commands for one
 	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore::RuntimeWarning -m subjects.environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdist.scheduler import LoadScopeScheduling
 
 # They start the suite, and its ports are always the same.
-SUITE = ("tests/system/", "tests/fuzz/test_running_suite.py")
+SUITE = ("tests/system/", "tests/fuzz/test_running_suite.py", "tests/browser/", "tests/bench/", "tests/soak/")
 
 
 class OneSuite(LoadScopeScheduling):  # type: ignore[misc] # its base is not typed

@@ -17,6 +17,7 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from fuzz.depth import DEEP
 from suite import infra, ports
 from suite.paths import ROOT
 from suite.process import Process, Spec
@@ -28,7 +29,11 @@ pytest.register_assert_rewrite("event_store_conformance", "sidecar_conformance")
 
 # The same each time, however slow the machine is: what is unchanged is not refused. `make fuzz` draws anew.
 settings.register_profile(
-    "annals", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "annals",
+    max_examples=2_000 if DEEP else 100,
+    derandomize=not DEEP,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("annals")
 

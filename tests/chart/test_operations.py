@@ -152,7 +152,7 @@ def test_what_is_counted_is_there_before_it_first_happens() -> None:
     metrics.REMINDERS.clear()
 
     Orchestrator(CATALOG, unused, unused, unused)
-    Reminders(unused, unused, unused, unused, ())
+    Reminders(unused, unused, unused, unused, (), unused)
 
     for saga in CATALOG.types:
         labels = {"saga": saga, "event": "saga.failed"}

@@ -196,7 +196,7 @@ async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
     unused = cast("Any", None)
     store = Inexhaustible()
     waits = cast("Any", up_to_date)
-    reminders = Reminders(explained, store, unused, unused, ())
+    reminders = Reminders(explained, store, unused, unused, (), unused)
     recurrences = Recurrences(explained, unused, unused)
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))
@@ -306,7 +306,7 @@ async def test_to_claim_costs_what_is_claimed_however_much_waits(explained: Expl
 async def test_to_follow_a_task_costs_what_it_has(explained: Explained) -> None:
     store = MemoryEventStore()
     unused = cast("Any", None)
-    reminders = Reminders(explained, store, unused, Alarms(unused), ())
+    reminders = Reminders(explained, store, unused, Alarms(unused), (), unused)
     task = StreamId("big", "task-task-7")
     changes = (("task.created", {"title": "", "due": None}), ("task.assigned", {"assignee": "user-8"}))
     state = {"status": "todo", "assignee": "user-8"}

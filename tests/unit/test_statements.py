@@ -42,7 +42,7 @@ def app_of(database: Statements) -> FastAPI:
 
     unused = cast("Any", None)
     waits, store = cast("Any", up_to_date), MemoryEventStore()
-    reminders = Reminders(database, store, unused, unused, ())
+    reminders = Reminders(database, store, unused, unused, (), unused)
     recurrences = Recurrences(database, unused, unused)
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))

@@ -30,6 +30,14 @@ async def test_json_that_breaks_off_is_no_answer(kind: bytes, body: bytes) -> No
             await invocation.invoke("command", "GET", "anything")
 
 
+async def test_a_status_alone_is_no_answer_unless_there_is_nothing_to_say() -> None:
+    async with sidecar(head(b"text/plain") + b"0\r\n\r\n") as invocation:
+        with pytest.raises(NotAnswered, match="not a word"):
+            await invocation.invoke("command", "POST", "anything")
+    async with sidecar(b"HTTP/1.1 204 No Content\r\n\r\n") as invocation:
+        assert (await invocation.invoke("command", "POST", "anything")).ok
+
+
 async def test_a_connection_that_breaks_off_is_no_answer() -> None:
     short = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{"
     async with sidecar(short) as invocation:
@@ -41,7 +49,6 @@ async def test_a_connection_that_breaks_off_is_no_answer() -> None:
     ("kind", "body", "expected"),
     [
         (b"application/json; charset=utf-8", b"2\r\n{}\r\n0\r\n\r\n", {}),
-        (b"text/plain", b"0\r\n\r\n", ""),
         (b"text/plain", b"2\r\nok\r\n0\r\n\r\n", "ok"),
     ],
 )

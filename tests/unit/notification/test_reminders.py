@@ -27,6 +27,7 @@ EVENTS = (
 STATE = {"status": "todo", "title": "Write", "due": DUE.isoformat(), "assignee": "ada"}
 ROW = {
     "task_id": "7",
+    "version": len(EVENTS),
     "fires": DUE.isoformat(),
     "due": DUE.isoformat(),
     "kind": "due",
@@ -67,7 +68,7 @@ async def test_the_last_event_of_a_task_that_is_imported_plans_its_reminders_whi
     last: int,
 ) -> None:
     store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
-    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),))
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), unused)
     events = tuple(of_task(TASK, *event) for event in EVENTS)
     await store.append(Append(TASK, events[:3], 0))
     for event in await store.read_events([(TASK, version) for version in (1, 2, 3)]):
@@ -82,17 +83,40 @@ async def test_the_last_event_of_a_task_that_is_imported_plans_its_reminders_whi
     assert datetime.fromisoformat(row["due"]) == DUE
 
 
-async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_rest_of_it() -> None:
+@pytest.mark.parametrize("there", range(4))
+async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_rest_of_it(
+    there: int,
+) -> None:
+    """Whether it has no event yet, none but the first, or more without the state that follows from all."""
     store, tables, told = MemoryEventStore(), Tables(), Told()
-    unused = cast("Any", None)
-    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),))
     events = tuple(of_task(TASK, *event) for event in EVENTS)
-    await store.append(Append(TASK, events[:3], 0))
+    created = {"status": "todo", "title": "", "due": None, "assignee": None}
+    if there:
+        await store.append(Append(TASK, events[:there], 0, created if there == 1 else None))
+
+    async def imported() -> bool:
+        return True
+
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), imported)
     with pytest.raises(NotNow):
         await reminders.fire("acme", "7:due")
     assert not tables.fired
     assert not told.notices
-    await store.append(Append(TASK, events[3:], 3, STATE))
+    await store.append(Append(TASK, events[there:], there, STATE))
     await reminders.fire("acme", "7:due")
     assert tables.fired == ["fired"]
     assert [notice.kind for notice in told.notices] == ["reminder.due"]
+
+
+async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:
+    store, tables, told = MemoryEventStore(), Tables(), Told()
+
+    async def never() -> bool:
+        return False
+
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["cancelled"]
+    assert not told.notices

@@ -125,19 +125,32 @@ async def test_a_compensation_that_failed_is_not_tried_again_by_the_same_call() 
     assert tried.times == 2
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]"])
-@pytest.mark.parametrize(
-    "call", [{"kind": "command", "data": {}, "type": "t"}, {"kind": "query", "path": "q", "fields": ["a"]}]
-)
-async def test_a_status_alone_is_not_taken_for_what_was_done(body: bytes, call: Mapping[str, Any]) -> None:
-    """It may be what came of the answer of an app that died."""
+COMMAND: Mapping[str, Any] = {"kind": "command", "app": "command", "type": "t", "data": {}}
+QUERY: Mapping[str, Any] = {"kind": "query", "app": "projector", "path": "q", "fields": ["a"]}
+
+
+@pytest.mark.parametrize(("call", "body"), [(COMMAND, b""), (QUERY, b""), (QUERY, b"null"), (QUERY, b"[]")])
+async def test_what_says_nothing_of_what_was_done_or_asked_for_is_no_success(
+    call: Mapping[str, Any], body: bytes
+) -> None:
+    """It may be all that came of the answer of an app that died."""
     store = MemoryEventStore()
     status = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     async with answering(status + body) as port:
         apps = ServiceInvocation(port)
         activities = SagaActivities(SagaHistory(store), apps, cast("DaprSidecar", None), {})
-        performed = await activities.perform(asked(call | {"app": "command"}, 1, final=False), None)
+        performed = await activities.perform(asked(call, 1, final=False), None)
         await apps.close()
-    assert (performed["outcome"], performed["uncertain"]) == ("failed", True)
+    assert (performed["outcome"], performed["uncertain"]) == ("failed", body == b"")
     recorded = [event.event_type async for event in store.read_stream(SagaKey("s", "default").stream)]
     assert "saga.step_completed" not in recorded
+
+
+async def test_an_app_that_answers_204_did_what_it_was_told() -> None:
+    store = MemoryEventStore()
+    async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as port:
+        apps = ServiceInvocation(port)
+        activities = SagaActivities(SagaHistory(store), apps, cast("DaprSidecar", None), {})
+        performed = await activities.perform(asked(COMMAND, 1, final=False), None)
+        await apps.close()
+    assert performed["outcome"] == "done"

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from annals.web.problems import Problem
+from annals.web.problems import Problem, unavailable
 from annals_console import sessions
 from annals_console.gateway import Authenticate
 from annals_console.identity import Claims, Identity, NotRecognised, Role, TenantId, UserId, highest
@@ -115,7 +115,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Tokens, claims: Claims) -> APIR
         try:
             answer: Response = await (await client()).authorize_redirect(request, callback)
         except (IssuerUnavailable, OAuthError, ValueError, KeyError) as error:
-            problem = Problem(503, "unavailable", f"{issuer} cannot be reached: {error}")
+            problem = unavailable(f"{issuer} cannot be reached: {error}", seconds=5)
             return _told(request, problem, request.session[_NEXT])
         return answer
 
@@ -147,7 +147,7 @@ def of_issuer(settings: ConsoleSettings, tokens: Tokens, claims: Claims) -> APIR
         except NotRecognised as error:
             raise Problem(403, "forbidden", str(error)) from error
         except (IssuerUnavailable, httpx2.HTTPError, ValueError, KeyError) as error:
-            raise Problem(503, "unavailable", f"{issuer} cannot be reached: {error}") from error
+            raise unavailable(f"{issuer} cannot be reached: {error}", seconds=5) from error
 
     return router
 

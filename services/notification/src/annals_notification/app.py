@@ -64,7 +64,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 log, users, webhooks, mails, settings.delivery_retry_seconds, lambda: live.current.paused
             )
             notices = Notices(log, dispatcher.look)
-            reminders = Reminders(database, store, notices, alarms, settings.remind_before)
+            reminders = Reminders(
+                database, store, notices, alarms, settings.remind_before, store.being_imported
+            )
             recurrences = Recurrences(database, invocation, alarms)
             held = HeldEvents(database, sidecar, alarms)
             due = Due(alarms, reminders, recurrences, held)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -120,7 +120,10 @@ class _Change:
 
 
 class Reminders:
-    """See `due.Kind`. `before` is how long before a due date to remind."""
+    """See `due.Kind`. `before` is how long before a due date to remind.
+
+    `being_imported` says whether the store is being filled from a backup.
+    """
 
     name = "reminder"
 
@@ -131,12 +134,14 @@ class Reminders:
         notices: Notices,
         alarms: Alarms,
         before: Sequence[timedelta],
+        being_imported: Callable[[], Awaitable[bool]],
     ) -> None:
         self._database = database
         self._store = store
         self._notices = notices
         self._alarms = alarms
         self._before = before
+        self._being_imported = being_imported
         self._followed: Gathered[_Change, None] = Gathered(self._follow)
         for late in ("true", "false"):
             # Born with the first late one the counter would show no increase, and alert nobody.
@@ -214,9 +219,10 @@ class Reminders:
         if row is None:
             return
         head, _ = await self._store.load(StreamId.of(tenant, "task", row["task_id"]), certain=True)
-        state = head.state if head is not None else {}
-        if state is None:
-            raise NotNow(f"task {row['task_id']} has no state: the rest of it is still to be imported")
+        behind = head is None or head.state is None or head.version < row["version"]
+        if behind and await self._being_imported():
+            raise NotNow(f"task {row['task_id']} is still being imported")
+        state = (head.state if head is not None else None) or {}
         fires, due = datetime.fromisoformat(row["fires"]), datetime.fromisoformat(row["due"])
         still = state.get("status") == "todo" and state.get("due") is not None
         status, late = "cancelled", datetime.now(UTC) - fires > _LATE

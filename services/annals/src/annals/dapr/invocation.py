@@ -96,10 +96,10 @@ class ServiceInvocation:
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call an app. Raises NotAnswered, also for JSON that broke off.
+        """Call an app. Raises NotAnswered, also for JSON that broke off, and for a success that says nothing.
 
         Where an app dies between the head of its answer and the body, the sidecar passes on the head, and
-        ends the body as if that were all (seen with daprd 1.18).
+        ends the body as if that were all (seen with daprd 1.18). A 204 is whole without one.
         """
         url = f"/v1.0/invoke/{app}/method/{path}"
         body = None if json is None else orjson.dumps(json)
@@ -114,6 +114,8 @@ class ServiceInvocation:
         except orjson.JSONDecodeError as error:
             if response.content_type.endswith("json"):  # a problem is too
                 raise NotAnswered(f"{app} broke off in the middle of its answer") from error
+            if response.ok and not body and response.status != 204:
+                raise NotAnswered(f"{app} answered {response.status} and not a word") from error
             return Answer(response.status, body.decode(errors="replace"))
 
     async def open(

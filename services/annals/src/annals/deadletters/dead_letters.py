@@ -35,7 +35,7 @@ _MAX_PARKED = 1_000
 _MOST_PARKED = 4 * _MAX_PARKED
 """Of all together."""
 _MOST_BYTES = 2_000_000
-"""Of the index, when a letter is taken in: what is done to those in it makes it little larger."""
+"""Of the letters, when one more is taken in: what is done to those there makes them little larger."""
 _MOST_EDITED = 1_000_000
 """Of the index, what operators corrected: it stays there for ever."""
 _MAX_DONE = 200
@@ -68,18 +68,20 @@ class _Index:
     done: dict[str, DeadLetter] = field(default_factory=dict)
     corrections: dict[str, dict[str, Any]] = field(default_factory=dict)
     size: int = 0
-    """In bytes, as it was read."""
+    """Bytes of the letters, as they were read."""
 
     @classmethod
     def decode(cls, data: bytes | None) -> _Index:
         if data is None:
             return cls()
         value = orjson.loads(data)
+        corrections = value["corrections"]
         return cls(
             {one["id"]: _letter(one) for one in value["parked"]},
             {one["id"]: _letter(one) for one in value["done"]},
-            value["corrections"],
-            len(data),
+            # Older releases keep here, too, who corrected it and why.
+            {place: {"data": one["data"]} for place, one in corrections.items()},
+            len(data) - len(orjson.dumps(corrections)),
         )
 
     def encode(self) -> bytes:
@@ -254,7 +256,7 @@ class DeadLetters:
             details = {one: _decoded(values.get(key)) for key, one in keys.items()}
             for part in _parts(
                 {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()},
-                _BYTES_AT_ONCE - self._index.size,
+                _BYTES_AT_ONCE - len(self._index.encode()),
             ):
                 await self._change(partial(_release, part.keys(), time.time()), part)
             released += len(ids)

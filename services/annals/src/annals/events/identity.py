@@ -10,7 +10,7 @@ from typing import Annotated, Self
 import uuid_utils
 from pydantic import StringConstraints
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _STREAM = re.compile(r"[a-z][a-z0-9_]{0,62}-[A-Za-z0-9._~@:-]{1,128}")
 _POSITION = re.compile(r"(0|[1-9][0-9]{0,8})-(0|[1-9][0-9]{0,17})")
 
@@ -30,7 +30,7 @@ def new_id() -> str:
 
 def is_tenant(name: str) -> bool:
     """Whether a tenant can have this name."""
-    return _TENANT.fullmatch(name) is not None
+    return TENANT.fullmatch(name) is not None
 
 
 def is_header_id(text: str) -> bool:
@@ -46,8 +46,8 @@ class StreamId:
     name: str
 
     def __post_init__(self) -> None:
-        if not _TENANT.fullmatch(self.tenant):
-            raise ValueError(f"a tenant is like {_TENANT.pattern}, not {self.tenant!r}")
+        if not TENANT.fullmatch(self.tenant):
+            raise ValueError(f"a tenant is like {TENANT.pattern}, not {self.tenant!r}")
         if not _STREAM.fullmatch(self.name):
             raise ValueError(f"a stream is like {_STREAM.pattern}, not {self.name!r}")
 

@@ -200,11 +200,9 @@ class SagaActivities:
                 )
         except NotAnswered as error:
             raise _Failure("failed", str(error), uncertain=True) from error
-        if answer.ok and not isinstance(answer.body, dict):
-            # A status without what was done may be all that came of the answer of an app that died.
-            text = f"{app} answered {answer.status}, and not with a JSON object"
-            raise _Failure("failed", text, uncertain=True)
         if answer.ok and action["kind"] == "query":
+            if not isinstance(answer.body, dict):
+                raise _Failure("failed", f"{app} answered a query with no JSON object")
             return {name: answer.body.get(name) for name in action["fields"]}
         if answer.ok:
             return answer.body

@@ -49,7 +49,7 @@ Given = Callable[[SagaContext[Any]], Any]
 
 @dataclass(frozen=True, slots=True)
 class SendCommand:
-    """Send a command by service invocation; its reply is the step's result.
+    """Send a command by service invocation; its reply, a body or 204, is the step's result.
 
     `accept` names rules whose refusal is as good as success: what was wanted is so already. A
     missing aggregate is the rule `not_found`. `user` says in whose name it is sent, where that is

@@ -6,19 +6,18 @@ import re
 
 from fastapi import Request
 
-from annals.events import is_header_id
-from annals.events.identity import MAX_HEADER_ID
+from annals.events import is_header_id, is_tenant
+from annals.events.identity import MAX_HEADER_ID, TENANT
 from annals.web.problems import malformed
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=-|\Z)")
 
 
 def tenant_of(request: Request) -> str:
     """The request's tenant; raises a Problem for a malformed one."""
     tenant = request.headers.get("x-tenant-id") or "default"
-    if not _TENANT.fullmatch(tenant):
-        raise malformed("x-tenant-id", f"like {_TENANT.pattern}")
+    if not is_tenant(tenant):
+        raise malformed("x-tenant-id", f"like {TENANT.pattern}")
     return tenant
 
 
