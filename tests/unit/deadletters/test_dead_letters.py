@@ -232,13 +232,16 @@ async def test_at_most_so_many_bytes_are_taken_in_and_what_is_there_is_dealt_wit
         value = await clients[0].get("eventstore", "dead-letters/test")
         return len(value.data) if value else 0
 
-    # What was corrected, which stays for good, leaves letters their room; who did it older releases keep here.
+    async def fill() -> None:
+        while True:
+            await park(str(len(letters.parked("acme"))))
+
+    # What was corrected, and stays for good, takes no letter's room; older releases keep here who did it.
     corrected = {f"tasks/acme/thing-old{number}/1": {"data": None, "user": "ada"} for number in range(100)}
     index = {"parked": [], "done": [], "corrections": corrected}
     await clients[0].save("eventstore", Write("dead-letters/test", orjson.dumps(index)))
     with pytest.raises(TooManyParked, match=r"takes 1\d\d\d bytes"):
-        while True:
-            await park(str(len(letters.parked("acme"))))
+        await fill()
     assert len(letters.parked("acme")) > 1
     await letters.refresh()
     letters.require_fresh("tasks")  # what does not fail goes on
