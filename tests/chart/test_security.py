@@ -143,6 +143,20 @@ def test_pods_are_restricted(render: Render) -> None:
             assert {"requests", "limits"} <= container["resources"].keys()
 
 
+def test_so_are_those_that_kafkas_operator_makes(render: Render) -> None:
+    (kafka,) = of_kind(render(EVERYTHING), "Kafka").values()
+
+    made = kafka["spec"]["kafka"]["template"] | kafka["spec"]["entityOperator"]["template"]
+    assert made.keys() == {"kafkaContainer", "topicOperatorContainer", "userOperatorContainer"}
+    for container in made.values():
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "capabilities": {"drop": ["ALL"]},
+        }
+
+
 def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
     configurations = of_kind(render(EVERYTHING), "Configuration")
 
