@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import subprocess
 import tarfile
@@ -146,7 +147,7 @@ KEDA = {"autoscaling": {"kind": "keda"}}
         ({"credentials": LOGIN}, "kafka.example:9093", "scram_sha256"),
         (
             {"credentials": BUNDLED, "kafka": {"bundled": True}},
-            "annals-kafka-kafka-bootstrap:9093",
+            "annals-kafka-kafka-bootstrap.here.svc:9093",  # as it is found from KEDA's namespace too
             "scram_sha512",
         ),
     ],
@@ -157,6 +158,8 @@ def test_keda_is_told_where_kafka_is(
     manifests = render({**values, **KEDA})
 
     scaled = of_kind(manifests, "ScaledObject")
+    of_sidecars = of_kind(manifests, "Secret")["annals-kafka"]["data"]["kafka"]
+    assert base64.b64decode(of_sidecars).decode() == address
     for app in ("projector", "saga-orchestrator", "notification"):
         lag = scaled[f"annals-{app}"]["spec"]["triggers"][0]
         told = lag["metadata"]

@@ -152,7 +152,8 @@ who subscribes, and that its sidecar publishes dead letters; the value `services
 {{- if and .root.Values.postgresql.bundled (eq .name "postgres") }}
   {{- toYaml (dict "name" (printf "%s-postgres-app" $release) "key" "uri") }}
 {{- else if .root.Values.kafka.bundled }}
-  {{- if eq .name "kafka" }}{{ toYaml (dict "value" (printf "%s-kafka-kafka-bootstrap:9093" $release)) }}
+  {{- /* with its namespace: KEDA asks from its own */}}
+  {{- if eq .name "kafka" }}{{ toYaml (dict "value" (printf "%s-kafka-kafka-bootstrap.%s.svc:9093" $release .root.Release.Namespace)) }}
   {{- else if eq .name "kafka-user" }}{{ toYaml (dict "value" (printf "%s-apps" $release)) }}
   {{- else if eq .name "kafka-password" }}{{ toYaml (dict "name" (printf "%s-apps" $release) "key" "password") }}
   {{- end }}
