@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from suite import runtime
 from suite.paths import ROOT
+
+from .conftest import EVERYTHING, Render, of_kind
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,22 @@ def test_the_console_is_deployed_unless_the_values_are_without_it(
     rendered = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert rendered.returncode == 0, rendered.stderr
     assert ("name: annals-console\n" in rendered.stdout) is there
+
+
+def test_dapr_is_asked_about_the_pods_with_a_sidecar_and_no_others(helm: Path, render: Render) -> None:
+    dapr = runtime.go_module("github.com/dapr/dapr", f"v{runtime.DAPR_VERSION}") / "charts" / "dapr"
+    made = subprocess.run(
+        [helm, "template", "dapr", dapr, "--values", ROOT / "k8s" / "dapr.yaml"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    manifests = [one for one in yaml.safe_load_all(made) if one]
+    (webhook,) = of_kind(manifests, "MutatingWebhookConfiguration")["dapr-sidecar-injector"]["webhooks"]
+    assert webhook["failurePolicy"] == "Fail"
+
+    for one in [*render(EVERYTHING), *render(), *manifests]:
+        if one["kind"] in ("Deployment", "StatefulSet", "Job"):
+            pod = one["spec"]["template"]["metadata"]
+            asked = webhook["objectSelector"]["matchLabels"].items() <= pod["labels"].items()
+            assert asked is ("dapr.io/app-id" in pod.get("annotations", {})), one["metadata"]["name"]
