@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from annals_console.access import RULES, Rule
 
 from .conftest import BROKERS, EVERYTHING, Manifest, Refused, Render, metadata, of_kind
+from .schemas import check
 
 SERVICES = ("command", "projector", "saga-orchestrator", "notification")
 
@@ -155,6 +156,30 @@ def test_so_are_those_that_kafkas_operator_makes(render: Render) -> None:
             "seccompProfile": {"type": "RuntimeDefault"},
             "capabilities": {"drop": ["ALL"]},
         }
+
+
+def test_the_job_before_the_release_reaches_just_what_the_suite_is_let_out_to(render: Render) -> None:
+    database = {"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 5432}]}
+    manifests = render({"networkPolicy": {"restrictEgress": True, "egress": [database]}})
+    policies = of_kind(manifests, "NetworkPolicy")
+    job = of_kind(manifests, "Job")["annals-settings"]
+
+    policy = policies["annals-settings"]
+    check(policy)
+    selected = policy["spec"]["podSelector"]["matchLabels"]
+    assert selected.items() <= job["spec"]["template"]["metadata"]["labels"].items()
+    for name in ("annals-command", "annals-smoke-test"):
+        assert not selected.items() <= pods(manifests)[name]["metadata"]["labels"].items()
+    dns, named = policy["spec"]["egress"]
+    assert ({one["port"] for one in dns["ports"]}, named) == ({53}, database)
+    assert [dns, named] == policies["annals"]["spec"]["egress"][-2:]
+    made, begun = policy["metadata"]["annotations"], job["metadata"]["annotations"]
+    assert made["helm.sh/hook"] == begun["helm.sh/hook"]
+    assert int(made["helm.sh/hook-weight"]) < int(begun.get("helm.sh/hook-weight", 0))
+
+    assert "annals-settings" not in of_kind(render(), "NetworkPolicy")
+    off = {"networkPolicy": {"enabled": False, "restrictEgress": True}}
+    assert of_kind(render(off), "NetworkPolicy") == {}
 
 
 def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
