@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -193,6 +194,17 @@ def test_a_pod_is_given_the_time_that_its_end_takes(render: Render) -> None:
         stop = pod["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert pod["spec"]["terminationGracePeriodSeconds"] > stop + drain_seconds + sidecar, name
         assert one["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+
+
+def test_the_toolbox_ends_when_it_is_told_to(render: Render) -> None:
+    """It is its container's first process, which the kernel ends by no signal that it does not handle."""
+    (container,) = of_kind(render(EVERYTHING), "Deployment")["annals-toolbox"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    *python, script = container["command"]
+    told = "import os, signal; signal.pause = lambda: os.kill(os.getpid(), signal.SIGTERM)"
+
+    assert subprocess.run([*python, f"{told}\n{script}"], check=False, timeout=30).returncode == 0
 
 
 def test_the_sidecar_ends_after_its_app(render: Render) -> None:
