@@ -205,6 +205,31 @@ def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
     }
 
 
+def test_who_is_not_there_is_not_let_in(render: Render) -> None:
+    def callers(**values: Any) -> set[str]:
+        made = of_kind(render(values), "Configuration").values()
+        return {one["appId"] for each in made for one in each["spec"]["accessControl"]["policies"]}
+
+    services = {"projector", "saga-orchestrator", "notification"}
+    assert callers() == services | {"smoke-test"}
+    assert callers(smokeTest={"enabled": False}) == services
+    assert callers(services={"toolbox": {"enabled": True}}) == services | {"smoke-test", "toolbox"}
+    # One of another chart is let in as it is named.
+    rule = {"from": "billing", "verbs": ["GET"], "paths": ["/queries/tasks"]}
+    assert callers(services={"projector": {"allow": [rule]}}) == services | {"smoke-test", "billing"}
+
+
+def test_the_saga_orchestrator_asks_only_what_its_sagas_and_its_pages_ask(render: Render) -> None:
+    configuration = of_kind(render(), "Configuration")["annals-projector"]
+    (policy,) = (
+        one
+        for one in configuration["spec"]["accessControl"]["policies"]
+        if one["appId"] == "saga-orchestrator"
+    )
+    asked = {one["name"] for one in policy["operations"]}
+    assert asked == {"/queries/tasks", "/queries/sagas", "/sagas/unmoved"}
+
+
 def test_the_console_may_call_just_what_its_edge_lets_through(render: Render) -> None:
     allowed = {
         name.removeprefix("annals-"): [
