@@ -196,6 +196,21 @@ def test_a_pod_is_given_the_time_that_its_end_takes(render: Render) -> None:
         assert one["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
 
 
+def test_a_sidecar_is_held_to_what_is_given_and_to_no_more(render: Render) -> None:
+    def held(resources: Any) -> dict[str, str]:
+        manifests = render({"sidecar": {"resources": resources}})
+        pod = of_kind(manifests, "Deployment")["annals-command"]["spec"]["template"]
+        pattern = re.compile(r"dapr\.io/sidecar-(\w+-(?:request|limit))")
+        annotations = pod["metadata"]["annotations"].items()
+        return {found[1]: value for name, value in annotations if (found := pattern.fullmatch(name))}
+
+    requests = {"cpu-request": "100m", "memory-request": "128Mi"}
+    assert held({}) == requests | {"cpu-limit": "1", "memory-limit": "512Mi"}
+    assert held({"limits": {"cpu": None}}) == requests | {"memory-limit": "512Mi"}
+    assert held({"limits": None}) == requests
+    assert held(None) == {}
+
+
 def test_the_toolbox_ends_when_it_is_told_to(render: Render) -> None:
     """It is its container's first process, which the kernel ends by no signal that it does not handle."""
     (container,) = of_kind(render(EVERYTHING), "Deployment")["annals-toolbox"]["spec"]["template"]["spec"][
@@ -231,6 +246,18 @@ def test_so_is_it_where_an_autoscaler_has_made_more_than_one(render: Render) -> 
     assert "annals-notification" not in of_kind(render(one), "PodDisruptionBudget")
     scaled = render({**one, "autoscaling": {"kind": "hpa"}})
     assert "annals-notification" in of_kind(scaled, "PodDisruptionBudget")
+
+
+def test_scaling_down_is_one_at_a_time(render: Render) -> None:
+    by_cpu = of_kind(render({"autoscaling": {"kind": "hpa"}}), "HorizontalPodAutoscaler")
+    by_lag = of_kind(render({"autoscaling": {"kind": "keda"}}), "ScaledObject")
+
+    assert by_cpu.keys() == by_lag.keys()
+    for name, one in by_cpu.items():
+        down = one["spec"]["behavior"]["scaleDown"]
+        assert down["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 60}]
+        configuration = by_lag[name]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]
+        assert configuration == {"behavior": one["spec"]["behavior"]}
 
 
 def test_a_bundled_database_has_connections_for_all_replicas_and_an_upgrade(render: Render) -> None:

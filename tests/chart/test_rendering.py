@@ -110,6 +110,18 @@ def test_what_no_cluster_could_run_is_refused(render: Render, values: dict[str, 
         render(values)
 
 
+def test_a_component_that_is_not_there_is_refused(render: Render) -> None:
+    with pytest.raises(
+        Refused, match=r"components\.evenstore: there is no such component; there are .*eventst"
+    ):
+        render({"components": {"evenstore": {"maxConns": {"value": "5"}}}})
+
+
+def test_an_ingress_that_would_lead_nowhere_is_refused(render: Render) -> None:
+    with pytest.raises(Refused, match=r"ingress\.enabled: no service with an edge is enabled"):
+        render({"ingress": {"enabled": True}})
+
+
 def test_a_path_that_would_not_count_is_refused(render: Render) -> None:
     rule = {"from": "console", "verbs": ["GET"], "paths": ["/sagas"]}
     with pytest.raises(Refused, match="twice; the second would not count"):

@@ -182,6 +182,16 @@ def test_the_job_before_the_release_reaches_just_what_the_suite_is_let_out_to(re
     assert of_kind(render(off), "NetworkPolicy") == {}
 
 
+def test_metrics_are_read_by_whom_the_values_name_and_nobody_has_to_be_taken_out(render: Render) -> None:
+    def selected(**policy: Any) -> Any:
+        spec = of_kind(render({"networkPolicy": policy}), "NetworkPolicy")["annals"]["spec"]
+        (source,) = spec["ingress"][1]["from"]
+        return source["namespaceSelector"]["matchLabels"]
+
+    assert selected() == {"kubernetes.io/metadata.name": "monitoring"}
+    assert selected(metricsFrom={"team": "watch"}) == {"team": "watch"}
+
+
 def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
     configurations = of_kind(render(EVERYTHING), "Configuration")
 

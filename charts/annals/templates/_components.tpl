@@ -27,11 +27,18 @@ Only this differs from the files:
 {{- end }}
 {{- $topics := include "annals.topics" (dict "root" . "documents" $documents) | fromYaml }}
 {{- $labels := include "annals.labels" . | fromYaml }}
+{{- $components := list }}
 {{- range $document := $documents }}
   {{- $_ := set $document.metadata "namespace" $.Release.Namespace }}
   {{- $_ := set $document.metadata "labels" $labels }}
   {{- if eq $document.kind "Component" }}
     {{- include "annals.component" (dict "root" $ "component" $document "topics" $topics) }}
+    {{- $components = append $components $document.metadata.name }}
+  {{- end }}
+{{- end }}
+{{- range $name := keys .Values.components | sortAlpha }}
+  {{- if not (has $name $components) }}
+    {{- fail (printf "components.%s: there is no such component; there are %s" $name (join ", " (sortAlpha $components))) }}
   {{- end }}
 {{- end }}
 {{- toYaml $documents }}

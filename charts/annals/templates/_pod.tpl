@@ -36,11 +36,10 @@ metadata:
     {{- if not $values.sidecar.native }}
     dapr.io/block-shutdown-duration: {{ $values.sidecar.blockShutdownDuration }}
     {{- end }}
-    {{- with $values.sidecar.resources }}
-    dapr.io/sidecar-cpu-request: {{ .requests.cpu | quote }}
-    dapr.io/sidecar-memory-request: {{ .requests.memory | quote }}
-    dapr.io/sidecar-cpu-limit: {{ .limits.cpu | quote }}
-    dapr.io/sidecar-memory-limit: {{ .limits.memory | quote }}
+    {{- range $kind := list "request" "limit" }}
+    {{- range $of, $amount := get ($values.sidecar.resources | default dict) (printf "%ss" $kind) | default dict }}
+    dapr.io/sidecar-{{ $of }}-{{ $kind }}: {{ $amount | quote }}
+    {{- end }}
     {{- end }}
     # On a busy node a second is not enough for it to answer.
     dapr.io/sidecar-readiness-probe-timeout-seconds: "5"
