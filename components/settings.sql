@@ -1,4 +1,5 @@
--- The table of the live settings, for configuration.postgresql: settings.yaml. It may run again at any time:
+-- The table of the live settings, for configuration.postgresql: settings.yaml; and, at the end, what the database
+-- does with a transaction that nobody goes on with. It may run again at any time:
 --   psql "$DSN" -f components/settings.sql
 -- A row is a change: of the rows of a key the one with the greatest version holds, and none is
 -- overwritten. To set one by hand, where `annals config` cannot be used:
@@ -44,3 +45,12 @@ LANGUAGE sql AS $$
     FROM annals_settings WHERE key = setting
     RETURNING version
 $$;
+
+-- A sidecar that vanishes in the middle of a transaction (a node without power, a network that is cut) leaves it
+-- open, and whoever writes the same keys waits until PostgreSQL's host gives the connection up: two hours. Dapr sends
+-- the statements of a transaction right after one another, and one that was ended so is sent again as a whole.
+DO $$ BEGIN
+    EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''10s''', current_database());
+EXCEPTION WHEN insufficient_privilege THEN
+    RAISE WARNING 'set idle_in_transaction_session_timeout of this database to 10s: its owner may';
+END $$;

@@ -12,13 +12,14 @@ import pytest
 
 from annals.dapr import DaprSidecar
 from annals.events import StreamId
-from annals.store import Appended, DaprEventStore, StoreUnavailable, UnfitStore
+from annals.store import Appended, DaprEventStore, OutcomeUnknown, StoreUnavailable, UnfitStore, keys
 from annals.store.postgresql import PostgresEventStore
 from annals.store.probe import probe
 from conftest import copy_components, until, write_secrets
 from event_store_conformance import EventStoreConformance, new_stream, to_append
 from event_stores import REDIS, lane_held, opened
 from suite import infra, ports
+from suite.infra.postgres import prepare_settings
 
 IN_MEMORY_PUBSUB = """
 apiVersion: dapr.io/v1alpha1
@@ -48,6 +49,33 @@ class TestOnPostgresThroughDapr(EventStoreConformance):
         _, at = await bare_sidecar(resources(tmp_path, "stores/postgresql/eventstore.yaml"))
         async with opened(at.grpc) as store:
             yield store
+
+
+async def test_a_transaction_that_nobody_goes_on_with_holds_up_others_for_seconds_only(
+    database: str, bare_sidecar: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As one of a sidecar whose host lost its power: nobody tells PostgreSQL."""
+    await prepare_settings(database)
+    write_secrets(tmp_path, postgres=database)
+    _, at = await bare_sidecar(resources(tmp_path, "stores/postgresql/eventstore.yaml"))
+    async with opened(at.grpc) as store:
+        first = await store.append(to_append(new_stream(), 0))
+        following = keys.log(first.position.lane, first.position.seq + 1)
+        silent = await asyncpg.connect(database)
+        await silent.execute("BEGIN")
+        await silent.execute(
+            "INSERT INTO annals_state (key, value, etag) VALUES ($1, '{}', gen_random_uuid())", following
+        )
+
+        async def goes_on() -> bool:
+            try:
+                behind = await store.append(to_append(new_stream(), 0))
+            except (OutcomeUnknown, StoreUnavailable):
+                return False
+            return behind.position.seq > first.position.seq
+
+        await until(goes_on, 60)
+        assert silent.is_closed()
 
 
 class TestOnSqliteThroughDapr(EventStoreConformance):

@@ -205,10 +205,11 @@ class GroupCommit:
             outcome = append.command_id and values.get(keys.command(append.stream.tenant, append.command_id))
             if outcome:
                 waiting.reject(DuplicateCommand(records.decode_outcome(outcome)))
-            elif keys.event(append.stream, append.first) in values:
+            elif keys.event(append.stream, append.first) in values and keys.head(append.stream) in values:
                 head = records.decode_head(values[keys.head(append.stream)])
                 waiting.reject(ConflictError(append.stream, append.expected_version, head.version))
             else:
+                # Also what came between the reads of its head and of its event: next time both are there.
                 remaining.append(waiting)
         return remaining
 

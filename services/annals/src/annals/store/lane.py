@@ -199,19 +199,29 @@ class Lane:
         return batch
 
     async def _renew(self, lane: int, lost: asyncio.Event) -> None:
+        written: int | None = None  # the tail behind which somebody had written at the last look
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
+            tail = self._tail
             try:
-                kept = await self._leases.renew(lane, self._tail)
+                kept = await self._leases.renew(lane, tail)
+                further = await self._leases.reaches(lane, tail + 1)
             except DaprError as error:
                 # The lane stays safe to write: a new owner would show at the next insert.
                 _log.warning("cannot renew the lease", lane=lane, error=str(error))
                 continue
             if not kept:
-                _log.warning("lane lost", lane=lane, reason="its lease went to another instance")
-                lost.set()
-                self._wake.set()
-                return
+                reason = "its lease went to another instance"
+            elif further and written == tail:
+                # By who had it before and was slow: it is found, and published, when the lane is taken anew.
+                reason = "there is a commit behind its end that is not of this instance"
+            else:
+                written = tail if further else None
+                continue
+            _log.warning("lane lost", lane=lane, reason=reason)
+            lost.set()
+            self._wake.set()
+            return
 
     async def _adopt(self, own: int) -> None:
         """Publish what instances that are gone left behind in their lanes."""

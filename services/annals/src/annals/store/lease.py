@@ -119,6 +119,10 @@ class Leases:
                     return seq
                 seq += 1
 
+    async def reaches(self, lane: int, seq: int) -> bool:
+        """Whether the lane has a commit at this sequence."""
+        return await self._sidecar.get(self._store, keys.log(lane, seq)) is not None
+
     async def hints(self, lanes: Sequence[int]) -> dict[int, int]:
         """What leases and watermarks say of the tails of lanes, in one read: each is there, or further on."""
         wanted = [key for lane in lanes for key in (keys.lease(lane), keys.published(lane))]
