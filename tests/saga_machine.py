@@ -76,7 +76,8 @@ async def saga_machine(
         async with AsyncExitStack() as workers:
 
             async def work(known: SagaCatalog) -> None:
-                await workers.enter_async_context(_working(SagaWorker(sidecar.grpc_port, known, performed)))
+                worker = SagaWorker(sidecar.grpc_port, known, performed)
+                await workers.enter_async_context(_working(worker, dapr.workflows._workers[sidecar.app_id]))
 
             async def upgrade() -> None:
                 await workers.aclose()
@@ -88,10 +89,12 @@ async def saga_machine(
 
 
 @asynccontextmanager
-async def _working(worker: SagaWorker) -> AsyncIterator[None]:
+async def _working(worker: SagaWorker, known: list[Any]) -> AsyncIterator[None]:
+    """A worker that the sidecar knows: its call may come after the SDK says that it has begun."""
+    before = list(known)
     task = asyncio.create_task(worker.run())
     try:
-        while not worker.connected:
+        while not worker.connected or all(one in before for one in known):
             await asyncio.sleep(0.01)
         yield
     finally:
