@@ -49,8 +49,11 @@ $$;
 -- A sidecar that vanishes in the middle of a transaction (a node without power, a network that is cut) leaves it
 -- open, and whoever writes the same keys waits until PostgreSQL's host gives the connection up: two hours. Dapr sends
 -- the statements of a transaction right after one another, and one that was ended so is sent again as a whole.
+-- What is set already stays.
 DO $$ BEGIN
-    EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''10s''', current_database());
+    IF current_setting('idle_in_transaction_session_timeout') = '0' THEN
+        EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''10s''', current_database());
+    END IF;
 EXCEPTION WHEN insufficient_privilege THEN
     RAISE WARNING 'set idle_in_transaction_session_timeout of this database to 10s: its owner may';
 END $$;

@@ -78,6 +78,16 @@ async def test_a_transaction_that_nobody_goes_on_with_holds_up_others_for_second
         assert silent.is_closed()
 
 
+async def test_how_long_an_operator_lets_transactions_wait_stays_as_it_is(database: str) -> None:
+    name = database.rpartition("/")[2]
+    for wanted in ("10s", "1min"):
+        await prepare_settings(database)
+        connection = await asyncpg.connect(database)
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == wanted
+        await connection.execute(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '1min'")
+        await connection.close()
+
+
 class TestOnSqliteThroughDapr(EventStoreConformance):
     @pytest.fixture
     async def store(self, bare_sidecar: Callable[..., Any], tmp_path: Path) -> AsyncIterator[DaprEventStore]:

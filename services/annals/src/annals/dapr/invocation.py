@@ -114,9 +114,10 @@ class ServiceInvocation:
         except orjson.JSONDecodeError as error:
             if response.content_type.endswith("json"):  # a problem is too
                 raise NotAnswered(f"{app} broke off in the middle of its answer") from error
-            if response.ok and not body and response.status != 204:
-                raise NotAnswered(f"{app} answered {response.status} and not a word") from error
-            return Answer(response.status, body.decode(errors="replace"))
+            answer = Answer(response.status, body.decode(errors="replace"))
+            if answer.ok and not body and answer.status != 204:
+                raise NotAnswered(f"{app} answered {answer.status} and not a word") from error
+            return answer
 
     async def open(
         self,

@@ -121,6 +121,7 @@ def create_sql(projection: Projection, status: str, reason: str, *, automatic: s
 
 
 def index_sql(table: Table, number: str) -> list[str]:
+    """The statements that make the indexes of a generation's table, unless they are there."""
     return [
         f"CREATE INDEX IF NOT EXISTS {table.name}_{number}_by_{place}"
         f" ON readmodels.{table.name}_{number} {index}"

@@ -307,7 +307,7 @@ class Orchestrator:
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Try again what could not be taken back. Raises NotDeclared, as does `restart`."""
-        state = await self._decide_here(key, lambda now: now.retry_compensation(), asker)
+        state = await self._decide_here(key, SagaState.retry_compensation, asker)
         await self._start_workflow(key, state, asker.traceparent)
         return state
 

@@ -205,7 +205,7 @@ class Lane:
             tail = self._tail
             try:
                 kept = await self._leases.renew(lane, tail)
-                further = await self._leases.reaches(lane, tail + 1)
+                further = kept and await self._leases.reaches(lane, tail + 1)
             except DaprError as error:
                 # The lane stays safe to write: a new owner would show at the next insert.
                 _log.warning("cannot renew the lease", lane=lane, error=str(error))
