@@ -1,13 +1,18 @@
-"""How much of the store an export holds at a time."""
+"""How much of the store an export holds at a time, and what it takes of a store that is written to."""
 
 from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
 
 import orjson
 import pytest
 
-from annals.dapr import DaprSidecar
+from annals.dapr import DaprSidecar, StateValue
 from annals.events import DomainEvent, StreamId
-from annals.store import Append, Export, export
+from annals.store import Append, DaprEventReader, DaprEventStore, Export, Restore, export, keys
 from annals.testing.fake import FakeSidecar
 from event_stores import opened
 
@@ -44,3 +49,110 @@ async def test_an_export_holds_as_many_events_at_a_time_as_their_size_allows(
     assert [len(line["events"]) for line in lines if "events" in line] == commits
     assert lines[-1]["end"]["events"] == sum(commits)
     assert max(page.count(TEXT) for page in pages) == most
+
+
+class Meanwhile(DaprSidecar):
+    """Lets something happen before it reads a lane's lease, with which the reading of its end begins."""
+
+    def __init__(self, grpc_port: int, happen: Callable[[int, int], Awaitable[None]]) -> None:
+        super().__init__(grpc_port)
+        self._happen = happen
+        self._reads: Counter[int] = Counter()
+
+    async def get(self, store: str, key: str) -> StateValue | None:
+        for lane in range(3):
+            if key == keys.lease(lane):
+                self._reads[lane] += 1
+                await self._happen(self._reads[lane], lane)
+        return await super().get(store, key)
+
+
+class Writers:
+    """Three replicas, who write lanes 0, 1 and 2, and what they wrote."""
+
+    def __init__(self, stores: list[DaprEventStore]) -> None:
+        self._stores = stores
+        self.versions: Counter[str] = Counter()
+
+    async def write(self, lane: int, name: str) -> None:
+        event = DomainEvent(
+            event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id=name
+        )
+        await self._stores[lane].append(Append(event.stream, (event,), self.versions[name]))
+        self.versions[name] += 1
+
+
+@asynccontextmanager
+async def writers() -> AsyncIterator[tuple[int, Writers]]:
+    async with FakeSidecar() as sidecar, AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(opened(sidecar.grpc_port, owner)) for owner in "abc"]
+        assert [store.lane for store in stores] == [0, 1, 2]
+        yield sidecar.grpc_port, Writers(stores)
+
+
+async def exported(port: int, happen: Callable[[int, int], Awaitable[None]]) -> dict[str, list[int]]:
+    """The versions of every stream in an export, which is taken into another store."""
+    client = Meanwhile(port, happen)
+    data = b"".join([page async for page in Export(client, "eventstore", with_keys=False).pages()])
+    await client.close()
+    lines = [orjson.loads(line) for line in data.splitlines()]
+    seqs: dict[str, list[int]] = defaultdict(list)
+    versions: dict[str, list[int]] = defaultdict(list)
+    for line in lines:
+        if "commit" in line:
+            seqs[str(line["lane"])].append(line["seq"])
+            commit = orjson.loads(line["commit"])
+            versions[commit["stream"].removeprefix("thing-")] += range(commit["first"], commit["last"] + 1)
+    assert lines[0]["lanes"] == {lane: max(seq) for lane, seq in seqs.items()}
+    assert all(sorted(seq) == list(range(1, len(seq) + 1)) for seq in seqs.values())
+    async with FakeSidecar() as empty:
+        into = DaprSidecar(empty.grpc_port)
+        await Restore(into, "eventstore", lambda *_: ({}, 1)).apply(data)
+        for name in versions:
+            head, _ = await DaprEventReader(into).load(StreamId.of("default", "thing", name))
+            assert head is not None
+            assert head.state is not None, f"{name} has a hole"
+        await into.close()
+    return {name: sorted(found) for name, found in versions.items()}
+
+
+@pytest.mark.parametrize(("reading", "whole"), [(1, True), (2, False)])
+async def test_what_is_written_while_the_ends_of_lanes_are_read_leaves_no_hole(
+    reading: int, *, whole: bool
+) -> None:
+    async with writers() as (port, wrote):
+        await wrote.write(0, "x")
+        await wrote.write(1, "y")
+        await wrote.write(2, "z")
+
+        async def happen(times: int, lane: int) -> None:
+            # The end of lane 0 is known by then, that of lane 1 is not.
+            if (times, lane) == (reading, 1):
+                await wrote.write(0, "x")
+                await wrote.write(1, "x")
+                await wrote.write(1, "y")  # in its lane behind what stands on what is not there
+                await wrote.write(2, "y")  # stands on that
+                await wrote.write(2, "z")
+
+        found = await exported(port, happen)
+    assert found == (
+        {"x": [1, 2, 3], "y": [1, 2, 3], "z": [1, 2]} if whole else {"x": [1], "y": [1], "z": [1]}
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_backup_of_a_running_store_has_each_stream_from_its_beginning(seed: int) -> None:
+    random = Random(seed)
+    async with writers() as (port, wrote):
+        for _ in range(10):
+            await wrote.write(random.randrange(3), random.choice("uvwxyz"))
+        before = dict(wrote.versions)
+
+        async def happen(_times: int, _lane: int) -> None:
+            for _ in range(random.randrange(8)):
+                await wrote.write(random.randrange(3), random.choice("uvwxyz"))
+
+        found = await exported(port, happen)
+    for versions in found.values():
+        assert versions == list(range(1, len(versions) + 1))
+    assert all(len(found[name]) >= count for name, count in before.items())

@@ -21,7 +21,7 @@ from annals.dapr import DaprSidecar
 from annals.events import Position, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
-from annals.store.event_pages import MOST_EVENTS, fitting
+from annals.store.event_pages import MOST_EVENTS, event_pages, fitting
 from annals.store.protocol import Commit, StoreError
 
 FORMAT = "annals-export/1"
@@ -49,7 +49,7 @@ class Export:
 
     async def pages(self) -> AsyncIterator[bytes]:
         """The lines, many at a time, as they were when it began: what is appended meanwhile is not in it."""
-        tails = await self._reader.reached()
+        tails = await self._tails()
         yield self._lines([{"format": FORMAT, "exported_at": datetime.now(UTC), "lanes": tails}])
         for lane in tails:
             async for page in self._commit_lines(lane, 1, 1):
@@ -64,6 +64,38 @@ class Export:
         # The digest is of all that comes before: a file that was cut off or altered shows.
         end = {"commits": self._commits, "events": self._events, "sha256": self._digest.hexdigest()}
         yield orjson.dumps({"end": end}) + b"\n"
+
+    async def _tails(self) -> dict[int, int]:
+        """How far it takes each lane: no stream has a hole in it, whatever is appended meanwhile.
+
+        The ends of lanes are read one after the other, so a stream that is written through two may have a
+        commit within them that stands on one beyond them. They are read twice. All that was there before
+        the second reading is within it, and so is what that stands on, which was there before. Only what
+        came after the first reading is looked at: a lane ends before a commit that stands on one beyond an
+        end. Such a commit came after the second reading began, as did all behind it in its lane; so nothing
+        that was there before is ever taken away, and what the first reading found is whole unlooked at.
+        """
+        before = await self._reader.reached()
+        tails = await self._reader.reached()
+        late = [
+            commit
+            for lane, tail in tails.items()
+            for commit in await self._reader.read_log(lane, before.get(lane, 0) + 1, tail)
+            if commit.first > 1
+        ]
+        refs = [(commit.stream, commit.first - 1) for commit in late]
+        below = [event.position async for page, _ in event_pages(self._reader, refs) for event in page]
+        standing = [(commit.position, on) for commit, on in zip(late, below, strict=True)]
+        while True:
+            without = [
+                above
+                for above, on in standing
+                if above.seq <= tails[above.lane] and on.seq > tails.get(on.lane, 0)
+            ]
+            if not without:
+                return {lane: tail for lane, tail in tails.items() if tail}
+            for above in without:
+                tails[above.lane] = min(tails[above.lane], above.seq - 1)
 
     async def _commit_lines(self, lane: int, first: int, last: int) -> AsyncIterator[bytes]:
         wanted = [keys.log(lane, seq) for seq in range(first, last + 1)]
