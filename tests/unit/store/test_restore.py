@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any, ClassVar, cast
 
+import grpc
 import orjson
 import pytest
 
 from annals.aggregates import Aggregate, Command, Handler, folding
-from annals.dapr import DaprSidecar, Workflows, Write
+from annals.dapr import DaprError, DaprSidecar, Workflows, Write
 from annals.events import DomainEvent, EventData, EventRegistry, RecordedEvent, StreamId
 from annals.sagas import Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
@@ -351,3 +352,49 @@ async def test_a_head_that_an_earlier_release_left_without_a_state_gets_one_with
             await into.save("eventstore", Write(store_keys.head(BOX), left, etag=value.etag))
         await restore.apply(last)
         assert await is_whole(into, 10)
+
+
+class Sheet(Box):
+    aggregate_type: ClassVar[str] = "sheet"
+
+    text: str = ""
+
+    def apply(self, event: EventData) -> Sheet:
+        text = self.text or "x" * cast("Put", event).weight
+        return self.model_copy(update={"count": self.count + 1, "text": text})
+
+
+class Narrow(BrokenOff):
+    """Takes no transaction that is larger than a sidecar takes by default."""
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        writes = list(writes)
+        if (size := sum(write.item().ByteSize() for write in writes)) > 4 * 1024 * 1024:
+            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"received message larger than max ({size})")
+        await super().transact(store, writes)
+
+
+async def test_commits_that_are_small_beside_the_states_of_their_streams_are_taken() -> None:
+    streams = [StreamId.of("default", "sheet", str(number)) for number in range(64)]
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            for version in range(2):
+                for stream in streams:
+                    event = DomainEvent(
+                        event_type="box.put",
+                        source="test",
+                        aggregate_type="sheet",
+                        aggregate_id=stream.name.removeprefix("sheet-"),
+                        data={"weight": 150_000},
+                    )
+                    await store.append(Append(stream, (event,), version, {}))
+        lines = await lines_of(source)
+    async with FakeSidecar() as sidecar:
+        into = Narrow(sidecar.grpc_port)
+        assert await Restore(into, "eventstore", release(Sheet)).apply(b"".join(lines)) == 2 * len(streams)
+        reader = DaprEventReader(into)
+        for stream in streams:
+            head, _ = await reader.load(stream)
+            assert head is not None
+            assert head.state == {"count": 2, "text": "x" * 150_000}
+        await into.close()

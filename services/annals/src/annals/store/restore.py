@@ -26,6 +26,8 @@ from annals.store.protocol import Commit, Fold, Head, StoreError
 
 _COMMITS = 64
 _BYTES = 1_500_000
+# With the states of the streams: one transaction is one message to the sidecar, which takes 4 MiB by default.
+_TRANSACTION_BYTES = 3_000_000
 
 _Read = Callable[[str, Sequence[str]], Awaitable[dict[str, StateValue]]]
 
@@ -123,6 +125,10 @@ class Restore:
             if not missing:
                 return 0
             writes = await self._writes(missing, read)
+            size = sum(len(write.key) + len(write.value) for write in writes)
+            if size > _TRANSACTION_BYTES and len(missing) > 1:
+                half = len(missing) // 2
+                return await self._take(missing[:half]) + await self._take(missing[half:])
             try:
                 await self._sidecar.transact(self._store, sorted(writes, key=lambda write: write.key))
             except StateConflict:
