@@ -32,6 +32,7 @@ from annals.store import (
     DaprEventStore,
     Export,
     Head,
+    NotImportable,
     Restore,
     records,
 )
@@ -138,6 +139,30 @@ async def test_a_saga_whose_end_is_still_to_be_imported_is_not_restarted() -> No
         assert await restore.apply(b"".join(lines)) == 1, "it goes on where it was broken off"
         _, state = await history.load(KEY)
         assert state.status is SagaStatus.COMPLETED
+
+
+async def test_an_import_that_is_refused_has_written_nothing() -> None:
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            await store.append(to_append(new_stream(), 0))
+        lines = await lines_of(source)
+    subject = {"subject": "zoe", "tenant": "default", "key": "wrapped"}
+    first, begin = b"".join(lines), b"".join([lines[0], orjson.dumps(subject) + b"\n", *lines[1:]])
+    key = store_keys.subject("default", "zoe")
+    async with empty() as (port, into):
+        async with opened(port) as store:
+            await store.append(to_append(new_stream(), 0))
+        restore = Restore(into, "eventstore", NOTHING)
+        with pytest.raises(NotImportable, match="not empty"):
+            await restore.apply(begin)
+        with pytest.raises(NotImportable, match="did not begin"):
+            await restore.apply(begin.removeprefix(lines[0]))
+        assert await into.get("eventstore", key) is None
+    async with empty() as (_, into):
+        restore = Restore(into, "eventstore", NOTHING)
+        assert await restore.apply(begin) == 1
+        assert await restore.apply(first) == 0
+        assert await into.get("eventstore", key) is not None
 
 
 class Put(EventData, type="box.put"):

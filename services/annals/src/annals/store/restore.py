@@ -66,27 +66,32 @@ class Restore:
         """
         lines = _parse(body)
         entries = [_entry(line) for line in lines if "commit" in line]
-        await self._insert(_subject_writes(lines))  # before what they are the keys of
-        taken = 0
+        firsts = [entry for entry in entries if entry.commit.position.seq == 1]
+        begins: dict[int, int] = {}
         for header in (line for line in lines if "format" in line):
-            firsts = [entry for entry in entries if entry.commit.position.seq == 1]
-            taken += await self._begin(header, firsts)
-        await self._require_begun(entries)
+            begins |= await self._begins(header, firsts)
+        await self._require_begun(entries, begins)
+        await self._insert(_subject_writes(lines))  # before what they are the keys of
+        taken = await self._begin(begins, firsts) if begins else 0
         await self._take_checkpoints([line["checkpoint"].encode() for line in lines if "checkpoint" in line])
         for batch in _batches(entries):
             taken += await self._take(batch)
         return taken
 
-    async def _begin(self, header: dict[str, Any], firsts: list[_Entry]) -> int:
+    async def _begins(self, header: dict[str, Any], firsts: list[_Entry]) -> dict[int, int]:
+        """The lanes that are to be begun, with their ends; none if they were."""
         if header["format"] != FORMAT:
             raise NotImportable(f"expected the format {FORMAT}, this is {header['format']}")
         lanes = {int(lane): int(tail) for lane, tail in header["lanes"].items()}
         if {entry.commit.position.lane for entry in firsts} != set(lanes):
             raise NotImportable("the first commit of every lane must come with the line that says the format")
         if await self._begun(lanes):
-            return 0
+            return {}
         if await self._reader.lanes():
             raise NotImportable("the store is not empty: an import needs one that nothing was written to")
+        return lanes
+
+    async def _begin(self, lanes: dict[int, int], firsts: list[_Entry]) -> int:
         writes = await self._writes(firsts, self._sidecar.get_certain)
         for lane, tail in lanes.items():
             # Whoever owns the lane meets the first commit at its next append, looks, and goes on behind.
@@ -100,21 +105,23 @@ class Restore:
         return len(firsts)
 
     async def _begun(self, lanes: dict[int, int]) -> bool:
-        marks = await self._sidecar.get_certain(self._store, [keys.imported(lane) for lane in lanes])
-        return all(
-            (mark := marks.get(keys.imported(lane))) is not None and int(mark.data) == tail
-            for lane, tail in lanes.items()
-        )
+        return await self._marks(lanes) == lanes
 
-    async def _require_begun(self, entries: list[_Entry]) -> None:
+    async def _marks(self, lanes: Iterable[int]) -> dict[int, int]:
+        """The ends of those of these lanes that were begun."""
+        by_key = {keys.imported(lane): lane for lane in lanes}
+        marks = await self._sidecar.get_certain(self._store, list(by_key))
+        return {by_key[key]: int(mark.data) for key, mark in marks.items()}
+
+    async def _require_begun(self, entries: list[_Entry], begins: dict[int, int]) -> None:
+        """Raises NotImportable for what is in no lane that was begun, or is about to be."""
         last: dict[int, int] = {}
         for entry in entries:
             lane, seq = entry.commit.position.lane, entry.commit.position.seq
             last[lane] = max(last.get(lane, 0), seq)
-        marks = await self._sidecar.get_certain(self._store, [keys.imported(lane) for lane in last])
+        tails = begins or await self._marks(last)
         for lane, seq in last.items():
-            mark = marks.get(keys.imported(lane))
-            if mark is None or int(mark.data) < seq:
+            if tails.get(lane, 0) < seq:
                 raise NotImportable("the import did not begin with the file's first lines")
 
     async def _take(self, batch: list[_Entry]) -> int:
