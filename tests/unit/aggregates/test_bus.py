@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import tracemalloc
+from collections.abc import Mapping
 
 import pytest
 
 from annals.aggregates import CommandBus, CommandContext, CommandRequest, KeyReused, NotFound, RuleViolation
 from annals.events import DomainEvent, Position, StreamId
+from annals.privacy import SubjectErased
 from annals.store import Append, Appended, Head, MemoryEventStore, Outcome
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
@@ -67,6 +69,31 @@ async def test_a_key_is_of_one_command() -> None:
         with pytest.raises(KeyReused):
             await tasks.execute(other)
     assert [one.event_type async for one in store.read_stream(TASK)] == ["task.created", "task.completed"]
+
+
+async def test_a_repeat_gets_the_first_outcome_after_its_subject_was_erased_too() -> None:
+    erased = False
+
+    async def protect(tenant: str, subject: str, fields: Mapping[str, str]) -> dict[str, str]:
+        if erased:
+            raise SubjectErased(f"{subject} was erased")
+        return await sealed(tenant, subject, fields)
+
+    members = CommandBus(MemoryEventStore(), REGISTRY, HANDLERS, source="test", protect=protect)
+    request = keyed("member.register", id="zoe", name="Zoe")
+    first = await members.execute(request)
+    reserve = CommandRequest("member.reserve", {"id": "zoe", "task_id": "t"}, idempotency_key="another-key")
+    await members.execute(reserve)
+    erased = True
+    assert await members.execute(request) == first
+    for other in (
+        command("member.register", id="zoe", name="Zoe"),
+        dataclasses.replace(request, idempotency_key="new"),
+        dataclasses.replace(request, idempotency_key="another-key"),
+        keyed("member.register", id="max", name="Max"),
+    ):
+        with pytest.raises(RuleViolation, match="was erased"):
+            await members.execute(other)
 
 
 class Meeting(MemoryEventStore):

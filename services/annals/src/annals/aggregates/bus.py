@@ -155,23 +155,38 @@ class CommandBus:
         if handler.sender is not None and request.context.user != (sender := handler.sender(command)):
             raise PermissionError(f"only {sender} may send this {request.type}")
         stream, aggregate_id, chosen = self._address(handler, command, request)
-        if self._personal[request.type]:
+        try:
             command, request = await self._protected(command, request, aggregate_id)
+        except SubjectErased as error:
+            if (first := await self._first_outcome(request, stream)) is None:
+                raise RuleViolation("subject.erased", str(error)) from error
+            return CommandResult(aggregate_id, first, created=handler.creates)
         async with self._locks.hold(stream):
             return await self._decide_and_append(handler, command, request, stream, aggregate_id, new=chosen)
 
     async def _protected(self, command: C, request: CommandRequest, subject: str) -> tuple[C, CommandRequest]:
-        """The command and its request with tokens where they were personal."""
+        """The command and its request with tokens where they were personal. Raises SubjectErased."""
         plain = {name: getattr(command, name) for name in self._personal[request.type]}
         given = {name: text for name, text in plain.items() if text is not None}
         if self._protect is None or not given:
             return command, request
-        try:
-            tokens = await self._protect(request.context.tenant, subject, given)
-        except SubjectErased as error:
-            raise RuleViolation("subject.erased", str(error)) from error
+        tokens = await self._protect(request.context.tenant, subject, given)
         data = {**request.data, **tokens}
         return command.model_copy(update=tokens), dataclasses.replace(request, data=data)
+
+    async def _first_outcome(self, request: CommandRequest, stream: StreamId) -> Appended | None:
+        """What the same command came to before its subject was erased.
+
+        Its tokens cannot be made again, so nor its fingerprint: it is the same by its key, stream and type.
+        """
+        if request.idempotency_key is None:
+            return None
+        _, outcome = await self._store.load(stream, request.idempotency_key, certain=True)
+        if outcome is None or outcome.appended.stream != stream:
+            return None
+        version = outcome.appended.version
+        said = self._store.read_stream(stream, from_version=version, to_version=version)
+        return outcome.appended if [event.command_type async for event in said] == [request.type] else None
 
     def _address(
         self, handler: Handler[C, A], command: C, request: CommandRequest
