@@ -226,6 +226,11 @@ def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
         ancient.first_after(NOW)
 
 
+def test_a_time_to_count_in_is_not_ended_by_another() -> None:
+    with pytest.raises(RuntimeError, match="a time"), within(10):
+        recurring("FREQ=DAILY")
+
+
 def _some(values: st.SearchStrategy[object]) -> st.SearchStrategy[str]:
     return st.lists(values, min_size=1, max_size=3).map(lambda chosen: ",".join(map(str, chosen)))
 

@@ -81,3 +81,29 @@ async def test_what_cannot_be_counted_any_more_can_be_paused() -> None:
     database.row["data"]["paused"] = True
     with pytest.raises(ValueError, match="a minute apart"):
         await recurrences(database, Alarms()).pause("t", "r", False)
+
+
+# Those are minutes of the years before 1910, each of which is counted.
+COUNTED = {"rule": "FREQ=MINUTELY;COUNT=5000000", "start": "1900-01-01T00:00:00Z"}
+
+
+async def test_what_must_be_counted_from_its_start_goes_on_only_if_that_takes_no_long() -> None:
+    """It was stored when it could be put without being counted, or its start has become too long ago."""
+    database = Database(paused=True, **COUNTED)
+    with pytest.raises(ValueError, match="counted sooner"):
+        await recurrences(database, Alarms()).pause("t", "r", False)
+    assert database.written == []
+
+
+async def test_what_pauses_is_taken_only_if_it_could_go_on() -> None:
+    database = Database()
+    given = {"command": {"type": "task.create", "data": {}}, "paused": True}
+    with pytest.raises(ValueError, match="counted sooner"):
+        await recurrences(database, Alarms()).put("t", "r", Recurrence.model_validate(given | COUNTED))
+    assert database.written == []
+    alarms = Alarms()
+    daily = Recurrence.model_validate(given | {"rule": "FREQ=DAILY"})
+    await recurrences(database, alarms).put("t", "r", daily)
+    [(_tenant, _id, _data, following, _now)] = database.written
+    assert following is None
+    assert alarms.rings == []

@@ -41,8 +41,11 @@ def within(seconds: float) -> Iterator[None]:
     """Ends what counts for too long, by ValueError; in the main thread, where the service runs.
 
     A rule that matches no day is counted to the end of the calendar before it gives anything, and one
-    with a COUNT from its start; nothing else is done meanwhile.
+    with a COUNT from its start; nothing else is done meanwhile. There is one timer: what has a time of its
+    own, as the making of a `Recurrence` has, is done before.
     """
+    if signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
+        raise RuntimeError("what is counted within a time is not to set one of its own")
 
     def stop(_signal: int, _frame: object) -> None:
         raise ValueError("rule: expected one that is counted sooner: fewer occurrences, a later start")

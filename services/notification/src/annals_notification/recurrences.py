@@ -71,11 +71,13 @@ class Recurrences:
     async def put(self, tenant: str, row_id: str, recurrence: Recurrence) -> dict[str, Any]:
         """Set what recurs under an id. What was due until now is not made up for.
 
-        Raises ValueError for what takes too long to count.
+        Raises ValueError for what takes too long to count, also of one that pauses: it could not go on.
         """
         now = datetime.now(UTC)
         with within(COUNTING_SECONDS):
-            coming = None if recurrence.paused else recurrence.first_after(now)
+            coming = recurrence.first_after(now)
+        if recurrence.paused:
+            coming = None
         data = orjson.dumps(recurrence.model_dump(mode="json")).decode()
         following = coming[1].isoformat() if coming else None
         await self._database.fetch(_PUT, tenant, row_id, data, following, now.isoformat())
@@ -102,8 +104,9 @@ class Recurrences:
         now = datetime.now(UTC)
         coming = None
         if not paused:
+            recurrence = Recurrence.stored(row["data"])
             with within(COUNTING_SECONDS):
-                coming = Recurrence.stored(row["data"]).first_after(now)
+                coming = recurrence.first_after(now)
         following = coming[1].isoformat() if coming else None
         wanted = "true" if paused else "false"
         changed = await self._database.fetch(
