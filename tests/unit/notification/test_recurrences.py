@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
 
+from annals.dapr.invocation import Answer
 from annals_notification.due import NotNow
 from annals_notification.recurrence import Recurrence
 from annals_notification.recurrences import Recurrences
@@ -107,3 +108,35 @@ async def test_what_pauses_is_taken_only_if_it_could_go_on() -> None:
     [(_tenant, _id, _data, following, _now)] = database.written
     assert following is None
     assert alarms.rings == []
+
+
+class Commands:
+    """Answers one time after the other; `keys` are what it was asked with."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.keys: list[str] = []
+
+    async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+        self.keys.append(headers["idempotency-key"])
+        return self.answers.pop(0)
+
+
+async def test_an_occurrence_that_others_were_faster_than_is_sent_again_under_its_key() -> None:
+    """It expects no version: that it is at another says that nothing was changed, and no more."""
+    commands = Commands(
+        Answer(409, {"type": "urn:annals:problem:conflict", "detail": "it is at another version"}),
+        Answer(200, {"id": "7"}),
+    )
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    database = Database(start=yesterday, rule="FREQ=DAILY;COUNT=2")
+    database.row["last"] = yesterday.isoformat()
+    recurs = Recurrences(cast("Any", database), cast("Any", commands), cast("Any", Alarms()))
+    with pytest.raises(NotNow):
+        await recurs.fire("t", "r")
+    assert database.written == []
+    await recurs.fire("t", "r")
+    assert len(commands.keys) == 2
+    assert len(set(commands.keys)) == 1
+    [(*_, following, counted, refused)] = database.written
+    assert (following, counted, refused) == (None, "1", None)

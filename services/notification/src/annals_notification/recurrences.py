@@ -16,7 +16,8 @@ from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 from annals_notification.stored_text import stored_text
 
 _COMMAND_SECONDS = 30.0
-_REFUSED = frozenset({400, 403, 404, 409, 413, 422})
+# A conflict is no refusal: no version is expected, so that others were faster, and nothing was changed.
+_REFUSED = frozenset({400, 403, 404, 413, 422})
 
 _PUT = """
 WITH put AS (
