@@ -10,7 +10,7 @@ import pytest
 
 from annals.aggregates import RuleViolation
 from annals.events import RecordedEvent
-from annals.sagas import AwaitEvent, CancelOn, Saga, SagaCatalog, SagaInput, SagaStatus, Step
+from annals.sagas import AwaitEvent, CancelOn, Saga, SagaCatalog, SagaInput, SagaStatus, StartOn, Step
 from annals.sagas.claims import SagaRuns
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
@@ -34,12 +34,12 @@ SAGA = Saga(
 MINE, FRESH = SagaKey("mine", "default"), SagaKey("fresh", "default")
 
 
-def deleted(task_id: str) -> RecordedEvent:
+def deleted(task_id: str, *, before: timedelta = timedelta(0)) -> RecordedEvent:
     return RecordedEvent(
         event_id=f"deleted-{task_id}",
         event_type="task.deleted",
         event_version="1.0",
-        timestamp=datetime(2030, 1, 1, tzinfo=UTC),
+        timestamp=datetime.now(UTC) - before,
         source="command",
         tenant_id="default",
         correlation_id="c",
@@ -125,3 +125,34 @@ async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
             await machine.triggers.on_domain_event(event)
             await machine.clock.settle()
             assert (await machine.orchestrator.load(MINE)).status is status
+
+
+@pytest.mark.parametrize(
+    ("before", "status"),
+    [(timedelta(hours=1), SagaStatus.RUNNING), (timedelta(minutes=10), SagaStatus.COMPENSATED)],
+)
+async def test_what_happened_before_a_saga_began_cancels_another_and_not_that(
+    before: timedelta, status: SagaStatus
+) -> None:
+    """It is told again, or late: its dead letter is released. How far apart clocks are nobody knows."""
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        await machine.triggers.on_domain_event(deleted("t1", before=before))
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(MINE)).status is status
+
+
+async def test_what_happened_after_what_began_a_saga_cancels_it_though_both_are_told_late() -> None:
+    begun_by = StartOn("task.opened", lambda _, task_id: {"task_id": task_id})
+    saga = replace(SAGA, triggers=(*SAGA.triggers, begun_by))
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        opened = deleted("t1", before=timedelta(days=2)).model_copy(update={"event_type": "task.opened"})
+        key = SagaKey(f"{SAGA.type}-{opened.event_id}", "default")
+        for event, status in (
+            (opened, SagaStatus.RUNNING),
+            (deleted("t1", before=timedelta(days=3)), SagaStatus.RUNNING),
+            (deleted("t1", before=timedelta(days=1)), SagaStatus.COMPENSATED),
+        ):
+            await machine.triggers.on_domain_event(event)
+            await machine.clock.settle()
+            assert (await machine.orchestrator.load(key)).status is status

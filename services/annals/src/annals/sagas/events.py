@@ -20,9 +20,13 @@ class SagaError(BaseModel):
 
 
 class SagaStarted(EventData, type="saga.started"):
-    """A saga began. `parent` is the saga that started it."""
+    """A saga began. `parent` is the saga that started it.
+
+    `caused_at` is when that happened which it was started for, if it was by a domain event.
+    """
 
     started_at: AwareDatetime
+    caused_at: AwareDatetime | None = None
     user: str | None = None
     correlation_id: str | None = None
     saga_type: str

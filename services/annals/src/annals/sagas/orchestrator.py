@@ -109,13 +109,15 @@ class Orchestrator:
         traceparent: str | None,
         *,
         new: bool = False,
+        caused_at: datetime | None = None,
     ) -> Started:
         """Start a saga. A repeat, by id or by business key with the same input, finds the first.
 
-        `new` says that the id was made up just now. Raises UnknownSaga, pydantic's ValidationError,
+        `new` says that the id was made up just now, `caused_at` when that happened which asks for it, if a
+        domain event does. Raises UnknownSaga, pydantic's ValidationError,
         SagaRuns, RuleViolation, ClaimContended, DaprError and the errors of the store.
         """
-        started = self._started(key, saga_type, given, parent=None)
+        started = self._started(key, saga_type, given, caused_at=caused_at)
         if not new:
             # Before anything is claimed: what is refused claims nothing, and what has ended holds nothing.
             _, known = await self._history.load(key, certain=False)
@@ -319,7 +321,13 @@ class Orchestrator:
             await self._workflows.purge(instance_id(key, run))
 
     def _started(
-        self, key: SagaKey, saga_type: str, given: Mapping[str, Any], parent: str | None
+        self,
+        key: SagaKey,
+        saga_type: str,
+        given: Mapping[str, Any],
+        *,
+        parent: str | None = None,
+        caused_at: datetime | None = None,
     ) -> SagaStarted:
         try:
             saga = self._catalog.newest(saga_type)
@@ -328,6 +336,7 @@ class Orchestrator:
         validated = saga.input.model_validate(given)
         started = SagaStarted(
             started_at=datetime.now(UTC),
+            caused_at=caused_at,
             user=key.user,
             correlation_id=key.correlation_id,
             saga_type=saga.type,

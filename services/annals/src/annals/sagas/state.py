@@ -140,6 +140,7 @@ class SagaState(Aggregate):
 
     status: SagaStatus = SagaStatus.NONE
     started_at: datetime | None = None
+    caused_at: datetime | None = None
     user: str | None = None
     correlation_id: str | None = None
     saga_type: str = ""
@@ -273,6 +274,7 @@ class SagaState(Aggregate):
                 return self._with(
                     status=SagaStatus.PENDING,
                     started_at=event.started_at,
+                    caused_at=event.caused_at,
                     user=event.user,
                     correlation_id=event.correlation_id,
                     saga_type=event.saga_type,
@@ -396,6 +398,7 @@ class SagaState(Aggregate):
         """The event that began the saga."""
         return SagaStarted(
             started_at=self.started_at or datetime.min.replace(tzinfo=UTC),
+            caused_at=self.caused_at,
             user=self.user,
             correlation_id=self.correlation_id,
             saga_type=self.saga_type,

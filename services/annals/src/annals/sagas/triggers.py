@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -13,9 +14,16 @@ from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.state import SagaState
 from annals.store import AppendTooLarge
 
 _log = structlog.get_logger(__name__)
+
+_CLOCKS_APART = timedelta(minutes=15)
+"""By how much an event may seem to be from before a saga that was there when it happened.
+
+Its time is by the clock of the replica that decided on it, and from before it was in the store.
+"""
 
 
 class Triggers:
@@ -27,11 +35,11 @@ class Triggers:
         self._orchestrator = orchestrator
 
     async def on_domain_event(self, event: RecordedEvent) -> None:
-        """Do what sagas declare for a domain event. It may be told of one more than once.
+        """Do what sagas declare for a domain event. It may be told of one more than once, and late.
 
-        The newest version of a saga is started; what runs is cancelled by what its own says.
+        The newest version of a saga is started; what runs is cancelled by what its own says, unless that
+        happened before it was asked for: what then was to be cancelled was another.
         """
-        tenant, traceparent = event.tenant_id, event.traceparent
         data, aggregate_id = event.data, event.aggregate_id
         for saga in self._catalog.all():
             for trigger in saga.triggers:
@@ -42,33 +50,45 @@ class Triggers:
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
                             saga_id = f"{saga.type}-{event.event_id}"
-                            key = SagaKey(saga_id, tenant, event.user_id, event.correlation_id)
-                            await self._start(key, saga, given, traceparent)
+                            key = SagaKey(saga_id, event.tenant_id, event.user_id, event.correlation_id)
+                            await self._start(key, saga, given, event)
                     case CancelOn():
                         business_key = trigger.business_key(data, aggregate_id)
                         if business_key is not None:
-                            await self._cancel(saga, tenant, business_key, event.event_type, traceparent)
+                            await self._cancel(saga, business_key, event)
 
     async def _start(
-        self, key: SagaKey, saga: Saga[Any], given: Mapping[str, Any], traceparent: str | None
+        self, key: SagaKey, saga: Saga[Any], given: Mapping[str, Any], event: RecordedEvent
     ) -> None:
         try:
-            await self._orchestrator.start(key, saga.type, given, traceparent)
+            await self._orchestrator.start(
+                key, saga.type, given, event.traceparent, caused_at=event.timestamp
+            )
         except (ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             # Told again it would be refused again.
             _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
 
-    async def _cancel(
-        self, saga: Saga[Any], tenant: str, business_key: str, event_type: str, traceparent: str | None
-    ) -> None:
-        holder = await self._claims.holder(tenant, saga.type, business_key)
+    async def _cancel(self, saga: Saga[Any], business_key: str, event: RecordedEvent) -> None:
+        holder = await self._claims.holder(event.tenant_id, saga.type, business_key)
         if holder is None:
             return
-        key = SagaKey(holder, tenant)
+        key = SagaKey(holder, event.tenant_id)
         state = await self._orchestrator.load(key)
         its_own = self._catalog.find(state.saga_type, state.saga_version) or self._catalog.newest(saga.type)
-        if state.runs_for(saga.type, business_key) and saga is its_own:
-            try:
-                await self._orchestrator.cancel(key, event_type, Asker(None, traceparent))
-            except RuleViolation:
-                _log.info("a saga ended before it could be cancelled", saga=holder)
+        if not state.runs_for(saga.type, business_key) or saga is not its_own:
+            return
+        if _is_older(event, state):
+            _log.info(
+                "a saga is not cancelled by what happened before it", saga=holder, event_id=event.event_id
+            )
+            return
+        try:
+            await self._orchestrator.cancel(key, event.event_type, Asker(None, event.traceparent))
+        except RuleViolation:
+            _log.info("a saga ended before it could be cancelled", saga=holder)
+
+
+def _is_older(event: RecordedEvent, state: SagaState) -> bool:
+    """Whether an event is from before a saga was asked for: by somebody, or by what happened then."""
+    asked = state.caused_at or state.started_at
+    return asked is not None and asked - event.timestamp > _CLOCKS_APART
