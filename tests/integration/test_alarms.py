@@ -15,7 +15,7 @@ from annals.projections import migrate
 from annals.store import Append, MemoryEventStore
 from annals_notification import migrations
 from annals_notification.deliveries.plan import Notice
-from annals_notification.due import Alarms, Due
+from annals_notification.due import Alarms, Due, Row
 from annals_notification.held_events import HeldEvents
 from annals_notification.reminders import Reminders
 from read_model_database import PoolDatabase
@@ -76,3 +76,20 @@ async def test_an_alarm_a_little_ahead_of_the_database_finds_what_it_rings_for(
     await held.hold(event, now)
     await ring("held_event", "held")
     assert told.names == (["held"] if comes else [])
+
+
+async def test_an_event_that_was_due_when_the_calendar_began_is_found_whatever_the_databases_zone(
+    database: str,
+) -> None:
+    begin = datetime(1, 1, 1, 0, 30, tzinfo=UTC)
+    settings = {"timezone": "America/New_York"}
+    async with asyncpg.create_pool(database, min_size=1, server_settings=settings) as pool:
+        tables, unused = PoolDatabase(pool), cast("Any", None)
+        await migrate(tables, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+        await pool.execute(
+            "INSERT INTO notifications.held_events VALUES ('one', 'held', '', '{}', $1::text::timestamptz)",
+            begin.isoformat(),
+        )
+        first = Row(datetime.min.replace(tzinfo=UTC), "", "")
+        found = await HeldEvents(tables, unused, unused).due(first, timedelta(seconds=-5))
+    assert found == [Row(begin, "one", "held")]

@@ -358,5 +358,25 @@ async def test_of_a_large_notice_all_are_told_at_once(pool: asyncpg.Pool) -> Non
     )
 
 
+@pytest.mark.parametrize(
+    ("zone", "occurred"),
+    [
+        ("Europe/Berlin", datetime(9999, 12, 31, 23, 30, tzinfo=UTC)),
+        ("America/New_York", datetime(1, 1, 1, 0, 30, tzinfo=UTC)),
+    ],
+)
+async def test_what_happened_at_an_end_of_the_calendar_is_claimed_whatever_the_databases_zone(
+    database: str, zone: str, occurred: datetime
+) -> None:
+    async with asyncpg.create_pool(database, min_size=1, server_settings={"timezone": zone}) as pool:
+        tables = PoolDatabase(pool)
+        await migrate(tables, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+        log = DeliveryLog(tables)
+        notice = Notice("default", "event", "task.created", frozenset({"ada"}), {}, occurred)
+        await log.add(notice, [Planned("ada", Channel.EMAIL, datetime.now(UTC) - timedelta(seconds=1))])
+        [claimed] = (await log.claim(Channel.EMAIL, set(), 1, 1, LEASE)).claimed
+    assert claimed.occurred == occurred
+
+
 def _of(due: Due, receiver: Receiver) -> list[Claimed]:
     return [one for one in due.claimed if one.receiver == receiver]

@@ -68,9 +68,12 @@ class Kind(Protocol):
 
 
 def statement_of_due(table: str, time: str, waits: str) -> str:
-    """What `rows_due` asks of a table: by the column that has the time, where a condition holds."""
+    """What `rows_due` asks of a table: by the column that has the time, where a condition holds.
+
+    Python has no year for the first and the last hours of UTC in the database's own zone.
+    """
     return f"""
-SELECT coalesce(json_agg(json_build_array({time}, tenant, id)), '[]')::text FROM (
+SELECT coalesce(json_agg(json_build_array({time} AT TIME ZONE 'UTC', tenant, id)), '[]')::text FROM (
   SELECT {time}, tenant, id FROM notifications.{table}
   WHERE {waits} AND ({time}, tenant, id) > ($1::text::timestamptz, $2, $3)
     AND {time} <= now() + $4::text::interval
@@ -81,7 +84,9 @@ async def rows_due(database: Database, statement: str, after: Row, ahead: timede
     """See `Kind.due`. Raises DatabaseError."""
     since, upto = after.due.isoformat(), f"{ahead.total_seconds()} seconds"
     rows = await database.fetch(statement, since, after.tenant, after.row_id, upto)
-    return [Row(datetime.fromisoformat(due), tenant, row_id) for due, tenant, row_id in rows]
+    return [
+        Row(datetime.fromisoformat(due).replace(tzinfo=UTC), tenant, row_id) for due, tenant, row_id in rows
+    ]
 
 
 class Alarms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
@@ -141,7 +141,9 @@ claimed AS (
 SELECT json_build_object(
   'claimed', (SELECT coalesce(json_agg(json_build_object(
     'id', c.id, 'tenant', c.tenant, 'user', c.user_id, 'channel', c.channel, 'kind', c.kind,
-    'data', c.data, 'occurred', c.occurred, 'attempts', c.attempts, 'traceparent', c.traceparent)
+    'data', c.data, 'attempts', c.attempts, 'traceparent', c.traceparent,
+    -- Python has no year for the first and the last hours of UTC in the database's own zone.
+    'occurred', c.occurred AT TIME ZONE 'UTC')
     ORDER BY c.occurred), '[]') FROM claimed c),
   -- Once for all that is claimed of a receiver, and without what is needed no more: it may be large.
   'preferences', (SELECT coalesce(json_agg(json_build_array(tenant, user_id, data - 'subscriptions')), '[]')
@@ -337,7 +339,7 @@ class DeliveryLog:
                 Channel(row["channel"]),
                 row["kind"],
                 row["data"],
-                datetime.fromisoformat(row["occurred"]),
+                datetime.fromisoformat(row["occurred"]).replace(tzinfo=UTC),
                 row["attempts"],
                 row["traceparent"],
                 wants.get(Receiver(row["tenant"], row["user"]), Preferences()),
