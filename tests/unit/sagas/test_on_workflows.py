@@ -247,6 +247,29 @@ async def test_a_cancel_of_which_the_workflow_was_not_told_is_read_in_the_histor
     assert (ended.status, ended.reason, did) == (SagaStatus.COMPENSATED, "not any more", meant)
 
 
+async def test_a_cancel_between_a_restart_and_its_workflow_is_told_to_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask, tell = machine.orchestrator, machine.workflows.raise_event
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        restarted = await machine.history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+
+        async def raise_event(instance: str, event: str, data: Any) -> bool:
+            there = await tell(instance, event, data)
+            if not there:
+                await ask.replace_workflow(KEY, restarted, Asker())
+            return there
+
+        monkeypatch.setattr(machine.workflows, "raise_event", raise_event)
+        await ask.cancel(KEY, "not any more", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
+        begun = [await ask.load(child) for child in CHILDREN[:2]]
+        assert {child.status for child in begun} == {SagaStatus.COMPENSATED}
+
+
 @pytest.mark.parametrize("block", [(command("b"),), (Parallel(command("b"), command("c")),)])
 async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(block: Any) -> None:
     broken = Broken()

@@ -224,20 +224,25 @@ class Orchestrator:
         state = await self._decide(key, lambda now: now.raise_event(event, data, user, declared), asker)
         mine = (event, data, user)
         [payload] = [one.model_dump() for one in state.raised if (one.event, one.data, one.user) == mine]
-        for wait in _NOT_YET_SECONDS:
-            if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
-                return
-            # A saga that another runs has a stream a moment before it has a workflow.
-            await asyncio.sleep(wait)
-        raise NotBegun(f"the workflow of saga {key.id} has not begun yet")
+        if not await self._raised(key, state, event, payload):
+            raise NotBegun(f"the workflow of saga {key.id} has not begun yet")
 
     async def cancel(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
         state = await self._decide(key, lambda state: state.cancel(reason), asker)
         if state.status is not SagaStatus.COMPENSATING:
-            payload = {"reason": state.cancel_reason}
-            await self._workflows.raise_event(instance_id(key, state.run), CANCEL, payload)
+            # Where there is none to tell it was lost: the one that goes on in its place reads of it.
+            await self._raised(key, state, CANCEL, {"reason": state.cancel_reason})
         return state
+
+    async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
+        """Raise an event to the workflow of a saga's run; False when that is not there."""
+        for wait in _NOT_YET_SECONDS:
+            if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
+                return True
+            # One that another saga runs, or that is restarted, is in its stream before it has a workflow.
+            await asyncio.sleep(wait)
+        return False
 
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """End a saga, and those it runs, where they are, with nothing taken back.
