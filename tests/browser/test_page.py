@@ -636,6 +636,28 @@ async def test_of_a_long_stream_the_newest_is_shown_and_whatever_a_link_leads_to
     await expect(at.get_by_role("slider")).to_have_value("120")
 
 
+async def test_a_version_that_cannot_be_projected_shows_no_other_ones_state(
+    show: Show, services: Services
+) -> None:
+    event = dict.fromkeys(("user_id", "traceparent", "causation_id")) | {"event_type": "task.updated"}
+    event |= {"timestamp": "2030-01-01T00:00:00Z", "stream": "task-x", "data": {}}
+    events = [event | {"event_id": f"e{version}", "version": version} for version in (3, 2, 1)]
+
+    def state(_path: str, given: dict[str, str]) -> Answer:
+        if given["version"] == "1":
+            return 200, {"title": "as it was"}
+        return 409, {"type": "urn:annals:problem:not-projected", "detail": "version 2 cannot be projected"}
+
+    services.own["/api/projector/queries/streams/task-x/events"] = lambda *_: (200, {"items": events})
+    services.own["/api/projector/queries/streams/task-x/state"] = state
+    page = await show("/streams/task-x?version=1")
+    await expect(page.get_by_text("as it was")).not_to_have_count(0)
+
+    await page.get_by_role("button", name="v2").click()
+    await expect(page.get_by_text("version 2 cannot be projected")).to_be_visible()
+    await expect(page.get_by_text("as it was")).to_have_count(0)
+
+
 async def test_all_that_recurs_is_shown(show: Show, services: Services) -> None:
     def recurrences(_path: str, given: dict[str, str]) -> Answer:
         name, following = ("second", None) if "cursor" in given else ("first", "x")

@@ -202,7 +202,7 @@ async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
     app.add_exception_handler(Problem, cast("Any", on_problem))
     app.include_router(tasks.routes(explained, disclose, waits))
     app.include_router(sagas.routes(explained, store, waits))
-    app.include_router(streams.routes(store, PROJECTIONS, disclose, waits))
+    app.include_router(streams.routes(store, PROJECTIONS, DeadLetters(unused, "", ""), disclose, waits))
     app.include_router(events.routes(explained, store, disclose, waits))
     app.include_router(audit.routes(explained, waits))
     app.include_router(users_api.routes(Users(explained), unused))

@@ -9,6 +9,7 @@ import httpx
 from fastapi import FastAPI
 
 from annals.dapr import DatabaseError
+from annals.deadletters import DeadLetters
 from annals.store import MemoryEventStore
 from annals.web.paging import encode_cursor
 from annals.web.problems import Problem, on_problem
@@ -48,7 +49,7 @@ def app_of(database: Statements) -> FastAPI:
     app.add_exception_handler(Problem, cast("Any", on_problem))
     app.include_router(tasks.routes(database, unused, waits))
     app.include_router(sagas.routes(database, store, waits))
-    app.include_router(streams.routes(store, PROJECTIONS, unused, waits))
+    app.include_router(streams.routes(store, PROJECTIONS, DeadLetters(unused, "", ""), unused, waits))
     app.include_router(events.routes(database, store, unused, waits))
     app.include_router(audit.routes(database, waits))
     app.include_router(users_api.routes(Users(database), unused))

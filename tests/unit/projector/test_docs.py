@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, StreamId
 from annals.store import Append, MemoryEventStore
 from annals_projector import read_models
@@ -64,8 +65,11 @@ async def _state_of_zoe(projections: Any) -> Any:
         pass
 
     waits: Any = up_to_date
+    nothing: Any = None
     app = FastAPI()
-    app.include_router(streams.routes(store, projections, disclose, waits))
+    app.include_router(
+        streams.routes(store, projections, DeadLetters(nothing, "", "projector"), disclose, waits)
+    )
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
         answer = await client.get("/queries/streams/member-zoe/state")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from annals.deadletters import DeadLetters, of_event
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import Append, DaprEventStore, EventReader, MemoryEventStore, keys
 from annals.testing.fake import FakeSidecar
@@ -59,7 +60,9 @@ class Index:
         ]
 
 
-def asking(store: EventReader, *indexed: RecordedEvent) -> httpx.AsyncClient:
+def asking(
+    store: EventReader, *indexed: RecordedEvent, letters: DeadLetters | None = None
+) -> httpx.AsyncClient:
     async def up_to_date() -> None:
         """Nothing is written meanwhile."""
 
@@ -69,7 +72,8 @@ def asking(store: EventReader, *indexed: RecordedEvent) -> httpx.AsyncClient:
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))
     waits = cast("Any", up_to_date)
-    app.include_router(streams.routes(store, PROJECTIONS, disclose, waits))
+    letters = letters or DeadLetters(cast("Any", None), "", "projector")
+    app.include_router(streams.routes(store, PROJECTIONS, letters, disclose, waits))
     app.include_router(events.routes(Index(*indexed), store, disclose, waits))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://projector")
 
@@ -122,6 +126,40 @@ async def test_a_state_at_a_time_is_one_that_was() -> None:
 
         assert await state(30) == (1, "todo", None)
         assert await state(90) == (3, "done", "ada")
+
+
+@pytest.mark.parametrize(
+    ("correction", "title"), [({"changes": {"title": "b"}}, "b"), (None, "a")], ids=["edited", "discarded"]
+)
+async def test_a_state_is_as_operators_corrected_it_and_until_then_says_what_cannot_be_projected(
+    client: BrokenOff, correction: dict[str, Any] | None, title: str
+) -> None:
+    store = MemoryEventStore()
+    happened = (
+        of_task("task.created", 0, title="a"),
+        of_task("task.updated", 1),
+        of_task("task.completed", 2),
+    )
+    await store.append(Append(TASK, happened, 0))
+    failing = [event async for event in store.read_stream(TASK)][1]
+    letters = DeadLetters(client, "eventstore", "projector")
+    parked, detail = of_event("tasks", failing, KeyError("changes"), attempts=1)
+    async with asking(store, letters=letters) as http:
+
+        async def state(version: int) -> httpx.Response:
+            return await http.get("/queries/streams/task-t/state", params={"version": version})
+
+        assert (await state(1)).json()["title"] == "a"
+        await letters.park(parked, detail)
+        for version in (2, 3):
+            refused = await state(version)
+            assert (refused.status_code, refused.json()["version"]) == (409, 2)
+        await letters.correct(parked, correction, "op", "a test")
+        shown = [(await state(version)).json() for version in (2, 3)]
+    assert [(one["version"], one["status"], one["title"]) for one in shown] == [
+        (2, "todo", title),
+        (3, "done", title),
+    ]
 
 
 class Asked(MemoryEventStore):

@@ -65,7 +65,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
             app.include_router(tasks.routes(database, disclose, up_to_date))
             app.include_router(sagas.routes(database, store, up_to_date))
             app.include_router(sagas.unmoved(database))
-            app.include_router(streams.routes(store, PROJECTIONS, disclose, up_to_date))
+            app.include_router(streams.routes(store, PROJECTIONS, letters, disclose, up_to_date))
             app.include_router(events.routes(database, store, disclose, up_to_date))
             app.include_router(audit.routes(database, up_to_date))
             public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")

@@ -123,7 +123,8 @@ function Stream({ name }: { name: string }) {
   if (!newest) return <Skeleton lines={9} />;
   const show = (wanted: number) =>
     navigate(`/streams/${encodeURIComponent(name)}?version=${wanted}`, { replace: true });
-  const [now, before] = kept ?? [null, null];
+  // Another version's is shown while this one's comes, and not in its place.
+  const [now, before] = states.value ?? (states.problem ? undefined : kept) ?? [null, null];
   return (
     <div class="stream">
       <section class="panel" aria-label="Events">
@@ -212,14 +213,22 @@ function Stream({ name }: { name: string }) {
               )}
             </label>
           </header>
-          {states.problem ? <Failed problem={states.problem} /> : <Difference before={before} now={now} />}
+          {states.problem ? (
+            <Failed problem={states.problem} retry={states.reload} />
+          ) : (
+            <Difference before={before} now={now} />
+          )}
         </section>
         <section class="panel">
           <header>
             <h3>What it was then</h3>
-            {now === null && <Tag>nothing is kept, or it was not there</Tag>}
+            {now === null && (
+              <Tag>{states.problem ? "it cannot be shown" : "nothing is kept, or it was not there"}</Tag>
+            )}
           </header>
-          <div class="pad">{now ? <Values value={now} /> : event && <Values value={event.data} />}</div>
+          <div class="pad">
+            {now ? <Values value={now} /> : event && !states.problem && <Values value={event.data} />}
+          </div>
         </section>
       </div>
     </div>

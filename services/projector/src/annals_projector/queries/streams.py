@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
+from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent, StreamId, Utc
-from annals.projections import Change, Projection, Put, merge
+from annals.projections import Change, Projection, Put
+from annals.projections.applier import changed
 from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
@@ -20,7 +22,11 @@ from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
 
 
 def routes(
-    store: EventReader, projections: Sequence[Projection], disclose: Disclose, up_to_date: UpToDate
+    store: EventReader,
+    projections: Sequence[Projection],
+    dead_letters: DeadLetters,
+    disclose: Disclose,
+    up_to_date: UpToDate,
 ) -> APIRouter:
     """`/queries/streams`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
@@ -71,7 +77,10 @@ def routes(
         version: Annotated[int | None, Query(ge=1)] = None,
         time: Utc | None = None,
     ) -> dict[str, Any]:
-        """What an aggregate was at a version or at a time: its read model's row as of then."""
+        """What an aggregate was at a version or at a time: its read model's row as of then.
+
+        Where operators edited or discarded what could not be projected, it is as they corrected it.
+        """
         projection = by_type.get(stream.partition("-")[0])
         if projection is None:
             raise malformed("stream", f"a stream of {' or '.join(by_type)}")
@@ -81,8 +90,12 @@ def routes(
             # Clocks of those who write differ: what is behind it had not happened either, whatever it says.
             if time is not None and event.timestamp > time:
                 break
-            change = projection.change(event)
-            folded = change if folded is None else merge(folded, change, projection.table.maps)
+            try:
+                folded = changed(projection, folded, event, dead_letters)
+            except Exception as error:  # a projection may fail in any way, and says what people wrote
+                what = f"version {event.version}, {event.event_type}, cannot be projected"
+                detail = f"{what} ({type(error).__name__}): an operator edits or discards its dead letter"
+                raise Problem(409, "not-projected", detail, version=event.version) from error
             last = event
         if last is None or not isinstance(folded, Put):
             raise Problem(404, "not-found", f"{stream} was not there, or not any more")
