@@ -215,6 +215,8 @@ async def test_a_command_goes_on_recurring_only_for_who_may_send_it(
         {"sec-fetch-site": "same-site"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
+        {"origin": "http://[::1]x"},
     ],
 )
 async def test_another_sites_page_changes_nothing(
