@@ -51,7 +51,7 @@ def app_of(database: Statements) -> FastAPI:
     app.include_router(sagas.routes(database, store, waits))
     app.include_router(streams.routes(store, PROJECTIONS, DeadLetters(unused, "", ""), unused, waits))
     app.include_router(events.routes(database, store, unused, waits))
-    app.include_router(audit.routes(database, waits))
+    app.include_router(audit.routes(database, waits, up_to_date))
     app.include_router(users_api.routes(Users(database), unused))
     app.include_router(schedule_api.routes(reminders, recurrences, unused))
     return app

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from annals.dapr import DaprError, Database
 from annals.events import Position
+from annals.projections.sweeper import CHECKPOINTS
 from annals.projections.tables import SETTLING
 from annals.store import EventReader, StoreError
 
@@ -58,6 +59,22 @@ class Visibility:
             self._waiting[position].discard(applied)
             if not self._waiting[position]:
                 del self._waiting[position]
+
+    async def wait_for_all(self, reached: Mapping[int, int], seconds: float) -> None:
+        """Wait until lanes are visible up to these sequences, without a hole. Raises NotVisible."""
+        lacking = dict(reached)
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    passed: dict[str, int] = await self._database.fetch(CHECKPOINTS)
+                    lacking = {lane: seq for lane, seq in reached.items() if passed.get(str(lane), 0) < seq}
+                    if not lacking:
+                        return
+                    await asyncio.sleep(_POLL_SECONDS[-1])
+        except TimeoutError:
+            lanes = ", ".join(map(str, sorted(lacking)))
+            detail = f"the read models lack commits of the lanes {lanes} after {seconds:g} s"
+            raise NotVisible(detail) from None
 
     async def _poll(self, position: Position, applied: asyncio.Event) -> None:
         events: int | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -75,8 +75,8 @@ class _Filters:
 _NAMES = ("type", "user", "stream", "correlation_id", "trace_id", "session", "client", "from", "to")
 
 
-def routes(database: Database, up_to_date: UpToDate) -> APIRouter:
-    """`/queries/audit` and `/queries/audit/export`."""
+def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awaitable[None]]) -> APIRouter:
+    """`/queries/audit`, and `/queries/audit/export`, which waits with `caught_up` for all that was stored."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
 
     @router.get("/audit", dependencies=[only(*_NAMES, "limit", "cursor")], response_model=AuditPage)
@@ -101,15 +101,21 @@ def routes(database: Database, up_to_date: UpToDate) -> APIRouter:
         filters: Annotated[_Filters, Depends()],
         format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - the parameter's public name
     ) -> StreamingResponse:
-        """Everything that fits, the oldest first, page after page: no export is too large.
+        """Everything that fits and was stored when it was asked for, the oldest first; none is too large.
 
-        The last line says that it is the end, and how many entries there are: `{"end": {"entries": 3}}`, or
-        `end` and the number in the first columns. One without it broke off: a sidecar ends the answer of a
-        service that dies as if that were all of it.
+        It ends at that time at the latest. What is stored later with an earlier time, as a saga's step that
+        could not be recorded at once, may be missing. The last line says that it is the end, and how many
+        entries there are: `{"end": {"entries": 3}}`, or `end` and the number in the first columns. One
+        without it broke off: a sidecar ends the answer of a service that dies as if that were all of it.
         """
+        # Fixed before the wait: what comes meanwhile is of a later export.
+        now = datetime.now(UTC)
+        until = min(filters.to_time or now, now)
+        bounded = replace(filters, to_time=until).parameters()
+        await caught_up()
 
         async def read(after: Sequence[str | None]) -> Rows:
-            given = (tenant, *filters.parameters(), *after)
+            given = (tenant, *bounded, *after)
             rows, _ = await as_many_as_fit(
                 lambda size: database.fetch(_OLDEST_FIRST, *given, str(size)), _EXPORT_PAGE
             )

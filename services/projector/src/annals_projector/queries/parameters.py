@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Query, Request
@@ -10,9 +11,12 @@ from fastapi import Depends, Query, Request
 from annals.events import Position
 from annals.projections import Visibility
 from annals.projections.visibility import NotVisible
+from annals.store import DaprEventReader
 from annals.web import Problem
 from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
+
+_CAUGHT_UP_SECONDS = 20.0  # the console waits 30 for an answer to begin
 
 T = TypeVar("T")
 Tenant = Annotated[str, Depends(tenant_of)]
@@ -43,10 +47,30 @@ class UpToDate:
             parsed = Position.parse(position)
         except ValueError as error:
             raise malformed("position", str(error)) from error
-        try:
+        with _behind():
             await self._visibility.wait(parsed, self._seconds())
-        except NotVisible as error:
-            raise Problem(504, "behind", str(error), headers={"Retry-After": "1"}) from error
+
+
+class CaughtUp:
+    """Waits until all that the store has is visible: for what must lack nothing."""
+
+    def __init__(self, visibility: Visibility, store: DaprEventReader) -> None:
+        self._visibility = visibility
+        self._store = store
+
+    async def __call__(self) -> None:
+        """Wait. Raises a Problem when it takes too long, StoreUnavailable."""
+        reached = await self._store.reached()
+        with _behind():
+            await self._visibility.wait_for_all(reached, _CAUGHT_UP_SECONDS)
+
+
+@contextmanager
+def _behind() -> Iterator[None]:
+    try:
+        yield
+    except NotVisible as error:
+        raise Problem(504, "behind", str(error), headers={"Retry-After": "1"}) from error
 
 
 def only(*known: str) -> Any:
