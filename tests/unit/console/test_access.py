@@ -62,7 +62,6 @@ MAY = {
         "POST command/commands/subject.erase",
         "GET projector/queries/audit",
         "GET projector/queries/audit/export",
-        "GET projector/projections/{read_model}/generations/{number}/difference",
         "POST saga-orchestrator/sagas/{saga}/events/{event}",
         "POST saga-orchestrator/sagas/{saga}/cancel",
         "POST saga-orchestrator/sagas/{saga}/suspend",
@@ -86,6 +85,7 @@ MAY = {
         ),
     ),
     "suite-operator": (
+        "GET projector/projections/{read_model}/generations/{number}/difference",
         "POST projector/projections/{read_model}/rebuild",
         "POST projector/projections/{read_model}/generations/{number}/pause",
         "POST projector/projections/{read_model}/generations/{number}/resume",

@@ -88,6 +88,7 @@ async def test_what_no_rule_names_is_refused(
 
 
 SUITE_WIDE = [
+    ("GET", "projections/tasks/generations/2/difference"),
     ("POST", "projections/tasks/rebuild"),
     ("POST", "projections/tasks/generations/2/pause"),
     ("POST", "projections/tasks/generations/2/resume"),

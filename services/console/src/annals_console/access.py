@@ -79,7 +79,7 @@ RULES: tuple[Rule, ...] = (
     Rule("GET", "projector", "projections", VIEWER, "The read models"),
     Rule("POST", "projector", "projections/{read_model}/rebuild", SUITE, "Build a new generation"),
     Rule("GET", "projector", _GENERATION, VIEWER, "One generation"),
-    Rule("GET", "projector", f"{_GENERATION}/difference", OPERATOR, "What differs from the live one"),
+    Rule("GET", "projector", f"{_GENERATION}/difference", SUITE, "What differs from the live one"),
     *(
         Rule("POST", "projector", f"{_GENERATION}/{what}", SUITE, f"{what.capitalize()} a generation")
         for what in ("pause", "resume", "switch", "retire")

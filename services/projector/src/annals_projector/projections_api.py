@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +66,7 @@ def routes(
 ) -> APIRouter:
     """`/projections`. What operators change is recorded in the audit trail."""
     router = APIRouter(prefix="/projections", tags=["projections"])
+    comparing: dict[tuple[str, str, str], asyncio.Task[dict[str, Any]]] = {}
 
     async def fresh() -> None:
         with _problems():
@@ -165,9 +167,18 @@ def routes(
         new, old = generations.generation(find(read_model, number)), generations.generation(live(read_model))
         if new is None or old is None:
             raise Problem(409, "conflict", "this version of the service does not know both tables")
-        with _problems():
+        # It may take minutes, and one of the few connections that queries have too: one at a time, for all
+        # who ask for it meanwhile. Who does not wait that long, as the console, takes it from nobody else.
+        asked = (tenant, old.name, new.name)
+        if asked not in comparing:
+            if comparing:
+                detail = "another comparison runs: ask again when it has ended"
+                raise Problem(503, "busy", detail, headers={"Retry-After": "10"})
             pair = ((old.projection.table, old.number), (new.projection.table, new.number))
-            return Difference.model_validate(await difference(database, tenant, *pair))
+            comparing[asked] = asyncio.create_task(difference(database, tenant, *pair))
+            comparing[asked].add_done_callback(lambda _: comparing.pop(asked))
+        with _problems():
+            return Difference.model_validate(await asyncio.shield(comparing[asked]))
 
     @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
     async def pause(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Status:

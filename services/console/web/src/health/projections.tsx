@@ -224,7 +224,7 @@ function Steer({
           Go on
         </button>
       )}
-      {one.caught_up && (
+      {steers && one.caught_up && (
         <button type="button" class="button" onClick={() => compare({ name: model, number: one.number })}>
           Difference
         </button>
