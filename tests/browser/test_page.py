@@ -636,6 +636,31 @@ async def test_of_a_long_stream_the_newest_is_shown_and_whatever_a_link_leads_to
     await expect(at.get_by_role("slider")).to_have_value("120")
 
 
+async def test_of_many_chains_the_newest_are_shown(show: Show, services: Services) -> None:
+    event = dict.fromkeys(("user_id", "traceparent", "causation_id", "visible_at"))
+    event |= {"event_type": "task.updated", "aggregate_type": "task", "aggregate_id": "x", "stream": "task-x"}
+    all_of_it = [
+        event
+        | {"event_id": f"e{version}", "version": version, "correlation_id": f"c{version}", "data": {}}
+        | {"timestamp": f"2030-01-01T00:{version:02}:00Z"}
+        for version in range(1, 60)
+    ]
+    chains: set[str] = set()
+
+    def events(_path: str, given: dict[str, str]) -> Answer:
+        if "stream" in given:
+            ordered = reversed(all_of_it) if given.get("backwards") == "true" else all_of_it
+            return 200, {"items": list(ordered), "next": None}
+        chains.add(given["correlation_id"])
+        found = [one for one in all_of_it if one["correlation_id"] == given["correlation_id"]]
+        return 200, {"items": found, "next": None}
+
+    services.own["/api/projector/queries/events"] = events
+    page = await show("/causes/task/x")
+    await expect(page.get_by_text("the newest 50 of 59 chains")).to_be_visible()
+    assert chains == {f"c{version}" for version in range(10, 60)}
+
+
 async def test_a_version_that_cannot_be_projected_shows_no_other_ones_state(
     show: Show, services: Services
 ) -> None:

@@ -2,7 +2,7 @@ import { GitBranch, Search } from "lucide-preact";
 import { useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { ask, pages, query } from "../lib/api";
-import { idOf } from "../lib/format";
+import { count, idOf } from "../lib/format";
 import { useLive, useLoad } from "../lib/load";
 import type { AnnalsEvent, Delivery, Page, Saga } from "../lib/types";
 import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
@@ -11,11 +11,14 @@ import { chainOf } from "./model";
 import { Picture } from "./picture";
 
 const MOST = 2000;
+const CHAINS = 50;
 
-/** What was found: the events of all chains that the thing asked for belongs to. */
+/** What was found: the events of the newest chains that the thing asked for belongs to. */
 interface Found {
   events: AnnalsEvent[];
   deliveries: Delivery[];
+  /** Which chains these are, where there are older ones. */
+  only: string | null;
 }
 
 export function CausePage({ params }: { params: { kind?: string; id?: string } }) {
@@ -49,16 +52,19 @@ function Cause({ kind, id }: { kind: string; id: string }) {
       </Empty>
     );
   }
-  return <Picture chain={chainOf(found.events, found.deliveries)} kind={kind} id={id} />;
+  return <Picture chain={chainOf(found.events, found.deliveries)} only={found.only} kind={kind} id={id} />;
 }
 
 /** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */
 async function find(kind: string, id: string, signal: AbortSignal): Promise<Found> {
+  // Of a stream, the newest first.
   const correlations = new Set<string>();
+  let more = false;
   if (kind === "task" || kind === "member" || kind === "stream") {
     const stream = kind === "stream" ? id : `${kind}-${id}`;
-    const path = query("/api/projector/queries/events", { stream, limit: 500 });
+    const path = query("/api/projector/queries/events", { stream, limit: 500, backwards: "true" });
     const own = await pages<AnnalsEvent>(path, { most: MOST, signal });
+    more = Boolean(own.next);
     for (const event of own.items) correlations.add(event.correlation_id);
   } else if (kind === "event") {
     const event = await ask<AnnalsEvent>(`/api/projector/queries/events/${encodeURIComponent(id)}`, {
@@ -72,8 +78,9 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
     // A saga's own commands are named after it and belong to its chain.
     correlations.add(id.startsWith("saga:") ? (id.slice(5).split("/")[0] as string) : id);
   }
+  const shown = [...correlations].slice(0, CHAINS);
   const each = await Promise.all(
-    [...correlations].slice(0, 50).map(async (correlation_id) => ({
+    shown.map(async (correlation_id) => ({
       events: (
         await pages<AnnalsEvent>(query("/api/projector/queries/events", { correlation_id, limit: 500 }), {
           most: MOST,
@@ -87,7 +94,12 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
       ).items,
     })),
   );
-  return { events: each.flatMap((one) => one.events), deliveries: each.flatMap((one) => one.deliveries) };
+  const all = more ? "" : ` of ${count(correlations.size)}`;
+  return {
+    events: each.flatMap((one) => one.events),
+    deliveries: each.flatMap((one) => one.deliveries),
+    only: more || correlations.size > shown.length ? `the newest ${shown.length}${all} chains` : null,
+  };
 }
 
 const KINDS = ["task", "event", "command", "saga", "member", "correlation"];
@@ -95,17 +107,9 @@ const KINDS = ["task", "event", "command", "saga", "member", "correlation"];
 function Choose() {
   const [, navigate] = useLocation();
   const [kind, setKind] = useState("task");
-  const recent = useLoad("recent", async (signal) => {
-    const since = new Date(Date.now() - 7 * 86_400_000).toISOString();
-    const sagas = await ask<Page<Saga>>("/api/projector/queries/sagas?limit=8", { signal });
-    const events = await ask<Page<AnnalsEvent>>(
-      query("/api/projector/queries/events", { from: since, limit: 1 }),
-      {
-        signal,
-      },
-    );
-    return { sagas: sagas.items, any: events.items.length > 0 };
-  });
+  const recent = useLoad("recent", (signal) =>
+    ask<Page<Saga>>("/api/projector/queries/sagas?limit=8", { signal }),
+  );
   useLive((event) => event.aggregate_type === "saga", recent.reload, 1000);
   return (
     <div class="choose stack">
@@ -144,18 +148,18 @@ function Choose() {
       </form>
       {recent.problem && <Failed problem={recent.problem} retry={recent.reload} />}
       {!recent.value && !recent.problem && <Skeleton />}
-      {recent.value && recent.value.sagas.length === 0 && (
+      {recent.value && recent.value.items.length === 0 && (
         <Empty title="No saga has run yet" icon={<GitBranch size={28} strokeWidth={1.5} />}>
           <p>Hand a task over to somebody: what follows is worth looking at.</p>
         </Empty>
       )}
-      {recent.value && recent.value.sagas.length > 0 && (
+      {recent.value && recent.value.items.length > 0 && (
         <section class="panel">
           <header>
             <h3>The newest sagas</h3>
           </header>
           <ul>
-            {recent.value.sagas.map((saga) => (
+            {recent.value.items.map((saga) => (
               <li key={saga.id}>
                 <Link class="pick" href={`/causes/saga/${saga.id}`}>
                   <span class="grow cut">

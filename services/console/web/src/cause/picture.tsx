@@ -36,7 +36,17 @@ const TICK = 76;
 const LEGEND: Kind[] = ["command", "event", "saga", "step", "undo", "note"];
 
 /** The chain as a tree of causes, each thing at its time. */
-export function Picture({ chain, kind, id }: { chain: Chain; kind: string; id: string }) {
+export function Picture({
+  chain,
+  only,
+  kind,
+  id,
+}: {
+  chain: Chain;
+  only: string | null;
+  kind: string;
+  id: string;
+}) {
   const rows = useMemo(() => flatten(chain.roots), [chain]);
   const list = useRef<HTMLDivElement>(null);
   const width = useWidth(list);
@@ -74,6 +84,7 @@ export function Picture({ chain, kind, id }: { chain: Chain; kind: string; id: s
         <span class="quiet small number">
           {chain.size} things in {duration(chain.to - chain.from)}
           {failures > 0 && `, ${failures} failed`}
+          {only && `: ${only}`}
         </span>
         <span class="grow" />
         <ul class="legend" aria-label="Colours">
