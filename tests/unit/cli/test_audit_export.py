@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from annals_cli.main import app
 from annals_cli.sidecar import Exit, Failed
@@ -16,15 +16,15 @@ ENTRY = b'{"time":"2030-01-01T00:00:00Z","user":"ada","type":"task.created"}\n'
 ROW = b"time,user,type\r\n2030-01-01T00:00:00Z,ada,task.created\r\n"
 
 
-async def export(body: bytes, file: Path, form: str) -> str:
-    """What `annals` says of an answer whose end the sidecar says is there."""
+async def export(body: bytes, file: Path, form: str) -> Result:
+    """What `annals` makes of an answer whose end the sidecar says is there."""
     chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     async with answering(head(b"application/x-ndjson") + chunk) as port:
         asked = ["--sidecar", f"http://127.0.0.1:{port}", "audit", "export", str(file), "--format", form]
         result = await asyncio.to_thread(CliRunner().invoke, app, asked)
     if result.exception is not None:
         raise result.exception
-    return result.output
+    return result
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,12 @@ async def export(body: bytes, file: Path, form: str) -> str:
 )
 async def test_a_whole_export_is_written_as_it_is(tmp_path: Path, form: str, body: bytes) -> None:
     file = tmp_path / "trail"
-    assert "1 entries in" in await export(body, file, form)
+    assert "1 entries in" in (await export(body, file, form)).stdout
     assert file.read_bytes() == body
+
+    result = await export(body, Path("-"), form)
+    assert result.stdout_bytes == body
+    assert "1 entries in" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import httpx
@@ -49,3 +50,55 @@ def test_an_export_that_broke_off_leaves_no_file(annals: Annals, tmp_path: Path,
         annals(exporting(COMMIT + half), "export", str(tmp_path / "all"))
     assert raised.value.code is Exit.UNAVAILABLE
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_goes_to_standard_output_with_nothing_beside_it(annals: Annals) -> None:
+    result = annals(exporting(COMMIT + END), "export", "-")
+    assert result.stdout_bytes == b'{"read_models": []}\n' + COMMIT + END
+    assert "1 events of 1 commits" in result.stderr
+
+    result = annals(exporting(COMMIT + END), "--json", "export", "-")
+    assert result.stdout_bytes.endswith(COMMIT + END)
+    assert json.loads(result.stderr)["commits"] == 1
+
+
+def test_an_export_to_standard_output_that_broke_off_is_said_to_be_none(annals: Annals) -> None:
+    with pytest.raises(Failed, match="broken off; what was written is not whole") as raised:
+        annals(exporting(COMMIT), "export", "-")
+    assert raised.value.code is Exit.UNAVAILABLE
+
+
+def test_what_is_no_file_is_not_written_over(annals: Annals, tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for there in (pipe, link, tmp_path):
+        with pytest.raises(Failed, match="no file") as raised:
+            annals(exporting(COMMIT + END), "export", str(there))
+        assert raised.value.code is Exit.USAGE
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
+
+
+def test_what_a_link_leads_to_is_written(annals: Annals, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "all")
+    for _ in range(2):
+        annals(exporting(COMMIT + END), "export", str(tmp_path / "link"))
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "all").read_bytes().endswith(COMMIT + END)
+
+
+def test_an_import_wants_what_can_be_read_twice(annals: Annals) -> None:
+    def asked(_: httpx.Request) -> httpx.Response:
+        raise AssertionError("something was sent")
+
+    reads, writes = os.pipe()
+    os.write(writes, b'{"read_models": []}\n' + END)
+    os.close(writes)
+    try:
+        with pytest.raises(Failed, match="read twice") as raised:
+            annals(asked, "import", f"/proc/self/fd/{reads}")
+        assert raised.value.code is Exit.USAGE
+    finally:
+        os.close(reads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.highlighter import JSONHighlighter
@@ -87,12 +87,12 @@ class Output:
         else:
             people.print(JSONHighlighter()(told(_json(answer))), soft_wrap=True)
 
-    def done(self, answer: Any, *parts: Part) -> None:
-        """What was done, in a sentence."""
+    def done(self, answer: Any, *parts: Part, aside: bool = False) -> None:
+        """What was done, in a sentence; `aside` from standard output, which has what was asked for."""
         if self.as_json:
-            _dump(answer)
+            _dump(answer, sys.stderr if aside else sys.stdout)
         else:
-            people.print(told(*parts))
+            (notes if aside else people).print(told(*parts))
 
     def line(self, answer: Any, *parts: Part) -> None:
         """One of many, as they come: a line of JSON, or of text."""
@@ -103,8 +103,8 @@ class Output:
             people.print(told(*parts), soft_wrap=True)
 
 
-def _dump(answer: Any) -> None:
-    sys.stdout.write(_json(answer) + "\n")
+def _dump(answer: Any, to: TextIO | None = None) -> None:
+    (to or sys.stdout).write(_json(answer) + "\n")
 
 
 def _json(answer: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import TaskID
 
-from annals_cli.files import written_whole
+from annals_cli.files import STDOUT, broken_off, written_whole
 from annals_cli.lines import lines
 from annals_cli.output import people, told
 from annals_cli.pages import say_next
@@ -61,7 +61,7 @@ def search(
 @app.command()
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="where to")],
+    file: Annotated[Path, typer.Argument(help="where to; - for standard output")],
     format: Annotated[Format, typer.Option(help="JSON lines, or CSV")] = Format.JSONL,  # noqa: A002
     user: User = None,
     type: Type = None,  # noqa: A002
@@ -83,8 +83,9 @@ def export(
             out.write(line)
         entries = _entries(line, format)
         if entries is None:
-            raise Failed("the export was broken off; nothing was written", Exit.ERROR)
-    given.output.done({"file": str(file), "entries": entries}, f"{entries} entries in {file}")
+            raise broken_off(file, Exit.ERROR)
+    done = {"file": str(file), "entries": entries}
+    given.output.done(done, f"{entries} entries in {file}", aside=file == STDOUT)
 
 
 def _entries(last: bytes, format: Format) -> int | None:  # noqa: A002

@@ -11,7 +11,7 @@ from typing import Annotated, Any, BinaryIO
 
 import typer
 
-from annals_cli.files import written_whole
+from annals_cli.files import STDOUT, broken_off, written_whole
 from annals_cli.lines import lines
 from annals_cli.output import notes, told
 from annals_cli.session import session
@@ -38,7 +38,7 @@ def lanes(context: typer.Context) -> None:
 
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="where to")],
+    file: Annotated[Path, typer.Argument(help="where to; - for standard output")],
     with_keys: Annotated[
         bool, typer.Option(help="with the wrapped keys of personal data: such a backup undoes later erasures")
     ] = False,
@@ -65,19 +65,25 @@ def export(
             elif line.startswith(b'{"lane"'):
                 progress.advance(bar)
         if end is None:
-            raise Failed("the export was broken off; nothing was written", Exit.UNAVAILABLE)
-    given.output.done(
-        {"file": str(file)} | end, f"{end['events']} events of {end['commits']} commits in {file}"
-    )
+            raise broken_off(file, Exit.UNAVAILABLE)
+    done = f"{end['events']} events of {end['commits']} commits in {file}"
+    given.output.done({"file": str(file)} | end, done, aside=file == STDOUT)
 
 
 def import_(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="an export", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="an export; a file, as it is read twice", exists=True, dir_okay=False)
+    ],
 ) -> None:
     """Fill an empty store from an export. Broken off, it may be run again."""
     given = session(context)
     with file.open("rb") as source:
+        if not source.seekable():
+            raise Failed(
+                f"{file} is no file: it is read twice, so that nothing is sent of one that was altered",
+                Exit.USAGE,
+            )
         end = _checked(source)
         source.seek(0)
         definitions = json.loads(source.readline())["read_models"]
