@@ -156,7 +156,7 @@ test-cluster: ## prove the chart on the cluster of the current context, in a nam
 	@$(PYTHON) scripts/bootstrap.py
 	ANNALS_VALUES=$(VALUES) $(PYTEST) -m cluster -s tests/cluster
 
-undeploy: ## uninstall the chart; the keys stay
+undeploy: ## uninstall the chart; the keys and bundled servers stay
 	$(HELM) uninstall annals --namespace $(NAMESPACE) --wait
 
 soak: setup ## everything goes wrong under load, for MINUTES (10); SEED repeats it, PLANT shows that it is seen

@@ -24,8 +24,10 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     "batch/v1": ("Job",),
     "dapr.io/v1alpha1": ("Component", "Configuration", "Resiliency", "WorkflowAccessPolicy"),
     "dapr.io/v2alpha1": ("Subscription",),
+    "kafka.strimzi.io/v1": ("Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"),
     "networking.k8s.io/v1": ("NetworkPolicy",),
     "policy/v1": ("PodDisruptionBudget",),
+    "postgresql.cnpg.io/v1": ("Cluster",),
     "rbac.authorization.k8s.io/v1": ("Role", "RoleBinding"),
 }
 

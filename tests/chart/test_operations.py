@@ -273,6 +273,14 @@ def test_a_bundled_database_has_connections_for_all_replicas_and_an_upgrade(rend
     assert wanted <= int(database["spec"]["postgresql"]["parameters"]["max_connections"])
 
 
+def test_a_topic_waits_for_no_operator_that_goes_with_it(render: Render) -> None:
+    """Helm deletes Kafka, whose operator of topics goes with it, before its topics."""
+    (kafka,) = of_kind(render({"kafka": {"bundled": True}}), "Kafka").values()
+
+    operator = kafka["spec"]["entityOperator"]["template"]["topicOperatorContainer"]
+    assert operator["env"] == [{"name": "STRIMZI_USE_FINALIZERS", "value": "false"}]
+
+
 def test_images_are_installed_from_pins_of_the_one_lock() -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^\S+==[^ ;\\]+", (ROOT / name).read_text(), re.MULTILINE))

@@ -111,6 +111,48 @@ def test_keys_that_shall_not_be_kept_go_with_the_release(cluster: Cluster, run: 
     assert cluster.objects == {}
 
 
+BUNDLED = {"kafka": {"bundled": True}, "postgresql": {"bundled": True}}
+SERVERS = {"Cluster", "Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"}
+
+
+def test_bundled_servers_stay_with_what_is_in_them_and_another_release_takes_them_over(
+    cluster: Cluster, run: Helm
+) -> None:
+    run("upgrade", **BUNDLED)
+    servers = {path for path, one in cluster.objects.items() if one["kind"] in SERVERS}
+    assert {cluster.objects[path]["kind"] for path in servers} == SERVERS
+    for path in servers:
+        cluster.objects[path]["status"] = {"clusterId": path}  # what its operator knows of it
+
+    run("uninstall")
+    assert {path for path in cluster.objects if path.rpartition("/")[2] not in KEYS} == servers
+
+    run("upgrade", **BUNDLED)
+    run("upgrade", **BUNDLED | {"postgresql": {"bundled": True, "maxConnections": 900}})
+    assert {path: cluster.objects[path]["status"]["clusterId"] for path in servers} == {
+        path: path for path in servers
+    }
+    database = cluster["clusters/annals-postgres"]["spec"]["postgresql"]
+    assert database["parameters"]["max_connections"] == "900"
+
+
+def test_an_upgrade_that_is_without_the_bundled_servers_leaves_them(cluster: Cluster, run: Helm) -> None:
+    run("upgrade", **BUNDLED)
+    run("upgrade")
+
+    assert {one["kind"] for one in cluster.objects.values()} >= SERVERS
+
+
+def test_bundled_servers_go_where_the_keys_do(cluster: Cluster, run: Helm) -> None:
+    run("upgrade", keys={"keep": False}, **BUNDLED)
+    disks = cluster["kafkanodepools/annals-kafka"]["spec"]["storage"]
+    assert disks["deleteClaim"] is True
+
+    run("uninstall")
+
+    assert cluster.objects == {}
+
+
 @pytest.mark.parametrize("missing", ["audit-signing-key", "audit-public-keys"])
 def test_half_of_the_signing_keys_is_not_made_anew(cluster: Cluster, run: Helm, missing: str) -> None:
     run("upgrade")

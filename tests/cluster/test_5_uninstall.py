@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -14,15 +15,39 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 KEYS = {"audit-signing-key", "audit-public-keys", "personal-data-keys"}
 
 
+def of_bundled_servers(found: Sequence[dict[str, Any]]) -> set[str]:
+    """The uids of what is kept of bundled servers, and of what their operators made for them."""
+    operators = ("strimzi.io/", "cnpg.io/")
+    servers = ("kafka.strimzi.io/", "postgresql.cnpg.io/")
+    uids = {
+        one["metadata"]["uid"]
+        for one in found
+        if any(label.startswith(operators) for label in one["metadata"].get("labels", {}))
+        or one["apiVersion"].startswith(servers)
+    }
+    while (
+        owned := {
+            one["metadata"]["uid"]
+            for one in found
+            if uids & {owner["uid"] for owner in one["metadata"].get("ownerReferences", ())}
+        }
+        - uids
+    ):
+        uids |= owned
+    return uids
+
+
 def left(cluster: Cluster) -> set[str]:
-    """Whatever of the chart is in the namespace, or in the cluster by its labels."""
+    """Whatever of the chart is in the namespace, or in the cluster by its labels; but for bundled servers."""
     kinds = run("kubectl", "api-resources", "--namespaced", "--verbs=list", "--output=name").split()
     kinds = [kind for kind in kinds if not kind.startswith("events")]
     found = json.loads(cluster.kubectl("get", ",".join(kinds), "--output", "json"))["items"]
+    servers = of_bundled_servers(found)
     own = {
         f"{one['kind']}/{one['metadata']['name']}"
         for one in found
-        if one["metadata"]["name"] not in ("kube-root-ca.crt", "default")
+        if one["metadata"].get("uid") not in servers
+        and one["metadata"]["name"] not in ("kube-root-ca.crt", "default")
         and not one["metadata"]["name"].startswith("sh.helm.release")
     }
     labelled = run(

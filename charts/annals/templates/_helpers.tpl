@@ -8,6 +8,18 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{/*
+The annotations of a bundled server's resources. With a resource its operator deletes what is in the server; so it stays,
+as the keys do, and a release of the same name takes it over.
+*/}}
+{{- define "annals.keep" -}}
+{{- if .Values.keys.keep }}
+{{- toYaml (dict "helm.sh/resource-policy" "keep") }}
+{{- else }}
+{{- toYaml dict }}
+{{- end }}
+{{- end }}
+
 {{/* What selects the pods of one app. (dict "root" $ "app" name) */}}
 {{- define "annals.selector" -}}
 app.kubernetes.io/part-of: annals
