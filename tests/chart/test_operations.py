@@ -281,6 +281,15 @@ def test_a_topic_waits_for_no_operator_that_goes_with_it(render: Render) -> None
     assert operator["env"] == [{"name": "STRIMZI_USE_FINALIZERS", "value": "false"}]
 
 
+def test_a_bundled_database_that_is_there_ends_transactions_that_nobody_goes_on_with(render: Render) -> None:
+    """Its operator applies parameters at any time, and settings.sql to a new database alone."""
+    (database,) = of_kind(render({"postgresql": {"bundled": True}}), "Cluster").values()
+    name = "idle_in_transaction_session_timeout"
+
+    for_others = re.findall(rf"SET {name} = ''(\w+)''", (ROOT / "components" / "settings.sql").read_text())
+    assert [database["spec"]["postgresql"]["parameters"].get(name)] == for_others
+
+
 def test_images_are_installed_from_pins_of_the_one_lock() -> None:
     def pins(name: str) -> set[str]:
         return set(re.findall(r"^\S+==[^ ;\\]+", (ROOT / name).read_text(), re.MULTILINE))
