@@ -22,14 +22,14 @@ ENVIRONMENT = ROOT / ".venv"
 
 
 def fingerprint() -> str:
-    """Changes whenever what is to be installed does."""
+    """Changes whenever what is to be installed does, or where; its first line is where."""
     digest = hashlib.sha256(sys.version.encode())
     for path in (
         ROOT / "requirements.lock",
         *(ROOT / "services" / name / "pyproject.toml" for name in PACKAGES),
     ):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return f"{ROOT}\n{digest.hexdigest()}\n"
 
 
 def uv() -> Path:
@@ -52,12 +52,14 @@ def main() -> None:
         sys.exit(f"Annals needs Python 3.11 or newer, not {sys.version.split()[0]}: make PYTHON=python3.12 …")
     wanted = fingerprint()
     stamp = ENVIRONMENT / ".installed"
+    found = stamp.read_text() if stamp.exists() else ""
     there = (ENVIRONMENT / "bin" / "python").exists()  # not where it leads to a Python that was removed
-    if there and stamp.exists() and stamp.read_text() == wanted:
+    if there and found == wanted:
         return
+    own = found.startswith(f"{ROOT}\n")  # the programs of one that was copied or moved run the other's code
     tool = str(uv())
     print("Installing the suite's packages into .venv ...", flush=True)
-    if not there:
+    if not (there and own):
         make = [tool, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)]
         subprocess.run(make, check=True)
     environment = os.environ | {"VIRTUAL_ENV": str(ENVIRONMENT)}

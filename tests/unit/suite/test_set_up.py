@@ -40,6 +40,44 @@ def test_an_environment_whose_python_is_gone_is_made_anew(
     assert "--clear" in ran[0]
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_an_environment_of_another_folder_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, moved: bool
+) -> None:
+    here, environment = bootstrap.ROOT, tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    ran: list[Any] = []
+    monkeypatch.setattr(bootstrap, "ENVIRONMENT", environment)
+    monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
+    monkeypatch.setattr(subprocess, "run", lambda argv, **_: ran.append(argv))
+    (environment / ".installed").write_text(bootstrap.fingerprint())
+    if moved:
+        (tmp_path / "copy").symlink_to(here)  # the same files, by another name
+        monkeypatch.setattr(bootstrap, "ROOT", tmp_path / "copy")
+
+    bootstrap.main()
+
+    assert [argv[1:3] for argv in ran[:1]] == ([["venv", "--quiet"]] if moved else [])
+    assert (environment / ".installed").read_text() == bootstrap.fingerprint()
+
+
+def test_an_environment_is_not_made_anew_for_other_packages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".installed").write_text(f"{bootstrap.ROOT}\nof another lock\n")
+    ran: list[Any] = []
+    monkeypatch.setattr(bootstrap, "ENVIRONMENT", tmp_path)
+    monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
+    monkeypatch.setattr(subprocess, "run", lambda argv, **_: ran.append(argv))
+
+    bootstrap.main()
+
+    assert ran[0][:3] == ["uv", "pip", "sync"]
+
+
 def test_two_checkouts_at_once_install_uv_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
