@@ -41,7 +41,13 @@ def uv() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts at once would clear each other's
         if not program.exists():
             print("Installing uv ...", flush=True)
-            venv.create(home, with_pip=True, clear=True)
+            try:
+                venv.create(home, with_pip=True, clear=True)
+            except subprocess.CalledProcessError as error:  # Debian has ensurepip in a package of its own
+                sys.exit(
+                    f"Python makes no environment with pip; on Debian and Ubuntu: apt install python3-venv\n"
+                    f"{error}\n{(error.output or b'').decode()}"
+                )
             subprocess.run([home / "bin" / "pip", "install", "--quiet", "uv>=0.9,<1"], check=True)
     return program
 

@@ -102,6 +102,20 @@ def test_two_checkouts_at_once_install_uv_one_after_the_other(
     assert len(made) == 1
 
 
+def test_a_python_without_pip_is_said_to_want_a_package(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def without(self: venv.EnvBuilder, context: Any) -> None:
+        """As where there is no module ensurepip."""
+        self._call_new_python(context, "-m", "no_ensurepip", stderr=subprocess.STDOUT)  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(bootstrap, "CACHE", tmp_path)
+    monkeypatch.setattr(venv.EnvBuilder, "_setup_pip", without)
+
+    with pytest.raises(SystemExit, match=r"python3-venv(?s:.*)No module named no_ensurepip"):
+        bootstrap.uv()
+
+
 @pytest.mark.parametrize("target", ["stop", "status", "logs"])
 def test_a_suite_that_runs_is_seen_and_stopped_without_a_network(target: str) -> None:
     plan = subprocess.run(
