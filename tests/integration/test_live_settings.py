@@ -21,7 +21,7 @@ from suite.infra.postgres import prepare_settings
 from suite.process import Process
 
 SETTINGS = ("shared/secretstore.yaml", "shared/settings.yaml")
-LISTENING = "query ILIKE 'listen annals_settings'"
+LISTENING = "state = 'idle' AND query ILIKE 'listen annals_settings'"  # an active one is yet to listen
 
 
 class Table:
