@@ -40,6 +40,12 @@ VICTIMS = {
 
 
 @pytest.fixture(scope="module")
+def begun_anew() -> dict[str, int]:
+    """Of each victim that was killed, how many sagas were begun anew after it."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 async def heads(embedded: Suite) -> AsyncIterator[asyncpg.Connection]:
     directory = embedded.home / ".annals" / "embedded"
     connection = await asyncpg.connect(infra.Postgres(directory, profiles.POSTGRES_PORT).dsn)
@@ -94,7 +100,8 @@ async def gave_up(sagas: Sagas, saga_id: str) -> bool:
 
 async def kill_at_each(
     suite: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str, points: list[tuple[str, str, str]]
-) -> None:
+) -> int:
+    """How many of the sagas were begun anew."""
     process = suite.processes[victim]
     begun_anew = 0
     for step, status, answer in points:
@@ -109,24 +116,31 @@ async def kill_at_each(
         process.kill()
         await until(partial(answered, sagas, saga_id, member, answer), 60)
         await process.wait_ready()
-        # One whose workflow the kill lost is begun anew when it has not moved for some minutes.
-        saga = await until(partial(over, sagas, saga_id), 200)
+        # One whose workflow the kill lost is begun anew when it has not moved for 150 to 182 s.
+        saga = await until(partial(over, sagas, saga_id), 300)
         await sagas.check(saga_id, task, member)
         told = [event["event_type"] for event in await sagas.facts(f"saga-{saga_id}")]
         begun_anew += "saga.restarted" in told
         taken_back = answer == "decline" or await gave_up(sagas, saga_id)
         expected = "compensated" if taken_back else "completed"
         assert saga["status"] == expected, f"killed {victim} at {step} {status}: {saga}"
-    assert begun_anew <= 1, "Dapr loses a workflow now and then, and not each time"
+    return begun_anew
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_a_kill_leaves_task_and_capacity_right(
-    embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str
+    embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, begun_anew: dict[str, int], victim: str
 ) -> None:
     """Every step once, and every victim; `pytest -m soak tests/system` runs the whole matrix."""
-    await kill_at_each(embedded, heads, sagas, victim, VICTIMS[victim])
+    begun_anew[victim] = await kill_at_each(embedded, heads, sagas, victim, VICTIMS[victim])
+
+
+def test_a_kill_loses_a_workflow_now_and_then_and_not_each_time(begun_anew: dict[str, int]) -> None:
+    """Of one victim's few kills chance decides; here are those of all."""
+    if missing := VICTIMS.keys() - begun_anew:
+        pytest.skip(f"not all that are to be killed were, and left all right: {sorted(missing)}")
+    assert sum(begun_anew.values()) <= 3, begun_anew
 
 
 @pytest.mark.soak
@@ -135,4 +149,4 @@ async def test_a_kill_leaves_task_and_capacity_right(
 async def test_a_kill_at_each_step_leaves_task_and_capacity_right(
     embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str
 ) -> None:
-    await kill_at_each(embedded, heads, sagas, victim, POINTS)
+    assert await kill_at_each(embedded, heads, sagas, victim, POINTS) <= 1
