@@ -241,8 +241,13 @@ async def test_the_caller_is_the_first_to_let_go_of_an_idle_connection(embedded:
 
 async def test_a_service_without_its_sidecar_says_what_is_missing(embedded: Suite, client: Any) -> None:
     sidecar = embedded.processes["projector-dapr"]
+    sidecar.restart = False
     sidecar.kill()
+    await sidecar.wait_exit()
     answer = await client.http.get("http://127.0.0.1:8002/readyz")
+    await sidecar.start()
+    await sidecar.wait_ready()
+    sidecar.restart = True
     assert answer.status_code == 503
     assert "sidecar" in answer.json()["missing"]
 
