@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conftest import until
 from suite.paths import BIN
 from suite.suite import Suite
 
@@ -110,14 +111,26 @@ async def test_a_stream_is_shown_at_any_version_and_tailed_live(embedded: Suite)
 async def test_a_read_model_is_rebuilt_compared_switched_and_dropped(embedded: Suite) -> None:
     await member()
     number = str((await annals("projections", "rebuild", "members", "--json")).json["number"])
-    compared = (await annals("projections", "difference", "members", number, "--json")).json
-    assert (compared["only_old"], compared["only_new"], compared["differing"]) == (0, 0, 0)
+
+    async def generations() -> dict[str, dict[str, Any]]:
+        listed = (await annals("projections", "list", "--json")).json["items"]
+        found = next(one["generations"] for one in listed if one["name"] == "members")
+        return {str(one["number"]): one for one in found}
+
+    async def caught_up() -> bool:
+        return bool((await generations())[number]["caught_up"])
+
+    async def same() -> bool:
+        found = (await annals("projections", "difference", "members", number, "--json")).json
+        return (found["only_old"], found["only_new"], found["differing"]) == (0, 0, 0)
+
+    await until(caught_up)
+    await until(same, what="both to have the same rows")
     await annals("projections", "throttle", "members", number, "100")
     await annals("projections", "switch", "members", number)
-    listed = (await annals("projections", "list", "--json")).json["items"]
-    generations = next(one for one in listed if one["name"] == "members")["generations"]
-    assert [one["status"] for one in generations if one["number"] == int(number)] == ["live"]
-    retired = next(str(one["number"]) for one in generations if one["status"] == "retired")
+    known = await generations()
+    assert known[number]["status"] == "live"
+    retired = next(name for name, one in known.items() if one["status"] == "retired")
     await annals("projections", "drop", "members", retired)
     assert "lag" in (await annals("projections", "lag", "--json")).json
 

@@ -145,8 +145,16 @@ async def test_a_kill_during_a_rebuild_and_a_switch_costs_time_and_no_answer(
 
     await until(unthrottled, seconds=60)
     await until(caught_up, seconds=60)
-    compared = (await client.operate("GET", f"{path}/difference")).json()
-    assert (compared["only_old"], compared["only_new"], compared["differing"]) == (0, 0, 0), compared
+
+    async def same() -> bool:
+        """Also the old one may yet have to be brought what was stored last."""
+        answer = await client.operate("GET", f"{path}/difference")
+        if answer.status_code != 200:
+            return False
+        found = answer.json()
+        return (found["only_old"], found["only_new"], found["differing"]) == (0, 0, 0)
+
+    await until(same, what="both to have the same rows")
 
     switching = asyncio.create_task(client.operate("POST", f"{path}/switch"))
     await asyncio.sleep(0)
