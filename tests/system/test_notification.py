@@ -308,6 +308,7 @@ async def test_a_client_that_does_not_read_is_cut_and_holds_nobody_up(
         last = b""
         slow.settimeout(20)
         while b"event: cut" not in last and (more := slow.recv(1 << 20)):
+    assert seen == batches * 1000, "who reads is not cut"
             last = (last + more)[-4096:]
         return last
 
