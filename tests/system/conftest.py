@@ -6,11 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import nats
 import pytest
+from nats.js.errors import NotFoundError
 
 from annals.events import new_id
 from conftest import beyond_loopback, until
 from documented import as_documented
+from suite import infra, profiles
 from suite.suite import Suite
 
 COMMAND = "http://127.0.0.1:3501/v1.0/invoke/command/method"
@@ -87,6 +90,20 @@ class Sagas:
     """What a user does with sagas, and what is there afterwards."""
 
     def __init__(self, client: Client) -> None:
+async def in_topics(suite: Suite, text: str, topics: str = ">") -> int:
+    """How many messages that the broker keeps have a text in them."""
+    broker = await nats.connect(infra.Nats(suite.home / ".annals" / "embedded", profiles.NATS_PORT).url)
+    found, seq = 0, 1
+    try:
+        while True:
+            message = await broker.jetstream().get_msg("annals", seq, subject=topics, next=True)
+            found, seq = found + (text.encode() in (message.data or b"")), (message.seq or 0) + 1
+    except NotFoundError:  # behind the last one
+        return found
+    finally:
+        await broker.close()
+
+
         self.client = client
 
     async def post(self, path: str, data: object = None, **headers: str) -> httpx.Response:

@@ -6,12 +6,12 @@ import uuid
 from typing import Any
 
 import asyncpg
-import nats
 import orjson
 
 from conftest import until
 from suite import infra, profiles
 from suite.suite import Suite
+from system.conftest import in_topics
 
 NOTIFICATION = "http://127.0.0.1:3504/v1.0/invoke/notification/method"
 
@@ -38,18 +38,6 @@ async def _plain_in_tables(suite: Suite, text: str) -> list[str]:
         await connection.close()
 
 
-async def _plain_in_topics(suite: Suite, text: str) -> int:
-    """How many messages that the broker keeps have a text in them."""
-    broker = await nats.connect(infra.Nats(suite.home / ".annals" / "embedded", profiles.NATS_PORT).url)
-    try:
-        stream = broker.jetstream()
-        state = (await stream.stream_info("annals")).state
-        kept = [await stream.get_msg("annals", seq) for seq in range(state.first_seq, state.last_seq + 1)]
-        return sum(text.encode() in (message.data or b"") for message in kept)
-    finally:
-        await broker.close()
-
-
 async def test_an_erased_subject_is_unreadable_everywhere(embedded: Suite, client: Any) -> None:
     member, name = f"m-{uuid.uuid4()}", f"Zerlina{uuid.uuid4().hex}"
     data = {"id": member, "name": name, "capacity": 3}
@@ -66,7 +54,7 @@ async def test_an_erased_subject_is_unreadable_everywhere(embedded: Suite, clien
     )
     assert put.status_code < 300, put.text
     assert await _plain_in_tables(embedded, name) == ["notifications.preferences"]
-    assert await _plain_in_topics(embedded, name) == 0
+    assert await in_topics(embedded, name) == 0
 
     erased = await client.command("subject.erase", {"id": member, "reason": "asked to be forgotten"})
     assert erased.status_code == 201, erased.text
