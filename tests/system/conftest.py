@@ -39,6 +39,22 @@ class Client:
             f"{PROJECTOR}/queries/{path}", params=values, headers={"x-tenant-id": tenant}
         )
 
+    async def items(self, path: str, **given: Any) -> list[dict[str, Any]]:
+        """What a query lists; nothing when it is not answered now: for who asks until there is something."""
+        answer = await self.query(path, **given)
+        return list(answer.json()["items"]) if answer.status_code == 200 else []
+
+    async def shown(self, path: str, position: str, **given: Any) -> dict[str, Any]:
+        """What a query answers once the read models are there; while they are behind it says to ask again."""
+
+        async def there() -> httpx.Response | None:
+            answer = await self.query(path, position=position, **given)
+            return None if answer.status_code == 504 else answer
+
+        answer: httpx.Response = await until(there, 60, f"{path} to be shown at {position}")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
     async def operate(
         self, method: str, path: str, *, json: object = None, tenant: str = "default"
     ) -> httpx.Response:
@@ -53,8 +69,10 @@ class Client:
 
     async def whole_trace(self, event_id: str) -> bool:
         """Whether Zipkin shows one trace from the command to the read model."""
-        event = (await self.query(f"events/{event_id}")).json()
-        trace_id = event["traceparent"].split("-")[1]
+        event = await self.query(f"events/{event_id}")
+        if event.status_code != 200:
+            return False
+        trace_id = event.json()["traceparent"].split("-")[1]
         answer = await self.http.get(f"http://127.0.0.1:9411/api/v2/trace/{trace_id}")
         names = {span["name"] for span in answer.json()} if answer.status_code == 200 else set()
         return {"command task.create", "append", "publish domain-events", "project task.created"} <= names
@@ -70,6 +88,20 @@ async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Su
 async def client() -> AsyncIterator[Client]:
     async with httpx.AsyncClient(timeout=30, event_hooks={"response": [as_documented]}) as http:
         yield Client(http)
+
+
+async def in_topics(suite: Suite, text: str, topics: str = ">") -> int:
+    """How many messages that the broker keeps have a text in them."""
+    broker = await nats.connect(infra.Nats(suite.home / ".annals" / "embedded", profiles.NATS_PORT).url)
+    found, seq = 0, 1
+    try:
+        while True:
+            message = await broker.jetstream().get_msg("annals", seq, subject=topics, next=True)
+            found, seq = found + (text.encode() in (message.data or b"")), (message.seq or 0) + 1
+    except NotFoundError:  # behind the last one
+        return found
+    finally:
+        await broker.close()
 
 
 def open_to_the_network(suite: Suite) -> set[tuple[str, int]]:
@@ -90,20 +122,6 @@ class Sagas:
     """What a user does with sagas, and what is there afterwards."""
 
     def __init__(self, client: Client) -> None:
-async def in_topics(suite: Suite, text: str, topics: str = ">") -> int:
-    """How many messages that the broker keeps have a text in them."""
-    broker = await nats.connect(infra.Nats(suite.home / ".annals" / "embedded", profiles.NATS_PORT).url)
-    found, seq = 0, 1
-    try:
-        while True:
-            message = await broker.jetstream().get_msg("annals", seq, subject=topics, next=True)
-            found, seq = found + (text.encode() in (message.data or b"")), (message.seq or 0) + 1
-    except NotFoundError:  # behind the last one
-        return found
-    finally:
-        await broker.close()
-
-
         self.client = client
 
     async def post(self, path: str, data: object = None, **headers: str) -> httpx.Response:
@@ -178,7 +196,8 @@ async def in_topics(suite: Suite, text: str, topics: str = ">") -> int:
         inbox = f"http://127.0.0.1:3504/v1.0/invoke/notification/method/inbox/{member}"
 
         async def asked() -> bool:
-            items = (await self.client.http.get(inbox)).json()["items"]
+            answer = await self.client.http.get(inbox)
+            items = answer.json()["items"] if answer.status_code == 200 else []
             return "notification.requested" in {item["kind"] for item in items}
 
         await until(asked)

@@ -18,9 +18,8 @@ async def test_who_did_what_from_where_is_found_and_exported(embedded: Suite, cl
     ids = [(await client.created(**trail))["id"] for _ in range(3)]
     last = await client.created(**trail)
     by_app = await client.created(x_user_id="=grace")
-    found = (
-        await client.query("audit", user="=grace", client="203.0.113.7", position=by_app["position"])
-    ).json()["items"]
+    asked = {"user": "=grace", "client": "203.0.113.7"}
+    found = (await client.shown("audit", by_app["position"], **asked))["items"]
     assert [entry["stream"] for entry in found] == [f"task-{one}" for one in [last["id"], *reversed(ids)]]
     entry = found[0]
     assert (entry["type"], entry["session"], entry["source"]) == ("task.created", "s-1", "command")
@@ -51,8 +50,8 @@ async def test_a_call_from_another_app_names_it_or_whom_it_calls_for(embedded: S
     found = []
     for headers in ({}, {"x-forwarded-for": "203.0.113.7, 10.0.0.1"}):
         made = (await client.http.post(through, json={"title": "x"}, headers=headers)).json()
-        trail = await client.query("audit", stream=made["stream"], position=made["position"])
-        found.append(trail.json()["items"][0]["client"])
+        trail = await client.shown("audit", made["position"], stream=made["stream"])
+        found.append(trail["items"][0]["client"])
     assert found == ["projector", "203.0.113.7"]
 
 
@@ -61,7 +60,7 @@ async def test_what_an_operator_does_is_recorded_with_the_reason(embedded: Suite
     assert asked.status_code == 202
 
     async def recorded() -> Any:
-        return (await client.query("audit", type="operation.requested")).json()["items"]
+        return await client.items("audit", type="operation.requested")
 
     entry = (await until(recorded))[0]
     event = (await client.query(f"events/{entry['event_id']}")).json()

@@ -15,6 +15,7 @@ import pytest
 from conftest import until
 from suite.paths import BIN
 from suite.suite import Suite
+from system.conftest import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,12 @@ async def member() -> str:
     return name
 
 
-async def test_commands_and_queries_for_people_and_programs(embedded: Suite) -> None:
+async def test_commands_and_queries_for_people_and_programs(embedded: Suite, client: Client) -> None:
     key = str(uuid.uuid4())
     sent = ("command", "task.create", "title=Write the report", "priority=high", "--key", key, "--json")
     first, again = (await annals(*sent)).json, (await annals(*sent)).json
     assert first == again, "with its key it takes effect once"
+    await client.shown(f"tasks/{first['id']}", first["position"])
     shown = await annals("query", f"tasks/{first['id']}", f"position={first['position']}")
     assert '"Write the report"' in shown.out
     listed = await annals("query", "tasks", "limit=500", "--json")
@@ -150,11 +152,13 @@ async def test_sagas_are_started_found_and_ended(embedded: Suite) -> None:
     await annals("sagas", "show", "nope", code=3)
 
 
-async def test_the_trail_and_the_store_are_exported_and_verified(embedded: Suite, tmp_path: Path) -> None:
+async def test_the_trail_and_the_store_are_exported_and_verified(
+    embedded: Suite, client: Client, tmp_path: Path
+) -> None:
     who = f"u-{uuid.uuid4()}"
     for _ in range(3):
         last = (await annals("--user", who, "command", "task.create", "title=x", "--json")).json
-    await annals("query", "tasks", "limit=1", f"position={last['position']}")
+    await client.shown("tasks", last["position"], limit=1)
     assert len((await annals("audit", "search", "--user", who, "--json")).json["items"]) == 3
     table = tmp_path / "audit.csv"
     await annals("audit", "export", str(table), "--format", "csv", "--user", who)

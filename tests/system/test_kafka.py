@@ -19,8 +19,8 @@ async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite
 
 async def test_a_command_travels_over_kafka_and_is_one_trace(kafka: Suite, client: Any) -> None:
     task = await client.created()
-    row = await client.query(f"tasks/{task['id']}", position=task["position"])
-    assert row.json()["status"] == "todo"
+    row = await client.shown(f"tasks/{task['id']}", task["position"])
+    assert row["status"] == "todo"
     events = (await client.query(f"streams/{task['stream']}/events")).json()["items"]
     await until(lambda: client.whole_trace(events[0]["event_id"]))
 

@@ -126,11 +126,16 @@ class Notifications:
             headers={"x-tenant-id": tenant},
         )
 
+    async def items(self, path: str, **parameters: str) -> list[dict[str, Any]]:
+        """What is listed; nothing when it is not answered now: for who asks until there is something."""
+        answer = await self.call("GET", path, **parameters)
+        return list(answer.json()["items"]) if answer.status_code == 200 else []
+
     async def inbox(self, user: str, at_least: int = 1, kind: str = "") -> list[dict[str, Any]]:
         """A user's inbox, once there is so much in it."""
 
         async def there() -> list[dict[str, Any]] | None:
-            items = (await self.call("GET", f"inbox/{user}")).json()["items"]
+            items = await self.items(f"inbox/{user}")
             found = [item for item in items if item["kind"].startswith(kind)]
             return found if len(found) >= at_least else None
 
@@ -153,8 +158,8 @@ class Notifications:
         assert answer.status_code == 202, answer.text
 
         async def followed() -> bool:
-            items = (await self.call("GET", "settings")).json()["items"]
-            return {one["key"]: one["value"] for one in items}["notification.paused"] is (value == "true")
+            values = {one["key"]: one["value"] for one in await self.items("settings")}
+            return values.get("notification.paused") is (value == "true")
 
         await until(followed)
 
@@ -162,9 +167,8 @@ class Notifications:
         """The one delivery to a user over a channel, once it was sent or given up."""
 
         async def there() -> dict[str, Any] | None:
-            answer = await self.call("GET", "deliveries", user=user, channel=channel)
-            items = [item for item in answer.json()["items"] if item["status"] in ("sent", "failed")]
-            return items[0] if items else None
+            items = await self.items("deliveries", user=user, channel=channel)
+            return next((item for item in items if item["status"] in ("sent", "failed")), None)
 
         return dict(await until(there))
 
@@ -304,12 +308,12 @@ async def test_a_client_that_does_not_read_is_cut_and_holds_nobody_up(
             )
             assert answer.status_code == 200
         await asyncio.wait_for(reading, 60)
+    assert seen == batches * 1000, "who reads is not cut"
 
     def read_to_the_end() -> bytes:
         last = b""
         slow.settimeout(20)
         while b"event: cut" not in last and (more := slow.recv(1 << 20)):
-    assert seen == batches * 1000, "who reads is not cut"
             last = (last + more)[-4096:]
         return last
 
@@ -447,7 +451,7 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
     )
 
     async def scheduled() -> list[dict[str, Any]] | None:
-        items = (await notifications.call("GET", "reminders", task_id=task)).json()["items"]
+        items = await notifications.items("reminders", task_id=task)
         return items if [item["status"] for item in items] == ["scheduled", "scheduled"] else None
 
     await until(scheduled)
@@ -515,7 +519,7 @@ async def test_a_task_that_is_done_reminds_nobody(notifying: Suite, notification
     )
 
     async def all_are(status: str) -> bool:
-        items = (await notifications.call("GET", "reminders", task_id=task)).json()["items"]
+        items = await notifications.items("reminders", task_id=task)
         return {item["status"] for item in items} == {status}
 
     await until(lambda: all_are("scheduled"))
@@ -538,14 +542,14 @@ async def test_what_recurs_makes_its_task_once_each_time_and_can_be_ended(
     assert put.status_code == 201
     assert put.json()["next"] is not None
 
-    async def made() -> list[dict[str, Any]] | None:
-        items = (await notifications.client.query("tasks", tag=tag)).json()["items"]
-        return items or None
+    async def made() -> list[dict[str, Any]]:
+        return await notifications.client.items("tasks", tag=tag)
 
     assert len(await until(made)) == 1
 
     async def over() -> bool:
-        return (await notifications.call("GET", f"recurrences/{name}")).json()["next"] is None
+        answer = await notifications.call("GET", f"recurrences/{name}")
+        return answer.status_code == 200 and answer.json()["next"] is None
 
     await until(over)
     one = (await notifications.call("GET", f"recurrences/{name}")).json()
@@ -671,7 +675,7 @@ async def test_what_was_due_while_everything_was_down_comes_on_return_and_once(
     )
 
     async def scheduled() -> bool:
-        items = (await notifications.call("GET", "reminders", task_id=task)).json()["items"]
+        items = await notifications.items("reminders", task_id=task)
         return [item["status"] for item in items] == ["scheduled", "scheduled"]
 
     await until(scheduled)

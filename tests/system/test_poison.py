@@ -75,8 +75,8 @@ async def test_a_poisoned_stream_is_parked_alone_and_replayed_though_its_service
     ids, poisoned = await asyncio.gather(load(client), poison(embedded))
 
     async def all_there() -> bool:
-        lag = (await client.operate("GET", "projections")).json()["lag"]
-        return lag == 0 and bool(await letters(client))
+        answer = await client.operate("GET", "projections")
+        return answer.status_code == 200 and answer.json()["lag"] == 0 and bool(await letters(client))
 
     await until(all_there, seconds=60)
     parked = await letters(client)
@@ -125,7 +125,10 @@ async def test_a_kill_during_a_rebuild_and_a_switch_costs_time_and_no_answer(
     path = f"projections/tasks/generations/{number}"
 
     async def half_way() -> bool:
-        commits = (await client.operate("GET", path)).json()["commits"]
+        answer = await client.operate("GET", path)
+        if answer.status_code != 200:
+            return False
+        commits = answer.json()["commits"]
         return bool(0 < commits["done"] < commits["total"])
 
     await until(half_way)

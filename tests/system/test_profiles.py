@@ -40,8 +40,8 @@ def _children() -> set[int]:
 
 async def test_a_command_becomes_an_event_and_is_answered_by_a_query(suite: Suite, client: Any) -> None:
     task = await client.created()
-    row = await client.query(f"tasks/{task['id']}", position=task["position"])
-    assert row.json()["status"] == "todo"
+    row = await client.shown(f"tasks/{task['id']}", task["position"])
+    assert row["status"] == "todo"
 
 
 async def test_events_are_brought_by_messages(suite: Suite, client: Any) -> None:
@@ -50,8 +50,8 @@ async def test_events_are_brought_by_messages(suite: Suite, client: Any) -> None
     async def brought() -> bool:
         healed = await _metric(client, "annals_projection_healed_events_total")
         task = await client.created()
-        row = await client.query(f"tasks/{task['id']}", position=task["position"])
-        assert row.json()["status"] == "todo"
+        row = await client.shown(f"tasks/{task['id']}", task["position"])
+        assert row["status"] == "todo"
         return await _metric(client, "annals_projection_healed_events_total") == healed
 
     await until(brought, 60)

@@ -100,11 +100,11 @@ async def test_sagas_that_another_runs_go_on_with_it(watched: Suite, sagas: Any)
     for _ in range(2):
         task = (await sagas.client.created())["id"]
         assigned = await sagas.client.command("task.assign", {"id": task, "assignee": leaving})
-        await sagas.client.query("tasks", position=assigned.json()["position"])
+        await sagas.client.shown("tasks", assigned.json()["position"])
     parent = await sagas.start("member-offboarding", {"member": leaving, "successors": [successor]})
 
     async def children() -> list[str] | None:
-        found = (await sagas.client.query("sagas", parent=parent)).json()["items"]
+        found = await sagas.client.items("sagas", parent=parent)
         return [child["id"] for child in found] if len(found) == 2 else None
 
     first, second = await until(children)

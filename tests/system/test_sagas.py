@@ -276,17 +276,17 @@ async def test_a_leaving_members_tasks_are_handed_over_and_the_saga_sums_up(
         assigned = await sagas.client.command("task.assign", {"id": task, "assignee": leaving})
         tasks.append(task)
         position = assigned.json()["position"]
-    await sagas.client.query("tasks", position=position)
+    await sagas.client.shown("tasks", position)
     left = await sagas.client.command(
         "member.leave", {"id": leaving, "successors": [eager, full], "deadline": "PT1H"}
     )
     assert left.status_code == 200, left.text
 
     async def children() -> list[dict[str, Any]] | None:
-        offboarding = (await sagas.client.query("sagas", business_key=leaving)).json()["items"]
+        offboarding = await sagas.client.items("sagas", business_key=leaving)
         if not offboarding:
             return None
-        found = (await sagas.client.query("sagas", parent=offboarding[0]["id"])).json()["items"]
+        found = await sagas.client.items("sagas", parent=offboarding[0]["id"])
         return found if len(found) == 4 else None
 
     found = await until(children)
@@ -305,11 +305,11 @@ async def offboarding(sagas: Any) -> tuple[str, str]:
     leaving, successor = await sagas.member(), await sagas.member()
     task = (await sagas.client.created())["id"]
     assigned = await sagas.client.command("task.assign", {"id": task, "assignee": leaving})
-    await sagas.client.query("tasks", position=assigned.json()["position"])
+    await sagas.client.shown("tasks", assigned.json()["position"])
     parent = await sagas.start("member-offboarding", {"member": leaving, "successors": [successor]})
 
     async def child() -> str | None:
-        found = (await sagas.client.query("sagas", parent=parent)).json()["items"]
+        found = await sagas.client.items("sagas", parent=parent)
         return found[0]["id"] if found else None
 
     running = await until(child)

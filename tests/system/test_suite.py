@@ -18,9 +18,7 @@ from system.conftest import TASK, open_to_the_network
 
 async def test_a_command_becomes_an_event_and_is_answered_by_a_query(embedded: Suite, client: Any) -> None:
     task = await client.created()
-    answer = await client.query(f"tasks/{task['id']}", position=task["position"])
-    assert answer.status_code == 200
-    row = answer.json()
+    row = await client.shown(f"tasks/{task['id']}", task["position"])
     assert (row["id"], row["title"], row["status"], row["version"]) == (task["id"], TASK["title"], "todo", 1)
 
 
@@ -32,7 +30,7 @@ async def test_nothing_of_the_suite_listens_beyond_this_machine(embedded: Suite)
 async def test_one_trace_shows_the_whole_way(embedded: Suite, client: Any) -> None:
     task = await client.created()
     events = (await client.query(f"streams/{task['stream']}/events")).json()["items"]
-    await client.query(f"tasks/{task['id']}", position=task["position"])
+    await client.shown(f"tasks/{task['id']}", task["position"])
     await until(lambda: client.whole_trace(events[0]["event_id"]))
 
 
@@ -64,7 +62,7 @@ async def test_tasks_are_found_by_what_they_are(embedded: Suite, client: Any) ->
         answer = await client.command("task.create", data | {"id": f"task{number}"}, **tenant)
         position = answer.json()["position"]
     titles: list[str] = []
-    page = (await client.query("tasks", tenant="finders", sort="-title", limit=3, position=position)).json()
+    page = await client.shown("tasks", position, tenant="finders", sort="-title", limit=3)
     while True:
         titles += [row["title"] for row in page["items"]]
         if page["next"] is None:
@@ -109,7 +107,7 @@ async def test_a_time_may_have_any_offset(embedded: Suite, client: Any) -> None:
     task = {"title": "Rise", "due": "2030-01-01T09:00:00+17:57", "tags": ["far east"]}
     position = (await client.command("task.create", task)).json()["position"]
     around = {"due_from": "2029-12-31T15:03:00Z", "due_to": "2030-01-01T09:00:01+17:57"}
-    found = (await client.query("tasks", tag="far east", position=position, **around)).json()["items"]
+    found = (await client.shown("tasks", position, tag="far east", **around))["items"]
     assert [task["due"] for task in found] == ["2029-12-31T15:03:00+00:00"]
     later = await client.query("tasks", tag="far east", due_from="2030-01-01T09:00:01+17:57")
     assert later.json()["items"] == []
@@ -119,7 +117,7 @@ async def test_the_past_can_be_seen(embedded: Suite, client: Any) -> None:
     task = await client.created()
     await client.command("task.assign", {"id": task["id"], "assignee": "ada"})
     done = (await client.command("task.complete", {"id": task["id"]}, x_user_id="ada")).json()
-    await client.query(f"tasks/{task['id']}", position=done["position"])
+    await client.shown(f"tasks/{task['id']}", done["position"])
     states = [
         (await client.query(f"streams/{task['stream']}/state", version=version)).json()
         for version in (1, 2, 3)
@@ -175,7 +173,8 @@ async def test_an_unreadable_message_is_kept_edited_and_read_again(embedded: Sui
         await broker.close()
 
     async def both() -> list[dict[str, Any]]:
-        found = (await client.operate("GET", "dead-letters")).json()["items"]
+        answer = await client.operate("GET", "dead-letters")
+        found = answer.json()["items"] if answer.status_code == 200 else []
         return found if len(found) == 2 else []
 
     letters = await until(both)
@@ -183,7 +182,7 @@ async def test_an_unreadable_message_is_kept_edited_and_read_again(embedded: Sui
     details = [(await client.operate("GET", f"dead-letters/{one['id']}")).json() for one in letters]
     assert any('"nonsense"' in one["raw"] for one in details)
     task = await client.created()
-    assert (await client.query(f"tasks/{task['id']}", position=task["position"])).status_code == 200
+    await client.shown(f"tasks/{task['id']}", task["position"])
 
     mended = next(one["id"] for one in details if "nonsense" in one["raw"])
     other = next(one["id"] for one in letters if one["id"] != mended)
@@ -200,7 +199,8 @@ async def test_an_unreadable_message_is_kept_edited_and_read_again(embedded: Sui
     assert (await client.operate("POST", f"dead-letters/{other}/discard", json=reason)).status_code == 200
 
     async def none() -> bool:
-        return (await client.operate("GET", "dead-letters")).json()["items"] == []
+        answer = await client.operate("GET", "dead-letters")
+        return answer.status_code == 200 and answer.json()["items"] == []
 
     await until(none)
     history = (await client.operate("GET", f"dead-letters/{mended}")).json()["history"]
@@ -266,8 +266,8 @@ async def test_the_broker_away_for_a_while_loses_nothing(embedded: Suite, client
     await broker.start()
     await broker.wait_ready()
     broker.restart = True
-    rows = [await client.query(f"tasks/{task['id']}", position=task["position"]) for task in tasks]
-    assert {row.status_code for row in rows} == {200}
+    for task in tasks:
+        await client.shown(f"tasks/{task['id']}", task["position"])
 
     async def drained() -> bool:
         return (

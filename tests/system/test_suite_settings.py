@@ -30,7 +30,7 @@ async def is_set(client: Client, app: str, name: str, value: object) -> None:
     async def there() -> bool:
         return bool((await settings(client, app))[name]["value"] == value)
 
-    await until(there, what=f"{app}'s {name} to be {value}")
+    await until(lambda: _answers(there), what=f"{app}'s {name} to be {value}")
 
 
 async def test_commands_are_refused_while_it_is_read_only(embedded: Suite, client: Client) -> None:
@@ -45,7 +45,7 @@ async def test_commands_are_refused_while_it_is_read_only(embedded: Suite, clien
     batch = await client.http.post(f"{base}/commands:batch", json=[{"type": "task.create", "data": TASK}])
     envelope = await client.http.post(f"{base}/commands", json={})
     assert (batch.status_code, envelope.status_code) == (503, 503)
-    assert (await client.query(f"tasks/{made['id']}", position=made["position"])).status_code == 200
+    await client.shown(f"tasks/{made['id']}", made["position"])
     listed = (await annals("config", "list", "--json")).json["command"]["items"]
     (shown,) = (one for one in listed if one["set"])
     assert (shown["key"], shown["by"], shown["why"]) == ("command.read_only", "grace", "to see")
@@ -97,7 +97,7 @@ async def test_a_change_is_missed_by_no_service_whose_sidecar_is_killed(
         async def refused() -> bool:
             return bool((await settings(client, "projector"))["visibility_timeout"]["refused"])
 
-        await until(refused)
+        await until(lambda: _answers(refused))
         shown = (await settings(client, "projector"))["visibility_timeout"]
         assert (shown["value"], shown["default"]) == (0.25, 5.0)
         assert "valid number" in shown["refused"]
