@@ -1,4 +1,4 @@
-"""What is to be reminded of after a task was assigned, on a real PostgreSQL."""
+"""Whose reminders are after a task was assigned, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -62,13 +62,18 @@ async def test_reminders_are_of_whom_a_task_was_assigned_to_last_in_whichever_or
     assert [tuple(row) for row in shown] == [("bob", "scheduled")] * 2
 
 
-async def test_what_is_overdue_when_a_task_is_assigned_still_comes_and_no_more_than_that(
+async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_back(
     reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool
 ) -> None:
     now = datetime.now(UTC)
-    due = (now - timedelta(minutes=1)).isoformat()
-    created = await happens(store, 1, "task.created", now - timedelta(hours=1), due=due, assignee="ada")
-    await reminders.on_event(created)
-    await reminders.on_event(await happens(store, 2, "task.assigned", now, due=due, assignee="bob"))
+    due = now + timedelta(minutes=1)
+    away = now - timedelta(days=2)
+    given = {"due": due.isoformat(), "assignee": "bob"}
+    assigned = await happens(store, 1, "task.assigned", away, assignee="ada")
+    dated = await happens(store, 2, "task.due_date_set", now, **given)
+    again = await happens(store, 3, "task.assigned", now + timedelta(minutes=2), **given)
+    for event in (assigned, dated, again):
+        await reminders.on_event(event)
+    # The one of a day before was past when the date was set.
     shown = await pool.fetch("SELECT id, user_id, status FROM notifications.reminders")
     assert [tuple(row) for row in shown] == [("7:due", "bob", "scheduled")]

@@ -164,18 +164,17 @@ def test_a_url_from_before_it_had_a_normal_form_is_read_as_it_is_stored_and_keep
     assert given.kept(stored) == prefer(webhook=WEBHOOK | {"url": normal})
 
 
-def test_reminders_are_planned_of_what_is_to_be_done_by_a_time() -> None:
+def test_reminders_are_planned_for_what_is_still_to_come() -> None:
     before = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
     due = NOW + timedelta(hours=5)
     task = {"status": "todo", "due": due.isoformat()}
-    assert [(one.kind, one.fires) for one in plan_reminders(task, before)] == [
-        ("24h", due - timedelta(hours=24)),
+    assert [(one.kind, one.fires) for one in plan_reminders(task, before, NOW)] == [
         ("1h", due - timedelta(hours=1)),
         ("due", due),
     ]
-    assert plan_reminders(task | {"status": "done"}, before) == []
-    assert plan_reminders({"status": "todo", "due": None}, before) == []
-    assert plan_reminders(None, before) == []
+    assert plan_reminders(task | {"status": "done"}, before, NOW) == []
+    assert plan_reminders({"status": "todo", "due": None}, before, NOW) == []
+    assert plan_reminders(None, before, NOW) == []
 
 
 def test_a_signature_is_that_of_id_time_and_body() -> None:

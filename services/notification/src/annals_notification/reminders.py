@@ -27,13 +27,9 @@ _SET = """
 WITH tasks AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)),
 planned AS (
-  SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS one (
+  SELECT * FROM jsonb_to_recordset($2::text::jsonb) AS row (
     tenant text, id text, task_id text, user_id text, kind text, title text, due timestamptz,
-    fires timestamptz, since timestamptz, version bigint, correlation_id text, causation_id text)
-  -- None that was past already, unless it was to come before that and is yet to be told: it comes late.
-  WHERE fires > since OR fires = (
-    SELECT had.fires FROM notifications.reminders had
-    WHERE had.tenant = one.tenant AND had.id = one.id AND had.status = 'scheduled')),
+    fires timestamptz, version bigint, correlation_id text, causation_id text)),
 written AS (
   INSERT INTO notifications.reminders AS r
     (tenant, id, task_id, user_id, kind, title, due, fires, status, version, correlation_id, causation_id)
@@ -83,6 +79,12 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($5::text IS NULL OR (fires, id) > ($5::text::timestamptz, $6::text))
   ORDER BY fires, id LIMIT $7::text::integer) page"""
 
+_REASSIGN = """
+WITH moved AS (
+  UPDATE notifications.reminders SET user_id = $3
+  WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled' RETURNING 1)
+SELECT count(*)::text FROM moved"""
+
 
 @dataclass(frozen=True, slots=True)
 class Reminder:
@@ -93,12 +95,13 @@ class Reminder:
     fires: datetime
 
 
-def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta]) -> list[Reminder]:
-    """The reminders of a task as it is, also those that are past. Pure."""
+def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], since: datetime) -> list[Reminder]:
+    """The reminders of a task as it is: none that would already be past at a time. Pure."""
     if task is None or task.get("status") != "todo" or not task.get("due"):
         return []
     due = datetime.fromisoformat(task["due"])
-    return [Reminder(_kind(one), due, due - one) for one in before]
+    planned = [Reminder(_kind(one), due, due - one) for one in before]
+    return [one for one in planned if one.fires > since]
 
 
 def _kind(before: timedelta) -> str:
@@ -152,16 +155,10 @@ class Reminders:
         match event.event_type:
             case "task.created" if event.data.get("due") is None:
                 return
-            case (
-                "task.created"
-                | "task.completed"
-                | "task.reopened"
-                | "task.deleted"
-                | "task.due_date_set"
-                | "task.assigned"  # who is told is read when it fires; the list of reminders shows it before
-                | "task.unassigned"
-            ):
+            case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
                 await self._changed(event, min(event.timestamp, datetime.now(UTC)))
+            case "task.assigned" | "task.unassigned":
+                await self._reassigned(event.stream)
 
     async def on_imported(self, event: RecordedEvent) -> None:
         """The same for what came from a backup: only what is still to come is reminded of.
@@ -171,6 +168,17 @@ class Reminders:
         """
         if event.aggregate_type == "task":
             await self._changed(event, datetime.now(UTC))
+
+    async def _reassigned(self, stream: StreamId) -> None:
+        """Have the list of reminders show whose the task is. Who is told is read when one fires.
+
+        The event that told of it is a hint: of two that replicas wrote at once, either may come last.
+        """
+        head, _ = await self._store.load(stream, certain=True)
+        if head is None or head.state is None or not head.state.get("due"):
+            return
+        task_id, assignee = stream.name.removeprefix("task-"), head.state.get("assignee")
+        await self._database.fetch(_REASSIGN, stream.tenant, task_id, assignee)
 
     async def _changed(self, event: RecordedEvent, since: datetime) -> None:
         await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id))
@@ -204,11 +212,10 @@ class Reminders:
                     "title": state.get("title", ""),
                     "due": one.due,
                     "fires": one.fires,
-                    "since": since[stream],
                     "correlation_id": change.correlation_id,
                     "causation_id": change.event_id,
                 }
-                for one in plan(state, self._before)
+                for one in plan(state, self._before, since[stream])
             ]
         written = await self._database.fetch(_SET, orjson.dumps(tasks).decode(), orjson.dumps(rows).decode())
         for tenant, row_id, fires in written:

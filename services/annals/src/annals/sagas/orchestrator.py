@@ -34,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_NOT_YET_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_NOT_YET_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _INSIST_SECONDS = 1.0
 _UNWANTED = "the saga that started it had ended, or was cancelled"
 _LOST = "its workflow was lost, and the saga that started it went on"
@@ -238,10 +238,10 @@ class Orchestrator:
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
         """Raise an event to the workflow of a saga's run; False when that is not there."""
         for wait in _NOT_YET_SECONDS:
-            if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
-                return True
             # One that another saga runs, or that is restarted, is in its stream before it has a workflow.
             await asyncio.sleep(wait)
+            if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
+                return True
         return False
 
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:

@@ -92,6 +92,7 @@ class Restore:
         return lanes
 
     async def _begin(self, lanes: dict[int, int], firsts: list[_Entry]) -> int:
+        """In one transaction, which is what refuses a store that others write to: so it is never divided."""
         writes = await self._writes(firsts, self._sidecar.get_certain)
         for lane, tail in lanes.items():
             # Whoever owns the lane meets the first commit at its next append, looks, and goes on behind.
