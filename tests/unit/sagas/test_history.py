@@ -10,6 +10,7 @@ from annals.aggregates import RuleViolation
 from annals.sagas import SagaStatus, StepStatus
 from annals.sagas.events import (
     SagaCompensated,
+    SagaCompensated,
     SagaCompensating,
     SagaCompleted,
     SagaError,
@@ -96,6 +97,36 @@ async def test_a_try_of_which_one_call_failed_and_another_succeeded_did_succeed(
     assert (await history.record(KEY, [completed], None)) == state
     state = await history.record(KEY, [entry(StepCompensated(step="a", attempt=1))], None)
     assert (await history.record(KEY, [completed, entry(failed), entry(SagaCompleted())], None)) == state
+
+
+@pytest.mark.parametrize("final", [False, True])
+async def test_a_compensation_of_which_one_call_failed_and_another_succeeded_did_succeed(final: bool) -> None:
+    store = MemoryEventStore()
+    history = SagaHistory(store)
+    lost = SagaError(kind="failed", message="no answer")
+    undone = StepCompensated(step="a", attempt=1)
+    failed = StepFailed(step="a", attempt=1, error=lost, final=final, uncertain=True, compensation=True)
+    taken_back = [SagaCompensating(reason="no"), StepStarted(step="a", attempt=1, compensation=True), failed]
+    await history.record(KEY, [STARTED, *tried("a"), *map(entry, taken_back)], None)
+    state = await history.record(KEY, [entry(undone)], None)
+    assert (state.steps["a"].status, state.steps["a"].error) == (StepStatus.COMPENSATED, None)
+    assert (await history.record(KEY, [entry(undone), entry(failed)], None)) == state
+    state = await history.record(KEY, [entry(undone), entry(SagaCompensated(reason="no"))], None)
+    assert (state.status, state.to_undo()) == (SagaStatus.COMPENSATED, [])
+    assert (await types(store))[-3:] == ["saga.step_failed", "saga.step_compensated", "saga.compensated"]
+
+
+async def test_the_last_step_is_done_by_a_call_that_ends_when_the_next_try_has_begun() -> None:
+    store = MemoryEventStore()
+    history = SagaHistory(store)
+    busy = SagaError(kind="failed", message="busy")
+    failed = StepFailed(step="a", attempt=1, error=busy, final=False)
+    begun, completed = tried("a")
+    again = StepStarted(step="a", attempt=2)
+    await history.record(KEY, [STARTED, begun, entry(failed), entry(again)], None)
+    state = await history.record(KEY, [completed, entry(SagaCompleted())], None)
+    assert (state.status, state.steps["a"].status) == (SagaStatus.COMPLETED, StepStatus.COMPLETED)
+    assert (await types(store))[-2:] == ["saga.step_completed", "saga.completed"]
 
 
 async def test_when_it_came_to_pass_is_the_events_time() -> None:

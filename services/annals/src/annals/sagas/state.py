@@ -67,8 +67,9 @@ class StepStatus(StrEnum):
 
 # How far a try has come: what is no further than what is known is not news.
 _BEGUN, _OVER = 1, 2
-# Where a step stands whose last try has begun, or has failed.
+# Where a step stands whose last try has begun, or has failed; and one that is being taken back.
 _TRIED = (StepStatus.RUNNING, StepStatus.FAILED)
+_UNDO_TRIED = (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED)
 
 
 class StepState(BaseModel):
@@ -176,13 +177,16 @@ class SagaState(Aggregate):
                 news = not self._knows(event.step, event.attempt, _BEGUN, undo=event.compensation)
             case StepFailed():
                 news = not self._knows(event.step, event.attempt, _OVER, undo=event.compensation)
+            # Of two calls for the same try that overlap one may fail and the other succeed: then it did. The
+            # last step's tells of it by itself, and may do so when the next try has begun.
             case StepCompleted():
-                # Of two calls for the same try that overlap one may fail and the other succeed: then it did.
                 known = self.step(event.step)
-                failed = known.attempts == event.attempt and known.status in _TRIED
+                failed = known.attempts >= event.attempt and known.status in _TRIED
                 news = failed or not known.over(event.attempt, undo=False)
             case StepCompensated():
-                news = not self._knows(event.step, event.attempt, _OVER, undo=True)
+                known = self.step(event.step)
+                failed = known.undo_attempts == event.attempt and known.status in _UNDO_TRIED
+                news = failed or not known.over(event.attempt, undo=True)
             case SagaWaiting():
                 news = not self._knows(event.step, 1, _BEGUN, undo=False)
             case SagaResumed():
