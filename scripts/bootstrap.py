@@ -22,14 +22,22 @@ ENVIRONMENT = ROOT / ".venv"
 
 
 def fingerprint() -> str:
-    """Changes whenever what is to be installed does, or where; its first line is where."""
+    """Changes whenever what is to be installed does."""
     digest = hashlib.sha256(sys.version.encode())
     for path in (
         ROOT / "requirements.lock",
         *(ROOT / "services" / name / "pyproject.toml" for name in PACKAGES),
     ):
         digest.update(path.read_bytes())
-    return f"{ROOT}\n{digest.hexdigest()}\n"
+    return digest.hexdigest()
+
+
+def own() -> bool:
+    """Whether the environment was made where it is: programs of one that was copied run the other's code."""
+    script = ENVIRONMENT / "bin" / "activate"
+    lines = script.read_text().splitlines() if script.exists() else []
+    unquoted = str.maketrans("", "", "'\"")  # a quote in the path is quoted again there
+    return f"VIRTUAL_ENV={ENVIRONMENT}".translate(unquoted) in [line.translate(unquoted) for line in lines]
 
 
 def uv() -> Path:
@@ -60,12 +68,12 @@ def main() -> None:
     stamp = ENVIRONMENT / ".installed"
     found = stamp.read_text() if stamp.exists() else ""
     there = (ENVIRONMENT / "bin" / "python").exists()  # not where it leads to a Python that was removed
-    if there and found == wanted:
+    usable = there and own()
+    if usable and found == wanted:
         return
-    own = found.startswith(f"{ROOT}\n")  # the programs of one that was copied or moved run the other's code
     tool = str(uv())
     print("Installing the suite's packages into .venv ...", flush=True)
-    if not (there and own):
+    if not usable:
         make = [tool, "venv", "--quiet", "--clear", "--python", sys.executable, str(ENVIRONMENT)]
         subprocess.run(make, check=True)
     environment = os.environ | {"VIRTUAL_ENV": str(ENVIRONMENT)}

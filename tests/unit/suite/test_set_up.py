@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,17 +23,35 @@ from suite import infra, packages, page, profiles, runtime, supervisor
 from suite.profiles import Choice
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    python = tmp_path / "bin" / "python"
-    python.parent.mkdir()
-    python.symlink_to(tmp_path / "removed")
-    (tmp_path / ".installed").write_text(bootstrap.fingerprint())
-    ran: list[Any] = []
-    monkeypatch.setattr(bootstrap, "ENVIRONMENT", tmp_path)
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """One that uv made and that has all, in a folder whose name has to be quoted."""
+    made = tmp_path / "it's $here" / ".venv"
+    subprocess.run([bootstrap.uv(), "venv", "--quiet", "--python", sys.executable, made], check=True)
+    (made / ".installed").write_text(bootstrap.fingerprint())
+    monkeypatch.setattr(bootstrap, "ENVIRONMENT", made)
+    return made
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch, environment: Path) -> list[list[str]]:
+    """What is run, and is not, once there is the environment."""
+    seen: list[list[str]] = []
     monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
-    monkeypatch.setattr(subprocess, "run", lambda argv, **_: ran.append(argv))
+    monkeypatch.setattr(subprocess, "run", lambda argv, **_: seen.append(argv))
+    return seen
+
+
+def test_an_environment_that_has_all_is_left_alone(environment: Path, ran: list[list[str]]) -> None:
+    bootstrap.main()
+
+    assert ran == []
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(environment: Path, ran: list[list[str]]) -> None:
+    python = environment / "bin" / "python"
+    python.unlink()
+    python.symlink_to(environment / "removed")
 
     bootstrap.main()
 
@@ -40,42 +59,28 @@ def test_an_environment_whose_python_is_gone_is_made_anew(
     assert "--clear" in ran[0]
 
 
-@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("how", [shutil.copytree, shutil.move])
 def test_an_environment_of_another_folder_is_made_anew(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, moved: bool
+    monkeypatch: pytest.MonkeyPatch, environment: Path, ran: list[list[str]], how: Callable[[Path, Path], Any]
 ) -> None:
-    here, environment = bootstrap.ROOT, tmp_path / "environment"
-    (environment / "bin").mkdir(parents=True)
-    (environment / "bin" / "python").symlink_to(sys.executable)
-    ran: list[Any] = []
-    monkeypatch.setattr(bootstrap, "ENVIRONMENT", environment)
-    monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
-    monkeypatch.setattr(subprocess, "run", lambda argv, **_: ran.append(argv))
-    (environment / ".installed").write_text(bootstrap.fingerprint())
-    if moved:
-        (tmp_path / "copy").symlink_to(here)  # the same files, by another name
-        monkeypatch.setattr(bootstrap, "ROOT", tmp_path / "copy")
+    other = environment.parents[1] / "other" / ".venv"
+    other.parent.mkdir()
+    how(environment, other)
+    monkeypatch.setattr(bootstrap, "ENVIRONMENT", other)
 
     bootstrap.main()
 
-    assert [argv[1:3] for argv in ran[:1]] == ([["venv", "--quiet"]] if moved else [])
-    assert (environment / ".installed").read_text() == bootstrap.fingerprint()
+    assert ran[0][:2] == ["uv", "venv"]
+    assert "--clear" in ran[0]
 
 
-def test_an_environment_is_not_made_anew_for_other_packages(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-    (tmp_path / ".installed").write_text(f"{bootstrap.ROOT}\nof another lock\n")
-    ran: list[Any] = []
-    monkeypatch.setattr(bootstrap, "ENVIRONMENT", tmp_path)
-    monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
-    monkeypatch.setattr(subprocess, "run", lambda argv, **_: ran.append(argv))
+def test_an_environment_is_not_made_anew_for_other_packages(environment: Path, ran: list[list[str]]) -> None:
+    (environment / ".installed").write_text("of another lock")
 
     bootstrap.main()
 
     assert ran[0][:3] == ["uv", "pip", "sync"]
+    assert (environment / ".installed").read_text() == bootstrap.fingerprint()
 
 
 def test_two_checkouts_at_once_install_uv_one_after_the_other(
