@@ -13,6 +13,26 @@ from .conftest import NAMESPACE, SERVICES, Cluster, namespace, run
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 KEYS = {"audit-signing-key", "audit-public-keys", "personal-data-keys"}
+SERVERS = {
+    "kafkas.kafka.strimzi.io",
+    "kafkanodepools.kafka.strimzi.io",
+    "kafkatopics.kafka.strimzi.io",
+    "kafkausers.kafka.strimzi.io",
+    "clusters.postgresql.cnpg.io",
+}
+
+
+def kinds() -> list[str]:
+    """What a namespace may have, but for what is told or measured of the rest and has no identity."""
+    names = run("kubectl", "api-resources", "--namespaced", "--verbs=list", "--output=name").split()
+    return [name for name in names if not name.startswith("events") and not name.endswith(".metrics.k8s.io")]
+
+
+def bundled_servers(cluster: Cluster) -> set[str]:
+    """The uids of what the chart makes of bundled servers; none where their operators are not."""
+    if not (there := SERVERS & {*kinds()}):
+        return set()
+    return {*cluster.kubectl("get", ",".join(there), "--output=jsonpath={.items[*].metadata.uid}").split()}
 
 
 def of_bundled_servers(found: Sequence[dict[str, Any]]) -> set[str]:
@@ -39,14 +59,12 @@ def of_bundled_servers(found: Sequence[dict[str, Any]]) -> set[str]:
 
 def left(cluster: Cluster) -> set[str]:
     """Whatever of the chart is in the namespace, or in the cluster by its labels; but for bundled servers."""
-    kinds = run("kubectl", "api-resources", "--namespaced", "--verbs=list", "--output=name").split()
-    kinds = [kind for kind in kinds if not kind.startswith("events")]
-    found = json.loads(cluster.kubectl("get", ",".join(kinds), "--output", "json"))["items"]
+    found = json.loads(cluster.kubectl("get", ",".join(kinds()), "--output", "json"))["items"]
     servers = of_bundled_servers(found)
     own = {
         f"{one['kind']}/{one['metadata']['name']}"
         for one in found
-        if one["metadata"].get("uid") not in servers
+        if one["metadata"]["uid"] not in servers
         and one["metadata"]["name"] not in ("kube-root-ca.crt", "default")
         and not one["metadata"]["name"].startswith("sh.helm.release")
     }
@@ -60,7 +78,7 @@ def left(cluster: Cluster) -> set[str]:
     return own | set(labelled.split())
 
 
-def test_an_uninstalled_release_leaves_its_keys_and_nothing_else(values: Sequence[str]) -> None:
+def test_an_uninstalled_release_leaves_its_keys_and_bundled_servers_alone(values: Sequence[str]) -> None:
     # Without pods, so that it does not share the broker's consumers with the other release.
     none = (*SERVICES, "toolbox")
     empty = [part for name in none for part in ("--set", f"services.{name}.replicas=0")]
@@ -68,11 +86,14 @@ def test_an_uninstalled_release_leaves_its_keys_and_nothing_else(values: Sequenc
     with namespace(f"{NAMESPACE}-uninstall", values) as cluster:
         cluster.install(*empty)
         assert len(left(cluster)) > len(KEYS)
+        servers = bundled_servers(cluster)
 
         cluster.helm("uninstall", "annals", "--wait")
         assert left(cluster) == {f"Secret/{key}" for key in KEYS}
+        assert bundled_servers(cluster) == servers
 
         before = cluster.kubectl("get", "secret", "personal-data-keys", "--output=jsonpath={.data}")
         cluster.install(*empty)
         assert cluster.kubectl("get", "secret", "personal-data-keys", "--output=jsonpath={.data}") == before
+        assert bundled_servers(cluster) == servers
         cluster.helm("uninstall", "annals", "--wait")
