@@ -54,6 +54,11 @@ async def test_an_erased_subject_is_unreadable_everywhere(embedded: Suite, clien
     )
     assert put.status_code < 300, put.text
     assert await _plain_in_tables(embedded, name) == ["notifications.preferences"]
+
+    async def published() -> bool:
+        return await in_topics(embedded, member) > 0
+
+    await until(published)
     assert await in_topics(embedded, name) == 0
 
     erased = await client.command("subject.erase", {"id": member, "reason": "asked to be forgotten"})
