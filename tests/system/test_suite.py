@@ -244,10 +244,12 @@ async def test_a_service_without_its_sidecar_says_what_is_missing(embedded: Suit
     sidecar.restart = False
     sidecar.kill()
     await sidecar.wait_exit()
-    answer = await client.http.get("http://127.0.0.1:8002/readyz")
-    await sidecar.start()
-    await sidecar.wait_ready()
-    sidecar.restart = True
+    try:
+        answer = await client.http.get("http://127.0.0.1:8002/readyz")
+    finally:  # the suite is others' too
+        await sidecar.start()
+        await sidecar.wait_ready()
+        sidecar.restart = True
     assert answer.status_code == 503
     assert "sidecar" in answer.json()["missing"]
 
@@ -262,10 +264,12 @@ async def test_the_broker_away_for_a_while_loses_nothing(embedded: Suite, client
     broker.restart = False
     broker.kill()
     await broker.wait_exit()
-    tasks = [await client.created() for _ in range(20)]
-    await broker.start()
-    await broker.wait_ready()
-    broker.restart = True
+    try:
+        tasks = [await client.created() for _ in range(20)]
+    finally:
+        await broker.start()
+        await broker.wait_ready()
+        broker.restart = True
     for task in tasks:
         await client.shown(f"tasks/{task['id']}", task["position"])
 
