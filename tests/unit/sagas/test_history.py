@@ -10,7 +10,6 @@ from annals.aggregates import RuleViolation
 from annals.sagas import SagaStatus, StepStatus
 from annals.sagas.events import (
     SagaCompensated,
-    SagaCompensated,
     SagaCompensating,
     SagaCompleted,
     SagaError,
