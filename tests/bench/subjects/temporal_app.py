@@ -82,6 +82,9 @@ async def main() -> None:
         return
     kind, seconds, *members = sys.argv[1:]
     await measure(client, kind, float(seconds), members)
+    # The SDK's own threads go on, and may want the interpreter while it ends, which aborts the process.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":
