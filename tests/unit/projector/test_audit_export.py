@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import httpx
@@ -18,7 +19,6 @@ from annals.web.problems import Problem, on_problem
 from annals_projector.queries import audit, parameters
 from annals_projector.queries.answers import AuditEntry
 from annals_projector.queries.audit import _csv, _csv_lines, _jsonl
-from annals_projector.queries.parameters import CaughtUp
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1"])
@@ -89,7 +89,7 @@ async def exported(index: Index, **given: str) -> httpx.Response:
     unused = cast("Any", None)
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))
-    caught_up = CaughtUp(Visibility(index, unused), cast("Any", Reached()))
+    caught_up = partial(parameters.caught_up, Visibility(index, unused), cast("Any", Reached()))
     app.include_router(audit.routes(index, parameters.UpToDate(unused, lambda: 0), caught_up))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://projector") as http:
         return await http.get("/queries/audit/export", params=given)

@@ -32,7 +32,7 @@ from annals.web.problems import on_unavailable
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import audit, events, sagas, streams, tasks
-from annals_projector.queries.parameters import CaughtUp, UpToDate
+from annals_projector.queries.parameters import UpToDate, caught_up
 from annals_projector.read_models import PROJECTIONS
 from annals_projector.settings import ProjectorLive, ProjectorSettings
 
@@ -67,7 +67,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
             app.include_router(sagas.unmoved(database))
             app.include_router(streams.routes(store, PROJECTIONS, letters, disclose, up_to_date))
             app.include_router(events.routes(database, store, disclose, up_to_date))
-            app.include_router(audit.routes(database, up_to_date, CaughtUp(visibility, store)))
+            app.include_router(audit.routes(database, up_to_date, partial(caught_up, visibility, store)))
             public_keys = partial(sidecar.secret, settings.keys, "audit-public-keys")
             checkpoints = partial(read_checkpoints, sidecar, settings.state_store)
             last = partial(last_checkpoint, sidecar, settings.state_store)

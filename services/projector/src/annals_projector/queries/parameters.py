@@ -51,18 +51,14 @@ class UpToDate:
             await self._visibility.wait(parsed, self._seconds())
 
 
-class CaughtUp:
-    """Waits until all that the store has is visible: for what must lack nothing."""
+async def caught_up(visibility: Visibility, store: DaprEventReader) -> None:
+    """Wait until all that the store has is visible: for what must lack nothing.
 
-    def __init__(self, visibility: Visibility, store: DaprEventReader) -> None:
-        self._visibility = visibility
-        self._store = store
-
-    async def __call__(self) -> None:
-        """Wait. Raises a Problem when it takes too long, StoreUnavailable."""
-        reached = await self._store.reached()
-        with _behind():
-            await self._visibility.wait_for_all(reached, _CAUGHT_UP_SECONDS)
+    Raises a Problem when it takes too long, StoreUnavailable.
+    """
+    reached = await store.reached()
+    with _behind():
+        await visibility.wait_for_all(reached, _CAUGHT_UP_SECONDS)
 
 
 @contextmanager
