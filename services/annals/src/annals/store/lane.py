@@ -21,13 +21,12 @@ from annals.store.protocol import (
     StoreUnavailable,
 )
 from annals.store.publisher import Publisher
+from annals.store.sizes import TRANSACTION_BYTES
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
 _BATCH_COMMITS = 64
-# One transaction is one gRPC message to the sidecar, which takes 4 MiB by default.
-_BATCH_BYTES = 3_000_000
 _WAITING_COMMITS = 5_000
 _RETRY_SECONDS = 0.5
 _DRAIN_SECONDS = 10.0
@@ -69,8 +68,8 @@ class Lane:
 
     async def append(self, append: Append, previous: str, size: int) -> Appended:
         """Put an append into the next batch and wait for its outcome; see `Waiting` for `previous`."""
-        if size > _BATCH_BYTES:
-            raise AppendTooLarge(f"the events take {size} bytes, one append may take {_BATCH_BYTES}")
+        if size > TRANSACTION_BYTES:
+            raise AppendTooLarge(f"the events take {size} bytes, one append may take {TRANSACTION_BYTES}")
         if self._draining:
             raise StoreUnavailable("this instance is shutting down")
         if len(self._waiting) >= _WAITING_COMMITS:
@@ -188,7 +187,7 @@ class Lane:
                 later.append(waiting)
                 busy |= claims
                 continue
-            if batch and size + waiting.size > _BATCH_BYTES:
+            if batch and size + waiting.size > TRANSACTION_BYTES:
                 self._waiting.appendleft(waiting)
                 break
             busy |= claims

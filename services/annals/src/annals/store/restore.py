@@ -23,11 +23,10 @@ from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import MOST_EVENTS, fitting
 from annals.store.export import FORMAT
 from annals.store.protocol import Commit, Fold, Head, StoreError
+from annals.store.sizes import TRANSACTION_BYTES
 
 _COMMITS = 64
 _BYTES = 1_500_000
-# With the states of the streams: one transaction is one message to the sidecar, which takes 4 MiB by default.
-_TRANSACTION_BYTES = 3_000_000
 
 _Read = Callable[[str, Sequence[str]], Awaitable[dict[str, StateValue]]]
 
@@ -134,7 +133,7 @@ class Restore:
                 return 0
             writes = await self._writes(missing, read)
             size = sum(len(write.key) + len(write.value) for write in writes)
-            if size > _TRANSACTION_BYTES and len(missing) > 1:
+            if size > TRANSACTION_BYTES and len(missing) > 1:
                 half = len(missing) // 2
                 return await self._take(missing[:half]) + await self._take(missing[half:])
             try:

@@ -1,4 +1,4 @@
-"""How large an event may be: no larger than what a broker takes, or nobody is told of it. Pure."""
+"""How large an event may be, and a transaction: no larger than what the broker and the sidecar take. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from annals.store.protocol import AppendTooLarge
 MAX_EVENT_BYTES = 240_000
 """What one event may take on the broker by default: with the longest ids round it less than the 256 KiB of
 SNS, SQS and Service Bus. NATS and Kafka take 1 MiB by themselves."""
+TRANSACTION_BYTES = 3_000_000
+"""What is written in one transaction, events and states. It is one gRPC message to the sidecar, which takes
+4 MiB by default."""
 
 # What an event takes beside its data, and a commit beside its events: envelope, keys, log entry.
 ENVELOPE_BYTES = 2_000
