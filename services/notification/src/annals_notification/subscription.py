@@ -69,9 +69,7 @@ class Inbound:
 
     async def _handle(self, cloudevent: Any) -> None:
         """Raises ValueError for what cannot be read, and DatabaseError."""
-        event = from_cloudevent(cloudevent)
-        if not isinstance(event, IntegrationEvent):
-            raise ValueError("it is no integration event")
+        event = from_cloudevent(cloudevent, IntegrationEvent)
         try:
             match event.event_type:
                 case "reminder.requested":

@@ -44,7 +44,7 @@ class Inbound:
         events: dict[str, RecordedEvent] = {}
         for entry_id, cloudevent in entries.items():
             try:
-                events[entry_id] = _event(cloudevent)
+                events[entry_id] = from_cloudevent(cloudevent, RecordedEvent)
             except ValueError as error:
                 metrics.PROJECTION_UNREADABLE.inc()
                 statuses[entry_id] = await self._unreadable.keep(cloudevent, str(error))
@@ -74,7 +74,7 @@ class Inbound:
 
     async def handle(self, cloudevent: Any) -> None:
         """Handle a message that could not be read before. Raises ValueError when it still cannot be."""
-        if await self._applier.apply([_event(cloudevent)]):
+        if await self._applier.apply([from_cloudevent(cloudevent, RecordedEvent)]):
             raise ValueError("an earlier event of the stream is not in the store")
 
 
@@ -99,11 +99,3 @@ def routes(inbound: Inbound) -> APIRouter:
         return status(await inbound.given_up(published(await request.body())))
 
     return router
-
-
-def _event(cloudevent: Any) -> RecordedEvent:
-    """The event that a message is. Raises ValueError, which pydantic's ValidationError is."""
-    event = from_cloudevent(cloudevent)
-    if not isinstance(event, RecordedEvent):
-        raise ValueError("it is not a domain event with its version and position")
-    return event

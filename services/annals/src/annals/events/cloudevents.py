@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
-from annals.events.envelope import (
-    CommandEvent,
-    DomainEvent,
-    Event,
-    IntegrationEvent,
-    QueryEvent,
-    RecordedEvent,
-)
+from annals.events.envelope import DomainEvent, Event, RecordedEvent
 
 CONTENT_TYPE = "application/cloudevents+json"
+E = TypeVar("E", bound=Event)
 
 
 def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
@@ -58,27 +52,17 @@ def to_cloudevent_json(event: Event, *, traceparent: str | None = None) -> bytes
     return orjson.dumps(attributes | {"data": orjson.Fragment(event.to_json())}, option=orjson.OPT_UTC_Z)
 
 
-_KINDS: tuple[tuple[str, type[Event]], ...] = (
-    ("version", RecordedEvent),
-    ("aggregate_id", DomainEvent),
-    ("command_type", CommandEvent),
-    ("query_type", QueryEvent),
-    ("routing_key", IntegrationEvent),
-)
-
-
-def from_cloudevent(cloudevent: Any) -> Event:
-    """The event in a CloudEvent, as the most specific envelope that its fields show.
+def from_cloudevent(cloudevent: Any, kind: type[E]) -> E:
+    """The event in a CloudEvent, of the kind that its topic has.
 
     The trace context is the CloudEvent's: it names the span that published the event. Raises
-    ValueError (pydantic's ValidationError is one) when it is none of ours.
+    ValueError (pydantic's ValidationError is one) when it is none.
     """
     if not isinstance(cloudevent, Mapping):
         raise ValueError("it is no CloudEvent: expected a JSON object")
     data = cloudevent.get("data")
     if not isinstance(data, dict):
         raise ValueError("data: expected an event's envelope as a JSON object")
-    kind = next((cls for field, cls in _KINDS if field in data), Event)
     if isinstance(traceparent := cloudevent.get("traceparent"), str) and traceparent:
         data = data | {"traceparent": traceparent}
     return kind.model_validate(data)

@@ -1,0 +1,84 @@
+"""What other systems send is taken as docs/api/asyncapi.json says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from annals_notification.deliveries.plan import Notice
+from annals_notification.subscription import Inbound
+
+CONTRACT = Path(__file__).resolve().parents[3] / "docs" / "api" / "asyncapi.json"
+TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+class Notices:
+    def __init__(self) -> None:
+        self.told: list[Notice] = []
+
+    async def tell(self, notice: Notice) -> None:
+        self.told.append(notice)
+
+
+class DeadLetters:
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    async def park(self, *letter: Any) -> None:
+        self.reasons.append(letter[0].reason)
+
+
+class Subscribed:
+    """The service's handling of messages, and what came of them."""
+
+    def __init__(self) -> None:
+        self.notices, self.dead_letters, unused = Notices(), DeadLetters(), cast("Any", None)
+        self.inbound = Inbound(
+            cast("Any", self.notices), unused, unused, unused, cast("Any", self.dead_letters)
+        )
+
+    async def deliver(self, data: dict[str, Any], **attributes: Any) -> None:
+        cloudevent = {"specversion": "1.0", "id": "c-1", "source": "a", "type": "a.b", "data": data}
+        assert await self.inbound.delivered(cloudevent | attributes) == "SUCCESS"
+
+
+@pytest.fixture
+def subscribed() -> Subscribed:
+    return Subscribed()
+
+
+def required() -> dict[str, Any]:
+    """An envelope with no more than the contract asks for."""
+    schema = json.loads(CONTRACT.read_text())["components"]["schemas"]["IntegrationEvent"]
+    examples = {"event_type": "order.paid", "source": "shop"}
+    return {name: examples[name] for name in schema["required"]}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"version": 2},
+        {"aggregate_id": "7"},
+        {"command_type": "order.pay"},
+        {"query_type": "no query"},
+    ],
+    ids=lambda more: next(iter(more), "nothing"),
+)
+async def test_an_event_with_what_the_contract_asks_for_is_told(
+    subscribed: Subscribed, more: dict[str, Any]
+) -> None:
+    await subscribed.deliver(required() | {"data": {"user": "ada"}} | more, traceparent=TRACEPARENT)
+    assert subscribed.dead_letters.reasons == []
+    [notice] = subscribed.notices.told
+    assert (notice.kind, notice.concerns) == ("order.paid", frozenset({"ada"}))
+    assert notice.traceparent == TRACEPARENT
+
+
+async def test_what_the_contract_does_not_know_is_kept(subscribed: Subscribed) -> None:
+    await subscribed.deliver({"event_type": "order.paid"})
+    assert subscribed.notices.told == []
+    assert "source" in subscribed.dead_letters.reasons[0]
