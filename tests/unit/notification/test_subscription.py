@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,6 +77,25 @@ async def test_an_event_with_what_the_contract_asks_for_is_told(
     [notice] = subscribed.notices.told
     assert (notice.kind, notice.concerns) == ("order.paid", frozenset({"ada"}))
     assert notice.traceparent == TRACEPARENT
+
+
+async def test_an_event_without_id_and_time_has_those_of_its_message_each_time_it_comes(
+    subscribed: Subscribed,
+) -> None:
+    """One that had others each time would be told twice."""
+    for _ in range(2):
+        await subscribed.deliver(required(), id="c-7", time="2030-01-01T10:00:00+01:00")
+    first, again = subscribed.notices.told
+    assert first == again
+    assert (first.event_id, first.occurred) == ("c-7", datetime(2030, 1, 1, 9, tzinfo=UTC))
+    assert first.correlation_id == "c-7"
+
+
+async def test_an_event_keeps_its_own_id_and_time(subscribed: Subscribed) -> None:
+    own = {"event_id": "e-1", "timestamp": "2030-01-01T09:00:00Z"}
+    await subscribed.deliver(required() | own, id="c-7", time="2031-01-01T09:00:00Z")
+    [notice] = subscribed.notices.told
+    assert (notice.event_id, notice.occurred) == ("e-1", datetime(2030, 1, 1, 9, tzinfo=UTC))
 
 
 async def test_what_the_contract_does_not_know_is_kept(subscribed: Subscribed) -> None:

@@ -55,7 +55,8 @@ def to_cloudevent_json(event: Event, *, traceparent: str | None = None) -> bytes
 def from_cloudevent(cloudevent: Any, kind: type[E]) -> E:
     """The event in a CloudEvent, of the kind that its topic has.
 
-    The trace context is the CloudEvent's: it names the span that published the event. Raises
+    The trace context is the CloudEvent's: it names the span that published the event. So are the id and
+    the time where the envelope has none: they are the same each time it is delivered. Raises
     ValueError (pydantic's ValidationError is one) when it is none.
     """
     if not isinstance(cloudevent, Mapping):
@@ -63,6 +64,10 @@ def from_cloudevent(cloudevent: Any, kind: type[E]) -> E:
     data = cloudevent.get("data")
     if not isinstance(data, dict):
         raise ValueError("data: expected an event's envelope as a JSON object")
+    if (given := cloudevent.get("id")) and not data.get("event_id"):
+        data = data | {"event_id": given}
+    if (given := cloudevent.get("time")) and not data.get("timestamp"):
+        data = data | {"timestamp": given}
     if isinstance(traceparent := cloudevent.get("traceparent"), str) and traceparent:
         data = data | {"traceparent": traceparent}
     return kind.model_validate(data)
