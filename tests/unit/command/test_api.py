@@ -117,6 +117,8 @@ async def test_another_tenants_task_is_not_there(client: httpx.AsyncClient) -> N
         ("/task.create", b'{"titel": "x"}', {}, 400, ["title", "titel"]),
         ("/task.create", b'{"title": "x", "due": "tomorrow"}', {}, 400, ["due"]),
         ("/task.create", b'{"title": "x", "due": "2030-01-01T09:00:00"}', {}, 400, ["due"]),
+        ("/task.create", b'{"title": "x", "due": "20300101"}', {}, 400, ["due"]),
+        ("/task.create", b'{"title": "x", "due": 20300101}', {}, 400, ["due"]),
         ("/task.create", b'{"title": "x", "expected_version": -1}', {}, 400, ["expected_version"]),
         ("/task.create", b'{"title": "x"}', {"If-Match": "7"}, 400, ["If-Match"]),
         ("/task.create", b'{"title": "x"}', {"x-tenant-id": "A B"}, 400, ["x-tenant-id"]),

@@ -121,6 +121,20 @@ def test_a_timestamp_is_kept_in_utc_and_must_have_a_zone() -> None:
         event(timestamp=datetime(2026, 1, 1, 12))  # noqa: DTZ001
 
 
+@pytest.mark.parametrize("digits", ["20270131", "2026", "0", "-1", "1.5", 20270131, 1.5, True])
+def test_digits_are_no_moment(digits: object) -> None:
+    """Pydantic takes them for Unix time: a day of the year 2027 came to be one of 1970."""
+    with pytest.raises(ValidationError, match="2027-01-31T09:00:00Z"):
+        event(delay_until=digits)
+    with pytest.raises(ValidationError, match="2027-01-31T09:00:00Z"):
+        DomainEvent.from_json(orjson.dumps(json.loads(event().to_json()) | {"timestamp": digits}))
+
+
+@pytest.mark.parametrize("text", ["2027-01-31T09:00:00Z", "2027-01-31 10:00:00.0+01:00", "2027-01-31T09:00Z"])
+def test_a_moment_is_a_date_and_a_time_with_its_zone(text: str) -> None:
+    assert event(delay_until=text).delay_until == datetime(2027, 1, 31, 9, tzinfo=UTC)
+
+
 def test_the_correlation_is_the_cause_or_the_event_itself() -> None:
     assert event(correlation_id="c", causation_id="x").correlation_id == "c"
     assert event(causation_id="x").correlation_id == "x"

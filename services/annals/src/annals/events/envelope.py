@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -12,6 +13,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -78,6 +80,16 @@ Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
 """`major.minor`: 1.0, 1.1, 2.0 and what comes."""
 
 
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def _dated(moment: Any) -> Any:
+    # Pydantic takes digits, in a text too, for Unix time: 20270131 for a day in 1970.
+    if isinstance(moment, datetime) or (isinstance(moment, str) and _DATE.match(moment)):
+        return moment
+    raise ValueError("expected a date and a time with its zone, like 2027-01-31T09:00:00Z")
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -85,7 +97,7 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("a moment that UTC has no year for") from error
 
 
-Utc = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Utc = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 """A moment with a time zone, kept in UTC."""
 
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
