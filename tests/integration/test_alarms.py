@@ -78,6 +78,28 @@ async def test_an_alarm_a_little_ahead_of_the_database_finds_what_it_rings_for(
     assert told.names == (["held"] if comes else [])
 
 
+@pytest.mark.parametrize("published", [False, True])
+async def test_an_event_that_is_held_is_held_again_as_it_is_and_not_as_another(
+    pool: asyncpg.Pool, published: bool
+) -> None:
+    database, told = PoolDatabase(pool), Told()
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    held = HeldEvents(database, cast("Any", told), Alarms(cast("Any", None)))
+    now = datetime.now(UTC)
+    at = now if published else now + timedelta(minutes=1)
+    event = IntegrationEvent(
+        event_id="held", event_type="order.paid", tenant_id="one", source="test", delay_until=at
+    )
+    assert await held.hold(event, now)
+    repeated = event.with_context(timestamp=now + timedelta(seconds=1), user_id="ada", correlation_id="c")
+    assert await held.hold(repeated, now)
+    for other in ({"delay_until": at + timedelta(minutes=1)}, {"data": {"n": 1}}, {"extra": "more"}):
+        assert not await held.hold(event.with_context(**other), now)
+    assert told.names == (["held"] if published else [])
+    kept = await pool.fetchval("SELECT event FROM notifications.held_events")
+    assert IntegrationEvent.from_json(kept) == event
+
+
 async def test_an_event_that_was_due_when_the_calendar_began_is_found_whatever_the_databases_zone(
     database: str,
 ) -> None:

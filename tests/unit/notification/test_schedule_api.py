@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import grpc
@@ -20,20 +21,28 @@ class Held:
     def __init__(self) -> None:
         self.events: list[Any] = []
 
-    async def hold(self, event: Any, _asked: object) -> None:
+    async def hold(self, event: Any, _asked: object) -> bool:
         self.events.append(event)
+        return True
+
+
+@asynccontextmanager
+async def client_of(held: object) -> AsyncIterator[httpx.AsyncClient]:
+    unused = cast("Any", None)
+    app = FastAPI()
+    app.add_exception_handler(Problem, cast("Any", on_problem))
+    app.include_router(schedule_api.routes(unused, unused, cast("Any", held)))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
+        yield client
 
 
 @pytest.mark.parametrize("field", ["event_id", "routing_key"])
 @pytest.mark.parametrize("value", ["a\nb", "a\r\nx: y", "\x7f", "\x01"])
 async def test_what_becomes_a_header_on_the_broker_has_no_control_characters(field: str, value: str) -> None:
-    held, unused = Held(), cast("Any", None)
-    app = FastAPI()
-    app.add_exception_handler(Problem, cast("Any", on_problem))
-    app.include_router(schedule_api.routes(unused, unused, cast("Any", held)))
+    held = Held()
     body = {"event_type": "task.noted", "event_id": "e-1", "routing_key": "task/noted"}
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
+    async with client_of(held) as client:
         refused = await client.post("/events", json=body | {field: value})
         assert refused.status_code == 400, refused.text
         assert [one["field"] for one in refused.json()["errors"]] == [field]
@@ -43,17 +52,51 @@ async def test_what_becomes_a_header_on_the_broker_has_no_control_characters(fie
     assert (held.events[0].event_id, held.events[0].routing_key) == ("e-1", "task/noted")
 
 
+TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
+ASKED_BY = {"x-user-id": "ada", "x-correlation-id": "c-1", "traceparent": TRACEPARENT}
+
+
+async def test_an_event_belongs_to_the_request_that_brought_it() -> None:
+    held = Held()
+    async with client_of(held) as client:
+        taken = await client.post("/events", json={"event_type": "order.paid"}, headers=ASKED_BY)
+    assert taken.status_code == 202
+    [event] = held.events
+    assert (event.user_id, event.correlation_id, event.traceparent) == ("ada", "c-1", TRACEPARENT)
+
+
+async def test_an_event_that_says_what_it_belongs_to_is_taken_at_its_word() -> None:
+    held, own = Held(), {"user_id": "eve", "correlation_id": "o-7", "traceparent": TRACEPARENT[:-1] + "0"}
+    async with client_of(held) as client:
+        await client.post("/events", json={"event_type": "order.paid"} | own, headers=ASKED_BY)
+        wrong = await client.post("/events", json={"event_type": "order.paid"}, headers={"x-user-id": "\x01"})
+    [event] = held.events
+    assert {name: getattr(event, name) for name in own} == own
+    assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (400, "x-user-id")
+
+
+async def test_an_event_under_the_id_of_another_is_refused() -> None:
+    """To have taken it would be a lie: the other one stays."""
+    tables = Tables()
+    tables.others = True
+    held = HeldEvents(cast("Any", tables), cast("Any", None), cast("Any", None))
+    async with client_of(held) as client:
+        refused = await client.post("/events", json={"event_type": "order.paid", "event_id": "e-1"})
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:annals:problem:id-reused")
+
+
 class Tables:
-    """Holds events, and answers nothing else while `away`."""
+    """Holds events, and answers nothing else while `away`; with `others` it holds another under each id."""
 
     def __init__(self) -> None:
         self.held: dict[str, Any] = {}
         self.away = False
+        self.others = False
 
     async def fetch(self, sql: str, *params: str) -> Any:
         if "WITH held" in sql:
             self.held[params[1]] = json.loads(params[3])
-            return 1
+            return not self.others
         if self.away:
             raise DatabaseError("it is away")
         if "WITH done" in sql:

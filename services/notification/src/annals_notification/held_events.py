@@ -14,14 +14,19 @@ _log = structlog.get_logger(__name__)
 
 TOPIC = "integration-events"
 
-_HOLD = """
+# What a repeated request says anew.
+_OF_A_REQUEST = "'{timestamp, user_id, session_id, correlation_id, traceparent, tracestate}'::text[]"
+
+_HOLD = f"""
 WITH held AS (
-  INSERT INTO notifications.held_events (tenant, id, topic, event, due)
+  INSERT INTO notifications.held_events AS known (tenant, id, topic, event, due)
   SELECT $1, $2, $3, $4::text::jsonb, $5::text::timestamptz
   -- What was to be held before may be one that was published and forgotten.
   WHERE greatest($5::text::timestamptz, $6::text::timestamptz) >= (SELECT since FROM notifications.service)
-  ON CONFLICT DO NOTHING RETURNING 1)
-SELECT count(*)::text FROM held"""
+  -- It stays as it is. DO NOTHING would not show what another transaction has just written.
+  ON CONFLICT (tenant, id) DO UPDATE SET id = known.id RETURNING event)
+SELECT coalesce((
+  SELECT event - {_OF_A_REQUEST} = $4::text::jsonb - {_OF_A_REQUEST} FROM held), true)::text"""  # noqa: S608
 
 _ONE = f"""
 SELECT json_build_object('event', (
@@ -56,15 +61,17 @@ class HeldEvents:
         self._sidecar = sidecar
         self._alarms = alarms
 
-    async def hold(self, event: IntegrationEvent, asked: datetime) -> None:
+    async def hold(self, event: IntegrationEvent, asked: datetime) -> bool:
         """Hold an event until its `delay_until`; one that need not wait is published a moment later.
 
-        `asked` is when somebody wanted that. Raises DatabaseError when it is not known to be held.
+        `asked` is when somebody wanted that. False when another was held under its id: that one stays.
+        Raises DatabaseError when it is not known to be held.
         """
         due = event.delay_until or datetime.now(UTC)
         text = event.to_json().decode()
         times = (due.isoformat(), asked.isoformat())
-        await self._database.fetch(_HOLD, event.tenant_id, event.event_id, TOPIC, text, *times)
+        if not await self._database.fetch(_HOLD, event.tenant_id, event.event_id, TOPIC, text, *times):
+            return False
         if due <= datetime.now(UTC):
             try:
                 await self.fire(event.tenant_id, event.event_id)
@@ -73,6 +80,7 @@ class HeldEvents:
                 _log.warning("a held event waits to be looked for", id=event.event_id, error=str(error))
         else:
             self._alarms.set(self.name, event.tenant_id, event.event_id, due)
+        return True
 
     async def drop(self, tenant: str, row_id: str) -> None:
         """Let a held event not be published, unless it was; also one that is yet to come."""

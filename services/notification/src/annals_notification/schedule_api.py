@@ -11,11 +11,11 @@ from pydantic import Field, StringConstraints, ValidationError
 from annals.events import HeaderId, IntegrationEvent, new_id
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
-from annals.web.openapi import json_body
+from annals.web.openapi import json_body, problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
-from annals.web.request_context import id_of
+from annals.web.request_context import id_of, traceparent_of
 from annals_notification.answers import Held, RecurrenceNow, ReminderNow
 from annals_notification.held_events import HeldEvents
 from annals_notification.parameters import Name, Tenant
@@ -25,7 +25,10 @@ from annals_notification.reminders import Reminders
 
 
 class EventToPublish(IntegrationEvent):
-    """An integration event. Its tenant is the caller's, whatever it says."""
+    """An integration event. Its tenant is the caller's, whatever it says.
+
+    Without a user, correlation or trace it has those of the request.
+    """
 
     source: str = Field(default="notification", min_length=1, max_length=256)
     # These become headers on the broker.
@@ -119,15 +122,22 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         status_code=202,
         summary="Publish an integration event, when its time comes",
         response_model=Held,
+        responses={409: problem("Another event was given under this `event_id`.")},
         openapi_extra=json_body(EventToPublish),
     )
     async def hold(request: Request, tenant: Tenant) -> Response:
         body = json_object(await request.body())
+        of_the_request = {
+            "user_id": id_of(request, "x-user-id"),
+            "correlation_id": id_of(request, "x-correlation-id"),
+            "traceparent": traceparent_of(request),
+        }
         try:
-            event = EventToPublish.model_validate(body | {"tenant_id": tenant})
+            event = EventToPublish.model_validate(of_the_request | body | {"tenant_id": tenant})
         except ValidationError as error:
             raise from_validation(error) from error
-        await held.hold(event, datetime.now(UTC))
+        if not await held.hold(event, datetime.now(UTC)):
+            raise Problem(409, "id-reused", f"another event was given under the id {event.event_id}")
         return json_answer({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
 
     return router
