@@ -696,6 +696,21 @@ async def test_all_that_recurs_is_shown(show: Show, services: Services) -> None:
         await expect(page.get_by_role("cell", name=name)).to_be_visible()
 
 
+async def test_a_notice_says_what_somebody_asked_to_be_told(show: Show, services: Services) -> None:
+    notice = {"id": "1", "kind": "notification.requested", "read_at": None}
+    notice |= {
+        "created_at": "2030-01-01T00:00:00Z",
+        "data": {"title": "Lunch", "body": "At noon.\nBring one."},
+    }
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": [notice], "next": None, "unread": 1},
+    )
+    page = await show("/inbox")
+    await expect(page.locator(".notice b")).to_have_text("Lunch")
+    await expect(page.locator(".notice .prose")).to_have_text("At noon. Bring one.")
+
+
 async def test_older_notices_are_shown_below_the_newest(show: Show, services: Services) -> None:
     def inbox(_path: str, given: dict[str, str]) -> Answer:
         start = int(given.get("cursor", "0"))

@@ -157,6 +157,33 @@ def test_a_mail_says_what_happened_and_escapes_what_others_wrote() -> None:
     assert "<b>" not in html
 
 
+def test_a_mail_says_what_somebody_asked_to_be_told() -> None:
+    asked = claimed("notification.requested", user="ada", title="Lunch", body="At <noon>.\nBring a friend.")
+    subject, html = texts.mail([asked])
+    assert subject == "Lunch"
+    assert ">Lunch</h2>" in html
+    assert ">At &lt;noon&gt;.\nBring a friend.</p>" in html
+    assert html.index("Lunch") < html.index("Bring a friend.")
+
+
+@pytest.mark.parametrize("data", [{}, {"title": None, "body": None}, {"title": "", "body": ""}, {"body": 1}])
+def test_a_mail_about_nothing_that_is_said_names_what_it_is(data: dict[str, Any]) -> None:
+    subject, html = texts.mail([claimed("notification.requested", user="ada", **data)])
+    assert subject == "notification.requested"
+    assert "None" not in html and html.count("<p") == 1
+
+
+def test_a_mail_of_the_longest_notices_is_one_that_a_sidecar_takes() -> None:
+    asked = claimed("notification.requested", title="'" * 20_000, body="'" * 20_000)
+    _, html = texts.mail([asked] * 200)
+    assert len(html.encode()) < 4 * 1024 * 1024
+
+
+def test_only_what_is_asked_to_be_told_is_told_by_its_body() -> None:
+    _, html = texts.mail([claimed("order.paid", body="<html>")])
+    assert "html&gt;" not in html
+
+
 def test_what_should_be_ways_to_answer_and_is_none_is_left_out() -> None:
     _, html = texts.mail([claimed("notification.requested", kind="handover_requested", actions=5)])
     assert "POST" not in html

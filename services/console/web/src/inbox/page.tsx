@@ -14,6 +14,7 @@ import { count, inboxChanged } from "./unread";
 
 const PAGE = 100;
 const MOST_TITLES = 30;
+const ASKED_TO_BE_TOLD = "notification.requested";
 
 export function InboxPage({ params }: { params: { tab?: string } }) {
   const preferences = params.tab === "preferences";
@@ -89,6 +90,9 @@ function Notices() {
             <i aria-hidden="true" />
             <div class="stack tight">
               <b>{sentence(notice, titles?.get(taskOf(notice) ?? ""))}</b>
+              {notice.kind === ASKED_TO_BE_TOLD && notice.data.body && (
+                <p class="prose">{String(notice.data.body)}</p>
+              )}
               <span class="small quiet">
                 <Time at={notice.created_at} />
                 {typeof notice.data.answer_by === "string" && `, answer by ${moment(notice.data.answer_by)}`}
@@ -152,6 +156,7 @@ function sentence(notice: Notice, about: string | undefined): string {
     "task.assigned": "A task was assigned to you",
     "reminder.due": "A task falls due",
   };
+  if (notice.kind === ASKED_TO_BE_TOLD && !known[kind] && notice.data.title) return String(notice.data.title);
   const named = about ?? notice.data.title;
   const title = named ? `: ${named}` : "";
   return (known[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase())) + title;

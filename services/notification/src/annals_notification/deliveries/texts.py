@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -10,7 +10,11 @@ from markupsafe import Markup
 
 from annals_notification.deliveries.log import Claimed
 
+_ASKED_TO_BE_TOLD = "notification.requested"
+
+# An e-mail of 200 notices at their longest, spelt as HTML does, is one that a sidecar takes.
 _TITLES = {
+    _ASKED_TO_BE_TOLD: "{{ (title or '') | string | truncate(500) }}",
     "task.assigned": "Task {{ stream | replace('task-', '') }} was assigned to {{ assignee }}",
     "task.completed": "Task {{ stream | replace('task-', '') }} is done",
     "handover_requested": "You are asked to take on task {{ task_id }}, by {{ answer_by }}",
@@ -22,7 +26,8 @@ _TITLES = {
 
 _MAIL = """<!doctype html><html><body style="font-family: sans-serif">
 {% for one in notices %}<h2 style="font-size: 1.1em">{{ one.title }}</h2>
-{% if one.actions %}<ul>
+{% if one.body %}<p style="white-space: pre-wrap">{{ one.body | truncate(3000) }}</p>
+{% endif %}{% if one.actions %}<ul>
 {% for name, path in one.actions.items() %}<li>{{ name }}: <code>POST {{ path }}</code></li>
 {% endfor %}</ul>
 {% endif %}<p style="color: #666">{{ one.kind }}, {{ one.occurred }}</p>
@@ -47,7 +52,12 @@ def title(kind: str, data: dict[str, Any]) -> str:
         "due": "",
         "stream": "",
     }
-    return template.render(known | data)
+    return template.render(known | data) or kind
+
+
+def _body(kind: str, data: Mapping[str, Any]) -> str:
+    body = data.get("body")
+    return body if kind == _ASKED_TO_BE_TOLD and isinstance(body, str) else ""
 
 
 def mail(claimed: Sequence[Claimed]) -> tuple[str, str]:
@@ -55,6 +65,7 @@ def mail(claimed: Sequence[Claimed]) -> tuple[str, str]:
     notices = [
         {
             "title": title(one.kind, dict(one.data)),
+            "body": _body(one.kind, one.data),
             "kind": one.kind,
             "occurred": one.occurred.isoformat(timespec="minutes"),
             "actions": actions if isinstance(actions := one.data.get("actions"), dict) else {},
