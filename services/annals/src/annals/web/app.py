@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from annals.web.openapi import describe_api
-from annals.web.problems import Problem, invalid, malformed, on_problem, problem_response
+from annals.web.problems import Problem, invalid, malformed, not_json, on_problem, problem_response
 from annals.web.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
@@ -134,7 +134,10 @@ def create_app(
     async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
         if isinstance(error.body, bytes):  # FastAPI reads as JSON only what is said to be JSON
             return problem_response(malformed("content-type", "application/json"))
-        return problem_response(invalid([{**one, "loc": one["loc"][1:]} for one in error.errors()]))
+        errors = error.errors()
+        if errors[0]["type"] == "json_invalid":
+            return problem_response(not_json(errors[0]["ctx"]["error"]))
+        return problem_response(invalid([{**one, "loc": one["loc"][1:]} for one in errors]))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:

@@ -13,7 +13,7 @@ from fastapi import Response
 from ijson.common import JSONError, ObjectBuilder
 
 from annals.web.answers import json_answer
-from annals.web.problems import Problem, malformed
+from annals.web.problems import Problem, malformed, not_json
 from annals.web.request_body import parsed
 
 
@@ -47,7 +47,7 @@ def _deep(body: bytes) -> Any:
         for event, value in ijson.basic_parse(io.BytesIO(body)):
             builder.event(event, value)
     except JSONError as error:
-        raise Problem(400, "malformed", f"the body is not JSON: {error}") from error
+        raise not_json(error) from error
     return builder.value
 
 

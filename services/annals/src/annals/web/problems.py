@@ -74,6 +74,12 @@ def malformed(field: str, expected: str) -> Problem:
     return Problem(400, "malformed", detail, errors=[{"field": field, "expected": expected}])
 
 
+def not_json(why: object) -> Problem:
+    """A 400 for a body that cannot be read."""
+    errors = [{"field": "(body)", "expected": "JSON"}]
+    return Problem(400, "malformed", f"the body is not JSON: {why}", errors=errors)
+
+
 def unavailable(detail: str, *, seconds: int = 2) -> Problem:
     """A 503 for what passes, with when to ask again."""
     return Problem(503, "unavailable", detail, headers={"Retry-After": str(seconds)})

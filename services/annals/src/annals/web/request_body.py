@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import orjson
 from pydantic import Field, StringConstraints
 
-from annals.web.problems import Problem, malformed
+from annals.web.problems import malformed, not_json
 
 _NUL = b"\\u0000"
 # orjson reads what is nested deeper than it writes; and a row, an event or a page comes round it.
@@ -26,7 +26,7 @@ def parsed(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Problem(400, "malformed", f"the body is not JSON: {error}") from error
+        raise not_json(error) from error
 
 
 def json_value(body: bytes) -> Any:
