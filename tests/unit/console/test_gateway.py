@@ -87,6 +87,12 @@ async def test_what_no_rule_names_is_refused(
     assert sidecar.asked == []
 
 
+async def test_the_page_has_a_head(development: str, http: httpx.AsyncClient) -> None:
+    got, head = await http.get(development), await http.head(development)
+    assert (head.status_code, head.content) == (200, b"")
+    assert {**head.headers, "date": ""} == {**got.headers, "date": ""}
+
+
 SUITE_WIDE = [
     ("GET", "projections/tasks/generations/2/difference"),
     ("POST", "projections/tasks/rebuild"),

@@ -14,7 +14,7 @@ from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from annals.web.openapi import describe_api
@@ -67,9 +67,26 @@ class ServiceApp(FastAPI):
                     response = await _answer(endpoint, Request(scope, receive))
                     await response(scope, receive, send)
                     return
+            if scope["type"] == "http" and scope["method"] == "HEAD":
+                await layers({**scope, "method": "GET"}, receive, _head_alone(send))
+                return
             await layers(scope, receive, send)
 
         return app if self._sidecar_only is None else SidecarOnly(app, self._sidecar_only)
+
+
+def _head_alone(send: Send) -> Send:
+    """What HEAD is answered of the answer to GET (RFC 9110, 9.3.2): FastAPI's routes know no HEAD.
+
+    It has ended with its head: a stream is told that nobody listens any more.
+    """
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body"})
+
+    return send_head
 
 
 async def _answer(endpoint: Endpoint, request: Request) -> Response:
