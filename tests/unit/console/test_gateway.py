@@ -93,6 +93,28 @@ async def test_the_page_has_a_head(development: str, http: httpx.AsyncClient) ->
     assert {**head.headers, "date": ""} == {**got.headers, "date": ""}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/command/commands/task.create", 405),
+        ("PUT", "/api/command/commands/task.create", 405),
+        ("POST", "/api/health", 405),
+        ("GET", "/auth/logout", 405),
+        ("GET", "/api/command/commands/task.dream", 404),
+        ("POST", "/api/command/commands/task.dream", 404),
+        ("POST", "/api/elsewhere", 404),
+        ("GET", "/api/health/", 404),
+        ("GET", "/healthz/", 200),
+    ],
+)
+async def test_what_is_there_and_what_it_takes_is_said(
+    development: str, http: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await http.request(method, development + path)
+    assert answer.status_code == status
+    assert ("allow" in answer.headers) is (status == 405)
+
+
 SUITE_WIDE = [
     ("GET", "projections/tasks/generations/2/difference"),
     ("POST", "projections/tasks/rebuild"),

@@ -66,7 +66,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
                 app.include_router(sign_in.common(settings, authenticate))
                 app.include_router(health.routes(measured, authenticate))
                 app.include_router(gateway.routes(invocation, authenticate, lambda: app.draining))
-                app.include_router(page.routes(files))
+                page.serve_elsewhere(app.router, files)
                 yield
 
     app = create_app("Annals console", settings, lifespan=lifespan, public=True)

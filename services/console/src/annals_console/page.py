@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from annals.web.problems import Problem
 
@@ -48,28 +49,39 @@ def load(directory: Path) -> dict[str, File]:
     return files
 
 
-def routes(files: Mapping[str, File]) -> APIRouter:
-    """Every path that nothing else answers: a file, or the page, which knows its own addresses."""
-    router = APIRouter()
+def serve_elsewhere(router: APIRouter, files: Mapping[str, File]) -> None:
+    """Answer each GET that no route of `router` is for: a file, or the page, which knows its own addresses.
 
-    @router.get("/{path:path}", include_in_schema=False)
-    async def serve(request: Request, path: str) -> Response:
-        if path.startswith(("api/", "auth/", "assets/")) and path not in files:
-            raise Problem(404, "not-found", f"there is nothing at /{path}")
-        name = path if path in files else INDEX
-        if name not in files:
-            raise Problem(503, "not-ready", "the page has not been built: run `make setup`")
-        file = files[name]
-        kept = _FOR_EVER if name.startswith("assets/") else "no-cache"
-        headers = {"etag": file.etag, "cache-control": kept, "vary": "accept-encoding"}
-        if request.headers.get("if-none-match") == file.etag:
-            return Response(status_code=304, headers=headers)
-        accepted = {
-            one.partition(";")[0].strip() for one in request.headers.get("accept-encoding", "").split(",")
-        }
-        encoding = next((name for name, _ in _ENCODINGS if name in accepted and name in file.bodies), "")
-        if encoding:
-            headers["content-encoding"] = encoding
-        return Response(file.bodies[encoding], headers=headers, media_type=file.media_type)
+    A route for them would take what other routes refuse for its method.
+    """
+    otherwise = router.default
 
-    return router
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            await _answer(Request(scope), files)(scope, receive, send)
+        else:
+            await otherwise(scope, receive, send)
+
+    router.default = serve
+    router.redirect_slashes = False
+
+
+def _answer(request: Request, files: Mapping[str, File]) -> Response:
+    path = request.scope["path"].removeprefix("/")
+    if path.startswith(("api/", "auth/", "assets/")) and path not in files:
+        raise Problem(404, "not-found", f"there is nothing at /{path}")
+    name = path if path in files else INDEX
+    if name not in files:
+        raise Problem(503, "not-ready", "the page has not been built: run `make setup`")
+    file = files[name]
+    kept = _FOR_EVER if name.startswith("assets/") else "no-cache"
+    headers = {"etag": file.etag, "cache-control": kept, "vary": "accept-encoding"}
+    if request.headers.get("if-none-match") == file.etag:
+        return Response(status_code=304, headers=headers)
+    accepted = {
+        one.partition(";")[0].strip() for one in request.headers.get("accept-encoding", "").split(",")
+    }
+    encoding = next((name for name, _ in _ENCODINGS if name in accepted and name in file.bodies), "")
+    if encoding:
+        headers["content-encoding"] = encoding
+    return Response(file.bodies[encoding], headers=headers, media_type=file.media_type)
