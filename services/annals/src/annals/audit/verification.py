@@ -11,7 +11,7 @@ import orjson
 
 from annals.audit.checkpoint import Checkpoint, VerificationKeys, rolled
 from annals.events import StreamId, chained
-from annals.store import Commit, EventReader
+from annals.store import ALL_LANES, Commit, EventReader
 
 _PAGE = 256
 _REMEMBERED_HASHES = 100_000
@@ -60,7 +60,7 @@ async def verify(
     """
     events = 0
     chain = _Chain(store)
-    for lane in await store.lanes():
+    for lane in ALL_LANES:  # those that have begun by their log alone are fewer: its beginning may be gone
         signed = _Signed(lane, read_checkpoints, trusted)
         try:
             seq, digest = 0, ""

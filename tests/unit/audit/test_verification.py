@@ -1,0 +1,86 @@
+"""What a verification finds of a store that somebody edited by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from annals.audit import Checkpointer, Finding, SigningKey, VerificationKeys, read_checkpoints, verify
+from annals.dapr import DaprSidecar, Write
+from annals.events import StreamId, chained
+from annals.store import DaprEventReader, DaprEventStore, keys
+from annals.testing.fake import FakeSidecar
+from annals.testing.fake.state import Operation
+from event_store_conformance import to_append
+from event_stores import lane_held
+
+SEED = bytes(range(32))
+A, B = StreamId("default", "thing-a"), StreamId("default", "thing-b")
+
+
+class Ledger:
+    """A store of two lanes, each with a stream of five events, signed after each."""
+
+    def __init__(self, sidecar: FakeSidecar, client: DaprSidecar) -> None:
+        self._state = sidecar.dapr.stores["eventstore"]
+        self._clock = sidecar.dapr.clock
+        self.client = client
+        self.checkpointer = Checkpointer(client, "eventstore", self._key, 60)
+
+    async def _key(self) -> SigningKey:
+        return SigningKey(base64.b64encode(SEED).decode())
+
+    async def fill(self) -> None:
+        for stream in (A, B):
+            store = DaprEventStore(self.client, owner=stream.name)
+            running = asyncio.create_task(store.run())
+            await lane_held(store)
+            for version in range(5):
+                await store.append(to_append(stream, version))
+                await self.checkpointer.sign()
+            running.cancel()
+
+    async def findings(self) -> list[Finding]:
+        public = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
+        trusted = VerificationKeys(base64.b64encode(public).decode())
+        reading = partial(read_checkpoints, self.client, "eventstore")
+        said = verify(DaprEventReader(self.client), reading, trusted)
+        return [one async for one in said if isinstance(one, Finding)]
+
+    async def edit(self, key: str, **changes: Any) -> None:
+        value = await self.client.get("eventstore", key)
+        assert value is not None
+        await self.put(key, orjson.dumps(orjson.loads(value.data) | changes))
+
+    async def put(self, key: str, data: bytes) -> None:
+        await self.client.save("eventstore", Write(key, data))
+
+    async def delete(self, *deleted: str) -> None:
+        for key in deleted:
+            self._state.write(Operation(key), self._clock.now())
+
+
+@pytest.fixture
+async def ledger() -> AsyncIterator[Ledger]:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        ledger = Ledger(sidecar, client)
+        await ledger.fill()
+        yield ledger
+        await client.close()
+
+
+async def test_what_nobody_altered_verifies(ledger: Ledger) -> None:
+    assert await ledger.findings() == []
+
+
+async def test_a_lane_without_its_first_commit_is_not_passed_over(ledger: Ledger) -> None:
+    await ledger.delete(keys.log(0, 1))
+    assert await ledger.findings() == [Finding("the log ends at 0, and was signed beyond", 0, 0)]
