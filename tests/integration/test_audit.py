@@ -19,6 +19,7 @@ from annals.audit import (
     Finding,
     SigningKey,
     VerificationKeys,
+    last_checkpoint,
     read_checkpoints,
     rolled,
     verify,
@@ -66,7 +67,8 @@ class Ledger:
         public = Ed25519PrivateKey.from_private_bytes(bytes(range(32))).public_key().public_bytes_raw()
         trusted = VerificationKeys(base64.b64encode(public).decode())
         reading = partial(read_checkpoints, self._sidecar, "eventstore")
-        said = verify(DaprEventReader(self._sidecar), reading, trusted)
+        last = partial(last_checkpoint, self._sidecar, "eventstore")
+        said = verify(DaprEventReader(self._sidecar), reading, last, trusted)
         return [one async for one in said if isinstance(one, Finding)]
 
     async def read(self, key: str) -> dict[str, Any]:

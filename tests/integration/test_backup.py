@@ -17,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from annals.aggregates import folding
-from annals.audit import Checkpointer, SigningKey, VerificationKeys, read_checkpoints, verify
+from annals.audit import Checkpointer, SigningKey, VerificationKeys, last_checkpoint, read_checkpoints, verify
 from annals.audit.verification import Finding
 from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters
@@ -97,7 +97,9 @@ async def signing_key() -> SigningKey:
 async def findings(sidecar: DaprSidecar) -> list[Finding]:
     public = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
     trusted = VerificationKeys(base64.b64encode(public).decode())
-    said = verify(DaprEventReader(sidecar), partial(read_checkpoints, sidecar, "eventstore"), trusted)
+    reading = partial(read_checkpoints, sidecar, "eventstore")
+    last = partial(last_checkpoint, sidecar, "eventstore")
+    said = verify(DaprEventReader(sidecar), reading, last, trusted)
     return [one async for one in said if isinstance(one, Finding)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,16 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from annals.audit import Checkpointer, Finding, SigningKey, VerificationKeys, read_checkpoints, verify
+from annals.audit import (
+    Checkpoint,
+    Checkpointer,
+    Finding,
+    SigningKey,
+    VerificationKeys,
+    last_checkpoint,
+    read_checkpoints,
+    verify,
+)
 from annals.dapr import DaprSidecar, Write
 from annals.events import StreamId, chained
 from annals.store import DaprEventReader, DaprEventStore, keys
@@ -25,6 +34,13 @@ SEED = bytes(range(32))
 A, B = StreamId("default", "thing-a"), StreamId("default", "thing-b")
 
 
+Sign = Callable[[], Awaitable[None]]
+
+
+async def _not() -> None:
+    pass
+
+
 class Ledger:
     """A store of two lanes, each with a stream of five events, signed after each."""
 
@@ -32,6 +48,7 @@ class Ledger:
         self._state = sidecar.dapr.stores["eventstore"]
         self._clock = sidecar.dapr.clock
         self.client = client
+        self.before_last: Sign = _not
         self.checkpointer = Checkpointer(client, "eventstore", self._key, 60)
 
     async def _key(self) -> SigningKey:
@@ -39,20 +56,28 @@ class Ledger:
 
     async def fill(self) -> None:
         for stream in (A, B):
-            store = DaprEventStore(self.client, owner=stream.name)
-            running = asyncio.create_task(store.run())
-            await lane_held(store)
-            for version in range(5):
-                await store.append(to_append(stream, version))
-                await self.checkpointer.sign()
-            running.cancel()
+            await self.append(stream, *range(5), sign=self.checkpointer.sign)
+
+    async def append(self, stream: StreamId, *versions: int, sign: Sign = _not) -> None:
+        """Through a lane of the stream's own."""
+        store = DaprEventStore(self.client, owner=stream.name)
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        for version in versions:
+            await store.append(to_append(stream, version))
+            await sign()
+        running.cancel()
 
     async def findings(self) -> list[Finding]:
         public = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
         trusted = VerificationKeys(base64.b64encode(public).decode())
         reading = partial(read_checkpoints, self.client, "eventstore")
-        said = verify(DaprEventReader(self.client), reading, trusted)
+        said = verify(DaprEventReader(self.client), reading, self._last, trusted)
         return [one async for one in said if isinstance(one, Finding)]
+
+    async def _last(self, lane: int) -> Checkpoint | None:
+        await self.before_last()
+        return await last_checkpoint(self.client, "eventstore", lane)
 
     async def edit(self, key: str, **changes: Any) -> None:
         value = await self.client.get("eventstore", key)
@@ -84,3 +109,32 @@ async def test_what_nobody_altered_verifies(ledger: Ledger) -> None:
 async def test_a_lane_without_its_first_commit_is_not_passed_over(ledger: Ledger) -> None:
     await ledger.delete(keys.log(0, 1))
     assert await ledger.findings() == [Finding("the log ends at 0, and was signed beyond", 0, 0)]
+
+
+async def test_a_checkpoint_that_is_missing_is_found_where_later_ones_are_there(ledger: Ledger) -> None:
+    await ledger.delete(keys.checkpoint(0, 3))
+    await forge(ledger, A, 5)
+    assert await ledger.findings() == [
+        Finding("checkpoint 3 is missing, and the last that is there is 5", 0, 2),
+    ]
+
+
+async def test_a_last_checkpoint_of_another_key_is_not_trusted(ledger: Ledger) -> None:
+    await ledger.edit(keys.checkpoint(0), number="many")
+    assert await ledger.findings() == [Finding("its last checkpoint is not signed by a trusted key", 0, 5)]
+
+
+async def test_what_is_signed_meanwhile_is_no_finding(ledger: Ledger) -> None:
+    await ledger.append(A, 5)
+    ledger.before_last = ledger.checkpointer.sign
+    assert await ledger.findings() == []
+
+
+async def forge(ledger: Ledger, stream: StreamId, version: int) -> None:
+    """Have the last event of a stream say something else, with all that is not signed made to fit."""
+    before, raw = await DaprEventReader(ledger.client).read_events([(stream, version - 1), (stream, version)])
+    content = orjson.loads(raw.to_json()) | {"data": {"amount": 1_000_000}}
+    forged = {"data": content["data"], "hash": chained(content, before.hash)}
+    await ledger.edit(keys.event(stream, version), **forged)
+    await ledger.edit(keys.log(raw.lane, raw.seq), hash=forged["hash"])
+    await ledger.edit(keys.head(stream), hash=forged["hash"])

@@ -141,8 +141,12 @@ async def test_a_verification_looks_at_every_event(client: BrokenOff, lanes: Dap
     async def none(_lane: int, _first: int) -> list[Checkpoint]:
         return []
 
+    async def no_last(_lane: int) -> None:
+        return None
+
     public = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
-    told = [one async for one in verify(lanes, none, VerificationKeys(base64.b64encode(public).decode()))]
+    trusted = VerificationKeys(base64.b64encode(public).decode())
+    told = [one async for one in verify(lanes, none, no_last, trusted)]
 
     assert [one for one in told if isinstance(one, Progress)][-1] == Progress(1, 1, 0, 4)
     assert len(told) == 2

@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from annals.audit import Checkpoint, Finding, ReadCheckpoints, VerificationKeys, verify
+from annals.audit import Finding, ReadCheckpoints, ReadLast, VerificationKeys, verify
 from annals.dapr import DaprError
 from annals.store import DaprEventReader, StoreError
 from annals.web import Problem
@@ -41,7 +41,7 @@ class SignedLanes(Answer):
 def routes(
     store: DaprEventReader,
     read_checkpoints: ReadCheckpoints,
-    last_checkpoint: Callable[[int], Awaitable[Checkpoint | None]],
+    last_checkpoint: ReadLast,
     public_keys: Callable[[], Awaitable[str]],
 ) -> APIRouter:
     """`/audit/verification`."""
@@ -62,7 +62,8 @@ def routes(
         except ValueError as error:
             raise Problem(500, "misconfigured", f"the audit's public keys: {error}") from error
         return StreamingResponse(
-            _lines(store, read_checkpoints, trusted, lanes), media_type="application/x-ndjson"
+            _lines(store, read_checkpoints, last_checkpoint, trusted, lanes),
+            media_type="application/x-ndjson",
         )
 
     @router.get("/checkpoints", summary="How far each lane is signed")
@@ -92,6 +93,7 @@ def routes(
 async def _lines(
     store: DaprEventReader,
     read_checkpoints: ReadCheckpoints,
+    last_checkpoint: ReadLast,
     trusted: VerificationKeys,
     lanes: dict[int, int],
 ) -> AsyncIterator[bytes]:
@@ -99,7 +101,7 @@ async def _lines(
     verified: dict[int, dict[str, int]] = {}
     findings, events = [], 0
     try:
-        async for said in verify(store, read_checkpoints, trusted):
+        async for said in verify(store, read_checkpoints, last_checkpoint, trusted):
             if isinstance(said, Finding):
                 findings.append(dataclasses.asdict(said))
                 yield _line({"finding": findings[-1]})

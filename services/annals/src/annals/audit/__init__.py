@@ -3,7 +3,7 @@
 from annals.audit.checkpoint import Checkpoint, SigningKey, VerificationKeys, rolled
 from annals.audit.checkpointer import Checkpointer
 from annals.audit.stored import last_checkpoint, read_checkpoints
-from annals.audit.verification import Finding, Progress, ReadCheckpoints, verify
+from annals.audit.verification import Finding, Progress, ReadCheckpoints, ReadLast, verify
 
 __all__ = [
     "Checkpoint",
@@ -11,6 +11,7 @@ __all__ = [
     "Finding",
     "Progress",
     "ReadCheckpoints",
+    "ReadLast",
     "SigningKey",
     "VerificationKeys",
     "last_checkpoint",

@@ -19,6 +19,9 @@ _REMEMBERED_HASHES = 100_000
 ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
 """The checkpoints of a lane from a number on: at most a page, ending before the first absent."""
 
+ReadLast = Callable[[int], Awaitable[Checkpoint | None]]
+"""The last checkpoint of a lane."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -52,6 +55,7 @@ class _Altered(Exception):
 async def verify(
     store: EventReader,
     read_checkpoints: ReadCheckpoints,
+    last_checkpoint: ReadLast,
     trusted: VerificationKeys,
 ) -> AsyncIterator[Progress | Finding]:
     """Progress while it goes on; in each lane that does not hold, the first thing that is wrong.
@@ -61,7 +65,7 @@ async def verify(
     events = 0
     chain = _Chain(store)
     for lane in ALL_LANES:  # those that have begun by their log alone are fewer: its beginning may be gone
-        signed = _Signed(lane, read_checkpoints, trusted)
+        signed = _Signed(lane, read_checkpoints, last_checkpoint, trusted)
         try:
             seq, digest = 0, ""
             while commits := await _following(store, lane, seq, signed):
@@ -154,9 +158,12 @@ class _Chain:
 class _Signed:
     """The checkpoints of one lane."""
 
-    def __init__(self, lane: int, read: ReadCheckpoints, trusted: VerificationKeys) -> None:
+    def __init__(
+        self, lane: int, read: ReadCheckpoints, read_last: ReadLast, trusted: VerificationKeys
+    ) -> None:
         self._lane = lane
         self._read = read
+        self._read_last = read_last
         self._trusted = trusted
         self._last: Checkpoint | None = None
         self._page: list[Checkpoint] = []
@@ -184,10 +191,24 @@ class _Signed:
     async def _next(self) -> Checkpoint | None:
         if not self._page and not self._exhausted:
             number = self._last.number + 1 if self._last else 1
-            self._page = await self._read(self._lane, number)
+            self._page = await self._read(self._lane, number) or await self._read_to_the_last(number)
             self._exhausted = not self._page
             self._check_page()
         return self._page[0] if self._page else None
+
+    async def _read_to_the_last(self, number: int) -> list[Checkpoint]:
+        """The checkpoints from one on that was absent: none, unless it was signed just now."""
+        last = await self._read_last(self._lane)
+        if last is None:
+            return []
+        if last.lane != self._lane or not self._trusted.verifies(last):
+            raise self.wrong("its last checkpoint is not signed by a trusted key")
+        if last.number < number:
+            return []
+        page = await self._read(self._lane, number)
+        if not page:
+            raise self.wrong(f"checkpoint {number} is missing, and the last that is there is {last.number}")
+        return page
 
     def _check_page(self) -> None:
         before = self._last
