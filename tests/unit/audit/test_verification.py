@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
 
 from annals.audit import (
     Checkpoint,
@@ -25,7 +29,7 @@ from annals.audit import (
 from annals.dapr import DaprSidecar, Write
 from annals.events import StreamId, chained
 from annals.store import DaprEventReader, DaprEventStore, keys
-from annals.testing.fake import FakeSidecar
+from annals.testing.fake import FakeDapr, FakeSidecar, FakeState
 from annals.testing.fake.state import Operation
 from event_store_conformance import to_append
 from event_stores import lane_held
@@ -44,10 +48,9 @@ async def _not() -> None:
 class Ledger:
     """A store of two lanes, each with a stream of five events, signed after each."""
 
-    def __init__(self, sidecar: FakeSidecar, client: DaprSidecar) -> None:
-        self._state = sidecar.dapr.stores["eventstore"]
-        self._clock = sidecar.dapr.clock
+    def __init__(self, client: DaprSidecar, state: FakeState) -> None:
         self.client = client
+        self.state = state
         self.before_last: Sign = _not
         self.checkpointer = Checkpointer(client, "eventstore", self._key, 60)
 
@@ -79,7 +82,7 @@ class Ledger:
         await self.before_last()
         return await last_checkpoint(self.client, "eventstore", lane)
 
-    async def edit(self, key: str, **changes: Any) -> None:
+    async def edit(self, key: str, /, **changes: Any) -> None:
         value = await self.client.get("eventstore", key)
         assert value is not None
         await self.put(key, orjson.dumps(orjson.loads(value.data) | changes))
@@ -89,17 +92,33 @@ class Ledger:
 
     async def delete(self, *deleted: str) -> None:
         for key in deleted:
-            self._state.write(Operation(key), self._clock.now())
+            self.state.write(Operation(key), datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def filled() -> FakeState:
+    """What every test begins with."""
+
+    async def fill() -> FakeState:
+        async with opened(FakeState()) as ledger:
+            await ledger.fill()
+            return ledger.state
+
+    return asyncio.run(fill())
+
+
+@asynccontextmanager
+async def opened(state: FakeState) -> AsyncIterator[Ledger]:
+    async with FakeSidecar(dapr=FakeDapr(stores={"eventstore": state})) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        yield Ledger(client, state)
+        await client.close()
 
 
 @pytest.fixture
-async def ledger() -> AsyncIterator[Ledger]:
-    async with FakeSidecar() as sidecar:
-        client = DaprSidecar(sidecar.grpc_port)
-        ledger = Ledger(sidecar, client)
-        await ledger.fill()
+async def ledger(filled: FakeState) -> AsyncIterator[Ledger]:
+    async with opened(copy.deepcopy(filled)) as ledger:
         yield ledger
-        await client.close()
 
 
 async def test_what_nobody_altered_verifies(ledger: Ledger) -> None:
@@ -120,7 +139,7 @@ async def test_a_checkpoint_that_is_missing_is_found_where_later_ones_are_there(
 
 
 async def test_a_last_checkpoint_of_another_key_is_not_trusted(ledger: Ledger) -> None:
-    await ledger.edit(keys.checkpoint(0), number="many")
+    await ledger.edit(keys.checkpoint(0), number=9)
     assert await ledger.findings() == [Finding("its last checkpoint is not signed by a trusted key", 0, 5)]
 
 
@@ -128,6 +147,63 @@ async def test_what_is_signed_meanwhile_is_no_finding(ledger: Ledger) -> None:
     await ledger.append(A, 5)
     ledger.before_last = ledger.checkpointer.sign
     assert await ledger.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        (keys.log(0, 3), b"{"),
+        (keys.log(0, 3), b"{}"),
+        (keys.log(0, 3), b"[]"),
+        (keys.head(A), b"{}"),
+        (keys.checkpoint(0, 3), b"{}"),
+        (keys.checkpoint(0, 3), b"3"),
+        (keys.checkpoint(0), b"{}"),
+    ],
+)
+async def test_what_cannot_be_decoded_is_named_and_the_other_lanes_are_verified(
+    ledger: Ledger, key: str, data: bytes
+) -> None:
+    await ledger.put(key, data)
+    await forge(ledger, B, 5)
+    found, forged = await ledger.findings()
+    assert (found.lane, forged.lane) == (0, 1)
+    assert found.reason.startswith(f"{key} cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        (keys.log(0, 3), {"last": "3"}),
+        (keys.log(0, 3), {"first": 5}),
+        (keys.log(0, 3), {"hash": ["a"]}),
+        (keys.head(A), {"version": "5"}),
+        (keys.event(A, 3), {"version": "3"}),
+        (keys.checkpoint(0, 3), {"signature": 3}),
+        (keys.checkpoint(0, 3), {"key": ["a"]}),
+        (keys.checkpoint(0, 3), {"seq": "3"}),
+    ],
+)
+async def test_whatever_a_value_was_made_to_be_is_one_finding(
+    ledger: Ledger, key: str, changes: dict[str, Any]
+) -> None:
+    await ledger.edit(key, **changes)
+    assert [one.lane for one in await ledger.findings()] == [0]
+
+
+@pytest.mark.parametrize("last", [b"{}", b"{", b"[]"])
+async def test_a_lane_whose_last_checkpoint_is_damaged_keeps_no_other_from_being_signed(
+    ledger: Ledger, last: bytes
+) -> None:
+    await ledger.put(keys.checkpoint(0), last)
+    await ledger.append(B, 5)
+    with capture_logs() as logs:
+        await ledger.checkpointer.sign()
+    signed = await last_checkpoint(ledger.client, "eventstore", 1)
+    assert signed is not None
+    assert signed.seq == 6
+    (error,) = (log["error"] for log in logs if log["log_level"] == "error")
+    assert error.startswith("checkpoint/0 cannot be decoded")
 
 
 async def forge(ledger: Ledger, stream: StreamId, version: int) -> None:

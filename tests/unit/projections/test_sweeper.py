@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
@@ -12,9 +13,9 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from annals.dapr import Database, DatabaseError
-from annals.events import DomainEvent, RecordedEvent
+from annals.events import DomainEvent, Position, RecordedEvent, StreamId
 from annals.projections import Applier, Sweeper
-from annals.store import Append, EventReader, MemoryEventStore
+from annals.store import Append, Commit, EventReader, MemoryEventStore, Undecodable
 
 COMMITS = 1_000
 
@@ -39,10 +40,12 @@ class Applying:
     """Takes what it is given, or says why it does not."""
 
     failure: Exception | None = None
+    applied = 0
 
-    async def apply(self, _events: Sequence[RecordedEvent]) -> None:
+    async def apply(self, events: Sequence[RecordedEvent]) -> None:
         if self.failure is not None:
             raise self.failure
+        self.applied += len(events)
 
 
 async def filled() -> MemoryEventStore:
@@ -118,6 +121,59 @@ async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_ar
     database.checkpoint, database.others = COMMITS, {}
     await sweeping.sweep()
     assert sweeping.beyond == {}
+
+
+class Damaged(MemoryEventStore):
+    """A store that has another lane, in which a commit, or an event, cannot be decoded."""
+
+    def __init__(self, store: MemoryEventStore, *, commit: bool) -> None:
+        super().__init__()
+        self.__dict__ |= store.__dict__
+        self._commit = commit
+
+    async def lanes(self, *, certain: bool = True) -> list[int]:
+        return [5, *await super().lanes(certain=certain)]
+
+    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:
+        return {5: 7} | await super().tails(lanes)
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+        if lane != 5:
+            return await super().read_log(lane, first, last)
+        if self._commit:
+            raise Undecodable(f"log/5/{first}", ValueError("no JSON"))
+        return [replace(one, position=Position(5, one.position.seq)) for one in self._log[first - 1 : 7]]
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        events = await super().read_events(refs)
+        if events[0].seq <= 7:
+            raise Undecodable(f"stream/{events[0].stream}/1", ValueError("no JSON"))
+        return events
+
+
+@pytest.mark.parametrize("commit", [True, False], ids=["commit", "event"])
+async def test_a_lane_with_what_cannot_be_decoded_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch, commit: bool
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+
+    class Lanes(ReadModels):
+        async def fetch(self, sql: str, *params: str | None) -> Any:
+            found = await super().fetch(sql, *params)
+            return found | {"checkpoint": 2} if params[:1] == ("5",) else found
+
+    database, applying = Lanes(checkpoint=COMMITS - 10), Applying()
+    database.others = {"5": 2}
+    sweeping = sweeper(database, Damaged(await filled(), commit=commit), applying)
+
+    with capture_logs() as logs:
+        await sweeping.sweep()
+
+    assert applying.applied == 10
+    assert told("lag_commits") == 10 + 5
+    assert sweeping.beyond == {}
+    (stalled,) = (log for log in logs if log["event"] == "cannot sweep a lane now")
+    assert "cannot be decoded" in stalled["error"]
 
 
 async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -> None:

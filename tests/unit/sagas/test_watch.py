@@ -32,7 +32,7 @@ from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance
 from annals.sagas.start import entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, pause
-from annals.store import MemoryEventStore
+from annals.store import MemoryEventStore, Undecodable
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEY, OTHER = SagaKey("s1", "default"), SagaKey("s2", "default")
@@ -393,14 +393,22 @@ async def test_one_that_runs_for_a_saga_whose_version_is_gone_holds_up_no_other(
     assert "a saga cannot be restarted here" in {log["event"] for log in logs}
 
 
-async def test_a_saga_that_cannot_be_looked_at_holds_up_no_other() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("an event that only a newer version knows"),
+        Undecodable("stream/default/saga-s1/head", KeyError("hash")),
+    ],
+    ids=["newer", "damaged"],
+)
+async def test_a_saga_that_cannot_be_looked_at_holds_up_no_other(error: Exception) -> None:
     world = World()
     await world.tell(STARTED, BEGUN, key=OTHER)
     load = world.history.load
 
     async def unreadable(key: SagaKey, **options: Any) -> tuple[int, SagaState]:
         if key == KEY:
-            raise ValueError("an event that only a newer version knows")
+            raise error
         return await load(key, **options)
 
     world.history.load = unreadable  # type: ignore[method-assign]

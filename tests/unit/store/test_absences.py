@@ -21,6 +21,7 @@ from annals.store import (
     DaprEventStore,
     Export,
     StoreUnavailable,
+    Undecodable,
     keys,
     records,
 )
@@ -62,6 +63,25 @@ async def test_a_stream_is_read_whole_or_not_at_all(client: BrokenOff, store: Da
     client.left_out = frozenset({keys.event(stream, 2)})
     with pytest.raises(StoreUnavailable, match="3 events were asked for, 2 came"):
         _ = [event async for event in store.read_stream(stream)]
+
+
+async def test_what_cannot_be_decoded_is_named(client: BrokenOff, store: DaprEventStore) -> None:
+    stream = await append(store, "x", count=3)
+
+    async def all_of(stream: StreamId) -> None:
+        _ = [event async for event in store.read_stream(stream)]
+
+    for key, read in (
+        (keys.event(stream, 2), lambda: all_of(stream)),
+        (keys.event(stream, 2), lambda: store.read_events([(stream, 1), (stream, 2)])),
+        (keys.log(0, 1), lambda: store.read_log(0, 1, 1)),
+        (keys.head(stream), lambda: store.load(stream)),
+        (keys.command("default", "once"), lambda: store.load(StreamId("default", "thing-y"), "once")),
+    ):
+        for data in (b"{", b"[]", b"{}"):
+            await client.save("eventstore", Write(key, data))
+            with pytest.raises(Undecodable, match=f"^{key} cannot be decoded"):
+                await read()
 
 
 async def test_nothing_is_decided_on_a_state_that_lacks_an_event(

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprError, SidecarUnavailable, Write
 from annals.deadletters import DeadLetters, dead_letters, of_event
@@ -22,6 +23,7 @@ from annals.store import (
     DaprEventStore,
     Follower,
     StoreUnavailable,
+    Undecodable,
     follower,
     keys,
 )
@@ -405,8 +407,12 @@ async def test_what_passes_is_waited_for_however_often_it_fails(world: World, er
 
 @pytest.mark.parametrize(
     "error",
-    [AppendTooLarge("it is what it is"), DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")],
-    ids=["append", "message"],
+    [
+        AppendTooLarge("it is what it is"),
+        DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much"),
+        Undecodable("stream/default/thing-x/head", KeyError("hash")),
+    ],
+    ids=["append", "message", "damaged"],
 )
 async def test_what_never_passes_is_parked(world: World, error: Exception) -> None:
     await world.append(0, "torn")
@@ -414,6 +420,19 @@ async def test_what_never_passes_is_parked(world: World, error: Exception) -> No
     async with world.following():
         await until(_holds(lambda: world.tries > 5 or world.parked == [1]))
     assert world.tries == 5
+
+
+async def test_a_damaged_event_waits_until_it_is_mended(world: World) -> None:
+    await world.append(0, "torn")
+    key = keys.event(StreamId("default", "thing-torn"), 1)
+    whole = await world.client.get("eventstore", key)
+    assert whole is not None
+    await world.client.save("eventstore", Write(key, b"{"))
+    with capture_logs() as logs:
+        async with world.following():
+            await until(_holds(lambda: any(key in str(log.get("error")) for log in logs)))
+            await world.client.save("eventstore", Write(key, whole.data))
+            await until(_holds(lambda: world.handled == [1]))
 
 
 async def test_an_instance_that_dies_while_it_tries_again_has_not_said_that_it_was_there(

@@ -14,7 +14,7 @@ import pytest
 
 from annals.dapr import DaprError, DaprSidecar, Message, Write
 from annals.events import RecordedEvent, StreamId
-from annals.store import Append, MemoryEventStore, publisher
+from annals.store import Append, MemoryEventStore, Undecodable, publisher
 from annals.store.group_commit import Committed, Waiting
 from annals.store.protocol import Appended
 from annals.store.publisher import Publisher
@@ -230,6 +230,23 @@ async def test_events_that_a_read_left_out_are_read_again(sidecar: Sidecar) -> N
     store = Forgetful()
     events = [await append(store, f"t{number}") for number in range(3)]
     async with publishing(sidecar, store, 0, 3) as one:
+        await until(published(one))
+    assert sidecar.taken == events
+
+
+async def test_a_damaged_event_waits_until_it_is_mended(sidecar: Sidecar) -> None:
+    class Damaged(MemoryEventStore):
+        reads = 0
+
+        async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+            self.reads += 1
+            if self.reads < 3:
+                raise Undecodable("stream/default/thing-t/1", ValueError("no JSON"))
+            return await super().read_events(refs)
+
+    store = Damaged()
+    events = [await append(store, "t")]
+    async with publishing(sidecar, store, 0, 1) as one:
         await until(published(one))
     assert sidecar.taken == events
 

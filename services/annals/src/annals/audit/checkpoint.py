@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 
 import orjson
 from cryptography.exceptions import InvalidSignature
@@ -46,7 +47,10 @@ class Checkpoint:
     @classmethod
     def from_json(cls, data: bytes) -> Checkpoint:
         """Raises ValueError or TypeError for what is no checkpoint."""
-        return cls(**orjson.loads(data))
+        made = cls(**orjson.loads(data))
+        for number in (made.lane, made.number, made.seq):
+            index(number)
+        return made
 
     def signed_content(self) -> bytes:
         """What the signature is of."""
@@ -90,11 +94,9 @@ class VerificationKeys:
 
     def verifies(self, checkpoint: Checkpoint) -> bool:
         """Whether a trusted key signed it just so."""
-        key = self._keys.get(checkpoint.key)
-        if key is None:
-            return False
         try:
+            key = self._keys[checkpoint.key]
             key.verify(base64.b64decode(checkpoint.signature), checkpoint.signed_content())
-        except (InvalidSignature, ValueError):
+        except (InvalidSignature, KeyError, ValueError, TypeError):
             return False
         return True

@@ -10,7 +10,7 @@ import structlog
 
 from annals.audit.checkpoint import Checkpoint, SigningKey, rolled
 from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
-from annals.store import DaprEventReader, StoreError, keys
+from annals.store import DaprEventReader, StoreError, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
@@ -51,15 +51,19 @@ class Checkpointer:
         """Sign every lane up to its end."""
         key = await self._signing_key()
         for lane in await self._store.lanes():
-            while await self._sign_lane(lane, key):
-                pass
+            try:
+                while await self._sign_lane(lane, key):
+                    pass
+            except Undecodable as error:
+                _log.error("a lane cannot be signed", lane=lane, error=str(error))
 
     async def _sign_lane(self, lane: int, key: SigningKey) -> bool:
         """One checkpoint; False when there is nothing more to sign."""
         if await self._store.being_imported([lane]):
             return False  # the backup has checkpoints of its own
-        value = await self._sidecar.get(self._store_name, keys.checkpoint(lane))
-        last = Checkpoint.from_json(value.data) if value else None
+        last_key = keys.checkpoint(lane)
+        value = await self._sidecar.get(self._store_name, last_key)
+        last = records.decoded(last_key, value.data, Checkpoint.from_json) if value else None
         seq, digest = (last.seq, last.digest) if last else (0, "")
         first = seq
         while seq - first < _COMMITS_A_CHECKPOINT:
@@ -87,7 +91,7 @@ class Checkpointer:
             await self._sidecar.transact(
                 self._store_name,
                 [
-                    Write(keys.checkpoint(lane), data, insert_only=etag is None, etag=etag),
+                    Write(last_key, data, insert_only=etag is None, etag=etag),
                     Write(keys.checkpoint(lane, checkpoint.number), data, insert_only=True),
                 ],
             )

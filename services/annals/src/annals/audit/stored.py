@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from annals.audit.checkpoint import Checkpoint
 from annals.dapr import DaprSidecar
-from annals.store import keys
+from annals.store import keys, records
 
 _PAGE = 100
 
 
 async def last_checkpoint(sidecar: DaprSidecar, store: str, lane: int) -> Checkpoint | None:
-    """The last of a lane. Raises DaprError."""
-    value = await sidecar.get(store, keys.checkpoint(lane))
-    return Checkpoint.from_json(value.data) if value else None
+    """The last of a lane. Raises DaprError and Undecodable."""
+    key = keys.checkpoint(lane)
+    value = await sidecar.get(store, key)
+    return records.decoded(key, value.data, Checkpoint.from_json) if value else None
 
 
 async def read_checkpoints(sidecar: DaprSidecar, store: str, lane: int, first: int) -> list[Checkpoint]:
     """Checkpoints of a lane from a number on, at most a page, ending before the first absent.
 
-    Raises DaprError.
+    Raises DaprError and Undecodable.
     """
     wanted = [keys.checkpoint(lane, number) for number in range(first, first + _PAGE)]
     found = await sidecar.get_bulk(store, wanted)
@@ -29,5 +30,5 @@ async def read_checkpoints(sidecar: DaprSidecar, store: str, lane: int, first: i
     for key in wanted:
         if key not in found:
             break
-        checkpoints.append(Checkpoint.from_json(found[key].data))
+        checkpoints.append(records.decoded(key, found[key].data, Checkpoint.from_json))
     return checkpoints

@@ -11,7 +11,7 @@ import orjson
 
 from annals.audit.checkpoint import Checkpoint, VerificationKeys, rolled
 from annals.events import StreamId, chained
-from annals.store import ALL_LANES, Commit, EventReader
+from annals.store import ALL_LANES, Commit, EventReader, Undecodable
 
 _PAGE = 256
 _REMEMBERED_HASHES = 100_000
@@ -66,8 +66,8 @@ async def verify(
     chain = _Chain(store)
     for lane in ALL_LANES:  # those that have begun by their log alone are fewer: its beginning may be gone
         signed = _Signed(lane, read_checkpoints, last_checkpoint, trusted)
+        seq, digest = 0, ""
         try:
-            seq, digest = 0, ""
             while commits := await _following(store, lane, seq, signed):
                 events += await chain.check(commits)
                 await _check_heads(store, commits)
@@ -78,6 +78,8 @@ async def verify(
                 yield Progress(lane, seq, signed.seq, events)
         except _Altered as altered:
             yield altered.finding
+        except Undecodable as error:
+            yield Finding(str(error), lane, seq)
 
 
 async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -> list[Commit]:
@@ -120,7 +122,7 @@ class _Chain:
         for commit in commits:
             for version in commit.versions:
                 self._check_event(commit, version, raw[commit.stream, version])
-            if self._hashes[commit.stream, commit.last] != commit.hash:
+            if self._hashes.get((commit.stream, commit.last)) != commit.hash:
                 raise _altered(commit, commit.last, raw, "the log has another hash for it")
         while len(self._hashes) > _REMEMBERED_HASHES:
             self._hashes.popitem(last=False)

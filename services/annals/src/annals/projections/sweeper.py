@@ -14,7 +14,7 @@ from annals.deadletters import DeadLettersUnknown, TooManyParked
 from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.generations import Outdated
-from annals.store import Commit, EventReader, StoreError
+from annals.store import Commit, EventReader, StoreError, Undecodable
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
@@ -80,7 +80,7 @@ class Sweeper:
         for lane in lanes:
             try:
                 full = await self._sweep_lane(lane, tails.get(lane, 0)) >= _LOOK_AHEAD or full
-            except ProjectionStalled as error:
+            except (ProjectionStalled, Undecodable) as error:
                 # It may stay so for long, which its lag tells, and has nothing to do with the other lanes.
                 _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
         metrics.PROJECTION_SWEPT.set_to_current_time()
@@ -91,11 +91,17 @@ class Sweeper:
         found: dict[str, int] = await self._database.fetch(CHECKPOINTS)
         applied = {int(lane): seq for lane, seq in found.items()}
         # After the checkpoints were read: what another replica has just applied was there before.
-        there = await asyncio.gather(*(self._store.read_log(lane, seq, seq) for lane, seq in applied.items()))
+        there = await asyncio.gather(*(self._is_there(lane, seq) for lane, seq in applied.items()))
         beyond = {lane: seq for (lane, seq), one in zip(applied.items(), there, strict=True) if not one}
         if beyond and beyond != self.beyond:
             _log.error("the read models are ahead of the store, and not of what it has", applied=beyond)
         self.beyond = beyond
+
+    async def _is_there(self, lane: int, seq: int) -> bool:
+        try:
+            return bool(await self._store.read_log(lane, seq, seq))
+        except Undecodable:
+            return True
 
     async def _sweep_lane(self, lane: int, tail: int) -> int:
         """Look at one lane, which had come to `tail` at the least; how many of its commits were missing."""
@@ -110,6 +116,8 @@ class Sweeper:
         missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]
         spans = [(checkpoint + 1, reached), *((seq, seq) for seq in missing)]
         spans.append((highest + 1, highest + _LOOK_AHEAD))
+        # So much at the least, if the lane cannot be read.
+        self._tell_lag(lane, max(highest, tail) - reached)
         found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
         # A commit is seen when all its events are: each came by a message of its own.
         commits = [
@@ -125,12 +133,15 @@ class Sweeper:
             metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
         # Before anything is healed: that may fail, or take long, just when there is much to be told.
         last = found_commits[-1][-1].position.seq if found_commits[-1] else highest
-        self._lags[lane] = max(last, tail) - reached
-        metrics.PROJECTION_LAG.set(sum(self._lags.values()))
+        self._tell_lag(lane, max(last, tail) - reached)
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
         if late:
             await self._heal(late)
         return len(late)
+
+    def _tell_lag(self, lane: int, commits: int) -> None:
+        self._lags[lane] = commits
+        metrics.PROJECTION_LAG.set(sum(self._lags.values()))
 
     async def _heal(self, commits: list[Commit]) -> None:
         refs = [ref for commit in commits for ref in commit.refs]

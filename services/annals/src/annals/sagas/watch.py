@@ -20,7 +20,7 @@ from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
-from annals.store import StoreError
+from annals.store import StoreError, Undecodable
 
 _log = structlog.get_logger(__name__)
 
@@ -103,9 +103,9 @@ class Watch:
                 else:
                     await self._look_at(key, before.get(key), restarted)
                 before.pop(key, None)  # what was restarted is timed anew, though this look fails at another
-            except _AWAY:
-                raise
-            except Exception:  # noqa: BLE001 - what it meets is its own
+            except Exception as error:
+                if isinstance(error, _AWAY) and not isinstance(error, Undecodable):
+                    raise
                 # As a history that a newer version wrote: it ends neither the others nor the watch.
                 _log.exception("a saga cannot be looked at", saga=key.id, tenant=key.tenant)
 

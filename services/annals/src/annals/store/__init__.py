@@ -24,6 +24,7 @@ from annals.store.protocol import (
     OutcomeUnknown,
     StoreError,
     StoreUnavailable,
+    Undecodable,
 )
 from annals.store.restore import NotImportable, Restore
 from annals.store.sizes import MAX_EVENT_BYTES, require_publishable
@@ -55,6 +56,7 @@ __all__ = [
     "Restore",
     "StoreError",
     "StoreUnavailable",
+    "Undecodable",
     "UnfitStore",
     "event_pages",
     "read_feed",

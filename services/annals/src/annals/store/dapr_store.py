@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn, TypeVar
 
 import orjson
@@ -67,10 +68,10 @@ class DaprEventReader:
             # Certain in any case: no append is refused for it.
             values |= await self._look_again([before], values)
         head = values.pop(head_key, None)
-        outcome = next(iter(values.values()), None)
+        outcome = next(iter(values.items()), None)
         return (
-            records.decode_head(head) if head is not None else None,
-            records.decode_outcome(outcome) if outcome is not None else None,
+            records.decoded(head_key, head, records.decode_head) if head is not None else None,
+            records.decoded(*outcome, records.decode_outcome) if outcome is not None else None,
         )
 
     async def read_stream(
@@ -97,8 +98,11 @@ class DaprEventReader:
 
         async def decoded(wanted: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
             # Each page as it comes, while the sidecar reads the others.
+            raw = await self.read_raw_events(wanted)
             return [
-                RecordedEvent.stored(one) for one in await self.read_raw_events(wanted) if one is not None
+                records.decoded(keys.event(*ref), one, RecordedEvent.stored)
+                for ref, one in zip(wanted, raw, strict=True)
+                if one is not None
             ]
 
         return [event for page in await asyncio.gather(*map(decoded, _pages(refs))) for event in page]
@@ -122,12 +126,14 @@ class DaprEventReader:
         found = await asyncio.gather(*(self._get([keys.log(lane, seq) for seq in span]) for span in spans))
         for span, values in zip(spans, found, strict=True):
             for seq in span:
-                value = values.get(keys.log(lane, seq))
+                key = keys.log(lane, seq)
+                value = values.get(key)
                 if value is None and certain:
-                    value = (await self._look_again([keys.log(lane, seq)], {})).get(keys.log(lane, seq))
+                    value = (await self._look_again([key], {})).get(key)
                 if value is None:
                     return commits
-                commits.append(records.decode_commit(value, Position(lane, seq)))
+                decode = partial(records.decode_commit, position=Position(lane, seq))
+                commits.append(records.decoded(key, value, decode))
         return commits
 
     async def lanes(self, *, certain: bool = True) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from annals.events import RecordedEvent, StreamId
+from annals.store import keys, records
 from annals.store.protocol import EventReader, StoreUnavailable
 
 _PAGE_BYTES = 2 * 1024 * 1024
@@ -28,11 +29,12 @@ async def event_pages(
     start, most = 0, _FIRST_EVENTS
     while start < len(refs):
         wanted = refs[start : start + most]
-        raw = [one for one in await reader.read_raw_events(wanted, certain=certain) if one is not None]
+        found = await reader.read_raw_events(wanted, certain=certain)
+        raw = [(ref, one) for ref, one in zip(wanted, found, strict=True) if one is not None]
         if len(raw) < len(wanted) and not certain:
             # The answer broke off, see DaprSidecar.get_bulk.
             raise StoreUnavailable(f"{len(wanted)} events were asked for, {len(raw)} came")
         start += len(wanted)
-        size = sum(map(len, raw))
+        size = sum(len(one) for _, one in raw)
         most = fitting(most, len(wanted), size, bytes_held=_PAGE_BYTES, most=MOST_EVENTS)
-        yield [RecordedEvent.stored(one) for one in raw], size
+        yield [records.decoded(keys.event(*ref), one, RecordedEvent.stored) for ref, one in raw], size

@@ -25,7 +25,7 @@ from annals.events import RecordedEvent, StreamId
 from annals.store import keys
 from annals.store.begun_lanes import BegunLanes
 from annals.store.dapr_store import DaprEventReader
-from annals.store.protocol import AppendTooLarge, Commit, StoreError
+from annals.store.protocol import AppendTooLarge, Commit, StoreError, Undecodable
 
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +47,9 @@ def is_transient(error: Exception) -> bool:
     """Whether an error is of the surroundings, and not of what is being handled: it will pass."""
     if isinstance(error, DaprError):
         return error.code not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
-    return isinstance(error, StoreError | DeadLettersUnknown) and not isinstance(error, AppendTooLarge)
+    return isinstance(error, StoreError | DeadLettersUnknown) and not isinstance(
+        error, AppendTooLarge | Undecodable
+    )
 
 
 class _Lost(Exception):

@@ -137,6 +137,14 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached now; nothing was appended."""
 
 
+class Undecodable(StoreError):
+    """A value that the store has says nothing: it was damaged, or a release wrote it that this one is not."""
+
+    def __init__(self, key: str, error: Exception) -> None:
+        super().__init__(f"{key} cannot be decoded: {error!r}")
+        self.key = key
+
+
 class OutcomeUnknown(StoreError):
     """The reply was lost: whether the events were appended is not known yet.
 

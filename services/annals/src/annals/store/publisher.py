@@ -19,7 +19,7 @@ from annals.dapr import DaprError, DaprSidecar, Message, Write, publish_metadata
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.group_commit import Committed
-from annals.store.protocol import EventReader, StoreUnavailable
+from annals.store.protocol import EventReader, StoreError, StoreUnavailable
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
@@ -169,7 +169,7 @@ class Publisher:
         while True:
             try:
                 return await self._read_log(first, last)
-            except StoreUnavailable as error:
+            except StoreError as error:
                 _log.warning(
                     "cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog
                 )
@@ -290,7 +290,7 @@ class Publisher:
                 commits = await self._reader.read_log(self._lane, 1 + away, min(self._tail, away + _NEAR))
                 commits = [one for one in commits if one.first == 1 and one.position.seq != seq]
             events = await self._reader.read_events([(one.stream, one.first) for one in commits])
-        except StoreUnavailable as error:
+        except StoreError as error:
             _log.warning("cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog)
             return None
         return min(events, key=lambda event: len(event.to_json()), default=None)

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from operator import index
+from typing import Any, TypeVar
 
 import orjson
 
 from annals.events import Position, RecordedEvent, StreamId
-from annals.store.protocol import Append, Appended, Commit, Head, Outcome
+from annals.store.protocol import Append, Appended, Commit, Head, Outcome, Undecodable
+
+T = TypeVar("T")
+
+
+def decoded(key: str, data: bytes, decode: Callable[[bytes], T]) -> T:
+    """What a key holds. Raises Undecodable, which names the key."""
+    try:
+        return decode(data)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Undecodable(key, error) from error
 
 
 def record(append: Append, position: Position, previous: str) -> list[RecordedEvent]:
@@ -51,7 +63,7 @@ def decode_part(data: bytes) -> Head:
 
 
 def _head(value: dict[str, Any]) -> Head:
-    return Head(value["version"], value["state"], value["state_schema"], value["hash"])
+    return Head(index(value["version"]), value["state"], value["state_schema"], value["hash"])
 
 
 def encode_outcome(append: Append, position: Position) -> bytes:
@@ -99,8 +111,8 @@ def decode_commit(data: bytes, position: Position) -> Commit:
     return Commit(
         position,
         StreamId.named(value["tenant"], value["stream"]),
-        value["first"],
-        value["last"],
+        index(value["first"]),
+        index(value["last"]),
         tuple(value["types"]),
         datetime.fromisoformat(value["time"]).astimezone(UTC),
         value["id"],
