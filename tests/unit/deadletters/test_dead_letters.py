@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -135,6 +135,74 @@ async def test_what_could_not_be_read_is_released_together_however_long_it_is() 
             assert [entry["action"] for entry in detail.history] == ["replayed"]
             assert len(detail.raw or "") > 60_000
         await client.close()
+
+
+async def test_a_text_that_comes_again_stays_as_it_was_edited_and_released(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters, other = (letters_of(client) for client in clients)
+    message = of_raw("messages", "acme", "nonsense", "no JSON")
+    await letters.park(*message)
+    (letter,) = letters.parked("acme")
+    await letters.rewrite(letter, "sense", "ada", "mended by hand")
+    await other.park(*message)
+    await letters.release([letter], "ada", "mended by hand")
+
+    await other.park(*message)
+
+    found, detail = await letters.get("acme", letter.id)
+    assert letters.released() == [found]
+    assert (detail.raw, found.attempts) == ("sense", 3)
+    assert [entry["action"] for entry in detail.history] == ["edited", "replayed"]
+
+    await letters.done(found)
+    await other.park(*message)
+    assert (await letters.get("acme", letter.id))[1].raw == "nonsense"
+
+
+async def test_of_two_that_change_a_letter_at_the_same_time_each_sees_what_the_other_did(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    one, other = (letters_of(client) for client in clients)
+    await one.park(*of_raw("messages", "acme", "nonsense", "no JSON"))
+    (letter,) = one.parked("acme")
+
+    async def at_once(*doing: Awaitable[object]) -> Detail:
+        meet = asyncio.Barrier(2)
+        for client in clients:
+            client.meet = meet
+        await asyncio.gather(*doing)
+        return (await one.get("acme", letter.id))[1]
+
+    detail = await at_once(
+        one.rewrite(letter, "a", "ada", "mended"), other.rewrite(letter, "b", "bob", "mended")
+    )
+    first, second = detail.history
+    assert (first["before"], second["before"]) == ("nonsense", {"ada": "a", "bob": "b"}[first["user"]])
+    await other.refresh()
+    detail = await at_once(
+        one.rewrite(letter, "c", "ada", "mended"), other.release([letter], "bob", "mended")
+    )
+    assert sorted(entry["action"] for entry in detail.history[2:]) == ["edited", "replayed"]
+    assert detail.raw == "c"
+    await other.refresh()
+    detail = await at_once(one.rewrite(letter, "d", "ada", "mended"), other.park_again(letter, "no JSON"))
+    assert detail.raw == "d"
+
+
+async def test_what_was_released_anew_while_it_was_read_in_vain_stays_released(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters, operator = (letters_of(client) for client in clients)
+    await letters.park(*of_raw("messages", "acme", "nonsense", "no JSON"))
+    await letters.release(letters.parked("acme"), "ada", "mended")
+    (read,) = letters.released()
+    await operator.rewrite(read, "sense", "ada", "mended by hand")
+    await operator.release([read], "ada", "mended by hand")
+
+    await letters.park_again(read, "no JSON")
+
+    assert len(letters.released()) == 1
 
 
 async def test_too_many_of_a_generation_stop_that_one_alone(

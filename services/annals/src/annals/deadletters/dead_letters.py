@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -44,6 +45,9 @@ _AT_ONCE = 100
 """Letters that are changed in one transaction."""
 _BYTES_AT_ONCE = 4_000_000
 """What the index and the details of several take in it."""
+
+
+Revise = Callable[[Detail], Detail]
 
 
 class TooManyParked(Exception):
@@ -148,10 +152,13 @@ class DeadLetters:
     async def park(self, letter: DeadLetter, detail: Detail) -> None:
         """Park. What is parked already stays at its first failure, with one attempt more.
 
-        A released sequence that fails again is parked again, where it fails now. Raises TooManyParked.
+        A released sequence that fails again is parked again, where it fails now. A text that comes again
+        stays as operators made it, and released if it is. Raises TooManyParked.
         """
+        known: DeadLetter | None = None
 
         def change(index: _Index) -> None:
+            nonlocal known
             known = index.parked.get(letter.id)
             if known is None:
                 # What is released counts here: it may fail again, and is not one more then.
@@ -161,12 +168,18 @@ class DeadLetters:
                         f"what is parked takes {index.size} bytes: something general is wrong"
                     )
                 index.parked[letter.id] = letter
-            elif known.status is Status.RELEASED or letter.version < known.version:
+            elif letter.kind is Kind.EVENT and (
+                known.status is Status.RELEASED or letter.version < known.version
+            ):
                 reason = _short(letter.reason, known, index)
                 attempts = letter.attempts + known.attempts
                 index.parked[letter.id] = replace(letter, reason=reason, attempts=attempts)
             else:
                 index.parked[letter.id] = replace(known, attempts=known.attempts + letter.attempts)
+
+        def revise(before: Detail) -> Detail:
+            raw = detail.raw if known is None else before.raw
+            return replace(detail, raw=raw, history=before.history)
 
         log = _log.bind(
             dead_letter=letter.id,
@@ -176,9 +189,8 @@ class DeadLetters:
             reason=letter.reason,
             trace_id=letter.trace_id,
         )
-        before = await self._detail(letter.id)
         try:
-            await self._change(change, {letter.id: replace(detail, history=before.history)})
+            await self._change(change, {letter.id: revise})
         except TooManyParked:
             log.warning("failed, and is not parked: there is no room")
             raise
@@ -186,16 +198,18 @@ class DeadLetters:
         metrics.PARKED.labels(letter.consumer).inc()
 
     async def park_again(self, letter: DeadLetter, reason: str) -> None:
-        """Park what was released and cannot be handled yet."""
+        """Park what was released and cannot be handled yet, unless it was released anew meanwhile."""
 
         def change(index: _Index) -> None:
             known = _require(index, letter.id)
+            if known.released_at != letter.released_at:
+                return
             short = _short(reason, known, index)
             index.parked[letter.id] = replace(
                 known, status=Status.PARKED, reason=short, attempts=known.attempts + 1
             )
 
-        await self._change(change, {letter.id: await self._detail(letter.id)})
+        await self._change(change)
 
     def parked(self, tenant: str) -> list[DeadLetter]:
         """What is parked, oldest first."""
@@ -221,7 +235,6 @@ class DeadLetters:
         The event itself stays what it is. The correction holds for every later time as well, also
         when the read model is built anew. Raises TooMuchEdited; to pass over is possible always.
         """
-        _, detail = await self.get(letter.tenant, letter.id)
         what = "discarded" if data is None else "edited"
         entry = letters.action(what, who, reason, version=letter.version, data=data)
         stream = letter.sequence
@@ -233,16 +246,16 @@ class DeadLetters:
             if data is not None and (size := len(orjson.dumps(index.corrections))) > _MOST_EDITED:
                 raise TooMuchEdited(f"all that was edited takes {size} bytes with it, of {_MOST_EDITED}")
 
-        await self._change(change, {letter.id: replace(detail, history=[*detail.history, entry])})
+        await self._change(change, {letter.id: partial(_noted, entry)})
 
     async def rewrite(self, letter: DeadLetter, raw: str, who: str | None, reason: str) -> None:
         """Replace the text of what could not be read."""
-        _, detail = await self.get(letter.tenant, letter.id)
-        entry = letters.action("edited", who, reason, before=detail.raw)
-        history = [*detail.history, entry]
-        await self._change(
-            lambda index: _require(index, letter.id), {letter.id: replace(detail, raw=raw, history=history)}
-        )
+
+        def revise(detail: Detail) -> Detail:
+            entry = letters.action("edited", who, reason, before=detail.raw)
+            return replace(_noted(entry, detail), raw=raw)
+
+        await self._change(lambda index: _require(index, letter.id), {letter.id: revise})
 
     async def release(self, found: Sequence[DeadLetter], who: str | None, reason: str | None) -> int:
         """Have parked sequences handled again, from their first events on; how many are still parked."""
@@ -253,21 +266,18 @@ class DeadLetters:
             ids = {one.id for one in found[start : start + _AT_ONCE]} & self._index.parked.keys()
             keys = {self._key(one): one for one in ids}
             values = await self._sidecar.get_certain(self._store, list(keys))
-            details = {one: _decoded(values.get(key)) for key, one in keys.items()}
-            for part in _parts(
-                {one: replace(detail, history=[*detail.history, entry]) for one, detail in details.items()},
-                _BYTES_AT_ONCE - len(self._index.encode()),
-            ):
-                await self._change(partial(_release, part.keys(), time.time()), part)
+            details = {one: _noted(entry, _decoded(values.get(key))) for key, one in keys.items()}
+            for part in _parts(details, _BYTES_AT_ONCE - len(self._index.encode())):
+                revise = partial(_noted, entry)
+                await self._change(partial(_release, part, time.time()), dict.fromkeys(part, revise))
             released += len(ids)
         return released
 
     async def done(self, letter: DeadLetter, who: str | None = None, reason: str | None = None) -> None:
         """A released sequence was handled to its end, or a text was discarded."""
-        detail = await self._detail(letter.id)
+        revisions: dict[str, Revise] = {}
         if who is not None or reason is not None:
-            entry = letters.action("discarded", who, reason)
-            detail = replace(detail, history=[*detail.history, entry])
+            revisions[letter.id] = partial(_noted, letters.action("discarded", who, reason))
 
         def change(index: _Index) -> None:
             known = index.parked.get(letter.id)
@@ -276,7 +286,7 @@ class DeadLetters:
             del index.parked[letter.id]
             index.done[letter.id] = replace(known, status=Status.DONE)
 
-        await self._change(change, {letter.id: detail})
+        await self._change(change, revisions)
 
     async def end(self, read_model: str, generation: int) -> None:
         """Nothing waits for a table that is gone."""
@@ -286,7 +296,7 @@ class DeadLetters:
                 del index.parked[one.id]
                 index.done[one.id] = replace(one, status=Status.DONE)
 
-        await self._change(change, {})
+        await self._change(change)
 
     def generations(self) -> set[tuple[str, int]]:
         """The read models' generations that something waits for."""
@@ -298,15 +308,21 @@ class DeadLetters:
     async def _detail(self, letter_id: str) -> Detail:
         return _decoded(await self._sidecar.get(self._store, self._key(letter_id)))
 
-    async def _change(self, change: Callable[[_Index], object], details: Mapping[str, Detail]) -> None:
+    async def _change(
+        self, change: Callable[[_Index], object], revisions: Mapping[str, Revise] = MappingProxyType({})
+    ) -> None:
+        """Change the index and, with it, the details of some letters."""
+        by_key = {self._key(one): revise for one, revise in revisions.items()}
         for _ in range(_ATTEMPTS):
             value = await self._sidecar.get(self._store, self._prefix)
             index = _Index.decode(value.data if value else None)
             change(index)
+            # After the index: whoever changes a detail changes that too, and then this is refused.
+            details = await self._sidecar.get_certain(self._store, list(by_key))
             etag = value.etag if value else None
             writes = [
                 Write(self._prefix, index.encode(), insert_only=etag is None, etag=etag),
-                *(Write(self._key(one), _encoded(detail)) for one, detail in details.items()),
+                *(Write(key, _encoded(revise(_decoded(details.get(key))))) for key, revise in by_key.items()),
             ]
             try:
                 await self._sidecar.transact(self._store, writes)
@@ -325,16 +341,20 @@ def _decoded(value: StateValue | None) -> Detail:
     return Detail(**orjson.loads(value.data)) if value else Detail()
 
 
-def _parts(details: Mapping[str, Detail], most: int) -> list[dict[str, Detail]]:
-    """Details that may be written together, of so many bytes; alone what is more by itself."""
-    parts: list[dict[str, Detail]] = []
+def _noted(entry: dict[str, Any], detail: Detail) -> Detail:
+    return replace(detail, history=[*detail.history, entry])
+
+
+def _parts(details: Mapping[str, Detail], most: int) -> list[set[str]]:
+    """Whose details may be written together, of so many bytes; alone what is more by itself."""
+    parts: list[set[str]] = []
     size = 0
     for one, detail in details.items():
         size += len(_encoded(detail))
         if not parts or size > most:
-            parts.append({})
+            parts.append(set())
             size = len(_encoded(detail))
-        parts[-1][one] = detail
+        parts[-1].add(one)
     return parts
 
 
