@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -258,6 +259,8 @@ async def test_of_many_who_watch_everything_all_are_found(
     every = sorted([*users, "concerned"])
     assert [sorted(preferences) for _, preferences in found] == [every, every, ["concerned", "user-1"]]
     assert len(found[2][1]["user-1"].subscriptions) == len(data["subscriptions"])
+    _, preferences = await log.interested(replace(notices[0], addressed=True))
+    assert sorted(preferences) == ["concerned", "user-1"], "what is addressed to them is told to nobody else"
 
 
 async def test_a_channel_that_was_named_without_end_is_kept_once(pool: asyncpg.Pool) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
+from annals.events import DomainEvent, Event, IntegrationEvent
 from annals_notification.deliveries.channels import signed
 from annals_notification.deliveries.plan import Notice, plan
 from annals_notification.deliveries.preferences import Channel, GivenPreferences, Preferences
@@ -42,6 +43,30 @@ def test_subscriptions_choose_events_and_channels() -> None:
     told = plan(notice("task.completed", "bob"), {"ada": everything}, NOW)
     assert [(one.user, one.channel) for one in told] == [("ada", Channel.INBOX), ("ada", Channel.EMAIL)]
     assert plan(notice("member.left", "ada"), {"ada": everything}, NOW) == [], "there is no webhook"
+
+
+def test_what_is_addressed_to_somebody_is_told_to_nobody_else() -> None:
+    curious = prefer(subscriptions=[{"events": kind, "mine": False} for kind in ("notification.*", "task.*")])
+
+    def told(event: Event) -> list[str]:
+        return [one.user for one in plan(Notice.of(event), {"eve": curious}, NOW)]
+
+    def asked(**data: str) -> IntegrationEvent:
+        return IntegrationEvent(event_type="notification.requested", source="test", data=data)
+
+    assert told(asked(user="ada", kind="handover_requested")) == ["ada"]
+    assert told(asked(user="eve")) == ["eve"]
+    assert told(asked(text="the office is closed")) == ["eve"], (
+        "whom nobody names it tells all who ask for it"
+    )
+    assigned = DomainEvent(
+        event_type="task.assigned",
+        source="test",
+        aggregate_type="task",
+        aggregate_id="7",
+        data={"assignee": "ada"},
+    )
+    assert told(assigned) == ["ada", "eve"], "what the store has all of the tenant may see"
 
 
 def test_a_channel_that_is_named_again_and_again_is_kept_once() -> None:

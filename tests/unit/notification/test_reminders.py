@@ -106,7 +106,8 @@ async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_
     await store.append(Append(TASK, events[there:], there, STATE))
     await reminders.fire("acme", "7:due")
     assert tables.fired == ["fired"]
-    assert [notice.kind for notice in told.notices] == ["reminder.due"]
+    [notice] = told.notices
+    assert (notice.kind, notice.concerns, notice.addressed) == ("reminder.due", {"ada"}, True)
 
 
 async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:

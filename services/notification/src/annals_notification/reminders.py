@@ -254,6 +254,7 @@ class Reminders:
                     datetime.now(UTC),
                     row["correlation_id"],
                     row["causation_id"],
+                    addressed=assignee is not None,
                 )
             )
             status = "fired"

@@ -45,7 +45,7 @@ def _bytes_answered(text: str) -> str:
 _INTERESTED = f"""
 WITH asked AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
-    place integer, tenant text, kind text, concerned jsonb, after text)),
+    place integer, tenant text, kind text, concerned jsonb, addressed boolean, after text)),
 interested AS (
   SELECT place, one.user_id, data
   FROM asked CROSS JOIN LATERAL jsonb_array_elements_text(concerned) AS one (user_id)
@@ -55,7 +55,7 @@ interested AS (
   WHERE one.user_id > after
   UNION ALL
   SELECT place, user_id, data FROM asked JOIN notifications.preferences USING (tenant)
-  WHERE user_id > after AND NOT concerned ? user_id
+  WHERE NOT addressed AND user_id > after AND NOT concerned ? user_id
     AND data @? '$.subscriptions[*] ? (@.mine == false)' AND EXISTS (
     SELECT FROM jsonb_array_elements(data -> 'subscriptions') wanted
     WHERE NOT (wanted ->> 'mine')::boolean AND (
@@ -177,6 +177,7 @@ class _Asked(NamedTuple):
     tenant: str
     kind: str
     concerned: tuple[str, ...]
+    addressed: bool
     after: str = ""
 
 
@@ -260,7 +261,7 @@ class DeliveryLog:
 
     async def interested(self, notice: Notice) -> tuple[datetime, dict[str, Preferences]]:
         """Since when there is this service, and the preferences of all who may want a notice."""
-        asked = _Asked(notice.tenant, notice.kind, tuple(sorted(notice.concerns)))
+        asked = _Asked(notice.tenant, notice.kind, tuple(sorted(notice.concerns)), notice.addressed)
         preferences: dict[str, Preferences] = {}
         while True:
             found = await self._asked.get(asked)

@@ -27,22 +27,26 @@ class Notice:
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+    addressed: bool = False
+    """Whether it is for those alone whom it concerns: what all of the tenant may see is in the store."""
 
     @classmethod
     def of(cls, event: Event) -> Notice:
         """The notice of an event."""
         data: dict[str, Any] = event.data if isinstance(event, DomainEvent | IntegrationEvent) else {}
         subject = {"stream": event.stream.name} if isinstance(event, DomainEvent) else {}
+        concerns = frozenset(data[name] for name in _CONCERNED if isinstance(data.get(name), str))
         return cls(
             event.tenant_id,
             event.event_id,
             event.event_type,
-            frozenset(data[name] for name in _CONCERNED if isinstance(data.get(name), str)),
+            concerns,
             {**data, **subject},
             max(event.timestamp, event.delay_until or event.timestamp),
             event.correlation_id,
             event.causation_id,
             event.traceparent,
+            addressed=bool(concerns) and not isinstance(event, DomainEvent),
         )
 
 
@@ -57,7 +61,7 @@ class Planned:
 
 def plan(notice: Notice, preferences: Mapping[str, Preferences], now: datetime) -> list[Planned]:
     """Who is told over which channels, and when. `preferences` are those of all who may be."""
-    users = sorted(set(preferences) | notice.concerns)
+    users = sorted(notice.concerns if notice.addressed else notice.concerns | set(preferences))
     planned: list[Planned] = []
     for user in users:
         wants = preferences.get(user) or Preferences()

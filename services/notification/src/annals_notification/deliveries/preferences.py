@@ -146,7 +146,10 @@ class Webhook(_Model):
 
 
 class Subscription(_Model):
-    """Events to be told of. `mine`: only those that concern the user."""
+    """Events to be told of. `mine`: only those that concern the user.
+
+    What somebody else is told, as a reminder of theirs, nobody is told beside them.
+    """
 
     events: Pattern
     channels: Channels = (Channel.INBOX,)
