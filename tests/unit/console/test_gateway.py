@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from urllib.parse import parse_qs
 
 import httpx
 import pytest
 
+from annals_console import gateway
 from annals_console.access import RULES
+from conftest import until
 from unit.console.conftest import Sidecar, Start
 
 BECOME = "/auth/development"
@@ -282,6 +287,53 @@ async def test_a_live_stream_comes_through_as_it_is(development: str, http: http
         assert answer.headers["content-type"].startswith("text/event-stream")
         body = b"".join([chunk async for chunk in answer.aiter_bytes()])
     assert body == b"id: 0-1\ndata: {}\n\nid: 0-2\ndata: {}\n\n"
+
+
+async def opened(http: httpx.AsyncClient, stream: str) -> int:
+    """What one who opens a live stream is answered; it is left again."""
+    async with http.stream("GET", stream) as answer:
+        return answer.status_code
+
+
+@pytest.fixture
+async def staying(development: str, sidecar: Sidecar) -> AsyncIterator[None]:  # noqa: ARG001 - it ends later
+    """Streams stay open: until the end, or the console would wait for them."""
+    sidecar.stays = True
+    yield
+    sidecar.stays = False
+
+
+@pytest.mark.usefixtures("staying")
+async def test_live_streams_leave_connections_for_all_else(
+    development: str, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "_STREAMS", 2)
+    stream = f"{development}/api/notification/stream"
+    async with http.stream("GET", stream) as first, AsyncExitStack() as second:
+        await second.enter_async_context(http.stream("GET", stream))
+        async with http.stream("GET", stream) as refused:
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            assert json.loads(await refused.aread())["type"] == "urn:annals:problem:busy"
+        assert (await http.get(f"{development}/api/projector/queries/tasks")).status_code == 200
+        await second.aclose()
+
+        async def there_is_room() -> bool:
+            return (await opened(http, stream)) == 200
+
+        await until(there_is_room)
+        assert first.status_code == 200
+
+
+@pytest.mark.usefixtures("staying")
+async def test_one_user_leaves_live_streams_for_others(
+    development: str, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "_STREAMS_OF_ONE", 1)
+    stream = f"{development}/api/notification/stream"
+    async with http.stream("GET", stream):
+        assert await opened(http, stream) == 503
+        await http.post(development + BECOME, json={"user": "ben", "role": "viewer"})
+        assert await opened(http, stream) == 200
 
 
 async def test_a_body_may_not_be_huge(development: str, sidecar: Sidecar, http: httpx.AsyncClient) -> None:

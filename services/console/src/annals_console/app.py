@@ -21,7 +21,6 @@ from annals_console.settings import AuthMode, ConsoleSettings
 from annals_console.tokens import Tokens
 
 _ISSUER_SECONDS = 10.0
-_CONNECTIONS = 2_500
 _OWN_NAMES = ["127.0.0.1", "localhost"]
 
 
@@ -30,7 +29,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
-        async with connected(settings, connections=_CONNECTIONS) as (sidecar, invocation):
+        async with connected(settings, connections=gateway.CONNECTIONS) as (sidecar, invocation):
             files = page.load(settings.page)
             measured = health.Health()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -21,6 +22,12 @@ from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
 from annals_console.identity import Identity, Role
 
+CONNECTIONS = 2_500
+"""Connections to the sidecar. What is asked while all are taken waits."""
+_STREAMS = 2_000
+"""Live streams, each of which keeps a connection for as long as somebody looks."""
+_STREAMS_OF_ONE = 100
+"""Live streams of one user: a page has one."""
 _ANSWER_SECONDS = 30.0
 _DRAIN_SECONDS = 1.0
 _LARGEST_BODY = 1024 * 1024
@@ -42,11 +49,34 @@ _RESPONSE_HEADERS = (
 Authenticate = Callable[[Request], Awaitable[Identity]]
 
 
+class _Streams:
+    """How many live streams are open, and whose: all else needs connections too."""
+
+    def __init__(self) -> None:
+        self._of: Counter[tuple[str, str]] = Counter()
+
+    def room_for(self, identity: Identity) -> bool:
+        """Whether one may have another."""
+        own = self._of[identity.tenant, identity.user]
+        return own < _STREAMS_OF_ONE and self._of.total() < _STREAMS
+
+    @contextmanager
+    def held(self, identity: Identity) -> Iterator[None]:
+        """Count one for as long as it is sent: of an answer that nobody waits for any more nothing is."""
+        whose = Counter({(identity.tenant, identity.user): 1})
+        self._of += whose
+        try:
+            yield
+        finally:
+            self._of -= whose
+
+
 def routes(
     invocation: ServiceInvocation, authenticate: Authenticate, draining: Callable[[], bool]
 ) -> APIRouter:
     """`/api/{service}/…`: a route for each rule."""
     router = APIRouter(prefix="/api")
+    streams = _Streams()
 
     def add(rule: Rule) -> None:
         async def pass_on(request: Request) -> Response:
@@ -69,8 +99,13 @@ def routes(
             headers = {name: opened.headers[name] for name in _RESPONSE_HEADERS if name in opened.headers}
             headers.setdefault("cache-control", "no-store")
             if headers.get("content-type", "").startswith(_EVENT_STREAM):
+                if not streams.room_for(identity):
+                    opened.close()
+                    detail = "too many live streams are open at this replica"
+                    raise Problem(503, "busy", detail, headers={"Retry-After": "5"})
                 headers["x-accel-buffering"] = "no"
-                return StreamingResponse(_live(opened, draining, identity.until), opened.status, headers)
+                live = _live(opened, streams.held(identity), draining, identity.until)
+                return StreamingResponse(live, opened.status, headers)
             return StreamingResponse(_whole(opened), opened.status, headers)
 
         public = rule.path.replace(OWN, "{own_user}")
@@ -192,7 +227,9 @@ async def _whole(opened: Opened) -> AsyncIterator[bytes]:
         opened.close()
 
 
-async def _live(opened: Opened, draining: Callable[[], bool], until: float) -> AsyncIterator[bytes]:
+async def _live(
+    opened: Opened, held: AbstractContextManager[None], draining: Callable[[], bool], until: float
+) -> AsyncIterator[bytes]:
     """A live stream ends when the service it comes from does, or this one: the browser comes back.
 
     It ends too when it is not known any more who looks: whoever comes back then is asked who they are.
@@ -200,14 +237,15 @@ async def _live(opened: Opened, draining: Callable[[], bool], until: float) -> A
     chunks = aiter(opened.chunks())
     coming: asyncio.Task[bytes] | None = None
     try:
-        while not draining() and time.time() < until:
-            coming = coming or asyncio.ensure_future(_next(chunks))
-            done, _ = await asyncio.wait({coming}, timeout=_DRAIN_SECONDS)
-            if done:
-                chunk, coming = coming.result(), None
-                if not chunk:
-                    return
-                yield chunk
+        with held:
+            while not draining() and time.time() < until:
+                coming = coming or asyncio.ensure_future(_next(chunks))
+                done, _ = await asyncio.wait({coming}, timeout=_DRAIN_SECONDS)
+                if done:
+                    chunk, coming = coming.result(), None
+                    if not chunk:
+                        return
+                    yield chunk
     except NotAnswered as error:
         yield f"event: cut\ndata: {error}\n\n".encode()
     finally:
