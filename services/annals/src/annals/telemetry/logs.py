@@ -21,7 +21,26 @@ def _add_trace(_logger: WrappedLogger, _method: str, fields: EventDict) -> Event
 
 
 def _to_json(fields: EventDict, **_: Any) -> str:
-    return orjson.dumps(fields, default=str).decode()
+    try:
+        return _dumped(fields)
+    except TypeError:  # half a character, an integer beyond 64 bits: a line that is not written tells nobody
+        return _dumped({_text(name): _plain(value) for name, value in fields.items()})
+
+
+def _dumped(value: Any) -> str:
+    return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _plain(value: Any) -> Any:
+    try:
+        _dumped(value)
+    except TypeError:
+        return _text(value)
+    return value
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def configure(service: str, level: str = "info") -> None:
