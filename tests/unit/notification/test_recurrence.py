@@ -83,6 +83,51 @@ def test_what_was_missed_is_made_up_for_by_the_policy(catch_up: CatchUp, days: l
     assert [one.day for one in daily.missed(datetime(2030, 1, 3, 12, tzinfo=UTC), on_time)] == [4]
 
 
+@pytest.mark.parametrize(
+    ("rule", "outage"),
+    [
+        ("FREQ=MINUTELY", timedelta(weeks=3)),
+        ("FREQ=MINUTELY;INTERVAL=5", timedelta(days=366)),
+        ("FREQ=MINUTELY;BYDAY=SA", timedelta(days=366)),
+    ],
+)
+def test_of_what_came_due_in_a_long_outage_the_last_is_found_without_counting_all(
+    rule: str, outage: timedelta
+) -> None:
+    now = (
+        datetime(2030, 1, 5, 12, 0, 20, tzinfo=UTC) + outage
+    )  # after 366 days a Monday, and after three weeks a Saturday
+    frequent = {
+        policy: recurring(rule, start="2030-01-05T12:00:00+00:00", catch_up=policy) for policy in CatchUp
+    }
+    since = now - outage
+    last = datetime(2031, 1, 4, 23, 59, tzinfo=UTC) if "SA" in rule else now.replace(second=0)
+    with within(0.25):
+        assert frequent[CatchUp.ONE].missed(since, now) == [last]
+        assert frequent[CatchUp.NONE].missed(since, now) == ([] if "SA" in rule else [last])
+        upto = frequent[CatchUp.ALL].reach(since, now)
+        some = frequent[CatchUp.ALL].missed(since, upto)
+    assert since < upto < now
+    assert upto == some[-1]
+    assert frequent[CatchUp.ONE].reach(since, now) == now
+
+
+def test_all_that_was_missed_is_made_up_for_bit_by_bit_and_each_once() -> None:
+    start = datetime(2030, 1, 1, tzinfo=UTC)
+    moved = {
+        (start + timedelta(minutes=n)).isoformat(): (start + timedelta(minutes=150)).isoformat()
+        for n in range(90, 240)
+    }
+    minutely = recurring("FREQ=MINUTELY", start=start.isoformat(), catch_up=CatchUp.ALL, moved=moved)
+    since, now, made = start, start + timedelta(minutes=300), list[datetime]()
+    while since < now:
+        upto = minutely.reach(since, now)
+        assert since < upto <= now
+        made += minutely.missed(since, upto)
+        since = upto
+    assert sorted(made) == [start + timedelta(minutes=n) for n in range(1, 301)]
+
+
 def day(number: int, hour: int = 9, minute: int = 0) -> datetime:
     """A moment in a month that begins on a Tuesday; the 7th is a Monday."""
     return datetime(2030, 1, number, hour, minute, tzinfo=UTC)

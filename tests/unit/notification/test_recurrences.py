@@ -140,3 +140,34 @@ async def test_an_occurrence_that_others_were_faster_than_is_sent_again_under_it
     assert len(set(commands.keys)) == 1
     [(*_, following, counted, refused)] = database.written
     assert (following, counted, refused) == (None, "1", None)
+
+
+class Takes:
+    """Takes every command."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+        self.keys.append(headers["idempotency-key"])
+        return Answer(200, {"id": "7"})
+
+
+async def test_of_very_many_that_were_missed_some_are_sent_and_the_next_is_due_at_once() -> None:
+    began = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(weeks=3)
+    database, commands, alarms = (
+        Database(start=began, rule="FREQ=MINUTELY", catch_up="all"),
+        Takes(),
+        Alarms(),
+    )
+    database.row["last"] = began.isoformat()
+    recurs = Recurrences(cast("Any", database), cast("Any", commands), cast("Any", alarms))
+    await recurs.fire("t", "r")
+    [(*_, last, following, counted, refused)] = database.written
+    assert (counted, refused) == (str(len(commands.keys)), None)
+    assert 0 < len(commands.keys) < 1_000
+    reached = began + timedelta(minutes=len(commands.keys))
+    assert last == reached.isoformat()
+    assert following == (reached + timedelta(minutes=1)).isoformat()
+    assert alarms.rings == [reached + timedelta(minutes=1)]
+    assert commands.keys[-1] == f"recurrence:r:{last}"

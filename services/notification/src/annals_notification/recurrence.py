@@ -25,6 +25,8 @@ from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000
 _SHORTEST = timedelta(minutes=1)
+_MOST_AT_ONCE = 100
+"""Missed occurrences that are made before it is written down how far they are made."""
 COUNTING_SECONDS = 0.5
 _PERIODS = {
     "WEEKLY": timedelta(weeks=1),
@@ -175,13 +177,38 @@ class Recurrence(BaseModel):
 
     def missed(self, since: datetime, now: datetime) -> list[datetime]:
         """The occurrences to be made now, of those between two moments, by the catch-up policy."""
-        due = list(takewhile(lambda pair: _comes(pair) <= now, self.after(since)))
         match self.catch_up:
+            case CatchUp.ALL:
+                due = list(self._between(since, now))
             case CatchUp.ONE:
-                due = due[-1:]
+                due = self._last_between(since, now)
             case CatchUp.NONE:
-                due = [pair for pair in due if now - _comes(pair) <= _SHORTEST]
+                # What is just so long ago still counts.
+                due = list(self._between(max(since, now - _SHORTEST - timedelta.resolution), now))
         return [exact for exact, _ in due]
+
+    def reach(self, since: datetime, now: datetime) -> datetime:
+        """How far to go at once from one moment towards another: after an outage there may be very much."""
+        if self.catch_up is not CatchUp.ALL:
+            return now
+        some = list(islice(self._between(since, now), _MOST_AT_ONCE))
+        return _comes(some[-1]) if len(some) == _MOST_AT_ONCE else now
+
+    def _between(self, since: datetime, now: datetime) -> Iterator[tuple[datetime, datetime]]:
+        return takewhile(lambda pair: _comes(pair) <= now, self.after(since))
+
+    def _last_between(self, since: datetime, now: datetime) -> list[tuple[datetime, datetime]]:
+        """The last, if there is one; of very many not all are counted: the half that has none goes."""
+        while (
+            now - since > _SHORTEST
+            and len(list(islice(self._between(since, now), _MOST_AT_ONCE))) == _MOST_AT_ONCE
+        ):
+            half = since + (now - since) / 2
+            if next(self._between(half, now), None):
+                since = half
+            else:
+                now = half
+        return list(self._between(since, now))[-1:]
 
 
 def _comes(occurrence: tuple[datetime, datetime]) -> datetime:

@@ -133,6 +133,7 @@ class Recurrences:
         try:
             recurrence = Recurrence.stored(row["data"])
             with within(COUNTING_SECONDS):
+                now = recurrence.reach(last, now)
                 due = recurrence.missed(last, now)
                 coming = recurrence.first_after(now)
         except ValueError as error:  # its start has become too long ago: it stands still, and says so
