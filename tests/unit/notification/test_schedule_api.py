@@ -11,10 +11,13 @@ import pytest
 from fastapi import FastAPI
 
 from annals.dapr import DatabaseError, Message, SidecarUnavailable
+from annals.events import IntegrationEvent, to_cloudevent_json
+from annals.store import MAX_EVENT_BYTES
 from annals.web.problems import Problem, on_problem, on_unavailable
 from annals_notification import schedule_api
 from annals_notification.due import NotNow
 from annals_notification.held_events import HeldEvents
+from annals_notification.subscription import Inbound
 
 
 class Held:
@@ -136,4 +139,41 @@ async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -
     tables.away = broker.away = False
     await held.fire("default", taken.json()["event_id"])
     assert broker.published == [taken.json()["event_id"]]
+    assert tables.held == {}
+
+
+async def test_an_event_that_no_broker_would_take_is_refused_at_once() -> None:
+    tables, broker, unused = Tables(), Broker(), cast("Any", None)
+    broker.away = False
+    held = HeldEvents(cast("Any", tables), cast("Any", broker), unused)
+    app = FastAPI()
+    app.add_exception_handler(Problem, cast("Any", on_problem))
+    app.include_router(schedule_api.routes(unused, unused, held))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
+
+        async def published(**fields: Any) -> httpx.Response:
+            return await client.post("/events", json={"event_type": "order.paid", **fields})
+
+        for large in ({"data": {"text": "x" * MAX_EVENT_BYTES}}, {"routing_key": "x" * MAX_EVENT_BYTES}):
+            refused = await published(**large)
+            assert (refused.status_code, refused.json()["type"]) == (413, "urn:annals:problem:too-large")
+        assert (await published(data={"text": "x" * (MAX_EVENT_BYTES - 4_000)})).status_code == 202
+    assert len(broker.published) == 1
+
+
+async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> None:
+    tables, unused, kept = Tables(), cast("Any", None), list[str]()
+
+    class Letters:
+        async def park(self, letter: Any, _detail: object) -> None:
+            kept.append(letter.reason)
+
+    held = HeldEvents(cast("Any", tables), unused, unused)
+    inbound = Inbound(unused, unused, held, unused, cast("Any", Letters()))
+    data = {"reminder_id": "7", "at": "2040-01-01T00:00:00+00:00", "text": "x" * MAX_EVENT_BYTES}
+    asked = IntegrationEvent(event_type="reminder.requested", source="test", data=data)
+    assert await inbound.delivered(json.loads(to_cloudevent_json(asked))) == "SUCCESS"
+    [reason] = kept
+    assert reason.startswith("notification.requested takes")
     assert tables.held == {}

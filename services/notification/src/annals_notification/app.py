@@ -68,7 +68,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 database, store, notices, alarms, settings.remind_before, store.being_imported
             )
             recurrences = Recurrences(database, invocation, alarms)
-            held = HeldEvents(database, sidecar, alarms)
+            held = HeldEvents(database, sidecar, alarms, max_event_bytes=settings.max_event_bytes)
             due = Due(alarms, reminders, recurrences, held)
             letters = DeadLetters(sidecar, settings.state_store, "notification")
             retention = Retention(maintenance, lambda: live.current.retention_days)

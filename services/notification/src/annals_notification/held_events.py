@@ -8,6 +8,7 @@ import structlog
 
 from annals.dapr import DaprError, DaprSidecar, Database, DatabaseError, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
+from annals.store import MAX_EVENT_BYTES, require_publishable
 from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
 
 _log = structlog.get_logger(__name__)
@@ -56,17 +57,27 @@ class HeldEvents:
 
     name = "held_event"
 
-    def __init__(self, database: Database, sidecar: DaprSidecar, alarms: Alarms) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sidecar: DaprSidecar,
+        alarms: Alarms,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        """What would take more than `max_event_bytes` on the broker is refused: it could not be published."""
         self._database = database
         self._sidecar = sidecar
         self._alarms = alarms
+        self._max_event_bytes = max_event_bytes
 
     async def hold(self, event: IntegrationEvent, asked: datetime) -> bool:
         """Hold an event until its `delay_until`; one that need not wait is published a moment later.
 
         `asked` is when somebody wanted that. False when another was held under its id: that one stays.
-        Raises DatabaseError when it is not known to be held.
+        Raises DatabaseError when it is not known to be held, and AppendTooLarge.
         """
+        require_publishable(event.event_type, to_cloudevent_json(event), self._max_event_bytes)
         due = event.delay_until or datetime.now(UTC)
         text = event.to_json().decode()
         times = (due.isoformat(), asked.isoformat())

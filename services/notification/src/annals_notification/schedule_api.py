@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from annals.events import HeaderId, IntegrationEvent, new_id
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
+from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body, problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
 from annals.web.problems import from_validation, malformed
@@ -136,7 +137,9 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
             event = EventToPublish.model_validate(of_the_request | body | {"tenant_id": tenant})
         except ValidationError as error:
             raise from_validation(error) from error
-        if not await held.hold(event, datetime.now(UTC)):
+        with domain_problems():
+            kept = await held.hold(event, datetime.now(UTC))
+        if not kept:
             raise Problem(409, "id-reused", f"another event was given under the id {event.event_id}")
         return json_answer({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pydantic import Field
 
 from annals.live import Live
+from annals.store import MAX_EVENT_BYTES
 from annals.web.settings import ServiceSettings
 
 
@@ -46,6 +47,9 @@ class NotificationSettings(NotificationLive, ServiceSettings):
 
     delivery_retry_seconds: tuple[float, ...] = (5, 30, 120, 600, 3_600, 10_800, 21_600)
     """The waits after failed tries of a delivery; after the last it has failed."""
+
+    max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
+    """Bytes that an event may take on the broker, whose largest message is larger: more is not held."""
 
     webhook_allow_private: bool = False
     """Whether webhooks may be in private networks: for a laptop."""

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from annals.dapr import DatabaseError, StatementRefused
 from annals.deadletters import DeadLetters, Unreadable
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
+from annals.store import AppendTooLarge
 from annals.web.deliveries import hinted, message, published, status
 from annals.web.request_body import json_object
 from annals_notification.deliveries.plan import Notice
@@ -80,6 +81,8 @@ class Inbound:
                     await self._notices.tell(Notice.of(event))
         except KeyError as error:
             raise ValueError(f"its data lacks {error}") from error
+        except AppendTooLarge as error:
+            raise ValueError(str(error)) from error
         except (TypeError, OverflowError) as error:
             raise ValueError(f"its data is not as expected: {error}") from error
 
