@@ -10,22 +10,33 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from suite.infra.passwords import write_private
+from suite.runtime import Missing
 
 
 def make(directory: Path) -> None:
-    """Make what components/shared/keys.yaml reads, unless it is there."""
+    """Make what components/shared/keys.yaml reads, unless it is there.
+
+    Raises Missing when a part of it is gone: the data need that one, and no other in its place.
+    """
     signing, shared = directory / "signing-keys.json", directory / "shared-keys.json"
-    if signing.exists() and shared.exists():
-        return
-    key = Ed25519PrivateKey.generate()
-    _write(signing, {"audit-signing-key": _encoded(key.private_bytes_raw())})
-    _write(
-        shared,
-        {
-            "audit-public-keys": _encoded(key.public_key().public_bytes_raw()),
-            "personal-data-keys": _encoded(os.urandom(32)),
-        },
-    )
+    begun = directory / "shared-keys.json.begun"  # until the signing key that fits is there
+    if not signing.exists() and not shared.exists():
+        key = Ed25519PrivateKey.generate()
+        _write(
+            begun,
+            {
+                "audit-public-keys": _encoded(key.public_key().public_bytes_raw()),
+                "personal-data-keys": _encoded(os.urandom(32)),
+            },
+        )
+        _write(signing, {"audit-signing-key": _encoded(key.private_bytes_raw())})
+    if begun.exists() and not shared.exists():
+        begun.rename(shared)
+    if lost := [file for file in (signing, shared) if not file.exists()]:
+        raise Missing(
+            f"{lost[0]} is gone, and the data below {directory} need it: restore it from a backup, "
+            "or begin anew, without these data, by `make clean`"
+        )
 
 
 def _write(path: Path, secrets: dict[str, str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
+import json
 import os
 import resource
 import signal
@@ -18,6 +20,7 @@ from typing import Any
 
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conftest import until
 from suite import infra, keys, packages, page, ports, profiles, runtime, supervisor
@@ -122,6 +125,45 @@ def test_a_password_and_keys_that_a_full_disk_did_not_take_are_made_later(tmp_pa
     for file in (secret, tmp_path / "signing-keys.json", tmp_path / "shared-keys.json"):
         assert file.stat().st_size > 20
         assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("lost", ["signing-keys.json", "shared-keys.json"])
+def test_of_two_key_files_the_one_that_is_there_outlives_the_loss_of_the_other(
+    tmp_path: Path, lost: str
+) -> None:
+    keys.make(tmp_path)
+    before = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    (tmp_path / lost).unlink()
+
+    with pytest.raises(runtime.Missing, match=f"{lost} is gone.*restore it"):
+        keys.make(tmp_path)
+
+    (tmp_path / lost).write_text(before[lost])
+    keys.make(tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+def test_keys_that_were_begun_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dies_at in range(3):
+        home = tmp_path / str(dies_at)
+        done: list[Path] = []
+
+        def rename(source: Path, target: Path, dies_at: int = dies_at, done: list[Path] = done) -> None:
+            if len(done) == dies_at:
+                raise KeyboardInterrupt
+            done.append(target)
+            os.rename(source, target)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", rename)
+            with pytest.raises(KeyboardInterrupt):
+                keys.make(home)
+
+        keys.make(home)
+        private = json.loads((home / "signing-keys.json").read_text())["audit-signing-key"]
+        public = json.loads((home / "shared-keys.json").read_text())["audit-public-keys"]
+        key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(private))
+        assert key.public_key().public_bytes_raw() == base64.b64decode(public)
 
 
 CREATES = """#!/bin/sh
