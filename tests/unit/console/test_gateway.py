@@ -296,7 +296,7 @@ async def opened(http: httpx.AsyncClient, stream: str) -> int:
 
 
 @pytest.fixture
-async def staying(development: str, sidecar: Sidecar) -> AsyncIterator[None]:  # noqa: ARG001 - it ends later
+async def staying(development: str, sidecar: Sidecar) -> AsyncIterator[None]:
     """Streams stay open: until the end, or the console would wait for them."""
     sidecar.stays = True
     yield
