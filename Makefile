@@ -149,7 +149,7 @@ cluster: images ## create a kind cluster with Dapr, Kafka's and PostgreSQL's ope
 deploy: ## install or upgrade the chart in the current context; VALUES=file
 	kubectl create namespace $(NAMESPACE) --dry-run=client --output yaml | kubectl apply --filename -
 	kubectl label --overwrite namespace $(NAMESPACE) pod-security.kubernetes.io/enforce=restricted
-	echo '{services: {console: {enabled: true}}}' | $(HELM) upgrade --install annals charts/annals \
+	echo '{image: {repository: $(IMAGE_REPOSITORY)}}' | $(HELM) upgrade --install annals charts/annals \
 		--namespace $(NAMESPACE) --values - --values $(VALUES) --wait --timeout 10m
 
 test-cluster: ## prove the chart on the cluster of the current context, in a namespace of its own; VALUES=file

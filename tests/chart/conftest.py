@@ -65,7 +65,7 @@ def render(helm: Path, credentials: Mapping[str, Any], tmp_path_factory: pytest.
 
 
 EVERYTHING: Mapping[str, Any] = {
-    "services": {"console": {"enabled": True}, "toolbox": {"enabled": True}},
+    "services": {"console": {"enabled": True, "env": {"ANNALS_AUTH": "oidc"}}, "toolbox": {"enabled": True}},
     "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "annals-tls", "annotations": {"a": "b"}},
     "kafka": {"bundled": True},
     "postgresql": {"bundled": True},

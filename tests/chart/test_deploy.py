@@ -17,16 +17,17 @@ from .conftest import EVERYTHING, Render, of_kind
 
 
 @pytest.mark.parametrize(
-    ("values", "there"), [("{}", True), ("{services: {console: {enabled: false}}}", False)]
+    ("values", "image"),
+    [("{}", "of.mine/command:"), ("{image: {repository: of.the/values}}", "of.the/values/command:")],
 )
-def test_the_console_is_deployed_unless_the_values_are_without_it(
-    helm: Path, credentials: Mapping[str, Any], tmp_path: Path, values: str, there: bool
+def test_what_was_built_is_deployed_unless_the_values_say_otherwise(
+    helm: Path, credentials: Mapping[str, Any], tmp_path: Path, values: str, image: str
 ) -> None:
     file, given = tmp_path / "values.yaml", tmp_path / "credentials.yaml"
     file.write_text(values)
     given.write_text(yaml.safe_dump({"credentials": dict(credentials)}))
     plan = subprocess.run(
-        ["make", "--dry-run", "deploy", f"HELM={helm}", f"VALUES={file}"],
+        ["make", "--dry-run", "deploy", f"HELM={helm}", f"VALUES={file}", "IMAGE_REPOSITORY=of.mine"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -38,7 +39,7 @@ def test_the_console_is_deployed_unless_the_values_are_without_it(
 
     rendered = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
     assert rendered.returncode == 0, rendered.stderr
-    assert ("name: annals-console\n" in rendered.stdout) is there
+    assert image in rendered.stdout
 
 
 def test_dapr_is_asked_about_the_pods_with_a_sidecar_and_no_others(helm: Path, render: Render) -> None:

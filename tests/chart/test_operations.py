@@ -271,6 +271,15 @@ def test_scaling_down_is_one_at_a_time(render: Render) -> None:
         assert configuration == {"behavior": one["spec"]["behavior"]}
 
 
+def test_who_takes_no_events_is_not_scaled_by_how_many_wait(render: Render) -> None:
+    own = {"port": 8010, "replicas": 2, "publishes": [], "allow": []}
+    scaled = of_kind(render({"autoscaling": {"kind": "keda"}, "services": {"billing": own}}), "ScaledObject")
+
+    kinds = {name: {one["type"] for one in scaled[name]["spec"]["triggers"]} for name in scaled}
+    assert kinds["annals-billing"] == {"cpu"}
+    assert kinds["annals-projector"] == kinds["annals-notification"] == {"kafka", "cpu"}
+
+
 def pods_in_an_upgrade(deployment: Manifest) -> int:
     """How many there may be at once: those that end are no part of the surge, and hold their connections."""
     pod = deployment["spec"]["template"]

@@ -150,6 +150,17 @@ LOGIN = {
     "kafka-disable-tls": {"value": "false"},
 }
 BUNDLED = {"kafka": {"value": ""}, "kafka-mechanism": {"value": "SHA-512"}}
+
+
+def test_a_console_that_would_not_start_is_refused(render: Render) -> None:
+    with pytest.raises(Refused, match="ANNALS_AUTH"):
+        render({"services": {"console": {"enabled": True}}})
+    for how in ({"env": {"ANNALS_AUTH": "oidc"}}, {"envFrom": ["sign-in"]}):
+        assert "annals-console" in of_kind(
+            render({"services": {"console": {"enabled": True, **how}}}), "Deployment"
+        )
+
+
 KEDA = {"autoscaling": {"kind": "keda"}}
 
 
