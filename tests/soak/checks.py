@@ -638,10 +638,13 @@ def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> dict[_Plac
     for stream, events in evidence.streams.items():
         tenant, name = stream
         for event in events.values():
-            if event["event_type"] == "task.assigned":
+            if event["event_type"] in ("task.created", "task.assigned"):
                 since = _moment(event["timestamp"]) >= evidence.since
-                says = event["data"] | {"stream": name}
-                for user in {event["data"][field] for field in ("assignee", "previous")} - {None}:
+                data = event["data"]
+                # Of a creation no more is told than of an assignment.
+                told = data if event["event_type"] == "task.assigned" else {"assignee": data["assignee"]}
+                says = told | {"stream": name}
+                for user in {data["assignee"], data.get("previous")} - {None}:
                     known[tenant, event["event_id"], user] = _Notice("task.assigned", says, since)
         began = events[min(events)]
         if began["event_type"] == "saga.started" and began["data"]["saga_type"] == "task-handover":

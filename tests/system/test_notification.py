@@ -461,6 +461,7 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
     await notifications.client.command(
         "task.set_due_date", {"id": task, "due": soon.isoformat()}, x_correlation_id=chain
     )
+    await notifications.inbox(user, 1, kind="task.assigned")
     items = await notifications.inbox(user, 2, kind="reminder.due")
     assert [item["data"]["before"] for item in items] == ["due", "2s"]
     assert items[0]["data"]["late"] is False

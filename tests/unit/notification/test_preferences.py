@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from annals.events import DomainEvent, Event, IntegrationEvent
 from annals_notification.deliveries.channels import signed
-from annals_notification.deliveries.plan import Notice, plan
+from annals_notification.deliveries.plan import Notice, notices_of, plan
 from annals_notification.deliveries.preferences import Channel, GivenPreferences, Preferences
 from annals_notification.reminders import plan as plan_reminders
 
@@ -67,6 +67,34 @@ def test_what_is_addressed_to_somebody_is_told_to_nobody_else() -> None:
         data={"assignee": "ada"},
     )
     assert told(assigned) == ["ada", "eve"], "what the store has all of the tenant may see"
+
+
+def test_who_is_given_a_task_as_it_is_created_is_told_that_it_was_assigned_to_them() -> None:
+    watching = prefer(subscriptions=[{"events": "task.*", "mine": False}])
+
+    def noticed(**data: str) -> list[Notice]:
+        return notices_of(
+            DomainEvent(
+                event_type="task.created", source="test", aggregate_type="task", aggregate_id="7", data=data
+            )
+        )
+
+    def told(**data: str) -> list[tuple[str, str]]:
+        return [
+            (one.user, notice.kind)
+            for notice in noticed(**data)
+            for one in plan(notice, {"eve": watching}, NOW)
+        ]
+
+    assert told(title="x", assignee="ada") == [("eve", "task.created"), ("ada", "task.assigned")]
+    assert told(title="x") == [("eve", "task.created")]
+    assert noticed(title="x", assignee="ada")[1].data == {
+        "assignee": "ada",
+        "previous": None,
+        "stream": "task-7",
+    }
+    # The log keeps one of an event, user and channel: the first.
+    assert told(title="x", assignee="eve") == [("eve", "task.created"), ("eve", "task.assigned")]
 
 
 def test_a_channel_that_is_named_again_and_again_is_kept_once() -> None:

@@ -99,8 +99,10 @@ class Made:
     def _tasks(self) -> None:
         defaults = {"description": None, "due": None, "priority": "normal", "tags": []}
         named = {"title": "acme a", "due": DUE.isoformat(), "assignee": "acme-ada"}
-        self.command("task.create", "task.created", "task-a", defaults | named)
+        event = self.command("task.create", "task.created", "task-a", defaults | named)
         self.remind("acme-ada", DUE)
+        says = {"assignee": "acme-ada", "previous": None, "stream": "task-a"}
+        self.notice(event["event_id"], "task.assigned", "acme-ada", says)
         self.command(
             "task.create", "task.created", "task-b", defaults | {"title": "acme b", "assignee": None}
         )

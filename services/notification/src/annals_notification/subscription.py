@@ -16,7 +16,7 @@ from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.store import AppendTooLarge
 from annals.web.deliveries import hinted, message, published, status
 from annals.web.request_body import json_object
-from annals_notification.deliveries.plan import Notice
+from annals_notification.deliveries.plan import Notice, notices_of
 from annals_notification.deliveries.users import Users
 from annals_notification.due import Due
 from annals_notification.held_events import HeldEvents
@@ -49,7 +49,8 @@ class Inbound:
         if event.event_type == "subject.erased":
             await self._users.forget(event.tenant_id, event.aggregate_id)
         await self._reminders.on_event(event)
-        await self._notices.tell(Notice.of(event))
+        for notice in notices_of(event):
+            await self._notices.tell(notice)
 
     async def delivered(self, cloudevent: Any, *, last: bool = False) -> str:
         """An integration event, which only the broker has; what the sidecar is answered.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -48,6 +48,16 @@ class Notice:
             event.traceparent,
             addressed=bool(concerns) and not isinstance(event, DomainEvent),
         )
+
+
+def notices_of(event: Event) -> list[Notice]:
+    """The notices of an event: a task that is created for somebody is assigned to them by that."""
+    notice = Notice.of(event)
+    if notice.kind != "task.created" or not notice.concerns:
+        return [notice]
+    # Without the task's texts, as every assignment.
+    data = {name: notice.data.get(name) for name in ("assignee", "previous", "stream")}
+    return [notice, replace(notice, kind="task.assigned", data=data, addressed=True)]
 
 
 @dataclass(frozen=True, slots=True)
