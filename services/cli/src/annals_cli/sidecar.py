@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -65,6 +66,19 @@ def header(name: str, option: str, value: str | None) -> dict[str, str]:
     if not (value.isascii() and value.isprintable() and value == value.strip()):
         raise Failed(f"{option} takes ASCII only, without leading or trailing blanks", Exit.USAGE)
     return {name: value}
+
+
+def segment(text: str) -> str:
+    """What somebody names, such as an id, as one segment of a path. Raises Failed for what can be none.
+
+    A slash ends a segment even where it is encoded: services, and sidecars, decode a path before they read it.
+    """
+    if text in ("", ".", "..") or "/" in text:
+        raise Failed(f"{text!r} names nothing", Exit.USAGE)
+    try:
+        return quote(text, safe="~@:")
+    except UnicodeEncodeError as error:
+        raise Failed(f"{text!r} names nothing", Exit.USAGE) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +181,8 @@ class Sidecar:
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Parameters that were given; a trailing underscore keeps a name from being a keyword."""
-    return {name.rstrip("_"): value for name, value in (params or {}).items() if value is not None}
+    """Parameters that were given."""
+    return {name: value for name, value in (params or {}).items() if value is not None}
 
 
 def _raise_problem(answer: httpx.Response, app: str) -> None:

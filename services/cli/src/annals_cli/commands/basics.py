@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from itertools import islice
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 from annals_cli import live
 from annals_cli.pages import say_next
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed, header
+from annals_cli.sidecar import Exit, Failed, header, segment
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +41,7 @@ def command(
     if expect is not None:
         headers["if-match"] = f'"{expect}"'
     answer = given.sidecar.call(
-        "POST", "command", f"commands/{type}", body=_data(fields or []), headers=headers
+        "POST", "command", f"commands/{segment(type)}", body=_data(fields or []), headers=headers
     )
     where = f"{answer['stream']}  version {answer['version']}  position {answer['position']}"
     given.output.done(answer, ("done", "green"), f"  {where}")
@@ -56,13 +57,19 @@ def query(
     annals query tasks status=todo limit=5
     """
     given = session(context)
-    wanted = dict(map(_pair, parameters or []))
-    answer = given.sidecar.get("projector", f"queries/{path}", **wanted)
+    if "?" in path or "#" in path:
+        raise Failed(f"{path!r} is no path alone; its parameters stand behind it: name=value …", Exit.USAGE)
+    where = "/".join(map(segment, path.split("/")))
+    pairs = list(map(_pair, parameters or []))
+    wanted: dict[str, list[str]] = defaultdict(list)
+    for name, value in pairs:
+        wanted[name].append(value)
+    answer = given.sidecar.call("GET", "projector", f"queries/{where}", params=wanted)
     if isinstance(answer, dict) and isinstance(answer.get("items"), list):
         rows = answer["items"]
         columns = [name for name in (rows[0] if rows else {}) if not isinstance(rows[0][name], dict)][:8]
         given.output.table(answer, rows, columns)
-        say_next(given.output, path, wanted, answer)
+        say_next(given.output, path, pairs, answer)
     else:
         given.output.one(answer)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from annals_cli.session import Session, session
-from annals_cli.sidecar import Exit, Failed
+from annals_cli.sidecar import Exit, Failed, segment
 
 app = typer.Typer(help="Settings that change without a restart.", no_args_is_help=True)
 
@@ -53,7 +53,7 @@ def _change(given: Session, key: str, body: dict[str, Any]) -> Any:
         known = ", ".join(f"{one.replace('-', '_')}.…" for one in _SERVICES)
         message = f"{key} is not a live setting; keys begin with {known}; see annals config list"
         raise Failed(message, Exit.USAGE)
-    return given.sidecar.call("PUT", service, f"settings/{name}", body=body)
+    return given.sidecar.call("PUT", service, f"settings/{segment(name)}", body=body)
 
 
 def as_given(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed
+from annals_cli.sidecar import Exit, Failed, segment
 
 app = typer.Typer(help="What could not be handled: inspect, edit, replay, discard.", no_args_is_help=True)
 
@@ -59,14 +59,14 @@ def groups(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
 def show(context: typer.Context, letter: Id, service: Whose = Service.PROJECTOR) -> None:
     """One dead letter: its reason, its stack, what waits behind it, what was done to it."""
     given = session(context)
-    given.output.one(given.sidecar.get(service, f"dead-letters/{letter}"))
+    given.output.one(given.sidecar.get(service, f"dead-letters/{segment(letter)}"))
 
 
 @app.command("dry-run")
 def dry_run(context: typer.Context, letter: Id, service: Whose = Service.PROJECTOR) -> None:
     """What a replay would come to. Changes nothing."""
     given = session(context)
-    given.output.one(given.sidecar.call("POST", service, f"dead-letters/{letter}/dry-run"))
+    given.output.one(given.sidecar.call("POST", service, f"dead-letters/{segment(letter)}/dry-run"))
 
 
 @app.command()
@@ -78,11 +78,14 @@ def replay(
     service: Whose = Service.PROJECTOR,
 ) -> None:
     """Handle a dead letter again, and then what waits behind it, in order."""
-    if (letter is None) == (group is None):
-        raise Failed("name a dead letter, or a --group", Exit.USAGE)
     given = session(context)
-    body = {"reason": reason} | ({"group": group} if group else {})
-    path = "dead-letters/groups/replay" if group else f"dead-letters/{letter}/replay"
+    match letter, group:
+        case str(), None:
+            path, body = f"dead-letters/{segment(letter)}/replay", {"reason": reason}
+        case None, str():
+            path, body = "dead-letters/groups/replay", {"reason": reason, "group": group}
+        case _:
+            raise Failed("name a dead letter, or a --group", Exit.USAGE)
     answer = given.sidecar.call("POST", service, path, body=body)
     given.output.done(answer, f"{answer['released']} released")
 
@@ -108,7 +111,7 @@ def edit(
             raise Failed(f"--data is not JSON: {error}", Exit.USAGE) from error
     if raw is not None:
         body["raw"] = raw
-    answer = given.sidecar.call("PUT", service, f"dead-letters/{letter}/data", body=body)
+    answer = given.sidecar.call("PUT", service, f"dead-letters/{segment(letter)}/data", body=body)
     given.output.done(
         answer, f"edited; try it: annals dead-letters dry-run {letter} --service {service.value}"
     )
@@ -118,5 +121,6 @@ def edit(
 def discard(context: typer.Context, letter: Id, reason: Why, service: Whose = Service.PROJECTOR) -> None:
     """Pass over the event that failed; what waits behind it goes on."""
     given = session(context)
-    answer = given.sidecar.call("POST", service, f"dead-letters/{letter}/discard", body={"reason": reason})
+    path = f"dead-letters/{segment(letter)}/discard"
+    answer = given.sidecar.call("POST", service, path, body={"reason": reason})
     given.output.done(answer, "discarded")

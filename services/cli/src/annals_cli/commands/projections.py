@@ -9,7 +9,7 @@ import typer
 
 from annals_cli.output import notes, told
 from annals_cli.session import Session, session
-from annals_cli.sidecar import Exit, Failed
+from annals_cli.sidecar import Exit, Failed, segment
 
 app = typer.Typer(help="Read models: lag, rebuild, compare, switch.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="a read model, such as tasks")]
@@ -66,13 +66,14 @@ def rebuild(
     """Build a new generation from the store, beside the one that answers."""
     given = session(context)
     body = {"reason": reason} | ({"throttle": throttle} if throttle else {})
-    answer = given.sidecar.call("POST", "projector", f"projections/{read_model}/rebuild", body=body)
+    path = f"projections/{segment(read_model)}/rebuild"
+    answer = given.sidecar.call("POST", "projector", path, body=body)
     number = answer["number"]
     try:
         if wait or switch:
             _wait(given, read_model, number)
         if switch:
-            given.sidecar.call("POST", "projector", f"projections/{read_model}/generations/{number}/switch")
+            given.sidecar.call("POST", "projector", f"{_generation(read_model, number)}/switch")
     except (Failed, KeyboardInterrupt):
         notes.print(
             f"annals projections list shows what becomes of generation {number} of {read_model}; "
@@ -94,7 +95,7 @@ def rebuild(
 def difference(context: typer.Context, read_model: Model, number: Number) -> None:
     """What differs between a generation and the one that answers. Exit code 6 if anything does."""
     given = session(context)
-    path = f"projections/{read_model}/generations/{number}/difference"
+    path = f"{_generation(read_model, number)}/difference"
     answer = given.sidecar.call("GET", "projector", path, seconds=600)
     given.output.one(answer)
     if answer["only_old"] or answer["only_new"] or answer["differing"]:
@@ -151,8 +152,12 @@ def _operate(
     context: typer.Context, method: str, read_model: str, number: int, what: str, text: str, body: Any = None
 ) -> None:
     given = session(context)
-    path = f"projections/{read_model}/generations/{number}{what}"
+    path = f"{_generation(read_model, number)}{what}"
     given.output.done(given.sidecar.call(method, "projector", path, body=body), text)
+
+
+def _generation(read_model: str, number: int) -> str:
+    return f"projections/{segment(read_model)}/generations/{number}"
 
 
 def _progress(one: dict[str, Any]) -> str | None:
@@ -163,7 +168,7 @@ def _progress(one: dict[str, Any]) -> str | None:
 
 
 def _wait(given: Session, read_model: str, number: int) -> None:
-    path = f"projections/{read_model}/generations/{number}"
+    path = _generation(read_model, number)
     heard, silent = time.monotonic(), False
     with given.output.progress(transient=False) as progress:
         bar = progress.add_task(f"{read_model} {number}", total=None)

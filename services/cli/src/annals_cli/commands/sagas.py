@@ -9,7 +9,7 @@ import typer
 
 from annals_cli.pages import say_next
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed
+from annals_cli.sidecar import Exit, Failed, segment
 
 app = typer.Typer(help="Sagas: list, show, start, steer.", no_args_is_help=True)
 _APP = "saga-orchestrator"
@@ -31,14 +31,14 @@ def listing(
     answer = given.sidecar.get(_APP, "sagas", **wanted)
     columns = ("id", "type", "business_key", "status", "created_at", "updated_at")
     given.output.table(answer, answer["items"], columns, empty="no sagas")
-    say_next(given.output, "sagas", wanted, answer)
+    say_next(given.output, "sagas", wanted.items(), answer)
 
 
 @app.command()
 def show(context: typer.Context, saga: Id) -> None:
     """One saga, with everything that happened to it."""
     given = session(context)
-    answer = given.sidecar.get("projector", f"queries/sagas/{saga}")
+    answer = given.sidecar.get("projector", f"queries/sagas/{segment(saga)}")
     if given.output.as_json:
         given.output.one(answer)
         return
@@ -59,7 +59,7 @@ def start(
     """Start a saga."""
     given = session(context)
     params = {"id": saga_id} if saga_id else {}
-    answer = given.sidecar.call("POST", _APP, f"sagas/{type}", body=_json(data), params=params)
+    answer = given.sidecar.call("POST", _APP, f"sagas/{segment(type)}", body=_json(data), params=params)
     given.output.one(answer)
 
 
@@ -73,7 +73,7 @@ def raise_event(
     """Raise an event that a saga waits for."""
     given = session(context)
     body = _json(data) if data is not None else None
-    answer = given.sidecar.call("POST", _APP, f"sagas/{saga}/events/{event}", body=body)
+    answer = given.sidecar.call("POST", _APP, f"sagas/{segment(saga)}/events/{segment(event)}", body=body)
     given.output.done(answer, f"{event} was raised")
 
 
@@ -81,7 +81,7 @@ def _operation(name: str, help_text: str) -> None:
     def operate(context: typer.Context, saga: Id, reason: Reason = None) -> None:
         given = session(context)
         body = {"reason": reason} if reason else None
-        answer = given.sidecar.call("POST", _APP, f"sagas/{saga}/{name}", body=body)
+        answer = given.sidecar.call("POST", _APP, f"sagas/{segment(saga)}/{name}", body=body)
         given.output.done(answer, f"{saga}: {name} requested; it is {answer['status']}")
 
     app.command(name, help=help_text)(operate)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from annals_cli.session import session
+from annals_cli.sidecar import segment
 
 app = typer.Typer(help="A stream's history and state.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="such as task-42")]
@@ -23,14 +24,8 @@ def show(
 ) -> None:
     """The events of a stream."""
     given = session(context)
-    answer = given.sidecar.get(
-        "projector",
-        f"queries/streams/{stream}/events",
-        from_=first,
-        to=last,
-        limit=limit,
-        backwards="true" if backwards else None,
-    )
+    wanted = {"from": first, "to": last, "limit": limit, "backwards": "true" if backwards else None}
+    answer = given.sidecar.get("projector", f"queries/streams/{segment(stream)}/events", **wanted)
     columns = ("version", "timestamp", "event_type", "user_id", "position", "data")
     given.output.table(answer, answer["items"], columns)
     if (following := answer.get("next")) is not None:
@@ -48,5 +43,5 @@ def state(
 ) -> None:
     """What a stream's aggregate is, or was."""
     given = session(context)
-    path = f"queries/streams/{stream}/state"
+    path = f"queries/streams/{segment(stream)}/state"
     given.output.one(given.sidecar.get("projector", path, version=version, time=time))
