@@ -21,10 +21,10 @@ def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(live, "_AGAIN_SECONDS", 0.0)
 
-    def run(handler: Handler, *arguments: str) -> Result:
+    def run(handler: Handler, *arguments: str, stdin: bytes = b"") -> Result:
         http = httpx.Client(transport=httpx.MockTransport(handler))
         monkeypatch.setattr(main, "Sidecar", lambda url, headers: Sidecar(url, headers, http))
-        result = CliRunner().invoke(main.app, list(arguments))
+        result = CliRunner().invoke(main.app, list(arguments), input=stdin)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             result.exception.add_note(result.stderr)
             raise result.exception

@@ -38,3 +38,28 @@ def test_what_no_header_takes_is_refused_before_anything_is_asked(
         annals(never, *arguments)
     assert raised.value.code is Exit.USAGE
     assert value not in str(raised.value)
+
+
+@pytest.mark.parametrize("option", ["--tenant", "--user", "--api-token", "--key"])
+def test_what_is_given_and_empty_is_not_passed_over(annals: Annals, option: str) -> None:
+    def never(_: httpx.Request) -> httpx.Response:
+        pytest.fail("it was asked")
+
+    arguments = (*COMMAND, option, "") if option == "--key" else (option, "", *COMMAND)
+    with pytest.raises(Failed, match=f"{option} is given, and empty") as raised:
+        annals(never, *arguments)
+    assert raised.value.code is Exit.USAGE
+
+
+def test_an_empty_id_or_reason_is_for_the_service_to_refuse(annals: Annals) -> None:
+    asked: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(400, json={"type": "urn:annals:problem:malformed", "detail": "empty"})
+
+    for arguments in (("sagas", "start", "t", "{}", "--id", ""), ("sagas", "cancel", "S1", "--reason", "")):
+        with pytest.raises(Failed, match="empty"):
+            annals(refuse, *arguments)
+    assert asked[0].url.params.multi_items() == [("id", "")]
+    assert asked[1].content == b'{"reason":""}'

@@ -25,7 +25,7 @@ def without_token(request: httpx.Request) -> httpx.Response:
 def test_whom_the_access_control_refuses_is_told_so(annals: Annals) -> None:
     with pytest.raises(NotLetIn) as raised:
         annals(denied, "lanes")
-    assert str(raised.value) == DENIED
+    assert (str(raised.value), raised.value.code) == (DENIED, Exit.REFUSED)
 
 
 def test_who_has_not_the_token_is_told_how_to_say_it(annals: Annals) -> None:

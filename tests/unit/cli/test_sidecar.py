@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 
 from annals_cli.sidecar import Exit, Failed, Sidecar
 from fixed_answer import JSON_BROKEN_OFF, answering, head
+from unit.cli.conftest import Annals
 
 BROKEN_OFF = [
     *(head(b"application/json") + body for body in JSON_BROKEN_OFF),
@@ -24,6 +26,30 @@ async def test_an_answer_that_broke_off_is_said_to_be_none(answer: bytes) -> Non
             await asyncio.to_thread(sidecar.call, "POST", "command", "commands/task.create", body={})
         assert raised.value.code is Exit.UNAVAILABLE
         sidecar.http.close()
+
+
+def test_who_only_asked_is_not_told_that_something_may_have_been_done(annals: Annals) -> None:
+    with pytest.raises(Failed, match=r"in the middle of its answer$") as raised:
+        annals(
+            lambda _: httpx.Response(200, content=b'{"it', headers={"content-type": "application/json"}),
+            "lanes",
+        )
+    assert raised.value.code is Exit.UNAVAILABLE
+
+
+def test_an_answer_that_is_no_json_did_not_break_off(annals: Annals) -> None:
+    lines = httpx.Response(200, content=b"{}\n{}\n", headers={"content-type": "application/x-ndjson"})
+    with pytest.raises(Failed, match="answers in application/x-ndjson, not in JSON") as raised:
+        annals(lambda _: lines, "query", "audit/export")
+    assert raised.value.code is Exit.USAGE
+
+
+@pytest.mark.parametrize("status", [403, 409, 413, 422])
+def test_what_is_refused_is_said_to_be(annals: Annals, status: int) -> None:
+    problem = {"type": "urn:annals:problem:refused", "detail": "not that"}
+    with pytest.raises(Failed, match="not that") as raised:
+        annals(lambda _: httpx.Response(status, json=problem), "command", "task.create", "title=x")
+    assert raised.value.code is Exit.REFUSED
 
 
 async def test_an_answer_without_a_body_is_one() -> None:

@@ -20,7 +20,7 @@ from annals_cli.commands import (
 )
 from annals_cli.output import Output, notes, told
 from annals_cli.session import Session
-from annals_cli.sidecar import Failed, Sidecar, headers_of
+from annals_cli.sidecar import Failed, Sidecar, headers_of, http_address
 
 app = typer.Typer(
     name="annals",
@@ -47,7 +47,7 @@ def options(
     as_json: Annotated[bool, typer.Option("--json", help="answer in JSON, for programs")] = False,
 ) -> None:
     """Operate an Annals suite through a Dapr sidecar."""
-    reached = Sidecar(sidecar.rstrip("/"), headers_of(tenant, user, api_token))
+    reached = Sidecar(http_address(sidecar), headers_of(tenant, user, api_token))
     context.obj = Session(reached, Output(as_json=as_json))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
 from http import HTTPStatus
@@ -14,6 +14,7 @@ import httpx
 
 _SECONDS = 30.0
 _CONNECT_SECONDS = 3.0
+_LAST_PORT = 65_535
 _NO_PROXY = ("all://127.0.0.1", "all://[::1]", "all://localhost")
 """What is on this machine no proxy knows; a sidecar elsewhere may be behind one."""
 
@@ -31,7 +32,14 @@ class Exit(IntEnum):
     """A verification or the doctor found what should not be."""
 
 
-_EXITS = {404: Exit.NOT_FOUND, 409: Exit.REFUSED, 422: Exit.REFUSED, 400: Exit.USAGE}
+_EXITS = {
+    400: Exit.USAGE,
+    403: Exit.REFUSED,
+    404: Exit.NOT_FOUND,
+    409: Exit.REFUSED,
+    413: Exit.REFUSED,
+    422: Exit.REFUSED,
+}
 
 
 class Failed(Exception):
@@ -56,13 +64,29 @@ def headers_of(tenant: str, user: str | None, api_token: str | None) -> dict[str
     )
 
 
-def header(name: str, option: str, value: str | None) -> dict[str, str]:
-    """What an option says, as a header takes it; none where it says nothing.
+def http_address(text: str) -> str:
+    """Where a sidecar is. Raises Failed for what is no address of HTTP."""
+    try:
+        url = httpx.URL(text)
+        found = url.scheme in ("http", "https") and url.host and (url.port or 0) <= _LAST_PORT
+    except (httpx.InvalidURL, UnicodeEncodeError):
+        found = False
+    if not found:
+        raise Failed(f"--sidecar takes an address such as http://127.0.0.1:3501, not {text!r}", Exit.USAGE)
+    return text.rstrip("/")
 
-    Raises Failed for letters beyond ASCII: who reads a header takes them for others, each service anew.
+
+def header(name: str, option: str, value: str | None) -> dict[str, str]:
+    """What an option says, as a header takes it; none where it is not given.
+
+    Raises Failed for one that is given and empty, as from a variable that is not set: without it something
+    else would be done. And for letters beyond ASCII: who reads a header takes them for others, each service
+    anew.
     """
-    if not value:
+    if value is None:
         return {}
+    if not value:
+        raise Failed(f"{option} is given, and empty", Exit.USAGE)
     if not (value.isascii() and value.isprintable() and value == value.strip()):
         raise Failed(f"{option} takes ASCII only, without leading or trailing blanks", Exit.USAGE)
     return {name: value}
@@ -71,7 +95,7 @@ def header(name: str, option: str, value: str | None) -> dict[str, str]:
 def segment(text: str) -> str:
     """What somebody names, such as an id, as one segment of a path. Raises Failed for what can be none.
 
-    A slash ends a segment even where it is encoded: services, and sidecars, decode a path before they read it.
+    A slash ends a segment even where it is encoded: services and sidecars decode a path before they read it.
     """
     if text in ("", ".", "..") or "/" in text:
         raise Failed(f"{text!r} names nothing", Exit.USAGE)
@@ -110,43 +134,42 @@ class Sidecar:
         seconds: float | None = None,
     ) -> Any:
         """What a service answers, as JSON; None when it answers that there is nothing (204)."""
+        request = self._request(
+            method,
+            app,
+            path,
+            json=body,
+            content=content,
+            params=_given(params),
+            headers={**self.headers, **(headers or {})},
+            timeout=_SECONDS if seconds is None else seconds,
+        )
         with self._reaching():
-            answer = self.http.request(
-                method,
-                self._address(app, path),
-                json=body,
-                content=content,
-                params=_given(params),
-                headers={**self.headers, **(headers or {})},
-                timeout=_SECONDS if seconds is None else seconds,
-            )
+            answer = self.http.send(request)
         _raise_problem(answer, app)
         if answer.status_code == HTTPStatus.NO_CONTENT:
             return None
         try:
             return answer.json()
         except ValueError as error:
+            kind = answer.headers.get("content-type", "").partition(";")[0]
+            if method == "GET" and kind not in ("", "application/json"):
+                raise Failed(f"the service {app} answers in {kind}, not in JSON", Exit.USAGE) from error
             # A sidecar ends the answer of a service that dies over it as if that were all of it: half of the
             # body, or the status alone.
-            message = (
-                f"the service {app} broke off in the middle of its answer, and may have done what was asked"
-            )
+            message = f"the service {app} broke off in the middle of its answer"
+            if method != "GET":
+                message += ", and may have done what was asked"
             raise Failed(message, Exit.UNAVAILABLE) from error
 
     @contextmanager
     def stream(self, app: str, path: str, **params: Any) -> Iterator[httpx.Response]:
         """An answer that comes bit by bit, however long it takes."""
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
-        with (
-            self._reaching(),
-            self.http.stream(
-                "GET",
-                self._address(app, path),
-                params=_given(params),
-                headers=dict(self.headers),
-                timeout=timeout,
-            ) as answer,
-        ):
+        request = self._request(
+            "GET", app, path, params=_given(params), headers=dict(self.headers), timeout=timeout
+        )
+        with self._reaching(), closing(self.http.send(request, stream=True)) as answer:
             if answer.is_error:
                 answer.read()
             _raise_problem(answer, app)
@@ -165,8 +188,13 @@ class Sidecar:
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
             _raise_problem(answer, "sidecar")
 
-    def _address(self, app: str, path: str) -> str:
-        return f"{self.url}/v1.0/invoke/{app}/method/{path.lstrip('/')}"
+    def _request(self, method: str, app: str, path: str, **given: Any) -> httpx.Request:
+        url = f"{self.url}/v1.0/invoke/{app}/method/{path.lstrip('/')}"
+        try:
+            return self.http.build_request(method, url, **given)
+        except (httpx.InvalidURL, ValueError, RecursionError) as error:
+            # Half a letter out of a shell; numbers and nesting that JSON has not; more than an address takes.
+            raise Failed(f"this cannot be sent: {error}", Exit.USAGE) from error
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from annals_cli import live
+from annals_cli.given import NotJson, json_of
 from annals_cli.pages import say_next
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, header, segment
@@ -94,17 +95,14 @@ def tail(
 
 def _data(fields: list[str]) -> dict[str, Any]:
     if fields == ["-"]:
-        return _object(sys.stdin.read())
+        return _object(sys.stdin.buffer.read().decode(errors="surrogateescape"))
     if len(fields) == 1 and fields[0].lstrip().startswith("{"):
         return _object(fields[0])
     return {name: _value(text) for name, text in map(_pair, fields)}
 
 
 def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Failed(f"the data is not JSON: {error}", Exit.USAGE) from error
+    value = json_of(text)
     if not isinstance(value, dict):
         raise Failed("the data is not a JSON object", Exit.USAGE)
     return value
@@ -120,6 +118,6 @@ def _pair(text: str) -> tuple[str, str]:
 def _value(text: str) -> Any:
     """JSON where it is JSON, such as 3, true or ["a"]; else the text itself."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return json_of(text)
+    except NotJson:
         return text

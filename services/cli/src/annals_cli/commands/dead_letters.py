@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from annals_cli.given import json_of
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, segment
 
@@ -105,10 +105,7 @@ def edit(
     given = session(context)
     body: dict[str, Any] = {"reason": reason}
     if data is not None:
-        try:
-            body["data"] = json.loads(data)
-        except json.JSONDecodeError as error:
-            raise Failed(f"--data is not JSON: {error}", Exit.USAGE) from error
+        body["data"] = json_of(data)
     if raw is not None:
         body["raw"] = raw
     answer = given.sidecar.call("PUT", service, f"dead-letters/{segment(letter)}/data", body=body)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from annals_cli.given import json_of
 from annals_cli.pages import say_next
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed, segment
+from annals_cli.sidecar import segment
 
 app = typer.Typer(help="Sagas: list, show, start, steer.", no_args_is_help=True)
 _APP = "saga-orchestrator"
@@ -58,8 +58,8 @@ def start(
 ) -> None:
     """Start a saga."""
     given = session(context)
-    params = {"id": saga_id} if saga_id else {}
-    answer = given.sidecar.call("POST", _APP, f"sagas/{segment(type)}", body=_json(data), params=params)
+    path = f"sagas/{segment(type)}"
+    answer = given.sidecar.call("POST", _APP, path, body=json_of(data), params={"id": saga_id})
     given.output.one(answer)
 
 
@@ -72,7 +72,7 @@ def raise_event(
 ) -> None:
     """Raise an event that a saga waits for."""
     given = session(context)
-    body = _json(data) if data is not None else None
+    body = json_of(data) if data is not None else None
     answer = given.sidecar.call("POST", _APP, f"sagas/{segment(saga)}/events/{segment(event)}", body=body)
     given.output.done(answer, f"{event} was raised")
 
@@ -80,7 +80,7 @@ def raise_event(
 def _operation(name: str, help_text: str) -> None:
     def operate(context: typer.Context, saga: Id, reason: Reason = None) -> None:
         given = session(context)
-        body = {"reason": reason} if reason else None
+        body = {"reason": reason} if reason is not None else None
         answer = given.sidecar.call("POST", _APP, f"sagas/{segment(saga)}/{name}", body=body)
         given.output.done(answer, f"{saga}: {name} requested; it is {answer['status']}")
 
@@ -93,10 +93,3 @@ _operation("resume", "Let a halted saga go on.")
 _operation("restart", "Let a saga that stands still go on from where its history is.")
 _operation("retry", "Try again what could not be taken back.")
 _operation("terminate", "End a saga where it is; nothing is taken back.")
-
-
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise Failed(f"the data is not JSON: {error}", Exit.USAGE) from error
