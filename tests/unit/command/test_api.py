@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
-from annals.events import StreamId
+from annals.events import CommandEvent, StreamId
 from annals.store import (
     Append,
     Appended,
@@ -77,6 +77,9 @@ async def test_a_change_needs_the_version_it_was_made_for(client: httpx.AsyncCli
     assert (wrong.status_code, wrong.json()["expected"], wrong.json()["actual"]) == (409, 7, 1)
     right = await client.post("/task.assign", json=change | {"expected_version": 1})
     assert (right.status_code, right.json()["version"]) == (200, 2)
+    twice = {"id": task, "assignee": "grace", "expected_version": 2}
+    same = await client.post("/task.assign", json=twice, headers={"If-Match": '"2"'})
+    assert (same.status_code, same.json()["version"]) == (200, 3)
 
 
 async def test_a_repeat_gets_the_first_outcome(client: httpx.AsyncClient, store: FlakyStore) -> None:
@@ -121,6 +124,13 @@ async def test_another_tenants_task_is_not_there(client: httpx.AsyncClient) -> N
         ("/task.create", b'{"title": "x", "due": 20300101}', {}, 400, ["due"]),
         ("/task.create", b'{"title": "x", "expected_version": -1}', {}, 400, ["expected_version"]),
         ("/task.create", b'{"title": "x"}', {"If-Match": "7"}, 400, ["If-Match"]),
+        (
+            "/task.update",
+            b'{"id": "a", "expected_version": 5}',
+            {"If-Match": '"0"'},
+            400,
+            ["expected_version"],
+        ),
         ("/task.create", b'{"title": "x"}', {"x-tenant-id": "A B"}, 400, ["x-tenant-id"]),
         ("/task.create", b'{"title": "x"}', {"Idempotency-Key": "k" * 300}, 400, ["idempotency-key"]),
         ("/task.update", b'{"id": "a/b", "title": "x"}', {}, 400, ["id"]),
@@ -295,6 +305,56 @@ async def test_what_an_envelope_has_itself_is_refused_as_a_header(
     assert await store.lanes() == []
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("expectedversion", 3),
+        ("delay_until", "2030-01-01T00:00:00Z"),
+        ("priority", "high"),
+        ("client", "10.0.0.1"),
+    ],
+)
+async def test_what_nobody_would_hear_of_an_envelope_is_refused(
+    client: httpx.AsyncClient, store: FlakyStore, field: str, value: object
+) -> None:
+    answer = await client.post("http://test/commands", json=ENVELOPE | {field: value})
+    assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (400, [field])
+    assert await store.lanes() == []
+
+
+async def test_an_envelope_that_says_all_there_is_to_say_is_one(client: httpx.AsyncClient) -> None:
+    envelope = CommandEvent.model_validate(ENVELOPE | {"causation_id": "before", "retry_count": 2})
+    answer = await client.post("http://test/commands", content=envelope.to_json())
+    assert answer.status_code == 201
+
+
+IDS = [("x-user-id", "user_id"), ("x-session-id", "session_id"), ("x-correlation-id", "correlation_id")]
+
+
+@pytest.mark.parametrize(("header", "field"), IDS)
+@pytest.mark.parametrize("more", [{}, {"causation_id": "before"}])
+async def test_who_asks_in_a_header_asks_in_an_envelope_that_does_not_say(
+    client: httpx.AsyncClient, store: FlakyStore, header: str, field: str, more: dict[str, str]
+) -> None:
+    for given in ({}, {field: "ada"}):
+        answer = await client.post(
+            "http://test/commands", json=ENVELOPE | more | given, headers={header: "ada"}
+        )
+        [event] = [one async for one in store.read_stream(StreamId("default", answer.json()["stream"]))]
+        assert getattr(event, field) == "ada"
+
+
+@pytest.mark.parametrize(("header", "field"), IDS)
+async def test_an_envelope_that_says_something_else_than_the_headers_is_refused(
+    client: httpx.AsyncClient, store: FlakyStore, header: str, field: str
+) -> None:
+    answer = await client.post(
+        "http://test/commands", json=ENVELOPE | {field: "bob"}, headers={header: "ada"}
+    )
+    assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (400, [field])
+    assert await store.lanes() == []
+
+
 @pytest.mark.parametrize("more", [{}, {"event_id": ""}, {"event_id": None}, {"correlation_id": "c"}])
 async def test_an_id_that_an_envelope_does_not_have_is_no_key(
     client: httpx.AsyncClient, store: FlakyStore, more: dict[str, Any]
@@ -317,6 +377,15 @@ async def test_an_id_that_is_none_in_a_header_is_none_in_an_envelope(
         return
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == ["(body)" if "\0" in text else field]
+    assert await store.lanes() == []
+
+
+async def test_an_empty_key_of_a_batchs_command_is_refused_where_it_stands(
+    client: httpx.AsyncClient, store: FlakyStore
+) -> None:
+    batch = [{"type": "task.create", "data": {"title": "Write"}, "idempotency_key": ""}]
+    (answer,) = (await client.post("http://test/commands:batch", json=batch)).json()["results"]
+    assert (answer["status"], answer["errors"][0]["field"]) == (400, "idempotency_key")
     assert await store.lanes() == []
 
 

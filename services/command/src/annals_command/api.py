@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
@@ -20,7 +20,7 @@ from annals.aggregates import (
     KeyReused,
     UnknownCommand,
 )
-from annals.events import CommandEvent, HeaderId
+from annals.events import CommandEvent, HeaderId, Priority
 from annals.web.app import Endpoint
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
@@ -46,11 +46,22 @@ _OF_A_BATCH = {
 
 
 class CommandToSend(CommandEvent):
-    """A command in its envelope. Its ids are held to what they are in headers, where they come again."""
+    """A command in its envelope. Its ids are held to what they are in headers, where they come again.
+
+    Of the envelope, what nobody would act on is refused where it asks for something.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     correlation_id: HeaderId | None = None
+    """Without it, that of the header, else `causation_id`, else the command begins one."""
     user_id: HeaderId | None = None
     session_id: HeaderId | None = None
+    client: None = None
+    """Null: the edge, or the sidecar, says from where a command comes."""
+    priority: Literal[Priority.NORMAL] = Priority.NORMAL
+    delay_until: None = None
+    """Null: a command is carried out at once."""
 
 
 class BatchItem(BaseModel):
@@ -79,7 +90,8 @@ def post_one(bus: CommandBus, admit: Callable[[], None]) -> Endpoint:
         admit()
         body = json_object(await request.body())
         command_type = request.scope["path"].rpartition("/")[2]
-        return _response(await _execute(bus, _request(request, command_type, body)))
+        key = _key("Idempotency-Key", id_of(request, "idempotency-key"))
+        return _response(await _execute(bus, _request(request, command_type, body, key)))
 
     return post
 
@@ -99,7 +111,9 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         "/commands",
         summary="Send a command in its whole envelope",
         description="What is of the command goes with it: `event_id` is the key with which it may be sent"
-        " again, and there is `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused.",
+        " again, and there is `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused,"
+        " and so are `x-tenant-id`, `x-user-id`, `x-session-id` and `x-correlation-id` where they say another"
+        " than the envelope.",
         response_model=Written,
         responses={201: {"model": Written, "description": "Done, and the aggregate is new."}},
         openapi_extra=json_body(CommandToSend),
@@ -120,14 +134,16 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
             envelope.command_data,
             CommandContext(
                 tenant,
-                id_of(request, "x-user-id") or envelope.user_id,
-                envelope.session_id,
+                _said_once(request, "x-user-id", "user_id", envelope.user_id),
+                _said_once(request, "x-session-id", "session_id", envelope.session_id),
                 client_of(request),
-                envelope.correlation_id,
+                # Not what was put in its place, where none was given.
+                _said_once(request, "x-correlation-id", "correlation_id", body.get("correlation_id") or None)
+                or envelope.correlation_id,
                 traceparent_of(request) or envelope.traceparent,
             ),
             # Not one that was made up: for that no outcome need be kept.
-            envelope.event_id if body.get("event_id") else None,
+            _key("event_id", body.get("event_id") or None),
             envelope.expected_version,
         )
         return _response(await _execute(bus, command))
@@ -167,10 +183,19 @@ def _refuse(request: Request, headers: dict[str, str]) -> None:
             raise malformed(header, f"none here, but {instead}")
 
 
+def _said_once(request: Request, header: str, field: str, given: str | None) -> str | None:
+    """An id out of an envelope or a header. Raises a Problem for two that differ: one would not be heard."""
+    said = id_of(request, header)
+    if said is not None and given is not None and given != said:
+        raise malformed(field, f"what the header {header} says, or none")
+    return said if given is None else given
+
+
 async def _batch_item(bus: CommandBus, request: Request, item: dict[str, Any]) -> dict[str, Any]:
     try:
         one = BatchItem.model_validate(item)
-        result = await _execute(bus, _request(request, one.type, one.data, one.idempotency_key))
+        key = _key("idempotency_key", one.idempotency_key)
+        result = await _execute(bus, _request(request, one.type, one.data, key))
     except ValidationError as error:
         return from_validation(error).body()
     except Problem as problem:
@@ -178,9 +203,7 @@ async def _batch_item(bus: CommandBus, request: Request, item: dict[str, Any]) -
     return {"status": 201 if result.created else 200} | _answer(result)
 
 
-def _request(
-    request: Request, command_type: str, body: dict[str, Any], key: str | None = None
-) -> CommandRequest:
+def _request(request: Request, command_type: str, body: dict[str, Any], key: str | None) -> CommandRequest:
     expected = body.pop("expected_version", None)
     if expected is not None and (not isinstance(expected, int) or isinstance(expected, bool) or expected < 0):
         raise malformed("expected_version", "a whole number, 0 or more")
@@ -188,6 +211,10 @@ def _request(
         match = _IF_MATCH.fullmatch(header)
         if match is None:
             raise malformed("If-Match", 'a version in quotes, such as "3"')
+        if expected not in (None, int(match[1])):
+            raise malformed(
+                "expected_version", f"what the header If-Match says, which is {match[1]}, or none"
+            )
         expected = int(match[1])
     return CommandRequest(
         command_type,
@@ -200,15 +227,20 @@ def _request(
             id_of(request, "x-correlation-id"),
             traceparent_of(request),
         ),
-        key or id_of(request, "idempotency-key"),
+        key,
         expected,
     )
 
 
+def _key(field: str, given: str | None) -> str | None:
+    """A command's key as its caller gives it there. Raises a Problem for one that no store takes."""
+    if given is not None and not _KEY.fullmatch(given):
+        raise malformed(field, f"like {_KEY.pattern}")
+    return given
+
+
 async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
     """Carry out a command; each way to fail becomes its problem."""
-    if command.idempotency_key is not None and not _KEY.fullmatch(command.idempotency_key):
-        raise malformed("Idempotency-Key", f"like {_KEY.pattern}")
     with domain_problems():
         try:
             return await bus.execute(command)
