@@ -35,6 +35,7 @@ _LIST_SECONDS = 10.0
 # It is in the history of the saga's workflow several times.
 _LARGEST_DATA = 64 * 1024
 _RETRY_SECONDS = 1
+_KEPT_HEADERS = ("Content-Type", "Retry-After")
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
 Ask = Callable[[SagaKey, str, Asker], Awaitable[SagaState]]
@@ -57,8 +58,12 @@ def routes(
                 answer = await invocation.invoke("projector", "GET", path, headers=headers)
         except (NotAnswered, TimeoutError) as error:
             raise unavailable(f"the projector: {error}", seconds=_RETRY_SECONDS) from error
-        headers = {} if answer.ok else {"Content-Type": "application/problem+json"}
-        return json_answer(answer.body, answer.status, headers)
+        if answer.ok:
+            return json_answer(answer.body)
+        if not answer.problem:  # the sidecar's own: it found no projector, or none that it could reach
+            raise unavailable(f"the projector: {answer.message}", seconds=_RETRY_SECONDS)
+        kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
+        return json_answer(answer.body, answer.status, kept)
 
     @router.post(
         "/{saga_type}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -23,6 +23,7 @@ class Answer:
 
     status: int
     body: Any
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -110,11 +111,11 @@ class ServiceInvocation:
         except aiohttp.ClientError as error:
             raise NotAnswered(f"{app} did not answer: {type(error).__name__}: {error}") from error
         try:
-            return Answer(response.status, orjson.loads(body))
+            return Answer(response.status, orjson.loads(body), response.headers)
         except orjson.JSONDecodeError as error:
             if response.content_type.endswith("json"):  # a problem is too
                 raise NotAnswered(f"{app} broke off in the middle of its answer") from error
-            answer = Answer(response.status, body.decode(errors="replace"))
+            answer = Answer(response.status, body.decode(errors="replace"), response.headers)
             if answer.ok and not body and answer.status != 204:
                 raise NotAnswered(f"{app} answered {answer.status} and not a word") from error
             return answer
