@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page, page_that_fits
+from annals.web.parameters import only
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals_notification.answers import Changed, Delivery, Inbox, ShownPreferences
@@ -28,6 +29,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         "/preferences/{user}",
         summary="What a user wants to be told, and how",
         response_model=ShownPreferences,
+        dependencies=[only()],
     )
     async def get_preferences(tenant: Tenant, user: Name) -> Response:
         return json_answer(_shown(await users.preferences(tenant, user)))
@@ -52,7 +54,12 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         await users.prefer(tenant, user, preferences)
         return json_answer(_shown(preferences))
 
-    @router.get("/inbox/{user}", summary="A user's inbox, the newest first", response_model=Inbox)
+    @router.get(
+        "/inbox/{user}",
+        summary="A user's inbox, the newest first",
+        response_model=Inbox,
+        dependencies=[only("unread", "limit", "cursor")],
+    )
     async def inbox(
         tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
     ) -> Response:
@@ -62,7 +69,12 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         )
         return json_answer({"unread": found["unread"]} | page(found["rows"], size, "-created_at"))
 
-    @router.post("/inbox/{user}/read", summary="Mark all of an inbox as read", response_model=Changed)
+    @router.post(
+        "/inbox/{user}/read",
+        summary="Mark all of an inbox as read",
+        response_model=Changed,
+        dependencies=[only()],
+    )
     async def read_all(tenant: Tenant, user: Name) -> Response:
         return json_answer({"changed": await users.read_all(tenant, user)})
 
@@ -74,7 +86,12 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
     async def unread(tenant: Tenant, user: Name, notice: Name) -> Response:
         return json_answer({"changed": await users.mark(tenant, user, notice, read=False)})
 
-    @router.get("/deliveries", summary="The delivery log, the newest first", response_model=Page[Delivery])
+    @router.get(
+        "/deliveries",
+        summary="The delivery log, the newest first",
+        response_model=Page[Delivery],
+        dependencies=[only("user", "status", "event_id", "channel", "correlation_id", "limit", "cursor")],
+    )
     async def deliveries(
         tenant: Tenant,
         user: str | None = None,

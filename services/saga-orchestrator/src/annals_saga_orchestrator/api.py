@@ -25,6 +25,7 @@ from annals.web.answers import json_answer
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body
 from annals.web.operations import GivenReason, Operations
+from annals.web.parameters import only
 from annals.web.problems import malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of, traceparent_of
@@ -70,6 +71,7 @@ def routes(
         status_code=202,
         summary="Start a saga with its input",
         response_model=Started,
+        dependencies=[only("id")],
         openapi_extra=json_body(any_input),
     )
     async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
@@ -87,7 +89,7 @@ def routes(
         headers = {"Location": f"/sagas/{started.id}"}
         return json_answer(asdict(started), 202, headers)
 
-    @router.get("/{saga_id}", summary="One saga as it is now", response_model=SagaNow)
+    @router.get("/{saga_id}", summary="One saga as it is now", response_model=SagaNow, dependencies=[only()])
     async def get(request: Request, saga_id: SagaId) -> Response:
         with _problems():
             state = await orchestrator.load(SagaKey(saga_id, tenant_of(request)))

@@ -11,13 +11,14 @@ from starlette.datastructures import Headers, QueryParams
 
 from annals.store import StoreError
 from annals.web import Problem
+from annals.web.parameters import require_known
 from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
 from annals_notification.streams import positions
 from annals_notification.streams.filters import TOPICS, Filter
 from annals_notification.streams.hub import Hub, TooMany, TooSlow
 
-_PARAMETERS = frozenset({"topic", "type", "stream", "user", "after"})
+_FILTERS = ("topic", "type", "stream", "user")
 _POLICY_VIOLATION, _TRY_AGAIN = 1008, 1013
 _REASON_BYTES = 123
 
@@ -96,15 +97,13 @@ def _alive(seen: str) -> str:
 
 
 def _filter(parameters: QueryParams, tenant: str) -> Filter:
-    for name in parameters:
-        if name not in _PARAMETERS:
-            raise malformed(name, f"one of {', '.join(sorted(_PARAMETERS))}")
+    require_known(parameters, ("after",), often=_FILTERS)
     for topic in parameters.getlist("topic"):
         if topic not in TOPICS:
             raise malformed("topic", f"one of {', '.join(TOPICS)}")
     return Filter(
         tenant,
-        *(tuple(parameters.getlist(name)) for name in ("topic", "type", "stream", "user")),
+        *(tuple(parameters.getlist(name)) for name in _FILTERS),
     )
 
 

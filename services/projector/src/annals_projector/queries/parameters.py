@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Query
 
 from annals.events import Position
 from annals.projections import Visibility
 from annals.projections.visibility import NotVisible
 from annals.store import DaprEventReader
-from annals.web import Problem
+from annals.web import Problem, parameters
 from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
 
@@ -70,11 +70,5 @@ def _behind() -> Iterator[None]:
 
 
 def only(*known: str) -> Any:
-    """A dependency that refuses parameters that a query does not have: a typing error shows."""
-
-    def check(request: Request) -> None:
-        for name in request.query_params:
-            if name not in known and name != "position":
-                raise malformed(name, f"one of {', '.join(known)}")
-
-    return Depends(check)
+    """See `annals.web.parameters.only`; a query may name a position as well."""
+    return parameters.only(*known, "position")

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId, Utc
 from annals.store import EventReader
-from annals.web import Problem
+from annals.web import Problem, parameters
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page, page_that_fits
 from annals.web.problems import malformed
@@ -100,7 +100,7 @@ def unmoved(database: Database) -> APIRouter:
     """`/sagas/unmoved`: all tenants', for the orchestrator."""
     router = APIRouter(include_in_schema=False)
 
-    @router.get("/sagas/unmoved", dependencies=[only("seconds", "cursor")])
+    @router.get("/sagas/unmoved", dependencies=[parameters.only("seconds", "cursor")])
     async def sagas_unmoved(
         seconds: Annotated[float, Query(gt=0, le=1e6)], cursor: Cursor = None
     ) -> dict[str, Any]:
