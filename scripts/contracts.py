@@ -55,6 +55,22 @@ INTEGRATION = {
     "reminder.cancelled": "Takes a reminder back: `reminder_id`.",
 }
 
+ATTRIBUTES = {
+    "id": "",
+    "source": "",
+    "tenantid": "",
+    "correlationid": "what it belongs to",
+    "causationid": "what led to it",
+    "subject": "the stream",
+    "partitionkey": "the stream and its tenant: what has the same keeps its order",
+    "streamversion": "the event's version in its stream",
+    "commandtype": "the command that led to it, where one did",
+    "traceparent": "the span that published it",
+    "traceid": "the same, under the name that Dapr knows",
+    "tracestate": "",
+}
+"""What a CloudEvent says beside its type, its time and its data; `annals.events.cloudevents` writes it."""
+
 
 def apps() -> dict[str, ServiceApp]:
     """Every service."""
@@ -140,6 +156,13 @@ def messages_of(topic: str) -> Iterator[tuple[str, Document]]:
 
 def message(event_type: str, about: str, envelope: str, data: Document) -> Document:
     """One message: a CloudEvent round an envelope round the data."""
+    of_stream = ("subject", "partitionkey", "streamversion", "commandtype")
+    absent = () if envelope == "RecordedEvent" else of_stream
+    attributes = {
+        name: {"type": "string"} | ({"description": text} if text else {})
+        for name, text in ATTRIBUTES.items()
+        if name not in absent
+    }
     properties: Document = {"event_type": {"const": event_type}} | ({"data": data} if data else {})
     return {
         "name": event_type,
@@ -151,12 +174,10 @@ def message(event_type: str, about: str, envelope: str, data: Document) -> Docum
             "required": ["specversion", "id", "source", "type", "data"],
             "properties": {
                 "specversion": {"const": "1.0"},
-                "id": {"type": "string"},
-                "source": {"type": "string"},
+                "datacontenttype": {"const": "application/json"},
                 "type": {"const": event_type},
                 "time": {"type": "string", "format": "date-time"},
-                "subject": {"type": "string", "description": "the stream"},
-                "traceparent": {"type": "string"},
+                **attributes,
                 "data": {
                     "allOf": [
                         {"$ref": f"#/components/schemas/{envelope}"},
@@ -204,6 +225,10 @@ def service_page(name: str, document: Document) -> str:
         f" [{name}.openapi.json]({name}.openapi.json).",
         "",
     ]
+    if shared := document["components"].get("parameters"):
+        lines += ["Every request may have these headers:", ""]
+        lines += [f"- `{name}`: {given['description']}" for name, given in shared.items()]
+        lines.append("")
     for path, methods in sorted(document["paths"].items()):
         for method, one in methods.items():
             lines += [f"## {method.upper()} `{path}`", "", sentence(one.get("summary", ""))]
@@ -212,6 +237,7 @@ def service_page(name: str, document: Document) -> str:
             rows = [
                 (given["name"], given["in"], kind(given["schema"], document), about_parameter(given))
                 for given in one.get("parameters", ())
+                if "$ref" not in given
             ]
             rows += [
                 (field, "body", kind(schema, document), schema.get("description", ""))

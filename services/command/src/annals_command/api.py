@@ -23,11 +23,11 @@ from annals.aggregates import (
 from annals.events import CommandEvent, HeaderId, Priority
 from annals.web.app import Endpoint
 from annals.web.domain_problems import domain_problems
-from annals.web.openapi import json_body
+from annals.web.openapi import headers, json_body
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
-from annals_command.openapi import Written, described
+from annals_command.openapi import CONTEXT, Written, described
 
 _BATCH = 1_000
 # Visible ASCII, as the header's draft has it, and without `||`, which Dapr keeps for itself in keys. The
@@ -116,7 +116,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         " than the envelope.",
         response_model=Written,
         responses={201: {"model": Written, "description": "Done, and the aggregate is new."}},
-        openapi_extra=json_body(CommandToSend),
+        openapi_extra={"parameters": headers(*CONTEXT)} | json_body(CommandToSend),
     )
     async def post_envelope(request: Request) -> Response:
         admit()
@@ -154,7 +154,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         description="What is of one command goes with it: `idempotency_key`, and in its data"
         " `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused.",
         response_model=BatchAnswer,
-        openapi_extra=json_body(Batch),
+        openapi_extra={"parameters": headers(*CONTEXT)} | json_body(Batch),
     )
     async def post_batch(request: Request) -> Response:
         admit()
@@ -177,8 +177,8 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     return router
 
 
-def _refuse(request: Request, headers: dict[str, str]) -> None:
-    for header, instead in headers.items():
+def _refuse(request: Request, refused: dict[str, str]) -> None:
+    for header, instead in refused.items():
         if header in request.headers:
             raise malformed(header, f"none here, but {instead}")
 

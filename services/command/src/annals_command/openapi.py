@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from annals.aggregates import Handler
-from annals.web.openapi import json_body, problem
+from annals.web.openapi import headers, json_body, problem
 
-_HEADERS = ("x-tenant-id", "x-user-id", "x-correlation-id", "Idempotency-Key", "If-Match")
+CONTEXT = ("x-session-id", "x-correlation-id")
+"""What of the context of a command its headers may say, beside who asks."""
 _REFUSALS = {
     400: "Malformed: which fields, and what was expected.",
     403: "Only one user may send it, and this is somebody else.",
@@ -32,9 +33,6 @@ class Written(BaseModel):
 
 def described(handler: Handler[Any, Any]) -> dict[str, Any]:
     """What FastAPI is to say of a command's route."""
-    parameters = [
-        {"name": name, "in": "header", "required": False, "schema": {"type": "string"}} for name in _HEADERS
-    ]
     return {
         "summary": (handler.command.__doc__ or "").strip(),
         "tags": [handler.aggregate.aggregate_type],
@@ -47,5 +45,6 @@ def described(handler: Handler[Any, Any]) -> dict[str, Any]:
             for status, text in _REFUSALS.items()
             if status != 403 or handler.sender is not None
         },
-        "openapi_extra": {"parameters": parameters} | json_body(handler.command),
+        "openapi_extra": {"parameters": headers(*CONTEXT, "Idempotency-Key", "If-Match")}
+        | json_body(handler.command),
     }

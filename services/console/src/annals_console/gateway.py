@@ -117,7 +117,8 @@ def routes(
             methods=[rule.method],
             summary=rule.summary,
             description=f"For: {rule.role.title}."
-            + (f" Of others: {rule.of_others.title}." if rule.of_others else ""),
+            + (f" Of others: {rule.of_others.title}." if rule.of_others else "")
+            + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else ""),
             response_class=Response,  # of whatever type the service answers with
             responses={
                 "2XX": {"description": "As the service answers.", "content": {"application/json": {}}}

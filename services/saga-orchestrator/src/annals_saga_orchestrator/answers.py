@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pydantic import ConfigDict
+
 from annals.sagas import SagaStatus
 from annals.sagas.events import SagaError
 from annals.sagas.state import StepStatus
@@ -58,6 +60,19 @@ class SagaNow(Answer):
     left: list[str]
     """The steps of a failed saga that were not taken back."""
     output: Any
+
+
+class SagaFound(Answer):
+    """A saga as the projector's `/queries/sagas` has it, where its other fields are described."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    type: str
+    status: SagaStatus
+    business_key: str | None
+    created_at: datetime
+    updated_at: datetime
 
 
 class Raised(Answer):

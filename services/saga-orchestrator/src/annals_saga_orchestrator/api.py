@@ -21,21 +21,28 @@ from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, NotBegun, NotDeclared, Orchestrator, Started, UnknownSaga
 from annals.web import Problem
-from annals.web.answers import json_answer
+from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
-from annals.web.openapi import json_body
+from annals.web.openapi import headers, json_body, parameter
 from annals.web.operations import GivenReason, Operations
 from annals.web.parameters import only
 from annals.web.problems import malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of, traceparent_of
-from annals_saga_orchestrator.answers import Raised, SagaNow
+from annals_saga_orchestrator.answers import Raised, SagaFound, SagaNow
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
 # It is in the history of the saga's workflow several times.
 _LARGEST_DATA = 64 * 1024
 _RETRY_SECONDS = 1
+# The projector reads them, and refuses any other.
+_LISTED_BY = {
+    **dict.fromkeys(("status", "type", "business_key", "parent", "from", "to"), "string"),
+    "limit": "integer",
+    "cursor": "string",
+    "position": "string",
+}
 _KEPT_HEADERS = ("Content-Type", "Retry-After")
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
@@ -50,13 +57,18 @@ def routes(
     inputs: list[Any] = [catalog.newest(saga_type).input for saga_type in catalog.types]
     any_input = reduce(or_, inputs) if inputs else dict[str, Any]
 
-    @router.get("", summary="List and search sagas: status, type, business_key, parent, from, to")
+    @router.get(
+        "",
+        summary="List and search sagas, as the projector's `/queries/sagas`",
+        response_model=Page[SagaFound],
+        openapi_extra={"parameters": [parameter(name, kind) for name, kind in _LISTED_BY.items()]},
+    )
     async def listing(request: Request) -> Response:
         path = f"queries/sagas?{request.url.query}" if request.url.query else "queries/sagas"
         try:
             async with asyncio.timeout(_LIST_SECONDS):
-                headers = {"x-tenant-id": tenant_of(request)}
-                answer = await invocation.invoke("projector", "GET", path, headers=headers)
+                asker = {"x-tenant-id": tenant_of(request)}
+                answer = await invocation.invoke("projector", "GET", path, headers=asker)
         except (NotAnswered, TimeoutError) as error:
             raise unavailable(f"the projector: {error}", seconds=_RETRY_SECONDS) from error
         if answer.ok:
@@ -72,7 +84,7 @@ def routes(
         summary="Start a saga with its input",
         response_model=Started,
         dependencies=[only("id")],
-        openapi_extra=json_body(any_input),
+        openapi_extra={"parameters": headers("Idempotency-Key", "x-correlation-id")} | json_body(any_input),
     )
     async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
         given = json_object(await request.body())
@@ -86,8 +98,7 @@ def routes(
         with _problems():
             traceparent = traceparent_of(request)
             started = await orchestrator.start(key, saga_type, given, traceparent, new=new)
-        headers = {"Location": f"/sagas/{started.id}"}
-        return json_answer(asdict(started), 202, headers)
+        return json_answer(asdict(started), 202, {"Location": f"/sagas/{started.id}"})
 
     @router.get("/{saga_id}", summary="One saga as it is now", response_model=SagaNow, dependencies=[only()])
     async def get(request: Request, saga_id: SagaId) -> Response:

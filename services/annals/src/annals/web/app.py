@@ -167,7 +167,7 @@ def create_app(
 
     app.add_exception_handler(Problem, on_problem)
     app.add_middleware(NoNul)
-    describe_api(app)
+    describe_api(app, public=public)
     return app
 
 

@@ -33,8 +33,32 @@ _ANSWER = {
     "description": "Something is wrong: what, and what was expected.",
     "content": {"application/problem+json": {"schema": {"$ref": f"{_COMPONENTS}Problem"}}},
 }
+_PARAMETERS = "#/components/parameters/"
+_HEADERS = {
+    "x-tenant-id": "Whose data it is; `default` without it.",
+    "x-user-id": "Who asks.",
+    "x-session-id": "In which session they ask.",
+    "x-correlation-id": "What it belongs to; without it, it begins something.",
+    "Idempotency-Key": "A repeat with the same key gets the first outcome.",
+    "If-Match": 'Do it only if the aggregate is at this version, such as `"3"`.',
+}
+_OF_EVERYBODY = ("x-tenant-id", "x-user-id")
 _REPLACED = "422"
 _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
+
+
+def headers(*names: str) -> list[dict[str, Any]]:
+    """The parameters of a route that reads these headers itself, beside who asks."""
+    return [_header(name) for name in names]
+
+
+def _header(name: str) -> dict[str, Any]:
+    return parameter(name, "string", where="header") | {"description": _HEADERS[name]}
+
+
+def parameter(name: str, kind: str, *, where: str = "query") -> dict[str, Any]:
+    """A parameter that a route reads, or passes on, itself."""
+    return {"name": name, "in": where, "required": False, "schema": {"type": kind}}
 
 
 def json_body(of: Any, *, required: bool = True) -> dict[str, Any]:
@@ -58,13 +82,20 @@ def problem(description: str) -> dict[str, Any]:
     return _ANSWER | {"description": description}
 
 
-def describe_api(app: FastAPI) -> None:
-    """Have `/openapi.json` name problem details, not FastAPI's errors, and define what bodies are made of."""
+def describe_api(app: FastAPI, *, public: bool) -> None:
+    """Have `/openapi.json` name problem details, not FastAPI's errors, and define what bodies are made of.
+
+    And the headers that say who asks, unless it is `public`: there the edge knows.
+    """
     describe = app.openapi
+    shared = {} if public else {name: _header(name) for name in _OF_EVERYBODY}
 
     def openapi() -> dict[str, Any]:
         document = describe()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        components = document.setdefault("components", {})
+        schemas = components.setdefault("schemas", {})
+        if shared:
+            components["parameters"] = shared
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)
         schemas["Problem"] = _PROBLEM
@@ -74,6 +105,11 @@ def describe_api(app: FastAPI) -> None:
                 if found is not None:
                     del operation["responses"][_REPLACED]
                 operation["responses"]["default"] = _ANSWER
+                for name in shared:
+                    reference = {"$ref": _PARAMETERS + name}
+                    # FastAPI gives the same document again.
+                    if reference not in (given := operation.setdefault("parameters", [])):
+                        given.append(reference)
                 for content in operation.get("requestBody", {}).get("content", {}).values():
                     _define(schemas, content["schema"].pop("$defs", {}))
         return document

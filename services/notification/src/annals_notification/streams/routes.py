@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Header, Query, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 from starlette.datastructures import Headers, QueryParams
 
@@ -19,6 +19,7 @@ from annals_notification.streams.filters import TOPICS, Filter
 from annals_notification.streams.hub import Hub, TooMany, TooSlow
 
 _FILTERS = ("topic", "type", "stream", "user")
+_EVENT_STREAM = "text/event-stream"
 _POLICY_VIOLATION, _TRY_AGAIN = 1008, 1013
 _REASON_BYTES = 123
 
@@ -27,24 +28,31 @@ def routes(hub: Hub) -> APIRouter:
     """See the module."""
     router = APIRouter()
 
-    @router.get("/stream", summary="What happens, live, as Server-Sent Events")
+    @router.get(
+        "/stream",
+        summary="What happens, live, as Server-Sent Events",
+        response_class=StreamingResponse,
+        responses={200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}}},
+    )
     async def stream(
         request: Request,
         topic: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001 - documented here, read below
         type: Annotated[list[str] | None, Query()] = None,  # noqa: A002, ARG001
+        stream: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001
         user: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001
         after: str | None = None,
+        last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> StreamingResponse:
         """`Last-Event-ID`, or `after`, continues where a client left off, on whichever replica."""
         wanted = _filter(request.query_params, tenant_of(request))
-        seen = _seen(request.headers.get("last-event-id") or after)
+        seen = _seen(last_event_id or after)
         listening = hub.listen(wanted, seen)
         try:
             first = await anext(listening)
         except TooMany as error:
             raise Problem(503, "busy", str(error), headers={"Retry-After": "5"}) from error
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_sse(first, listening), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(_sse(first, listening), media_type=_EVENT_STREAM, headers=headers)
 
     @router.websocket("/ws")
     async def websocket(socket: WebSocket) -> None:

@@ -1,0 +1,87 @@
+"""What docs/api says of parameters and attributes is what there is; `make check` holds it to the code."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+
+from annals.events import DomainEvent, RecordedEvent, to_cloudevent_json
+from annals_notification.streams import routes
+from suite.paths import ROOT
+
+
+def document(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ROOT / "docs" / "api" / f"{name}.json").read_text())
+    return found
+
+
+def operation(service: str, method: str, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = document(f"{service}.openapi")["paths"][path][method]
+    return found
+
+
+def parameters(described: dict[str, Any], where: str) -> set[str]:
+    return {one["name"] for one in described["parameters"] if one.get("in") == where}
+
+
+def test_a_live_stream_is_described_as_it_is() -> None:
+    described = operation("notification", "get", "/stream")
+    assert parameters(described, "query") == {*routes._FILTERS, "after"}
+    assert parameters(described, "header") == {"Last-Event-ID"}
+    assert list(described["responses"]["200"]["content"]) == ["text/event-stream"]
+
+
+def test_the_list_of_sagas_takes_what_the_projector_takes() -> None:
+    described = operation("saga-orchestrator", "get", "/sagas")
+    theirs = operation("projector", "get", "/queries/sagas")
+    assert parameters(described, "query") == parameters(theirs, "query")
+    assert described["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize("service", ["command", "projector", "saga-orchestrator", "notification"])
+def test_every_request_may_say_who_asks(service: str) -> None:
+    for path, methods in document(f"{service}.openapi")["paths"].items():
+        for method, described in methods.items():
+            referred = {one.get("$ref", "").rpartition("/")[2] for one in described.get("parameters", ())}
+            assert {"x-tenant-id", "x-user-id"} <= referred, (method, path)
+
+
+@pytest.mark.parametrize(
+    ("service", "path", "expected"),
+    [
+        ("command", "/commands", {"x-session-id", "x-correlation-id"}),
+        ("command", "/commands:batch", {"x-session-id", "x-correlation-id"}),
+        ("saga-orchestrator", "/sagas/{saga_type}", {"x-correlation-id", "Idempotency-Key"}),
+        (
+            "command",
+            "/commands/task.create",
+            {"x-session-id", "x-correlation-id", "Idempotency-Key", "If-Match"},
+        ),
+    ],
+)
+def test_the_headers_of_a_request_are_described(service: str, path: str, expected: set[str]) -> None:
+    assert parameters(operation(service, "post", path), "header") == expected
+
+
+def test_every_attribute_that_is_sent_is_described() -> None:
+    event = DomainEvent(
+        event_type="task.created",
+        source="command",
+        aggregate_type="task",
+        aggregate_id="t",
+        causation_id="before",
+        command_type="task.create",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        tracestate="a=b",
+    )
+    sent = orjson.loads(to_cloudevent_json(RecordedEvent.record(event, version=1, lane=0, seq=1)))
+    for name, message in document("asyncapi")["components"]["messages"].items():
+        described = message["payload"]["properties"].keys()
+        if "@" in name:
+            assert sent.keys() == described
+        else:
+            of_stream = {"subject", "partitionkey", "streamversion", "commandtype"}
+            assert sent.keys() - of_stream == described
