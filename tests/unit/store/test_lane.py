@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 
+import grpc
+import orjson
 import pytest
+from prometheus_client import REGISTRY
 
-from annals.dapr import DaprSidecar, StateValue
-from annals.store import Appended, ConflictError, DaprEventStore, keys, lane
+from annals.dapr import DaprError, DaprSidecar, Message, StateValue
+from annals.events import StreamId
+from annals.store import Appended, ConflictError, DaprEventStore, keys, lane, lease, publisher
 from annals.store.group_commit import GroupCommit, Waiting
+from annals.store.lease import Leases
 from annals.testing.fake import FakeSidecar
 from conftest import until
 from event_store_conformance import new_stream, to_append
@@ -74,4 +80,136 @@ async def test_a_stream_that_comes_to_be_between_two_reads_is_a_conflict() -> No
         assert client.unseen is None
         await store.drain()
         await running
+        await client.close()
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(lane, "LEASE_SECONDS", 1.0)
+
+
+class Broker:
+    """A broker that is slow, or away for some streams, for all replicas alike."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 0.0
+        self.away: set[StreamId] = set()
+        publish = DaprSidecar.publish
+
+        async def slow(client: DaprSidecar, topic: str, messages: Sequence[Message]) -> frozenset[str]:
+            await asyncio.sleep(self.seconds)
+            away = {f"{stream.tenant}/{stream.name}" for stream in self.away}
+            if any(message.metadata["partitionKey"] in away for message in messages):
+                raise DaprError(grpc.StatusCode.INTERNAL, "error when publishing")
+            return await publish(client, topic, messages)
+
+        monkeypatch.setattr(DaprSidecar, "publish", slow)
+        monkeypatch.setattr(publisher, "_RETRY_SECONDS", (0.05,))
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
+    return Broker(monkeypatch)
+
+
+async def left_behind(client: DaprSidecar, broker: Broker, owner: str, events: int) -> StreamId:
+    """A stream whose instance is gone, and published nothing of it."""
+    broker.seconds = 3600.0
+    store = DaprEventStore(client, owner=owner)
+    running = asyncio.create_task(store.run())
+    await lane_held(store)
+    stream = new_stream()
+    for version in range(events):
+        await store.append(to_append(stream, version))
+    running.cancel()
+    await asyncio.wait([running])
+    broker.seconds = 0.0
+    return stream
+
+
+def versions(sidecar: FakeSidecar, stream: StreamId) -> list[int]:
+    """Those of a stream's events that were published, in the topic's order."""
+    events = [orjson.loads(message.body) for message in sidecar.dapr.broker.log("domain-events")]
+    return [int(event["streamversion"]) for event in events if event["subject"] == stream.name]
+
+
+def has(sidecar: FakeSidecar, stream: StreamId, version: int) -> Callable[[], Awaitable[bool]]:
+    async def published() -> bool:
+        return version in versions(sidecar, stream)
+
+    return published
+
+
+def backlog(commits: int) -> Callable[[], Awaitable[bool]]:
+    async def counted() -> bool:
+        return REGISTRY.get_sample_value("annals_publish_backlog_commits") == float(commits)
+
+    return counted
+
+
+async def test_what_another_left_behind_is_published_once_however_long_it_takes(
+    short_leases: None, broker: Broker
+) -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        stream = await left_behind(client, broker, "gone", 50)
+        broker.seconds = 0.06
+        async with (
+            opened(sidecar.grpc_port, "one"),
+            opened(sidecar.grpc_port, "two"),
+            opened(sidecar.grpc_port, "three"),
+        ):
+            leases = Leases(client, "eventstore", "test")
+
+            async def marked() -> bool:
+                return await leases.published(0) == 50
+
+            await until(marked)
+            await asyncio.sleep(1.5)  # in which each of the others looks again
+        assert versions(sidecar, stream) == list(range(1, 51))
+        await client.close()
+
+
+async def test_a_lane_that_cannot_go_on_keeps_no_other_waiting_and_its_backlog_is_counted(
+    short_leases: None, broker: Broker
+) -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        stuck = await left_behind(client, broker, "gone", 3)
+        other = await left_behind(client, broker, "lost", 2)
+        broker.away.add(stuck)
+        async with opened(sidecar.grpc_port):
+            await until(has(sidecar, other, 2))
+            await until(backlog(3))
+            age = REGISTRY.get_sample_value("annals_publish_backlog_age_seconds")
+            assert age is not None
+            assert age > 0.0
+            broker.away.clear()
+            await until(has(sidecar, stuck, 3))
+            await until(backlog(0))
+        assert versions(sidecar, stuck) == [1, 2, 3]
+        await client.close()
+
+
+async def test_who_has_lost_the_lane_that_it_publishes_for_another_stops(
+    short_leases: None, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        stream = await left_behind(client, broker, "gone", 3)
+        broker.away.add(stream)
+        async with opened(sidecar.grpc_port):
+            await until(backlog(3))
+            monkeypatch.setattr(lease, "LEASE_SECONDS", 60.0)
+            thief = Leases(client, "eventstore", "thief")
+
+            async def stolen() -> bool:
+                return await thief.take(0, 3, (await thief.read())[0][1])
+
+            await until(stolen)
+            await until(backlog(0))
+            broker.away.clear()
+            await asyncio.sleep(1.5)
+            assert versions(sidecar, stream) == []
         await client.close()

@@ -12,7 +12,7 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from annals.dapr import DaprError, DaprSidecar, Message, Write
+from annals.dapr import DaprError, DaprSidecar, Message, StateConflict, StateValue, Write
 from annals.events import RecordedEvent, StreamId
 from annals.store import Append, MemoryEventStore, Undecodable, publisher
 from annals.store.group_commit import Committed, Waiting
@@ -30,6 +30,7 @@ class Sidecar:
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.watermark = 0
+        self.between = 0  # the watermark that another saves right after this one looked
         self.away: Callable[[Message], bool] = lambda _: False
         self.asked = 0
 
@@ -41,7 +42,14 @@ class Sidecar:
             raise DaprError(grpc.StatusCode.INTERNAL, "error when publishing")
         return frozenset()
 
+    async def get(self, _store: str, _key: str) -> StateValue | None:
+        mark = self.watermark
+        self.watermark = max(mark, self.between)
+        return StateValue(str(mark).encode(), str(mark)) if mark else None
+
     async def save(self, _store: str, write: Write) -> None:
+        if write.etag != (str(self.watermark) if self.watermark else None):
+            raise StateConflict(grpc.StatusCode.ABORTED, "possible etag mismatch")
         self.watermark = int(write.value)
 
 
@@ -89,6 +97,19 @@ async def test_an_event_that_the_broker_refuses_does_not_hold_its_lane(sidecar: 
 
     assert set(sidecar.taken) == set(events) - {events[place]}
     assert sidecar.watermark == len(events)
+
+
+@pytest.mark.parametrize("others", [3, 7])
+async def test_a_watermark_of_another_who_has_published_more_stays(sidecar: Sidecar, others: int) -> None:
+    store = MemoryEventStore()
+    for number in range(5):
+        await append(store, f"t{number}")
+    sidecar.between = others
+
+    async with publishing(sidecar, store, 0, 5) as one:
+        await one.drain()
+
+    assert sidecar.watermark == max(5, others)
 
 
 @pytest.mark.parametrize("before", [0, 4])

@@ -30,6 +30,7 @@ _BATCH_COMMITS = 64
 _WAITING_COMMITS = 5_000
 _RETRY_SECONDS = 0.5
 _DRAIN_SECONDS = 10.0
+_ADOPTED_LANES = 8  # at a time; other instances take the rest
 
 
 class Lane:
@@ -56,9 +57,10 @@ class Lane:
         self._lane: int | None = None
         self._tail = 0
         self._publisher: Publisher | None = None
-        metrics.PUBLISH_BACKLOG.set_function(lambda: self._publisher.backlog if self._publisher else 0)
+        self._adopted: dict[int, Publisher] = {}  # by their lanes
+        metrics.PUBLISH_BACKLOG.set_function(lambda: sum(one.backlog for one in self._publishers()))
         metrics.PUBLISH_BACKLOG_AGE.set_function(
-            lambda: self._publisher.backlog_age if self._publisher else 0.0
+            lambda: max((one.backlog_age for one in self._publishers()), default=0.0)
         )
 
     @property
@@ -198,10 +200,16 @@ class Lane:
         return batch
 
     async def _renew(self, lane: int, lost: asyncio.Event) -> None:
+        await self._keep(lane, lambda: self._tail)
+        lost.set()
+        self._wake.set()
+
+    async def _keep(self, lane: int, end: Callable[[], int]) -> None:
+        """Renew a lease until the lane is lost. `end` is the last commit that is known of the lane."""
         written: int | None = None  # the tail behind which somebody had written at the last look
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            tail = self._tail
+            tail = end()
             try:
                 kept = await self._leases.renew(lane, tail)
                 further = kept and await self._leases.reaches(lane, tail + 1)
@@ -218,32 +226,46 @@ class Lane:
                 written = tail if further else None
                 continue
             _log.warning("lane lost", lane=lane, reason=reason)
-            lost.set()
-            self._wake.set()
             return
+
+    def _publishers(self) -> list[Publisher]:
+        """Those of the lanes that this process looks after now."""
+        return [*([self._publisher] if self._publisher else []), *self._adopted.values()]
 
     async def _adopt(self, own: int) -> None:
         """Publish what instances that are gone left behind in their lanes."""
-        while True:
-            try:
-                for lane, (lease, etag) in (await self._leases.read()).items():
-                    if lane != own and lease.free(time.time()):
-                        await self._publish_orphan(lane, lease.tail, etag)
-            except DaprError as error:
-                _log.warning("cannot look after orphaned lanes", error=str(error))
-            await asyncio.sleep(LEASE_SECONDS)
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                try:
+                    for lane, (lease, etag) in (await self._leases.read()).items():
+                        if len(self._adopted) == _ADOPTED_LANES:
+                            break
+                        # One whose lease could not be renewed for a while is free, and still in hand.
+                        if lane != own and lane not in self._adopted and lease.free(time.time()):
+                            await self._take_orphan(tasks, lane, lease.tail, etag)
+                except DaprError as error:
+                    _log.warning("cannot look after orphaned lanes", error=str(error))
+                await asyncio.sleep(LEASE_SECONDS)
 
-    async def _publish_orphan(self, lane: int, hint: int, etag: str) -> None:
+    async def _take_orphan(self, tasks: asyncio.TaskGroup, lane: int, hint: int, etag: str) -> None:
         tail = await self._leases.tail(lane)
         published = await self._leases.published(lane)
-        if published >= tail:
-            return
-        if not await self._leases.take(lane, hint, etag):
+        if published >= tail or not await self._leases.take(lane, hint, etag):
             return
         _log.info("publishing an orphaned lane", lane=lane, tail=tail)
-        publisher = self._new_publisher(lane, published, tail)
+        publisher = self._adopted[lane] = self._new_publisher(lane, published, tail)
+        publishing = tasks.create_task(self._publish_orphan(lane, publisher, tail))
+        publishing.add_done_callback(lambda _: self._adopted.pop(lane))
+
+    async def _publish_orphan(self, lane: int, publisher: Publisher, tail: int) -> None:
         async with asyncio.TaskGroup() as tasks:
             publishing = tasks.create_task(publisher.run())
-            await publisher.drain()
-            publishing.cancel()
-        await self._leases.release(lane, tail)
+            through = tasks.create_task(publisher.drain())
+            lost = tasks.create_task(self._keep(lane, lambda: tail))
+            await asyncio.wait([through, lost], return_when=asyncio.FIRST_COMPLETED)
+            for task in (publishing, through, lost):
+                task.cancel()
+        try:
+            await self._leases.release(lane, tail)
+        except DaprError as error:
+            _log.warning("cannot let an orphaned lane go; its lease runs out", lane=lane, error=str(error))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import orjson
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, Message, Write, publish_metadata
+from annals.dapr import DaprError, DaprSidecar, Message, StateConflict, Write, publish_metadata
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.group_commit import Committed
@@ -296,13 +296,21 @@ class Publisher:
         return min(events, key=lambda event: len(event.to_json()), default=None)
 
     async def _write_mark(self) -> None:
-        mark = self._published
-        try:
-            await self._sidecar.save(self._store, Write(keys.published(self._lane), orjson.dumps(mark)))
-        except DaprError as error:
-            # It stays behind until the next time, which costs a restart some duplicates.
-            _log.warning("cannot save the watermark", lane=self._lane, error=str(error))
-        else:
+        """Save the watermark, which never goes back: whoever else publishes the lane may be further."""
+        mark, key = self._published, keys.published(self._lane)
+        while self._marked < mark:
+            try:
+                there = await self._sidecar.get(self._store, key)
+                if there is None or int(there.data) < mark:
+                    etag = there.etag if there else None
+                    write = Write(key, orjson.dumps(mark), insert_only=etag is None, etag=etag)
+                    await self._sidecar.save(self._store, write)
+            except StateConflict:
+                continue  # another was faster: who is further is to be seen anew
+            except DaprError as error:
+                # It stays behind until the next time, which costs a restart some duplicates.
+                _log.warning("cannot save the watermark", lane=self._lane, error=str(error))
+                return
             self._marked = mark
 
 
