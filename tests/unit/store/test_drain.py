@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
+
+import pytest
 
 from annals.dapr import DaprSidecar, Write
-from annals.store import DaprEventStore, keys
+from annals.store import DaprEventStore, OutcomeUnknown, keys, lane
+from annals.store.lease import Leases
 from annals.testing.fake import FakeSidecar
-from event_stores import opened
+from event_store_conformance import new_stream, to_append
+from event_stores import lane_held, opened
 from suite.ports import free_port
 
 
@@ -35,3 +40,39 @@ async def test_an_idle_store_that_ends_leaves_the_watermark_that_an_import_set()
         assert mark is not None
         assert mark.data == b"30"
         await client.close()
+
+
+@pytest.mark.parametrize("drained_first", [True, False])
+async def test_a_store_that_does_not_answer_an_append_is_left_with_the_lane_still_leased(
+    monkeypatch: pytest.MonkeyPatch, drained_first: bool
+) -> None:
+    monkeypatch.setattr(lane, "_DRAIN_SECONDS", 0.5)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        sidecar.faults.fail("ExecuteStateTransaction", times=10_000)
+        appending = asyncio.create_task(store.append(to_append(new_stream(), 0)))
+        await asyncio.sleep(0 if drained_first else 0.3)
+
+        await store.drain()
+
+        async with asyncio.timeout(10):
+            with pytest.raises(OutcomeUnknown):
+                await appending
+            await running
+        held, _ = (await Leases(client, "eventstore", "other").read())[0]
+        assert not held.free(time.time()), "what was sent may still be applied"
+        await client.close()
+
+
+async def test_an_append_that_the_store_answers_meanwhile_is_told_its_outcome() -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        sidecar.faults.fail("ExecuteStateTransaction", times=3)
+        appending = asyncio.create_task(store.append(to_append(new_stream(), 0)))
+        await asyncio.sleep(0.1)
+
+        await store.drain()
+
+        assert (await appending).version == 1

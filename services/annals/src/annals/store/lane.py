@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 
 from annals.dapr import DaprError
-from annals.store.group_commit import GroupCommit, LaneTaken, OneUnfit, Waiting
+from annals.store.group_commit import Committed, GroupCommit, LaneTaken, OneUnfit, Waiting
 from annals.store.lease import LEASE_SECONDS, Leases
 from annals.store.protocol import (
     Append,
@@ -54,6 +54,7 @@ class Lane:
         self._alone = 0  # of those first in the line, which are not written together
         self._wake = asyncio.Event()
         self._draining = False
+        self._patience: asyncio.Timeout | None = None  # with the store, while it has a batch
         self._lane: int | None = None
         self._tail = 0
         self._publisher: Publisher | None = None
@@ -111,9 +112,14 @@ class Lane:
         return self._draining
 
     async def drain(self) -> None:
-        """Take no more appends; `run` then finishes what waits, publishes it and lets the lane go."""
+        """Take no more appends; `run` then finishes what waits, publishes it and lets the lane go.
+
+        A store that does not answer does not keep it: the outcome is unknown then, and the lane stays leased.
+        """
         self._draining = True
         self._wake.set()
+        if self._patience is not None:
+            self._patience.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
 
     async def _hold(self, lane: int, published: int) -> None:
         publisher = self._publisher = self._new_publisher(lane, published, self._tail)
@@ -126,10 +132,10 @@ class Lane:
             ]
             self._lane = lane
             try:
-                await self._write(lane, lost, publisher)
+                answered = await self._write(lane, lost, publisher)
             finally:
                 self._lane = None
-            if self._draining:
+            if self._draining and answered:
                 await self._leave(lane, publisher)
             for helper in helpers:
                 helper.cancel()
@@ -142,22 +148,30 @@ class Lane:
         except (TimeoutError, DaprError) as error:
             _log.warning("left the lane with a backlog; its next owner publishes it", error=str(error))
 
-    async def _write(self, lane: int, lost: asyncio.Event, publisher: Publisher) -> None:
+    async def _write(self, lane: int, lost: asyncio.Event, publisher: Publisher) -> bool:
+        """Write what waits until the lane is lost or left; False when the store owes an answer still."""
         while not lost.is_set():
             batch = self._take()
             if not batch:
                 if self._draining:
-                    return
+                    return True
                 self._wake.clear()
                 await self._wake.wait()
                 continue
             metrics.APPEND_BATCH_SIZE.observe(len(batch))
             try:
-                committed = await self._group_commit.commit(lane, self._tail, batch)
+                committed = await self._commit(lane, batch)
+            except TimeoutError:
+                _log.warning("left the lane in the middle of an append: the store does not answer", lane=lane)
+                for waiting in batch:
+                    waiting.reject(
+                        OutcomeUnknown("the store has not answered; the command may still take effect")
+                    )
+                return False
             except LaneTaken as error:
                 _log.warning("lane lost", reason=str(error))
                 self._waiting.extendleft(reversed(batch))
-                return
+                return True
             except OneUnfit:
                 # Each by itself: whoever it is has that answer alone.
                 self._waiting.extendleft(reversed(batch))
@@ -168,6 +182,15 @@ class Lane:
                 publisher.offer(committed)
             for commit in committed:
                 commit.waiting.resolve(commit.appended)
+        return True
+
+    async def _commit(self, lane: int, batch: list[Waiting]) -> list[Committed]:
+        """See `GroupCommit`. Raises TimeoutError when this is to end and the store does not answer."""
+        async with asyncio.timeout(_DRAIN_SECONDS if self._draining else None) as self._patience:
+            try:
+                return await self._group_commit.commit(lane, self._tail, batch)
+            finally:
+                self._patience = None
 
     def _take(self) -> list[Waiting]:
         """The next batch: one append a stream and a command id, the others stay in their order."""
