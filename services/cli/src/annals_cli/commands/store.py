@@ -100,7 +100,12 @@ def import_(
                     seconds=120,
                 )["commits"]
                 progress.advance(bar, sum(line.startswith(b'{"lane"') for line in chunk))
-    changed = _changed(given.sidecar, definitions)
+    changed: list[str] | None = None
+    unknown: Failed | None = None
+    try:
+        changed = _changed(given.sidecar, definitions)
+    except Failed as failed:  # as where the projector is stopped, which a restore may ask for
+        unknown = failed
     answer = {"commits": end["commits"], "taken": taken, "changed_read_models": changed}
     given.output.done(
         answer,
@@ -108,7 +113,13 @@ def import_(
         "the read models are filled by themselves, unless they are left from another store. "
         "Verify it: annals audit verify",
     )
-    if changed and not given.output.as_json:
+    if given.output.as_json:
+        return
+    if unknown is not None:
+        notes.print(
+            told(("Whether read models changed since the export is not known:", "yellow"), f" {unknown}")
+        )
+    elif changed:
         notes.print(told(("Changed since the export:", "yellow"), f" {', '.join(changed)}"))
 
 
