@@ -7,18 +7,38 @@ from collections.abc import Mapping
 
 import pytest
 
-from annals.aggregates import CommandBus, CommandContext, CommandRequest, KeyReused, NotFound, RuleViolation
+from annals.aggregates import (
+    CommandBus,
+    CommandContext,
+    CommandRequest,
+    KeyReused,
+    NotFound,
+    RuleViolation,
+)
+from annals.aggregates import bus as bus_module
 from annals.events import DomainEvent, Position, StreamId
 from annals.privacy import SubjectErased
-from annals.store import Append, Appended, Head, MemoryEventStore, Outcome
+from annals.store import (
+    Append,
+    Appended,
+    Backpressure,
+    EventStore,
+    Head,
+    MemoryEventStore,
+    Outcome,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
+from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
+from event_stores import opened
 from sealing import sealed
 
 TASK = StreamId("default", "task-t")
 
 
-def bus(store: MemoryEventStore, **options: object) -> CommandBus:
+def bus(store: EventStore, **options: object) -> CommandBus:
     return CommandBus(store, REGISTRY, HANDLERS, source="test", protect=sealed, **options)  # type: ignore[arg-type]
 
 
@@ -186,3 +206,66 @@ async def test_large_aggregates_take_little_memory_and_those_of_late_are_at_hand
     with pytest.raises(NotFound):
         await tasks.execute(CommandRequest("task.complete", {"id": "t0"}))
     assert store.loaded > 0
+
+
+async def test_commands_that_wait_for_one_aggregate_are_all_answered_by_their_deadline() -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        tasks = bus(store, deadline_seconds=0.3)
+        await tasks.execute(command("task.create", title="Write"))
+        sidecar.faults.fail("ExecuteStateTransaction", times=4)
+        asked = (tasks.execute(command("task.update", title=f"Write {n}")) for n in range(8))
+        async with asyncio.timeout(0.6):
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in answers] == [OutcomeUnknown] + [StoreUnavailable] * 7
+
+        # The one that was begun took effect, and none of the others.
+        completed = await bus(store).execute(command("task.complete"))
+        assert completed.appended.version == 3
+
+
+class Hanging(MemoryEventStore):
+    """Answers no read before it is let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def load(
+        self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
+    ) -> tuple[Head | None, Outcome | None]:
+        self.asked.set()
+        await self.goes_on.wait()
+        return await super().load(stream, command_id, certain=certain)
+
+
+async def test_a_read_that_is_not_answered_keeps_nobody_beyond_the_deadline() -> None:
+    tasks = bus(Hanging(), deadline_seconds=0.05)
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await tasks.execute(command("task.create", title="Write"))
+
+
+async def test_only_so_many_wait_for_one_aggregate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_module, "_COMMANDS_A_STREAM", 3)
+    store = Hanging()
+    tasks = bus(store)
+    asked = [asyncio.create_task(tasks.execute(command("task.create", title="Write"))) for _ in range(3)]
+    await store.asked.wait()
+    with pytest.raises(Backpressure, match="3 commands wait"):
+        await tasks.execute(command("task.create", title="Write"))
+    store.goes_on.set()
+    await tasks.execute(command("task.create", id="another", title="Write"))
+    await asyncio.wait(asked)
+    await tasks.execute(command("task.complete"))
+
+
+async def test_callers_that_leave_keep_nobody_from_their_turn() -> None:
+    store = Hanging()
+    tasks = bus(store)
+    asked = [asyncio.create_task(tasks.execute(command("task.create", title=f"{n}"))) for n in range(3)]
+    await store.asked.wait()
+    for one in asked[:2]:
+        one.cancel()
+    store.goes_on.set()
+    await asked[2]
+    assert [event.data["title"] async for event in store.read_stream(TASK)] == ["2"]

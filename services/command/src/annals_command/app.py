@@ -44,7 +44,6 @@ def create(settings: CommandSettings) -> ServiceApp:
                 store=settings.state_store,
                 topic=settings.topic,
                 command_ttl_seconds=settings.idempotency_days * _SECONDS_A_DAY,
-                deadline_seconds=settings.append_deadline,
                 max_backlog=lambda: live.current.max_backlog,
                 max_event_bytes=settings.max_event_bytes,
             )
@@ -74,6 +73,7 @@ def create(settings: CommandSettings) -> ServiceApp:
                 source="command",
                 protect=subject_keys.protect,
                 middleware=[log_commands, count_commands, trace_commands],
+                deadline_seconds=settings.append_deadline,
             )
 
             async def signing_key() -> SigningKey:

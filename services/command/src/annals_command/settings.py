@@ -41,7 +41,7 @@ class CommandSettings(CommandLive, ServiceSettings):
     """For how long the outcome of a command with a key is kept."""
 
     append_deadline: float = 10.0
-    """Seconds that a command waits for the store."""
+    """Seconds that a command waits at most, for its turn and for the store together."""
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
     """Bytes that one event may take on the broker, whose largest message is larger: more is refused."""

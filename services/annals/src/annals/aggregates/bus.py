@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import hashlib
 import uuid
@@ -16,9 +17,20 @@ from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolat
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.events import DomainEvent, EventData, EventRegistry, StreamId, new_id
 from annals.privacy.personal import SubjectErased, personal_fields
-from annals.store.protocol import Append, Appended, ConflictError, DuplicateCommand, EventStore, Outcome
+from annals.store.protocol import (
+    Append,
+    Appended,
+    Backpressure,
+    ConflictError,
+    DuplicateCommand,
+    EventStore,
+    Outcome,
+    StoreUnavailable,
+)
 
 _ATTEMPTS = 5
+# Of one stream, the one whose turn it is included.
+_COMMANDS_A_STREAM = 1_000
 # Of states as JSON, which take a few times as much at the worst; a small one takes about so many beside.
 _CACHED_BYTES = 32_000_000
 _STATE_BYTES = 1_000
@@ -115,13 +127,18 @@ class CommandBus:
         source: str,
         protect: Protect | None = None,
         middleware: Iterable[Middleware] = (),
+        deadline_seconds: float = 10.0,
     ) -> None:
-        """`protect` is needed for commands with personal fields; without it they are a ValueError."""
+        """`protect` is needed for commands with personal fields; without it they are a ValueError.
+
+        `deadline_seconds` are from a command's arrival to its answer, the wait for its turn included.
+        """
         self._store = store
         self._registry = registry
         self._handlers = {handler.command.command_type: handler for handler in handlers}
         self._source = source
         self._protect = protect
+        self._deadline_seconds = deadline_seconds
         self._personal = {kind: personal_fields(one.command) for kind, one in self._handlers.items()}
         unprotected = sorted(kind for kind, fields in self._personal.items() if fields)
         if unprotected and protect is None:
@@ -148,6 +165,7 @@ class CommandBus:
         return await self._chain(request)
 
     async def _execute(self, request: CommandRequest) -> CommandResult:
+        deadline = asyncio.get_running_loop().time() + self._deadline_seconds
         handler = self._handlers.get(request.type)
         if handler is None:
             raise UnknownCommand(request.type, sorted(self._handlers))
@@ -161,8 +179,17 @@ class CommandBus:
             if (first := await self._first_outcome(request, stream)) is None:
                 raise RuleViolation("subject.erased", str(error)) from error
             return CommandResult(aggregate_id, first, created=handler.creates)
-        async with self._locks.hold(stream):
-            return await self._decide_and_append(handler, command, request, stream, aggregate_id, new=chosen)
+        if (users := self._locks.users(stream)) >= _COMMANDS_A_STREAM:
+            raise Backpressure(f"{users} commands wait for {stream}", retry_after=1)
+        try:
+            async with asyncio.timeout_at(deadline) as limit, self._locks.hold(stream):
+                return await self._decide_and_append(
+                    handler, command, request, stream, aggregate_id, limit, new=chosen
+                )
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StoreUnavailable("the command was not carried out in time") from None
 
     async def _protected(self, command: C, request: CommandRequest, subject: str) -> tuple[C, CommandRequest]:
         """The command and its request with tokens where they were personal. Raises SubjectErased."""
@@ -210,6 +237,7 @@ class CommandBus:
         request: CommandRequest,
         stream: StreamId,
         aggregate_id: str,
+        limit: asyncio.Timeout,
         *,
         new: bool,
     ) -> CommandResult:
@@ -241,7 +269,10 @@ class CommandBus:
                 handler.aggregate.state_schema,
                 request.idempotency_key,
                 fingerprint,
+                deadline=limit.when(),
             )
+            # From here on the store keeps to it: it alone knows whether anything was begun.
+            limit.reschedule(None)
             try:
                 appended = await self._store.append(append)
             except DuplicateCommand as duplicate:
@@ -251,6 +282,7 @@ class CommandBus:
                 certain = True
                 if request.expected_version is not None or attempt == _ATTEMPTS - 1:
                     raise
+                limit.reschedule(append.deadline)
                 continue
             self._remember(stream, appended.version, state, append.state)
             return CommandResult(aggregate_id, appended, created=version == 0)

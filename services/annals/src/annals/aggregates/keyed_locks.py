@@ -16,6 +16,10 @@ class KeyedLocks(Generic[K]):
     def __init__(self) -> None:
         self._locks: dict[K, tuple[asyncio.Lock, int]] = {}
 
+    def users(self, key: K) -> int:
+        """How many hold the lock of a key or wait for it."""
+        return self._locks[key][1] if key in self._locks else 0
+
     @asynccontextmanager
     async def hold(self, key: K) -> AsyncIterator[None]:
         """Hold the lock of a key."""

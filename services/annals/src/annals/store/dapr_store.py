@@ -207,7 +207,10 @@ class DaprEventStore(DaprEventReader):
         max_backlog: Callable[[], int] = lambda: 100_000,
         max_event_bytes: int | None = None,
     ) -> None:
-        """See the class. Events that would take more than `max_event_bytes` on the broker are refused."""
+        """See the class. Events that would take more than `max_event_bytes` on the broker are refused.
+
+        `deadline_seconds` are for an append that says none itself.
+        """
         super().__init__(sidecar, store)
         self._max_event_bytes = max_event_bytes
         self._known: OrderedDict[StreamId, tuple[int, str]] = OrderedDict()

@@ -79,11 +79,15 @@ class Lane:
             raise Backpressure(f"{len(self._waiting)} commands wait to be written", retry_after=1)
         if self._publisher is not None and self._publisher.backlog > self._max_backlog():
             raise Backpressure(f"{self._publisher.backlog} commits wait to be published", retry_after=5)
-        waiting = Waiting(append, previous, size, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        deadline = append.deadline
+        if deadline is None:
+            deadline = loop.time() + self._deadline_seconds
+        waiting = Waiting(append, previous, size, loop.create_future())
         self._waiting.append(waiting)
         self._wake.set()
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with asyncio.timeout_at(deadline):
                 with metrics.APPEND_DURATION.time():
                     return await waiting.done
         except TimeoutError:

@@ -40,6 +40,8 @@ class Append:
 
     `command_id` is set when the caller chose it and may send the command again: its outcome is
     then kept, beside a `fingerprint` of what was asked, so that a repeat gets the first outcome.
+
+    Nobody waits for an answer after `deadline`, by the clock of the event loop.
     """
 
     stream: StreamId
@@ -49,6 +51,7 @@ class Append:
     state_schema: int = 1
     command_id: str | None = None
     fingerprint: str = ""
+    deadline: float | None = None
 
     def __post_init__(self) -> None:
         if not self.events:
