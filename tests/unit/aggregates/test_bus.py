@@ -22,6 +22,7 @@ from annals.store import (
     Append,
     Appended,
     Backpressure,
+    ConflictError,
     EventStore,
     Head,
     MemoryEventStore,
@@ -269,3 +270,40 @@ async def test_callers_that_leave_keep_nobody_from_their_turn() -> None:
     store.goes_on.set()
     await asked[2]
     assert [event.data["title"] async for event in store.read_stream(TASK)] == ["2"]
+
+
+class Contended(MemoryEventStore):
+    """Another instance is faster, so many times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def append(self, append: Append) -> Appended:
+        if self.times > 0:
+            self.times -= 1
+            faster = event("task.assigned", {"assignee": "ada"})
+            await super().append(Append(append.stream, (faster,), append.expected_version))
+        return await super().append(append)
+
+
+async def test_who_names_no_version_has_no_conflict_however_often_others_are_faster() -> None:
+    store = Contended(times=0)
+    tasks = bus(store)
+    await tasks.execute(command("task.create", title="Write"))
+    store.times = 12
+    assert (await tasks.execute(command("task.complete"))).appended.version == 14
+
+    store.times = 1
+    with pytest.raises(ConflictError) as conflict:
+        await tasks.execute(dataclasses.replace(command("task.reopen"), expected_version=14))
+    assert (conflict.value.expected, conflict.value.actual) == (14, 15)
+
+
+async def test_a_command_that_others_are_faster_than_for_ever_is_given_up_at_its_deadline() -> None:
+    store = Contended(times=0)
+    tasks = bus(store, deadline_seconds=0.2)
+    await tasks.execute(command("task.create", title="Write"))
+    store.times = 10_000
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await tasks.execute(command("task.complete"))

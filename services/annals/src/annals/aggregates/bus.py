@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import random
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -28,7 +29,10 @@ from annals.store.protocol import (
     StoreUnavailable,
 )
 
-_ATTEMPTS = 5
+# After a conflict, at most so long for each one before it: instances that are equally fast are not to meet at
+# the same version each time.
+_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.1
 # Of one stream, the one whose turn it is included.
 _COMMANDS_A_STREAM = 1_000
 # Of states as JSON, which take a few times as much at the worst; a small one takes about so many beside.
@@ -243,7 +247,8 @@ class CommandBus:
     ) -> CommandResult:
         fingerprint = _fingerprint(request) if request.idempotency_key is not None else ""
         certain = False
-        for attempt in range(_ATTEMPTS):
+        conflicts = 0
+        while True:
             version, state, outcome = await self._current(
                 handler.aggregate, stream, request.idempotency_key, new=new, certain=certain
             )
@@ -280,13 +285,15 @@ class CommandBus:
             except ConflictError:
                 self._forget(stream)
                 certain = True
-                if request.expected_version is not None or attempt == _ATTEMPTS - 1:
+                if request.expected_version is not None:
                     raise
                 limit.reschedule(append.deadline)
+                pause = min(_PAUSE_SECONDS * conflicts, _LONGEST_PAUSE_SECONDS)
+                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
+                conflicts += 1
                 continue
             self._remember(stream, appended.version, state, append.state)
             return CommandResult(aggregate_id, appended, created=version == 0)
-        raise AssertionError("the last attempt returns or raises")
 
     async def _current(
         self, aggregate: type[A], stream: StreamId, key: str | None, *, new: bool, certain: bool
