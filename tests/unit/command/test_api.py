@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from annals.aggregates import CommandBus
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
-from annals.events import CommandEvent, StreamId
+from annals.events import CommandEvent, DomainEvent, StreamId
 from annals.store import (
     Append,
     Appended,
@@ -440,3 +440,22 @@ async def test_a_trace_that_is_none_counts_for_nothing(
     answer = await client.post("/task.create", json={"title": "Write"}, headers=headers)
     [event] = [one async for one in store.read_stream(StreamId("default", answer.json()["stream"]))]
     assert event.traceparent == (header[:55] if kept else None)
+
+
+@pytest.mark.parametrize("state", [{"status": "of a newer release"}, None])
+async def test_what_a_newer_release_stored_is_no_fault_of_the_request(
+    client: httpx.AsyncClient, store: FlakyStore, state: dict[str, Any] | None
+) -> None:
+    data = {"title": "Write", "priority": "of a newer release"}
+    created = DomainEvent(
+        event_type="task.created", source="test", aggregate_type="task", aggregate_id="t", data=data
+    )
+    await store.append(Append(StreamId("default", "task-t"), (created,), 0, state))
+    with capture_logs() as logs:
+        answer = await client.post("/task.complete", json={"id": "t"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:annals:problem:unavailable")
+    assert "cannot read default/task-t up to version 1; nothing was changed" in answer.json()["detail"]
+    assert answer.headers["retry-after"]
+    (error,) = [log for log in logs if log["log_level"] == "error"]
+    assert (error["stream"], error["version"]) == ("default/task-t", 1)
+    assert "of a newer release" not in error["error"]

@@ -37,7 +37,7 @@ class Aggregate(BaseModel):
     number are not read, their events are folded again.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
     aggregate_type: ClassVar[str]
     state_schema: ClassVar[int] = 1

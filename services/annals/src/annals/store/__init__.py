@@ -24,6 +24,7 @@ from annals.store.protocol import (
     OutcomeUnknown,
     StoreError,
     StoreUnavailable,
+    StreamUnreadable,
     Undecodable,
 )
 from annals.store.restore import NotImportable, Restore
@@ -56,6 +57,7 @@ __all__ = [
     "Restore",
     "StoreError",
     "StoreUnavailable",
+    "StreamUnreadable",
     "Undecodable",
     "UnfitStore",
     "event_pages",

@@ -148,6 +148,18 @@ class Undecodable(StoreError):
         self.key = key
 
 
+class StreamUnreadable(StoreUnavailable):
+    """What is stored of a stream is none that this release can read; nothing was appended.
+
+    A newer release that wrote it can.
+    """
+
+    def __init__(self, stream: StreamId, version: int) -> None:
+        super().__init__(f"this release cannot read {stream} up to version {version}")
+        self.stream = stream
+        self.version = version
+
+
 class OutcomeUnknown(StoreError):
     """The reply was lost: whether the events were appended is not known yet.
 
