@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from prometheus_client import REGISTRY as COUNTED
 from structlog.testing import capture_logs
 
-from annals.aggregates import CommandBus
+from annals.aggregates import CommandBus, CommandRequest
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.events import CommandEvent, DomainEvent, StreamId
 from annals.store import (
@@ -22,6 +23,7 @@ from annals.store import (
     ConflictError,
     MemoryEventStore,
     OutcomeUnknown,
+    StreamUnreadable,
 )
 from annals.web.problems import Problem, on_problem
 from annals_command.api import routes
@@ -459,3 +461,38 @@ async def test_what_a_newer_release_stored_is_no_fault_of_the_request(
     (error,) = [log for log in logs if log["log_level"] == "error"]
     assert (error["stream"], error["version"]) == ("default/task-t", 1)
     assert "of a newer release" not in error["error"]
+
+
+def counted(outcome: str) -> float:
+    labels = {"type": "task.create", "outcome": outcome}
+    return COUNTED.get_sample_value("annals_commands_total", labels) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (AppendTooLarge("too large"), "too_large"),
+        (ValueError("nothing of the kind"), "invalid"),
+        (StreamUnreadable(StreamId("default", "task-t"), 1), "unavailable"),
+    ],
+)
+async def test_what_was_refused_rightly_is_not_counted_as_an_error(
+    client: httpx.AsyncClient, store: FlakyStore, error: Exception, outcome: str
+) -> None:
+    before = counted(outcome)
+    store.errors.append(error)
+    await client.post("/task.create", json={"title": "Write"})
+    assert counted(outcome) == before + 1
+
+
+async def test_a_command_that_is_broken_off_is_not_counted_as_done() -> None:
+    async def asleep(_request: CommandRequest) -> NoReturn:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    before = counted("cancelled"), counted("done")
+    task = asyncio.create_task(count_commands(CommandRequest("task.create", {}), asleep))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    assert (counted("cancelled"), counted("done")) == (before[0] + 1, before[1])

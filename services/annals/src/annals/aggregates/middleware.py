@@ -8,7 +8,6 @@ import time
 
 import structlog
 from opentelemetry.trace import SpanKind
-from pydantic import ValidationError
 
 from annals.aggregates.aggregate import NotFound, RuleViolation
 from annals.aggregates.bus import (
@@ -18,7 +17,13 @@ from annals.aggregates.bus import (
     Next,
     UnknownCommand,
 )
-from annals.store.protocol import Backpressure, ConflictError, OutcomeUnknown, StoreUnavailable
+from annals.store.protocol import (
+    AppendTooLarge,
+    Backpressure,
+    ConflictError,
+    OutcomeUnknown,
+    StoreUnavailable,
+)
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
@@ -26,7 +31,8 @@ _logger = logging.getLogger(__name__)
 
 _OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (UnknownCommand, "unknown"),
-    (ValidationError, "invalid"),
+    (ValueError, "invalid"),
+    (AppendTooLarge, "too_large"),
     (NotFound, "not_found"),
     (RuleViolation, "rejected"),
     (KeyReused, "rejected"),
@@ -68,10 +74,11 @@ def _ids(request: CommandRequest) -> dict[str, str | None]:
 async def count_commands(request: CommandRequest, following: Next) -> CommandResult:
     """Count commands by type and outcome, and time them."""
     started = time.perf_counter()
-    outcome = "done"
+    # What is cancelled comes to none of the branches below.
+    outcome = "cancelled"
     command_type = request.type
     try:
-        return await following(request)
+        result = await following(request)
     except UnknownCommand as error:
         # Whatever a caller makes up must not become a series of its own.
         outcome, command_type = _outcome(error), "unknown"
@@ -79,6 +86,9 @@ async def count_commands(request: CommandRequest, following: Next) -> CommandRes
     except Exception as error:
         outcome = _outcome(error)
         raise
+    else:
+        outcome = "done"
+        return result
     finally:
         metrics.COMMANDS.labels(command_type, outcome).inc()
         metrics.COMMAND_DURATION.labels(command_type).observe(time.perf_counter() - started)
