@@ -12,7 +12,17 @@ from prometheus_client import REGISTRY
 
 from annals.dapr import DaprError, DaprSidecar, Message, StateValue
 from annals.events import StreamId
-from annals.store import Appended, ConflictError, DaprEventStore, keys, lane, lease, publisher
+from annals.store import (
+    Appended,
+    Backpressure,
+    ConflictError,
+    DaprEventStore,
+    StoreUnavailable,
+    keys,
+    lane,
+    lease,
+    publisher,
+)
 from annals.store.group_commit import GroupCommit, Waiting
 from annals.store.lease import Leases
 from annals.testing.fake import FakeSidecar
@@ -213,3 +223,32 @@ async def test_who_has_lost_the_lane_that_it_publishes_for_another_stops(
             await asyncio.sleep(1.5)
             assert versions(sidecar, stream) == []
         await client.close()
+
+
+@pytest.mark.parametrize(("bound", "most"), [("_WAITING_COMMITS", 2), ("_WAITING_BYTES", 4_000)])
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_whoever_waits_no_more_is_not_in_the_line_which_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, bound: str, most: int, leaves: bool
+) -> None:
+    monkeypatch.setattr(lane, bound, most)
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        sidecar.faults.fail("ExecuteStateTransaction", times=5)
+        begun = asyncio.create_task(store.append(to_append(new_stream(), 0)))
+        await asyncio.sleep(0.1)
+        deadline = asyncio.get_running_loop().time() + 0.3
+        waiting = [
+            asyncio.create_task(store.append(to_append(new_stream(), 0, deadline=deadline))) for _ in "ab"
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(Backpressure, match="2 commands of"):
+            await store.append(to_append(new_stream(), 0))
+
+        if leaves:
+            for one in waiting:
+                one.cancel()
+        for one in waiting:
+            with pytest.raises(asyncio.CancelledError if leaves else StoreUnavailable):
+                await one
+        assert not begun.done(), "the store is still away"
+        later = await store.append(to_append(new_stream(), 0))
+        assert [(await begun).position.seq, later.position.seq] == [1, 2]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -12,6 +11,7 @@ import structlog
 from annals.dapr import DaprError
 from annals.store.group_commit import Committed, GroupCommit, LaneTaken, OneUnfit, Waiting
 from annals.store.lease import LEASE_SECONDS, Leases
+from annals.store.line import Line
 from annals.store.protocol import (
     Append,
     Appended,
@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 
 _BATCH_COMMITS = 64
 _WAITING_COMMITS = 5_000
+# As they are written; in memory they take a few times as much.
+_WAITING_BYTES = 32_000_000
 _RETRY_SECONDS = 0.5
 _DRAIN_SECONDS = 10.0
 _ADOPTED_LANES = 8  # at a time; other instances take the rest
@@ -50,7 +52,7 @@ class Lane:
         self._new_publisher = new_publisher
         self._deadline_seconds = deadline_seconds
         self._max_backlog = max_backlog
-        self._waiting: deque[Waiting] = deque()
+        self._line = Line()
         self._alone = 0  # of those first in the line, which are not written together
         self._wake = asyncio.Event()
         self._draining = False
@@ -75,8 +77,9 @@ class Lane:
             raise AppendTooLarge(f"the events take {size} bytes, one append may take {TRANSACTION_BYTES}")
         if self._draining:
             raise StoreUnavailable("this instance is shutting down")
-        if len(self._waiting) >= _WAITING_COMMITS:
-            raise Backpressure(f"{len(self._waiting)} commands wait to be written", retry_after=1)
+        if len(self._line) >= _WAITING_COMMITS or self._line.bytes >= _WAITING_BYTES:
+            what = f"{len(self._line)} commands of {self._line.bytes} bytes wait to be written"
+            raise Backpressure(what, retry_after=1)
         if self._publisher is not None and self._publisher.backlog > self._max_backlog():
             raise Backpressure(f"{self._publisher.backlog} commits wait to be published", retry_after=5)
         loop = asyncio.get_running_loop()
@@ -84,7 +87,7 @@ class Lane:
         if deadline is None:
             deadline = loop.time() + self._deadline_seconds
         waiting = Waiting(append, previous, size, loop.create_future())
-        self._waiting.append(waiting)
+        self._line.join(waiting)
         self._wake.set()
         try:
             async with asyncio.timeout_at(deadline):
@@ -96,6 +99,8 @@ class Lane:
                     "the store has not answered; the command may still take effect"
                 ) from None
             raise StoreUnavailable("the store did not take the command in time") from None
+        finally:
+            self._line.leave(waiting)
 
     async def run(self) -> None:
         """Hold a lane and write it, for ever; after a drain, until nothing waits any more."""
@@ -174,11 +179,11 @@ class Lane:
                 return False
             except LaneTaken as error:
                 _log.warning("lane lost", reason=str(error))
-                self._waiting.extendleft(reversed(batch))
+                self._line.put_back(batch)
                 return True
             except OneUnfit:
                 # Each by itself: whoever it is has that answer alone.
-                self._waiting.extendleft(reversed(batch))
+                self._line.put_back(batch)
                 self._alone = len(batch)
                 continue
             if committed:
@@ -204,8 +209,8 @@ class Lane:
         size = 0
         most = 1 if self._alone else _BATCH_COMMITS
         self._alone = max(self._alone - 1, 0)
-        while self._waiting and len(batch) < most:
-            waiting = self._waiting.popleft()
+        while self._line and len(batch) < most:
+            waiting = self._line.take()
             if waiting.done.done():
                 continue  # its caller gave up before it was begun
             append = waiting.append
@@ -217,13 +222,13 @@ class Lane:
                 busy |= claims
                 continue
             if batch and size + waiting.size > TRANSACTION_BYTES:
-                self._waiting.appendleft(waiting)
+                later.append(waiting)
                 break
             busy |= claims
             size += waiting.size
             waiting.begun = True
             batch.append(waiting)
-        self._waiting.extendleft(reversed(later))
+        self._line.put_back(later)
         return batch
 
     async def _renew(self, lane: int, lost: asyncio.Event) -> None:
