@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 
-from annals.dapr import DaprError, DaprSidecar, Write
+from annals.dapr import DaprError, DaprSidecar, StateValue, Write
 from annals.deadletters import (
     DeadLetter,
     DeadLetters,
@@ -188,6 +188,71 @@ async def test_of_two_that_change_a_letter_at_the_same_time_each_sees_what_the_o
     await other.refresh()
     detail = await at_once(one.rewrite(letter, "d", "ada", "mended"), other.park_again(letter, "no JSON"))
     assert detail.raw == "d"
+
+
+class Held(DaprSidecar):
+    """Holds back the answer to a read, or to a transaction, until it is let go."""
+
+    holds: str | None = None
+
+    def __init__(self, grpc_port: int) -> None:
+        super().__init__(grpc_port)
+        self.held, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def _hold(self, what: str) -> None:
+        if self.holds == what:
+            self.holds = None
+            self.held.set()
+            await self.go_on.wait()
+
+    async def get(self, store: str, key: str) -> StateValue | None:
+        value = await super().get(store, key)
+        await self._hold("read")
+        return value
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        await super().transact(store, writes)
+        await self._hold("transaction")
+
+
+@pytest.fixture
+async def held() -> AsyncIterator[Held]:
+    async with FakeSidecar() as sidecar:
+        client = Held(sidecar.grpc_port)
+        yield client
+        await client.close()
+
+
+@pytest.mark.parametrize("holds", ["read", "transaction"])
+async def test_what_was_parked_is_not_forgotten_for_what_was_read_or_changed_before(
+    held: Held, holds: str
+) -> None:
+    letters = letters_of(held)
+    held.holds = holds
+    earlier = letters.refresh() if holds == "read" else letters.park(*await failed(GLOBEX))
+    going_on = asyncio.create_task(earlier)
+    await held.held.wait()
+    parking = asyncio.create_task(letters.park(*await failed(ACME)))
+    await asyncio.wait([parking], timeout=0.5)
+
+    held.go_on.set()
+    await asyncio.gather(going_on, parking)
+
+    assert letters.find("tasks", ACME) is not None
+
+
+async def test_what_was_read_first_is_not_taken_for_newer(held: Held) -> None:
+    letters, other = letters_of(held), letters_of(held)
+    held.holds = "read"
+    earlier = asyncio.create_task(letters.refresh())
+    await held.held.wait()
+    await other.park(*await failed(ACME))
+    await letters.refresh()
+
+    held.go_on.set()
+    await earlier
+
+    assert letters.find("tasks", ACME) is not None
 
 
 async def test_what_was_released_anew_while_it_was_read_in_vain_stays_released(

@@ -107,6 +107,8 @@ class DeadLetters:
         self._prefix = f"dead-letters/{service}"
         self._index = _Index()
         self._read_at = float("-inf")
+        self._changing = asyncio.Lock()
+        self._changes = 0
         metrics.DEAD_LETTERS.set_function(lambda: len(self._index.parked))
 
     async def run(self) -> None:
@@ -120,10 +122,15 @@ class DeadLetters:
 
     async def refresh(self) -> None:
         """Read what is parked."""
-        began = time.monotonic()
-        value = await self._sidecar.get(self._store, self._prefix)
-        self._index = _Index.decode(value.data if value else None)
-        self._read_at = began
+        while True:
+            began, changes = time.monotonic(), self._changes
+            value = await self._sidecar.get(self._store, self._prefix)
+            if changes == self._changes:
+                break
+            # It may have been read before what was changed here: an event would go past the one it waits for.
+        if began >= self._read_at:
+            self._index = _Index.decode(value.data if value else None)
+            self._read_at = began
 
     def require_fresh(self, consumer: str, generation: int = 0) -> None:
         """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked of the consumer.
@@ -312,8 +319,12 @@ class DeadLetters:
         self, change: Callable[[_Index], object], revisions: Mapping[str, Revise] = MappingProxyType({})
     ) -> None:
         """Change the index and, with it, the details of some letters."""
-        by_key = {self._key(one): revise for one, revise in revisions.items()}
+        async with self._changing:
+            await self._change_alone(change, {self._key(one): revise for one, revise in revisions.items()})
+
+    async def _change_alone(self, change: Callable[[_Index], object], by_key: Mapping[str, Revise]) -> None:
         for _ in range(_ATTEMPTS):
+            began = time.monotonic()
             value = await self._sidecar.get(self._store, self._prefix)
             index = _Index.decode(value.data if value else None)
             change(index)
@@ -328,7 +339,8 @@ class DeadLetters:
                 await self._sidecar.transact(self._store, writes)
             except StateConflict:
                 continue
-            self._index = index
+            self._index, self._read_at = index, max(self._read_at, began)
+            self._changes += 1
             return
         raise DeadLettersUnknown("the dead letters are being changed by many at once")
 
