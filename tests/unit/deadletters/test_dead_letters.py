@@ -29,6 +29,7 @@ from annals.events import RecordedEvent, StreamId
 from annals.store import MemoryEventStore
 from annals.testing.fake import FakeSidecar
 from annals.web.dead_letters import not_tried_out, routes
+from conftest import until
 from event_store_conformance import to_append
 from unit.web.bare_app import bare_app
 
@@ -407,6 +408,28 @@ async def test_what_is_read_again_in_vain_has_a_reason_of_bounded_length(
     (letter,) = letters.parked("acme")
     await letters.park_again(letter, "x" * 5_000)
     assert letters.parked("acme")[0].reason == "x" * 500
+
+
+async def test_a_text_that_is_nested_too_deeply_to_be_read_again_is_parked_again(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*of_raw("messages", "acme", "[" * 100_000, "no JSON"))
+    await letters.release(letters.parked("acme"), "ada", "mended")
+
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    reading = asyncio.create_task(Unreadable(letters, handle).run())
+
+    async def parked_again() -> bool:
+        return not letters.released()
+
+    await until(parked_again, seconds=5)
+    reading.cancel()
+    (letter,) = letters.parked("acme")
+    assert letter.attempts == 2
+    assert "recursion" in letter.reason
 
 
 async def test_as_much_is_edited_as_there_is_room_for_and_discarded_without_end(

@@ -58,7 +58,7 @@ class Unreadable:
         letter, detail = await self._dead_letters.get(tenant, letter_id)
         try:
             await self._handle(json.loads(detail.raw or ""))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             await self._dead_letters.park_again(letter, str(error))
         else:
             await self._dead_letters.done(letter)
