@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 
 import httpx
@@ -87,6 +88,27 @@ def test_a_stream_that_goes_on_says_how_to_see_the_rest(
 ) -> None:
     result = annals(history, "stream", "show", "task-a", *arguments)
     assert result.stderr == (f"{MORE}the same with {hint}\n" if hint else "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("discard", "L1"), {"reason": "x"}),
+        (("discard", "L1", "--version", "3"), {"reason": "x", "version": 3}),
+        (("edit", "L1", "--data", "{}", "--version", "3"), {"reason": "x", "version": 3, "data": {}}),
+    ],
+)
+def test_what_was_looked_at_is_said_where_it_is_given(
+    annals: Annals, arguments: tuple[str, ...], told: dict[str, object]
+) -> None:
+    bodies: list[object] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(200, json={})
+
+    assert annals(answer, "dead-letters", *arguments, "--reason", "x").exit_code == Exit.DONE
+    assert bodies == [told]
 
 
 def test_an_edited_letter_is_tried_where_it_is(annals: Annals) -> None:

@@ -17,6 +17,8 @@ from annals.deadletters import (
     DeadLetter,
     DeadLetters,
     Detail,
+    MovedOn,
+    Status,
     TooManyParked,
     TooMuchEdited,
     UnknownLetter,
@@ -456,8 +458,57 @@ async def test_as_much_is_edited_as_there_is_room_for_and_discarded_without_end(
     assert corrected.data == {"title": "x" * 700}
 
 
-async def edit(letters: DeadLetters, letter: DeadLetter, data: dict[str, Any]) -> httpx.Response:
+async def test_an_event_that_nobody_looked_at_is_neither_discarded_nor_edited(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*await failed(ACME, 2))
+    (letter,) = letters.parked("acme")
+    assert (await discard(letters, letter, version=2)).status_code == 200
+    await letters.park(*await failed(ACME, 3))  # it goes on, and the next fails
+
+    again = await discard(letters, letter, version=2)
+    edited = await edit(letters, letter, {"number": 2}, version=2)
+
+    for answer in (again, edited):
+        assert (answer.status_code, answer.json()["type"]) == (409, "urn:annals:problem:conflict")
+        assert (answer.json()["expected"], answer.json()["actual"]) == (2, 3)
+    assert [one.status for one in letters.parked("acme")] == [Status.PARKED]
+    event = await event_of(ACME, 3)
+    assert letters.corrected("tasks", event) == event
+    assert (await edit(letters, letter, {"number": 3}, version=3)).status_code == 200
+    assert (await discard(letters, letter)).status_code == 200
+
+
+async def test_what_fails_elsewhere_by_now_is_not_corrected(clients: tuple[AtOnce, AtOnce]) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*await failed(ACME, 2))
+    (letter,) = letters.parked("acme")
+    await letters.release([letter], "ada", "mended")
+    await letters.park(*await failed(ACME, 3))
+
+    with pytest.raises(MovedOn):
+        await letters.correct(letter, None, "ada", "nonsense")
+
+    event = await event_of(ACME, 2)
+    assert letters.corrected("tasks", event) == event
+
+
+async def edit(
+    letters: DeadLetters, letter: DeadLetter, data: dict[str, Any], **looked_at: int
+) -> httpx.Response:
     """What the API answers to an edit."""
+    body = {"data": data, "reason": "mended by hand"} | looked_at
+    return await asked(letters, letter, "PUT", "data", body)
+
+
+async def discard(letters: DeadLetters, letter: DeadLetter, **looked_at: int) -> httpx.Response:
+    return await asked(letters, letter, "POST", "discard", {"reason": "nonsense"} | looked_at)
+
+
+async def asked(
+    letters: DeadLetters, letter: DeadLetter, method: str, what: str, body: dict[str, Any]
+) -> httpx.Response:
 
     class Recorded:
         async def requested(self, *_: object) -> None:
@@ -468,8 +519,5 @@ async def edit(letters: DeadLetters, letter: DeadLetter, data: dict[str, Any]) -
     app.include_router(routes(letters, MemoryEventStore(), not_tried_out, operations))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.put(
-            f"/dead-letters/{letter.id}/data",
-            json={"data": data, "reason": "mended by hand"},
-            headers={"x-tenant-id": letter.tenant},
-        )
+        path = f"/dead-letters/{letter.id}/{what}"
+        return await client.request(method, path, json=body, headers={"x-tenant-id": letter.tenant})

@@ -58,6 +58,15 @@ class TooMuchEdited(Exception):
     """What operators corrected takes as much as there is room for."""
 
 
+class MovedOn(Exception):
+    """A sequence waits at another event than the one that was looked at."""
+
+    def __init__(self, letter_id: str, expected: int, actual: int) -> None:
+        super().__init__(f"{letter_id} waits at version {actual}, not {expected}")
+        self.expected = expected
+        self.actual = actual
+
+
 class UnknownLetter(Exception):
     """There is no such dead letter, or not any more."""
 
@@ -241,13 +250,16 @@ class DeadLetters:
 
         The event itself stays what it is. The correction holds for every later time as well, also
         when the read model is built anew. Raises TooMuchEdited; to pass over is possible always.
+        Raises MovedOn where it is another event by now than that of `letter`.
         """
         what = "discarded" if data is None else "edited"
         entry = letters.action(what, who, reason, version=letter.version, data=data)
         stream = letter.sequence
 
         def change(index: _Index) -> None:
-            _require(index, letter.id)
+            known = _require(index, letter.id)
+            if known.version != letter.version:
+                raise MovedOn(letter.id, letter.version, known.version)
             place = _place(letter.consumer, stream, letter.version)
             index.corrections[place] = {"data": data}  # who and why is in the history
             if data is not None and (size := len(orjson.dumps(index.corrections))) > _MOST_EDITED:

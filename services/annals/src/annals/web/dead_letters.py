@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, get_type_hints
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from annals.dapr import DaprError
-from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, Kind, TooMuchEdited, UnknownLetter
+from annals.deadletters import (
+    DeadLetter,
+    DeadLetters,
+    DeadLettersUnknown,
+    Kind,
+    MovedOn,
+    TooMuchEdited,
+    UnknownLetter,
+)
 from annals.deadletters.letter import Detail
 from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
@@ -37,7 +45,13 @@ class Why(BaseModel):
     reason: Reason
 
 
-class Edit(Why):
+class AsSeen(Why):
+    """Why, and the version of the event that was looked at: where another waits by now, nothing is done."""
+
+    version: Annotated[int, Field(ge=0)] | None = None
+
+
+class Edit(AsSeen):
     """The data that the consumer is to see instead, or the text of what could not be read."""
 
     data: Data | None = None
@@ -112,6 +126,10 @@ def routes(
     async def find(tenant: str, letter_id: str) -> DeadLetter:
         with _problems():
             return (await dead_letters.get(tenant, letter_id))[0]
+
+    async def seen(tenant: str, letter_id: str, body: AsSeen) -> DeadLetter:
+        letter = await find(tenant, letter_id)
+        return letter if body.version is None else replace(letter, version=body.version)
 
     async def parked(tenant: str) -> list[DeadLetter]:
         with _problems():
@@ -192,7 +210,7 @@ def routes(
 
     @router.put("/{letter_id}/data", summary="Have the consumer see other data; the event stays")
     async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> Edited:
-        letter = await find(tenant, letter_id)
+        letter = await seen(tenant, letter_id, body)
         who = id_of(request, "x-user-id")
         if letter.kind is Kind.RAW and body.raw is None:
             raise malformed("raw", "the text that is to be read instead")
@@ -207,8 +225,8 @@ def routes(
         return Edited(edited=letter.id)
 
     @router.post("/{letter_id}/discard", summary="Pass over the event that failed; what waits goes on")
-    async def discard(request: Request, tenant: Tenant, letter_id: str, body: Why) -> Discarded:
-        letter = await find(tenant, letter_id)
+    async def discard(request: Request, tenant: Tenant, letter_id: str, body: AsSeen) -> Discarded:
+        letter = await seen(tenant, letter_id, body)
         who = id_of(request, "x-user-id")
         await operations.requested(request, "discard", _target(letter), body.reason)
         with _problems():
@@ -237,6 +255,8 @@ def _problems() -> Iterator[None]:
         yield
     except UnknownLetter as error:
         raise Problem(404, "not-found", str(error)) from error
+    except MovedOn as error:
+        raise Problem(409, "conflict", str(error), expected=error.expected, actual=error.actual) from error
     except TooMuchEdited as error:
         detail = f"{error}: mend what fails on the event, or discard it"
         raise Problem(413, "too-large", detail) from error

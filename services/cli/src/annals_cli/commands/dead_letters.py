@@ -25,6 +25,10 @@ class Service(StrEnum):
 
 Id = Annotated[str, typer.Argument(help="a dead letter's id")]
 Whose = Annotated[Service, typer.Option("--service", help="whose dead letters")]
+SeenVersion = Annotated[
+    int | None,
+    typer.Option("--version", min=1, help="do it only if this is still the version that waits first"),
+]
 Why = Annotated[str, typer.Option("--reason", help="why; kept in its history")]
 
 
@@ -99,11 +103,12 @@ def edit(
         str | None, typer.Option(help="the event's data as the consumer is to see it, JSON")
     ] = None,
     raw: Annotated[str | None, typer.Option(help="the text of what could not be read")] = None,
+    version: SeenVersion = None,
     service: Whose = Service.PROJECTOR,
 ) -> None:
     """Have the consumer see other data. The event itself stays as it is."""
     given = session(context)
-    body: dict[str, Any] = {"reason": reason}
+    body = _as_seen(reason, version)
     if data is not None:
         body["data"] = json_of(data)
     if raw is not None:
@@ -115,9 +120,19 @@ def edit(
 
 
 @app.command()
-def discard(context: typer.Context, letter: Id, reason: Why, service: Whose = Service.PROJECTOR) -> None:
+def discard(
+    context: typer.Context,
+    letter: Id,
+    reason: Why,
+    version: SeenVersion = None,
+    service: Whose = Service.PROJECTOR,
+) -> None:
     """Pass over the event that failed; what waits behind it goes on."""
     given = session(context)
     path = f"dead-letters/{segment(letter)}/discard"
-    answer = given.sidecar.call("POST", service, path, body={"reason": reason})
+    answer = given.sidecar.call("POST", service, path, body=_as_seen(reason, version))
     given.output.done(answer, "discarded")
+
+
+def _as_seen(reason: str, version: int | None) -> dict[str, Any]:
+    return {"reason": reason} | ({} if version is None else {"version": version})

@@ -26,6 +26,8 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
   const [tried, setTried] = useState<Data | null>(null);
   const full = loaded.value;
   const first = full?.events[0];
+  // What was looked at: another event may be the first that waits by now.
+  const version = full?.version ?? letter.version;
 
   if (doing === "edit" && full) {
     const text = full.kind === "raw" ? (full.raw ?? "") : JSON.stringify(first?.data ?? {}, null, 2);
@@ -38,7 +40,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
           const given = String(form.get("data"));
           await ask(`${path}/data`, {
             method: "PUT",
-            body: full.kind === "raw" ? { reason, raw: given } : { reason, data: parse(given) },
+            body: full.kind === "raw" ? { reason, raw: given } : { reason, version, data: parse(given) },
           });
           loaded.reload();
         }}
@@ -59,7 +61,8 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
         danger={discards}
         close={() => setDoing(null)}
         run={async (reason) => {
-          await ask(`${path}/${doing}`, { method: "POST", body: { reason } });
+          const body = discards ? { reason, version } : { reason };
+          await ask(`${path}/${doing}`, { method: "POST", body });
           close();
         }}
       >
