@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -79,6 +80,25 @@ async def test_a_child_whose_workflow_is_lost_is_counted_and_the_others_go_on() 
         await ask.restart(CHILDREN[0], "it stood still", Asker())
         await machine.clock.settle()
         assert (await ask.load(CHILDREN[0])).status is SagaStatus.COMPENSATED
+
+
+async def test_a_lost_child_that_was_given_up_is_taken_back_while_the_saga_that_started_it_goes_on() -> None:
+    then = Step("then", AwaitEvent(("go",), deadline=lambda _: timedelta(days=30)))
+    async with saga_machine(SagaCatalog(replace(MANY, steps=(*MANY.steps, then)), CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        machine.dapr.workflows.terminate(instance_id(CHILDREN[0]))
+        for child in CHILDREN[1:]:
+            await machine.clock.settle()
+            await ask.raise_event(child, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        # As the watch does when it finds it.
+        await ask.restart(CHILDREN[0], "it stood still", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(CHILDREN[0])).status is SagaStatus.COMPENSATED
+        going_on = await ask.load(KEY)
+        assert (going_on.status, going_on.run) == (SagaStatus.RUNNING, 0)
 
 
 async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile() -> None:

@@ -12,7 +12,17 @@ from structlog.testing import capture_logs
 
 from annals.aggregates.aggregate import NotFound
 from annals.dapr import DaprError, NotAnswered, Workflows
-from annals.sagas import AwaitEvent, Parallel, Retry, Saga, SagaCatalog, SagaInput, SendCommand, Step
+from annals.sagas import (
+    AwaitEvent,
+    Parallel,
+    Retry,
+    Saga,
+    SagaCatalog,
+    SagaInput,
+    SendCommand,
+    StartSaga,
+    Step,
+)
 from annals.sagas.claims import Claims
 from annals.sagas.events import (
     EventRaised,
@@ -29,7 +39,7 @@ from annals.sagas.events import (
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance_id
-from annals.sagas.start import entry
+from annals.sagas.start import child_id, entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, pause
 from annals.store import MemoryEventStore, Undecodable
@@ -122,11 +132,11 @@ class Told:
 
 
 class World:
-    def __init__(self, saga: Saga[Any] = SAGA) -> None:
+    def __init__(self, *sagas: Saga[Any]) -> None:
         self.time = 0.0
         self.told = Told()
         self.history = SagaHistory(MemoryEventStore())
-        catalog = SagaCatalog(saga)
+        catalog = SagaCatalog(*sagas or (SAGA,))
         claims, workflows = cast("Claims", None), cast("Workflows", self.told)
         orchestrator = self.orchestrator = Orchestrator(catalog, self.history, claims, workflows)
 
@@ -319,9 +329,11 @@ async def test_one_that_is_halted_or_over_is_left_alone() -> None:
 
 
 async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_left_alone() -> None:
-    world = World()
-    await world.tell(STARTED, BEGUN, key=OTHER)
-    await world.tell(STARTED.model_copy(update={"parent": OTHER.id}))
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSaga("test", lambda _: {})),)))
+    child = SagaKey(child_id(OTHER.id, "a", 0), "default")
+    world.unmoved = [child, OTHER]
+    await world.tell(STARTED.model_copy(update={"saga_type": "parent", "steps": ("a",)}), BEGUN, key=OTHER)
+    await world.tell(STARTED.model_copy(update={"parent": OTHER.id}), key=child)
     await world.history.decide(OTHER, lambda state: state.suspend())
     for _ in range(3):
         await world.look(200)

@@ -276,7 +276,8 @@ class Orchestrator:
         """Have a saga that stands still go on from where its history is, in a workflow of its own.
 
         What the one before it does from then on counts for nothing. A saga that another runs is restarted
-        with that one. Raises NotDeclared, before anything is recorded, where nobody may ever carry it on.
+        with that one, for as long as that one waits for it. Raises NotDeclared, before anything is recorded,
+        where nobody may ever carry it on.
         """
         state = await self.load(key)
         root, _ = (await self.lineage(key, state))[-1]
@@ -302,12 +303,17 @@ class Orchestrator:
             await self._workflows.terminate(instance_id(key, run))
 
     async def lineage(self, key: SagaKey, state: SagaState) -> list[tuple[SagaKey, SagaState]]:
-        """A saga, the one that it runs for, and so on to the one that nothing else runs."""
+        """A saga, the one that it runs for, and so on to the one that nothing else runs.
+
+        One whose workflow was lost runs for none any more once the saga that started it went on without it.
+        """
         line = [(key, state)]
         while state.parent is not None:
-            key = replace(key, id=state.parent)
+            child, key = key, replace(key, id=state.parent)
             state = await self.load(key)
             if not state.goes_on:
+                break
+            if self._declared(state) is not None and child not in self._running_children(key, state):
                 break
             line.append((key, state))
         return line
