@@ -21,9 +21,10 @@ from annals.sagas import (
     StartSaga,
     StartSagas,
     Step,
+    orchestrator,
 )
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, instance_id
+from annals.sagas.orchestrator import Asker, NotBegun, instance_id
 from annals.sagas.start import child_id
 from saga_machine import saga_machine
 
@@ -288,6 +289,34 @@ async def test_a_cancel_between_a_restart_and_its_workflow_is_told_to_that_one(
         assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
         begun = [await ask.load(child) for child in CHILDREN[:2]]
         assert {child.status for child in begun} == {SagaStatus.COMPENSATED}
+
+
+async def test_a_saga_is_halted_when_its_workflow_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not said to be before that is there: it would go on in spite of it."""
+    monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0,))
+    async with saga_machine(SagaCatalog(CHILD)) as machine:
+        ask, halt = machine.orchestrator, machine.workflows.pause
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        restarted = await machine.history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+        with pytest.raises(NotBegun):
+            await ask.suspend(KEY, Asker("boss"))
+
+        async def pause(instance: str) -> bool:
+            there = await halt(instance)
+            if not there:
+                await ask.replace_workflow(KEY, restarted, Asker())
+            return there
+
+        monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0, 0.0))
+        monkeypatch.setattr(machine.workflows, "pause", pause)
+        await ask.suspend(KEY, Asker("boss"))
+        await ask.raise_event(KEY, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.RUNNING
+        await ask.resume(KEY, Asker("boss"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
 @pytest.mark.parametrize("block", [(command("b"),), (Parallel(command("b"), command("c")),)])

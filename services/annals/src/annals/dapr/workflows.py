@@ -62,10 +62,10 @@ class Workflows:
         request = api_v1.TerminateWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         await self._unless("TerminateWorkflowBeta1", request, _MISSING, _STALLED)
 
-    async def pause(self, instance: str) -> None:
-        """Halt a workflow."""
+    async def pause(self, instance: str) -> bool:
+        """Halt a workflow; False when there is no instance."""
         request = api_v1.PauseWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
-        await self._unless("PauseWorkflowBeta1", request, _MISSING)
+        return await self._unless("PauseWorkflowBeta1", request, _MISSING)
 
     async def resume(self, instance: str) -> None:
         """Let a halted workflow go on."""

@@ -51,6 +51,9 @@ class UnknownSaga(Exception):
 class NotBegun(Exception):
     """A saga's workflow is not there yet; it will be."""
 
+    def __init__(self, key: SagaKey) -> None:
+        super().__init__(f"the workflow of saga {key.id} has not begun yet")
+
 
 class NotDeclared(Exception):
     """A saga was started with a version that this replica does not know: not yet, or not any more.
@@ -225,7 +228,7 @@ class Orchestrator:
         mine = (event, data, user)
         [payload] = [one.model_dump() for one in state.raised if (one.event, one.data, one.user) == mine]
         if not await self._raised(key, state, event, payload):
-            raise NotBegun(f"the workflow of saga {key.id} has not begun yet")
+            raise NotBegun(key)
 
     async def cancel(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
@@ -237,10 +240,16 @@ class Orchestrator:
 
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
         """Raise an event to the workflow of a saga's run; False when that is not there."""
+        return await self._told(
+            key, state, lambda instance: self._workflows.raise_event(instance, event, payload)
+        )
+
+    async def _told(self, key: SagaKey, state: SagaState, tell: Callable[[str], Awaitable[bool]]) -> bool:
+        """Tell the workflow of a saga's run something; False when that is not there."""
         for wait in _NOT_YET_SECONDS:
             # One that another saga runs, or that is restarted, is in its stream before it has a workflow.
             await asyncio.sleep(wait)
-            if await self._workflows.raise_event(instance_id(key, state.run), event, payload):
+            if await tell(instance_id(key, state.run)):
                 return True
         return False
 
@@ -261,9 +270,10 @@ class Orchestrator:
         return state
 
     async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Halt a saga."""
+        """Halt a saga. Raises NotBegun, beside the others: one that is not halted yet would go on."""
         state = await self._decide(key, lambda state: state.suspend(), asker)
-        await self._workflows.pause(instance_id(key, state.run))
+        if not await self._told(key, state, self._workflows.pause):
+            raise NotBegun(key)
         return state
 
     async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
