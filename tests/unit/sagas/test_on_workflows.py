@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from annals.dapr import DaprError
@@ -26,6 +27,7 @@ from annals.sagas import (
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, NotBegun, instance_id
 from annals.sagas.start import child_id
+from annals.store import Append, Appended, AppendTooLarge
 from saga_machine import saga_machine
 
 KEY = SagaKey("p", "default", "ada")
@@ -331,3 +333,32 @@ async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(blo
     assert "beyond all" in (ended.reason or "")
     assert ended.steps["b"].status == "compensated"
     assert sorted(broken.did) == sorted(list(ended.steps) + [f"{name}_back" for name in ended.steps])
+
+
+@pytest.mark.parametrize("after", [(), (command("b"),), (WAIT,)])
+async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
+    after: tuple[Step, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[str] = []
+
+    class Verbose:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            did.append(path.removeprefix("commands/"))
+            return Answer(200, {"text": "x" * 50_000} if path == "commands/a" else {})
+
+    saga = Saga("test", Numbered, (command("a"), *after))
+    async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
+        append = machine.store.append
+
+        async def bounded(given: Append) -> Appended:
+            if len(orjson.dumps(given.state)) > 40_000:
+                raise AppendTooLarge("too much for one transaction")
+            return await append(given)
+
+        monkeypatch.setattr(machine.store, "append", bounded)
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is SagaStatus.COMPENSATED
+    assert "too much for one transaction" in (ended.reason or "")
+    assert (did[0], did[-1]) == ("a", "a_back")

@@ -14,7 +14,7 @@ from annals.aggregates.keyed_locks import KeyedLocks
 from annals.events import DomainEvent, EventData, StreamId
 from annals.sagas.events import REGISTRY
 from annals.sagas.state import SagaState
-from annals.store import Append, ConflictError, EventStore, StoreError
+from annals.store import Append, AppendTooLarge, ConflictError, EventStore, StoreError
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
@@ -132,7 +132,8 @@ class SagaHistory:
     ) -> SagaState:
         """Append those of the engine's entries that are news, however long the store is away.
 
-        What the workflow of another `run` than the saga's tells is none: another goes on in its place.
+        What the workflow of another `run` than the saga's tells is none: another goes on in its place. Raises
+        AppendTooLarge: of what the store will never take the workflow is to know.
         """
         told = [_decode(entry) for entry in entries]
 
@@ -150,6 +151,8 @@ class SagaHistory:
         while True:
             try:
                 return await self.decide(key, news, traceparent=traceparent)
+            except AppendTooLarge:
+                raise
             except StoreError as error:
                 # To give up here would leave the saga's history with a hole.
                 _log.warning("a transition cannot be recorded yet", saga=key.id, error=str(error))
