@@ -316,6 +316,24 @@ async def test_one_whose_end_may_be_still_to_be_imported_gets_its_time_from_then
     assert world.told.started == [instance_id(KEY, 1)]
 
 
+async def test_what_is_taken_back_once_more_is_restarted_by_itself_though_another_saga_started_it() -> None:
+    """That has counted it as failed already."""
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSaga("test", lambda _: {})),)))
+    child = SagaKey(child_id(OTHER.id, "a", 0), "default")
+    await world.tell(STARTED.model_copy(update={"saga_type": "parent", "steps": ("a",)}), BEGUN, key=OTHER)
+    world.unmoved = [child]
+    left = (SagaCompensating(reason="no"), SagaFailed(reason="no", left=("a",)))
+    await world.tell(STARTED.model_copy(update={"parent": OTHER.id}), BEGUN, DONE, *left, key=child)
+    await world.orchestrator.retry(child, Asker())
+    world.told.answers = False
+    for _ in range(2):
+        await world.look(150)
+    world.told.answers = True
+    await world.look(0)
+    assert world.told.started == [instance_id(child, run) for run in (1, 2)]
+    assert (await world.orchestrator.load(OTHER)).run == 0
+
+
 async def test_one_that_is_halted_or_over_is_left_alone() -> None:
     world = World()
     await world.tell(STARTED, BEGUN)

@@ -315,10 +315,11 @@ class Orchestrator:
     async def lineage(self, key: SagaKey, state: SagaState) -> list[tuple[SagaKey, SagaState]]:
         """A saga, the one that it runs for, and so on to the one that nothing else runs.
 
-        One whose workflow was lost runs for none any more once the saga that started it went on without it.
+        One whose workflow was lost runs for none any more once the saga that started it went on without it,
+        nor does one that people retry.
         """
         line = [(key, state)]
-        while state.parent is not None:
+        while state.goes_on and state.parent is not None:
             child, key = key, replace(key, id=state.parent)
             state = await self.load(key)
             if not state.goes_on:

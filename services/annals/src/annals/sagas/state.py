@@ -382,9 +382,14 @@ class SagaState(Aggregate):
         }
 
     @property
+    def active(self) -> bool:
+        """Whether a workflow is to be at it."""
+        return self.status is not SagaStatus.NONE and not self.status.ended
+
+    @property
     def goes_on(self) -> bool:
-        """Whether a workflow is to be at it, for whatever started it: what people retry is theirs."""
-        return self.status is not SagaStatus.NONE and not self.status.ended and not self.left
+        """Whether it is active for whatever started it: what people retry is theirs."""
+        return self.active and not self.left
 
     def step(self, name: str) -> StepState:
         """How a step stands, also one that was not declared when the saga began."""
@@ -395,8 +400,7 @@ class SagaState(Aggregate):
 
         A claim may name one that is not: it was made for a start that was refused after all.
         """
-        there = self.status is not SagaStatus.NONE and not self.status.ended
-        return there and (self.saga_type, self.business_key) == (saga_type, business_key)
+        return self.active and (self.saga_type, self.business_key) == (saga_type, business_key)
 
     def as_started(self) -> SagaStarted:
         """The event that began the saga."""

@@ -111,7 +111,7 @@ class Watch:
 
     async def _look_at(self, key: SagaKey, seen: tuple[int, float] | None, restarted: set[SagaKey]) -> None:
         version, state = await self._history.load(key)
-        if not state.goes_on or state.suspended:
+        if not state.active or state.suspended:
             return
         about = {"saga": key.id, "saga_type": state.saga_type, "saga_version": state.saga_version}
         saga = self._catalog.find(state.saga_type, state.saga_version)
@@ -149,9 +149,9 @@ class Watch:
     async def _replace(self, root: SagaKey) -> None:
         """See through the restart that was recorded. Another one would only make it wait for longer."""
         _, state = await self._history.load(root)
-        if state.goes_on and state.suspended:
+        if state.active and state.suspended:
             return
-        if state.goes_on:
+        if state.active:
             try:
                 await self._orchestrator.replace_workflow(root, state, Asker())
             except DaprError as error:
