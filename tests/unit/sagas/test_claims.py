@@ -10,11 +10,23 @@ import pytest
 
 from annals.aggregates import RuleViolation
 from annals.events import RecordedEvent
-from annals.sagas import AwaitEvent, CancelOn, Saga, SagaCatalog, SagaInput, SagaStatus, StartOn, Step
+from annals.sagas import (
+    AwaitEvent,
+    CancelOn,
+    Saga,
+    SagaCatalog,
+    SagaInput,
+    SagaStatus,
+    StartOn,
+    StartSaga,
+    Step,
+)
 from annals.sagas.claims import SagaRuns
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, Orchestrator, Started
+from annals.sagas.start import child_id
+from annals.testing.fake.state import FakeState
 from saga_machine import SagaMachine, saga_machine
 
 
@@ -156,3 +168,43 @@ async def test_what_happened_after_what_began_a_saga_cancels_it_though_both_are_
             await machine.triggers.on_domain_event(event)
             await machine.clock.settle()
             assert (await machine.orchestrator.load(key)).status is status
+
+
+def forget_claims(machine: SagaMachine) -> None:
+    """As a backup does, which has the streams of sagas and no claims."""
+    machine.dapr.stores["eventstore"] = FakeState()
+
+
+async def test_a_saga_that_is_restarted_has_its_claim_again() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        forget_claims(machine)
+        await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        await machine.clock.settle()
+        with pytest.raises(SagaRuns):
+            await start(machine, FRESH, "t1", new=True, asked="otherwise")
+        await machine.triggers.on_domain_event(deleted("t1"))
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
+
+
+async def test_a_saga_that_is_restarted_with_the_one_that_started_it_has_its_claim_again() -> None:
+    about = {"task_id": "t1"}
+    parent = Saga("parent", About, (Step("all", StartSaga(SAGA.type, lambda _: about)),))
+    child = SagaKey(child_id("mine", "all", 0), "default")
+    async with saga_machine(SagaCatalog(SAGA, parent)) as machine:
+        await machine.orchestrator.start(MINE, "parent", about, None)
+        await machine.clock.settle()
+        forget_claims(machine)
+        await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        await machine.clock.settle()
+        assert await machine.claims.holder("default", SAGA.type, "t1") == child.id
+
+
+async def test_a_saga_that_is_restarted_takes_no_claim_from_another() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        forget_claims(machine)
+        await start(machine, FRESH, "t1", new=True)
+        await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        assert await machine.claims.holder("default", SAGA.type, "t1") == FRESH.id

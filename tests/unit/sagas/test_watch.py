@@ -137,7 +137,7 @@ class World:
         self.told = Told()
         self.history = SagaHistory(MemoryEventStore())
         catalog = SagaCatalog(*sagas or (SAGA,))
-        claims, workflows = cast("Claims", None), cast("Workflows", self.told)
+        claims, workflows = Claims(cast("Any", None), "store", self.history), cast("Workflows", self.told)
         orchestrator = self.orchestrator = Orchestrator(catalog, self.history, claims, workflows)
 
         async def unmoved() -> list[SagaKey]:

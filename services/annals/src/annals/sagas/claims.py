@@ -8,6 +8,7 @@ no claim is ever taken from a saga that may still come into being.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import NAMESPACE_URL, uuid5
 
@@ -92,6 +93,18 @@ class Claims:
                 continue
             return
         raise ClaimContended(f"{started.business_key} is being claimed by many at once")
+
+    async def keep(self, key: SagaKey, started: SagaStarted) -> None:
+        """See to it that the business key of a saga that runs is claimed. Raises DaprError.
+
+        A backup has the saga, and not its claim.
+        """
+        if started.business_key is None:
+            return
+        place = _key(key.tenant, started.saga_type, started.business_key)
+        write = Write(place, _Claim(key, started).to_json(), insert_only=True)
+        with suppress(StateConflict):
+            await self._sidecar.save(self._store, write)
 
 
 def _key(tenant: str, saga_type: str, business_key: str) -> str:

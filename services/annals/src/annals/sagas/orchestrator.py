@@ -165,6 +165,8 @@ class Orchestrator:
                 key, lambda now: now.restart(run, why) if now.goes_on else (), Asker(key.user, traceparent)
             )
         if state.goes_on:
+            if run:
+                await self._claims.keep(key, state.as_started())
             if call.get("begun"):
                 await self._give_up(key, SagaKey.of(call), run, traceparent)
             return {"refused": None, "start": _start(key, state)}
@@ -305,6 +307,7 @@ class Orchestrator:
         This is what a restart that failed behind its record has left to do; it may be done again.
         """
         await self._end_workflows(key, state.run)
+        await self._claims.keep(key, state.as_started())
         await self._start_workflow(key, state, asker.traceparent)
 
     async def _end_workflows(self, key: SagaKey, runs: int) -> None:
