@@ -16,6 +16,7 @@ from annals.sagas import (
     Saga,
     SagaCatalog,
     SagaInput,
+    SagaState,
     SagaStatus,
     StartOn,
     StartSaga,
@@ -73,12 +74,22 @@ async def start(
     return started
 
 
+async def nobody_is_helped(*_: Any) -> SagaState:
+    pytest.fail("nobody is to be helped")
+
+
+async def holder(machine: SagaMachine, task_id: str) -> str | None:
+    """Who has a claim and has begun."""
+    held = await machine.claims.holder("default", SAGA.type, task_id, nobody_is_helped)
+    return None if held is None else held[0]
+
+
 async def test_a_start_that_is_refused_claims_nothing() -> None:
     async with saga_machine(SagaCatalog(SAGA)) as machine:
         await start(machine, MINE, "t1")
         with pytest.raises(RuleViolation, match="another saga has this id"):
             await start(machine, MINE, "t2")
-        assert await machine.claims.holder("default", SAGA.type, "t2") is None
+        assert await holder(machine, "t2") is None
         assert await start(machine, FRESH, "t2", new=True) == Started("fresh", created=True)
 
 
@@ -94,7 +105,7 @@ async def test_a_claim_that_names_a_saga_of_another_key_holds_nothing() -> None:
             input={"task_id": "t2"},
             steps=("w",),
         )
-        await machine.claims.take(MINE, stray, lambda *_: pytest.fail("nobody is to be helped"))
+        await machine.claims.take(MINE, stray, nobody_is_helped)
         await machine.triggers.on_domain_event(deleted("t2"))
         await machine.clock.settle()
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.RUNNING
@@ -170,6 +181,20 @@ async def test_what_happened_after_what_began_a_saga_cancels_it_though_both_are_
             assert (await machine.orchestrator.load(key)).status is status
 
 
+async def test_what_happens_between_the_claim_of_a_saga_and_its_beginning_cancels_it() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        begin = machine.workflows.start
+
+        async def start_late(*given: Any) -> None:
+            machine.workflows.start = begin  # type: ignore[method-assign]
+            await machine.triggers.on_domain_event(deleted("t1"))
+            await begin(*given)
+
+        machine.workflows.start = start_late  # type: ignore[method-assign]
+        assert await start(machine, MINE, "t1", new=True) == Started("mine", created=True)
+        assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
+
+
 def forget_claims(machine: SagaMachine) -> None:
     """As a backup does, which has the streams of sagas and no claims."""
     machine.dapr.stores["eventstore"] = FakeState()
@@ -198,7 +223,7 @@ async def test_a_saga_that_is_restarted_with_the_one_that_started_it_has_its_cla
         forget_claims(machine)
         await machine.orchestrator.restart(MINE, "it stood still", Asker())
         await machine.clock.settle()
-        assert await machine.claims.holder("default", SAGA.type, "t1") == child.id
+        assert await holder(machine, "t1") == child.id
 
 
 async def test_a_saga_that_is_restarted_takes_no_claim_from_another() -> None:
@@ -207,4 +232,4 @@ async def test_a_saga_that_is_restarted_takes_no_claim_from_another() -> None:
         forget_claims(machine)
         await start(machine, FRESH, "t1", new=True)
         await machine.orchestrator.restart(MINE, "it stood still", Asker())
-        assert await machine.claims.holder("default", SAGA.type, "t1") == FRESH.id
+        assert await holder(machine, "t1") == FRESH.id

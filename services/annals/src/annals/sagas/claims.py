@@ -60,10 +60,15 @@ class Claims:
         self._store = store
         self._history = history
 
-    async def holder(self, tenant: str, saga_type: str, business_key: str) -> str | None:
-        """The saga that last claimed a business key."""
+    async def holder(
+        self, tenant: str, saga_type: str, business_key: str, begin: Begin
+    ) -> tuple[str, SagaState] | None:
+        """The saga that last claimed a business key; see `take` for `begin`, and what is raised."""
         value = await self._sidecar.get(self._store, _key(tenant, saga_type, business_key))
-        return None if value is None else _Claim.from_json(tenant, value.data).key.id
+        if value is None:
+            return None
+        claim = _Claim.from_json(tenant, value.data)
+        return claim.key.id, await self._begun(claim, begin)
 
     async def take(self, key: SagaKey, started: SagaStarted, begin: Begin) -> None:
         """Claim the business key of a saga that is to start.
@@ -81,9 +86,7 @@ class Claims:
                 theirs = _Claim.from_json(key.tenant, value.data)
                 if theirs.key.id == key.id:
                     return
-                _, state = await self._history.load(theirs.key)
-                if state.status is SagaStatus.NONE:
-                    state = await begin(theirs.key, theirs.started)
+                state = await self._begun(theirs, begin)
                 if state.runs_for(started.saga_type, started.business_key):
                     raise SagaRuns(theirs.key, state)
             write = Write(place, mine, insert_only=value is None, etag=value.etag if value else None)
@@ -93,6 +96,10 @@ class Claims:
                 continue
             return
         raise ClaimContended(f"{started.business_key} is being claimed by many at once")
+
+    async def _begun(self, claim: _Claim, begin: Begin) -> SagaState:
+        _, state = await self._history.load(claim.key)
+        return await begin(claim.key, claim.started) if state.status is SagaStatus.NONE else state
 
     async def keep(self, key: SagaKey, started: SagaStarted) -> None:
         """See to it that the business key of a saga that runs is claimed. Raises DaprError.

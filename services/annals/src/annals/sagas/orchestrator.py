@@ -128,13 +128,19 @@ class Orchestrator:
                 _require_same(known, started)
                 return Started(key.id, created=False)
         try:
-            await self._claims.take(key, started, self._help)
+            await self._claims.take(key, started, self.begin_claimed)
         except SagaRuns as running:
             if running.state.input != started.input:
                 raise
             return Started(running.key.id, created=False)
         _require_same(await self._begin(key, started, traceparent), started)
         return Started(key.id, created=True)
+
+    async def begin_claimed(self, key: SagaKey, started: SagaStarted) -> SagaState:
+        """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
+        if started.parent is None:
+            return await self._begin(key, started, None)
+        return await self._history.record(key, [beginning(started)], None)
 
     async def begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Begin a saga that the workflow of another will run, or go on with it where that runs again.
@@ -152,7 +158,7 @@ class Orchestrator:
                 if call["cancelled"]:
                     return {"refused": "cancelled", "start": None}
                 started = self._started(key, call["type"], call["input"], parent=call["id"])
-                await self._claims.take(key, started, self._help)
+                await self._claims.take(key, started, self.begin_claimed)
                 state = await self._history.record(key, [beginning(started)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             return {"refused": str(error), "start": None}
@@ -390,12 +396,6 @@ class Orchestrator:
         await self._workflows.start(
             state.saga_type, instance_id(key, state.run), _start(key, state), traceparent
         )
-
-    async def _help(self, key: SagaKey, started: SagaStarted) -> SagaState:
-        """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
-        if started.parent is None:
-            return await self._begin(key, started, None)
-        return await self._history.record(key, [beginning(started)], None)
 
     async def _decide(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
         return await self._history.decide(key, decide, traceparent=asker.traceparent, user=asker.user)

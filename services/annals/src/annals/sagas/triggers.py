@@ -69,11 +69,11 @@ class Triggers:
             _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
 
     async def _cancel(self, saga: Saga[Any], business_key: str, event: RecordedEvent) -> None:
-        holder = await self._claims.holder(event.tenant_id, saga.type, business_key)
-        if holder is None:
+        begin = self._orchestrator.begin_claimed
+        held = await self._claims.holder(event.tenant_id, saga.type, business_key, begin)
+        if held is None:
             return
-        key = SagaKey(holder, event.tenant_id)
-        state = await self._orchestrator.load(key)
+        holder, state = held
         its_own = self._catalog.find(state.saga_type, state.saga_version) or self._catalog.newest(saga.type)
         if not state.runs_for(saga.type, business_key) or saga is not its_own:
             return
@@ -83,6 +83,7 @@ class Triggers:
             )
             return
         try:
+            key = SagaKey(holder, event.tenant_id)
             await self._orchestrator.cancel(key, event.event_type, Asker(None, event.traceparent))
         except RuleViolation:
             _log.info("a saga ended before it could be cancelled", saga=holder)
