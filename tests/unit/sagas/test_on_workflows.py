@@ -202,6 +202,23 @@ async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
         assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "all: not this one")
 
 
+@pytest.mark.parametrize("steps", [("b",), ("b", "c")])
+async def test_a_child_that_is_ended_by_force_while_its_step_runs_says_why(steps: tuple[str, ...]) -> None:
+    """Its stream says so before its workflow is ended, and what the step came to may come between."""
+
+    class Ending:
+        async def invoke(self, *_: Any, **__: Any) -> Answer:
+            await machine.history.decide(CHILDREN[0], lambda saga: saga.terminate("enough", frozenset()))
+            return Answer(200, {})
+
+    child = Saga("child", Numbered, tuple(command(step) for step in steps))
+    async with saga_machine(SagaCatalog(ONE, child), Ending()) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "all: enough")
+
+
 class Broken:
     """Answers commands, but for one: that takes effect, and what comes back is beyond what is foreseen."""
 

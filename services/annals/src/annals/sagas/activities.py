@@ -92,7 +92,7 @@ class SagaActivities:
         """
         state = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
         over = state.terminated or state.run != call["run"] or state.status is SagaStatus.NONE
-        return {"over": over, "cancel": state.cancel_reason}
+        return {"over": over, "cancel": state.cancel_reason} | _end(state, call)
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Try an action or a compensation once, with the record of that."""
@@ -106,7 +106,7 @@ class SagaActivities:
             return known
         if state.status.ended or (state.status is SagaStatus.COMPENSATING and not undo):
             # Ended by force; or a call from before, come late to a saga that has moved on.
-            return {"outcome": "ended"}
+            return {"outcome": "ended"} | _end(state, call)
         with traces.span(f"saga step {step}{' (undo)' if undo else ''}", traceparent, SpanKind.INTERNAL):
             here = traces.current_traceparent() or traceparent
             try:
@@ -119,7 +119,9 @@ class SagaActivities:
         if call["then"]:
             completed = StepCompleted(step=step, attempt=attempt, result=result)
             entries = [entry(completed, at), *call["then"]]
-            await self._history.record(key, entries, traceparent, call["run"])
+            state = await self._history.record(key, entries, traceparent, call["run"])
+            if state.terminated:
+                return {"outcome": "ended"} | _end(state, call)
         return {"outcome": "done", "result": result, "at": at, "cancel": state.cancel_reason}
 
     async def _record(
@@ -252,6 +254,13 @@ class SagaActivities:
         except Exception as error:
             _log.warning("an activity failed", activity=action["name"], saga=key.id, exc_info=error)
             raise _Failure("failed", f"{type(error).__name__}: {error}", uncertain=True) from error
+
+
+def _end(state: SagaState, call: Mapping[str, Any]) -> dict[str, Any]:
+    """How a saga ended, for whatever started it; nothing where it goes on, or another workflow does."""
+    if state.run != call["run"] or not state.status.ended:
+        return {}
+    return {"status": state.status, "reason": state.reason}
 
 
 def _known_result(state: SagaState, step: str, attempt: int, *, undo: bool) -> dict[str, Any] | None:

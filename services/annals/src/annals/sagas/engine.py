@@ -134,7 +134,11 @@ class _Stop(Exception):
 
 
 class _Ended(Exception):
-    """The saga's stream says that it was ended: nothing more is to be done."""
+    """The saga's stream says that it was ended, and maybe how: nothing more is to be done."""
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.how = {"status": told.get("status", "ended"), "reason": told.get("reason")}
 
 
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
@@ -263,8 +267,8 @@ class _Run:
                 return (yield from self._compensate(_told(error)))
             else:
                 return {"status": "completed", "output": output}
-        except _Ended:
-            return {"status": "ended"}
+        except _Ended as ended:
+            return ended.how
 
     # --- forward ---
 
@@ -385,7 +389,7 @@ class _Run:
             },
         )
         if done["outcome"] == "ended":
-            raise _Ended
+            raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]
         return done
 
@@ -597,7 +601,7 @@ class _Run:
     def _record(self) -> _Steps:
         done = yield self._workflow.activity("record", self._common | {"entries": self._take()})
         if done["over"]:
-            raise _Ended
+            raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]
 
     def _stop_if_cancelled(self) -> None:
