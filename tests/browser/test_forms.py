@@ -87,6 +87,45 @@ async def test_a_task_that_is_refused_leaves_its_form_as_it_was_filled_in(
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_what_is_told_stands_over_what_is_open_and_over_none_of_its_buttons(
+    show: Show, services: Services, width: int
+) -> None:
+    services.task("a")
+    services.own["/api/command/"] = lambda *_: REFUSED
+    page = await show("/tasks?task=a")
+    await page.set_viewport_size({"width": width, "height": 800})
+    await page.get_by_role("button", name="Complete", exact=True).click()
+    told = page.locator(".toast", has_text="not on a Sunday")
+    await expect(told).to_be_visible()
+    assert await _in_sight(told)
+    for button in await page.get_by_role("dialog").locator("footer button").all():
+        assert await _in_sight(button)
+
+    await page.get_by_role("button", name="Edit").click()
+    assert await _in_sight(told), "one is told in what is open next, too"
+    await page.get_by_role("button", name="Dismiss").click()
+    await expect(told).to_have_count(0)
+
+    await title(page).fill("mine")
+    await page.get_by_role("button", name="Save").click()
+    await expect(told).to_be_visible()
+    await page.keyboard.press("Escape")
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    assert await _in_sight(told), "nor is it lost with what is closed"
+
+
+async def _in_sight(one: Locator) -> bool:
+    """Whether it is what one sees, and may click, at its place."""
+    return bool(
+        await one.evaluate("""one => {
+          const { x, y, width, height } = one.getBoundingClientRect();
+          return one.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+        }""")
+    )
+
+
 async def test_a_form_is_not_closed_by_the_answer_to_one_before(show: Show, services: Services) -> None:
     async def late(*_: object) -> Answer:
         await go_on.wait()

@@ -5,6 +5,7 @@ import type { Problem } from "../lib/api";
 import { moment, precise, traceOf } from "../lib/format";
 import { session } from "../lib/session";
 import type { Json } from "../lib/types";
+import { dialogs, Toasts } from "./toasts";
 
 export function Empty({
   title,
@@ -178,9 +179,13 @@ export function Dialog({
   // What is dragged from within to beside it, as text is selected, is a click on it too.
   const pressed = useRef(false);
   useEffect(() => {
-    const element = dialog.current;
-    element?.showModal();
-    return () => element?.close();
+    const element = dialog.current as HTMLDialogElement;
+    element.showModal();
+    dialogs.value = [...dialogs.value, element];
+    return () => {
+      element.close();
+      dialogs.value = dialogs.value.filter((one) => one !== element);
+    };
   }, []);
   return (
     // biome-ignore lint/a11y/useKeyWithClickEvents: Escape closes it
@@ -209,6 +214,7 @@ export function Dialog({
         <div>{children}</div>
         {footer && <footer>{footer}</footer>}
       </div>
+      <Toasts dialog={dialog} />
     </dialog>
   );
 }

@@ -1,6 +1,6 @@
 import { signal } from "@preact/signals";
 import { X } from "lucide-preact";
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
 import { Problem } from "../lib/api";
 
 interface Toast {
@@ -10,6 +10,8 @@ interface Toast {
 }
 
 const toasts = signal<Toast[]>([]);
+/** The dialogs that are open, the uppermost last. */
+export const dialogs = signal<HTMLDialogElement[]>([]);
 let last = 0;
 const SHOWN = 5000;
 const SHOWN_BAD = 12_000;
@@ -38,10 +40,12 @@ function drop(id: number): void {
   toasts.value = toasts.value.filter((one) => one.id !== id);
 }
 
-export function Toasts() {
+/** What is told, in the uppermost dialog or else in the page: all that is outside an open dialog is below it and inert. */
+export function Toasts({ dialog }: { dialog?: RefObject<HTMLDialogElement> }) {
+  const shown = dialogs.value.at(-1) === dialog?.current ? toasts.value : [];
   return (
     <div class="toasts" role="status" aria-live="polite">
-      {toasts.value.map((one) => (
+      {shown.map((one) => (
         <div class="toast" data-tone={one.tone} key={one.id}>
           <div class="grow">{one.text}</div>
           <button type="button" class="button plain icon" aria-label="Dismiss" onClick={() => drop(one.id)}>
