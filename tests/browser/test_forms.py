@@ -87,6 +87,19 @@ async def test_a_task_that_is_refused_leaves_its_form_as_it_was_filled_in(
     await expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+async def test_what_is_wrong_with_one_of_many_is_said_at_their_field(show: Show, services: Services) -> None:
+    errors = [{"field": "tags.1", "expected": "at most 50 characters"}]
+    services.own["/api/command/"] = lambda *_: (400, {"detail": "tags", "errors": errors})
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("Pay the bill")
+    await page.get_by_label("Tags").fill("a, bb")
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.locator(".field", has_text="Tags").locator(".field-error")).to_have_text(
+        "at most 50 characters"
+    )
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 async def test_what_is_told_stands_over_what_is_open_and_over_none_of_its_buttons(
     show: Show, services: Services, width: int

@@ -16,10 +16,12 @@ export class Problem extends Error {
     return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
   }
 
-  /** What is wrong with each field. */
+  /** What is wrong with each field; what is wrong with one of a list, such as `tags.0`, is so with the list. */
   get fields(): Record<string, string> {
     const errors = Array.isArray(this.body.errors) ? (this.body.errors as Data[]) : [];
-    return Object.fromEntries(errors.map((one) => [String(one.field), String(one.expected)]));
+    return Object.fromEntries(
+      errors.map((one) => [String(one.field).replace(/\.\d+(\..*)?$/, ""), String(one.expected)]),
+    );
   }
 }
 
