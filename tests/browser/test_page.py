@@ -454,6 +454,31 @@ async def test_who_has_a_webhook_need_not_say_its_secret_again(show: Show, servi
     assert (body["email"], body["webhook"]) == ("ada@example.org", hook)
 
 
+async def test_quiet_hours_are_sent_as_far_as_they_are_given(show: Show, services: Services) -> None:
+    prefs = {"subscriptions": [], "timezone": "UTC", "digest_at": None, "email": None, "webhook": None}
+    errors = [{"field": "quiet_hours.end", "expected": "Field required"}]
+    services.own["PUT /api/notification/preferences/"] = lambda *_: (
+        400,
+        {"detail": "some fields are not as expected", "errors": errors},
+    )
+    services.own["/api/notification/preferences/"] = lambda *_: (200, prefs | {"quiet_hours": None})
+    page = await show("/inbox/preferences")
+    await page.get_by_label("Quiet from").fill("22:00")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator(".field", has_text="until").locator(".field-error")).to_have_text(
+        "Field required"
+    )
+    assert services.sent[-1][1]["quiet_hours"] == {"start": "22:00"}
+    await page.get_by_label("Quiet from").fill("")
+    await page.get_by_role("button", name="Save").click()
+    await until(lambda: _has_sent(services, 2))
+    assert services.sent[-1][1]["quiet_hours"] is None
+
+
+async def _has_sent(services: Services, most: int) -> bool:
+    return len(services.sent) >= most
+
+
 @pytest.mark.parametrize("other", [{"user": "ben", "name": "Ben"}, {"tenant": "other"}, {"role": "viewer"}])
 @pytest.mark.parametrize("noticed", ["stream", "looked at"])
 async def test_who_became_somebody_else_in_another_tab_is_so_in_this_one(

@@ -50,7 +50,10 @@ export function Preferences() {
     const body: Record<string, unknown> = {
       subscriptions: [...known, ...others],
       timezone: text("timezone") || "UTC",
-      quiet_hours: text("from") && text("until") ? { start: text("from"), end: text("until") } : null,
+      quiet_hours:
+        text("from") || text("until")
+          ? { start: text("from") || undefined, end: text("until") || undefined }
+          : null,
       digest_at: text("digest") || null,
       email: text("email") || null,
     };
