@@ -736,6 +736,43 @@ async def test_a_notice_says_what_somebody_asked_to_be_told(show: Show, services
     await expect(page.locator(".notice .prose")).to_have_text("At noon. Bring one.")
 
 
+async def test_a_notice_that_says_what_is_odd_leaves_the_inbox_as_it_is(
+    show: Show, services: Services
+) -> None:
+    odd = {"kind": "handover_requested", "task_id": "Task 7", "answer_by": "Friday noon"}
+    notices = [
+        {"id": name, "kind": "x", "data": data, "read_at": None, "created_at": "2030-01-01T00:00:00Z"}
+        for name, data in (("odd", odd), ("usual", {"kind": "task.assigned", "task_id": "a"}))
+    ]
+    services.task("a", title="Pay the bill")
+    services.own[f"{TASKS}/Task%207"] = lambda *_: (400, {"detail": "there is no such path"})
+    services.own["/api/notification/inbox/"] = lambda *_: (200, {"items": notices, "next": None, "unread": 2})
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_have_count(2)
+    await expect(page.locator(".notice").first).to_contain_text("answer by Friday noon")
+    await expect(page.locator(".notice").last).to_contain_text("assigned to you: Pay the bill")
+
+
+async def test_an_inbox_stays_when_it_cannot_be_read_again(show: Show, services: Services) -> None:
+    notice = {"id": "one", "kind": "x", "read_at": None, "created_at": "2030-01-01T00:00:00Z"}
+    notice["data"] = {"kind": "task.assigned", "task_id": "a"}
+    inbox = {"items": [notice], "next": None}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, inbox | {"unread": 1})
+    services.own[f"{TASKS}/"] = lambda *_: (503, {"detail": "the read models cannot be reached"})
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_contain_text("A task was assigned to you")
+
+    def away(_path: str, given: dict[str, str]) -> Answer:
+        if given.get("unread"):
+            return 200, inbox | {"unread": 2}
+        return 503, {"detail": "the database cannot be reached"}
+
+    services.own["/api/notification/inbox/"] = away
+    await page.clock.fast_forward(21_000)
+    await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
+    await expect(page.locator(".notice")).to_have_count(1)
+
+
 async def test_older_notices_are_shown_below_the_newest(show: Show, services: Services) -> None:
     def inbox(_path: str, given: dict[str, str]) -> Answer:
         start = int(given.get("cursor", "0"))
@@ -794,7 +831,7 @@ async def test_an_address_that_is_no_id_leaves_the_page_as_it_is(show: Show, ser
 async def test_a_view_that_cannot_be_shown_says_so_and_the_others_are_there(
     show: Show, services: Services
 ) -> None:
-    saga = {"id": "s", "type": "t", "status": "running", "steps": [], "created_at": "no time at all"}
+    saga = {"id": "s", "type": "t", "status": "running", "steps": None, "created_at": "2030-01-01T00:00:00Z"}
     services.own["/api/projector/queries/sagas"] = lambda *_: (200, {"items": [saga], "next": None})
     page = await show("/sagas")
     await expect(page.locator(".empty")).to_contain_text("This cannot be shown")

@@ -56,75 +56,81 @@ function Notices() {
       tellProblem(error, "It could not be marked");
     }
   };
-  if (loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
-  if (!items) return <Skeleton />;
+  const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!items) return failed ?? <Skeleton />;
   const withdrawn = new Set(
     items.filter(({ data }) => data.kind === "handover_withdrawn").map(({ data }) => data.saga_id),
   );
   if (items.length === 0) {
     return (
-      <Empty title="Nothing for you" icon={<BellOff size={28} strokeWidth={1.5} />}>
-        <p>
-          When a task is assigned to you, when somebody asks you to take one on, or when one falls due, it
-          says so here.
-        </p>
-      </Empty>
+      failed ?? (
+        <Empty title="Nothing for you" icon={<BellOff size={28} strokeWidth={1.5} />}>
+          <p>
+            When a task is assigned to you, when somebody asks you to take one on, or when one falls due, it
+            says so here.
+          </p>
+        </Empty>
+      )
     );
   }
   return (
-    <section class="panel" aria-label="Notices">
-      <header>
-        <span class="quiet small number">{loaded.value?.unread} unread</span>
-        <button
-          type="button"
-          class="button"
-          onClick={() => mark("/read", "POST")}
-          disabled={loaded.value?.unread === 0}
-        >
-          Mark all as read
-        </button>
-      </header>
-      <ul>
-        {items.map((notice) => (
-          <li class="notice" key={notice.id} data-unread={notice.read_at === null}>
-            <i aria-hidden="true" />
-            <div class="stack tight">
-              <b>{sentence(notice, titles?.get(taskOf(notice) ?? ""))}</b>
-              {notice.kind === ASKED_TO_BE_TOLD && notice.data.body && (
-                <p class="prose">{String(notice.data.body)}</p>
-              )}
-              <span class="small quiet">
-                <Time at={notice.created_at} />
-                {typeof notice.data.answer_by === "string" && `, answer by ${moment(notice.data.answer_by)}`}
-              </span>
-              <Act
-                notice={notice}
-                open={notice.read_at === null && !withdrawn.has(notice.data.saga_id)}
-                answered={() => mark(`/${notice.id}/read`, "PUT")}
-              />
-            </div>
-            <button
-              type="button"
-              class="button plain"
-              onClick={() => mark(`/${notice.id}/read`, notice.read_at === null ? "PUT" : "DELETE")}
-            >
-              {notice.read_at === null ? "Read" : "Unread"}
-            </button>
-          </li>
-        ))}
-      </ul>
-      {loaded.value?.next && (
-        <footer>
-          <button type="button" class="button" onClick={() => show(shown + PAGE)}>
-            Older
+    <>
+      {failed}
+      <section class="panel" aria-label="Notices">
+        <header>
+          <span class="quiet small number">{loaded.value?.unread} unread</span>
+          <button
+            type="button"
+            class="button"
+            onClick={() => mark("/read", "POST")}
+            disabled={loaded.value?.unread === 0}
+          >
+            Mark all as read
           </button>
-        </footer>
-      )}
-    </section>
+        </header>
+        <ul>
+          {items.map((notice) => (
+            <li class="notice" key={notice.id} data-unread={notice.read_at === null}>
+              <i aria-hidden="true" />
+              <div class="stack tight">
+                <b>{sentence(notice, titles?.get(taskOf(notice) ?? ""))}</b>
+                {notice.kind === ASKED_TO_BE_TOLD && notice.data.body && (
+                  <p class="prose">{String(notice.data.body)}</p>
+                )}
+                <span class="small quiet">
+                  <Time at={notice.created_at} />
+                  {typeof notice.data.answer_by === "string" &&
+                    `, answer by ${moment(notice.data.answer_by)}`}
+                </span>
+                <Act
+                  notice={notice}
+                  open={notice.read_at === null && !withdrawn.has(notice.data.saga_id)}
+                  answered={() => mark(`/${notice.id}/read`, "PUT")}
+                />
+              </div>
+              <button
+                type="button"
+                class="button plain"
+                onClick={() => mark(`/${notice.id}/read`, notice.read_at === null ? "PUT" : "DELETE")}
+              >
+                {notice.read_at === null ? "Read" : "Unread"}
+              </button>
+            </li>
+          ))}
+        </ul>
+        {loaded.value?.next && (
+          <footer>
+            <button type="button" class="button" onClick={() => show(shown + PAGE)}>
+              Older
+            </button>
+          </footer>
+        )}
+      </section>
+    </>
   );
 }
 
-/** What the tasks are called that the newest notices are about; one that was deleted is called nothing. */
+/** What the tasks are called that the newest notices are about, as far as that can be had. */
 async function titlesOf(notices: Notice[], signal: AbortSignal): Promise<Map<string, string>> {
   const ids = [...new Set(notices.map(taskOf))].filter((id) => id !== null).slice(0, MOST_TITLES);
   const titles = new Map<string, string>();
@@ -134,7 +140,7 @@ async function titlesOf(notices: Notice[], signal: AbortSignal): Promise<Map<str
         const task = await ask<Task>(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { signal });
         titles.set(id, task.title);
       } catch (error) {
-        if (!(error instanceof Problem) || error.status !== 404) throw error;
+        if (!(error instanceof Problem)) throw error;
       }
     }),
   );

@@ -13,9 +13,10 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
-/** A moment as somebody would say it. */
+/** A moment as somebody would say it; what is none, as it stands: events may hold any text. */
 export function moment(iso: string, now = Date.now()): string {
   const at = new Date(iso);
+  if (isNone(at)) return iso;
   const ago = now - at.getTime();
   if (Math.abs(ago) < 45 * SECOND) return ago >= 0 ? "just now" : "in a moment";
   if (ago > 0 && ago < HOUR) return `${Math.max(1, Math.round(ago / MINUTE))} min ago`;
@@ -26,6 +27,7 @@ export function moment(iso: string, now = Date.now()): string {
 /** A due date: the day, and the hour when it is near. */
 export function due(iso: string, now = Date.now()): { text: string; late: boolean; soon: boolean } {
   const at = new Date(iso);
+  if (isNone(at)) return { text: iso, late: false, soon: false };
   const left = at.getTime() - now;
   const days = Math.round((startOfDay(at) - startOfDay(new Date(now))) / DAY);
   const names: Record<number, string> = { [-1]: "yesterday", 0: "today", 1: "tomorrow" };
@@ -41,6 +43,7 @@ export function due(iso: string, now = Date.now()): { text: string; late: boolea
 /** Date and time in full, with milliseconds. */
 export function precise(iso: string): string {
   const at = new Date(iso);
+  if (isNone(at)) return iso;
   return `${exact.format(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 }
 
@@ -85,5 +88,6 @@ export function fromLocal(local: string): string | null {
   return local ? new Date(local).toISOString() : null;
 }
 
+const isNone = (at: Date) => Number.isNaN(at.getTime());
 const startOfDay = (at: Date) => new Date(at.getFullYear(), at.getMonth(), at.getDate()).getTime();
 const sameYear = (at: Date, now: number) => at.getFullYear() === new Date(now).getFullYear();
