@@ -285,6 +285,17 @@ async def test_who_could_not_be_signed_in_reads_why(show: Show, services: Servic
     await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
 
 
+async def test_who_is_found_not_to_be_signed_in_may_sign_in(show: Show, services: Services) -> None:
+    page = await show("/tasks")
+    services.session = (503, {"detail": "the issuer does not answer"})
+    await page.reload()
+    again = page.get_by_role("button", name="Try again")
+    await again.wait_for()
+    services.session = (401, {"detail": "nobody is signed in"})
+    await again.click()
+    await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+
+
 async def test_who_is_signed_out_hears_nothing_more(show: Show, services: Services) -> None:
     page = await show("/tasks")
     await page.get_by_role("button", name="Sign out").first.click()

@@ -26,6 +26,7 @@ export async function recognise(): Promise<void> {
     if (error.status !== 401) sessionProblem.value = error;
     else {
       session.value = null;
+      sessionProblem.value = null;
       if (error.kind === "sign-in-failed") signInProblem.value = error;
     }
   }
