@@ -11,6 +11,8 @@ from playwright.async_api import Page, Route, expect
 from browser.page_alone import MEMBERS, STREAM, TASKS, Answer, Services, Show, row, written
 from conftest import until
 
+RECURRENCES = "/api/notification/recurrences"
+AWAY = (503, {"detail": "the database cannot be reached"})
 MINUTES = 5
 AT_ONCE = 20_000
 """Milliseconds: before the page wonders why its stream says nothing."""
@@ -730,6 +732,85 @@ async def test_all_that_recurs_is_shown(show: Show, services: Services) -> None:
     page = await show("/tasks/recurring")
     for name in ("first", "second"):
         await expect(page.get_by_role("cell", name=name)).to_be_visible()
+
+
+async def test_what_recurs_is_shown_as_it_goes_on(show: Show, services: Services) -> None:
+    recurs = {
+        "id": "one",
+        "rule": "FREQ=DAILY",
+        "timezone": "UTC",
+        "command": {"type": "task.create", "data": {"title": "Stand-up"}},
+        "paused": False,
+        "next": "2030-01-02T12:00:00Z",
+        "last_error": None,
+    }
+    go_on = asyncio.Event()
+
+    async def late(*_: object) -> Answer:
+        await go_on.wait()
+        return AWAY
+
+    services.own[RECURRENCES] = late
+    page = await show("/tasks/recurring")
+    await expect(page.locator(".main .skeleton")).to_be_visible()
+    go_on.set()
+    await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
+    await expect(page.locator(".empty")).to_have_count(0)
+
+    services.own[RECURRENCES] = lambda *_: (200, {"items": [recurs], "next": None})
+    await page.clock.fast_forward(21_000)
+    cell = page.get_by_role("cell")
+    await expect(cell.filter(has_text="2 Jan").or_(cell.filter(has_text="Jan 2"))).to_be_visible()
+    await expect(page.locator(".problem")).to_have_count(0)
+
+    recurs |= {"next": "2030-01-03T12:00:00Z", "last_error": "there is no such member"}
+    await page.clock.fast_forward(21_000)
+    await expect(cell.filter(has_text="3 Jan").or_(cell.filter(has_text="Jan 3"))).to_be_visible()
+    await expect(cell.filter(has_text="FREQ=DAILY")).to_contain_text("there is no such member")
+
+    services.own[RECURRENCES] = lambda *_: AWAY
+    await page.clock.fast_forward(21_000)
+    await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
+    await expect(cell.filter(has_text="Stand-up")).to_be_visible()
+
+
+async def test_what_was_changed_of_what_recurs_is_not_taken_back_by_what_was_read_before(
+    show: Show, services: Services
+) -> None:
+    stand_up = {
+        "id": "one",
+        "rule": "FREQ=DAILY",
+        "timezone": "UTC",
+        "command": {"type": "task.create", "data": {"title": "Stand-up"}},
+        "paused": False,
+        "next": "2030-01-02T12:00:00Z",
+        "last_error": None,
+    }
+    before = (200, {"items": [dict(stand_up)], "next": None})
+    paused = stand_up | {"paused": True, "next": None}
+    services.own[f"POST {RECURRENCES}/one/pause"] = lambda *_: (200, paused)
+    services.own[RECURRENCES] = lambda *_: before
+    page = await show("/tasks/recurring")
+    await page.get_by_role("button", name="Pause").wait_for()
+
+    go_on = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def late(*_: object) -> Answer:
+        asked.set()
+        await go_on.wait()
+        services.own[RECURRENCES] = lambda *_: (200, {"items": [paused], "next": None})
+        return before
+
+    services.own[RECURRENCES] = late
+    reads = services.count(RECURRENCES)
+    await page.clock.fast_forward(21_000)
+    await asked.wait()
+    await page.get_by_role("button", name="Pause").click()
+    await expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    go_on.set()
+    await until(lambda: _asked(services, RECURRENCES, reads + 2))
+    await expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 
 async def test_a_notice_says_what_somebody_asked_to_be_told(show: Show, services: Services) -> None:

@@ -143,7 +143,8 @@ export interface Recurrence {
   start: string;
   paused: boolean;
   user: string | null;
-  next?: string | null;
+  next: string | null;
+  last_error: string | null;
 }
 
 export interface Written {

@@ -1,14 +1,25 @@
 import { CalendarClock } from "lucide-preact";
 import { again, ask } from "../lib/api";
 import { moment } from "../lib/format";
+import { useEvery, useLoad } from "../lib/load";
 import { may } from "../lib/session";
 import type { Recurrence } from "../lib/types";
-import { Empty, Scroll, Tag } from "../parts/basics";
+import { Empty, Failed, Scroll, Skeleton, Tag } from "../parts/basics";
 import { tellProblem } from "../parts/toasts";
-import { dropRecurrence, recurrences, showRecurrence } from "./store";
+import { dropRecurrence, loadRecurrences, recurrences, showRecurrence } from "./store";
+
+const EVERY = 20_000;
 
 export function Recurring() {
+  const loaded = useLoad("recurrences", async (signal) => {
+    await loadRecurrences(signal);
+    return true;
+  });
+  useEvery(EVERY, loaded.reload);
+  const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (recurrences.value.length === 0) {
+    if (failed) return failed;
+    if (!loaded.value) return <Skeleton />;
     return (
       <Empty title="Nothing recurs" icon={<CalendarClock size={28} strokeWidth={1.5} />}>
         <p>A new task may come back by itself: every day, every week, or by any iCalendar rule.</p>
@@ -16,32 +27,36 @@ export function Recurring() {
     );
   }
   return (
-    <Scroll label="What recurs" panel>
-      <table class="table">
-        <thead>
-          <tr>
-            <th>Task</th>
-            <th>Rule</th>
-            <th>Next</th>
-            <th>
-              <span class="hidden">Actions</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {recurrences.value.map((one) => (
-            <tr key={one.id}>
-              <td>{String(one.command.data.title ?? one.command.type)}</td>
-              <td>
-                <code>{one.rule}</code> <span class="quiet">{one.timezone}</span>
-              </td>
-              <td>{one.paused ? <Tag>paused</Tag> : one.next ? moment(one.next) : "never again"}</td>
-              <td class="right">{may("member") && <Steer recurrence={one} />}</td>
+    <>
+      {failed}
+      <Scroll label="What recurs" panel>
+        <table class="table">
+          <thead>
+            <tr>
+              <th>Task</th>
+              <th>Rule</th>
+              <th>Next</th>
+              <th>
+                <span class="hidden">Actions</span>
+              </th>
             </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
+          </thead>
+          <tbody>
+            {recurrences.value.map((one) => (
+              <tr key={one.id}>
+                <td>{String(one.command.data.title ?? one.command.type)}</td>
+                <td>
+                  <code>{one.rule}</code> <span class="quiet">{one.timezone}</span>
+                  {one.last_error && <div class="small error">Refused last: {one.last_error}</div>}
+                </td>
+                <td>{one.paused ? <Tag>paused</Tag> : one.next ? moment(one.next) : "never again"}</td>
+                <td class="right">{may("member") && <Steer recurrence={one} />}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
   );
 }
 

@@ -68,7 +68,7 @@ export async function load(position?: string, anyway = false): Promise<void> {
   const reads = [loadTasks, loadMembers, loadHandovers].flatMap((read) =>
     places.map((place) => read(place, anyway)),
   );
-  const failed = await whatFails([...reads, loadRecurrences()]);
+  const failed = await whatFails(reads);
   problem.value = failed[0] ?? null;
   clearTimeout(loadTimer);
   if (failed.some((one) => one.passes)) loadTimer = setTimeout(() => load(), AGAIN);
@@ -121,9 +121,16 @@ const loadHandovers = whole(async () => {
   handovers.value = new Map(running.map((saga) => [saga.business_key ?? "", saga]));
 });
 
-async function loadRecurrences(): Promise<void> {
+/** Read what recurs, for who looks at it: no event tells that it went on. */
+export async function loadRecurrences(signal: AbortSignal): Promise<void> {
   const path = query("/api/notification/recurrences", { limit: PAGE });
-  recurrences.value = (await pages<Recurrence>(path, { most: 5000 })).items;
+  let before: Recurrence[];
+  let found: Recurrence[];
+  do {
+    before = recurrences.value;
+    found = (await pages<Recurrence>(path, { most: 5000, signal })).items;
+  } while (recurrences.value !== before); // what one changed meanwhile is newer than what was read
+  recurrences.value = found;
 }
 
 /** Show what recurs as it is answered to be now. */
