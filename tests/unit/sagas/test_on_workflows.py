@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -27,6 +29,7 @@ from annals.sagas import (
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, NotBegun, instance_id
 from annals.sagas.start import child_id
+from annals.sagas.workflow import SagaWorker
 from annals.store import Append, Appended, AppendTooLarge
 from saga_machine import saga_machine
 
@@ -379,3 +382,17 @@ async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
     assert ended.status is SagaStatus.COMPENSATED
     assert "too much for one transaction" in (ended.reason or "")
     assert (did[0], did[-1]) == ("a", "a_back")
+
+
+async def test_a_worker_whose_sidecar_never_came_ends_when_it_is_told_to() -> None:
+    def at_work() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "WorkerRunLoop"]
+
+    before = at_work()
+    task = asyncio.create_task(SagaWorker(1, SagaCatalog(), {}).run())
+    while at_work() == before:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert at_work() == before

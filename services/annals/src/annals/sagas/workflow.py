@@ -91,12 +91,13 @@ class SagaWorker:
 
     async def run(self) -> None:
         """Connect, and work until cancelled; what is under way then is done again elsewhere."""
-        await asyncio.to_thread(self._runtime.start)
-        self.connected = True
         try:
+            await asyncio.to_thread(self._runtime.start)
+            self.connected = True
             await asyncio.Event().wait()
         finally:
             self.connected = False
+            # Also of a start that waits for the sidecar, and would for ever.
             await asyncio.shield(asyncio.to_thread(self._runtime.shutdown))
 
     def _bridge(self, activity: Activity) -> Callable[..., Awaitable[dict[str, Any]]]:
