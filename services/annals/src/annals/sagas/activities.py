@@ -44,7 +44,10 @@ _UNCHANGED = frozenset({"busy", "read-only", "unavailable", "conflict"})
 
 @dataclass(frozen=True, slots=True)
 class ActivityCall:
-    """What a function called by `CallActivity` is given. `key` is the same each time it is tried."""
+    """What a function called by `CallActivity` is given.
+
+    `key` is the same each time it is tried. It is of one tenant's saga: another's may have the same.
+    """
 
     tenant: str
     user: str | None
