@@ -54,8 +54,16 @@ def _schema(service: str, method: str, path: str, status: str) -> Draft202012Val
 
 @cache
 def _document(service: str) -> Mapping[str, Any]:
-    document: dict[str, Any] = json.loads((ROOT / "docs" / "api" / f"{service}.openapi.json").read_text())
+    text = (ROOT / "docs" / "api" / f"{service}.openapi.json").read_text()
+    document: dict[str, Any] = json.loads(text, object_hook=_closed)
     return document
+
+
+def _closed(schema: dict[str, Any]) -> dict[str, Any]:
+    """What names the fields of an answer names all of them, unless it says otherwise."""
+    if schema.get("type") == "object" and "properties" in schema:
+        return {"additionalProperties": False} | schema
+    return schema
 
 
 @cache

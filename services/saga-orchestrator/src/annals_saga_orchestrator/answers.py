@@ -41,6 +41,8 @@ class SagaNow(Answer):
     """Of its declaration."""
     status: SagaStatus
     started_at: datetime | None
+    caused_at: datetime | None
+    """When that happened which it was started for, if it was by a domain event."""
     user: str | None
     correlation_id: str | None
     business_key: str | None
