@@ -222,22 +222,35 @@ async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None
     waits: dict[str, tuple[str, ...]] = {"b": ("yes", "no")}
     await history.record(KEY, [STARTED, *tried("a")], None)
     for _ in range(2):
-        await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits))
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, START))
     for other in ((2, "ada"), (1, "bob")):
         with pytest.raises(RuleViolation, match="raised already"):
-            await history.decide(KEY, lambda saga, other=other: saga.raise_event("yes", *other, waits))
-    state = await history.decide(KEY, lambda saga: saga.raise_event("no", None, "ada", waits))
+            await history.decide(KEY, lambda saga, other=other: saga.raise_event("yes", *other, waits, START))
+    state = await history.decide(KEY, lambda saga: saga.raise_event("no", None, "ada", waits, START))
     assert [(one.event, one.number) for one in state.raised] == [("yes", 1), ("no", 2)]
     await history.record(KEY, [entry(SagaResumed(step="b", event="yes", number=1))], None)
     with pytest.raises(RuleViolation, match="nothing waits"):
-        await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits))
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits, START))
     waits["c"] = ("yes",)
-    state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits))
+    state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits, START))
     assert [one.number for one in state.raised] == [2, 3]
     waits["d"] = ("late",)
     await history.record(KEY, [entry(SagaCompensating(reason="no"))], None)
     with pytest.raises(RuleViolation, match="nothing waits for late any more"):
-        await history.decide(KEY, lambda saga: saga.raise_event("late", None, "ada", waits))
+        await history.decide(KEY, lambda saga: saga.raise_event("late", None, "ada", waits, START))
+
+
+async def test_an_event_that_is_raised_after_the_deadline_is_refused() -> None:
+    """Nobody would take it, and who raised it would not know."""
+    history, waits = SagaHistory(MemoryEventStore()), {"b": ("yes",)}
+    deadline = START + timedelta(hours=1)
+    waiting = entry(SagaWaiting(step="b", events=("yes",), deadline=deadline))
+    await history.record(KEY, [STARTED, *tried("a"), waiting], None)
+    late = deadline + timedelta(seconds=1)
+    with pytest.raises(RuleViolation, match="nothing waits for yes any more"):
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, late))
+    state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, deadline))
+    assert [one.event for one in state.raised] == ["yes"]
 
 
 async def test_what_another_run_tells_is_no_news() -> None:

@@ -222,17 +222,19 @@ class Orchestrator:
         Raises NotFound, RuleViolation, PermissionError, NotDeclared, NotBegun, DaprError and the errors of
         the store.
         """
-        state, user = await self.load(key), asker.user
+        state, user, asked_at = await self.load(key), asker.user, datetime.now(UTC)
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
             saga = self._require_declared(state)
             declared = waits(saga)
-        state.require_raisable(event, declared)
+        state.require_raisable(event, declared, asked_at)
         allowed = answerer(saga, event, _start(key, state)) if saga else None
         if allowed is not None and user != allowed:
             raise PermissionError(f"only {allowed} may answer this")
-        state = await self._decide(key, lambda now: now.raise_event(event, data, user, declared), asker)
+        state = await self._decide(
+            key, lambda now: now.raise_event(event, data, user, declared, asked_at), asker
+        )
         mine = (event, data, user)
         [payload] = [one.model_dump() for one in state.raised if (one.event, one.data, one.user) == mine]
         if not await self._raised(key, state, event, payload):

@@ -111,6 +111,11 @@ class StepState(BaseModel):
         """The same of its compensation."""
         return self.undo_attempts - (self.undo_phase == _BEGUN)
 
+    def open_to_events(self, now: datetime) -> bool:
+        """Whether it waits for an event, or will: after its deadline none counts any more."""
+        late = self.deadline is not None and self.deadline < now
+        return self.status is StepStatus.PENDING or (self.status is StepStatus.WAITING and not late)
+
     @property
     def has_effect(self) -> bool:
         """Whether it did something, or may have, that was not taken back."""
@@ -230,13 +235,13 @@ class SagaState(Aggregate):
         return (SagaContinued(),) if self.suspended else ()
 
     def raise_event(
-        self, event: str, data: Any, user: str | None, declared: dict[str, tuple[str, ...]]
+        self, event: str, data: Any, user: str | None, declared: dict[str, tuple[str, ...]], now: datetime
     ) -> tuple[EventData, ...]:
         """Raise an event. The same from the same user is a repeat until a step has taken the first.
 
         `declared`: step to its events. More than there are steps for is refused.
         """
-        open_steps = self.require_raisable(event, declared)
+        open_steps = self.require_raisable(event, declared, now)
         there = [one for one in self.raised if one.event == event]
         if any((one.data, one.user) == (data, user) for one in there):
             return ()
@@ -258,15 +263,14 @@ class SagaState(Aggregate):
             raise RuleViolation("saga.nothing_left", f"the saga is {self.status}, with nothing left to undo")
         return (CompensationRetried(run=self.run + 1, left=self.left),)
 
-    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]]) -> int:
+    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]], now: datetime) -> int:
         """How many steps wait for an event, now or later. Refuses one that none does."""
         self._require_active()
         steps = [step for step, events in declared.items() if event in events]
         if not steps:
             known = sorted({name for events in declared.values() for name in events})
             raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
-        undecided = (StepStatus.PENDING, StepStatus.WAITING)
-        count = sum(self.step(step).status in undecided for step in steps)
+        count = sum(self.step(step).open_to_events(now) for step in steps)
         if self.status is SagaStatus.COMPENSATING or not count:
             raise RuleViolation("saga.not_waiting", f"nothing waits for {event} any more")
         return count

@@ -357,10 +357,10 @@ class _World:
         declared, allowed = waits(self._saga), answerer(self._saga, event.name, self.start())
         user = event.by or allowed or "somebody"
         try:
-            self.state.require_raisable(event.name, declared)
+            self.state.require_raisable(event.name, declared, self.clock.now)
             if allowed is not None and user != allowed:
                 raise AssertionError(f"{event.name} is refused: only {allowed} may answer this, not {user}")
-            self._tell(self.state.raise_event(event.name, event.data, user, declared))
+            self._tell(self.state.raise_event(event.name, event.data, user, declared, self.clock.now))
         except RuleViolation as error:
             raise AssertionError(f"{event.name} is refused: {error}") from error
         mine = (event.name, event.data, user)
