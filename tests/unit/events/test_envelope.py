@@ -174,6 +174,21 @@ def test_a_cloudevent_has_what_its_specification_asks_for() -> None:
     assert all(name.islower() and name.isalnum() for name in cloudevent)
 
 
+@pytest.mark.parametrize("own", [None, f"00-{'c' * 32}-{'d' * 16}-00"])
+def test_what_is_recorded_keeps_its_trace_whatever_the_sidecar_says(own: str | None) -> None:
+    before = recorded(traceparent=own)
+    delivered = to_cloudevent(before) | {"traceparent": f"00-{'a' * 32}-{'b' * 16}-00"}
+    assert from_cloudevent(delivered, RecordedEvent).traceparent == own
+
+
+def test_the_span_that_published_an_event_is_taken_where_it_is_of_its_trace() -> None:
+    before = recorded(traceparent=f"00-{'a' * 32}-{'c' * 16}-01")
+    published = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert (
+        from_cloudevent(to_cloudevent(before, traceparent=published), RecordedEvent).traceparent == published
+    )
+
+
 @pytest.mark.parametrize("wrong", [{}, {"data": 1}, {"data": {}}, {"data": {"version": 1}}])
 def test_what_is_no_event_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"data|validation"):
