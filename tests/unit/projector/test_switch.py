@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from annals.projections import Generation, GenerationStatus
+from annals.projections import Generation, GenerationStatus, Projection
 from annals.projections.generations import Known
 from annals.web import Problem
 from annals.web.problems import on_problem
@@ -26,12 +26,20 @@ class World:
         self.switched: list[int] = []
         self.retired: list[int] = []
         self.knows = True
+        self.meanwhile: GenerationStatus | None = None
+        """What another has made of it just before it is asked for: then nothing is done."""
 
     async def refresh(self) -> None:
         pass
 
-    def find(self, _read_model: str, _number: int) -> Known:
-        return self.known
+    def find(self, _read_model: str, _number: int) -> Known | None:
+        return None if self.known.status is GenerationStatus.DROPPED else self.known
+
+    def newest(self, _read_model: str) -> Projection:
+        return TASKS
+
+    def look(self) -> None:
+        pass
 
     def generation(self, known: Known) -> Generation | None:
         return Generation(TASKS, known.number) if self.knows else None
@@ -44,9 +52,17 @@ class World:
 
     async def switch(self, to: Known) -> None:
         self.switched.append(to.number)
+        self._becomes(GenerationStatus.LIVE)
 
     async def retire(self, known: Known) -> None:
         self.retired.append(known.number)
+        self._becomes(GenerationStatus.RETIRED)
+
+    async def set_status(self, _known: Known, status: GenerationStatus) -> None:
+        self._becomes(status)
+
+    def _becomes(self, status: GenerationStatus) -> None:
+        self.known = replace(self.known, status=self.meanwhile or status)
 
     async def asked(self, what: str) -> httpx.Response:
         made: Any = self
@@ -55,6 +71,8 @@ class World:
         app.include_router(projections_api.routes(made, made, made, made, made, made))
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
+            if what == "drop":
+                return await client.delete("/projections/tasks/generations/2")
             return await client.post(f"/projections/tasks/generations/2/{what}")
 
 
@@ -101,3 +119,30 @@ async def test_what_answers_may_be_retired(status: GenerationStatus, retires: bo
     answer = await world.asked("retire")
     assert answer.status_code == (200 if retires else 409)
     assert world.retired == ([2] if retires else [])
+
+
+@pytest.mark.parametrize(
+    ("what", "before", "meanwhile"),
+    [
+        ("pause", GenerationStatus.BUILDING, GenerationStatus.LIVE),
+        ("resume", GenerationStatus.PAUSED, GenerationStatus.LIVE),
+        ("drop", GenerationStatus.BUILDING, GenerationStatus.LIVE),
+        ("switch", GenerationStatus.RETIRED, GenerationStatus.BUILDING),
+        ("switch", GenerationStatus.RETIRED, GenerationStatus.DROPPED),
+        ("retire", GenerationStatus.LIVE, GenerationStatus.BUILDING),
+    ],
+)
+async def test_what_came_too_late_is_not_said_to_be_done(
+    what: str, before: GenerationStatus, meanwhile: GenerationStatus
+) -> None:
+    world = World(before, 10_000)
+    world.meanwhile = meanwhile
+    answer = await world.asked(what)
+    assert answer.status_code == 409
+    assert f"it is {meanwhile} now" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("what", ["pause", "drop"])
+async def test_what_is_built_may_be_halted_and_dropped(what: str) -> None:
+    world = World(GenerationStatus.BUILDING, 10_000)
+    assert (await world.asked(what)).status_code == 200

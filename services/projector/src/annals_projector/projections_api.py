@@ -97,6 +97,13 @@ def routes(
             commits=_commits(known, tails) if filled else None,
         )
 
+    def require(read_model: str, number: int, wanted: GenerationStatus) -> None:
+        """Nothing was done where another was faster: an operator, or the switch that comes by itself."""
+        known = generations.find(read_model, number)
+        now = GenerationStatus.DROPPED if known is None else known.status
+        if now is not wanted:
+            raise Problem(409, "conflict", f"it is {now} now: another change came first")
+
     async def record(
         request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
     ) -> None:
@@ -112,6 +119,7 @@ def routes(
             raise Problem(409, "conflict", f"it is {known.status}, not {expected}")
         with _problems():
             await generations.set_status(known, to)
+        require(read_model, number, to)
         builder.look()
         return Status(status=to)
 
@@ -211,6 +219,7 @@ def routes(
         await record(request, "drop", read_model, number, body)
         with _problems():
             await generations.set_status(known, GenerationStatus.DROPPED)
+        require(read_model, number, GenerationStatus.DROPPED)
         return Dropped(dropped=number)
 
     @router.post(
@@ -236,6 +245,7 @@ def routes(
         await record(request, "switch", read_model, number, body)
         with _problems():
             await generations.switch(known)
+        require(read_model, number, GenerationStatus.LIVE)
         return Live(live=number)
 
     @router.post(
@@ -252,6 +262,7 @@ def routes(
         await record(request, "retire", read_model, number, body)
         with _problems():
             await generations.retire(known)
+        require(read_model, number, GenerationStatus.RETIRED)
         return Status(status=GenerationStatus.RETIRED)
 
     return router
