@@ -16,6 +16,7 @@ from annals.dapr import Database, DatabaseError
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
 from annals.projections import Applier, Sweeper
 from annals.store import Append, Commit, EventReader, MemoryEventStore, Undecodable
+from annals.store.event_pages import MOST_EVENTS
 
 COMMITS = 1_000
 
@@ -41,11 +42,14 @@ class Applying:
 
     failure: Exception | None = None
     applied = 0
+    most = 0
+    """The most events at a time."""
 
     async def apply(self, events: Sequence[RecordedEvent]) -> None:
         if self.failure is not None:
             raise self.failure
         self.applied += len(events)
+        self.most = max(self.most, len(events))
 
 
 async def filled() -> MemoryEventStore:
@@ -174,6 +178,30 @@ async def test_a_lane_with_what_cannot_be_decoded_holds_up_no_other(
     assert sweeping.beyond == {}
     (stalled,) = (log for log in logs if log["event"] == "cannot sweep a lane now")
     assert "cannot be decoded" in stalled["error"]
+
+
+async def test_what_is_missing_is_held_a_few_events_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    store, applying = await filled(), Applying()
+    event = DomainEvent(
+        event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id="many"
+    )
+    await store.append(Append(event.stream, (event,) * 2_000, 0))
+
+    await sweeper(ReadModels(checkpoint=COMMITS), store, applying).sweep()
+
+    assert applying.applied == 2_000
+    assert applying.most <= MOST_EVENTS
+
+
+async def test_an_event_that_the_store_lacks_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    store, applying = await filled(), Applying()
+    del store._streams[StreamId.of("default", "thing", str(COMMITS - 5))]
+
+    await sweeper(ReadModels(checkpoint=COMMITS - 10), store, applying).sweep()
+
+    assert applying.applied == 9
 
 
 async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from annals.store import (
     DOMAIN_LANES,
     Append,
     AppendTooLarge,
+    DaprEventReader,
     DaprEventStore,
     Follower,
     StoreUnavailable,
@@ -228,6 +229,30 @@ async def test_a_page_that_takes_longer_than_the_lease_is_handled_by_one_instanc
             world.go_on.set()
             await until(world.saved({"0": 3, "1": 1}))
     assert world.handled == [1]
+
+
+async def test_what_is_large_is_held_a_few_events_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEAST_COMMITS", 200)
+    read, most = 0, 0
+
+    async def counted(
+        self: DaprEventReader, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
+    ) -> list[bytes | None]:
+        nonlocal read, most
+        read += len(refs)
+        most = max(most, read - len(world.handled))
+        return await reads(self, refs, certain=certain)
+
+    reads = DaprEventReader.read_raw_events
+    monkeypatch.setattr(DaprEventReader, "read_raw_events", counted)
+    for version in range(1, 151):
+        await world.append(0, "torn", version)
+    async with world.following():
+        await until(world.saved({"0": 151, "1": 1}))
+    assert world.handled == list(range(1, 151))
+    assert most < 150
 
 
 async def test_an_instance_that_lost_its_lease_handles_nothing_more(

@@ -14,7 +14,7 @@ from annals.deadletters import DeadLettersUnknown, TooManyParked
 from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.generations import Outdated
-from annals.store import Commit, EventReader, StoreError, Undecodable
+from annals.store import Commit, EventReader, StoreError, Undecodable, event_pages
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
@@ -147,6 +147,7 @@ class Sweeper:
         refs = [ref for commit in commits for ref in commit.refs]
         first = Position(commits[0].position.lane, commits[0].position.seq)
         _log.info("reading from the store what no message brought", commits=len(commits), first=str(first))
-        events = await self._store.read_events(refs)
-        metrics.PROJECTION_HEALED.inc(len(events))
-        await self._applier.apply(events)
+        # One that the store lacks holds up no other: what is there is applied.
+        async for events, _ in event_pages(self._store, refs, certain=True):
+            metrics.PROJECTION_HEALED.inc(len(events))
+            await self._applier.apply(events)

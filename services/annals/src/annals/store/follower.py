@@ -25,6 +25,7 @@ from annals.events import RecordedEvent, StreamId
 from annals.store import keys
 from annals.store.begun_lanes import BegunLanes
 from annals.store.dapr_store import DaprEventReader
+from annals.store.event_pages import event_pages
 from annals.store.protocol import AppendTooLarge, Commit, StoreError, Undecodable
 
 _log = structlog.get_logger(__name__)
@@ -243,15 +244,10 @@ class Follower:
             if self._types is None or not self._types.isdisjoint(commit.types)
             for ref in commit.refs
         ]
-        events = await self._reader.read_events(refs)
-        if len(events) != len(refs):
-            raise StoreError(
-                f"{len(refs)} events are named from {commits[0].position} on, {len(events)} were found"
-            )
-        streams: dict[StreamId, list[RecordedEvent]] = defaultdict(list)
-        for event in events:
-            streams[event.stream].append(event)
-        if streams:
+        async for events, _ in event_pages(self._reader, refs):
+            streams: dict[StreamId, list[RecordedEvent]] = defaultdict(list)
+            for event in events:
+                streams[event.stream].append(event)
             await _until_one_fails(*(self._handle_stream(own) for own in streams.values()))
         self._seen[lane] = commits[-1].position.seq
 
