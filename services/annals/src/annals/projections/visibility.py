@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from annals.dapr import DaprError, Database
 from annals.events import Position
@@ -12,6 +12,7 @@ from annals.projections.tables import SETTLING
 from annals.store import EventReader, StoreError
 
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2)
+_LOOK_SECONDS = 2.0  # that the first look may take, however short the wait is to be
 
 # What the checkpoint has passed was seen whole; see `Sweeper`. A table that has only just begun to answer may
 # lack it, until it was filled that far from the store.
@@ -47,12 +48,13 @@ class Visibility:
                 applied.set()
 
     async def wait(self, position: Position, seconds: float) -> None:
-        """Wait until all events of a position are visible. Raises NotVisible."""
+        """Wait until all events of a position are visible; with 0, look once. Raises NotVisible."""
         applied = asyncio.Event()
         self._waiting.setdefault(position, set()).add(applied)
+        end = asyncio.get_running_loop().time() + seconds
         try:
-            async with asyncio.timeout(seconds):
-                await self._poll(position, applied)
+            async with asyncio.timeout(max(seconds, _LOOK_SECONDS)) as bound:
+                await self._poll(position, applied, lambda: bound.reschedule(end))
         except TimeoutError:
             raise NotVisible(f"{position} is not in the read models after {seconds:g} s") from None
         finally:
@@ -76,7 +78,7 @@ class Visibility:
             detail = f"the read models lack commits of the lanes {lanes} after {seconds:g} s"
             raise NotVisible(detail) from None
 
-    async def _poll(self, position: Position, applied: asyncio.Event) -> None:
+    async def _poll(self, position: Position, applied: asyncio.Event, looked: Callable[[], None]) -> None:
         events: int | None = None
         look = 0
         while True:
@@ -88,6 +90,7 @@ class Visibility:
             events = events or await self._events_of(position)
             if settled and events is not None and seen["events"] >= events:
                 return
+            looked()
             try:
                 async with asyncio.timeout(_POLL_SECONDS[min(look, len(_POLL_SECONDS) - 1)]):
                     await applied.wait()
