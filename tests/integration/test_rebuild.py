@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import asyncpg
+import orjson
 import pytest
 
 from annals.dapr import DaprSidecar
@@ -138,6 +139,26 @@ async def test_a_generation_is_built_compared_switched_to_and_back_while_events_
             await answered
         await world.generations.set_status(known(world, 1), GenerationStatus.DROPPED)
         assert await world.pool.fetchval("SELECT to_regclass('readmodels.tasks_1')") is None
+
+
+async def test_rows_that_are_too_large_for_one_answer_are_compared_all_the_same(world: World) -> None:
+    await world.tasks(60)
+    number = await world.generations.create(TASKS, "to compare")
+    async with background(world.builder("one").run(), "builder"):
+        await until(lambda: world.caught_up(number))
+    await until(lambda: rows(world, 60))
+    await world.pool.execute("UPDATE readmodels.tasks_1 SET description = repeat('long ', 20_000)")
+    await world.pool.execute("UPDATE readmodels.tasks_2 SET title = 'other' WHERE id = 't30'")
+    await world.pool.execute("UPDATE readmodels.tasks_1 SET description = NULL WHERE id = 't30'")
+    await world.pool.execute("DELETE FROM readmodels.tasks_1 WHERE id <> 't30' AND id LIKE 't3%'")
+
+    found = await difference(world.database, "acme", (TASKS.table, 1), (TASKS.table, number))
+
+    assert (found["differing"], found["only_new"]) == (50, 10)
+    assert 1 < len(found["samples"]) < 50
+    assert len(orjson.dumps(found)) < 1024 * 1024
+    small = next(one for one in found["samples"] if one["id"] == "t30")
+    assert small["columns"] == {"title": {"old": "t30", "new": "other"}}
 
 
 async def test_building_halts_goes_on_and_is_taken_over_where_it_was(world: World) -> None:
