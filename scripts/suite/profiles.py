@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from suite import infra, ports, runtime
 from suite.process import Spec
@@ -116,7 +117,10 @@ def prepare(choice: Choice, directory: Path) -> Infrastructure:
     servers = servers_of(choice, directory)
     secrets = dict(MAIL)
     if choice.store == "sqlite":
-        secrets |= {f"sqlite-{name}": str(directory / f"{name}.db") for name in ("events", "workflows")}
+        # SQLite takes the path for a URI's: as it is, a # or a ? would end it, and % begin something.
+        secrets |= {
+            f"sqlite-{name}": quote(str(directory / f"{name}.db")) for name in ("events", "workflows")
+        }
     for server in servers.values():
         server.initialise()
         secrets |= server.secrets

@@ -5,7 +5,9 @@ import os
 import re
 import shlex
 import socket
+import sqlite3
 import sys
+from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
@@ -124,6 +126,26 @@ def test_redis_keeps_its_data_in_any_folder(
         r"^dir (.*)$", (tmp_path / folder / "redis" / "redis.conf").read_text(), re.MULTILINE
     )
     assert shlex.split(said) == [str(tmp_path / folder / "redis")]
+
+
+@pytest.mark.parametrize("folder", ["plain", "C# at 100%, or not?"])
+def test_sqlite_keeps_its_data_in_any_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    monkeypatch.setattr(profiles, "servers_of", lambda *_: {})
+    monkeypatch.setattr(profiles, "zipkin", list)
+    monkeypatch.setattr(infra.ControlPlane, "specs", lambda _: [])
+    directory = tmp_path / folder
+    directory.mkdir()
+
+    secrets = profiles.prepare(Choice.of("embedded", "sqlite"), directory).secrets
+    for name in ("events", "workflows"):
+        # As components-contrib 1.18, common/authentication/sqlite/metadata.go, makes an address of it.
+        address = f"file:{secrets[f'sqlite-{name}'].partition('?')[0]}?mode=rwc"
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            database.execute("CREATE TABLE kept (one)")
+
+    assert sorted(path.name for path in directory.iterdir()) == ["events.db", "workflows.db"]
 
 
 def test_a_busy_port_is_named_with_its_owner() -> None:
