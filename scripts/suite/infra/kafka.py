@@ -12,6 +12,10 @@ from suite.process import Spec
 
 KAFKA_VERSION = "4.0.0"
 _PARTITIONS = 8
+# Below the folder that Kafka runs in: of the path to it Java would take each letter that is not ASCII for two
+# others, and Kafka a comma for the end of it.
+_CONFIG = "server.properties"
+_DATA = "data"
 
 
 class Kafka:
@@ -19,7 +23,6 @@ class Kafka:
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "kafka"
-        self._config = self._directory / "server.properties"
         self._password_file = directory / "kafka.password"
         self._java = runtime.java()
         jars = runtime.jars(
@@ -44,20 +47,19 @@ class Kafka:
 
     def initialise(self) -> None:
         """Write its configuration and format its storage, unless that was done."""
-        data = self._directory / "data"
-        write_private(self._config, self._properties(data))
-        if not (data / "meta.properties").exists():
+        write_private(self._directory / _CONFIG, self._properties())
+        if not (self._directory / _DATA / "meta.properties").exists():
             argv = [
                 "kafka.tools.StorageTool",
                 "format",
                 "-t",
                 "YW5uYWxzLWxvY2FsLWthZg",
                 "-c",
-                str(self._config),
+                _CONFIG,
             ]
-            first_start.run([*self._command("128m"), *argv])
+            first_start.run([*self._command("128m"), *argv], cwd=self._directory)
 
-    def _properties(self, data: Path) -> str:
+    def _properties(self) -> str:
         controller = ports.free_port()
         secret = password(self._password_file)
         login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -74,7 +76,7 @@ class Kafka:
                 "sasl.enabled.mechanisms=PLAIN",
                 "sasl.mechanism.inter.broker.protocol=PLAIN",
                 f"listener.name.clients.plain.sasl.jaas.config={login} {users};",
-                f"log.dirs={data}",
+                f"log.dirs={_DATA}",
                 f"num.partitions={_PARTITIONS}",
                 "offsets.topic.replication.factor=1",
                 "offsets.topic.num.partitions=4",
@@ -92,6 +94,7 @@ class Kafka:
         """How to run it."""
         return Spec(
             "kafka",
-            [*self._command("512m"), "kafka.Kafka", str(self._config)],
+            [*self._command("512m"), "kafka.Kafka", _CONFIG],
             lambda: ports.open_port(self.port),
+            cwd=self._directory,
         )

@@ -128,6 +128,35 @@ def test_redis_keeps_its_data_in_any_folder(
     assert shlex.split(said) == [str(tmp_path / folder / "redis")]
 
 
+JAVA = f"""#!{sys.executable}
+import pathlib, sys
+# As Java reads a file of properties.
+lines = pathlib.Path(sys.argv[-1]).read_text(encoding="latin-1").splitlines()
+(data,) = [pathlib.Path(line[9:]) for line in lines if line.startswith("log.dirs=")]
+data.mkdir(parents=True)
+(data / "meta.properties").touch()
+"""
+
+
+@pytest.mark.parametrize("folder", ["plain", "caf\N{LATIN SMALL LETTER E WITH ACUTE}, with a comma"])
+def test_kafka_keeps_its_data_in_any_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
+) -> None:
+    java = tmp_path / "java"
+    java.write_text(JAVA)
+    java.chmod(0o755)
+    monkeypatch.setattr(runtime, "java", lambda: java)
+    monkeypatch.setattr(runtime, "jars", lambda *_: [])
+
+    server = infra.Kafka(tmp_path / folder, 1)
+    for _ in range(2):  # what is formatted already, Kafka's own tool refuses to format
+        server.initialise()
+
+    assert (tmp_path / folder / "kafka" / "data" / "meta.properties").exists()
+    spec = server.spec()
+    assert (spec.cwd, spec.argv[-1]) == (tmp_path / folder / "kafka", "server.properties")
+
+
 @pytest.mark.parametrize("folder", ["plain", "C# at 100%, or not?"])
 def test_sqlite_keeps_its_data_in_any_folder(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: str
