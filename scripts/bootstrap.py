@@ -1,6 +1,6 @@
 """Make the virtual environment what requirements.lock says; does nothing when it is so already.
 
-Runs under any Python 3.11 or newer with nothing installed. uv does the work, in an environment of
+Runs under any Python from 3.11 to 3.14 with nothing installed. uv does the work, in an environment of
 its own in the cache; everything but uv itself is installed with its hash required.
 """
 
@@ -62,8 +62,8 @@ def uv() -> Path:
 
 def main() -> None:
     """Install, unless it is done."""
-    if sys.version_info < (3, 11):
-        sys.exit(f"Annals needs Python 3.11 or newer, not {sys.version.split()[0]}: make PYTHON=python3.12 …")
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # for a newer one the lock has not all wheels
+        sys.exit(f"Annals needs Python 3.11 to 3.14, not {sys.version.split()[0]}: make PYTHON=python3.12 …")
     wanted = fingerprint()
     stamp = ENVIRONMENT / ".installed"
     found = stamp.read_text() if stamp.exists() else ""
@@ -78,9 +78,11 @@ def main() -> None:
         subprocess.run(make, check=True)
     environment = os.environ | {"VIRTUAL_ENV": str(ENVIRONMENT)}
     lock = str(ROOT / "requirements.lock")
-    subprocess.run(
-        [tool, "pip", "sync", "--quiet", "--require-hashes", lock], check=True, env=environment, cwd=ROOT
-    )
+    sync = [tool, "pip", "sync", "--quiet", "--require-hashes", lock]
+    try:
+        subprocess.run(sync, check=True, env=environment, cwd=ROOT)
+    except subprocess.CalledProcessError:
+        sys.exit("The packages could not be installed, as said above; README.md names the machines for them.")
     editable = [part for name in PACKAGES for part in ("-e", str(ROOT / "services" / name))]
     install = [tool, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable]
     subprocess.run(install, check=True, env=environment, cwd=ROOT)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, repeat
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +120,32 @@ def test_a_python_without_pip_is_said_to_want_a_package(
 
     with pytest.raises(SystemExit, match=r"python3-venv(?s:.*)No module named no_ensurepip"):
         bootstrap.uv()
+
+
+@pytest.mark.parametrize("version", ["3.10.14", "3.15.0"])
+def test_a_python_that_there_are_no_wheels_for_is_refused(
+    monkeypatch: pytest.MonkeyPatch, ran: list[list[str]], version: str
+) -> None:
+    other = SimpleNamespace(version_info=tuple(map(int, version.split("."))), version=version, exit=sys.exit)
+    monkeypatch.setattr(bootstrap, "sys", other)
+
+    with pytest.raises(SystemExit, match=rf"needs Python 3\.11 to 3\.14, not {version}: make PYTHON="):
+        bootstrap.main()
+    assert ran == []
+
+
+def test_packages_that_cannot_be_installed_are_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch, environment: Path
+) -> None:
+    def fail(argv: Sequence[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, argv)
+
+    (environment / ".installed").unlink()
+    monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
+    monkeypatch.setattr(subprocess, "run", fail)
+
+    with pytest.raises(SystemExit, match=r"could not be installed.*README\.md"):
+        bootstrap.main()
 
 
 @pytest.mark.parametrize("target", ["stop", "status", "logs"])
