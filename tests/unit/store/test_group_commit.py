@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Iterable
 
 import grpc
+import pytest
 
 from annals.dapr import DaprSidecar, StateTooLong, Write
 from annals.events import StreamId
-from annals.store import Appended, DaprEventStore, StoreUnavailable
+from annals.store import Appended, ConflictError, DaprEventStore, StoreUnavailable, Undecodable, keys, lane
 from annals.testing.fake import FakeSidecar
 from event_store_conformance import new_stream, to_append
-from event_stores import lane_held
+from event_stores import lane_held, opened
 
 
 class ShortKeys(DaprSidecar):
@@ -24,9 +25,9 @@ class ShortKeys(DaprSidecar):
 
     async def transact(self, store: str, writes: Iterable[Write]) -> None:
         writes = list(writes)
-        keys = [write.key for write in writes]
-        if any(len(key) > 255 for key in keys):
-            self.refused.append(sum(key.startswith("log/") for key in keys))
+        names = [write.key for write in writes]
+        if any(len(name) > 255 for name in names):
+            self.refused.append(sum(name.startswith("log/") for name in names))
             raise StateTooLong(grpc.StatusCode.INTERNAL, "Error 1406 (22001): Data too long")
         await super().transact(store, writes)
 
@@ -48,4 +49,33 @@ async def test_what_is_too_long_for_the_store_is_refused_alone() -> None:
         assert [one.position.seq for one in later] == [3, 4]
         await store.drain()
         await running
+        await client.close()
+
+
+@pytest.mark.parametrize("damaged", ["head", "log"])
+async def test_who_is_refused_by_what_was_damaged_stops_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    monkeypatch.setattr(lane, "_DRAIN_SECONDS", 0.1)  # nobody can publish what was damaged
+    async with (
+        FakeSidecar() as sidecar,
+        opened(sidecar.grpc_port, "other") as other,
+        opened(sidecar.grpc_port) as store,
+    ):
+        stream = new_stream()
+        taken = await other.append(to_append(stream, 0))
+        if damaged == "head":
+            client, key = DaprSidecar(sidecar.grpc_port), keys.head(stream)
+            await client.save("eventstore", Write(key, b'{"version": 1}'))
+            refused = Undecodable
+        else:
+            # As by a former owner: at the end of the lane of who is to write there.
+            (mine,) = {0, 1} - {taken.position.lane}
+            client, key = DaprSidecar(sidecar.grpc_port), keys.log(mine, 1)
+            await client.save("eventstore", Write(key, b"?"))
+            refused = ConflictError
+        with pytest.raises(refused):
+            await store.append(to_append(stream, 0))
+
+        assert await store.append(to_append(new_stream(), 0))
         await client.close()

@@ -12,9 +12,10 @@ The whole safety of the store hangs on three rules here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import grpc
 import structlog
@@ -29,6 +30,7 @@ from annals.store.protocol import (
     DuplicateCommand,
     StoreError,
     StoreUnavailable,
+    Undecodable,
 )
 
 _log = structlog.get_logger(__name__)
@@ -181,11 +183,16 @@ class GroupCommit:
 
     async def _is_ours(self, lane: int, tail: int, batch: Sequence[Waiting]) -> bool:
         """Whether a refused transaction was refused because it had been applied already."""
-        values = await self._read([keys.log(lane, tail + 1)])
-        found = values.get(keys.log(lane, tail + 1))
+        key = keys.log(lane, tail + 1)
+        found = (await self._read([key])).get(key)
         if found is None:
             return False
-        commit = records.decode_commit(found, Position(lane, tail + 1))
+        try:
+            commit = records.decoded(
+                key, found, partial(records.decode_commit, position=Position(lane, tail + 1))
+            )
+        except Undecodable as error:
+            raise LaneTaken(str(error)) from error
         if commit.commit_id != batch[0].append.events[0].event_id:
             raise LaneTaken(f"lane {lane} was written by another instance at {tail + 1}")
         return True
@@ -201,13 +208,8 @@ class GroupCommit:
         values = await self._read(guards)
         remaining = []
         for waiting in batch:
-            append = waiting.append
-            outcome = append.command_id and values.get(keys.command(append.stream.tenant, append.command_id))
-            if outcome:
-                waiting.reject(DuplicateCommand(records.decode_outcome(outcome)))
-            elif keys.event(append.stream, append.first) in values and keys.head(append.stream) in values:
-                head = records.decode_head(values[keys.head(append.stream)])
-                waiting.reject(ConflictError(append.stream, append.expected_version, head.version))
+            if (why := _blame(waiting.append, values)) is not None:
+                waiting.reject(why)
             else:
                 # Also what came between the reads of its head and of its event: next time both are there.
                 remaining.append(waiting)
@@ -225,6 +227,22 @@ class GroupCommit:
                 return {key: value.data for key, value in values.items()}
             await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
+
+
+def _blame(append: Append, values: Mapping[str, bytes]) -> StoreError | None:
+    """Why an append was refused, by its guards; None where it was not for them."""
+    head = keys.head(append.stream)
+    try:
+        if append.command_id is not None:
+            command = keys.command(append.stream.tenant, append.command_id)
+            if command in values:
+                return DuplicateCommand(records.decoded(command, values[command], records.decode_outcome))
+        if keys.event(append.stream, append.first) in values and head in values:
+            actual = records.decoded(head, values[head], records.decode_head).version
+            return ConflictError(append.stream, append.expected_version, actual)
+    except Undecodable as error:
+        return error
+    return None
 
 
 def _reject_unfit(batch: Sequence[Waiting], error: DaprError) -> None:
