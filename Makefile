@@ -177,4 +177,4 @@ bench: setup ## measure beside what one might take instead, write docs/benchmark
 
 clean: ## remove the environment, the data and the caches of this checkout
 	-@test ! -x .venv/bin/python || $(RUN) -m suite stop
-	rm -rf services/console/web/node_modules services/console/web/dist tests/bench/subjects/node_modules .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf services/console/web/node_modules services/console/web/dist services/console/web/out tests/bench/subjects/node_modules .venv .annals .mypy_cache .ruff_cache .pytest_cache .hypothesis

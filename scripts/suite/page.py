@@ -20,7 +20,7 @@ LINK = WEB / "dist"
 """Where the console finds the page; a link into the cache."""
 
 _NODE_AT_LEAST = (22, 12)
-_NOT_SOURCES = frozenset({"node_modules", "dist"})
+_NOT_SOURCES = frozenset({"node_modules", "dist", "out"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ def build() -> Path:
                 raise Missing(f"The page could not be built:\n{(result.stdout + result.stderr)[-2000:]}")
             partial.rename(target)
         if not LINK.is_symlink() or LINK.readlink() != target:
+            if LINK.is_dir() and not LINK.is_symlink():  # what Vite built by itself
+                shutil.rmtree(LINK)
             LINK.unlink(missing_ok=True)
             LINK.symlink_to(target)
     return target

@@ -31,6 +31,8 @@ export default defineConfig({
     // Nothing inline: the content security policy allows files of the console's own, and no more.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // Not Vite's own dist: the suite has a link into its cache by that name, which would be written through.
+    outDir: "out",
     emptyOutDir: true,
   },
 });

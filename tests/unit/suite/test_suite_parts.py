@@ -289,6 +289,27 @@ def test_placement_and_scheduler_are_those_that_came_with_an_installed_daprd(
         assert runtime.dapr(name) == (installed if fits else built) / name
 
 
+def test_a_build_of_the_page_by_hand_is_not_written_through_the_link_into_the_cache() -> None:
+    (folder,) = re.findall(r'^ +outDir: "(.+)",$', (page.WEB / "vite.config.ts").read_text(), re.MULTILINE)
+    assert folder != page.LINK.name
+    assert folder in page._NOT_SOURCES
+    assert f"npm run build && mv {folder} /page" in (ROOT / "services" / "Dockerfile").read_text()
+
+
+def test_a_page_that_was_built_by_hand_gives_way_to_the_suites(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    link = tmp_path / "dist"
+    (link / "assets").mkdir(parents=True)
+    monkeypatch.setattr(page, "CACHE", tmp_path)
+    monkeypatch.setattr(page, "LINK", link)
+    monkeypatch.setattr(page, "_fingerprint", lambda: "these")
+    (tmp_path / "page" / "these").mkdir(parents=True)
+
+    built = page.build()
+    assert link.readlink() == built
+
+
 def test_a_jar_that_cannot_be_fetched_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "CACHE", tmp_path)
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{ports.free_port()}")
