@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from annals.audit import Checkpoint, SigningKey, VerificationKeys
+from annals.privacy.ciphers import KeyEncryptionKeys
 from annals_console.access import RULES, Rule
+from suite.paths import ROOT
 
 from .conftest import BROKERS, EVERYTHING, Manifest, Refused, Render, metadata, of_kind
 from .schemas import check
@@ -94,6 +99,24 @@ def test_the_keys_that_are_made_fit_each_other(render: Render) -> None:
     public = Ed25519PrivateKey.from_private_bytes(keys["audit-signing-key"]).public_key()
     assert public.public_bytes_raw() == keys["audit-public-keys"]
     assert len(keys["personal-data-keys"]) == 32
+
+
+def test_the_keys_that_the_documentation_has_made_are_taken_and_fit_each_other(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (lines,) = (block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if "signing.der" in block)
+    given = "kubectl() { echo $4 ${7#--from-literal=}; }\n" + lines
+    made = subprocess.run(
+        ["sh", "-euc", given], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    keys = {}
+    for name, literal in map(str.split, made):
+        assert literal.startswith(f"{name}=")
+        keys[name] = literal.removeprefix(f"{name}=")
+
+    signed = SigningKey(keys["audit-signing-key"]).sign(Checkpoint(0, 1, 1, "", "", ""))
+    assert VerificationKeys(keys["audit-public-keys"]).verifies(signed)
+    assert KeyEncryptionKeys(keys["personal-data-keys"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_keys_that_exist_are_not_made(render: Render) -> None:
