@@ -355,24 +355,43 @@ async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(blo
     assert sorted(broken.did) == sorted(list(ended.steps) + [f"{name}_back" for name in ended.steps])
 
 
-@pytest.mark.parametrize("after", [(), (command("b"),), (WAIT,)])
+TOO_MUCH = "too much for one transaction"
+REFUSED = "no more of that"
+
+
+@pytest.mark.parametrize(
+    ("steps", "cancels", "why"),
+    [
+        ((command("a"),), False, TOO_MUCH),
+        ((command("a"), command("b")), False, TOO_MUCH),
+        ((command("a"), WAIT), False, TOO_MUCH),
+        ((command("a"), command("b")), True, "not any more"),
+        ((Parallel(command("a"), command("refused")),), False, REFUSED),
+    ],
+)
 async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
-    after: tuple[Step, ...], monkeypatch: pytest.MonkeyPatch
+    steps: tuple[Any, ...], cancels: bool, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     did: list[str] = []
 
     class Verbose:
         async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
             did.append(path.removeprefix("commands/"))
-            return Answer(200, {"text": "x" * 50_000} if path == "commands/a" else {})
+            if path == "commands/refused":
+                return Answer(422, {"type": "urn:annals:problem:rule", "detail": REFUSED})
+            if path != "commands/a":
+                return Answer(200, {})
+            if cancels:
+                await machine.orchestrator.cancel(KEY, "not any more", Asker())
+            return Answer(200, {"text": "x" * 50_000})
 
-    saga = Saga("test", Numbered, (command("a"), *after))
+    saga = Saga("test", Numbered, steps)
     async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
         append = machine.store.append
 
         async def bounded(given: Append) -> Appended:
             if len(orjson.dumps(given.state)) > 40_000:
-                raise AppendTooLarge("too much for one transaction")
+                raise AppendTooLarge(TOO_MUCH)
             return await append(given)
 
         monkeypatch.setattr(machine.store, "append", bounded)
@@ -380,8 +399,8 @@ async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
-    assert "too much for one transaction" in (ended.reason or "")
-    assert (did[0], did[-1]) == ("a", "a_back")
+    assert why in (ended.reason or "")
+    assert (did[0], did[-1], did.count("a")) == ("a", "a_back", 1)
 
 
 async def test_a_worker_whose_sidecar_never_came_ends_when_it_is_told_to() -> None:

@@ -26,10 +26,11 @@ from annals.dapr import (
     publish_metadata,
 )
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
-from annals.sagas.events import SagaError, StepCompleted, StepFailed, StepStarted
+from annals.sagas.events import SagaCompensating, SagaError, StepCompleted, StepFailed, StepStarted
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.store import AppendTooLarge
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
@@ -135,14 +136,31 @@ class SagaActivities:
         Of steps that begin side by side one takes along that the saga was started: the others wait for it.
         """
         for wait in _BEGINS_SECONDS:
-            state = await self._history.record(key, entries, traceparent, run)
+            state = await self._told(key, entries, traceparent, run)
             if state.status is not SagaStatus.NONE:
                 return state
             await asyncio.sleep(wait)
-        state = await self._history.record(key, entries, traceparent, run)
+        state = await self._told(key, entries, traceparent, run)
         if state.status is SagaStatus.NONE:
             _log.warning("the workflow of a saga that the store does not have is over", saga=key.id)
         return state
+
+    async def _told(
+        self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
+    ) -> SagaState:
+        """See `SagaHistory.record`; without results that are too large, where they are being taken back."""
+        try:
+            return await self._history.record(key, entries, traceparent, run)
+        except AppendTooLarge:
+            if all(one["type"] != SagaCompensating.event_type for one in entries):
+                raise
+            bare = [
+                {**one, "data": one["data"] | {"result": None}}
+                if one["type"] == StepCompleted.event_type
+                else one
+                for one in entries
+            ]
+            return await self._history.record(key, bare, traceparent, run)
 
     async def _failed(
         self, key: SagaKey, call: Mapping[str, Any], failure: _Failure, traceparent: str | None
