@@ -251,6 +251,11 @@ async def test_an_event_that_is_raised_after_the_deadline_is_refused() -> None:
         await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, late))
     state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, deadline))
     assert [one.event for one in state.raised] == ["yes"]
+    # Its answer may have been lost.
+    again = await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, late))
+    assert again.raised == state.raised
+    with pytest.raises(RuleViolation, match="raised already"):
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits, late))
 
 
 async def test_what_another_run_tells_is_no_news() -> None:

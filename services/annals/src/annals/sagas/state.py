@@ -111,9 +111,9 @@ class StepState(BaseModel):
         """The same of its compensation."""
         return self.undo_attempts - (self.undo_phase == _BEGUN)
 
-    def open_to_events(self, now: datetime) -> bool:
-        """Whether it waits for an event, or will: after its deadline none counts any more."""
-        late = self.deadline is not None and self.deadline < now
+    def open_to_events(self, now: datetime | None) -> bool:
+        """Whether it waits for an event, or will: after its deadline none counts that comes now."""
+        late = now is not None and self.deadline is not None and self.deadline < now
         return self.status is StepStatus.PENDING or (self.status is StepStatus.WAITING and not late)
 
     @property
@@ -270,7 +270,9 @@ class SagaState(Aggregate):
         if not steps:
             known = sorted({name for events in declared.values() for name in events})
             raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
-        count = sum(self.step(step).open_to_events(now) for step in steps)
+        # What was raised in time counts, and so does its repeat.
+        asked = None if any(one.event == event for one in self.raised) else now
+        count = sum(self.step(step).open_to_events(asked) for step in steps)
         if self.status is SagaStatus.COMPENSATING or not count:
             raise RuleViolation("saga.not_waiting", f"nothing waits for {event} any more")
         return count
