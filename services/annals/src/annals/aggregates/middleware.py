@@ -23,6 +23,7 @@ from annals.store.protocol import (
     ConflictError,
     OutcomeUnknown,
     StoreUnavailable,
+    Undecodable,
 )
 from annals.telemetry import metrics, traces
 
@@ -40,6 +41,7 @@ _OUTCOMES: tuple[tuple[type[Exception], str], ...] = (
     (OutcomeUnknown, "outcome_unknown"),
     (Backpressure, "backpressure"),
     (StoreUnavailable, "unavailable"),
+    (Undecodable, "unavailable"),
     (PermissionError, "forbidden"),
 )
 

@@ -14,6 +14,7 @@ from annals.store import (
     ConflictError,
     OutcomeUnknown,
     StoreUnavailable,
+    Undecodable,
 )
 from annals.web.problems import Problem, from_validation, unavailable
 
@@ -46,5 +47,5 @@ def domain_problems() -> Iterator[None]:
     except OutcomeUnknown as error:
         detail = f"{error}; send it again with the same key to learn what came of it"
         raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
-    except StoreUnavailable as error:
+    except (StoreUnavailable, Undecodable) as error:
         raise unavailable(f"{error}; nothing was changed") from error
