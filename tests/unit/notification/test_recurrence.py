@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
-from dateutil.rrule import rrulestr
+from dateutil.rrule import rrule, rrulestr
 from hypothesis import example, given, reject
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -269,6 +269,24 @@ def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
     ancient = recurring("FREQ=MINUTELY;COUNT=2000000000", start="0001-01-02T00:00:00+00:00")
     with pytest.raises(ValueError, match="counted sooner"), within(0.1):
         ancient.first_after(NOW)
+
+
+def test_what_must_be_counted_from_its_start_is_counted_once_for_what_was_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted = 0
+    counting = rrule.xafter
+
+    def once(rule: rrule, *given: object, **more: object) -> object:
+        nonlocal counted
+        counted += 1
+        return counting(rule, *given, **more)
+
+    numbered = recurring("FREQ=MINUTELY;COUNT=12000", start="2030-01-01T00:00:00+00:00")
+    monkeypatch.setattr(rrule, "xafter", once)
+    out, back = datetime(2030, 1, 5, tzinfo=UTC), datetime(2030, 1, 5, 8, 0, 30, tzinfo=UTC)
+    assert numbered.missed(out, back) == [datetime(2030, 1, 5, 8, tzinfo=UTC)]
+    assert counted == 1
 
 
 def test_a_time_to_count_in_is_not_ended_by_another() -> None:

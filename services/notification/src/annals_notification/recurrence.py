@@ -8,6 +8,7 @@ comes twice is taken the first time.
 from __future__ import annotations
 
 import signal
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -200,7 +201,8 @@ class Recurrence(BaseModel):
     def _last_between(self, since: datetime, now: datetime) -> list[tuple[datetime, datetime]]:
         """The last, if there is one; of very many not all are counted: the half that has none goes."""
         while (
-            now - since > _SHORTEST
+            not self._counted()  # that is from its start each time
+            and now - since > _SHORTEST
             and len(list(islice(self._between(since, now), _MOST_AT_ONCE))) == _MOST_AT_ONCE
         ):
             half = since + (now - since) / 2
@@ -208,7 +210,11 @@ class Recurrence(BaseModel):
                 since = half
             else:
                 now = half
-        return list(self._between(since, now))[-1:]
+        return list(deque(self._between(since, now), maxlen=1))
+
+    def _counted(self) -> bool:
+        """Whether it ends with a number of occurrences."""
+        return "COUNT=" in self.rule.upper()
 
 
 def _comes(occurrence: tuple[datetime, datetime]) -> datetime:
