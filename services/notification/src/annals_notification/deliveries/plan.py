@@ -46,7 +46,7 @@ class Notice:
             event.correlation_id,
             event.causation_id,
             event.traceparent,
-            addressed=bool(concerns) and not isinstance(event, DomainEvent),
+            addressed=bool(concerns) and event.event_type.startswith("notification."),
         )
 
 
@@ -57,7 +57,8 @@ def notices_of(event: Event) -> list[Notice]:
         return [notice]
     # Without the task's texts, as every assignment.
     data = {name: notice.data.get(name) for name in ("assignee", "previous", "stream")}
-    return [notice, replace(notice, kind="task.assigned", data=data, addressed=True)]
+    # One event is told once to a user on a channel, and of the two that is what they are to do.
+    return [replace(notice, kind="task.assigned", data=data), notice]
 
 
 @dataclass(frozen=True, slots=True)
