@@ -139,7 +139,7 @@ def _begun_saga(data: Mapping[str, Any]) -> Row:
     kept = {name: name for name in ("saga_version", "business_key", "parent", "correlation_id", "input")}
     row = {column: data[name] for column, name in (renamed | kept).items()}
     row |= dict.fromkeys(("waits_for", "waits_until", "reason", "remaining", "output", "ended_at"))
-    steps = {name: {"status": "pending", "attempts": 0} for name in data["steps"]}
+    steps = {name: {"status": "pending"} for name in data["steps"]}
     return row | {"status": "pending", "suspended": False, "steps": steps}
 
 

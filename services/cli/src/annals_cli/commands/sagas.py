@@ -44,7 +44,7 @@ def show(context: typer.Context, saga: Id) -> None:
         return
     head = {name: answer[name] for name in ("id", "type", "business_key", "status") if name in answer}
     given.output.one(head)
-    steps = ("name", "status", "attempts", "error")
+    steps = ("name", "status", "attempt", "error")
     given.output.table(answer, answer["steps"], steps)
     given.output.table(answer, answer["timeline"], ("time", "type", "step", "user"))
 

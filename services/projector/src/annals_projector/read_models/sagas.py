@@ -21,7 +21,7 @@ def _started(event: RecordedEvent) -> Put:
             "correlation_id": data["correlation_id"],
             "input": data["input"],
             "step_names": data["steps"],
-            "steps": {name: {"status": "pending", "attempts": 0} for name in data["steps"]},
+            "steps": {name: {"status": "pending"} for name in data["steps"]},
             "suspended": False,
         }
     )
@@ -134,5 +134,5 @@ SAGAS = Projection(
         "saga.restarted": lambda _: Patch({"suspended": False}),
         "saga.compensation_retried": lambda _: Patch({"status": "compensating", "ended_at": None}),
     },
-    version=3,
+    version=4,
 )
