@@ -203,14 +203,10 @@ class DaprEventStore(DaprEventReader):
         topic: str = "domain-events",
         lanes: range = DOMAIN_LANES,
         command_ttl_seconds: int = 7 * 24 * 3600,
-        deadline_seconds: float = 10.0,
         max_backlog: Callable[[], int] = lambda: 100_000,
         max_event_bytes: int | None = None,
     ) -> None:
-        """See the class. Events that would take more than `max_event_bytes` on the broker are refused.
-
-        `deadline_seconds` are for an append that says none itself.
-        """
+        """See the class. Events that would take more than `max_event_bytes` on the broker are refused."""
         super().__init__(sidecar, store)
         self._max_event_bytes = max_event_bytes
         self._known: OrderedDict[StreamId, tuple[int, str]] = OrderedDict()
@@ -222,7 +218,6 @@ class DaprEventStore(DaprEventReader):
             Leases(sidecar, store, owner, lanes),
             GroupCommit(sidecar, store, command_ttl_seconds),
             new_publisher,
-            deadline_seconds=deadline_seconds,
             max_backlog=max_backlog,
         )
 

@@ -30,6 +30,7 @@ _BATCH_COMMITS = 64
 _WAITING_COMMITS = 5_000
 # As they are written; in memory they take a few times as much.
 _WAITING_BYTES = 32_000_000
+_DEADLINE_SECONDS = 10.0  # of an append that says none itself
 _RETRY_SECONDS = 0.5
 _DRAIN_SECONDS = 10.0
 _ADOPTED_LANES = 8  # at a time; other instances take the rest
@@ -44,13 +45,11 @@ class Lane:
         group_commit: GroupCommit,
         new_publisher: Callable[[int, int, int], Publisher],
         *,
-        deadline_seconds: float,
         max_backlog: Callable[[], int],
     ) -> None:
         self._leases = leases
         self._group_commit = group_commit
         self._new_publisher = new_publisher
-        self._deadline_seconds = deadline_seconds
         self._max_backlog = max_backlog
         self._line = Line()
         self._alone = 0  # of those first in the line, which are not written together
@@ -85,7 +84,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         deadline = append.deadline
         if deadline is None:
-            deadline = loop.time() + self._deadline_seconds
+            deadline = loop.time() + _DEADLINE_SECONDS
         waiting = Waiting(append, previous, size, loop.create_future())
         self._line.join(waiting)
         self._wake.set()
