@@ -272,7 +272,7 @@ def test_scaling_down_is_one_at_a_time(render: Render) -> None:
 
 
 def test_who_takes_no_events_is_not_scaled_by_how_many_wait(render: Render) -> None:
-    own = {"port": 8010, "replicas": 2, "publishes": [], "allow": []}
+    own = {"enabled": True, "port": 8010, "replicas": 2, "publishes": [], "allow": []}
     scaled = of_kind(render({"autoscaling": {"kind": "keda"}, "services": {"billing": own}}), "ScaledObject")
 
     kinds = {name: {one["type"] for one in scaled[name]["spec"]["triggers"]} for name in scaled}

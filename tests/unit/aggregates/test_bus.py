@@ -211,11 +211,11 @@ async def test_large_aggregates_take_little_memory_and_those_of_late_are_at_hand
 
 async def test_commands_that_wait_for_one_aggregate_are_all_answered_by_their_deadline() -> None:
     async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
-        tasks = bus(store, deadline_seconds=0.3)
-        await tasks.execute(command("task.create", title="Write"))
-        sidecar.faults.fail("ExecuteStateTransaction", times=4)
+        tasks = bus(store, deadline_seconds=1.5)
+        await bus(store).execute(command("task.create", title="Write"))
+        sidecar.faults.fail("ExecuteStateTransaction", times=5)  # for 1.85 s
         asked = (tasks.execute(command("task.update", title=f"Write {n}")) for n in range(8))
-        async with asyncio.timeout(0.6):
+        async with asyncio.timeout(6):  # and not eight times 1.5 s
             answers = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(one) for one in answers] == [OutcomeUnknown] + [StoreUnavailable] * 7
 

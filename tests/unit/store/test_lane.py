@@ -95,8 +95,8 @@ async def test_a_stream_that_comes_to_be_between_two_reads_is_a_conflict() -> No
 
 @pytest.fixture
 def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(lane, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(lane, "LEASE_SECONDS", 2.0)
 
 
 class Broker:
@@ -164,7 +164,7 @@ async def test_what_another_left_behind_is_published_once_however_long_it_takes(
     async with FakeSidecar() as sidecar:
         client = DaprSidecar(sidecar.grpc_port)
         stream = await left_behind(client, broker, "gone", 50)
-        broker.seconds = 0.06
+        broker.seconds = 0.1
         async with (
             opened(sidecar.grpc_port, "one"),
             opened(sidecar.grpc_port, "two"),
@@ -176,7 +176,7 @@ async def test_what_another_left_behind_is_published_once_however_long_it_takes(
                 return await leases.published(0) == 50
 
             await until(marked)
-            await asyncio.sleep(1.5)  # in which each of the others looks again
+            await asyncio.sleep(2.5)  # in which each of the others looks again
         assert versions(sidecar, stream) == list(range(1, 51))
         await client.close()
 
@@ -220,7 +220,7 @@ async def test_who_has_lost_the_lane_that_it_publishes_for_another_stops(
             await until(stolen)
             await until(backlog(0))
             broker.away.clear()
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(2.5)
             assert versions(sidecar, stream) == []
         await client.close()
 
