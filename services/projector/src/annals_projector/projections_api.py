@@ -98,11 +98,11 @@ def routes(
         )
 
     def require(read_model: str, number: int, wanted: GenerationStatus) -> None:
-        """Nothing was done where another was faster: an operator, or the switch that comes by itself."""
+        """Another may have been faster, or come since: an operator, or the switch that comes by itself."""
         known = generations.find(read_model, number)
         now = GenerationStatus.DROPPED if known is None else known.status
         if now is not wanted:
-            raise Problem(409, "conflict", f"it is {now} now: another change came first")
+            raise Problem(409, "conflict", f"it is {now} now, by another change at the same time")
 
     async def record(
         request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
