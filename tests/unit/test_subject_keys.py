@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import orjson
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from annals.aggregates import CommandBus, CommandContext, CommandRequest
 from annals.dapr import DaprSidecar, Write
 from annals.events import StreamId
-from annals.privacy import SubjectKeys
+from annals.privacy import SubjectErased, SubjectKeys
 from annals.privacy import subject_keys as keys_module
 from annals.store import MemoryEventStore, keys
 from annals.testing.fake import FakeSidecar
@@ -128,3 +128,48 @@ async def test_the_secret_is_not_read_again_and_again_for_a_key_that_it_lacks(cl
     for _ in range(5):
         assert await restarted.disclose("default", token) == token
     assert secret.reads == reads + 1
+
+
+class Overtaken(DaprSidecar):
+    """Something happens, once, between what it has read and what it saves."""
+
+    before_save: Callable[[], Awaitable[None]] | None = None
+
+    async def save(self, store: str, write: Write) -> None:
+        if self.before_save is not None:
+            meanwhile, self.before_save = self.before_save, None
+            await meanwhile()
+        await super().save(store, write)
+
+
+async def test_a_key_that_is_made_while_its_subject_is_erased_is_shredded_too() -> None:
+    secret = Secret()
+    async with FakeSidecar() as sidecar:
+        client, other = Overtaken(sidecar.grpc_port), DaprSidecar(sidecar.grpc_port)
+        erasing, making = (SubjectKeys(one, "eventstore", secret.read) for one in (client, other))
+
+        async def make() -> None:
+            await making.protect("acme", "zoe", {"name": "Zoe"})
+
+        client.before_save = make
+        await erasing.shred("acme", "zoe")
+        with pytest.raises(SubjectErased):
+            await SubjectKeys(other, "eventstore", secret.read).protect("acme", "zoe", {"name": "Zoe"})
+        await client.close()
+        await other.close()
+
+
+async def test_of_two_that_make_a_key_at_once_both_use_the_one_that_is_kept() -> None:
+    secret = Secret()
+    async with FakeSidecar() as sidecar:
+        client, other = Overtaken(sidecar.grpc_port), DaprSidecar(sidecar.grpc_port)
+        late, first = (SubjectKeys(one, "eventstore", secret.read) for one in (client, other))
+
+        async def make() -> None:
+            await first.protect("acme", "zoe", {"name": "Zoe"})
+
+        client.before_save = make
+        token = (await late.protect("acme", "zoe", {"name": "Zoe"}))["name"]
+        assert await SubjectKeys(other, "eventstore", secret.read).disclose("acme", token) == "Zoe"
+        await client.close()
+        await other.close()

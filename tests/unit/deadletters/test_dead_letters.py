@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -31,6 +31,7 @@ from annals.events import RecordedEvent, StreamId
 from annals.store import MemoryEventStore
 from annals.testing.fake import FakeSidecar
 from annals.web.dead_letters import not_tried_out, routes
+from annals.web.problems import unavailable
 from conftest import until
 from event_store_conformance import to_append
 from unit.web.bare_app import bare_app
@@ -521,3 +522,36 @@ async def asked(
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         path = f"/dead-letters/{letter.id}/{what}"
         return await client.request(method, path, json=body, headers={"x-tenant-id": letter.tenant})
+
+
+class Unrecorded:
+    async def requested(self, *_: object) -> None:
+        raise unavailable("not recorded")
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "body"),
+    [
+        ("POST", "replay", {}),
+        ("POST", "discard", {}),
+        ("PUT", "data", {"data": {"number": 1}}),
+    ],
+)
+async def test_what_cannot_be_recorded_is_not_done_to_a_letter(method: str, what: str, body: Any) -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        letters = letters_of(client)
+        await letters.park(*await failed(ACME))
+        (letter,) = letters.parked("acme")
+        app = bare_app()
+        app.include_router(routes(letters, MemoryEventStore(), not_tried_out, cast("Any", Unrecorded())))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as http:
+            given = {"json": {"reason": "mended"} | body, "headers": {"x-tenant-id": "acme"}}
+            answer = await http.request(method, f"/dead-letters/{letter.id}/{what}", **given)
+            assert answer.status_code == 503, answer.text
+            group = {"json": {"reason": "mended", "group": letter.group}, "headers": {"x-tenant-id": "acme"}}
+            assert (await http.post("/dead-letters/groups/replay", **group)).status_code == 503
+        assert (await letters.get("acme", letter.id))[0] == letter
+        assert letters.released() == []
+        assert letters._index.corrections == {}
+        await client.close()

@@ -171,3 +171,35 @@ async def test_of_very_many_that_were_missed_some_are_sent_and_the_next_is_due_a
     assert following == (reached + timedelta(minutes=1)).isoformat()
     assert alarms.rings == [reached + timedelta(minutes=1)]
     assert commands.keys[-1] == f"recurrence:r:{last}"
+
+
+class Heard(Commands):
+    def __init__(self, *answers: Answer) -> None:
+        super().__init__(*answers)
+        self.headers: list[dict[str, str]] = []
+
+    async def invoke(self, *where: str, json: Any, headers: dict[str, str]) -> Answer:
+        self.headers.append(headers)
+        return await super().invoke(*where, json=json, headers=headers)
+
+
+def due(**given: Any) -> Database:
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    database = Database(start=yesterday, rule="FREQ=DAILY;COUNT=2", **given)
+    database.row["last"] = yesterday.isoformat()
+    return database
+
+
+async def test_an_alarm_that_rings_while_it_pauses_sends_nothing() -> None:
+    database, commands = due(paused=True), Heard(Answer(200, {"id": "7"}))
+    database.row["next"] = None
+    await Recurrences(cast("Any", database), cast("Any", commands), cast("Any", Alarms())).fire("acme", "r")
+    assert commands.headers == []
+    assert database.written == []
+
+
+async def test_a_command_is_sent_for_its_tenant_in_the_name_of_who_set_it_up() -> None:
+    database, commands = due(user="grace"), Heard(Answer(200, {"id": "7"}))
+    await Recurrences(cast("Any", database), cast("Any", commands), cast("Any", Alarms())).fire("acme", "r")
+    [headers] = commands.headers
+    assert (headers["x-tenant-id"], headers["x-user-id"]) == ("acme", "grace")

@@ -177,3 +177,14 @@ async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> No
     [reason] = kept
     assert reason.startswith("notification.requested takes")
     assert tables.held == {}
+
+
+async def test_the_tenant_of_an_event_is_the_callers_whatever_it_says() -> None:
+    held, unused = Held(), cast("Any", None)
+    app = FastAPI()
+    app.include_router(schedule_api.routes(unused, unused, cast("Any", held)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://n") as client:
+        body = {"event_type": "task.noted", "tenant_id": "others"}
+        taken = await client.post("/events", json=body, headers={"x-tenant-id": "acme"})
+    assert taken.status_code == 202, taken.text
+    assert held.events[0].tenant_id == "acme"

@@ -15,7 +15,7 @@ from annals.store.protocol import Commit as StoredCommit
 from annals.web.background import background
 from annals_notification.streams import positions, routes
 from annals_notification.streams.filters import Filter
-from annals_notification.streams.hub import Client, Hub, TooSlow
+from annals_notification.streams.hub import Client, Hub, TooMany, TooSlow
 from annals_notification.streams.tail import Commit
 
 
@@ -293,3 +293,17 @@ def test_a_websocket_is_closed_with_as_much_of_the_reason_as_a_close_frame_holds
         socket.receive_text()
     assert closed.value.code == 1013
     assert closed.value.reason == "ä" * 61
+
+
+async def test_who_is_gone_makes_room_for_others() -> None:
+    streams = hub(LongStore(0))
+    async with background(streams.run(), "hub"), asyncio.timeout(20):
+        there = [streams.listen(Filter("mine"), None) for _ in range(9)]
+        for one in there:
+            await anext(one)
+        with pytest.raises(TooMany):
+            await anext(streams.listen(Filter("mine"), None))
+        await there.pop().aclose()
+        await anext(one := streams.listen(Filter("mine"), None))
+        for left in (*there, one):
+            await left.aclose()

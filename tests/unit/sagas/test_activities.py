@@ -12,7 +12,7 @@ import pytest
 from annals.dapr import DaprSidecar, ServiceInvocation
 from annals.sagas import activities
 from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
-from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepSkipped
+from annals.sagas.events import SagaCompensating, SagaCompleted, SagaStarted, StepCompleted, StepSkipped
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
 from annals.store import MemoryEventStore
@@ -154,3 +154,33 @@ async def test_an_app_that_answers_204_did_what_it_was_told() -> None:
         performed = await activities.perform(asked(COMMAND, 1, final=False), None)
         await apps.close()
     assert performed["outcome"] == "done"
+
+
+KEY = SagaKey("s", "default")
+
+
+@pytest.mark.parametrize("undo", [False, True])
+async def test_the_call_of_an_earlier_run_does_nothing(undo: bool) -> None:
+    tried = Tried(ValueError("broken"))
+    await tried.perform(1, final=False)
+    await tried.history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+    assert await tried.perform(2, final=False, undo=undo) == {"outcome": "ended"}
+    assert tried.times == 1
+
+
+async def test_a_saga_that_was_ended_by_force_acts_no_more() -> None:
+    tried = Tried(ValueError("broken"))
+    await tried.perform(1, final=False)
+    await tried.history.decide(KEY, lambda saga: saga.terminate("enough", frozenset()))
+    assert (await tried.perform(2, final=False))["outcome"] == "ended"
+    assert tried.times == 1
+
+
+async def test_a_saga_that_is_taken_back_acts_no_more_and_is_taken_back() -> None:
+    tried = Tried(ValueError("broken"))
+    await tried.perform(1, final=False)
+    await tried.history.record(KEY, [entry(SagaCompensating(reason="no"))], None)
+    assert (await tried.perform(2, final=False))["outcome"] == "ended"
+    assert tried.times == 1
+    await tried.perform(1, final=False, undo=True)
+    assert tried.times == 2

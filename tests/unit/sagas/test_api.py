@@ -11,6 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from annals.dapr import ServiceInvocation
+from annals.dapr.invocation import Answer
 from annals.sagas import SagaCatalog
 from annals.web.problems import MEDIA_TYPE, Problem, on_problem
 from annals_saga_orchestrator import api
@@ -61,3 +62,22 @@ async def test_a_list_is_passed_on() -> None:
     async with orchestrator(b"200 OK\r\nContent-Type: application/json", b'{"items":[],"next":null}') as get:
         answer = await get("/sagas?status=failed")
     assert (answer.status_code, answer.json()) == (200, {"items": [], "next": None})
+
+
+class Projector:
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, str]]] = []
+
+    async def invoke(self, _app: str, _method: str, path: str, *, headers: dict[str, str]) -> Answer:
+        self.asked.append((path, headers))
+        return Answer(200, {"items": [], "next": None})
+
+
+async def test_a_list_is_of_the_tenant_that_asks() -> None:
+    projector, unused = Projector(), cast("Any", None)
+    app = FastAPI()
+    orchestrating: Any = type("Nobody", (), {"__getattr__": lambda *_: None})()
+    app.include_router(api.routes(orchestrating, SagaCatalog(), cast("Any", projector), unused))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
+        await client.get("/sagas?status=failed", headers={"x-tenant-id": "acme"})
+    assert projector.asked == [("queries/sagas?status=failed", {"x-tenant-id": "acme"})]

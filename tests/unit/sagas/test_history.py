@@ -301,3 +301,13 @@ async def test_a_saga_that_goes_on_where_it_was_is_read_once() -> None:
     for entries in ([STARTED], tried("a"), tried("b"), [entry(SagaCompleted())]):
         await history.record(KEY, entries, None)
     assert store.loads == 1
+
+
+async def test_what_a_stale_replica_would_refuse_is_decided_on_what_is_so_now() -> None:
+    store = MemoryEventStore()
+    stale, other = SagaHistory(store), SagaHistory(store)
+    told = [STARTED, entry(StepStarted(step="a", attempt=1)), entry(StepCompleted(step="a", attempt=1))]
+    await stale.record(KEY, [*told, entry(SagaCompensating(reason="no"))], None)
+    await other.record(KEY, [entry(SagaFailed(reason="no", left=("a",)))], None)
+    state = await stale.decide(KEY, lambda saga: saga.retry_compensation())
+    assert state.run == 1

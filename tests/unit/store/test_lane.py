@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import grpc
 import orjson
 import pytest
 from prometheus_client import REGISTRY
 
-from annals.dapr import DaprError, DaprSidecar, Message, StateValue
-from annals.events import StreamId
+from annals.dapr import DaprError, DaprSidecar, Message, StateValue, Write
+from annals.events import DomainEvent, StreamId
 from annals.store import (
+    Append,
     Appended,
     Backpressure,
     ConflictError,
@@ -252,3 +253,38 @@ async def test_whoever_waits_no_more_is_not_in_the_line_which_is_bounded(
         assert not begun.done(), "the store is still away"
         later = await store.append(to_append(new_stream(), 0))
         assert [(await begun).position.seq, later.position.seq] == [1, 2]
+
+
+class Bounded(DaprSidecar):
+    """A sidecar that takes no message of more than 4 MiB, as a real one does not."""
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        writes = list(writes)
+        if sum(len(write.value) for write in writes) > 4 * 1024 * 1024:
+            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
+        await super().transact(store, writes)
+
+
+async def test_what_is_too_much_together_is_written_in_turns() -> None:
+    async with FakeSidecar() as sidecar:
+        client = Bounded(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        appends = []
+        for _ in range(30):
+            stream = new_stream()
+            event = DomainEvent(
+                event_type="thing.happened",
+                source="test",
+                tenant_id=stream.tenant,
+                aggregate_type="thing",
+                aggregate_id=stream.name.partition("-")[2],
+                data={"text": "x" * 200_000},
+            )
+            appends.append(Append(stream, (event,), 0))
+        appended = await asyncio.gather(*map(store.append, appends))
+        assert sorted(one.position.seq for one in appended) == list(range(1, 31))
+        running.cancel()
+        await asyncio.wait([running])
+        await client.close()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 from typing import Any, ClassVar, cast
@@ -17,6 +20,7 @@ import pytest
 from annals.aggregates import Aggregate, Command, Handler, folding
 from annals.dapr import DaprError, DaprSidecar, Workflows, Write
 from annals.events import DomainEvent, EventData, EventRegistry, RecordedEvent, StreamId
+from annals.privacy import SubjectErased, SubjectKeys
 from annals.sagas import Saga, SagaCatalog, SagaInput, SendCommand, Step
 from annals.sagas.claims import Claims
 from annals.sagas.events import SagaCompleted, SagaStarted, StepCompleted, StepStarted
@@ -38,6 +42,7 @@ from annals.store import (
 )
 from annals.store import keys as store_keys
 from annals.testing.fake import FakeSidecar
+from conftest import until
 from event_store_conformance import new_stream, to_append
 from event_stores import BrokenOff, opened
 
@@ -423,3 +428,52 @@ async def test_commits_that_are_small_beside_the_states_of_their_streams_are_tak
             assert head is not None
             assert head.state == {"count": 2, "text": "x" * 150_000}
         await into.close()
+
+
+async def test_nothing_of_a_backup_is_published() -> None:
+    async with FakeSidecar() as old, FakeSidecar() as new:
+        source, target = DaprSidecar(old.grpc_port), DaprSidecar(new.grpc_port)
+        async with opened(old.grpc_port) as store:
+            for _ in range(3):
+                await store.append(to_append(new_stream(), 0))
+        lines = [page async for page in Export(source, "eventstore", with_keys=False).pages()]
+        await Restore(target, "eventstore", lambda *_: (None, 0)).apply(b"".join(lines))
+        async with opened(new.grpc_port) as store:
+            appended = await store.append(to_append(new_stream(), 0))
+            assert appended.position.seq == 4
+
+            async def published() -> bool:
+                return bool(new.dapr.broker.log("domain-events"))
+
+            await until(published)
+        assert len(new.dapr.broker.log("domain-events")) == 1
+        await source.close()
+        await target.close()
+
+
+async def test_an_erasure_is_not_undone_by_lines_that_come_again() -> None:
+    wrapping = base64.b64encode(os.urandom(32)).decode()
+
+    async def secret() -> str:
+        return wrapping
+
+    async with FakeSidecar() as old, FakeSidecar() as new:
+        source, target = DaprSidecar(old.grpc_port), DaprSidecar(new.grpc_port)
+        stream = new_stream("acme")
+        token = (await SubjectKeys(source, "eventstore", secret).protect("acme", "zoe", {"name": "Zoe"}))[
+            "name"
+        ]
+        async with opened(old.grpc_port) as store:
+            append = to_append(stream, 0)
+            named = append.events[0].with_context(data={"name": token})
+            await store.append(replace(append, events=(named,)))
+        lines = b"".join([page async for page in Export(source, "eventstore", with_keys=True).pages()])
+        assert b'"subject"' in lines
+        restore = Restore(target, "eventstore", lambda *_: (None, 0))
+        await restore.apply(lines)
+        await SubjectKeys(target, "eventstore", secret).shred("acme", "zoe")
+        await restore.apply(lines)
+        with pytest.raises(SubjectErased):
+            await SubjectKeys(target, "eventstore", secret).protect("acme", "zoe", {"name": "Zoe"})
+        await source.close()
+        await target.close()
