@@ -203,7 +203,8 @@ async def test_a_webhook_that_never_answers_keeps_no_other_waiting() -> None:
     assert hooks.hanging == 0, "nothing is left behind when it ends"
 
 
-async def test_a_place_that_is_free_again_is_given_on() -> None:
+async def test_a_place_that_is_free_again_is_given_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher_module, "_LOOK_SECONDS", 3600.0)  # not found by a look
     log = Deliveries(*(hook(f"h{n}", f"user-{n % 70}") for n in range(700)))
     async with dispatching(log):
         await until(lambda: log.has(*(f"h{n}" for n in range(700))))

@@ -146,6 +146,18 @@ async def test_what_says_nothing_of_what_was_done_or_asked_for_is_no_success(
     assert "saga.step_completed" not in recorded
 
 
+@pytest.mark.parametrize("problem", ["busy", "read-only", "unavailable", "conflict", "outcome-unknown"])
+async def test_a_refusal_says_whether_anything_was_done(problem: str) -> None:
+    body = f'{{"type":"urn:annals:problem:{problem}","detail":"not now"}}'.encode()
+    head = "HTTP/1.1 503 No\r\nContent-Type: application/problem+json\r\n"
+    async with answering(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body) as port:
+        apps = ServiceInvocation(port)
+        activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, cast("DaprSidecar", None), {})
+        performed = await activities.perform(asked(COMMAND, 1, final=False), None)
+        await apps.close()
+    assert (performed["outcome"], performed["uncertain"]) == ("failed", problem == "outcome-unknown")
+
+
 async def test_an_app_that_answers_204_did_what_it_was_told() -> None:
     store = MemoryEventStore()
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as port:
