@@ -18,6 +18,7 @@ from annals.sagas.start import entry
 from annals.store import MemoryEventStore
 from fixed_answer import answering
 
+KEY = SagaKey("s", "default")
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 STARTED = entry(SagaStarted(started_at=AT, saga_type="t", saga_version=1, input={}, steps=("a",)))
 
@@ -72,7 +73,7 @@ async def test_a_workflow_that_outlived_its_saga_does_nothing_and_writes_no_stre
     call = {"id": "s", "tenant": "default", "run": 0, "entries": [completed, entry(SagaCompleted())]}
     assert (await tried.activities.record(call, None))["over"]
     assert tried.times == 0
-    assert await tried.store.load(SagaKey("s", "default").stream) == (None, None)
+    assert await tried.store.load(KEY.stream) == (None, None)
 
 
 async def test_a_step_beside_the_one_that_takes_the_beginning_along_waits_for_it(
@@ -85,10 +86,10 @@ async def test_a_step_beside_the_one_that_takes_the_beginning_along_waits_for_it
     for _ in range(20):
         await asyncio.sleep(0)
     assert tried.times == 0
-    await tried.history.record(SagaKey("s", "default"), [STARTED], None)
+    await tried.history.record(KEY, [STARTED], None)
     performed, recorded = await beside
     assert (performed["outcome"], recorded["over"], tried.times) == ("rejected", False, 1)
-    types = [event.event_type async for event in tried.store.read_stream(SagaKey("s", "default").stream)]
+    types = [event.event_type async for event in tried.store.read_stream(KEY.stream)]
     assert types[0] == "saga.started"
     assert sorted(types[1:]) == ["saga.step_failed", "saga.step_skipped", "saga.step_started"]
 
@@ -142,7 +143,7 @@ async def test_what_says_nothing_of_what_was_done_or_asked_for_is_no_success(
         performed = await activities.perform(asked(call, 1, final=False), None)
         await apps.close()
     assert (performed["outcome"], performed["uncertain"]) == ("failed", body == b"")
-    recorded = [event.event_type async for event in store.read_stream(SagaKey("s", "default").stream)]
+    recorded = [event.event_type async for event in store.read_stream(KEY.stream)]
     assert "saga.step_completed" not in recorded
 
 
@@ -166,9 +167,6 @@ async def test_an_app_that_answers_204_did_what_it_was_told() -> None:
         performed = await activities.perform(asked(COMMAND, 1, final=False), None)
         await apps.close()
     assert performed["outcome"] == "done"
-
-
-KEY = SagaKey("s", "default")
 
 
 @pytest.mark.parametrize("undo", [False, True])

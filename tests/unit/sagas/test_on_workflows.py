@@ -27,11 +27,11 @@ from annals.sagas import (
     orchestrator,
 )
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun, instance_id
+from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, instance_id
 from annals.sagas.start import child_id
 from annals.sagas.workflow import SagaWorker
 from annals.store import Append, Appended, AppendTooLarge
-from saga_machine import saga_machine
+from saga_machine import SagaMachine, saga_machine
 
 KEY = SagaKey("p", "default", "ada")
 
@@ -71,16 +71,22 @@ async def test_a_child_that_is_ended_by_force_is_counted_and_the_others_go_on() 
         }
 
 
+async def with_a_lost_child(machine: SagaMachine) -> Orchestrator:
+    """What is asked of a saga of many: the workflow of its first child is lost, the others are over."""
+    ask = machine.orchestrator
+    await ask.start(KEY, "parent", {}, None)
+    await machine.clock.settle()
+    machine.dapr.workflows.terminate(instance_id(CHILDREN[0]))
+    for child in CHILDREN[1:]:
+        await machine.clock.settle()
+        await ask.raise_event(child, "yes", None, Asker("ada"))
+    await machine.clock.settle()
+    return ask
+
+
 async def test_a_child_whose_workflow_is_lost_is_counted_and_the_others_go_on() -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
-        ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
-        await machine.clock.settle()
-        machine.dapr.workflows.terminate(instance_id(CHILDREN[0]))
-        for child in CHILDREN[1:]:
-            await machine.clock.settle()
-            await ask.raise_event(child, "yes", None, Asker("ada"))
-        await machine.clock.settle()
+        ask = await with_a_lost_child(machine)
         assert (await ask.load(KEY)).output["by_status"] == {"completed": 3, "failed": 1}
         # As the watch does when it finds it: it is not to go on alone.
         await ask.restart(CHILDREN[0], "it stood still", Asker())
@@ -91,14 +97,7 @@ async def test_a_child_whose_workflow_is_lost_is_counted_and_the_others_go_on() 
 async def test_a_lost_child_that_was_given_up_is_taken_back_while_the_saga_that_started_it_goes_on() -> None:
     then = Step("then", AwaitEvent(("go",), deadline=lambda _: timedelta(days=30)))
     async with saga_machine(SagaCatalog(replace(MANY, steps=(*MANY.steps, then)), CHILD)) as machine:
-        ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
-        await machine.clock.settle()
-        machine.dapr.workflows.terminate(instance_id(CHILDREN[0]))
-        for child in CHILDREN[1:]:
-            await machine.clock.settle()
-            await ask.raise_event(child, "yes", None, Asker("ada"))
-        await machine.clock.settle()
+        ask = await with_a_lost_child(machine)
         # As the watch does when it finds it.
         await ask.restart(CHILDREN[0], "it stood still", Asker())
         await machine.clock.settle()
