@@ -4,6 +4,8 @@ STORE ?= postgresql
 PYTHON ?= python3
 RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
 PYTEST := .venv/bin/python -m pytest
+# As it is set in many images: each of the five services would compile all that it imports at each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # On Kubernetes: what `make images`, `cluster`, `deploy`, `test-cluster` and `undeploy` go by.
 VERSION := $(shell sed -n 's/^appVersion: //p' charts/annals/Chart.yaml)
@@ -60,7 +62,7 @@ logs: | .venv/.installed ## follow the logs; APP=command for one
 
 test: setup ## run all tests, on real servers
 	@$(RUN) -m suite install redis-server mariadbd
-	$(PYTEST) -n 2 -m "not soak and not bench and not brokers and not browser and not cluster"
+	$(PYTEST) -n 3 -m "not soak and not bench and not brokers and not browser and not cluster"
 
 test-brokers: setup ## run the conformance suite and each profile on all brokers; BROKER=kafka for one
 	@$(RUN) -m suite install rabbitmq-server redis-server mosquitto mariadbd

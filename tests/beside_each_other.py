@@ -1,4 +1,4 @@
-"""Which tests may run beside which: `make test` has two workers."""
+"""Which tests may run beside which: `make test` has several workers."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def credentials() -> Mapping[str, Any]:
     """A value for everything that any component file asks for."""
     names = set()
     for path in (ROOT / "components").glob("*/**/*.yaml"):
-        for document in yaml.safe_load_all(path.read_text()):
+        for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
             for item in document["spec"].get("metadata", []) if document["kind"] == "Component" else []:
                 if "secretKeyRef" in item:
                     names.add(item["secretKeyRef"]["name"])
@@ -59,7 +59,7 @@ def render(helm: Path, credentials: Mapping[str, Any], tmp_path_factory: pytest.
         result = subprocess.run(argv, capture_output=True, text=True, check=False)
         if result.returncode:
             raise Refused(result.stderr)
-        return [document for document in yaml.safe_load_all(result.stdout) if document]
+        return [document for document in yaml.load_all(result.stdout, yaml.CSafeLoader) if document]
 
     return rendered
 

@@ -27,11 +27,11 @@ _DEFINITIONS = {
 UNCHECKED = frozenset({"kafka.strimzi.io", "postgresql.cnpg.io"})
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """A safe loader to which `=` is a text, as it is to YAML 1.2."""
 
 
-_Loader.add_constructor("tag:yaml.org,2002:value", yaml.SafeLoader.construct_yaml_str)
+_Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
 
 
 def check(manifest: dict[str, Any]) -> None:

@@ -78,12 +78,6 @@ class Client:
         return {"command task.create", "append", "publish domain-events", "project task.created"} <= names
 
 
-@pytest.fixture(scope="module")
-async def embedded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    async with Suite("embedded", home=tmp_path_factory.mktemp("suite")) as suite:
-        yield suite
-
-
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
     async with httpx.AsyncClient(timeout=30, event_hooks={"response": [as_documented]}) as http:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,6 +14,13 @@ from suite import infra, profiles
 from suite.suite import Suite
 
 _CALLERS = 8
+
+
+@pytest.fixture(scope="module")
+async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    """One of its own: nothing else may be in its store than what the callers here did."""
+    async with Suite("embedded", home=tmp_path_factory.mktemp("kills")) as suite:
+        yield suite
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +56,14 @@ async def killed(suite: Suite, ledger: Ledger, victims: list[str]) -> None:
     ids="-".join,
 )
 async def test_nothing_acknowledged_is_lost_or_doubled(
-    embedded: Suite, ledger: Ledger, victims: list[str]
+    suite: Suite, ledger: Ledger, victims: list[str]
 ) -> None:
     before = len(ledger.commands)
     async with asyncio.timeout(150):
-        await killed(embedded, ledger, victims)
+        await killed(suite, ledger, victims)
 
     assert len(ledger.commands) - before > 20
-    directory = embedded.home / ".annals" / "embedded"
+    directory = suite.home / ".annals" / "embedded"
     dsn = infra.Postgres(directory, profiles.POSTGRES_PORT).dsn
     broker = infra.Nats(directory, profiles.NATS_PORT).url
     _, wrong = await at_rest(dsn, broker, ledger, most=120, same=90)

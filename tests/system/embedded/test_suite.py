@@ -75,8 +75,8 @@ async def test_tasks_are_found_by_what_they_are(embedded: Suite, client: Any) ->
     assert [row["title"] for row in high] == ["Task 1", "Task 3", "Task 5"]
     tagged = (await client.query("tasks", tenant="finders", tag="t0", text="task")).json()["items"]
     assert [row["id"] for row in tagged] == ["task0", "task3", "task6"]
-    assert (await client.query("tasks", tenant="others")).json()["items"] == []
-    assert (await client.query("tasks/task1", tenant="others")).status_code == 404
+    assert (await client.query("tasks", tenant="strangers")).json()["items"] == []
+    assert (await client.query("tasks/task1", tenant="strangers")).status_code == 404
 
 
 @pytest.mark.parametrize(
