@@ -444,13 +444,19 @@ async def test_a_trace_that_is_none_counts_for_nothing(
     assert event.traceparent == (header[:55] if kept else None)
 
 
+@pytest.mark.parametrize("version", ["1.0", "9.0"])
 @pytest.mark.parametrize("state", [{"status": "of a newer release"}, None])
 async def test_what_a_newer_release_stored_is_no_fault_of_the_request(
-    client: httpx.AsyncClient, store: FlakyStore, state: dict[str, Any] | None
+    client: httpx.AsyncClient, store: FlakyStore, state: dict[str, Any] | None, version: str
 ) -> None:
     data = {"title": "Write", "priority": "of a newer release"}
     created = DomainEvent(
-        event_type="task.created", source="test", aggregate_type="task", aggregate_id="t", data=data
+        event_type="task.created",
+        event_version=version,
+        source="test",
+        aggregate_type="task",
+        aggregate_id="t",
+        data=data,
     )
     await store.append(Append(StreamId("default", "task-t"), (created,), 0, state))
     with capture_logs() as logs:

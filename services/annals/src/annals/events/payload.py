@@ -25,4 +25,4 @@ class EventData(BaseModel):
 
 
 class UnknownEventData(EventData):
-    """The data of an event whose type or version this code does not know; all of it is in the extras."""
+    """The data of an event whose type this code does not know; all of it is in the extras."""

@@ -41,11 +41,19 @@ class EventRegistry:
         return self._classes
 
     def decode(self, event: DomainEvent) -> EventData:
-        """What an event says, in its newest version; an unknown one is carried, not dropped."""
+        """What an event says, in its newest version; one of an unknown type is carried, not dropped.
+
+        Raises ValueError for a version that is not known of a type that is: a newer release wrote it, and
+        whoever took it for nothing would decide without what it says.
+        """
         event = self.upcast(event)
         cls = self._classes.get(event.event_type)
-        if cls is None or cls.event_version != event.event_version:
+        if cls is None:
             return UnknownEventData.model_validate(event.data)
+        if cls.event_version != event.event_version:
+            raise ValueError(
+                f"{event.event_type} {event.event_version} is not known here, {cls.event_version} is"
+            )
         return cls.model_validate(event.data)
 
     def upcast(self, event: AnyDomainEvent) -> AnyDomainEvent:
