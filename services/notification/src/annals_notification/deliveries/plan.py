@@ -57,8 +57,10 @@ def notices_of(event: Event) -> list[Notice]:
         return [notice]
     # Without the task's texts, as every assignment.
     data = {name: notice.data.get(name) for name in ("assignee", "previous", "stream")}
-    # One event is told once to a user on a channel, and of the two that is what they are to do.
-    return [replace(notice, kind="task.assigned", data=data), notice]
+    told = replace(notice, kind="task.assigned", data=data)
+    # One event is told once to a user on a channel, by the first of these that they asked for: to those whom
+    # it concerns what they are to do, to all others the creation, which says more.
+    return [replace(told, addressed=True), notice, told]
 
 
 @dataclass(frozen=True, slots=True)
