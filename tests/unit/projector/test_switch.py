@@ -26,6 +26,7 @@ class World:
         self.switched: list[int] = []
         self.retired: list[int] = []
         self.knows = True
+        self.recorded = 0
         self.meanwhile: GenerationStatus | None = None
         """What another has made of it just before it is asked for: then nothing is done."""
 
@@ -48,7 +49,14 @@ class World:
         return {0: 10_000}
 
     async def requested(self, *_: object) -> None:
-        pass
+        self.recorded += 1
+
+    async def create(self, _projection: Projection, _reason: str) -> int:
+        return self.known.number
+
+    @property
+    def all(self) -> list[Known]:
+        return [self.known]
 
     async def switch(self, to: Known) -> None:
         self.switched.append(to.number)
@@ -73,6 +81,8 @@ class World:
         async with httpx.AsyncClient(transport=transport, base_url="http://projector") as client:
             if what == "drop":
                 return await client.delete("/projections/tasks/generations/2")
+            if what == "rebuild":
+                return await client.post("/projections/tasks/rebuild", json={})
             return await client.post(f"/projections/tasks/generations/2/{what}")
 
 
@@ -146,3 +156,15 @@ async def test_what_came_too_late_is_not_said_to_be_done(
 async def test_what_is_built_may_be_halted_and_dropped(what: str) -> None:
     world = World(GenerationStatus.BUILDING, 10_000)
     assert (await world.asked(what)).status_code == 200
+
+
+@pytest.mark.parametrize("status", [GenerationStatus.BUILDING, GenerationStatus.PAUSED])
+async def test_it_is_not_said_to_be_built_where_what_would_be_is_paused(status: GenerationStatus) -> None:
+    world = World(status, 0)
+    world.known = replace(world.known, version=TASKS.version)
+    answer = await world.asked("rebuild")
+    if status is GenerationStatus.BUILDING:
+        assert (answer.status_code, answer.json()["number"], world.recorded) == (202, 2, 1)
+    else:
+        assert (answer.status_code, world.recorded) == (409, 0)
+        assert answer.json()["detail"] == "generation 2 is paused: resume it, or drop it first"

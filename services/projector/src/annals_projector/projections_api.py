@@ -155,6 +155,15 @@ def routes(
         projection = generations.newest(read_model)
         if projection is None:
             raise Problem(404, "not-found", f"there is no read model {read_model}")
+        await fresh()
+        for one in generations.all:
+            if (one.read_model, one.version, one.status) == (
+                read_model,
+                projection.version,
+                GenerationStatus.PAUSED,
+            ):
+                said = f"generation {one.number} is paused: resume it, or drop it first"
+                raise Problem(409, "conflict", said)
         await operations.requested(request, "rebuild", read_model, body.reason)
         with _problems():
             number = await generations.create(projection, body.reason)
