@@ -127,6 +127,37 @@ async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_ar
     assert sweeping.beyond == {}
 
 
+class Indexed(ReadModels):
+    """Read models with all in their index but the first commit; it is told as far as it is asked for."""
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        if "event_index" not in sql:
+            return await super().fetch(sql, *params)
+        most = int(params[1] or 0)
+        return {"checkpoint": 0, "seen": {str(seq): 1 for seq in range(2, COMMITS + 1)[:most]}}
+
+
+class Holed(MemoryEventStore):
+    """A store that lost the first commit of its lane."""
+
+    def __init__(self, store: MemoryEventStore) -> None:
+        super().__init__()
+        self.__dict__ |= store.__dict__
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+        return [] if first == 1 else await super().read_log(lane, first, last)
+
+
+async def test_what_is_indexed_behind_a_hole_is_not_applied_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    monkeypatch.setattr("annals.projections.sweeper._INDEXED", COMMITS // 2)
+    applying = Applying()
+    full = await sweeper(Indexed(checkpoint=0), Holed(await filled()), applying).sweep()
+    assert (full, applying.applied) == (False, 0)
+
+
 class Damaged(MemoryEventStore):
     """A store that has another lane, in which a commit, or an event, cannot be decoded."""
 

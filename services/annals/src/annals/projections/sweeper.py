@@ -23,6 +23,7 @@ _EVERY_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _LOOK_AHEAD = 200
 _PASSED = 2_000  # commits whose log entries are read at a time
+_INDEXED = 20_000  # commits that are looked for in the index at a time
 
 CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
@@ -33,7 +34,7 @@ WITH checkpoint AS (
 seen AS (
   SELECT indexed.seq, count(*) AS events FROM readmodels.event_index indexed, checkpoint
   WHERE indexed.lane = $1::text::integer AND indexed.seq > checkpoint.seq
-  GROUP BY indexed.seq ORDER BY indexed.seq LIMIT 20000)
+  GROUP BY indexed.seq ORDER BY indexed.seq LIMIT $2::text::integer)
 SELECT json_build_object(
   'checkpoint', (SELECT seq FROM checkpoint),
   'seen', (SELECT coalesce(json_object_agg(seq, events), '{}') FROM seen))::text"""
@@ -105,7 +106,7 @@ class Sweeper:
 
     async def _sweep_lane(self, lane: int, tail: int) -> int:
         """Look at one lane, which had come to `tail` at the least; how many of its commits were missing."""
-        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane))
+        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane), str(_INDEXED))
         checkpoint: int = found["checkpoint"]
         seen = {int(seq): events for seq, events in found["seen"].items()}
         reached = checkpoint
@@ -115,7 +116,8 @@ class Sweeper:
         # What the checkpoint is to pass, what is not seen up to the highest, what the store has beyond it.
         missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]
         spans = [(checkpoint + 1, reached), *((seq, seq) for seq in missing)]
-        spans.append((highest + 1, highest + _LOOK_AHEAD))
+        if len(seen) < _INDEXED:  # else what comes next is indexed too, and was only not looked for
+            spans.append((highest + 1, highest + _LOOK_AHEAD))
         # So much at the least, if the lane cannot be read.
         self._tell_lag(lane, max(highest, tail) - reached)
         found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
@@ -132,8 +134,8 @@ class Sweeper:
         for name in self._read_models:
             metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
         # Before anything is healed: that may fail, or take long, just when there is much to be told.
-        last = found_commits[-1][-1].position.seq if found_commits[-1] else highest
-        self._tell_lag(lane, max(last, tail) - reached)
+        last = max((span[-1].position.seq for span in found_commits if span), default=0)
+        self._tell_lag(lane, max(highest, last, tail) - reached)
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
         if late:
             await self._heal(late)
