@@ -13,8 +13,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from annals.dapr import DaprError, DaprSidecar
-from annals.store import ALL_LANES, Export, NotImportable, Restore, StoreError
-from annals.store.lease import Leases
+from annals.store import ALL_LANES, DaprEventReader, Export, NotImportable, Restore, StoreError
+from annals.store.lease import Lease, Leases
 from annals.store.protocol import Fold
 from annals.web import Problem
 from annals.web.answers import Answer
@@ -54,13 +54,14 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     """`/store`."""
     router = APIRouter(prefix="/store", tags=["store"])
     leases = Leases(sidecar, store, owner="", lanes=ALL_LANES)
+    reader = DaprEventReader(sidecar, store)
     restore = Restore(sidecar, store, fold)
 
-    async def described(lane: int, owner: str, expires: float) -> LaneNow:
+    async def described(lane: int, lease: Lease | None) -> LaneNow:
         tail, published = await asyncio.gather(leases.tail(lane), leases.published(lane))
         return LaneNow(
             lane=lane,
-            owner=owner if expires > time.time() else None,
+            owner=lease.owner if lease is not None and lease.expires > time.time() else None,
             tail=tail,
             published=published,
             backlog=max(0, tail - published),
@@ -69,10 +70,10 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     @router.get("/lanes", summary="The lanes: who writes them, how long they are, what waits for the broker")
     async def lanes() -> LanesNow:
         with _problems():
-            found = await leases.read()
-            items = await asyncio.gather(
-                *(described(lane, lease.owner, lease.expires) for lane, (lease, _) in found.items())
-            )
+            leased, written = await asyncio.gather(leases.read(), reader.lanes(certain=False))
+            # Nobody ever leased what an import brought.
+            held = dict.fromkeys(written) | {lane: lease for lane, (lease, _) in leased.items()}
+            items = await asyncio.gather(*(described(lane, held[lane]) for lane in sorted(held)))
         return LanesNow(items=items, backlog=sum(item.backlog for item in items))
 
     @router.get("/export", summary="Everything in the store, as JSON lines", response_class=StreamingResponse)
