@@ -6,6 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from annals.projections import Sweeper
+from annals.store import Undecodable
 from annals_projector import app as module
 from annals_projector.settings import ProjectorSettings
 
@@ -21,3 +22,15 @@ def test_one_whose_read_models_are_of_another_store_is_not(monkeypatch: pytest.M
         answer = client.get("/readyz")
     assert answer.status_code == 503
     assert "lane 0 up to 1001, 5 up to 3" in answer.text
+
+
+def test_an_event_that_is_damaged_is_named_to_whoever_asks_for_it() -> None:
+    app = module.create(ProjectorSettings(dapr_grpc_port=1, dapr_http_port=1))
+
+    @app.get("/damaged")
+    def damaged() -> None:
+        raise Undecodable("stream/default/task-7/event/1", ValueError("not JSON"))
+
+    answer = TestClient(app).get("/damaged")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:annals:problem:unavailable")
+    assert "stream/default/task-7/event/1" in answer.json()["detail"]

@@ -23,7 +23,7 @@ from annals.projections import (
     migrate,
     until_reached,
 )
-from annals.store import DaprEventReader, StoreUnavailable
+from annals.store import DaprEventReader, StoreUnavailable, Undecodable
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.connections import connected
@@ -119,6 +119,6 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                 yield
 
     app = create_app("Annals projector", settings, lifespan=lifespan)
-    for away in (DatabaseError, StoreUnavailable, DaprError):
+    for away in (DatabaseError, StoreUnavailable, Undecodable, DaprError):
         app.add_exception_handler(away, on_unavailable)
     return app
