@@ -246,6 +246,17 @@ async def test_a_read_that_is_not_answered_keeps_nobody_beyond_the_deadline() ->
         await tasks.execute(command("task.create", title="Write"))
 
 
+async def test_a_key_that_is_not_made_keeps_nobody_beyond_the_deadline() -> None:
+    async def protect(_tenant: str, _subject: str, _fields: Mapping[str, str]) -> dict[str, str]:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    store = MemoryEventStore()
+    members = CommandBus(store, REGISTRY, HANDLERS, source="test", protect=protect, deadline_seconds=0.05)
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await members.execute(command("member.register", name="Ada", capacity=1))
+
+
 async def test_only_so_many_wait_for_one_aggregate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bus_module, "_COMMANDS_A_STREAM", 3)
     store = Hanging()

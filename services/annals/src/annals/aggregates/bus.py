@@ -183,18 +183,19 @@ class CommandBus:
             raise PermissionError(f"only {sender} may send this {request.type}")
         stream, aggregate_id, chosen = self._address(handler, command, request)
         try:
-            command, request = await self._protected(command, request, aggregate_id)
-        except SubjectErased as error:
-            if (first := await self._first_outcome(request, stream)) is None:
-                raise RuleViolation("subject.erased", str(error)) from error
-            return CommandResult(aggregate_id, first, created=handler.creates)
-        if (users := self._locks.users(stream)) >= _COMMANDS_A_STREAM:
-            raise Backpressure(f"{users} commands wait for {stream}", retry_after=1)
-        try:
-            async with asyncio.timeout_at(deadline) as limit, self._locks.hold(stream):
-                return await self._decide_and_append(
-                    handler, command, request, stream, aggregate_id, limit, new=chosen
-                )
+            async with asyncio.timeout_at(deadline) as limit:
+                try:
+                    command, request = await self._protected(command, request, aggregate_id)
+                except SubjectErased as error:
+                    if (first := await self._first_outcome(request, stream)) is None:
+                        raise RuleViolation("subject.erased", str(error)) from error
+                    return CommandResult(aggregate_id, first, created=handler.creates)
+                if (users := self._locks.users(stream)) >= _COMMANDS_A_STREAM:
+                    raise Backpressure(f"{users} commands wait for {stream}", retry_after=1)
+                async with self._locks.hold(stream):
+                    return await self._decide_and_append(
+                        handler, command, request, stream, aggregate_id, limit, new=chosen
+                    )
         except TimeoutError:
             if not limit.expired():
                 raise
