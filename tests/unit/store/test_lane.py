@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 import grpc
 import orjson
 import pytest
+from dapr.proto import api_v1
 from prometheus_client import REGISTRY
 
 from annals.dapr import DaprError, DaprSidecar, Message, StateValue, Write
@@ -25,7 +26,7 @@ from annals.store import (
     publisher,
 )
 from annals.store.group_commit import GroupCommit, Waiting
-from annals.store.lease import Leases
+from annals.store.lease import Leases, StoreEmptied
 from annals.testing.fake import FakeSidecar
 from conftest import until
 from event_store_conformance import new_stream, to_append
@@ -223,6 +224,20 @@ async def test_who_has_lost_the_lane_that_it_publishes_for_another_stops(
             broker.away.clear()
             await asyncio.sleep(2.5)
             assert versions(sidecar, stream) == []
+        await client.close()
+
+
+async def test_one_that_remembers_what_a_store_had_that_was_emptied_ends(short_leases: None) -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        emptied = api_v1.DeleteStateRequest(store_name="eventstore", key=keys.lease(0))
+        await client.call("DeleteState", emptied)
+        with pytest.raises(ExceptionGroup) as raised:
+            await asyncio.wait_for(running, 10)
+        assert raised.group_contains(StoreEmptied)
         await client.close()
 
 

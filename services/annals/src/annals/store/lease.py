@@ -53,6 +53,10 @@ def _hint(lease: StateValue | None, published: StateValue | None) -> int:
     return max(known.tail if known else 0, int(published.data) if published else 0)
 
 
+class StoreEmptied(Exception):
+    """What this instance wrote is not in the store any more; whatever it remembers of it may not be either."""
+
+
 class Leases:
     """The leases of one store, as one owner sees them.
 
@@ -99,12 +103,17 @@ class Leases:
         return taken
 
     async def renew(self, lane: int, tail: int) -> bool:
-        """Keep the lane for another while; False when it went to another owner."""
-        return await self._write_own(lane, LEASE_SECONDS, tail)
+        """Keep the lane for another while; False when it went to another owner. Raises StoreEmptied."""
+        value = await self._sidecar.get(self._store, keys.lease(lane))
+        if value is None:
+            raise StoreEmptied(f"the lease of lane {lane} is gone, which nobody removes")
+        return await self._write_own(lane, value, LEASE_SECONDS, tail)
 
     async def release(self, lane: int, tail: int) -> None:
         """Leave the lane to whoever comes next."""
-        await self._write_own(lane, 0.0, tail)
+        value = await self._sidecar.get(self._store, keys.lease(lane))
+        if value is not None:
+            await self._write_own(lane, value, 0.0, tail)
 
     async def tail(self, lane: int) -> int:
         """The lane's last sequence, found from its hints on and certain; 0 when it is empty."""
@@ -134,10 +143,9 @@ class Leases:
         mark = await self._sidecar.get(self._store, keys.published(lane))
         return int(mark.data) if mark else 0
 
-    async def _write_own(self, lane: int, seconds: float, tail: int) -> bool:
-        value = await self._sidecar.get(self._store, keys.lease(lane))
+    async def _write_own(self, lane: int, value: StateValue, seconds: float, tail: int) -> bool:
         lease = _decode(value)
-        if value is None or lease is None or lease.owner != self._owner:
+        if lease is None or lease.owner != self._owner:
             return False
         return await self._write(lane, value.etag, seconds, max(tail, lease.tail))
 
