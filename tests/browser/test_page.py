@@ -12,10 +12,19 @@ from browser.page_alone import MEMBERS, STREAM, TASKS, Answer, Services, Show, r
 from conftest import until
 
 RECURRENCES = "/api/notification/recurrences"
+PROJECTIONS = "/api/projector/projections"
 AWAY = (503, {"detail": "the database cannot be reached"})
 MINUTES = 5
 AT_ONCE = 20_000
 """Milliseconds: before the page wonders why its stream says nothing."""
+THEN = "2030-01-01T00:00:00Z"
+LETTER = {"kind": "event", "consumer": "c", "stream": "task-a", "version": 4, "event_type": "task.created"}
+LETTER |= {"reason": "no", "group": "g", "attempts": 1, "trace_id": None, "parked_at": THEN, "id": "one"}
+GENERATION = {"number": 2, "version": 1, "status": "building", "reason": "r", "throttle": None}
+READ_MODEL = {"name": "tasks", "version": 1, "parked": 0}
+READ_MODEL |= {"generations": [GENERATION | {"started_at": THEN, "caught_up": True, "commits": None}]}
+LANE = {"lane": 1, "owner": "a-writer", "tail": 1, "published": 1, "backlog": 0}
+EVENT = {"event_id": "e1", "event_type": "task.created", "version": 1, "timestamp": THEN, "data": {}}
 
 
 async def happened(page: Page, kind: str, one: str, position: str) -> None:
@@ -953,3 +962,25 @@ async def test_who_gives_a_reason_that_is_not_taken_reads_what_one_may_hold(
     await page.get_by_label("Why?").fill("$")
     await page.get_by_role("dialog").get_by_role("button", name="Rebuild").click()
     await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("reason: no such signs")
+
+
+def operates(services: Services, role: str) -> None:
+    """Have one be somebody with this role."""
+    session = services.session[1]
+    assert isinstance(session, dict)
+    services.session = (200, session | {"role": role})
+
+
+async def test_rows_that_differ_and_cannot_be_shown_are_told_of(show: Show, services: Services) -> None:
+    counts = dict.fromkeys(("only_old", "only_new", "on_their_way"), 0) | {
+        "old_rows": 9_000,
+        "new_rows": 9_000,
+    }
+    found = counts | {"differing": 4_812, "samples": []}
+    services.own[f"{PROJECTIONS}/tasks/generations/2/difference"] = lambda *_: (200, found)
+    services.own[PROJECTIONS] = lambda *_: (200, {"items": [READ_MODEL], "lag": 0})
+    operates(services, "suite-operator")
+    page = await show("/health/projections")
+    await page.get_by_role("button", name="Difference").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("None of these rows is of your tenant")
+    await expect(page.get_by_role("dialog")).not_to_contain_text("no row differs")

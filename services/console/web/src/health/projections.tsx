@@ -272,6 +272,8 @@ function Steer({
 function Comparison({ name, number, close }: { name: string; number: number; close: () => void }) {
   const path = `/api/projector/projections/${name}/generations/${number}/difference`;
   const { value, problem, reload } = useLoad(path, (signal) => ask<Compared>(path, { signal }));
+  // Of all tenants; the samples are of one's own, and as far as an answer has room for them.
+  const differ = value && value.only_old + value.only_new + value.differing;
   return (
     <Dialog title={`${name}: generation ${number} against the live one`} close={close}>
       {problem && <Failed problem={problem} retry={reload} />}
@@ -292,23 +294,26 @@ function Comparison({ name, number, close }: { name: string; number: number; clo
             <dt>On their way</dt>
             <dd class="number">{count(value.on_their_way)}</dd>
           </dl>
-          {value.samples.length === 0 ? (
+          {differ === 0 ? (
             <Tag tone="ok">no row differs</Tag>
           ) : (
-            value.samples.map((one) => (
-              <div class="panel pad stack tight" key={one.id}>
-                <b>
-                  {one.id} <Tag>{one.kind.replaceAll("_", " ")}</Tag>
-                </b>
-                {Object.entries(one.columns).map(([column, both]) => (
-                  <div class="small" key={column}>
-                    {column}: <span class="was">{JSON.stringify(both.old)}</span>{" "}
-                    <span class="is">{JSON.stringify(both.new)}</span>
-                  </div>
-                ))}
-              </div>
-            ))
+            value.samples.length === 0 && (
+              <p class="quiet">None of these rows is of your tenant, or small enough to be shown.</p>
+            )
           )}
+          {value.samples.map((one) => (
+            <div class="panel pad stack tight" key={one.id}>
+              <b>
+                {one.id} <Tag>{one.kind.replaceAll("_", " ")}</Tag>
+              </b>
+              {Object.entries(one.columns).map(([column, both]) => (
+                <div class="small" key={column}>
+                  {column}: <span class="was">{JSON.stringify(both.old)}</span>{" "}
+                  <span class="is">{JSON.stringify(both.new)}</span>
+                </div>
+              ))}
+            </div>
+          ))}
         </>
       )}
     </Dialog>
