@@ -984,3 +984,50 @@ async def test_rows_that_differ_and_cannot_be_shown_are_told_of(show: Show, serv
     await page.get_by_role("button", name="Difference").click()
     await expect(page.get_by_role("dialog")).to_contain_text("None of these rows is of your tenant")
     await expect(page.get_by_role("dialog")).not_to_contain_text("no row differs")
+
+
+async def test_dead_letters_are_shown_though_one_service_is_away(show: Show, services: Services) -> None:
+    parked: list[dict[str, Any]] = []
+    services.own["/api/projector/dead-letters"] = lambda *_: AWAY
+    services.own["/api/command/dead-letters"] = lambda *_: (200, {"items": parked, "next": None})
+    page = await show("/health/dead-letters")
+    away = page.get_by_role("region", name="projector")
+    await expect(away).to_contain_text("the database cannot be reached")
+    await expect(page.locator(".empty")).to_have_count(0)
+
+    parked.append(LETTER)
+    await page.clock.fast_forward(3_000)
+    await expect(page.get_by_role("button", name="task-a")).to_be_visible()
+    for service in ("command", "saga-orchestrator", "notification"):
+        services.own[f"/api/{service}/dead-letters"] = lambda *_: AWAY
+    await page.clock.fast_forward(3_000)
+    await expect(away).to_have_count(0)
+    await expect(page.locator(".problem")).to_have_count(1)
+    await expect(page.get_by_role("button", name="task-a")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("view", "path", "answer", "seen"),
+    [
+        ("/health/projections", PROJECTIONS, {"items": [READ_MODEL], "lag": 0}, "up to date"),
+        ("/health", "/api/command/store/lanes", {"items": [LANE], "backlog": 0}, "a-writer"),
+        (
+            "/streams/task-a",
+            "/api/projector/queries/streams/task-a/events",
+            {"items": [EVENT]},
+            "task.created",
+        ),
+    ],
+)
+async def test_what_is_shown_and_cannot_be_read_again_is_said_to_be_so(
+    show: Show, services: Services, view: str, path: str, answer: dict[str, Any], seen: str
+) -> None:
+    services.own["/api/health"] = lambda *_: (200, {"items": [{"time": 1_900_000_000, "up": {}}]})
+    services.own[path] = lambda *_: (200, answer)
+    page = await show(view)
+    await expect(page.get_by_text(seen).first).to_be_visible()
+    services.own[path] = lambda *_: AWAY
+    await happened(page, "task", "a", "0-2")
+    await page.clock.fast_forward(3_000)
+    await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
+    await expect(page.get_by_text(seen).first).to_be_visible()

@@ -31,24 +31,28 @@ interface Group {
 
 const SERVICES = ["projector", "saga-orchestrator", "notification", "command"];
 
-export function DeadLetters() {
-  const loaded = useLoad("letters", async (signal) => {
-    const found = await Promise.all(
-      SERVICES.map(async (service) => {
-        const { items } = await ask<Page<DeadLetter>>(`/api/${service}/dead-letters`, { signal });
-        return items.map((one) => ({ ...one, service }));
-      }),
-    );
-    return grouped(found.flat());
+/** What a service has parked. Each is asked by itself: one that is away, or hangs, keeps nothing of the others back. */
+function useLetters(service: string) {
+  const loaded = useLoad(service, async (signal) => {
+    const { items } = await ask<Page<DeadLetter>>(`/api/${service}/dead-letters`, { signal });
+    return items.map((one) => ({ ...one, service }));
   });
-  useEvery(3000, loaded.reload);
+  return { service, ...loaded };
+}
+
+export function DeadLetters() {
+  const asked = SERVICES.map((service) => useLetters(service));
+  const reload = () => {
+    for (const one of asked) one.reload();
+  };
+  useEvery(3000, reload);
   const [opened, open] = useState<DeadLetter | null>(null);
   const [replaying, replay] = useState<Group | null>(null);
-  if (loaded.problem && !loaded.value) return <Failed problem={loaded.problem} retry={loaded.reload} />;
-  if (!loaded.value) return <Skeleton />;
+  const groups = grouped(asked.flatMap(({ value }) => value ?? []));
   return (
     <>
-      {loaded.value.length === 0 ? (
+      <Away asked={asked} retry={reload} />
+      {asked.every(({ value, problem }) => value?.length === 0 && !problem) ? (
         <Empty title="Nothing is parked" icon={<MailX size={28} strokeWidth={1.5} />}>
           <p>
             What a service fails on again and again is parked here, with whatever comes later in its stream.
@@ -56,7 +60,7 @@ export function DeadLetters() {
           </p>
         </Empty>
       ) : (
-        loaded.value.map((group) => (
+        groups.map((group) => (
           <section class="panel" key={`${group.service}/${group.group}`} aria-label={group.group}>
             <header>
               <div class="grow">
@@ -89,12 +93,13 @@ export function DeadLetters() {
           </section>
         ))
       )}
+      {asked.some(({ value, problem }) => !value && !problem) && <Skeleton />}
       {opened && (
         <Letter
           letter={opened}
           close={() => {
             open(null);
-            loaded.reload();
+            reload();
           }}
         />
       )}
@@ -108,12 +113,30 @@ export function DeadLetters() {
               method: "POST",
               body: { group: replaying.group, reason },
             });
-            loaded.reload();
+            reload();
           }}
         >
           <p class="quiet">Each sequence is handled again, in its order. What fails again is parked again.</p>
         </WithReason>
       )}
+    </>
+  );
+}
+
+/** Why what some services have parked is not shown, or not as it is by now. */
+function Away({ asked, retry }: { asked: ReturnType<typeof useLetters>[]; retry: () => void }) {
+  const away = asked.flatMap(({ service, problem, reload }) => (problem ? { service, problem, reload } : []));
+  const [first] = away;
+  // All at once: the console itself is away, or one may not see them.
+  if (first && away.length === asked.length) return <Failed problem={first.problem} retry={retry} />;
+  return (
+    <>
+      {away.map(({ service, problem, reload }) => (
+        <section key={service} class="stack tight" aria-label={service}>
+          <h3>{service}</h3>
+          <Failed problem={problem} retry={reload} />
+        </section>
+      ))}
     </>
   );
 }

@@ -96,7 +96,7 @@ export function Overview() {
           <h3>Lanes</h3>
           <span class="quiet small">who writes which log, and what waits for the broker</span>
         </header>
-        {lanes.problem && !lanes.value && <Failed problem={lanes.problem} retry={lanes.reload} />}
+        {lanes.problem && <Failed problem={lanes.problem} retry={lanes.reload} />}
         {!lanes.value && !lanes.problem && <Skeleton lines={3} />}
         {lanes.value && (
           <Scroll label="Lanes">

@@ -57,10 +57,11 @@ export function Projections() {
   useEvery(1500, loaded.reload);
   const [doing, setDoing] = useState<Doing | null>(null);
   const [comparing, compare] = useState<{ name: string; number: number } | null>(null);
-  if (loaded.problem && !loaded.value) return <Failed problem={loaded.problem} retry={loaded.reload} />;
-  if (!loaded.value) return <Skeleton />;
+  const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!loaded.value) return failed ?? <Skeleton />;
   return (
     <>
+      {failed}
       <p class="quiet small">
         A rebuild fills a new generation beside the one that answers; it is compared, switched to, and back.
         The read models are{" "}

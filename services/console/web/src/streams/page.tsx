@@ -136,6 +136,7 @@ function Stream({ name }: { name: string }) {
             {newest.length < last && ` of ${count(last)}`} events
           </span>
         </header>
+        {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
         <div class="list versions" style={{ height: `${newest.length * ROW + 1}px` }}>
           <VirtualList
             label="Events"
