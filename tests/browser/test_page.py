@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -1031,3 +1032,22 @@ async def test_what_is_shown_and_cannot_be_read_again_is_said_to_be_so(
     await page.clock.fast_forward(3_000)
     await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
     await expect(page.get_by_text(seen).first).to_be_visible()
+
+
+def noticed(name: str, **data: object) -> dict[str, Any]:
+    """A notice that nobody has read."""
+    at = datetime.now(UTC).isoformat()
+    return {"id": name, "kind": "x", "data": data, "read_at": None, "created_at": at}
+
+
+async def test_a_notice_that_comes_as_another_goes_is_shown(show: Show, services: Services) -> None:
+    notices = [noticed("first", kind="task.assigned")]
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": notices, "next": None, "unread": 1},
+    )
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_contain_text("A task was assigned to you")
+    notices[:] = [noticed("second", kind="handover_requested")]
+    await page.clock.fast_forward(21_000)
+    await expect(page.locator(".notice")).to_contain_text("You are asked to take a task on")
