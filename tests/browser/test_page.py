@@ -1051,3 +1051,15 @@ async def test_a_notice_that_comes_as_another_goes_is_shown(show: Show, services
     notices[:] = [noticed("second", kind="handover_requested")]
     await page.clock.fast_forward(21_000)
     await expect(page.locator(".notice")).to_contain_text("You are asked to take a task on")
+
+
+async def test_what_is_said_of_a_time_moves_on_with_it(show: Show, services: Services) -> None:
+    found = {"items": [noticed("one")], "next": None, "unread": 1}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, found)
+    page = await show("/inbox")
+    await expect(page.locator(".notice time")).to_have_text("just now")
+    for _ in range(6):
+        await page.evaluate("opened.at(-1).say('alive', '0-1', null)")
+        await page.clock.fast_forward(30_000)
+    assert await page.evaluate("opened.length") == 1, "nothing but the time moved on"
+    await expect(page.locator(".notice time")).to_have_text("3 min ago")

@@ -6,6 +6,7 @@ import { CausePage } from "./cause/page";
 import { HealthPage } from "./health/page";
 import { InboxPage } from "./inbox/page";
 import { followInbox, unread } from "./inbox/unread";
+import { followTime } from "./lib/format";
 import { follow } from "./lib/live";
 import { recognise, session, sessionProblem, signInAddress, signInProblem } from "./lib/session";
 import { Empty, Failed, Skeleton } from "./parts/basics";
@@ -83,6 +84,7 @@ function Frame() {
   useEffect(() => {
     follow();
     followInbox();
+    followTime();
   }, []);
   useEffect(() => {
     if (location === "/") navigate("/tasks", { replace: true });

@@ -1,3 +1,5 @@
+import { signal } from "@preact/signals";
+
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const dayAndYear = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
@@ -13,28 +15,45 @@ const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
 
+const reckoned = signal(Date.now());
+const RECKONED_EVERY = 30 * SECOND;
+
+/** Have what is said of times move on with them, though nothing else changes. */
+export function followTime(): void {
+  const move = () => {
+    if (!document.hidden) reckoned.value = Date.now();
+  };
+  setInterval(move, RECKONED_EVERY);
+  document.addEventListener("visibilitychange", move);
+}
+
+/** Now; what is shown by it is shown anew as it moves on. */
+const now = () => Math.max(reckoned.value, Date.now());
+
 /** A moment as somebody would say it; what is none, as it stands: events may hold any text. */
-export function moment(iso: string, now = Date.now()): string {
+export function moment(iso: string): string {
   const at = new Date(iso);
   if (isNone(at)) return iso;
-  const ago = now - at.getTime();
+  const today = new Date(now());
+  const ago = today.getTime() - at.getTime();
   if (Math.abs(ago) < 45 * SECOND) return ago >= 0 ? "just now" : "in a moment";
   if (ago > 0 && ago < HOUR) return `${Math.max(1, Math.round(ago / MINUTE))} min ago`;
-  if (at.toDateString() === new Date(now).toDateString()) return `today ${clock.format(at)}`;
-  return `${sameYear(at, now) ? day.format(at) : dayAndYear.format(at)}, ${clock.format(at)}`;
+  if (at.toDateString() === today.toDateString()) return `today ${clock.format(at)}`;
+  return `${sameYear(at, today) ? day.format(at) : dayAndYear.format(at)}, ${clock.format(at)}`;
 }
 
 /** A due date: the day, and the hour when it is near. */
-export function due(iso: string, now = Date.now()): { text: string; late: boolean; soon: boolean } {
+export function due(iso: string): { text: string; late: boolean; soon: boolean } {
   const at = new Date(iso);
   if (isNone(at)) return { text: iso, late: false, soon: false };
-  const left = at.getTime() - now;
-  const days = Math.round((startOfDay(at) - startOfDay(new Date(now))) / DAY);
+  const today = new Date(now());
+  const left = at.getTime() - today.getTime();
+  const days = Math.round((startOfDay(at) - startOfDay(today)) / DAY);
   const names: Record<number, string> = { [-1]: "yesterday", 0: "today", 1: "tomorrow" };
   const named = names[days];
   const text = named
     ? `${named} ${clock.format(at)}`
-    : sameYear(at, now)
+    : sameYear(at, today)
       ? day.format(at)
       : dayAndYear.format(at);
   return { text, late: left < 0, soon: left >= 0 && left < DAY };
@@ -90,4 +109,4 @@ export function fromLocal(local: string): string | null {
 
 const isNone = (at: Date) => Number.isNaN(at.getTime());
 const startOfDay = (at: Date) => new Date(at.getFullYear(), at.getMonth(), at.getDate()).getTime();
-const sameYear = (at: Date, now: number) => at.getFullYear() === new Date(now).getFullYear();
+const sameYear = (one: Date, other: Date) => one.getFullYear() === other.getFullYear();
