@@ -604,9 +604,17 @@ async def test_operators_actions_are_shown_from_the_newest_on(show: Show, servic
     page = await show("/health/audit")
     await page.get_by_role("button", name="Older").click()
     await page.get_by_role("button", name="Newest").wait_for()
+    await page.get_by_role("textbox", name="Who").fill("ada")
     await page.get_by_role("button", name="Operators' actions").click()
     await until(lambda: _any(asked[2:]))
     assert asked[-1] == {"type": "operation.requested", "limit": "100"}
+    await expect(page.get_by_role("textbox", name="Who")).to_have_value("")
+    await expect(page.get_by_role("textbox", name="Event type")).to_have_value("operation.requested")
+
+    await expect(page.locator("a[href='/causes/event/e3']")).to_be_visible()
+    await page.get_by_role("button", name="Search").click()
+    await expect(page.locator("a[href='/causes/event/e4']")).to_be_visible()
+    assert asked[2:] == [asked[2]] * 2, "who asks for the same again is shown what is there by now"
 
 
 async def test_an_inbox_stays_in_sight_and_in_focus_while_it_changes(show: Show, services: Services) -> None:

@@ -1,5 +1,5 @@
 import { ScrollText } from "lucide-preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { ask, query } from "../lib/api";
 import { precise } from "../lib/format";
@@ -25,6 +25,8 @@ export function Audit() {
   const [cursor, turn] = useState<string | null>(null);
   const path = query("/api/projector/queries/audit", { ...wanted, cursor, limit: 100 });
   const loaded = useLoad(path, (signal) => ask<Page<Entry>>(path, { signal }));
+  // Who asks for the same again wants what is there by now.
+  useEffect(loaded.reload, [wanted]);
   const items = loaded.value?.items;
   return (
     <>
@@ -49,9 +51,11 @@ export function Audit() {
         <button
           type="button"
           class="button"
-          onClick={() => {
-            turn(null);
-            look({ type: "operation.requested" });
+          onClick={(event) => {
+            const form = event.currentTarget.form as HTMLFormElement;
+            form.reset();
+            (form.elements.namedItem("type") as HTMLInputElement).value = "operation.requested";
+            form.requestSubmit();
           }}
         >
           Operators' actions
