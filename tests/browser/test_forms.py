@@ -296,3 +296,28 @@ async def test_an_edit_stays_as_it_is_filled_in_while_nobody_knows_what_was_chan
     await expect(page.locator(".toast", has_text="not on a Sunday")).to_be_visible()
     await expect(title(page)).to_have_value("mine")
     await expect(page.get_by_label("Description")).to_have_value("theirs")
+
+
+async def test_of_a_task_all_of_its_title_is_read_and_it_is_late_until_it_is_done(
+    show: Show, services: Services
+) -> None:
+    services.task("a", title="A title of many words " * 20, due="2020-01-01T00:00:00Z")
+    page = await show("/tasks?task=a")
+    drawer = page.get_by_role("dialog")
+    await expect(drawer.get_by_text("late", exact=True)).to_be_visible()
+    assert await drawer.get_by_role("heading").evaluate("one => one.scrollWidth <= one.clientWidth")
+
+    services.task("a", due="2020-01-01T00:00:00Z", status="done")
+    page = await show("/tasks?task=a")
+    await expect(page.get_by_role("dialog").get_by_role("button", name="Reopen")).to_be_visible()
+    await expect(page.get_by_role("dialog").get_by_text("late", exact=True)).to_have_count(0)
+
+
+async def test_a_year_that_is_none_is_refused_in_the_form(show: Show, services: Services) -> None:
+    page = await show("/tasks/list")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("Pay the bill")
+    due = page.get_by_label("Due", exact=True)
+    await due.evaluate("due => { due.value = '12345-01-01T09:00'; }")
+    await page.get_by_role("button", name="Create").click()
+    assert await due.evaluate("due => due.matches(':focus:invalid')")

@@ -206,7 +206,7 @@ export function Dialog({
     >
       <div class="dialog">
         <header>
-          <h2 class="cut">{title}</h2>
+          <h2>{title}</h2>
           <button type="button" class="button plain icon" aria-label="Close" onClick={close}>
             ✕
           </button>

@@ -60,7 +60,7 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
           {task.assignee && <Face name={nameOf(task.assignee)} />} {nameOf(task.assignee)}
         </dd>
         <dt>Due</dt>
-        <dd>{task.due ? <DueDate at={task.due} /> : "whenever"}</dd>
+        <dd>{task.due ? <DueDate at={task.due} done={task.status === "done"} /> : "whenever"}</dd>
         <dt>Priority</dt>
         <dd>{task.priority}</dd>
         {task.tags.length > 0 && (
@@ -95,11 +95,11 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
   );
 }
 
-function DueDate({ at }: { at: string }) {
+function DueDate({ at, done }: { at: string; done: boolean }) {
   const { text, late } = due(at);
   return (
     <span title={at}>
-      {text} {late && <Tag tone="bad">late</Tag>}
+      {text} {late && !done && <Tag tone="bad">late</Tag>}
     </span>
   );
 }

@@ -4,6 +4,8 @@ import { Field } from "../parts/basics";
 import { members } from "./store";
 
 export const PRIORITIES = ["low", "normal", "high", "critical"];
+/** Of the last year that is taken; browsers let one type years of six digits, of which no date can be made. */
+const LAST = "9998-12-31T23:59";
 
 /** What a form about a task says. */
 export interface Given {
@@ -53,7 +55,13 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
       </Field>
       <div class="pair">
         <Field label="Due" error={errors.due}>
-          <input class="input" type="datetime-local" name="due" defaultValue={toLocal(task.due ?? null)} />
+          <input
+            class="input"
+            type="datetime-local"
+            name="due"
+            max={LAST}
+            defaultValue={toLocal(task.due ?? null)}
+          />
         </Field>
         <Field label="Priority" error={errors.priority}>
           <select class="input" name="priority">
