@@ -1071,3 +1071,29 @@ async def test_what_is_said_of_a_time_moves_on_with_it(show: Show, services: Ser
         await page.clock.fast_forward(30_000)
     assert await page.evaluate("opened.length") == 1, "nothing but the time moved on"
     await expect(page.locator(".notice time")).to_have_text("3 min ago")
+
+
+async def test_a_hand_over_is_answered_once_and_by_members_alone(show: Show, services: Services) -> None:
+    notices = [noticed(kind, kind=kind, saga_id="s") for kind in ("handover_reminder", "handover_requested")]
+
+    def read(path: str, _: object) -> Answer:
+        notices[path.endswith("handover_requested/read")]["read_at"] = "2030-01-01T00:00:00Z"
+        return 200, {"changed": 1}
+
+    services.own["PUT /api/notification/inbox/"] = read
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": notices, "next": None, "unread": sum(one["read_at"] is None for one in notices)},
+    )
+    page = await show("/inbox")
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(2)
+    await page.get_by_role("button", name="Accept").first.click()
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+    assert [one["read_at"] is None for one in notices] == [False, False]
+
+    for one in notices:
+        one["read_at"] = None
+    operates(services, "viewer")
+    page = await show("/inbox")
+    await expect(page.get_by_role("link", name="Why")).to_have_count(2)
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)

@@ -4,7 +4,7 @@ import { Link } from "wouter-preact";
 import { ask, Problem, pages } from "../lib/api";
 import { moment, words } from "../lib/format";
 import { useLoad } from "../lib/load";
-import { session } from "../lib/session";
+import { may, session } from "../lib/session";
 import type { Notice, Page, Task } from "../lib/types";
 import { Empty, Failed, Skeleton, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
@@ -61,6 +61,12 @@ function Notices() {
   const withdrawn = new Set(
     items.filter(({ data }) => data.kind === "handover_withdrawn").map(({ data }) => data.saga_id),
   );
+  // A request and its reminders ask for one answer.
+  const answered = async (notice: Notice) => {
+    for (const one of items)
+      if (one.read_at === null && one.data.saga_id === notice.data.saga_id)
+        await mark(`/${one.id}/read`, "PUT");
+  };
   if (items.length === 0) {
     return (
       failed ?? (
@@ -105,7 +111,7 @@ function Notices() {
                 <Act
                   notice={notice}
                   open={notice.read_at === null && !withdrawn.has(notice.data.saga_id)}
-                  answered={() => mark(`/${notice.id}/read`, "PUT")}
+                  answered={() => answered(notice)}
                 />
               </div>
               <button
@@ -182,7 +188,7 @@ function Act({ notice, open, answered }: { notice: Notice; open: boolean; answer
   };
   return (
     <span class="row wrap">
-      {open && (kind === "handover_requested" || kind === "handover_reminder") && (
+      {open && may("member") && (kind === "handover_requested" || kind === "handover_reminder") && (
         <>
           <button type="button" class="button primary" onClick={() => answer("accept")}>
             Accept
