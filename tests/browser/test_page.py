@@ -1097,3 +1097,21 @@ async def test_a_hand_over_is_answered_once_and_by_members_alone(show: Show, ser
     page = await show("/inbox")
     await expect(page.get_by_role("link", name="Why")).to_have_count(2)
     await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+
+
+async def test_a_chart_is_of_what_is_in_sight(show: Show, services: Services) -> None:
+    def sample(ago: int, commits: float, p50: float) -> dict[str, Any]:
+        return {"time": 1_900_000_000 - ago, "up": {}, "commits": commits, "command_p50": p50}
+
+    samples = [sample(800, 900, 59.7), sample(300, 8, 299.6), sample(0, 2, 0.9997)]
+    services.own["/api/health"] = lambda *_: (200, {"items": samples})
+    page = await show("/health")
+    commits = page.locator(".chart-card", has_text="Commits").first
+    await expect(commits).to_contain_text("peak 8.0/s")
+    await expect(commits.get_by_role("img")).to_have_attribute(
+        "aria-label", "Commits: 2.0/s now, at most 8.0/s"
+    )
+    median = page.locator(".chart-card", has_text="Command, median")
+    await expect(median.locator("b")).to_have_text("1.0 s")
+    await expect(median).to_contain_text("peak 5 min 0 s")
+    await expect(page.get_by_text("Measured since")).to_have_count(0)

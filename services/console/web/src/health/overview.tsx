@@ -59,6 +59,7 @@ export function Overview() {
       </Empty>
     );
   }
+  const drawn = samples.filter((sample) => sample.time > last.time - SPAN);
   return (
     <>
       <ul class="services" aria-label="Services">
@@ -84,7 +85,7 @@ export function Overview() {
             format={chart.format}
             tone={chart.tone}
             span={SPAN}
-            points={samples.map((sample) => ({
+            points={drawn.map((sample) => ({
               time: sample.time,
               value: typeof sample[chart.name] === "number" ? (sample[chart.name] as number) : null,
             }))}

@@ -69,11 +69,14 @@ export function precise(iso: string): string {
 /** A length of time, in two figures or so. */
 export function duration(ms: number): string {
   const long = Math.abs(ms);
+  // Rounded first, then divided: 59.7 s is a minute, not 60 s.
+  const [seconds, minutes] = [Math.round(ms / SECOND), Math.round(ms / MINUTE)];
   if (long < 1) return "0 ms";
-  if (long < SECOND) return `${Math.round(ms)} ms`;
-  if (long < MINUTE) return `${(ms / SECOND).toFixed(long < 10 * SECOND ? 1 : 0)} s`;
-  if (long < HOUR) return `${Math.floor(ms / MINUTE)} min ${Math.round((ms % MINUTE) / SECOND)} s`;
-  if (long < 2 * DAY) return `${Math.floor(ms / HOUR)} h ${Math.round((ms % HOUR) / MINUTE)} min`;
+  if (Math.round(long) < SECOND) return `${Math.round(ms)} ms`;
+  if (long < 10 * SECOND) return `${(ms / SECOND).toFixed(1)} s`;
+  if (Math.abs(seconds) < 60) return `${seconds} s`;
+  if (Math.abs(seconds) < 3600) return `${Math.trunc(seconds / 60)} min ${seconds % 60} s`;
+  if (long < 2 * DAY) return `${Math.trunc(minutes / 60)} h ${minutes % 60} min`;
   return `${Math.round(ms / DAY)} days`;
 }
 
