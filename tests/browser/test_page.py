@@ -1115,3 +1115,37 @@ async def test_a_chart_is_of_what_is_in_sight(show: Show, services: Services) ->
     await expect(median.locator("b")).to_have_text("1.0 s")
     await expect(median).to_contain_text("peak 5 min 0 s")
     await expect(page.get_by_text("Measured since")).to_have_count(0)
+
+
+async def test_from_a_page_of_sagas_that_a_link_led_to_the_newest_are_one_step_away(
+    show: Show, services: Services
+) -> None:
+    page = await show("/sagas?status=failed&cursor=further")
+    await page.get_by_role("link", name="Newest").click()
+    await expect(page).to_have_url("https://page.test/sagas?status=failed")
+    await until(lambda: _has([one for one in services.asked if "sagas?status=failed&limit" in one], 1))
+
+
+async def test_a_dead_letter_that_could_not_be_discarded_is_read_again(
+    show: Show, services: Services
+) -> None:
+    versions = [4]
+    full = LETTER | {"stack": "", "raw": None, "history": [], "waiting": 1, "events": []}
+    services.own["POST /api/command/dead-letters/one/discard"] = lambda *_: (409, {"detail": "another waits"})
+    services.own["/api/command/dead-letters/one"] = lambda *_: (200, full | {"version": versions[-1]})
+    services.own["/api/command/dead-letters"] = lambda *_: (
+        200,
+        {"items": [LETTER], "next": None},
+    )
+    page = await show("/health/dead-letters")
+    await page.get_by_role("button", name="task-a").click()
+    drawer = page.get_by_role("dialog")
+    for seen, meanwhile in ((4, 5), (5, 6)):
+        await expect(drawer).to_contain_text(f"task.created v{seen}")
+        versions.append(meanwhile)
+        await drawer.get_by_role("button", name="Discard").click()
+        await page.get_by_label("Why?").fill("it is not needed")
+        await drawer.get_by_role("button", name="Discard").click()
+        await expect(drawer.get_by_role("alert")).to_contain_text("another waits")
+        await drawer.get_by_role("button", name="Go back").click()
+    assert [body["version"] for _, body in services.sent] == [4, 5]

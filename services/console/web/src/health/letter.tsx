@@ -28,6 +28,11 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
   const first = full?.events[0];
   // What was looked at: another event may be the first that waits by now.
   const version = full?.version ?? letter.version;
+  // What is refused may be so because another waits first by now: it is read again.
+  const back = () => {
+    setDoing(null);
+    loaded.reload();
+  };
 
   if (doing === "edit" && full) {
     const text = full.kind === "raw" ? (full.raw ?? "") : JSON.stringify(first?.data ?? {}, null, 2);
@@ -35,14 +40,13 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
       <WithReason
         title="Have the consumer see other data"
         action="Save"
-        close={() => setDoing(null)}
+        close={back}
         run={async (reason, form) => {
           const given = String(form.get("data"));
           await ask(`${path}/data`, {
             method: "PUT",
             body: full.kind === "raw" ? { reason, raw: given } : { reason, version, data: parse(given) },
           });
-          loaded.reload();
         }}
       >
         <p class="quiet">The event itself stays as it is, for ever: only this consumer sees it otherwise.</p>
@@ -59,7 +63,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
         title={discards ? "Pass over this event" : "Replay this sequence"}
         action={discards ? "Discard" : "Replay"}
         danger={discards}
-        close={() => setDoing(null)}
+        close={back}
         run={async (reason) => {
           const body = discards ? { reason, version } : { reason };
           await ask(`${path}/${doing}`, { method: "POST", body });

@@ -129,9 +129,9 @@ export function SagasPage() {
         )}
         <div class="row">
           {wanted.cursor && (
-            <button type="button" class="button" onClick={() => history.back()}>
-              Newer
-            </button>
+            <Link class="button" href={query("/sagas", { ...Object.fromEntries(given), cursor: null })}>
+              Newest
+            </Link>
           )}
           {loaded.value?.next && (
             <Link
