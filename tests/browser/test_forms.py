@@ -321,3 +321,13 @@ async def test_a_year_that_is_none_is_refused_in_the_form(show: Show, services: 
     await due.evaluate("due => { due.value = '12345-01-01T09:00'; }")
     await page.get_by_role("button", name="Create").click()
     assert await due.evaluate("due => due.matches(':focus:invalid')")
+
+
+async def test_who_cannot_be_somebody_else_is_told_why(show: Show, services: Services) -> None:
+    assert isinstance(services.session[1], dict)
+    services.session = (200, services.session[1] | {"auth": "development"})
+    services.own["POST /auth/development"] = lambda *_: (400, {"detail": "a user is up to 128 letters"})
+    page = await show("/tasks")
+    await page.get_by_role("button", name="Development").click()
+    await page.get_by_role("button", name="Be this one").click()
+    await expect(page.locator(".toast")).to_contain_text("up to 128 letters")

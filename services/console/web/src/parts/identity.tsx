@@ -80,10 +80,14 @@ async function signOut(): Promise<void> {
 
 function Choose() {
   const who = session.value;
-  const submit = (event: SubmitEvent) => {
+  const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     const given = new FormData(event.target as HTMLFormElement);
-    become(String(given.get("user")), String(given.get("role")) as Role, String(given.get("tenant")));
+    try {
+      await become(String(given.get("user")), String(given.get("role")) as Role, String(given.get("tenant")));
+    } catch (error) {
+      tellProblem(error, "You could not become this one");
+    }
   };
   return (
     <Dialog
