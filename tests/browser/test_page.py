@@ -14,6 +14,7 @@ from conftest import until
 
 RECURRENCES = "/api/notification/recurrences"
 PROJECTIONS = "/api/projector/projections"
+SAGAS = "/api/projector/queries/sagas"
 AWAY = (503, {"detail": "the database cannot be reached"})
 MINUTES = 5
 AT_ONCE = 20_000
@@ -442,7 +443,7 @@ async def test_a_list_is_shown_though_something_happens_all_the_time(show: Show,
         await go_on.wait()
         return 200, {"items": [], "next": None}
 
-    services.own["/api/projector/queries/sagas"] = sagas
+    services.own[SAGAS] = sagas
     page = await show("/sagas")
     for number in range(20):
         await happened(page, "saga", "s", f"7-{number}")
@@ -450,6 +451,32 @@ async def test_a_list_is_shown_though_something_happens_all_the_time(show: Show,
     assert asked == 1, "one that runs is let come to its end"
     go_on.set()
     await expect(page.locator(".empty")).to_be_visible()
+
+
+async def test_a_saga_is_shown_as_it_ended_however_late_queries_see_it(show: Show, services: Services) -> None:
+    saga = dict.fromkeys(
+        ("business_key", "user_id", "reason", "remaining", "waits_for", "ended_at", "correlation_id")
+    )
+    saga |= {"id": "s", "type": "task-handover", "status": "running", "suspended": False, "version": 3}
+    saga |= {"created_at": "2030-01-01T00:00:00Z", "input": {}, "steps": []}
+    seen = False
+
+    def members(_path: str, given: dict[str, str]) -> Answer:
+        if "position" in given and not seen:
+            return 504, {"type": "urn:annals:problem:behind", "detail": "not yet"}
+        return 200, {"items": [], "next": None}
+
+    services.own[MEMBERS] = members
+    services.own[f"{SAGAS}/s"] = lambda *_: (200, saga | ({"status": "completed"} if seen else {}))
+    page = await show("/sagas/s")
+    status = page.locator(".saga-head .tag")
+    await expect(status).to_have_text("running")
+    await happened(page, "saga", "s", "7-1")
+    await page.clock.fast_forward(200)
+    await until(lambda: _asked(services, f"{SAGAS}/s", 2))
+    seen = True
+    await page.clock.fast_forward(6_000)
+    await expect(status).to_have_text("completed")
 
 
 async def test_what_is_left_out_is_said(show: Show, services: Services) -> None:
@@ -942,7 +969,7 @@ async def test_a_view_that_cannot_be_shown_says_so_and_the_others_are_there(
     show: Show, services: Services
 ) -> None:
     saga = {"id": "s", "type": "t", "status": "running", "steps": None, "created_at": "2030-01-01T00:00:00Z"}
-    services.own["/api/projector/queries/sagas"] = lambda *_: (200, {"items": [saga], "next": None})
+    services.own[SAGAS] = lambda *_: (200, {"items": [saga], "next": None})
     page = await show("/sagas")
     await expect(page.locator(".empty")).to_contain_text("This cannot be shown")
     services.own.clear()

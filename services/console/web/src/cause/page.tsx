@@ -36,7 +36,7 @@ export function CausePage({ params }: { params: { kind?: string; id?: string } }
 function Cause({ kind, id }: { kind: string; id: string }) {
   const loaded = useLoad(`${kind}/${id}`, (signal) => find(kind, id, signal));
   const ids = new Set(loaded.value?.events.map((event) => event.correlation_id));
-  useLive((event) => ids.has(event.correlation_id) || event.aggregate_id === id, loaded.reload, 400);
+  useLive((event) => ids.has(event.correlation_id) || event.aggregate_id === id, loaded.follow, 400);
   const found = loaded.value;
   if (!found && loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!found) return <Skeleton lines={10} />;
@@ -110,7 +110,7 @@ function Choose() {
   const recent = useLoad("recent", (signal) =>
     ask<Page<Saga>>("/api/projector/queries/sagas?limit=8", { signal }),
   );
-  useLive((event) => event.aggregate_type === "saga", recent.reload, 1000);
+  useLive((event) => event.aggregate_type === "saga", recent.follow, 1000);
   return (
     <div class="choose stack">
       <div class="stack intro">

@@ -9,10 +9,14 @@ export interface Loaded<T> {
   problem: Problem | null;
   loading: boolean;
   reload: () => void;
+  /** Load anew what queries see, once they see what is at these positions. */
+  follow: (positions: string[]) => void;
 }
 
-/** Something to be had from the services, loaded anew when `key` changes or `reload` is called: a load that runs
- *  comes to its end first. */
+const AGAIN = 5000;
+
+/** Something to be had from the services, loaded anew when `key` changes or `reload` or `follow` is called: a load that
+ *  runs comes to its end first. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
   const [state, set] = useState<{ key: string; value?: T; problem: Problem | null; loading: boolean }>({
     key,
@@ -21,7 +25,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   });
   const latest = useRef(load);
   latest.current = load;
-  const start = useRef(() => {});
+  const start = useRef((_positions: string[]) => {});
   useEffect(() => {
     const aborting = new AbortController();
     const { signal } = aborting;
@@ -37,11 +41,26 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
         set((old) => ({ ...old, key, problem: error, loading: false }));
       }
     });
-    start.current = run;
-    run();
-    return () => aborting.abort();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    // What is there is shown though it is not all yet. What is not visible by then is waited for again.
+    start.current = async (positions) => {
+      clearTimeout(timer);
+      try {
+        await Promise.all((positions.length ? positions : [undefined]).map((one) => run(one, true)));
+      } catch (error) {
+        if (!(error instanceof Problem)) throw error;
+        clearTimeout(timer);
+        if (error.passes && !signal.aborted) timer = setTimeout(() => start.current([]), AGAIN);
+      }
+    };
+    start.current([]);
+    return () => {
+      clearTimeout(timer);
+      aborting.abort();
+    };
   }, [key]);
-  const reload = useCallback(() => start.current(), []);
+  const reload = useCallback(() => start.current([]), []);
+  const follow = useCallback((positions: string[]) => start.current(positions), []);
   const live = connection.value === "live";
   useEffect(() => {
     if (live && state.problem?.passes) reload();
@@ -52,27 +71,42 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
     problem: own ? state.problem : null,
     loading: state.loading,
     reload,
+    follow,
   };
 }
 
-/** Have `call` run, soon, after events that matter; many at once count as one. */
-export function useLive(matters: (event: AnnalsEvent) => boolean, call: () => void, wait = 250): void {
+/** Have `call` run, soon, after events that matter, with the newest position of each stream; many at once count as
+ *  one. */
+export function useLive(
+  matters: (event: AnnalsEvent) => boolean,
+  call: (positions: string[]) => void,
+  wait = 250,
+): void {
   const latest = useRef({ matters, call });
   latest.current = { matters, call };
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const soon = () => {
+    const reached = new Map<string, string>();
+    const soon = (stream: string, position: string) => {
+      // Anew, so that the newest is the last.
+      reached.delete(stream);
+      reached.set(stream, position);
       if (timer === undefined)
         timer = setTimeout(() => {
           timer = undefined;
-          latest.current.call();
+          const positions = [...reached.values()];
+          reached.clear();
+          latest.current.call(positions);
         }, wait);
     };
     const ends = [
       listen((event) => {
-        if (latest.current.matters(event)) soon();
+        if (latest.current.matters(event)) soon(event.stream, event.position);
       }),
-      onRejoin(soon),
+      // One of each lane.
+      onRejoin((position) => {
+        for (const one of position.split(",")) soon(one, one);
+      }),
     ];
     return () => {
       clearTimeout(timer);

@@ -22,7 +22,7 @@ export function SagasPage() {
   };
   const path = query("/api/projector/queries/sagas", wanted);
   const loaded = useLoad(path, (signal) => ask<Page<Saga>>(path, { signal }));
-  useLive((event) => event.aggregate_type === "saga", loaded.reload);
+  useLive((event) => event.aggregate_type === "saga", loaded.follow);
   const look = (changes: Record<string, string>) => {
     const next = { key: given.get("key"), status: given.get("status"), type: given.get("type"), ...changes };
     navigate(query("/sagas", next), { replace: true });

@@ -14,7 +14,7 @@ export function SagaPage({ params }: { params: { id: string } }) {
   const loaded = useLoad(id, (signal) =>
     ask<Saga>(`/api/projector/queries/sagas/${encodeURIComponent(id)}`, { signal }),
   );
-  useLive((event) => event.stream === `saga-${id}`, loaded.reload, 150);
+  useLive((event) => event.stream === `saga-${id}`, loaded.follow, 150);
   const saga = loaded.value;
   return (
     <>

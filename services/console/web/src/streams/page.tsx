@@ -247,7 +247,7 @@ function Recent() {
     for (const event of items) if (!streams.has(event.stream)) streams.set(event.stream, event);
     return [...streams.values()].slice(0, 20);
   });
-  useLive(() => true, loaded.reload, 1000);
+  useLive(() => true, loaded.follow, 1000);
   if (loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!loaded.value) return <Skeleton />;
   if (loaded.value.length === 0) {
