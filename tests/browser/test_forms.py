@@ -331,3 +331,39 @@ async def test_who_cannot_be_somebody_else_is_told_why(show: Show, services: Ser
     await page.get_by_role("button", name="Development").click()
     await page.get_by_role("button", name="Be this one").click()
     await expect(page.locator(".toast")).to_contain_text("up to 128 letters")
+
+
+async def test_a_form_stays_as_it_is_filled_in_when_its_task_is_deleted(
+    show: Show, services: Services
+) -> None:
+    services.task("a", version=4)
+    gone = (
+        404,
+        {"type": "urn:annals:problem:not-found", "detail": "there is no such task, or it was deleted"},
+    )
+    answered = asyncio.Event()
+
+    async def late(*_: object) -> Answer:
+        await answered.wait()
+        return gone
+
+    services.own["/api/command/"] = late
+    page = await show("/tasks?task=a")
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    await page.get_by_role("button", name="Edit").click()
+    await title(page).fill("mine")
+    del services.tasks["a"]
+    event = {"event_type": "task.deleted", "aggregate_type": "task", "aggregate_id": "a", "position": "0-5"}
+    await page.evaluate("event => opened.at(-1).say('message', event.position, event)", event)
+    await page.clock.fast_forward(100)
+    await expect(page.get_by_text("No tasks yet")).to_have_count(1)
+    await expect(title(page)).to_have_value("mine")
+
+    await page.get_by_role("button", name="Save").click()
+    await until(lambda: _has_sent(services, 1))
+    await expect(page.get_by_text("No tasks yet")).to_have_count(1)
+    answered.set()
+    await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("it was deleted")
+    await expect(title(page)).to_have_value("mine")
+    await page.get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("There is no such task")

@@ -1,5 +1,5 @@
 import { GitBranch, History, Trash2 } from "lucide-preact";
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { ask, Problem } from "../lib/api";
 import { due } from "../lib/format";
@@ -20,6 +20,12 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
     if (!task) await refresh(id);
     return true;
   });
+  const last = useRef(task);
+  if (task) last.current = task;
+  // A form stays though its task goes: what was typed in it is not lost unseen.
+  if (last.current && mode === "edit") return <EditTask task={last.current} close={() => setMode("look")} />;
+  if (last.current && mode === "handover")
+    return <HandOver task={last.current} close={() => setMode("look")} />;
   if (!task) {
     return (
       <Dialog drawer title="Task" close={close}>
@@ -38,8 +44,6 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
       </Dialog>
     );
   }
-  if (mode === "edit") return <EditTask task={task} close={() => setMode("look")} />;
-  if (mode === "handover") return <HandOver task={task} close={() => setMode("look")} />;
   return (
     <Dialog
       drawer

@@ -40,7 +40,7 @@ export const tasks = computed(() => {
     if (task && changes.version !== undefined && task.version >= changes.version) continue;
     if (changes.gone) shown.delete(id);
     else if (task) shown.set(id, { ...task, ...changes });
-    else if (changes.title) shown.set(id, changes as Task);
+    else if (changes.id) shown.set(id, changes as Task); // one's own, of which all is known
   }
   return shown;
 });
