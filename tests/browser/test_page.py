@@ -453,7 +453,9 @@ async def test_a_list_is_shown_though_something_happens_all_the_time(show: Show,
     await expect(page.locator(".empty")).to_be_visible()
 
 
-async def test_a_saga_is_shown_as_it_ended_however_late_queries_see_it(show: Show, services: Services) -> None:
+async def test_a_saga_is_shown_as_it_ended_however_late_queries_see_it(
+    show: Show, services: Services
+) -> None:
     saga = dict.fromkeys(
         ("business_key", "user_id", "reason", "remaining", "waits_for", "ended_at", "correlation_id")
     )
@@ -742,6 +744,63 @@ async def test_of_many_chains_the_newest_are_shown(show: Show, services: Service
     page = await show("/causes/task/x")
     await expect(page.get_by_text("the newest 50 of 59 chains")).to_be_visible()
     assert chains == {f"c{version}" for version in range(10, 60)}
+
+
+def _of_a_saga(version: int, kind: str, at: str, **data: object) -> dict[str, Any]:
+    event = dict.fromkeys(("user_id", "traceparent", "causation_id", "visible_at", "client", "command_type"))
+    event |= {"event_type": f"saga.{kind}", "aggregate_type": "saga", "aggregate_id": "s", "stream": "saga-s"}
+    event |= {"event_id": f"e{version}", "version": version, "correlation_id": "s", "data": data}
+    return event | {"timestamp": f"2030-01-01T00:00:{at}Z", "causation_id": "s"}
+
+
+async def test_of_a_long_chain_it_is_said_what_is_not_shown(show: Show, services: Services) -> None:
+    begin = [
+        _of_a_saga(1, "started", "00", saga_type="offboarding"),
+        _of_a_saga(2, "step_started", "01", step="a"),
+    ]
+    end = [_of_a_saga(2_401, "step_completed", "02", step="a"), _of_a_saga(2_402, "completed", "03")]
+    chain = [*begin, *(_of_a_saga(version, "event_raised", "01") for version in range(3, 2_401)), *end]
+    told = dict.fromkeys(("user_id", "causation_id", "ended_at", "answer")) | {
+        "event_id": "e1",
+        "attempts": 1,
+    }
+    told |= {"channel": "inbox", "status": "sent", "kind": "x", "data": {}, "correlation_id": "s"}
+    told |= dict.fromkeys(("created_at", "occurred", "due"), "2030-01-01T00:00:01Z")
+    notes = [told | {"id": str(number)} for number in range(600)]
+
+    def paged(rows: list[dict[str, Any]], given: dict[str, str]) -> Answer:
+        start = int(given.get("cursor", "0"))
+        following = start + 500
+        return 200, {
+            "items": rows[start:following],
+            "next": str(following) if following < len(rows) else None,
+        }
+
+    services.own["/api/projector/queries/events"] = lambda _, given: paged(chain, given)
+    services.own["/api/notification/deliveries"] = lambda _, given: paged(notes, given)
+    page = await show("/causes/correlation/s")
+    header, saga = page.locator(".picture > header"), page.locator("[data-row][data-kind=saga]")
+    await expect(header).to_contain_text("the first 2,000 events of a chain")
+    await expect(header).not_to_contain_text("under way")
+    await expect(saga).to_contain_text("its end is not shown")
+    await expect(page.locator("[data-row][data-kind=note]")).to_have_count(600)
+
+    del chain[2:-2]
+    await page.reload()
+    await expect(saga).to_contain_text("completed")
+    await expect(header).not_to_contain_text("the first")
+
+
+async def test_a_saga_has_ended_whichever_of_two_clocks_is_ahead(show: Show, services: Services) -> None:
+    chain = [
+        _of_a_saga(1, "started", "00", saga_type="task-handover"),
+        _of_a_saga(2, "step_started", "01", step="a"),
+        _of_a_saga(3, "step_compensated", "03", step="a"),
+        _of_a_saga(4, "compensated", "02"),
+    ]
+    services.own["/api/projector/queries/events"] = lambda *_: (200, {"items": chain, "next": None})
+    page = await show("/causes/correlation/s")
+    await expect(page.locator("[data-row][data-kind=saga]")).to_contain_text("compensated")
 
 
 async def test_a_version_that_cannot_be_projected_shows_no_other_ones_state(

@@ -45,8 +45,9 @@ const micro = (iso: string) => {
   return digits ? Number(digits.padEnd(3, "0")) / 1000 : 0;
 };
 
-/** Build the tree. Whatever has no cause among what is given is a root. */
-export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
+/** Build the tree. Whatever has no cause among what is given is a root. Of the chains that are `cut` the last events are
+ *  missing: what has not ended by then is not known to be under way. */
+export function chainOf(events: AnnalsEvent[], deliveries: Delivery[], cut: ReadonlySet<string>): Chain {
   const sorted = [...events].sort(
     (one, other) => at(one.timestamp) - at(other.timestamp) || one.version - other.version,
   );
@@ -65,7 +66,11 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
     own.push(event);
     sagas.set(event.aggregate_id, own);
   }
-  for (const [id, own] of sagas) addSaga(id, own, add);
+  for (const [id, own] of sagas) {
+    // Each is dated by who did it: of two replicas' clocks one is ahead.
+    own.sort((one, other) => one.version - other.version);
+    addSaga(id, own, add, cut);
+  }
 
   for (const event of sorted) {
     if (event.aggregate_type === "saga") continue;
@@ -97,6 +102,10 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
   };
   order(roots);
   const all = [...found.values()];
+  for (const node of all) {
+    const known = !cut.has(node.event?.correlation_id ?? "");
+    if (node.tone === "running" && !known) node.tone = "plain";
+  }
   const ends = all.map((node) => Math.max(node.to ?? node.from, node.visible ?? 0));
   return {
     roots,
@@ -107,12 +116,18 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[]): Chain {
   };
 }
 
-function addSaga(id: string, own: AnnalsEvent[], add: (node: Node, parent: string | null) => Node): void {
+function addSaga(
+  id: string,
+  own: AnnalsEvent[],
+  add: (node: Node, parent: string | null) => Node,
+  cut: ReadonlySet<string>,
+): void {
   const first = own[0] as AnnalsEvent;
   const last = own[own.length - 1] as AnnalsEvent;
   const ended = ["saga.completed", "saga.compensated", "saga.failed", "saga.terminated"].includes(
     last.event_type,
   );
+  const runs = cut.has(last.correlation_id) ? "its end is not shown" : "runs";
   const key = `saga:${id}`;
   const began = first.event_type === "saga.started" ? first.data : {};
   const cause = began.parent
@@ -126,7 +141,7 @@ function addSaga(id: string, own: AnnalsEvent[], add: (node: Node, parent: strin
       key,
       kind: "saga",
       title: String(began.saga_type ?? "saga"),
-      about: `${ended ? words(last.event_type.slice(5)) : "runs"}${began.business_key ? ` · ${began.business_key}` : ""}`,
+      about: `${ended ? words(last.event_type.slice(5)) : runs}${began.business_key ? ` · ${began.business_key}` : ""}`,
       to: ended ? at(last.timestamp) : null,
       tone: !ended ? "running" : (SAGA_TONES[last.event_type] ?? "bad"),
       data: { ...(began.input as Data), ...(last.data.reason ? { reason: last.data.reason } : {}) },

@@ -17,8 +17,10 @@ const CHAINS = 50;
 interface Found {
   events: AnnalsEvent[];
   deliveries: Delivery[];
-  /** Which chains these are, where there are older ones. */
+  /** What these are of, where that is not all. */
   only: string | null;
+  /** Chains of which the last events are missing. */
+  cut: ReadonlySet<string>;
 }
 
 export function CausePage({ params }: { params: { kind?: string; id?: string } }) {
@@ -52,7 +54,8 @@ function Cause({ kind, id }: { kind: string; id: string }) {
       </Empty>
     );
   }
-  return <Picture chain={chainOf(found.events, found.deliveries)} only={found.only} kind={kind} id={id} />;
+  const chain = chainOf(found.events, found.deliveries, found.cut);
+  return <Picture chain={chain} only={found.only} kind={kind} id={id} />;
 }
 
 /** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */
@@ -79,26 +82,29 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
     correlations.add(id.startsWith("saga:") ? (id.slice(5).split("/")[0] as string) : id);
   }
   const shown = [...correlations].slice(0, CHAINS);
+  const bounds = { most: MOST, signal };
   const each = await Promise.all(
-    shown.map(async (correlation_id) => ({
-      events: (
-        await pages<AnnalsEvent>(query("/api/projector/queries/events", { correlation_id, limit: 500 }), {
-          most: MOST,
-          signal,
-        })
-      ).items,
-      deliveries: (
-        await ask<Page<Delivery>>(query("/api/notification/deliveries", { correlation_id, limit: 500 }), {
-          signal,
-        })
-      ).items,
-    })),
+    shown.map(async (correlation_id) => {
+      const given = { correlation_id, limit: 500 };
+      return {
+        correlation_id,
+        events: await pages<AnnalsEvent>(query("/api/projector/queries/events", given), bounds),
+        deliveries: await pages<Delivery>(query("/api/notification/deliveries", given), bounds),
+      };
+    }),
   );
   const all = more ? "" : ` of ${count(correlations.size)}`;
+  const cut = each.filter(({ events }) => events.next).map(({ correlation_id }) => correlation_id);
+  const only = [
+    (more || correlations.size > shown.length) && `the newest ${shown.length}${all} chains`,
+    cut.length > 0 && `the first ${count(MOST)} events of a chain`,
+    each.some(({ deliveries }) => deliveries.next) && `the newest ${count(MOST)} notifications of a chain`,
+  ];
   return {
-    events: each.flatMap((one) => one.events),
-    deliveries: each.flatMap((one) => one.deliveries),
-    only: more || correlations.size > shown.length ? `the newest ${shown.length}${all} chains` : null,
+    events: each.flatMap(({ events }) => events.items),
+    deliveries: each.flatMap(({ deliveries }) => deliveries.items),
+    only: only.filter(Boolean).join(", ") || null,
+    cut: new Set(cut),
   };
 }
 
