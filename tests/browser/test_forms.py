@@ -367,3 +367,41 @@ async def test_a_form_stays_as_it_is_filled_in_when_its_task_is_deleted(
     await expect(title(page)).to_have_value("mine")
     await page.get_by_role("button", name="Cancel").click()
     await expect(page.get_by_role("dialog")).to_contain_text("There is no such task")
+
+
+@pytest.mark.parametrize("form", ["New task", "Edit"])
+async def test_what_nobody_knows_the_outcome_of_is_asked_again_with_its_key(
+    show: Show, services: Services, form: str
+) -> None:
+    services.task("a", version=4)
+    keys: list[str] = []
+    page = await show("/tasks?task=a" if form == "Edit" else "/tasks")
+    button = page.get_by_role("button", name="Save" if form == "Edit" else "Create")
+    page.on(
+        "request", lambda one: keys.append(one.headers["idempotency-key"]) if one.method == "POST" else None
+    )
+
+    async def send(answer: Answer, tries: int) -> None:
+        services.own["/api/command/"] = lambda *_: answer
+        before = len(services.sent)
+        await button.click()
+        for attempt in range(1, tries):
+            await until(lambda attempt=attempt: _has_sent(services, before + attempt))
+            await page.clock.fast_forward(10_000)
+        await until(lambda: _has_sent(services, before + tries))
+
+    await page.get_by_role("button", name=form).click()
+    await title(page).fill("mine")
+    await send(AWAY, 5)
+    await expect(button).to_be_enabled()
+    await send(REFUSED, 1)
+    await expect(page.locator(".toast[data-tone=bad]", has_text="not on a Sunday")).to_be_visible()
+    assert len(keys) == 6
+    assert len(set(keys)) == 1
+
+    await send(AWAY, 5)
+    await expect(button).to_be_enabled()
+    await title(page).fill("another")
+    await send((200, written("a", 5)), 1)
+    await expect(page.locator(".toast", has_text=": another")).to_be_visible()
+    assert len(set(keys)) == 3, "one for what was answered, one for what was not, one for what is another"

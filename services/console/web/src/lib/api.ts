@@ -87,16 +87,29 @@ export async function ask<T>(
 const RETRIES = 4;
 export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Send a command. Its key makes it safe to send again when no answer came. */
+/** The keys of commands of which it is not known whether they were done, by what they ask for. */
+const unknown = new Map<string, string>();
+
+/** Send a command. Its key makes it safe to send again when no answer came, by whoever asks for the same again too. */
 export async function command(type: string, data: unknown, version?: number): Promise<Written> {
-  return again(`/api/command/commands/${type}`, {
-    method: "POST",
-    body: data,
-    headers: {
-      "idempotency-key": crypto.randomUUID(),
-      ...(version === undefined ? {} : { "if-match": `"${version}"` }),
-    },
-  });
+  const asked = JSON.stringify([type, data, version]);
+  const key = unknown.get(asked) ?? crypto.randomUUID();
+  try {
+    const written = await again<Written>(`/api/command/commands/${type}`, {
+      method: "POST",
+      body: data,
+      headers: {
+        "idempotency-key": key,
+        ...(version === undefined ? {} : { "if-match": `"${version}"` }),
+      },
+    });
+    unknown.delete(asked);
+    return written;
+  } catch (error) {
+    if (error instanceof Problem && error.passes) unknown.set(asked, key);
+    else unknown.delete(asked);
+    throw error;
+  }
 }
 
 /** Ask, and ask again while what hinders may pass: only for what takes effect once. */
