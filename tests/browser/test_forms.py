@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 from playwright.async_api import Locator, Page, expect
@@ -405,3 +406,22 @@ async def test_what_nobody_knows_the_outcome_of_is_asked_again_with_its_key(
     await send((200, written("a", 5)), 1)
     await expect(page.locator(".toast", has_text=": another")).to_be_visible()
     assert len(set(keys)) == 3, "one for what was answered, one for what was not, one for what is another"
+
+
+async def test_a_page_over_plain_http_sends_what_is_filled_in(show: Show, services: Services) -> None:
+    services.task("a")
+    services.own["/api/command/"] = lambda *_: (201, written("x", 1))
+    page = await show("/tasks?task=a")
+    await page.evaluate("delete Crypto.prototype.randomUUID")  # as where a page is not secure
+    await page.get_by_role("button", name="Hand over").click()
+    await expect(page.locator("select[name=assignee]")).to_have_value("ada")
+    await page.get_by_role("button", name="Ask", exact=True).click()
+    await until(lambda: _has_sent(services, 1))
+    await page.goto(page.url.partition("?")[0])
+    await page.evaluate("delete Crypto.prototype.randomUUID")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("Pay the bill")
+    await page.get_by_role("button", name="Create").click()
+    await expect(page.locator(".toast", has_text="Created: Pay the bill")).to_be_visible()
+    given = services.sent[1][1]["id"]
+    assert re.fullmatch("[0-9a-f]{32}", given)

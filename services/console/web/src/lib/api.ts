@@ -87,13 +87,19 @@ export async function ask<T>(
 const RETRIES = 4;
 export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** An id that nobody else has. Over plain HTTP browsers have no crypto.randomUUID. */
+export function newId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** The keys of commands of which it is not known whether they were done, by what they ask for. */
 const unknown = new Map<string, string>();
 
 /** Send a command. Its key makes it safe to send again when no answer came, by whoever asks for the same again too. */
 export async function command(type: string, data: unknown, version?: number): Promise<Written> {
   const asked = JSON.stringify([type, data, version]);
-  const key = unknown.get(asked) ?? crypto.randomUUID();
+  const key = unknown.get(asked) ?? newId();
   try {
     const written = await again<Written>(`/api/command/commands/${type}`, {
       method: "POST",

@@ -1,4 +1,4 @@
-import { again } from "../lib/api";
+import { again, newId } from "../lib/api";
 import type { Task } from "../lib/types";
 import { Dialog, Field } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
@@ -23,7 +23,7 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
       await again("/api/saga-orchestrator/sagas/task-handover", {
         method: "POST",
         body: { task_id: task.id, assignee, deadline: String(form.get("deadline")) },
-        headers: { "idempotency-key": crypto.randomUUID() },
+        headers: { "idempotency-key": newId() },
       });
       tell(`${nameOf(assignee)} is being asked`);
     } catch (error) {

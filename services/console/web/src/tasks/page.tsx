@@ -2,6 +2,7 @@ import { signal } from "@preact/signals";
 import { CalendarClock, Columns3, List, Plus, Search } from "lucide-preact";
 import { useEffect, useMemo } from "preact/hooks";
 import { Link, useLocation, useSearch } from "wouter-preact";
+import { newId } from "../lib/api";
 import { may } from "../lib/session";
 import type { Task } from "../lib/types";
 import { Empty, Failed, Skeleton } from "../parts/basics";
@@ -42,7 +43,7 @@ export function TasksPage() {
     <>
       <Bar title="Tasks">
         {may("member") && (
-          <button type="button" class="button primary" onClick={() => (creating.value = crypto.randomUUID())}>
+          <button type="button" class="button primary" onClick={() => (creating.value = newId())}>
             <Plus size={16} /> New task
           </button>
         )}
