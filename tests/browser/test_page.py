@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+
+
+import re
 from typing import Any
 
 import pytest
@@ -481,17 +484,61 @@ async def test_a_saga_is_shown_as_it_ended_however_late_queries_see_it(
     await expect(status).to_have_text("completed")
 
 
-async def test_what_is_left_out_is_said(show: Show, services: Services) -> None:
+def _more_than_are_kept(services: Services) -> None:
+    """Page after page of tasks; of those that are asked for by name, `old` is older, and others are newer."""
     rows = [services.task(f"task-{number}") for number in range(500)]
 
-    def pages(_path: str, given: dict[str, str]) -> Answer:
+    def pages(path: str, given: dict[str, str]) -> Answer:
+        if path != TASKS:
+            one = path.rpartition("/")[2]
+            created = f"20{29 if one == 'old' else 31}-01-01T00:00:00Z"
+            return 200, services.task(one, title=f"{one} one", created_at=created)
         start = int(given.get("cursor", "0"))
         items = [one | {"id": f"{start}-{one['id']}"} for one in rows]
         return 200, {"items": items, "next": str(start + 1)}
 
     services.own[TASKS] = pages
+
+
+async def test_what_is_left_out_is_said(show: Show, services: Services) -> None:
+    _more_than_are_kept(services)
     page = await show("/tasks/list")
     await expect(page.get_by_role("note")).to_contain_text("the newest 20,000 tasks")
+
+
+async def test_a_task_that_is_older_than_those_that_are_kept_is_shown_to_who_asks_for_it(
+    show: Show, services: Services
+) -> None:
+    _more_than_are_kept(services)
+    page = await show("/tasks/list?task=old")
+    drawer = page.get_by_role("dialog")
+    await expect(drawer).to_contain_text("old one")
+    await expect(page.get_by_role("note", include_hidden=True)).to_contain_text("the newest 20,000 tasks")
+    asked = services.count(TASKS)
+    await page.evaluate("opened.at(-1).onerror()")  # once the stream is back, all is read anew
+    await page.clock.fast_forward(1_000)
+    await until(lambda: _asked(services, TASKS, asked + 40))
+    await expect(page.locator(".list-foot")).not_to_contain_text("more are coming")
+    await expect(drawer).to_contain_text("old one")
+
+
+async def test_no_more_tasks_are_kept_however_many_are_made_while_a_page_is_open(
+    show: Show, services: Services
+) -> None:
+    _more_than_are_kept(services)
+    page = await show("/tasks/list")
+    await expect(page.locator(".list-foot")).to_have_text("20,000 tasks")
+    await page.get_by_role("link", name="Inbox").click()
+    for first in range(0, 520, 40):
+        for number in range(first, first + 40):
+            await happened(page, "task", f"new-{number}", f"0-{number}")
+        await page.clock.fast_forward(100)
+        await until(lambda last=first + 39: _asked(services, f"{TASKS}/new-{last}", 1))
+    await page.get_by_role("link", name="Tasks").click()
+    await page.get_by_role("link", name="List").click()
+    await expect(page.locator(".list-foot")).to_have_text(re.compile("^20,0.. tasks$"))
+    await page.get_by_label("Find tasks").fill("new-")
+    await expect(page.locator(".list-foot")).to_have_text("520 tasks")
 
 
 async def test_who_has_a_webhook_need_not_say_its_secret_again(show: Show, services: Services) -> None:

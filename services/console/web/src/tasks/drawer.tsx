@@ -16,7 +16,8 @@ import { change, handovers, isPending, nameOf, refresh, tasks } from "./store";
 export function TaskDrawer({ id, close, asked }: { id: string; close: () => void; asked: Saga | undefined }) {
   const task = tasks.value.get(id);
   const [mode, setMode] = useState<"look" | "edit" | "handover" | "delete">("look");
-  const loaded = useLoad(id, async () => {
+  // Asked for again when it goes: it may only be older than what is kept.
+  const loaded = useLoad(`${id} ${task ? "kept" : "gone"}`, async () => {
     if (!task) await refresh(id);
     return true;
   });
@@ -29,7 +30,7 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
   if (!task) {
     return (
       <Dialog drawer title="Task" close={close}>
-        {loaded.loading ? (
+        {loaded.loading || !(loaded.value || loaded.problem) ? (
           <Skeleton />
         ) : loaded.problem ? (
           <Failed problem={loaded.problem} retry={loaded.reload} />

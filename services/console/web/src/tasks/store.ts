@@ -161,6 +161,16 @@ function drop(ids: string[]): void {
   stored.value = latest;
 }
 
+/** Keep no more than the newest, and the one that is asked for. At once for many: to sort them takes its time. */
+function dropOldest(asked: string): void {
+  if (loading.value || stored.value.size <= MOST + PAGE) return;
+  const newest = [...stored.value.values()].sort((one, other) =>
+    one.created_at < other.created_at ? 1 : -1,
+  );
+  drop(newest.slice(MOST).flatMap(({ id }) => (id === asked ? [] : [id])));
+  older.value = true;
+}
+
 /** Of each stream the newest event that is to be read for. */
 let happened = new Map<string, AnnalsEvent>();
 let due = false;
@@ -203,6 +213,7 @@ export async function refresh(id: string, position?: string): Promise<Task | und
     const path = query(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { position });
     const task = await ask<Task>(path);
     put([task], read);
+    dropOldest(id);
     return task;
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 404) throw error;
