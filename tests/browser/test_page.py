@@ -850,6 +850,26 @@ async def test_a_saga_has_ended_whichever_of_two_clocks_is_ahead(show: Show, ser
     await expect(page.locator("[data-row][data-kind=saga]")).to_contain_text("compensated")
 
 
+async def test_a_saga_and_its_causes_stay_when_they_cannot_be_read_again(
+    show: Show, services: Services
+) -> None:
+    saga = dict.fromkeys(("business_key", "user_id", "reason", "remaining", "waits_for", "ended_at"))
+    saga |= {"id": "s", "type": "task-handover", "status": "running", "suspended": False, "version": 3}
+    saga |= {"created_at": "2030-01-01T00:00:00Z", "input": {}, "steps": []}
+    saga |= {"correlation_id": "s"}
+    chain = [_of_a_saga(1, "started", "00", saga_type="task-handover")]
+    for path, shown in (("/sagas/s", ".saga-head"), ("/causes/saga/s", "[data-row][data-kind=saga]")):
+        services.own[f"{SAGAS}/s"] = lambda *_: (200, saga)
+        services.own["/api/projector/queries/events"] = lambda *_: (200, {"items": chain, "next": None})
+        page = await show(path)
+        await expect(page.locator(shown)).to_be_visible()
+        services.own[f"{SAGAS}/s"] = lambda *_: AWAY
+        await happened(page, "saga", "s", "7-1")
+        await page.clock.fast_forward(1_000)
+        await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
+        await expect(page.locator(shown)).to_be_visible()
+
+
 async def test_a_version_that_cannot_be_projected_shows_no_other_ones_state(
     show: Show, services: Services
 ) -> None:

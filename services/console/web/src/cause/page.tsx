@@ -40,22 +40,29 @@ function Cause({ kind, id }: { kind: string; id: string }) {
   const ids = new Set(loaded.value?.events.map((event) => event.correlation_id));
   useLive((event) => ids.has(event.correlation_id) || event.aggregate_id === id, loaded.follow, 400);
   const found = loaded.value;
-  if (!found && loaded.problem) return <Failed problem={loaded.problem} retry={loaded.reload} />;
-  if (!found) return <Skeleton lines={10} />;
+  const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
+  if (!found) return failed ?? <Skeleton lines={10} />;
   if (found.events.length === 0) {
     return (
-      <Empty title="Nothing is known of it">
-        <p>
-          No event belongs to the {kind} <code>{id}</code>. It may be so new that it is not visible yet.
-        </p>
-        <Link class="button" href="/causes">
-          Look for something else
-        </Link>
-      </Empty>
+      failed ?? (
+        <Empty title="Nothing is known of it">
+          <p>
+            No event belongs to the {kind} <code>{id}</code>. It may be so new that it is not visible yet.
+          </p>
+          <Link class="button" href="/causes">
+            Look for something else
+          </Link>
+        </Empty>
+      )
     );
   }
   const chain = chainOf(found.events, found.deliveries, found.cut);
-  return <Picture chain={chain} only={found.only} kind={kind} id={id} />;
+  return (
+    <>
+      {failed}
+      <Picture chain={chain} only={found.only} kind={kind} id={id} />
+    </>
+  );
 }
 
 /** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */

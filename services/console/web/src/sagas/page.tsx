@@ -20,7 +20,7 @@ export function SagaPage({ params }: { params: { id: string } }) {
     <>
       <Bar title={saga ? saga.type : "Saga"} />
       <main id="main" class="main stack" tabIndex={-1}>
-        {loaded.problem && !saga && <Failed problem={loaded.problem} retry={loaded.reload} />}
+        {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
         {!saga && !loaded.problem && <Skeleton />}
         {saga && (
           <>
