@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-
-
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest

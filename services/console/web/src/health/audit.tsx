@@ -1,5 +1,5 @@
 import { ScrollText } from "lucide-preact";
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { ask, query } from "../lib/api";
 import { precise } from "../lib/format";
@@ -20,13 +20,14 @@ interface Entry {
   client: string | null;
 }
 
+const asked = (wanted: Record<string, string>, cursor: string | null) =>
+  query("/api/projector/queries/audit", { ...wanted, cursor, limit: 100 });
+
 export function Audit() {
   const [wanted, look] = useState<Record<string, string>>({});
   const [cursor, turn] = useState<string | null>(null);
-  const path = query("/api/projector/queries/audit", { ...wanted, cursor, limit: 100 });
+  const path = asked(wanted, cursor);
   const loaded = useLoad(path, (signal) => ask<Page<Entry>>(path, { signal }));
-  // Who asks for the same again wants what is there by now.
-  useEffect(loaded.reload, [wanted]);
   const items = loaded.value?.items;
   return (
     <>
@@ -34,12 +35,13 @@ export function Audit() {
         class="row wrap"
         onSubmit={(event) => {
           event.preventDefault();
-          turn(null);
-          look(
-            Object.fromEntries(
-              [...new FormData(event.currentTarget)].map(([name, value]) => [name, String(value)]),
-            ),
+          const given = Object.fromEntries(
+            [...new FormData(event.currentTarget)].map(([name, value]) => [name, String(value)]),
           );
+          turn(null);
+          look(given);
+          // Who asks for the same again wants what is there by now.
+          if (asked(given, null) === path) loaded.reload();
         }}
       >
         <input class="input narrow" name="user" aria-label="Who" placeholder="Who" />

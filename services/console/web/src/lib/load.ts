@@ -14,6 +14,8 @@ export interface Loaded<T> {
 }
 
 const AGAIN = 5000;
+/** So many positions are waited for; of more, the newest: where so much happens, it is read again soon anyway. */
+const AWAITED = 8;
 
 /** Something to be had from the services, loaded anew when `key` changes or `reload` or `follow` is called: a load that
  *  runs comes to its end first. */
@@ -94,7 +96,7 @@ export function useLive(
       if (timer === undefined)
         timer = setTimeout(() => {
           timer = undefined;
-          const positions = [...reached.values()];
+          const positions = [...reached.values()].slice(-AWAITED);
           reached.clear();
           latest.current.call(positions);
         }, wait);
