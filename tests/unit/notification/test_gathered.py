@@ -3,7 +3,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
 from annals.dapr import DatabaseError, StatementRefused
+from annals.store import Undecodable
 from annals_notification.gathered import Gathered
 
 
@@ -29,16 +32,19 @@ async def test_all_that_ask_while_it_is_busy_are_answered_together() -> None:
     assert calls == [[1], [1, 2, 3]], "what asks later is never answered by what began before"
 
 
-async def test_a_refused_key_spoils_nothing_for_others() -> None:
+@pytest.mark.parametrize(
+    "error", [StatementRefused("bad"), Undecodable("stream/default/task-bad/head", ValueError("damaged"))]
+)
+async def test_a_bad_key_spoils_nothing_for_others(error: Exception) -> None:
     async def work(keys: Sequence[str]) -> dict[str, str]:
         if "bad" in keys:
-            raise StatementRefused("bad")
+            raise error
         return {key: key.upper() for key in keys}
 
     gathered = Gathered(work)
     found = await asyncio.gather(*map(gathered.get, ("a", "bad", "b")), return_exceptions=True)
     assert found[0] == "A"
-    assert isinstance(found[1], StatementRefused)
+    assert found[1] is error
     assert found[2] == "B"
 
 

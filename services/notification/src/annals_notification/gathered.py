@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from annals.dapr import StatementRefused
+from annals.store import Undecodable
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -15,8 +16,9 @@ V = TypeVar("V")
 class Gathered(Generic[K, V]):
     """`work` is given all keys that came while it was busy, and answers for each.
 
-    What it does for a key begins after the key came. Where the database refuses a statement, each key
-    gets one of its own, so that one bad value spoils nothing for others.
+    What it does for a key begins after the key came. Where the database refuses a statement, or a value
+    of the store cannot be decoded, each key gets one of its own, so that one bad value spoils nothing
+    for others.
     """
 
     def __init__(self, work: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
@@ -45,7 +47,7 @@ class Gathered(Generic[K, V]):
         try:
             found = await self._work(list(waiting))
         except Exception as error:  # noqa: BLE001 - it is theirs who asked
-            if isinstance(error, StatementRefused) and len(waiting) > 1:
+            if isinstance(error, StatementRefused | Undecodable) and len(waiting) > 1:
                 for key, answer in waiting.items():
                     await self._answer({key: answer})
                 return
