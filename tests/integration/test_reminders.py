@@ -32,7 +32,11 @@ async def reminders(pool: asyncpg.Pool, store: MemoryEventStore) -> Reminders:
     database, unused = PoolDatabase(pool), cast("Any", None)
     await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
     await pool.execute("UPDATE notifications.service SET since = $1", A_DAY_AGO)
-    return Reminders(database, store, unused, Alarms(unused), BEFORE, unused)
+
+    async def never() -> bool:
+        return False
+
+    return Reminders(database, store, unused, Alarms(unused), BEFORE, never)
 
 
 async def happens(
@@ -77,3 +81,46 @@ async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_b
     # The one of a day before was past when the date was set.
     shown = await pool.fetch("SELECT id, user_id, status FROM notifications.reminders")
     assert [tuple(row) for row in shown] == [("7:due", "bob", "scheduled")]
+
+
+@pytest.mark.parametrize("live_first", [False, True])
+async def test_reminders_that_a_history_which_is_gone_left_give_way_to_what_is_imported(
+    reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool, *, live_first: bool
+) -> None:
+    """Whichever comes first of the imported events and of one that the restored store was given since."""
+    now = datetime.now(UTC)
+    gone, due, moved = (now + timedelta(days=days) for days in (9, 3, 5))
+    await pool.execute(
+        "INSERT INTO notifications.reminders (tenant, id, task_id, kind, title, due, fires, status, version)"
+        " VALUES ('one', '7:due', '7', 'due', '', $1, $1, 'scheduled', 9),"
+        " ('one', '7:24h', '7', '24h', '', $1, $1, 'cancelled', 3), ('one', '7:1h', '7', '1h', '', $1, $1,"
+        " 'scheduled', 9)",
+        gone,
+    )
+
+    async def shown() -> list[tuple[str, str, datetime]]:
+        rows = await pool.fetch("SELECT id, status, due FROM notifications.reminders ORDER BY id")
+        return [tuple(row) for row in rows]
+
+    imported = [
+        await happens(store, 1, "task.created", now, due=None),
+        await happens(store, 2, "task.due_date_set", now, due=due.isoformat()),
+    ]
+    if not live_first:
+        for event in imported * 2:
+            await reminders.on_imported(event)
+        assert await shown() == [
+            ("7:1h", "cancelled", gone),
+            ("7:24h", "scheduled", due),
+            ("7:due", "scheduled", due),
+        ]
+    live = await happens(store, 3, "task.due_date_set", now, due=moved.isoformat())
+    await reminders.on_event(live)
+    for event in imported:
+        await reminders.on_imported(event)
+    await reminders.on_event(live)
+    assert await shown() == [
+        ("7:1h", "cancelled", gone),
+        ("7:24h", "scheduled", moved),
+        ("7:due", "scheduled", moved),
+    ]

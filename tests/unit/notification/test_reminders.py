@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from annals.events import StreamId
-from annals.store import Append
+from annals.store import Append, StoreUnavailable
 from annals.store.memory import MemoryEventStore
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import Alarms, NotNow
@@ -43,8 +43,15 @@ class Tables:
         self.tasks: list[Any] = []
         self.planned: list[Any] = []
         self.fired: list[str | None] = []
+        self.had: list[dict[str, Any]] = []
+        self.becomes: list[Any] = []
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
+        if "USING (tenant, task_id)" in sql:
+            return self.had
+        if "SET version" in sql:
+            self.becomes += [one["becomes"] for one in orjson.loads(params[0] or "")]
+            return 1
         if "AS row (tenant text, task_id text" in sql:
             tasks, rows = params
             self.tasks += orjson.loads(tasks or "")
@@ -121,3 +128,61 @@ async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:
     await reminders.fire("acme", "7:due")
     assert tables.fired == ["cancelled"]
     assert not told.notices
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "due", "becomes"),
+    [
+        (9, "scheduled", DUE + timedelta(days=1), [3]),
+        (9, "cancelled", DUE, [3]),
+        (9, "fired", DUE - timedelta(days=9), [3]),
+        (9, "scheduled", DUE, [4]),
+        (4, "scheduled", DUE + timedelta(days=1), [3]),
+        (4, "scheduled", DUE, []),
+        (3, "scheduled", DUE + timedelta(days=1), []),
+    ],
+)
+async def test_what_was_planned_by_a_history_that_is_gone_gives_way_to_the_imported_one(
+    version: int, status: str, due: datetime, becomes: list[int]
+) -> None:
+    """It is planned anew where it is older than the task; what is rightly due stays, and may be due now."""
+    store, tables, importing, unused = MemoryEventStore(), Tables(), [True], cast("Any", None)
+    key = {"tenant": "acme", "id": "7:due", "task_id": "7"}
+    tables.had = [key | {"version": version, "status": status, "due": due.isoformat()}]
+
+    async def imported() -> bool:
+        return importing[0]
+
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), imported)
+    await store.append(Append(TASK, tuple(of_task(TASK, *event) for event in EVENTS), 0, STATE))
+    [event] = await store.read_events([(TASK, 4)])
+    if version > 4:
+        with pytest.raises(StoreUnavailable, match="still being imported"):
+            await reminders.on_imported(event)
+        assert (tables.becomes, tables.planned) == ([], []), "it may come to be that far"
+    importing[0] = False
+    await reminders.on_imported(event)
+    assert tables.becomes == becomes
+    assert [row["version"] for row in tables.planned] == [4]
+    tables.becomes.clear()
+    await reminders.on_event(event)
+    assert not tables.becomes, "where nothing was imported there is no other history"
+
+
+async def test_what_a_later_event_planned_while_the_import_ended_is_not_taken_for_gone() -> None:
+    store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events[:1], 0, {"status": "todo", "title": "", "due": None}))
+    tables.had = [
+        {"tenant": "acme", "id": "7:due", "task_id": "7", "version": 3, "status": "fired", "due": str(DUE)}
+    ]
+
+    async def through() -> bool:
+        await store.append(Append(TASK, events[1:], 1, STATE))
+        return False
+
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), through)
+    [event] = await store.read_events([(TASK, 1)])
+    await reminders.on_imported(event)
+    assert not tables.becomes
+    assert [row["version"] for row in tables.planned] == [4]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,7 +12,7 @@ import orjson
 
 from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId
-from annals.store import EventReader
+from annals.store import EventReader, Head, StoreUnavailable
 from annals.telemetry import metrics
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
@@ -20,6 +20,7 @@ from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 # What a task had before is looked up by the task (OFFSET 0) and cancelled by its key, as an insertion in
 # conflict: whatever PostgreSQL takes the numbers of rows to be, it reads no others.
@@ -56,6 +57,20 @@ written AS (
   RETURNING tenant, id, fires, status)
 SELECT coalesce(json_agg(json_build_array(tenant, id, fires)), '[]')::text FROM written
 WHERE status = 'scheduled'"""
+
+_HAD = """
+SELECT coalesce(json_agg(r), '[]')::text
+FROM jsonb_to_recordset($1::text::jsonb) AS task (tenant text, task_id text)
+  JOIN notifications.reminders r USING (tenant, task_id)"""
+
+_GIVE_WAY = """
+WITH gone AS (
+  SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
+    tenant text, id text, version bigint, becomes bigint)),
+older AS (
+  UPDATE notifications.reminders r SET version = gone.becomes
+  FROM gone WHERE r.tenant = gone.tenant AND r.id = gone.id AND r.version = gone.version RETURNING 1)
+SELECT count(*)::text FROM older"""
 
 _ONE = f"""
 SELECT json_build_object('row', (
@@ -109,6 +124,30 @@ def _kind(before: timedelta) -> str:
     return "due" if not before else f"{hours}h" if not rest else f"{int(before.total_seconds())}s"
 
 
+def _of_another_history(
+    had: Iterable[Mapping[str, Any]], heads: Mapping[StreamId, Head | None]
+) -> list[dict[str, Any]]:
+    """Rows that the heads, which were read later, do not explain, with the version that each is to have.
+
+    A version beyond the head's is of a history that is gone; one that is the head's may be. What is of it
+    is made older than the head. Only what is due when the task is stays: it may be to be told of now, when
+    it would not be planned any more.
+    """
+    found = []
+    for row in had:
+        head = heads[StreamId.of(row["tenant"], "task", row["task_id"])]
+        if head is None or head.state is None or row["version"] < head.version:
+            continue
+        stays = row["status"] == "scheduled" and any(
+            one.due == datetime.fromisoformat(row["due"]) for one in plan(head.state, (timedelta(0),), _EVER)
+        )
+        version = head.version if stays else head.version - 1
+        if version != row["version"]:
+            key = {name: row[name] for name in ("tenant", "id", "version")}
+            found.append(key | {"head": head.version, "becomes": version})
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     """That a task was changed, by an event; what is to be reminded of since then."""
@@ -117,6 +156,7 @@ class _Change:
     since: datetime
     correlation_id: str | None
     event_id: str
+    imported: bool
 
 
 class Reminders:
@@ -156,7 +196,7 @@ class Reminders:
             case "task.created" if event.data.get("due") is None:
                 return
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
-                await self._changed(event, min(event.timestamp, datetime.now(UTC)))
+                await self._changed(event, min(event.timestamp, datetime.now(UTC)), imported=False)
             case "task.assigned" | "task.unassigned":
                 await self._reassigned(event.stream)
 
@@ -164,10 +204,11 @@ class Reminders:
         """The same for what came from a backup: only what is still to come is reminded of.
 
         Whatever it says: a task that was written through several lanes has no state before its last event
-        is there, and that may be any of them.
+        is there, and that may be any of them. What is kept from before of a history that is not the
+        imported one gives way; as long as it may still be, who asks is to ask again.
         """
         if event.aggregate_type == "task":
-            await self._changed(event, datetime.now(UTC))
+            await self._changed(event, datetime.now(UTC), imported=True)
 
     async def _reassigned(self, stream: StreamId) -> None:
         """Have the list of reminders show whose the task is. Who is told is read when one fires.
@@ -180,8 +221,8 @@ class Reminders:
         task_id, assignee = stream.name.removeprefix("task-"), head.state.get("assignee")
         await self._database.fetch(_REASSIGN, stream.tenant, task_id, assignee)
 
-    async def _changed(self, event: RecordedEvent, since: datetime) -> None:
-        await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id))
+    async def _changed(self, event: RecordedEvent, since: datetime, *, imported: bool) -> None:
+        await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id, imported))
 
     async def _follow(self, changes: Sequence[_Change]) -> dict[_Change, None]:
         """Bring tasks' reminders in line with what the tasks are now.
@@ -194,9 +235,20 @@ class Reminders:
         for change in changes:
             last[change.stream] = change
             since[change.stream] = min(change.since, since.get(change.stream, change.since))
-        heads = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in last))
+        had = await self._had({change.stream for change in changes if change.imported})
+        heads = await self._heads(last)
+        gone = _of_another_history(had, heads)
+        if any(row["version"] > row["head"] for row in gone):
+            if await self._being_imported():
+                raise StoreUnavailable("tasks that there are reminders of are still being imported")
+            # Only after an import was through their heads are whole.
+            heads = await self._heads(last)
+            gone = _of_another_history(had, heads)
+        if gone:
+            await self._database.fetch(_GIVE_WAY, orjson.dumps(gone).decode())
         tasks, rows = [], []
-        for (stream, change), (head, _) in zip(last.items(), heads, strict=True):
+        for stream, change in last.items():
+            head = heads[stream]
             if head is None or head.state is None:  # the rest of it is still to be imported, and then told of
                 continue
             task_id = stream.name.removeprefix("task-")
@@ -221,6 +273,19 @@ class Reminders:
         for tenant, row_id, fires in written:
             self._alarms.set(self.name, tenant, row_id, datetime.fromisoformat(fires))
         return dict.fromkeys(changes)
+
+    async def _had(self, streams: Iterable[StreamId]) -> list[dict[str, Any]]:
+        """The reminders that these tasks have."""
+        tasks = [{"tenant": one.tenant, "task_id": one.name.removeprefix("task-")} for one in streams]
+        had: list[dict[str, Any]] = []
+        if tasks:
+            had = await self._database.fetch(_HAD, orjson.dumps(tasks).decode())
+        return had
+
+    async def _heads(self, streams: Iterable[StreamId]) -> dict[StreamId, Head | None]:
+        streams = list(streams)
+        found = await asyncio.gather(*(self._store.load(stream, certain=True) for stream in streams))
+        return {stream: head for stream, (head, _) in zip(streams, found, strict=True)}
 
     async def fire(self, tenant: str, row_id: str) -> None:
         """See `due.Kind`."""
