@@ -19,6 +19,7 @@ import pytest
 
 from annals.aggregates import Aggregate, Command, Handler, folding
 from annals.dapr import DaprError, DaprSidecar, Workflows, Write
+from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, EventData, EventRegistry, RecordedEvent, StreamId
 from annals.privacy import SubjectErased, SubjectKeys
 from annals.sagas import Saga, SagaCatalog, SagaInput, SendCommand, Step
@@ -30,11 +31,13 @@ from annals.sagas.state import SagaStatus
 from annals.sagas.watch import Watch
 from annals.store import (
     ALL_LANES,
+    DOMAIN_LANES,
     SAGA_LANES,
     Append,
     DaprEventReader,
     DaprEventStore,
     Export,
+    Follower,
     Head,
     NotImportable,
     Restore,
@@ -477,3 +480,67 @@ async def test_an_erasure_is_not_undone_by_lines_that_come_again() -> None:
             await SubjectKeys(target, "eventstore", secret).protect("acme", "zoe", {"name": "Zoe"})
         await source.close()
         await target.close()
+
+
+@pytest.mark.parametrize("placed", ["before", "during", "after"])
+async def test_who_follows_first_is_given_what_was_imported_whenever_it_begins(placed: str) -> None:
+    """What was appended behind it before anybody followed is not new to who begins."""
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            for version in range(6):
+                await put(store, version)
+        lines = await lines_of(source)
+    async with empty() as (port, into):
+        given: list[tuple[str, int]] = []
+
+        async def handle(event: RecordedEvent) -> None:
+            given.append(("new", event.seq))
+
+        async def imported(event: RecordedEvent) -> None:
+            given.append(("imported", event.seq))
+
+        @asynccontextmanager
+        async def following(owner: str) -> AsyncIterator[None]:
+            letters = DeadLetters(into, "eventstore", "test")
+            one = Follower(
+                into, "eventstore", "test", owner, DOMAIN_LANES, handle, letters, imported=imported
+            )
+            tasks = [asyncio.create_task(letters.run()), asyncio.create_task(one.run())]
+
+            async def is_placed() -> bool:
+                return one.placed
+
+            try:
+                await until(is_placed)
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+        async def all_given() -> bool:
+            return set(given) >= set(expected)
+
+        restore = Restore(into, "eventstore", NOTHING)
+        expected = [("imported", seq) for seq in range(1, 7)] + [("new", 8)]
+        async with AsyncExitStack() as stack:
+            if placed == "before":
+                await stack.enter_async_context(following("a"))
+            await restore.apply(b"".join(lines[:3]))
+            if placed == "during":
+                await stack.enter_async_context(following("a"))
+            await restore.apply(b"".join(lines[3:]))
+            async with opened(port) as store:
+                await put(store, 6)
+                if placed == "after":
+                    # It is gone before it has come that far, and goes on as it was placed.
+                    into.left_out = frozenset({store_keys.log(0, 4)})
+                    async with following("a"):
+                        pass
+                    into.left_out = frozenset()
+                    await stack.enter_async_context(following("a"))
+                else:
+                    expected.insert(6, ("new", 7))
+                await put(store, 7)
+                await until(all_given)
+        assert list(dict.fromkeys(given)) == expected

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -96,7 +96,8 @@ class Follower:
         """See the class.
 
         `types` are those of the events to be handled, if not all: others are not even read. What
-        came into the store from a backup is not handled again, but given to `imported`, if there is one.
+        came into the store from a backup is not handled again, but given to `imported`, if there is one:
+        also by who has never followed before.
         """
         self._sidecar = sidecar
         self._state_store = store
@@ -113,6 +114,7 @@ class Follower:
         self._imported_up_to: dict[int, int] = {}
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
+        self._old: dict[int, int] = {}  # up to where lanes with imported commits were written before
         self._page = _LEAST_COMMITS
         self._etag: str | None = None
         self._saved_at = 0.0
@@ -142,7 +144,12 @@ class Follower:
         value = await self._sidecar.get(self._state_store, self._key)
         if value is None:
             self._etag = None
-            self._seen = await self._reader.reached()
+            self._imported_up_to = {}  # of a store that was emptied since
+            reached = await self._reader.reached()
+            # Behind: an import begins with the marks, and then is reached as a whole, before it is there.
+            imported = await self._imported_of(reached) if self._imported is not None else ()
+            self._old = {lane: reached[lane] for lane in imported}
+            self._seen = reached | dict.fromkeys(imported, 0)
         else:
             known = orjson.loads(value.data)
             self.placed = True
@@ -150,6 +157,7 @@ class Follower:
                 return False
             self._etag = value.etag
             self._seen = {int(lane): seq for lane, seq in known["seen"].items()}
+            self._old = {int(lane): seq for lane, seq in known.get("old", {}).items()}
         await self._save(0.0)
         self.placed = True
         return True
@@ -168,7 +176,8 @@ class Follower:
             begun = time.monotonic()
             expires = time.time() + _LEASE_SECONDS
             seen = {str(lane): seq for lane, seq in self._seen.items()}
-            data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen})
+            old = {str(lane): seq for lane, seq in self._old.items()}
+            data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen, "old": old})
             write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
             # What is read back says for whom it was refused: after a reply that was lost, for this one.
             with suppress(StateConflict):
@@ -251,6 +260,11 @@ class Follower:
             await _until_one_fails(*(self._handle_stream(own) for own in streams.values()))
         self._seen[lane] = commits[-1].position.seq
 
+    async def _imported_of(self, lanes: Iterable[int]) -> list[int]:
+        """Those of these lanes that begin with what came from a backup."""
+        wanted = {keys.imported(lane): lane for lane in lanes}
+        return [wanted[key] for key in await self._sidecar.get_certain(self._state_store, list(wanted))]
+
     async def _note_import(self, lane: int) -> None:
         """Only an empty lane is imported into: after its first commit was handled, this does not change."""
         mark = await self._sidecar.get(self._state_store, keys.imported(lane))
@@ -262,7 +276,9 @@ class Follower:
         """What is to be done with an event; None when nothing is."""
         if self._types is not None and event.event_type not in self._types:
             return None
-        return self._imported if event.seq <= self._imported_up_to.get(event.lane, 0) else self._handle
+        if event.seq <= self._imported_up_to.get(event.lane, 0):
+            return self._imported
+        return None if event.seq <= self._old.get(event.lane, 0) else self._handle
 
     async def _handle_stream(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
