@@ -10,9 +10,9 @@ from random import Random
 import orjson
 import pytest
 
-from annals.dapr import DaprSidecar, StateValue
+from annals.dapr import DaprSidecar, StateValue, Write
 from annals.events import DomainEvent, StreamId
-from annals.store import Append, DaprEventReader, DaprEventStore, Export, Restore, export, keys
+from annals.store import Append, DaprEventReader, DaprEventStore, Export, Restore, Undecodable, export, keys
 from annals.testing.fake import FakeSidecar
 from event_stores import opened
 
@@ -156,3 +156,34 @@ async def test_a_backup_of_a_running_store_has_each_stream_from_its_beginning(se
     for versions in found.values():
         assert versions == list(range(1, len(versions) + 1))
     assert all(len(found[name]) >= count for name, count in before.items())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (keys.log(0, 1), b"{"),
+        (keys.log(0, 3), b"{}"),
+        (keys.event(StreamId("default", "thing-2"), 1), b'{"half'),
+        (keys.event(StreamId("default", "thing-2"), 1), b'{"text": "\xff"}'),
+        (keys.checkpoint(0, 1), b"{}"),
+        (keys.subject("default", "zoe"), b"\xff"),
+    ],
+)
+async def test_a_damaged_value_is_named(key: str, value: bytes) -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        for name in range(4):
+            event = DomainEvent(
+                event_type="thing.happened",
+                source="test",
+                aggregate_type="thing",
+                aggregate_id=str(name),
+                data={"name": "annals-enc.v1/zoe/x"},
+            )
+            await store.append(Append(event.stream, (event,), 0, {}))
+        client = DaprSidecar(sidecar.grpc_port)
+        await client.save("eventstore", Write(key, value))
+        with pytest.raises(Undecodable) as raised:
+            async for _ in Export(client, "eventstore", with_keys=True).pages():
+                pass
+        assert raised.value.key == key
+        await client.close()

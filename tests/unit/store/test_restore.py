@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 import grpc
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from annals.aggregates import Aggregate, Command, Handler, folding
 from annals.dapr import DaprError, DaprSidecar, Workflows, Write
@@ -385,6 +386,71 @@ async def test_a_head_that_an_earlier_release_left_without_a_state_gets_one_with
             await into.save("eventstore", Write(store_keys.head(BOX), left, etag=value.etag))
         await restore.apply(last)
         assert await is_whole(into, 10)
+
+
+class Picky(WeighedBox):
+    """Of a release that does not know what weighs 30."""
+
+    def apply(self, event: EventData) -> Picky:
+        if cast("Put", event).weight == 30:
+            raise ValueError("no release of this one put that in")
+        weighed = super().apply(event)
+        return self.model_copy(update={"count": weighed.count, "weight": weighed.weight})
+
+
+@pytest.mark.parametrize("owners", ["aaaaaa", "ababab", "bbbaaa", "aabbaa"])
+async def test_a_stream_that_cannot_be_read_has_no_state_and_the_import_goes_on(owners: str) -> None:
+    first, lanes = begun(await written(*owners))
+    for order in permutations(lanes):
+        async with empty() as (_, into):
+            restore = Restore(into, "eventstore", release(Picky))
+            with capture_logs() as logs:
+                await restore.apply(first)
+                for line in [line for lane in order for line in lane]:
+                    assert await restore.apply(line) == 1
+                    assert await restore.apply(line) == 0
+            assert {"stream": str(BOX), "version": 6}.items() <= logs[-1].items()
+            reader = DaprEventReader(into)
+            assert not await reader.being_imported()
+            head, _ = await reader.load(BOX)
+            [last] = await reader.read_events([(BOX, 6)])
+            assert head == Head(6, None, 0, last.hash)
+
+
+async def test_a_release_that_can_read_a_stream_goes_on_with_it_where_another_could_not() -> None:
+    first, [*lanes] = begun(await written(*"ababab"))
+    lines = [line for lane in lanes for line in lane]
+    async with empty() as (_, into):
+        picky = Restore(into, "eventstore", release(Picky))
+        await picky.apply(first)
+        for line in lines[:-1]:
+            await picky.apply(line)
+        await Restore(into, "eventstore", release(WeighedBox)).apply(lines[-1])
+        assert await is_whole(into, 6)
+
+
+@pytest.mark.parametrize("damaged", [0, 1])
+async def test_a_commit_that_is_none_is_refused_and_named(damaged: int) -> None:
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            await put(store, 0)
+            event = DomainEvent(
+                event_type="box.put",
+                source="test",
+                aggregate_type="box",
+                aggregate_id="x",
+                data={"weight": 1},
+            )
+            await store.append(Append(BOX, (event, event), 1, {}))
+        *lines, last = await lines_of(source)
+    line = orjson.loads(last)
+    line["events"][damaged] = line["events"][damaged][:-20]
+    async with empty() as (_, into):
+        restore = Restore(into, "eventstore", release(Box))
+        await restore.apply(b"".join(lines))
+        with pytest.raises(NotImportable, match="commit 0-2 is not a commit"):
+            await restore.apply(orjson.dumps(line) + b"\n")
+        assert await restore.apply(last) == 1
 
 
 class Sheet(Box):

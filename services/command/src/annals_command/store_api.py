@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
+import orjson
 import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
@@ -80,7 +81,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     async def export(
         keys: Annotated[bool, Query(description="with the wrapped keys of personal data")] = False,
     ) -> StreamingResponse:
-        """A file that has no line with `end` was cut off."""
+        """A file that has no line with `end` was cut off; where there is one with `failed`, it says why."""
         pages = Export(sidecar, store, with_keys=keys).pages()
         with _problems():
             first = await anext(pages)
@@ -106,6 +107,7 @@ async def _until_failure(first: bytes, pages: AsyncIterator[bytes]) -> AsyncIter
             yield page
     except (DaprError, StoreError) as error:
         _log.error("an export was broken off", error=str(error))
+        yield orjson.dumps({"failed": str(error)}) + b"\n"  # it is too late to answer anything else
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from functools import partial
+from operator import index
 from typing import Any
 
 import orjson
@@ -35,7 +37,7 @@ _TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
 
 
 class Export:
-    """Reads a store into lines. Every method raises DaprError and StoreError."""
+    """Reads a store into lines. Every method raises DaprError and StoreError, which names what is damaged."""
 
     def __init__(self, sidecar: DaprSidecar, store: str, *, with_keys: bool) -> None:
         self._sidecar = sidecar
@@ -103,7 +105,10 @@ class Export:
         if len(found) < len(wanted):
             raise StoreError(f"the log of lane {lane} has a hole between {first} and {last}")
         raw = {Position(lane, seq): found[key].data for seq, key in enumerate(wanted, start=first)}
-        coming = deque(records.decode_commit(data, position) for position, data in raw.items())
+        coming = deque(
+            records.decoded(key, found[key].data, partial(records.decode_commit, position=position))
+            for key, position in zip(wanted, raw, strict=True)
+        )
         while commits := self._next(coming):
             events = await self._events_of(commits)
             subjects = await self._subject_lines(events) if self._with_keys else []
@@ -136,6 +141,7 @@ class Export:
         for ref, data in zip(refs, raw, strict=True):
             if data is None:
                 raise StoreError(f"event {ref[1]} of {ref[0]} is missing")
+            records.decoded(keys.event(*ref), data, orjson.loads)  # an import would not take it
             events[ref] = data
         # How large they are is known when they were read: the next may be as large.
         size = sum(map(len, events.values()))
@@ -153,7 +159,11 @@ class Export:
         wanted = {keys.subject(*subject): subject for subject in sorted(named)}
         found = await self._sidecar.get_certain(self._store, list(wanted))
         return [
-            {"subject": wanted[key][1], "tenant": wanted[key][0], "key": value.data.decode()}
+            {
+                "subject": wanted[key][1],
+                "tenant": wanted[key][0],
+                "key": records.decoded(key, value.data, bytes.decode),
+            }
             for key, value in found.items()
         ]
 
@@ -162,9 +172,9 @@ class Export:
         while True:
             wanted = [keys.checkpoint(lane, one) for one in range(number, number + _CHECKPOINT_PAGE)]
             found = await self._sidecar.get_certain(self._store, wanted)
-            raw = [found[key].data for key in wanted if key in found]
+            raw = [(key, found[key].data) for key in wanted if key in found]
             # One that was signed after the export began reaches beyond what is in it.
-            within = [data for data in raw if orjson.loads(data)["seq"] <= tail]
+            within = [data for key, data in raw if records.decoded(key, data, _seq) <= tail]
             yield self._lines([{"checkpoint": data.decode()} for data in within])
             if len(within) < _CHECKPOINT_PAGE:
                 return
@@ -174,3 +184,7 @@ class Export:
         data = b"".join(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n" for value in values)
         self._digest.update(data)
         return data
+
+
+def _seq(checkpoint: bytes) -> int:
+    return index(orjson.loads(checkpoint)["seq"])

@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 import orjson
+import structlog
 
 from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
 from annals.events import Position, RecordedEvent, StreamId
@@ -24,6 +25,8 @@ from annals.store.event_pages import MOST_EVENTS, fitting
 from annals.store.export import FORMAT
 from annals.store.protocol import Commit, Fold, Head, StoreError
 from annals.store.sizes import TRANSACTION_BYTES
+
+_log = structlog.get_logger(__name__)
 
 _COMMITS = 64
 _BYTES = 1_500_000
@@ -173,6 +176,8 @@ class Restore:
         Holes are what was written through another lane, whose part comes later. How far the stream is until
         then is kept in the head, so that nothing is read and folded twice. The head is written even if it
         stays as it is: of two requests that each bring a part, one is refused and finds the other's.
+
+        A stream that this release cannot read gets no state. Its commands are refused, and nothing else is.
         """
         head = records.decode_head(there.data) if there else None
         part = records.decode_part(there.data) if there else None
@@ -187,8 +192,13 @@ class Restore:
             read = await self._reader.read_raw_events([(stream, version) for version in absent], certain=True)
             known = brought | {version: raw for version, raw in zip(absent, read, strict=True) if raw}
             raws = [known[version] for version in takewhile(known.__contains__, versions)]
-            events = [RecordedEvent.from_json(raw) for raw in raws]
-            folded = self._fold(stream, part, events)
+            try:
+                events = [RecordedEvent.from_json(raw) for raw in raws]
+                folded = self._fold(stream, part, events)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                what = {"stream": str(stream), "version": head.version}
+                _log.error("an imported stream cannot be read", **what, error=str(error))
+                return _head_write(stream, records.encode_head(head, part), there)
             if folded is None:
                 part = None
                 continue
@@ -199,8 +209,7 @@ class Restore:
             most = fitting(most, len(raws), sum(map(len, raws)), bytes_held=_BYTES, most=MOST_EVENTS)
         whole = part.version == head.version
         data = records.encode_head(part) if whole else records.encode_head(head, part)
-        etag = there.etag if there else None
-        return Write(keys.head(stream), data, insert_only=etag is None, etag=etag)
+        return _head_write(stream, data, there)
 
     async def _take_checkpoints(self, given: list[bytes]) -> None:
         last: dict[int, tuple[int, bytes]] = {}
@@ -228,6 +237,11 @@ class Restore:
                 await self._sidecar.transact(self._store, missing)
 
 
+def _head_write(stream: StreamId, data: bytes, there: StateValue | None) -> Write:
+    etag = there.etag if there else None
+    return Write(keys.head(stream), data, insert_only=etag is None, etag=etag)
+
+
 def _parse(body: bytes) -> list[dict[str, Any]]:
     try:
         lines = [orjson.loads(line) for line in body.splitlines() if line]
@@ -243,9 +257,10 @@ def _entry(line: dict[str, Any]) -> _Entry:
         raw = line["commit"].encode()
         commit = records.decode_commit(raw, Position(line["lane"], line["seq"]))
         events = tuple(event.encode() for event in line["events"])
-        first = RecordedEvent.from_json(events[0])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise NotImportable(f"a line is not a commit: {error}") from error
+        first, *_ = [RecordedEvent.from_json(event) for event in events]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        place = f"{line.get('lane')}-{line.get('seq')}"
+        raise NotImportable(f"the line of commit {place} is not a commit: {error}") from error
     if len(events) != commit.last - commit.first + 1 or first.position != commit.position:
         raise NotImportable(f"the events of commit {commit.position} are not its own")
     return _Entry(commit, raw, events)
