@@ -24,6 +24,7 @@ from annals.sagas import (
     StartSaga,
     StartSagas,
     Step,
+    StepStatus,
     orchestrator,
 )
 from annals.sagas.history import SagaKey
@@ -358,6 +359,18 @@ TOO_MUCH = "too much for one transaction"
 REFUSED = "no more of that"
 
 
+def bound(machine: SagaMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the store take no saga that is larger than 40 kB."""
+    append = machine.store.append
+
+    async def bounded(given: Append) -> Appended:
+        if len(orjson.dumps(given.state)) > 40_000:
+            raise AppendTooLarge(TOO_MUCH)
+        return await append(given)
+
+    monkeypatch.setattr(machine.store, "append", bounded)
+
+
 @pytest.mark.parametrize(
     ("steps", "cancels", "why"),
     [
@@ -386,20 +399,59 @@ async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
 
     saga = Saga("test", Numbered, steps)
     async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
-        append = machine.store.append
-
-        async def bounded(given: Append) -> Appended:
-            if len(orjson.dumps(given.state)) > 40_000:
-                raise AppendTooLarge(TOO_MUCH)
-            return await append(given)
-
-        monkeypatch.setattr(machine.store, "append", bounded)
+        bound(machine, monkeypatch)
         await machine.orchestrator.start(KEY, "test", {}, None)
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
     assert why in (ended.reason or "")
     assert (did[0], did[-1], did.count("a")) == ("a", "a_back", 1)
+
+
+async def test_what_could_not_be_recorded_is_taken_back_also_by_who_goes_on_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    did: list[str] = []
+
+    class Verbose:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            did.append(path.removeprefix("commands/"))
+            if did[-1] == "b_back" and did.count("b_back") == 1:
+                going_back.set()
+                await goes_on.wait()
+            return Answer(200, {"text": "x" * 50_000} if path == "commands/a" else {})
+
+    going_back, goes_on = asyncio.Event(), asyncio.Event()
+    saga = Saga("test", Numbered, (command("z"), command("a"), command("b"), command("c")))
+    async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
+        bound(machine, monkeypatch)
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        async with asyncio.timeout(20):
+            await going_back.wait()
+        await machine.orchestrator.restart(KEY, "its workflow was lost", Asker())
+        goes_on.set()
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is SagaStatus.COMPENSATED
+    assert list(dict.fromkeys(did)) == ["z", "a", "b_back", "a_back", "z_back"]
+    assert {ended.steps[name].status for name in ("z", "a", "b")} == {StepStatus.COMPENSATED}
+
+
+async def test_a_saga_whose_completion_cannot_be_recorded_has_not_completed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Verbose:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            return Answer(200, {"text": "x" * 50_000} if path == "commands/a" else {})
+
+    saga = Saga("test", Numbered, (command("a"),), output=lambda _: "all is well")
+    async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
+        bound(machine, monkeypatch)
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.steps["a"].status) == (SagaStatus.COMPENSATED, StepStatus.COMPENSATED)
+    assert TOO_MUCH in (ended.reason or "")
 
 
 async def test_a_worker_whose_sidecar_never_came_ends_when_it_is_told_to() -> None:

@@ -294,8 +294,7 @@ class _Run:
                         raise stop
         output = to_jsonable_python(self._saga.output(self._context)) if self._saga.output else None
         if not self._completion_recorded:
-            self._note(SagaCompleted(output=output))
-            yield from self._record()
+            yield from self._record(SagaCompleted(output=output))
         return output
 
     def _branch(self, step: Step) -> _Steps:
@@ -374,20 +373,18 @@ class _Run:
         then: Sequence[Mapping[str, Any]],
         undo: bool,
     ) -> _Steps:
-        done = yield self._workflow.activity(
-            "perform",
-            self._common
-            | {
-                "before": self._take(),
-                "step": step.name,
-                "undo": undo,
-                "attempt": attempt,
-                "final": final,
-                "timeout": step.timeout.total_seconds(),
-                "call": call,
-                "then": list(then),
-            },
-        )
+        before = self._take()
+        asked = {
+            "before": before,
+            "step": step.name,
+            "undo": undo,
+            "attempt": attempt,
+            "final": final,
+            "timeout": step.timeout.total_seconds(),
+            "call": call,
+            "then": list(then),
+        }
+        done = yield from self._telling(before, "perform", asked)
         if done["outcome"] == "ended":
             raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]
@@ -409,8 +406,9 @@ class _Run:
         deadline = self._known[step.name].deadline
         if deadline is None:
             delay = action.deadline(self._context)
-            self._note(SagaWaiting(step=step.name, events=names, deadline=self._workflow.now + delay))
-            yield from self._record()
+            yield from self._record(
+                SagaWaiting(step=step.name, events=names, deadline=self._workflow.now + delay)
+            )
         else:
             delay = max(deadline - self._workflow.now, timedelta(0))
         self._stop_if_cancelled()
@@ -478,8 +476,7 @@ class _Run:
         return ended
 
     def _record_started(self, step: Step) -> _Steps:
-        self._note(StepStarted(step=step.name, attempt=1))
-        yield from self._record()
+        yield from self._record(StepStarted(step=step.name, attempt=1))
 
     def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> _Steps:
         """A saga beside others: whatever becomes of it, they go on."""
@@ -560,10 +557,9 @@ class _Run:
             if not (yield from self._take_back(step, step.compensation, tried)):
                 left.append(step.name)
         if left:
-            self._note(SagaFailed(reason=reason, left=tuple(left)))
+            yield from self._record(SagaFailed(reason=reason, left=tuple(left)))
         else:
-            self._note(SagaCompensated(reason=reason))
-        yield from self._record()
+            yield from self._record(SagaCompensated(reason=reason))
         return {"status": "failed" if left else "compensated", "reason": reason}
 
     def _take_back(self, step: Step, compensation: Action, tried: int) -> _Steps:
@@ -598,8 +594,20 @@ class _Run:
         taken, self._unrecorded = self._unrecorded, []
         return taken
 
-    def _record(self) -> _Steps:
-        done = yield self._workflow.activity("record", self._common | {"entries": self._take()})
+    def _telling(self, before: list[dict[str, Any]], name: str, call: dict[str, Any]) -> _Steps:
+        """Have an activity done that takes along what came to pass before; where it fails, the next does."""
+        try:
+            return (yield self._workflow.activity(name, self._common | call))
+        except Exception:
+            # What is recorded twice is news once. Steps beside this one may have more to tell by now.
+            self._unrecorded[:0] = before
+            raise
+
+    def _record(self, event: EventData) -> _Steps:
+        """Record something with what came to pass before; where that fails, it has not come to pass."""
+        before = self._take()
+        entries = [*before, entry(event, self._workflow.now.isoformat())]
+        done = yield from self._telling(before, "record", {"entries": entries})
         if done["over"]:
             raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]
