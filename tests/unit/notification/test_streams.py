@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI, WebSocketDisconnect
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from annals.events import Position, RecordedEvent, StreamId
-from annals.store import ALL_LANES, StoreError
+from annals.store import ALL_LANES, StoreError, Undecodable
 from annals.store.protocol import Commit as StoredCommit
 from annals.web.background import background
 from annals_notification.streams import positions, routes
@@ -216,6 +218,67 @@ async def test_who_saw_more_than_there_is_in_a_store_that_was_made_anew_is_told_
         await asyncio.sleep(0)
         store.waits.set()
         assert await told == ["1-4,0-3", "1-5,0-3", "0-4,1-5"]
+
+
+class DamagedStore(LongStore):
+    """Two lanes of nine commits, of which one in lane 0 cannot be decoded, or the event of it."""
+
+    def __init__(self, damaged: str, known: int) -> None:
+        super().__init__(9)
+        self.damaged: str | None = damaged
+        self.known = known
+        self.looks = 0
+
+    async def reached(self, **_: bool) -> dict[int, int]:
+        return {0: self.known, 1: self.known}
+
+    async def moved(self, *asked: object) -> list[int]:
+        self.looks += 1
+        seen = cast("dict[int, int]", asked[0])
+        return [lane for lane in (0, 1) if self.length > seen[lane]]
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[StoredCommit]:
+        commits = await super().read_log(lane, first, last)
+        self._decode(f"log/{one.position}" for one in commits)
+        return [replace(one, stream=StreamId.of("other", "task", str(one.position))) for one in commits]
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        self._decode(stream.name for stream, _ in refs)
+        return await super().read_events(refs)
+
+    def _decode(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key == self.damaged:
+                raise Undecodable(key, ValueError("no JSON"))
+
+
+@pytest.mark.parametrize("damaged", ["log/0-5", "task-0-5"])
+async def test_a_lane_with_a_damaged_value_waits_by_itself(
+    damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annals_notification.streams.tail._POLL_SECONDS", 0.01)
+    store = DamagedStore(damaged, known=3)
+    streams = hub(store)
+    with capture_logs() as logs:
+        async with background(streams.run(), "hub"), asyncio.timeout(10):
+            listening = streams.listen(Filter("other"), None)
+            await anext(listening)
+            assert await _some(listening, 7) == ["0-4,1-3", *(f"1-{seq},0-4" for seq in range(4, 10))]
+            while store.looks < 5:
+                await asyncio.sleep(0.01)
+            store.damaged = None
+            assert await _some(listening, 5) == [f"0-{seq},1-9" for seq in range(5, 10)]
+    assert [(log["log_level"], log["lane"]) for log in logs] == [("error", 0)]
+
+
+async def test_who_missed_a_damaged_value_is_told_what_else_it_missed() -> None:
+    streams = hub(DamagedStore("task-0-5", known=9))
+    async with background(streams.run(), "hub"), asyncio.timeout(10):
+        listening = streams.listen(Filter("other"), {0: 3, 1: 7})
+        await anext(listening)
+        assert await _some(listening, 3) == ["0-4,1-7", "1-8,0-4", "1-9,0-4"]
+        with pytest.raises(Undecodable, match="task-0-5"):
+            await anext(listening)
 
 
 class EmptyLanes(LongStore):

@@ -460,6 +460,61 @@ async def test_a_damaged_event_waits_until_it_is_mended(world: World) -> None:
             await until(_holds(lambda: world.handled == [1]))
 
 
+@pytest.mark.parametrize("of", ["event", "log"])
+async def test_a_lane_with_a_damaged_value_waits_by_itself(
+    world: World, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    handled: list[str] = []
+
+    async def handle(event: RecordedEvent) -> None:
+        handled.append(event.aggregate_id)
+
+    monkeypatch.setattr(world, "handle", handle)
+    for name in ("before", "torn", "behind"):
+        await world.append(0, name)
+    for number in range(40):
+        await world.append(1, f"other-{number}")
+    key = keys.event(StreamId("default", "thing-torn"), 1) if of == "event" else keys.log(0, 3)
+    whole = await world.client.get("eventstore", key)
+    assert whole is not None
+    await world.client.save("eventstore", Write(key, b"{"))
+    with capture_logs() as logs:
+        async with world.following():
+            await until(world.saved({"0": 2, "1": 41}))
+        async with world.following():
+            await world.append(1, "later")
+            await until(world.saved({"0": 2, "1": 42}))
+            looks = world.client.asked[key]
+            await until(_holds(lambda: world.client.asked[key] > looks + 2))
+            await world.client.save("eventstore", Write(key, whole.data))
+            await until(world.saved({"0": 4, "1": 42}))
+    others = {f"other-{number}" for number in range(40)}
+    assert set(handled) == {"before", "torn", "behind", "later"} | others
+    assert len(handled) == len(set(handled)), "none is handled again and again"
+    told = [(log["log_level"], log["lane"]) for log in logs if key in str(log.get("error"))]
+    assert told == [("error", 0)] * 2, "once by each instance"
+
+
+async def test_a_replay_of_a_stream_with_a_damaged_event_holds_up_no_other(world: World) -> None:
+    await world.append(0, "torn", 1)
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+        world.fails = set()
+        key = keys.event(StreamId("default", "thing-torn"), 1)
+        whole = await world.client.get("eventstore", key)
+        assert whole is not None
+        await world.client.save("eventstore", Write(key, b"{"))
+        await world.release()
+        with capture_logs() as logs:
+            await world.append(1, "other")
+            await until(world.saved({"0": 2, "1": 2}))
+        told = [(log["log_level"], log["stream"]) for log in logs if key in str(log.get("error"))]
+        assert told == [("error", NAME)]
+        await world.client.save("eventstore", Write(key, whole.data))
+        await until(_holds(lambda: world.handled == [1]))
+
+
 async def test_an_instance_that_dies_while_it_tries_again_has_not_said_that_it_was_there(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

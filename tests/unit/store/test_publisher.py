@@ -272,6 +272,26 @@ async def test_a_damaged_event_waits_until_it_is_mended(sidecar: Sidecar) -> Non
     assert sidecar.taken == events
 
 
+async def test_what_is_before_a_damaged_event_is_published(sidecar: Sidecar) -> None:
+    class Damaged(MemoryEventStore):
+        damaged: StreamId | None = None
+
+        async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+            if self.damaged in (stream for stream, _ in refs):
+                raise Undecodable(f"stream/{self.damaged}/1", ValueError("no JSON"))
+            return await super().read_events(refs)
+
+    store = Damaged()
+    events = [await append(store, f"t{number}") for number in range(5)]
+    store.damaged = StreamId("default", "thing-t3")
+    async with publishing(sidecar, store, 0, 5) as one:
+        await until(published(one, left=2))
+        assert sidecar.taken == events[:3]
+        store.damaged = None
+        await until(published(one))
+    assert sidecar.taken == events
+
+
 async def test_what_waits_while_the_broker_is_away_takes_little_memory(sidecar: Sidecar) -> None:
     store = MemoryEventStore()
     sidecar.away = lambda _: True

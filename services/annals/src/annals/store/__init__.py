@@ -1,6 +1,7 @@
 """The event store: streams of events, appended all or none, and the log of all commits."""
 
 from annals.store.begun_lanes import BegunLanes
+from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
 from annals.store.event_pages import event_pages
 from annals.store.export import Export
@@ -42,6 +43,7 @@ __all__ = [
     "BegunLanes",
     "Commit",
     "ConflictError",
+    "Damaged",
     "DaprEventReader",
     "DaprEventStore",
     "DuplicateCommand",

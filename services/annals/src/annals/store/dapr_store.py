@@ -29,6 +29,7 @@ from annals.store.protocol import (
     Head,
     Outcome,
     StoreUnavailable,
+    Undecodable,
 )
 from annals.store.publisher import Publisher
 from annals.store.sizes import ENVELOPE_BYTES, require_publishable
@@ -120,7 +121,11 @@ class DaprEventReader:
         return [values.get(key) for key in wanted]
 
     async def read_log(self, lane: int, first: int, last: int, *, certain: bool = True) -> list[Commit]:
-        """See `EventReader`. Where it need not be `certain`, it may end before a commit that exists."""
+        """See `EventReader`.
+
+        Where it need not be `certain`, it may end before a commit that exists, and does before one that
+        cannot be decoded, but for the first.
+        """
         commits: list[Commit] = []
         spans = _pages(range(max(first, 1), last + 1))
         found = await asyncio.gather(*(self._get([keys.log(lane, seq) for seq in span]) for span in spans))
@@ -133,7 +138,12 @@ class DaprEventReader:
                 if value is None:
                     return commits
                 decode = partial(records.decode_commit, position=Position(lane, seq))
-                commits.append(records.decoded(key, value, decode))
+                try:
+                    commits.append(records.decoded(key, value, decode))
+                except Undecodable:
+                    if certain or not commits:
+                        raise
+                    return commits
         return commits
 
     async def lanes(self, *, certain: bool = True) -> list[int]:

@@ -3,7 +3,8 @@
 The lanes are dense, so nothing is left out, and where the follower stands is kept in the state store,
 in the same key that says which instance follows now. A message from the broker only says that it is
 time to look. An event that cannot be handled is parked, and what comes after it in its stream waits
-behind it; other streams go on.
+behind it; other streams go on. A lane with a value that cannot be decoded waits there until it is mended;
+other lanes go on.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, TooM
 from annals.events import RecordedEvent, StreamId
 from annals.store import keys
 from annals.store.begun_lanes import BegunLanes
+from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import event_pages
 from annals.store.protocol import AppendTooLarge, Commit, StoreError, Undecodable
@@ -105,6 +107,7 @@ class Follower:
         self._key = keys.follower(name)
         self._owner = owner
         self._lanes = BegunLanes(self._reader, lanes)
+        self._damaged = Damaged()
         self._handle = handle
         self._name = name
         self._dead_letters = dead_letters
@@ -217,7 +220,12 @@ class Follower:
             asked = self._page
             ahead = await self._ahead()
             for lane, commits in ahead:
-                await self._take(lane, commits)
+                try:
+                    await self._take(lane, commits)
+                except Undecodable as error:
+                    self._damaged.add(lane, error)
+                else:
+                    self._damaged.remove(lane)
             most = max((len(commits) for _, commits in ahead), default=0)
             # What is not there costs the store as much as what is: ask for about as many as come.
             self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
@@ -242,10 +250,25 @@ class Follower:
 
     async def _page_of(self, lane: int) -> list[Commit]:
         first = self._seen.get(lane, 0) + 1
-        return await self._reader.read_log(lane, first, first + self._page - 1, certain=False)
+        # One that waits does so right there.
+        most = 1 if lane in self._damaged else self._page
+        try:
+            return await self._reader.read_log(lane, first, first + most - 1, certain=False)
+        except Undecodable as error:
+            self._damaged.add(lane, error)
+            return []
 
     async def _take(self, lane: int, commits: Sequence[Commit]) -> None:
-        """Handle a page of a lane."""
+        """Handle a page of a lane. Raises Undecodable, once what is before the damaged commit is handled."""
+        try:
+            await self._take_all(lane, commits)
+        except Undecodable:
+            if len(commits) == 1:
+                raise
+            for commit in commits:
+                await self._take_all(lane, [commit])
+
+    async def _take_all(self, lane: int, commits: Sequence[Commit]) -> None:
         self._dead_letters.require_fresh(self._name)
         refs = [
             ref
@@ -316,15 +339,21 @@ class Follower:
         """Handle a released sequence, up to where the lanes were read; what is beyond comes by itself.
 
         Where a later event was read and passed over already and an earlier one was not, because another
-        lane has it, the sequence stays released until that lane is there too.
+        lane has it, the sequence stays released until that lane is there too; so it does while one of its
+        events, or its head, is damaged.
         """
         last = letter.version - 1
-        async for event in self._reader.read_stream(letter.sequence, from_version=letter.version):
-            if event.seq > self._seen.get(event.lane, 0):
-                continue
-            if event.version > last + 1:
-                return
-            last = event.version
+        try:
+            async for event in self._reader.read_stream(letter.sequence, from_version=letter.version):
+                if event.seq > self._seen.get(event.lane, 0):
+                    continue
+                if event.version > last + 1:
+                    return
+                last = event.version
+        except Undecodable as damage:
+            self._damaged.add(letter.sequence, damage)
+            return
+        self._damaged.remove(letter.sequence)
         events = self._reader.read_stream(letter.sequence, from_version=letter.version, to_version=last)
         async for event in events:
             error = await self._try(event)

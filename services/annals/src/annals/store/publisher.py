@@ -19,7 +19,7 @@ from annals.dapr import DaprError, DaprSidecar, Message, StateConflict, Write, p
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.group_commit import Committed
-from annals.store.protocol import EventReader, StoreError, StoreUnavailable
+from annals.store.protocol import EventReader, StoreError, StoreUnavailable, Undecodable
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
@@ -173,6 +173,8 @@ class Publisher:
                 _log.warning(
                     "cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog
                 )
+                if isinstance(error, Undecodable):
+                    last = first  # what is before the damaged one is whole
                 attempt = await _pause(attempt)
 
     async def _read_log(self, first: int, last: int) -> list[_Unpublished]:

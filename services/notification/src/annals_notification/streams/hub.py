@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
-from annals.store import ALL_LANES, DaprEventReader
+from annals.store import ALL_LANES, DaprEventReader, Undecodable
 from annals.telemetry import metrics
 from annals_notification.streams import positions, tail
 from annals_notification.streams.filters import Filter
@@ -133,15 +133,22 @@ class Hub:
     ) -> AsyncIterator[tuple[str, list[str]]]:
         seen = dict(after)
         heartbeat = _Heartbeat()
+        damaged: Undecodable | None = None
         for lane, last in upto.items():
-            async for commit in tail.read(self._store, seen, lane, last):
-                if self._draining():
-                    return
-                seen[lane] = commit.seq
-                events = _matching(wanted, commit)
-                if events or heartbeat.is_due():
-                    yield commit.seen, events
-                    heartbeat.sent()
+            try:
+                async for commit in tail.read(self._store, seen, lane, last):
+                    if self._draining():
+                        return
+                    seen[lane] = commit.seq
+                    events = _matching(wanted, commit)
+                    if events or heartbeat.is_due():
+                        yield commit.seen, events
+                        heartbeat.sent()
+            except Undecodable as error:
+                damaged = error
+        if damaged is not None:
+            # What it missed cannot be told: it comes back for that, and is told what else is new.
+            raise damaged
 
     async def _live(
         self, client: Client, joined: dict[int, int], ahead: dict[int, int]

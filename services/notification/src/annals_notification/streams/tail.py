@@ -1,7 +1,7 @@
 """Follows the event store: every replica reads all of it, whichever of them a message came to.
 
 The lanes are dense, so nothing is missed and nothing comes twice; a message from the broker only says
-that it is time to look.
+that it is time to look. A lane with a value that cannot be decoded waits there until it is mended.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from annals.events import RecordedEvent
-from annals.store import BegunLanes, DaprEventReader, StoreError
+from annals.store import BegunLanes, Damaged, DaprEventReader, StoreError, Undecodable
 from annals_notification.streams import positions
 
 _log = structlog.get_logger(__name__)
@@ -43,6 +43,7 @@ class Tail:
     def __init__(self, store: DaprEventReader) -> None:
         self._store = store
         self._lanes = BegunLanes(store)
+        self._damaged = Damaged()
         self._wake = asyncio.Event()
         self._listened = asyncio.Event()
         self._listeners = 0
@@ -78,10 +79,16 @@ class Tail:
                     self.seen = await self._store.reached()
                     self._started.set()
                 for lane in await self._store.moved(self.seen, await self._lanes.of(self.seen)):
-                    last = self.seen.get(lane, 0) + _PAGE
-                    async for commit in read(self._store, self.seen, lane, last):
-                        self.seen[lane] = commit.seq
-                        yield commit
+                    # One that waits does so right there.
+                    last = self.seen.get(lane, 0) + (1 if lane in self._damaged else _PAGE)
+                    try:
+                        async for commit in read(self._store, self.seen, lane, last):
+                            self.seen[lane] = commit.seq
+                            yield commit
+                    except Undecodable as error:
+                        self._damaged.add(lane, error)
+                        continue
+                    self._damaged.remove(lane)
                     more = more or self.seen.get(lane) == last
             except StoreError as error:
                 _log.warning("the event store cannot be followed now", error=str(error))
@@ -99,14 +106,21 @@ class Tail:
 async def read(
     store: DaprEventReader, seen: Mapping[int, int], lane: int, last: int
 ) -> AsyncIterator[Commit]:
-    """A lane's commits behind what was seen, up to a sequence. Raises StoreError."""
+    """A lane's commits behind what was seen, up to a sequence, or a damaged one. Raises StoreError then."""
     reached = dict(seen)
+    most = _PAGE
     while reached.get(lane, 0) < last:
         first = reached.get(lane, 0) + 1
-        upto = min(first + _PAGE - 1, last)
-        commits = await store.read_log(lane, first, upto)
-        refs = [ref for commit in commits for ref in commit.refs]
-        events = await store.read_events(refs)
+        upto = min(first + most - 1, last)
+        try:
+            commits = await store.read_log(lane, first, upto)
+            refs = [ref for commit in commits for ref in commit.refs]
+            events = await store.read_events(refs)
+        except Undecodable:
+            if upto == first:
+                raise
+            most = 1  # what is before the damaged one is whole
+            continue
         if len(events) != len(refs):
             raise StoreError(
                 f"lane {lane} names {len(refs)} events from {first} on, {len(events)} were found"
