@@ -292,6 +292,40 @@ async def test_what_is_before_a_damaged_event_is_published(sidecar: Sidecar) -> 
     assert sidecar.taken == events
 
 
+async def test_of_a_backlog_with_large_events_a_few_are_read_at_a_time(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_BULK_BYTES", 20_000)
+
+    class Counting(MemoryEventStore):
+        held = 0
+
+        async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+            events = await super().read_events(refs)
+            self.held += sum(len(event.to_json()) for event in events)
+            return events
+
+    most = 0
+
+    def taken(_: Message) -> bool:
+        nonlocal most
+        most = max(most, store.held)
+        store.held = 0
+        return False
+
+    store = Counting()
+    sidecar.away = taken
+    together = [saying("together", "x" * (LARGEST // 2)) for _ in range(20)]
+    await store.append(Append(together[0].stream, tuple(together), 0))
+    first = [one.event_id for one in together]
+    rest = [await append(store, f"t{number}", LARGEST // 2) for number in range(99)]
+    async with publishing(sidecar, store, 0, 100) as one:
+        await until(published(one))
+    assert [one for one in sidecar.taken if one in first] == first
+    assert [one for one in sidecar.taken if one not in first] == rest
+    assert most < 200_000, "it has 600 kB"
+
+
 async def test_what_waits_while_the_broker_is_away_takes_little_memory(sidecar: Sidecar) -> None:
     store = MemoryEventStore()
     sidecar.away = lambda _: True

@@ -20,13 +20,19 @@ def fitting(before: int, found: int, size: int, *, bytes_held: int, most: int) -
 
 
 async def event_pages(
-    reader: EventReader, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
+    reader: EventReader,
+    refs: Sequence[tuple[StreamId, int]],
+    *,
+    certain: bool = False,
+    first: int = _FIRST_EVENTS,
 ) -> AsyncIterator[tuple[list[RecordedEvent], int]]:
     """Events in the order asked, a few at a time where they are large, each time with their bytes.
 
+    The `first` are read before it is known how large they are.
+
     None is left out, but for what does not exist if that is to be `certain`: raises StoreUnavailable.
     """
-    start, most = 0, _FIRST_EVENTS
+    start, most = 0, first
     while start < len(refs):
         wanted = refs[start : start + most]
         found = await reader.read_raw_events(wanted, certain=certain)

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import orjson
 import structlog
@@ -18,6 +19,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar, Message, StateConflict, Write, publish_metadata
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
+from annals.store.event_pages import event_pages
 from annals.store.group_commit import Committed
 from annals.store.protocol import EventReader, StoreError, StoreUnavailable, Undecodable
 from annals.telemetry import metrics, traces
@@ -26,6 +28,7 @@ _log = structlog.get_logger(__name__)
 
 _BULK_EVENTS = 100
 _BULK_BYTES = 2_000_000
+_FIRST_EVENTS = 8  # that are read of a backlog before it is known how large they are
 _BUFFERED_BYTES = 20_000_000
 _MARK_SECONDS = 0.5
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
@@ -179,20 +182,26 @@ class Publisher:
 
     async def _read_log(self, first: int, last: int) -> list[_Unpublished]:
         commits = await self._reader.read_log(self._lane, first, last)
-        refs = [ref for commit in commits for ref in commit.refs]
-        events = await self._reader.read_events(refs)
-        if not commits or len(events) != len(refs):
+        if not commits:
             # A read that broke off; or a hole indeed, which waits here until somebody has seen to it.
             raise StoreUnavailable(f"the log of lane {self._lane} has a hole between {first} and {last}")
+        refs = [ref for commit in commits for ref in commit.refs]
+        events: list[RecordedEvent] = []
+        held = 0
+        async for some, size in event_pages(self._reader, refs, first=_FIRST_EVENTS):
+            events += some
+            held += size
+            # One bulk takes no more, and all of the lanes that are looked after hold as much, for long maybe.
+            if held >= _BULK_BYTES and len(events) >= len(commits[0].versions):
+                break
         found = iter(events)
-        return [
-            _Unpublished(
-                commit.position.seq,
-                commit.time.timestamp(),
-                [next(found) for _ in commit.versions],
-            )
-            for commit in commits
-        ]
+        batch: list[_Unpublished] = []
+        for commit in commits:
+            own = list(islice(found, len(commit.versions)))
+            if len(own) < len(commit.versions):
+                break
+            batch.append(_Unpublished(commit.position.seq, commit.time.timestamp(), own))
+        return batch
 
     async def _publish(self, events: Sequence[RecordedEvent]) -> None:
         """Publish all events, in order, however long the broker is away."""
