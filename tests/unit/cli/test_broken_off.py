@@ -52,6 +52,14 @@ def test_an_export_that_broke_off_leaves_no_file(annals: Annals, tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_export_that_broke_off_by_a_damaged_value_says_which(annals: Annals, tmp_path: Path) -> None:
+    said = b'{"failed":"stream/default/task-7/event/1 cannot be decoded"}\n'
+    with pytest.raises(Failed, match="broken off: stream/default/task-7/event/1") as raised:
+        annals(exporting(COMMIT + said), "export", str(tmp_path / "all"))
+    assert raised.value.code is Exit.UNAVAILABLE
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_goes_to_standard_output_with_nothing_beside_it(annals: Annals) -> None:
     result = annals(exporting(COMMIT + END), "export", "-")
     assert result.stdout_bytes == b'{"read_models": []}\n' + COMMIT + END

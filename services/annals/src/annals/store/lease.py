@@ -54,7 +54,7 @@ def _hint(lease: StateValue | None, published: StateValue | None) -> int:
 
 
 class StoreEmptied(Exception):
-    """What this instance wrote is not in the store any more; whatever it remembers of it may not be either."""
+    """What this instance wrote is not in the store any more; nor may be what else it remembers of it."""
 
 
 class Leases:

@@ -62,6 +62,8 @@ def export(
             out.write(line)
             if line.startswith(b'{"end"'):
                 end = json.loads(line)["end"]
+            elif line.startswith(b'{"failed"'):
+                raise Failed(f"the export was broken off: {json.loads(line)['failed']}", Exit.UNAVAILABLE)
             elif line.startswith(b'{"lane"'):
                 progress.advance(bar)
         if end is None:
