@@ -83,7 +83,8 @@ def main() -> None:
         subprocess.run(sync, check=True, env=environment, cwd=ROOT)
     except subprocess.CalledProcessError:
         sys.exit("The packages could not be installed, as said above; README.md names the machines for them.")
-    editable = [part for name in PACKAGES for part in ("-e", str(ROOT / "services" / name))]
+    # From here on: in a whole path uv takes a # for the end of it.
+    editable = [part for name in PACKAGES for part in ("-e", f"./services/{name}")]
     install = [tool, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable]
     subprocess.run(install, check=True, env=environment, cwd=ROOT)
     stamp.write_text(wanted)

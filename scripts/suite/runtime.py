@@ -22,7 +22,7 @@ from suite.progress import step
 DAPR_VERSION = "1.18.2"
 _DAPR_FITS = re.compile(r"1\.18\.\d+")
 DAPR_PROGRAMS = ("daprd", "placement", "scheduler")
-_BUILD_MINUTES = {"daprd": "4 to 8", "placement": "1 to 2", "scheduler": "1 to 2"}
+_BUILD_MINUTES = {"daprd": "4 to 13", "placement": "1 to 2", "scheduler": "1 to 2"}
 HELM_VERSION = "3.22.0"
 _HELM_FITS = re.compile(r"v3\.\d+")
 GITLEAKS_VERSION = "8.30.1"
