@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from annals.dapr import DaprSidecar, StateValue
+import grpc
+
+from annals.dapr import DaprError, DaprSidecar, StateValue, Write
 from annals.store import DOMAIN_LANES, DaprEventStore
 from conftest import until
 
@@ -47,6 +49,16 @@ class BrokenOff(DaprSidecar):
         values = await super().get_bulk(store, keys)
         self.asked.update(keys)
         return {key: value for key, value in values.items() if key not in self.left_out}
+
+
+class Bounded(DaprSidecar):
+    """A sidecar that takes no message of more than 4 MiB, as a real one does not."""
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        writes = list(writes)
+        if sum(len(write.value) for write in writes) > 4 * 1024 * 1024:
+            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
+        await super().transact(store, writes)
 
 
 async def lane_held(store: DaprEventStore) -> None:

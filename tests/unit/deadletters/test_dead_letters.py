@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import asdict, replace
 from typing import Any, cast
 
-import grpc
 import httpx
 import orjson
 import pytest
 
-from annals.dapr import DaprError, DaprSidecar, StateValue, Write
+from annals.dapr import DaprSidecar, StateValue, Write
 from annals.deadletters import (
     DeadLetter,
     DeadLetters,
@@ -34,19 +33,10 @@ from annals.web.dead_letters import not_tried_out, routes
 from annals.web.problems import unavailable
 from conftest import until
 from event_store_conformance import to_append
+from event_stores import Bounded
 from unit.web.bare_app import bare_app
 
 ACME, GLOBEX = (StreamId(tenant, "thing-x") for tenant in ("acme", "globex"))
-
-
-class Bounded(DaprSidecar):
-    """A sidecar that takes no message of more than 4 MiB, as a real one does not."""
-
-    async def transact(self, store: str, writes: Iterable[Write]) -> None:
-        writes = list(writes)
-        if sum(len(write.value) for write in writes) > 4 * 1024 * 1024:
-            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
-        await super().transact(store, writes)
 
 
 class AtOnce(DaprSidecar):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 import orjson
@@ -11,7 +11,7 @@ import pytest
 from dapr.proto import api_v1
 from prometheus_client import REGISTRY
 
-from annals.dapr import DaprError, DaprSidecar, Message, StateValue, Write
+from annals.dapr import DaprError, DaprSidecar, Message, StateValue
 from annals.events import DomainEvent, StreamId
 from annals.store import (
     Append,
@@ -30,7 +30,7 @@ from annals.store.lease import Leases, StoreEmptied
 from annals.testing.fake import FakeSidecar
 from conftest import until
 from event_store_conformance import new_stream, to_append
-from event_stores import lane_held, opened
+from event_stores import Bounded, lane_held, opened
 
 
 def waiting_for(append: object) -> Waiting:
@@ -268,16 +268,6 @@ async def test_whoever_waits_no_more_is_not_in_the_line_which_is_bounded(
         assert not begun.done(), "the store is still away"
         later = await store.append(to_append(new_stream(), 0))
         assert [(await begun).position.seq, later.position.seq] == [1, 2]
-
-
-class Bounded(DaprSidecar):
-    """A sidecar that takes no message of more than 4 MiB, as a real one does not."""
-
-    async def transact(self, store: str, writes: Iterable[Write]) -> None:
-        writes = list(writes)
-        if sum(len(write.value) for write in writes) > 4 * 1024 * 1024:
-            raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "received message larger than max")
-        await super().transact(store, writes)
 
 
 async def test_what_is_too_much_together_is_written_in_turns() -> None:
