@@ -173,7 +173,7 @@ def test_a_function_that_fails_takes_the_saga_back() -> None:
 
 def test_a_declaration_that_is_not_deterministic_is_found() -> None:
     declared = saga(Step("a", CallActivity("roll", lambda _: random.random())))
-    with pytest.raises(AssertionError, match="not deterministic: request 2"):
+    with pytest.raises(AssertionError, match="not deterministic: request 1"):
         scenario(declared, {}).run()
 
 

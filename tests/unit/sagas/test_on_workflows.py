@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
+from dapr.ext.workflow import DaprWorkflowContext
 
 from annals.dapr import DaprError
 from annals.dapr.invocation import Answer
@@ -288,6 +290,73 @@ async def test_a_cancel_of_which_the_workflow_was_not_told_is_read_in_the_histor
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason, did) == (SagaStatus.COMPENSATED, "not any more", meant)
+
+
+class Answering:
+    """Answers all commands; before the first of them it does something."""
+
+    def __init__(self, first: Callable[[], Awaitable[Any]] | None = None) -> None:
+        self.did: list[str] = []
+        self._first = first
+
+    async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+        if self._first is not None and not self.did:
+            await self._first()
+        self.did.append(path.removeprefix("commands/"))
+        return Answer(200, {})
+
+
+COMMANDS = Saga("test", Numbered, (command("a"), command("b")))
+
+
+def timers(machine: SagaMachine) -> list[Any]:
+    history = machine.dapr.workflows.find(instance_id(KEY)).history
+    return [event for event in history if event.HasField("timerCreated")]
+
+
+async def test_a_saga_of_commands_costs_the_scheduler_no_timer() -> None:
+    async with saga_machine(SagaCatalog(COMMANDS), Answering()) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(KEY)).status is SagaStatus.COMPLETED
+        assert timers(machine) == []
+
+
+async def test_a_saga_that_is_cancelled_during_a_step_begins_no_other() -> None:
+    async def cancel() -> None:
+        await machine.orchestrator.cancel(KEY, "not any more", Asker())
+
+    answering = Answering(cancel)
+    async with saga_machine(SagaCatalog(COMMANDS), answering) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "not any more")
+    assert answering.did == ["a", "a_back"]
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_a_saga_goes_on_that_began_when_each_waited_for_a_cancel(
+    cancels: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = asyncio.Event()
+
+    async def wait() -> None:
+        await waited.wait()
+
+    answering = Answering(wait)
+    async with saga_machine(SagaCatalog(COMMANDS), answering) as machine:
+        with monkeypatch.context() as before:
+            before.setattr(DaprWorkflowContext, "is_patched", lambda _self, _name: False)
+            await machine.orchestrator.start(KEY, "test", {}, None)
+            assert len(timers(machine)) == 1
+        if cancels:
+            await machine.orchestrator.cancel(KEY, "not any more", Asker())
+        waited.set()
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is (SagaStatus.COMPENSATED if cancels else SagaStatus.COMPLETED)
+    assert answering.did == (["a", "a_back"] if cancels else ["a", "b"])
 
 
 async def test_a_cancel_between_a_restart_and_its_workflow_is_told_to_that_one(

@@ -94,6 +94,10 @@ class Workflow(Protocol):
         """The next event of a name."""
         ...
 
+    def raised(self, name: str) -> Task | None:
+        """The next event of a name if it was raised by now; None where nothing is waited for."""
+        ...
+
     def timer(self, delay: timedelta) -> Task:
         """Nothing, later."""
         ...
@@ -613,8 +617,10 @@ class _Run:
         self._cancel_reason = self._cancel_reason or done["cancel"]
 
     def _stop_if_cancelled(self) -> None:
-        cancel = self._event(CANCEL)
-        if cancel.is_complete:
+        if CANCEL not in self._events and (raised := self._workflow.raised(CANCEL)) is not None:
+            self._events[CANCEL] = raised
+        cancel = self._events.get(CANCEL)
+        if cancel is not None and cancel.is_complete:
             self._cancel_reason = cancel.get_result()["reason"]
         if self._cancel_reason is not None:
             raise _Stop(self._cancel_reason)

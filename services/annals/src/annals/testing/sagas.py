@@ -127,6 +127,9 @@ class _VirtualWorkflow:
             self._waiting[name].append(task)
         return task
 
+    def raised(self, name: str) -> _Task | None:
+        return self.event(name) if self._raised[name] else None
+
     def any(self, tasks: Sequence[engine.Task]) -> _Task:
         first = _Task()
         for task in tasks:
