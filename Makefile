@@ -2,7 +2,7 @@
 PROFILE ?= embedded
 STORE ?= postgresql
 PYTHON ?= python3
-RUN := PYTHONPATH=scripts .venv/bin/python -W ignore::RuntimeWarning
+RUN := PYTHONPATH=scripts .venv/bin/python -W ignore:XDG_RUNTIME_DIR
 PYTEST := .venv/bin/python -m pytest
 # As it is set in many images: each of the five services would compile all that it imports at each start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -173,7 +173,7 @@ fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an h
 		tests/unit/projections/test_changes.py -s --timeout 3600
 
 bench: setup ## measure beside what one might take instead, write docs/benchmarks.md; PART=commands for one
-	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore::RuntimeWarning -m subjects.environment
+	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore:XDG_RUNTIME_DIR -m subjects.environment
 	@$(PYTEST) -m bench -s --tb=short tests/bench$(if $(PART),/test_$(PART).py); found=$$?; \
 	.venv/bin/python scripts/benchmarks.py write && exit $$found
 

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 import httpx
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -190,6 +191,7 @@ async def _poison(grpc_port: int) -> None:
 
 def main() -> int:
     """Tell the whole story."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     suite = Suite()
     told = list(steps(suite))
     columns = (
