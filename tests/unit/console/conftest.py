@@ -120,8 +120,12 @@ async def development(start: Start) -> str:
     return await start(auth=AuthMode.DEVELOPMENT)
 
 
+def browsing(**given: Any) -> httpx.AsyncClient:
+    """A browser of its own. Nothing here speaks TLS, and to read certificates takes as long as most tests."""
+    return httpx.AsyncClient(timeout=30, verify=False, **given)
+
+
 @pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    # Nothing here speaks TLS, and to read the certificates takes longer than most of these tests.
-    async with httpx.AsyncClient(timeout=30, verify=False) as http:
+    async with browsing() as http:
         yield http

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -42,8 +43,9 @@ def create(settings: ConsoleSettings) -> ServiceApp:
                 return missing
 
             app.ready = ready
+            trusted = await asyncio.to_thread(httpx2.create_ssl_context)
             async with (
-                httpx2.AsyncClient(timeout=_ISSUER_SECONDS) as http,
+                httpx2.AsyncClient(timeout=_ISSUER_SECONDS, verify=trusted) as http,
                 background(measured.run(invocation), "health"),
             ):
                 if settings.auth is AuthMode.OIDC:
@@ -58,7 +60,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
                     tokens = Tokens(settings.oidc_issuer or "", http)
                     audience = settings.oidc_audience or settings.oidc_client_id or ""
                     authenticate = authentication.of_issuer(tokens, claims, audience)
-                    app.include_router(sign_in.of_issuer(settings, tokens, claims))
+                    app.include_router(sign_in.of_issuer(settings, tokens, claims, trusted))
                 else:
                     authenticate = authentication.of_development
                     app.include_router(sign_in.of_development(settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 import uuid
 from typing import Any
@@ -82,8 +83,10 @@ def of_development(settings: ConsoleSettings) -> APIRouter:
     return router
 
 
-def of_issuer(settings: ConsoleSettings, tokens: Tokens, claims: Claims) -> APIRouter:
-    """To the issuer, and back."""
+def of_issuer(
+    settings: ConsoleSettings, tokens: Tokens, claims: Claims, trusted: ssl.SSLContext
+) -> APIRouter:
+    """To the issuer, which `trusted` certificates vouch for, and back."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
     issuer, client_id = settings.oidc_issuer or "", settings.oidc_client_id or ""
     secret = settings.oidc_client_secret
@@ -102,6 +105,8 @@ def of_issuer(settings: ConsoleSettings, tokens: Tokens, claims: Claims) -> APIR
             client_kwargs={
                 "scope": settings.oidc_scope,
                 "code_challenge_method": "S256",
+                # Without it each sign-in, and each that is only begun, reads all certificates of the machine.
+                "verify": trusted,
                 **({} if secret else {"token_endpoint_auth_method": "none"}),
             },
         )
