@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,13 +22,17 @@ from annals.sagas import (
     StartOn,
     StartSaga,
     Step,
+    orchestrator,
 )
 from annals.sagas.claims import SagaRuns
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, Orchestrator, Started
 from annals.sagas.start import child_id
+from annals.store import StreamUnreadable
+from annals.store.follower import is_transient
 from annals.testing.fake.state import FakeState
+from newer_release import suspended_by_a_newer_release
 from saga_machine import SagaMachine, saga_machine
 
 
@@ -233,3 +238,31 @@ async def test_a_saga_that_is_restarted_takes_no_claim_from_another() -> None:
         await start(machine, FRESH, "t1", new=True)
         await machine.orchestrator.restart(MINE, "it stood still", Asker())
         assert await holder(machine, "t1") == FRESH.id
+
+
+async def test_a_trigger_waits_where_only_a_newer_release_can_read_who_has_the_claim() -> None:
+    """It was told to nobody else: to let it go would start no saga, for ever."""
+    begun_by = StartOn("task.opened", lambda _, task_id: {"task_id": task_id})
+    async with saga_machine(SagaCatalog(replace(SAGA, triggers=(*SAGA.triggers, begun_by)))) as machine:
+        await start(machine, MINE, "t1")
+        await suspended_by_a_newer_release(machine.store, MINE)
+        for event in (deleted("t1").model_copy(update={"event_type": "task.opened"}), deleted("t1")):
+            with pytest.raises(StreamUnreadable) as unreadable:
+                await machine.triggers.on_domain_event(event)
+            assert is_transient(unreadable.value)
+
+
+async def test_a_saga_is_not_refused_to_another_where_only_a_newer_release_can_read_who_has_its_claim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orchestrator, "_INSIST_SECONDS", 0.01)
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        await suspended_by_a_newer_release(machine.store, MINE)
+        call = {"id": "parent", "tenant": "default", "run": 0, "child": "fresh", "type": SAGA.type}
+        call |= {"input": {"task_id": "t1"}, "cancelled": False}
+        beginning = asyncio.create_task(machine.orchestrator.begin_child(call, None))
+        await asyncio.wait([beginning], timeout=0.1)
+        assert not beginning.done()
+        monkeypatch.setattr(SagaState, "state_schema", SagaState.state_schema + 1)
+        assert (await beginning)["refused"] == "saga mine runs for t1"

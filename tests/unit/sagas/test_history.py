@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from annals.aggregates import RuleViolation
-from annals.sagas import SagaStatus, StepStatus
+from annals.sagas import SagaState, SagaStatus, StepStatus, history
 from annals.sagas.events import (
     SagaCompensated,
     SagaCompensating,
@@ -25,7 +25,8 @@ from annals.sagas.events import (
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
-from annals.store import MemoryEventStore
+from annals.store import MemoryEventStore, StreamUnreadable
+from newer_release import suspended_by_a_newer_release
 
 KEY = SagaKey("s1", "default", "ada")
 START = datetime(2030, 1, 1, tzinfo=UTC)
@@ -311,3 +312,21 @@ async def test_what_a_stale_replica_would_refuse_is_decided_on_what_is_so_now() 
     await other.record(KEY, [entry(SagaFailed(reason="no", left=("a",)))], None)
     state = await stale.decide(KEY, lambda saga: saga.retry_compensation())
     assert state.run == 1
+
+
+async def test_a_saga_that_only_a_newer_release_can_read_waits_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says nothing of the step whose try is to be recorded, though it looks like a failure of that."""
+    monkeypatch.setattr(history, "_RETRY_SECONDS", (0.01,))
+    store = MemoryEventStore()
+    await SagaHistory(store).record(KEY, [STARTED], None)
+    await suspended_by_a_newer_release(store, KEY)
+    older = SagaHistory(store)
+    with pytest.raises(StreamUnreadable, match="cannot read default/saga-s1 up to version 2"):
+        await older.load(KEY)
+    telling = asyncio.create_task(older.record(KEY, tried("a"), None))
+    await asyncio.wait([telling], timeout=0.1)
+    assert not telling.done()
+    monkeypatch.setattr(SagaState, "state_schema", SagaState.state_schema + 1)
+    assert (await telling).steps["a"].status is StepStatus.COMPLETED

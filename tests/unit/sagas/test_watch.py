@@ -42,7 +42,7 @@ from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance
 from annals.sagas.start import child_id, entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, pause
-from annals.store import MemoryEventStore, Undecodable
+from annals.store import MemoryEventStore, StreamUnreadable, Undecodable
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEY, OTHER = SagaKey("s1", "default"), SagaKey("s2", "default")
@@ -426,10 +426,11 @@ async def test_one_that_runs_for_a_saga_whose_version_is_gone_holds_up_no_other(
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("an event that only a newer version knows"),
+        ValueError("nobody foresaw it"),
+        StreamUnreadable(KEY.stream, 2),
         Undecodable("stream/default/saga-s1/head", KeyError("hash")),
     ],
-    ids=["newer", "damaged"],
+    ids=["odd", "newer", "damaged"],
 )
 async def test_a_saga_that_cannot_be_looked_at_holds_up_no_other(error: Exception) -> None:
     world = World()

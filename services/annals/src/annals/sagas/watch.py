@@ -20,13 +20,14 @@ from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
-from annals.store import StoreError, Undecodable
+from annals.store import StoreError, StreamUnreadable, Undecodable
 
 _log = structlog.get_logger(__name__)
 
 _MOST_DOUBLINGS = 6
 _REASON = "it stood still"
 _AWAY = (StoreError, DaprError, NotAnswered, TimeoutError)
+_ITS_OWN = (StreamUnreadable, Undecodable)
 
 Unmoved = Callable[[], Awaitable[Sequence[SagaKey]]]
 """The sagas that have had no event for a while, and whose declaration may yet say that this is right."""
@@ -104,7 +105,7 @@ class Watch:
                     await self._look_at(key, before.get(key), restarted)
                 before.pop(key, None)  # what was restarted is timed anew, though this look fails at another
             except Exception as error:
-                if isinstance(error, _AWAY) and not isinstance(error, Undecodable):
+                if isinstance(error, _AWAY) and not isinstance(error, _ITS_OWN):
                     raise
                 # As a history that a newer version wrote: it ends neither the others nor the watch.
                 _log.exception("a saga cannot be looked at", saga=key.id, tenant=key.tenant)
