@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, cast
 
+import orjson
 import pytest
 
 from annals.dapr import DaprSidecar, ServiceInvocation
@@ -127,6 +129,7 @@ async def test_a_compensation_that_failed_is_not_tried_again_by_the_same_call() 
 
 
 COMMAND: Mapping[str, Any] = {"kind": "command", "app": "command", "type": "t", "data": {}}
+FUNCTION: Mapping[str, Any] = {"kind": "activity", "name": "try", "input": {}}
 QUERY: Mapping[str, Any] = {"kind": "query", "app": "projector", "path": "q", "fields": ["a"]}
 
 
@@ -157,6 +160,84 @@ async def test_a_refusal_says_whether_anything_was_done(problem: str) -> None:
         performed = await activities.perform(asked(COMMAND, 1, final=False), None)
         await apps.close()
     assert (performed["outcome"], performed["uncertain"]) == ("failed", problem == "outcome-unknown")
+
+
+async def answered(status: int, body: Mapping[str, Any], call: Mapping[str, Any] = COMMAND) -> dict[str, Any]:
+    """What a try comes to that is answered so."""
+    text = orjson.dumps(body)
+    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+    async with answering(head.encode() + text) as port:
+        apps = ServiceInvocation(port)
+        activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, cast("DaprSidecar", None), {})
+        performed = await activities.perform(asked(call, 1, final=False), None)
+        await apps.close()
+    return performed
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (400, "malformed"),
+        (403, "forbidden"),
+        (404, "not-found"),
+        (413, "too-large"),
+        (422, "rule"),
+        (422, "key-reused"),
+    ],
+)
+async def test_what_is_refused_for_its_own_sake_is_not_tried_again(status: int, problem: str) -> None:
+    performed = await answered(status, {"type": f"urn:annals:problem:{problem}", "detail": "no"})
+    assert (performed["outcome"], performed["uncertain"]) == ("rejected", False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, {"type": "urn:annals:problem:unknown-command", "detail": "no command is called t"}),
+        (404, {"type": "urn:annals:problem:http", "detail": "GET /queries/new: Not Found"}),
+        (
+            401,
+            {"type": "urn:annals:problem:unauthorised", "detail": "only the sidecar may call this service"},
+        ),
+        (401, {"errorCode": "ERR_UNAUTHORIZED", "message": "invalid api token"}),
+        (403, {"errorCode": "ERR_DIRECT_INVOKE", "message": "access denied by policy"}),
+        (404, {"errorCode": "ERR_DIRECT_INVOKE", "message": "not found"}),
+        (405, {}),
+    ],
+)
+async def test_who_is_not_let_in_or_not_understood_yet_is_tried_again(
+    status: int, body: Mapping[str, Any]
+) -> None:
+    """As while an older release answers, or a token is being replaced: nothing was refused, nor done."""
+    for call in (COMMAND, QUERY):
+        performed = await answered(status, body, call)
+        assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
+
+
+async def test_what_a_function_gives_becomes_json_as_what_it_is_given_does() -> None:
+    at = datetime(2030, 1, 1, tzinfo=UTC)
+
+    async def moments(_: ActivityCall) -> Any:
+        return {"at": at, "of": {Decimal("1.5")}}
+
+    unused = cast("ServiceInvocation", None), cast("DaprSidecar", None)
+    activities = SagaActivities(SagaHistory(MemoryEventStore()), *unused, {"try": moments})
+    performed = await activities.perform(asked(FUNCTION, 1, final=False), None)
+    assert (performed["outcome"], performed["result"]) == (
+        "done",
+        {"at": "2030-01-01T00:00:00Z", "of": ["1.5"]},
+    )
+
+
+async def test_a_function_that_gives_what_has_no_json_has_acted_and_would_do_so_again() -> None:
+    async def odd(_: ActivityCall) -> Any:
+        return object()
+
+    unused = cast("ServiceInvocation", None), cast("DaprSidecar", None)
+    activities = SagaActivities(SagaHistory(MemoryEventStore()), *unused, {"try": odd})
+    performed = await activities.perform(asked(FUNCTION, 1, final=False), None)
+    assert (performed["outcome"], performed["uncertain"]) == ("rejected", True)
+    assert performed["message"].startswith("try gave what has no JSON: ")
 
 
 async def test_an_app_that_answers_204_did_what_it_was_told() -> None:

@@ -16,6 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import structlog
 from opentelemetry.trace import SpanKind
+from pydantic_core import to_jsonable_python
 
 from annals.dapr import (
     DaprError,
@@ -35,8 +36,11 @@ from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
 
-# Answers that say that the request itself is refused: the same request will be refused again.
-_REJECTED = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
+# Problems of ours that say that the request itself is refused: the same request will be refused again.
+_REJECTED = frozenset({"forbidden", "key-reused", "malformed", "not-found", "rule", "too-large"})
+# Answers that say, whoever gives them, that nothing was changed: also a sidecar's own, as while a token is
+# being replaced, and those of an older release, which does not know a command yet.
+_NOT_TAKEN = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
 # How long it may be until a saga's workflow finds its beginning in the store, whose writer may be gone.
 _BEGINS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 # Problems of ours that say that nothing was changed.
@@ -229,13 +233,14 @@ class SagaActivities:
             return {name: answer.body.get(name) for name in action["fields"]}
         if answer.ok:
             return answer.body
-        if answer.status not in _REJECTED:
-            raise _Failure("failed", answer.message, uncertain=answer.problem not in _UNCHANGED)
         rule = answer.body.get("rule") if isinstance(answer.body, dict) else None
         rule = rule or ("not_found" if answer.problem == "not-found" else None)
         if rule is not None and rule in action.get("accept", ()):
             return {"accepted": rule}
-        raise _Failure("rejected", answer.message, rule=rule)
+        if answer.problem in _REJECTED:
+            raise _Failure("rejected", answer.message, rule=rule)
+        unchanged = answer.status in _NOT_TAKEN or answer.problem in _UNCHANGED
+        raise _Failure("failed", answer.message, uncertain=not unchanged)
 
     async def _publish(
         self, key: SagaKey, action: Mapping[str, Any], once: str, traceparent: str | None
@@ -267,7 +272,7 @@ class SagaActivities:
         if function is None:
             raise _Failure("rejected", f"this orchestrator has no activity {action['name']}")
         try:
-            return await function(ActivityCall(key.tenant, key.user, once, action["input"]))
+            given = await function(ActivityCall(key.tenant, key.user, once, action["input"]))
         except Rejected as error:
             raise _Failure("rejected", str(error)) from error
         except TimeoutError:
@@ -275,6 +280,12 @@ class SagaActivities:
         except Exception as error:
             _log.warning("an activity failed", activity=action["name"], saga=key.id, exc_info=error)
             raise _Failure("failed", f"{type(error).__name__}: {error}", uncertain=True) from error
+        try:
+            return to_jsonable_python(given)
+        except ValueError as error:
+            # It has acted all the same, and what it gives the next time has none either.
+            message = f"{action['name']} gave what has no JSON: {error}"
+            raise _Failure("rejected", message, uncertain=True) from error
 
 
 def _end(state: SagaState, call: Mapping[str, Any]) -> dict[str, Any]:
