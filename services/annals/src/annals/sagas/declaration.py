@@ -108,8 +108,9 @@ class CallActivity:
 class AwaitEvent:
     """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step.
 
-    `by` is the user who alone may raise them, from the saga's input: an answer may come before the
-    step waits. Without it whoever may ask the orchestrator may. An event names no step; whichever step waits
+    `by` is the user who alone may raise them. From the saga's input it is known at once, and an answer may
+    come before the step waits; from a result, an answer is refused until that is there. Without it, or where
+    it gives None, whoever may ask the orchestrator may. An event names no step; whichever step waits
     takes it. So steps that wait at the same time, or of which one sets `by`, must not share one.
     """
 

@@ -229,7 +229,13 @@ class Orchestrator:
             saga = self._require_declared(state)
             declared = waits(saga)
         state.require_raisable(event, declared, asked_at)
-        allowed = answerer(saga, event, _start(key, state)) if saga else None
+        try:
+            allowed = answerer(saga, event, _start(key, state)) if saga else None
+        except Exception as error:
+            if event in state.waits_for:
+                raise
+            # It may be for a step to find out that is not over yet.
+            raise RuleViolation("saga.not_waiting", f"nobody can say yet who may raise {event}") from error
         if allowed is not None and user != allowed:
             raise PermissionError(f"only {allowed} may answer this")
         state = await self._decide(
