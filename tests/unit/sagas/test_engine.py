@@ -13,6 +13,7 @@ from annals.sagas import (
     AskQuery,
     AwaitEvent,
     CallActivity,
+    CancelOn,
     Parallel,
     PublishEvent,
     Retry,
@@ -315,6 +316,8 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
             mistaken()
     with pytest.raises(ValueError, match="0 at a time"):
         StartSagas("other", lambda _: [], concurrency=0)
+    with pytest.raises(ValueError, match="test: what a CancelOn cancels is found by its business key"):
+        saga(command("a"), triggers=(CancelOn("task.deleted", lambda _, task_id: task_id),))
     for action in (StartSaga("other", lambda _: {}), StartSagas("other", lambda _: [])):
         with pytest.raises(ValueError, match="s starts other, which is not here"):
             SagaCatalog(saga(Step("s", action)))

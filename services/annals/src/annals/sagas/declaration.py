@@ -204,7 +204,7 @@ class StartOn:
 
 @dataclass(frozen=True, slots=True)
 class CancelOn:
-    """Cancel the saga that runs for a business key when a domain event is published."""
+    """Cancel the saga that runs for a business key when a domain event is published. It must have one."""
 
     event_type: str
     business_key: Callable[[Mapping[str, Any], str], str | None]
@@ -216,8 +216,8 @@ class Saga(Generic[I]):
     """A saga. Of one `business_key` no two run at the same time.
 
     A changed saga is a new `version`, declared beside the old one: what runs goes on under the
-    version it was started with. Raises ValueError for step names that are not unique, and for an event
-    of which nobody could say whose it is.
+    version it was started with. Raises ValueError for step names that are not unique, for an event of
+    which nobody could say whose it is, and for what cancels nothing.
     """
 
     type: str
@@ -232,6 +232,8 @@ class Saga(Generic[I]):
         names = [step.name for step in self.flat()]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"{self.type}: step names must be unique, and there must be one: {names}")
+        if self.business_key is None and any(isinstance(one, CancelOn) for one in self.triggers):
+            raise ValueError(f"{self.type}: what a CancelOn cancels is found by its business key: give it one")
         for (place, name, wait), (other_place, other_name, other) in combinations(self._waits(), 2):
             shared = sorted({*wait.names} & {*other.names})
             if shared and (place == other_place or wait.by or other.by):
