@@ -137,6 +137,16 @@ async def test_while_one_runs_another_is_that_one_or_is_refused() -> None:
             await start(machine, FRESH, "t1", new=True, asked="otherwise")
 
 
+async def test_a_saga_whose_type_is_like_an_events_can_be_started_by_one() -> None:
+    """Dapr takes no dot in the id of a workflow, nor does the API in that of a saga."""
+    begun_by = StartOn("task.deleted", lambda _, task_id: {"task_id": task_id})
+    async with saga_machine(SagaCatalog(replace(SAGA, type="task.review", triggers=(begun_by,)))) as machine:
+        await machine.triggers.on_domain_event(deleted("t1"))
+        await machine.clock.settle()
+        state = await machine.orchestrator.load(SagaKey("task-review-deleted-t1", "default"))
+        assert (state.saga_type, state.status) == ("task.review", SagaStatus.RUNNING)
+
+
 async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
     triggers = {1: "task.deleted", 2: "task.closed"}
     versions = [

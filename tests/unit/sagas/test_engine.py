@@ -183,6 +183,16 @@ def test_step_names_are_unique() -> None:
         saga(command("a"), Parallel(command("a")))
 
 
+@pytest.mark.parametrize("name", ["prüfen", "a||b", "", "a" * 101])
+def test_a_step_whose_command_would_have_a_key_that_no_service_takes_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="sends a command"):
+        saga(command(name))
+    undo = SendCommand("back", lambda _: {})
+    with pytest.raises(ValueError, match="sends a command"):
+        saga(Step(name, PublishEvent("said", lambda _: {}), compensation=undo))
+    saga(wait(name, "yes"), command("a step"))
+
+
 def wait(name: str, *events: str, refusals: tuple[str, ...] = (), by: Any = None) -> Step:
     return Step(name, AwaitEvent(events, lambda _: timedelta(hours=1), refusals, by))
 

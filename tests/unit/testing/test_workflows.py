@@ -9,6 +9,7 @@ from datetime import timedelta
 from types import FunctionType
 from typing import Any
 
+import grpc
 import pytest
 from dapr.ext.workflow import (
     DaprWorkflowContext,
@@ -124,6 +125,15 @@ async def test_activities_are_performed(machine: Machine) -> None:
     await machine.workflows.start("adding", "i", [1, 2], None)
     await machine.clock.settle()
     assert await machine.status("i") == ("COMPLETED", "4")
+
+
+@pytest.mark.parametrize(
+    ("instance", "why"), [("task.review", "only alphanumeric"), ("i" * 65, "exceeds the max length of 64")]
+)
+async def test_an_id_that_dapr_refuses_is_refused(machine: Machine, instance: str, why: str) -> None:
+    with pytest.raises(DaprError, match=why) as refused:
+        await machine.workflows.start("adding", instance, [1, 2], None)
+    assert refused.value.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_timer_fires_when_the_clock_comes_to_it(machine: Machine) -> None:

@@ -7,6 +7,7 @@ replayed: it may look at the context and at nothing else (no clock, no random nu
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -14,6 +15,9 @@ from itertools import combinations
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+_COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,100}")
+"""It is in the idempotency key of the command, and no service takes another in a key."""
 
 
 class SagaInput(BaseModel):
@@ -216,8 +220,8 @@ class Saga(Generic[I]):
     """A saga. Of one `business_key` no two run at the same time.
 
     A changed saga is a new `version`, declared beside the old one: what runs goes on under the
-    version it was started with. Raises ValueError for step names that are not unique, for an event of
-    which nobody could say whose it is, and for what cancels nothing.
+    version it was started with. Raises ValueError for step names that are not unique, or under which no
+    command can be sent, for an event of which nobody could say whose it is, and for what cancels nothing.
     """
 
     type: str
@@ -232,8 +236,17 @@ class Saga(Generic[I]):
         names = [step.name for step in self.flat()]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"{self.type}: step names must be unique, and there must be one: {names}")
+        for step in self.flat():
+            sends = isinstance(step.action, SendCommand) or isinstance(step.compensation, SendCommand)
+            if sends and not _COMMANDS_STEP.fullmatch(step.name):
+                shape = (
+                    "a step that sends a command has a name of 1 to 100 printable ASCII characters without ||"
+                )
+                raise ValueError(f"{self.type}: {shape}: {step.name!r}")
         if self.business_key is None and any(isinstance(one, CancelOn) for one in self.triggers):
-            raise ValueError(f"{self.type}: what a CancelOn cancels is found by its business key: give it one")
+            raise ValueError(
+                f"{self.type}: what a CancelOn cancels is found by its business key: give it one"
+            )
         for (place, name, wait), (other_place, other_name, other) in combinations(self._waits(), 2):
             shared = sorted({*wait.names} & {*other.names})
             if shared and (place == other_place or wait.by or other.by):

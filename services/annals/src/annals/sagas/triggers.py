@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -18,6 +19,9 @@ from annals.sagas.state import SagaState
 from annals.store import AppendTooLarge
 
 _log = structlog.get_logger(__name__)
+
+# In no id: neither Dapr takes it in a workflow's, nor the API in a saga's.
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 _CLOCKS_APART = timedelta(minutes=15)
 """By how much an event may seem to be from before a saga that was there when it happened.
@@ -49,7 +53,7 @@ class Triggers:
                     case StartOn() if saga is self._catalog.newest(saga.type):
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
-                            saga_id = f"{saga.type}-{event.event_id}"
+                            saga_id = _UNFIT.sub("-", f"{saga.type}-{event.event_id}")
                             key = SagaKey(saga_id, event.tenant_id, event.user_id, event.correlation_id)
                             await self._start(key, saga, given, event)
                     case CancelOn():

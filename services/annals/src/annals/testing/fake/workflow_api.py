@@ -14,6 +14,19 @@ from annals.testing.fake.errors import EMPTY, Refused
 from annals.testing.fake.workflows import AlreadyActive, FakeWorkflows, NoInstance, Stalled, StillRunning
 
 _INTERNAL = grpc.StatusCode.INTERNAL
+_LONGEST_ID = 64
+
+
+def _require_valid(instance: str) -> None:
+    """As Dapr's own API does; that of the SDK's client takes any."""
+    if len(instance.encode()) > _LONGEST_ID:
+        text = f"workflow instance ID exceeds the max length of {_LONGEST_ID} characters"
+        raise Refused(grpc.StatusCode.INVALID_ARGUMENT, text)
+    if not all(one.isalpha() or one.isdecimal() or one in "_-" for one in instance):
+        why = "only alphanumeric and underscore characters are allowed"
+        raise Refused(
+            grpc.StatusCode.INVALID_ARGUMENT, f"workflow instance ID '{instance}' is invalid: {why}"
+        )
 
 
 class WorkflowApi:
@@ -27,6 +40,7 @@ class WorkflowApi:
         if not request.workflow_name:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "workflow name is not configured")
         instance = request.instance_id or str(uuid.uuid4())
+        _require_valid(instance)
         try:
             await self._workflows.start(self._app_id, instance, request.workflow_name, request.input.decode())
         except AlreadyActive as error:
