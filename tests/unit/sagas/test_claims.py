@@ -137,6 +137,24 @@ async def test_while_one_runs_another_is_that_one_or_is_refused() -> None:
             await start(machine, FRESH, "t1", new=True, asked="otherwise")
 
 
+async def test_a_start_is_the_same_also_when_a_newer_version_takes_more() -> None:
+    class More(About):
+        note: str | None = None
+
+    given, newer = {"task_id": "t1"}, replace(SAGA, input=More, version=2)
+    async with saga_machine(SagaCatalog(SAGA, newer)) as machine:
+        older = Orchestrator(SagaCatalog(SAGA), machine.history, machine.claims, machine.workflows)
+        await older.start(MINE, SAGA.type, given, None, new=True)
+        await machine.clock.settle()
+        assert await start(machine, MINE, "t1") == Started("mine", created=False)
+        assert await start(machine, FRESH, "t1", new=True) == Started("mine", created=False)
+        for differs in ({"asked": "otherwise"}, {"note": "more"}):
+            with pytest.raises(RuleViolation, match="another saga has this id"):
+                await start(machine, MINE, "t1", **differs)
+            with pytest.raises(SagaRuns):
+                await start(machine, FRESH, "t1", new=True, **differs)
+
+
 async def test_a_saga_whose_type_is_like_an_events_can_be_started_by_one() -> None:
     """Dapr takes no dot in the id of a workflow, nor does the API in that of a saga."""
     begun_by = StartOn("task.deleted", lambda _, task_id: {"task_id": task_id})

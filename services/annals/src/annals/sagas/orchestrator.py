@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import orjson
 import structlog
+from pydantic import ValidationError
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, Workflows
@@ -125,15 +126,15 @@ class Orchestrator:
             # Before anything is claimed: what is refused claims nothing, and what has ended holds nothing.
             _, known = await self._history.load(key, certain=False)
             if known.status is not SagaStatus.NONE:
-                _require_same(known, started)
+                self._require_same(known, started, given)
                 return Started(key.id, created=False)
         try:
             await self._claims.take(key, started, self.begin_claimed)
         except SagaRuns as running:
-            if running.state.input != started.input:
+            if not self._is_same(running.state, started, given):
                 raise
             return Started(running.key.id, created=False)
-        _require_same(await self._begin(key, started, traceparent), started)
+        self._require_same(await self._begin(key, started, traceparent), started, given)
         return Started(key.id, created=True)
 
     async def begin_claimed(self, key: SagaKey, started: SagaStarted) -> SagaState:
@@ -435,6 +436,24 @@ class Orchestrator:
             return frozenset(state.steps)
         return frozenset(step.name for step in saga.flat() if step.compensation is not None)
 
+    def _require_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> None:
+        """Refuse to start a saga under the id of another."""
+        if not self._is_same(known, started, given):
+            raise RuleViolation("saga.exists", "another saga has this id")
+
+    def _is_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> bool:
+        """Whether a saga is the one that is to start: a newer version may make more of what it was given."""
+        if known.saga_type != started.saga_type:
+            return False
+        if known.input == started.input:
+            return True
+        saga = self._declared(known)
+        try:
+            asked = saga.input.model_validate(given) if saga is not None else None
+        except ValidationError:
+            return False
+        return asked is not None and asked.model_dump(mode="json") == known.input
+
     def _require_declared(self, state: SagaState) -> Saga[Any]:
         saga = self._declared(state)
         if saga is None:
@@ -453,12 +472,6 @@ async def _insist(work: Callable[[], Awaitable[T]]) -> T:
         except (StoreError, DaprError, ClaimContended) as error:
             _log.warning("a saga that another runs has to wait", error=str(error))
             await asyncio.sleep(_INSIST_SECONDS)
-
-
-def _require_same(known: SagaState, started: SagaStarted) -> None:
-    """Refuse to start a saga under the id of another."""
-    if (known.saga_type, known.input) != (started.saga_type, started.input):
-        raise RuleViolation("saga.exists", "another saga has this id")
 
 
 # Together they stay within the 64 characters that Dapr's workflow API takes.
