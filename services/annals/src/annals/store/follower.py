@@ -28,7 +28,7 @@ from annals.store.begun_lanes import BegunLanes
 from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import event_pages
-from annals.store.protocol import AppendTooLarge, Commit, StoreError, Undecodable
+from annals.store.protocol import AppendTooLarge, Commit, StoreError, StreamUnreadable, Undecodable
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, DaprError):
         return error.code not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
     return isinstance(error, StoreError | DeadLettersUnknown) and not isinstance(
-        error, AppendTooLarge | Undecodable
+        error, AppendTooLarge | StreamUnreadable | Undecodable
     )
 
 
