@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, StringConstraints, ValidationError, create_model
+from typing_extensions import TypeAliasType
 
 from annals.aggregates import Command
 from annals.events import DomainEvent, EventData
-from annals.privacy import InvalidKeys, KeyEncryptionKeys, SubjectKey
+from annals.privacy import PERSONAL, InvalidKeys, KeyEncryptionKeys, SubjectKey, personal_fields
 from annals.privacy.personal import Token, replaced, tokens_in
 from annals.sagas import SagaInput
 
@@ -78,3 +82,54 @@ def test_an_error_names_the_field_and_says_nothing_of_what_was_given(kind: type[
         kind.model_validate({"aggregate_id": {"name": "Ada Lovelace"}, "Ada": "Ada"})
     assert "aggregate_id" in str(refused.value)
     assert "Lovelace" not in str(refused.value)
+
+
+Phone = Annotated[str, StringConstraints(max_length=40), PERSONAL]
+AliasOfPhone = TypeAliasType("AliasOfPhone", Phone)
+
+
+class Note(BaseModel):
+    text: Phone | None = None
+    answers: list[Note] = []
+
+
+@dataclass
+class Address:
+    street: Phone
+
+
+def said(kind: Any) -> type[BaseModel]:
+    return create_model("Said", __base__=Command, other=(str, ...), field=(kind, ...))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Phone,
+        Phone | None,
+        Annotated[str | None, PERSONAL],
+        Annotated[Phone | None, StringConstraints(min_length=1)],
+        AliasOfPhone,
+        AliasOfPhone | None,
+    ],
+)
+def test_a_text_is_personal_also_where_it_may_be_left_out(kind: Any) -> None:
+    assert personal_fields(said(kind)) == ("field",)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        list[Phone],
+        dict[str, Phone],
+        Phone | int,
+        Annotated[date, PERSONAL],
+        Annotated[date, PERSONAL] | None,
+        Note,
+        list[Note] | None,
+        Address,
+    ],
+)
+def test_a_mark_that_cannot_be_protected_is_refused(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"Said\.field is marked as personal"):
+        personal_fields(said(kind))

@@ -4,20 +4,24 @@ import asyncio
 import dataclasses
 import tracemalloc
 from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 
 import pytest
 
 from annals.aggregates import (
+    Aggregate,
+    Command,
     CommandBus,
     CommandContext,
     CommandRequest,
+    Handler,
     KeyReused,
     NotFound,
     RuleViolation,
 )
 from annals.aggregates import bus as bus_module
-from annals.events import DomainEvent, Position, StreamId
-from annals.privacy import SubjectErased
+from annals.events import DomainEvent, EventData, EventRegistry, Position, StreamId
+from annals.privacy import PERSONAL, SubjectErased
 from annals.store import (
     Append,
     Appended,
@@ -115,6 +119,44 @@ async def test_a_repeat_gets_the_first_outcome_after_its_subject_was_erased_too(
     ):
         with pytest.raises(RuleViolation, match="was erased"):
             await members.execute(other)
+
+
+class Reached(EventData, type="person.reached"):
+    phone: str | None
+
+
+class Reach(Command):
+    command_type: ClassVar[str] = "person.reach"
+
+    phone: Annotated[str, PERSONAL] | None = None
+
+
+class Person(Aggregate):
+    aggregate_type: ClassVar[str] = "person"
+
+    def apply(self, event: EventData) -> Self:  # noqa: ARG002
+        return self
+
+
+REACH = Handler(Reach, Person, lambda _: "zoe", lambda _, said: Reached(phone=said.phone), creates=True)
+
+
+async def test_a_personal_field_that_may_be_left_out_is_protected_where_it_is_given() -> None:
+    store = MemoryEventStore()
+    people = CommandBus(store, EventRegistry([Reached]), [REACH], source="test", protect=sealed)
+    for given in ({"phone": "+49 170 1"}, {"phone": None}, {}):
+        await people.execute(CommandRequest("person.reach", given))
+    told = [one.data["phone"] async for one in store.read_stream(StreamId("default", "person-zoe"))]
+    assert told == [(await sealed("default", "zoe", {"phone": "+49 170 1"}))["phone"], None, None]
+
+
+def test_a_personal_field_that_cannot_be_protected_is_refused_before_any_command() -> None:
+    class ReachAtAny(Reach):
+        phones: list[Annotated[str, PERSONAL]]
+
+    anyhow = dataclasses.replace(REACH, command=ReachAtAny)
+    with pytest.raises(ValueError, match=r"ReachAtAny\.phones"):
+        CommandBus(MemoryEventStore(), EventRegistry([Reached]), [anyhow], source="test", protect=sealed)
 
 
 class Meeting(MemoryEventStore):

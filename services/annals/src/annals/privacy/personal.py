@@ -7,8 +7,10 @@ models and topics only ever hold tokens: `annals-enc.v1/{subject}/{field}/{ciphe
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass, is_dataclass
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic import BaseModel
 
@@ -22,7 +24,10 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Personal:
-    """Marks a text field as personal: `name: Annotated[str, PERSONAL]`. Its subject is the aggregate."""
+    """Marks a text field as personal: `name: Annotated[str, PERSONAL]`. Its subject is the aggregate.
+
+    One that may be left out is `Annotated[str, PERSONAL] | None`.
+    """
 
 
 PERSONAL = Personal()
@@ -33,12 +38,54 @@ class SubjectErased(Exception):
 
 
 def personal_fields(model: type[BaseModel]) -> tuple[str, ...]:
-    """The names of a model's personal fields."""
-    return tuple(
-        name
-        for name, field in model.model_fields.items()
-        if any(isinstance(mark, Personal) for mark in field.metadata)
-    )
+    """The names of a model's personal fields.
+
+    Raises ValueError for a mark on anything but a text of the model's own: it would be stored as it is.
+    """
+    found = []
+    for name, field in model.model_fields.items():
+        if not _marked((field.annotation, *field.metadata), set()):
+            continue
+        if any(member not in (str, NoneType) for member in _members(field.annotation)):
+            raise ValueError(f"{model.__name__}.{name} is marked as personal, and is not a text or None")
+        found.append(name)
+    return tuple(found)
+
+
+def _marked(kinds: Iterable[Any], seen: set[Any]) -> bool:
+    """Whether a mark stands anywhere in types, of which `seen` were looked through."""
+    return any(isinstance(kind, Personal) or _marked(_parts(kind, seen), seen) for kind in kinds)
+
+
+def _parts(kind: Any, seen: set[Any]) -> Iterable[Any]:
+    if arguments := get_args(kind):
+        return arguments
+    meant = _value(kind)
+    if (meant is kind and not isinstance(kind, type)) or kind in seen:
+        return ()
+    seen.add(kind)
+    if meant is not kind:
+        return (meant,)
+    if issubclass(kind, BaseModel):
+        return [part for one in kind.model_fields.values() for part in (one.annotation, *one.metadata)]
+    if is_dataclass(kind) or is_typeddict(kind):
+        return get_type_hints(kind, include_extras=True).values()
+    return ()
+
+
+def _members(kind: Any) -> list[Any]:
+    """What a value may be of, without what is said of it beside."""
+    kind = _value(kind)
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [member for one in get_args(kind) for member in _members(one)]
+    return [kind]
+
+
+def _value(kind: Any) -> Any:
+    """What a type's alias stands for."""
+    return getattr(kind, "__value__", kind)
 
 
 @dataclass(frozen=True, slots=True)
