@@ -166,8 +166,9 @@ class Recurrences:
         """Send the command of an occurrence; why it was refused, if it was. Raises NotNow."""
         key = f"recurrence:{row_id}:{occurrence.isoformat()}"
         data = dict(recurrence.command.data)
-        if recurrence.command.type.endswith(".create"):
-            data.setdefault("id", str(uuid5(NAMESPACE_URL, f"annals:{tenant}/{key}")))
+        made_up = recurrence.command.type.endswith(".create") and "id" not in data
+        if made_up:
+            data["id"] = str(uuid5(NAMESPACE_URL, f"annals:{tenant}/{key}"))
         headers = {"x-tenant-id": tenant, "idempotency-key": key}
         if recurrence.user:
             headers["x-user-id"] = recurrence.user
@@ -180,7 +181,7 @@ class Recurrences:
         if answer.ok:
             return None
         if answer.status in _REFUSED:
-            # The one that was made already says that it exists: its key was forgotten meanwhile.
+            # Under an id that was made up it is this one's: it was made already, and its key forgotten.
             rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
-            return None if rule.endswith(".exists") else stored_text(answer.message, 1000)
+            return None if made_up and rule.endswith(".exists") else stored_text(answer.message, 1000)
         raise NotNow(answer.message)
