@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -70,3 +71,9 @@ async def test_it_names_none_that_this_release_cannot_fill() -> None:
 
 async def test_one_that_is_not_of_this_release_is_not_spoken_of() -> None:
     assert await said(RETIRED | {"read_model": "others"}) == []
+
+
+def test_two_projections_of_one_table_and_version_are_refused() -> None:
+    with pytest.raises(ValueError, match="workloads"):
+        Generations(Catalogue(), [WORKLOADS, replace(WORKLOADS, aggregate_type="task")])
+    Generations(Catalogue(), [WORKLOADS, replace(WORKLOADS, version=2)])

@@ -96,3 +96,17 @@ def test_what_no_row_can_be_made_of_fails_its_test(wrong: str) -> None:
     happened = projected(Projection(Table("words", {"words": "jsonb"}), "task", said), ("task.created", {}))
     with pytest.raises(TypeError):
         happened.then(words="some")
+
+
+@pytest.mark.parametrize(
+    "change", [Put({"words": ["some"]}), Patch({"words": None}), Patch({"words": "some"})]
+)
+def test_what_is_no_object_for_a_column_of_maps_fails_its_test(change: Change) -> None:
+    """The database would make an array of it and of what is there."""
+    table = Table("words", {"words": "jsonb"}, maps=("words",))
+    words = Projection(
+        table, "task", {"task.created": lambda _: Put({"words": None}), "task.x": lambda _: change}
+    )
+    happened = projected(words, ("task.created", {})).then(words=None)
+    with pytest.raises(TypeError, match="words"):
+        happened.when(("task.x", {})).then(words=None)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from annals.projections import Patch, Projection, Put, Table
 from annals.testing import projected
 from annals_projector.read_models.members import MEMBERS
 from annals_projector.read_models.tasks import TASKS
@@ -31,3 +34,31 @@ def test_what_is_not_so_fails() -> None:
         projected(TASKS, CREATED, ("task.deleted", {})).then(title="Write")
     with pytest.raises(AssertionError, match="there is a row"):
         projected(TASKS, CREATED).then_no_row()
+
+
+@pytest.mark.parametrize("change", [Put({"capacity": 3, "bussy": 0}), Patch({"dueDate": None})])
+def test_a_column_that_the_table_has_not_fails_its_test(change: Put | Patch) -> None:
+    table = Table("workloads", {"capacity": "integer", "busy": "integer", "due_date": "timestamptz"})
+    workload = projected(Projection(table, "member", {"member.reserved": lambda _: change}), REGISTERED)
+    with pytest.raises(AssertionError, match=r"member.reserved .*(bussy|dueDate)"):
+        workload.when(("member.reserved", {})).then_no_row()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"name": "workLoads"},
+        {"name": "work-loads"},
+        {"name": "w" * 64},
+        {"columns": {"dueDate": "timestamptz"}},
+        {"columns": {"due date": "timestamptz"}},
+        {"columns": {"version": "integer"}},
+        {"columns": {"updated_at": "timestamptz"}},
+        {"columns": {"deleted": "boolean"}},
+        {"maps": ("loads",)},
+    ],
+)
+def test_a_table_that_the_database_would_make_another_of_is_refused(given: dict[str, Any]) -> None:
+    Table("workloads", {"loads_of": "jsonb", "user": "text"}, maps=("loads_of",))
+    with pytest.raises(ValueError, match="the table"):
+        Table(**{"name": "workloads", "columns": {"capacity": "integer"}} | given)

@@ -101,10 +101,16 @@ class Generations:
         projections: Iterable[Projection],
         patient: Database | None = None,
     ) -> None:
-        """`patient` is the same database, where a statement may take minutes."""
+        """`patient` is the same database, where a statement may take minutes.
+
+        Raises ValueError for two projections of one table and version: of one no event would be applied.
+        """
         self._database = database
         self._patient = patient or database
-        self._projections = {(one.table.name, one.version): one for one in projections}
+        self._projections: dict[tuple[str, int], Projection] = {}
+        for one in projections:
+            if self._projections.setdefault((one.table.name, one.version), one) is not one:
+                raise ValueError(f"two projections make version {one.version} of {one.table.name}")
         self.all: Sequence[Known] = ()
         self._live: tuple[Generation, ...] | None = None
         self._foreign: Known | None = None

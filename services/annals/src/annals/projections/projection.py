@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,13 @@ import orjson
 from annals.events import RecordedEvent
 from annals.projections.changes import Change, Delete, Patch, Put, Row, fold
 
+KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
+STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
+_HIDDEN = ("prior", "deleted")
+
+# PostgreSQL makes small letters of large ones, and cuts off what is too long with the numbers behind it.
+_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
@@ -17,13 +25,24 @@ class Table:
 
     `columns` takes a name to an SQL type; every row also has `version`, `created_at` and `updated_at`.
     `indexes` are what stands behind `CREATE INDEX ON table`. A column in `maps` holds a JSON object, of
-    which a patch changes the members it names.
+    which a patch changes the members it names. Raises ValueError for names that cannot be.
     """
 
     name: str
     columns: Mapping[str, str]
     indexes: tuple[str, ...] = ()
     maps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.columns):
+            if not _NAME.fullmatch(name):
+                raise ValueError(
+                    f"the table {self.name}: {name!r} is no name of at most 40 small letters, digits and _"
+                )
+        if kept := sorted(self.columns.keys() & {*KEPT, *STAMPS, *_HIDDEN}):
+            raise ValueError(f"the table {self.name} has these columns anyway: {', '.join(kept)}")
+        if unknown := sorted(set(self.maps) - self.columns.keys()):
+            raise ValueError(f"the table {self.name} has no columns for its maps: {', '.join(unknown)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +64,7 @@ class Projection:
         """What an event of the aggregate type changes. Raises what its function raises.
 
         Raises TypeError for what no row can be made of: found out later, with the rows of others, it would
-        fail for all of them.
+        fail for all of them, or spoil what the row has.
         """
         moved = {"updated_at": event.timestamp.isoformat()}
         to_change = self.changes.get(event.event_type)
@@ -53,10 +72,10 @@ class Projection:
             return Patch(moved)
         match to_change(event):
             case Put(row):
-                _require_json(row)
+                self._require_row(row)
                 return Put({**row, "created_at": event.timestamp.isoformat(), **moved})
             case Patch(row):
-                _require_json(row)
+                self._require_row(row, patched=True)
                 return Patch({**row, **moved})
             case Delete() as delete:
                 return delete
@@ -76,7 +95,9 @@ class Projection:
         row = fold(changes(), self.table.maps)
         return None if row is None else {**row, "id": stream_id, "version": version}
 
-
-def _require_json(row: Row) -> None:
-    """Raises TypeError, also for what is nested too deep for a statement, where it is two levels deeper."""
-    orjson.dumps([{"row": row}])
+    def _require_row(self, row: Row, *, patched: bool = False) -> None:
+        """Raises TypeError, also for what is nested too deep for a statement: two levels deeper there."""
+        orjson.dumps([{"row": row}])
+        for name in self.table.maps:
+            if name in row and not (isinstance(row[name], dict) or (row[name] is None and not patched)):
+                raise TypeError(f"the column {name} takes an object, not {type(row[name]).__name__}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from annals.projections.tables import STAMPS, Generation
+from annals.projections.projection import STAMPS
+from annals.projections.tables import Generation
 
 INDEX_COLUMNS = {
     "tenant": "text",
@@ -108,7 +109,7 @@ def _table(generation: Generation, place: int) -> str:
     return _TABLE.format(
         name=generation.name,
         place=place,
-        columns=", ".join(columns),
+        columns=", ".join(f'"{column}"' for column in columns),
         new_columns=", ".join(map(value, columns)),
-        assignments=", ".join(f"{column} = excluded.{column}" for column in columns),
+        assignments=", ".join(f'"{column}" = excluded.{column}' for column in columns),
     )

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from annals.projections.projection import Projection, Table
+from annals.projections.projection import KEPT, STAMPS, Projection, Table
 
 LOCK = 4707280152
 """What replicas that change the catalogue take turns by."""
-
-KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
-STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 
 _SETTLE_SECONDS = 15
 """So long after a switch every replica knows of it."""
@@ -99,7 +96,7 @@ def create_sql(projection: Projection, status: str, reason: str, *, automatic: s
     defined = [
         *("tenant text", "id text", "version bigint NOT NULL", "prior bigint NOT NULL"),
         "deleted boolean NOT NULL",
-        *(f"{name} {kind}" for name, kind in (dict(table.columns) | STAMPS).items()),
+        *(f'"{name}" {kind}' for name, kind in (dict(table.columns) | STAMPS).items()),
     ]
     create = f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)})"
     # One that is to be built is filled without its indexes, which is faster; see `Generations.index`.
