@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from annals.dapr import Configuration, DaprSidecar
 from annals.live import Live, LiveSettings, NoSuchSetting, SettingRefused
@@ -21,6 +22,17 @@ def test_the_environment_gives_the_defaults(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("ANNALS_MAX_BACKLOG", "5")
     monkeypatch.setenv("ANNALS_LOG_LEVEL", "warning")
     assert CommandSettings().live(CommandLive) == CommandLive(max_backlog=5, log_level="warning")
+
+
+@pytest.mark.parametrize("seconds", ["0", "300"])
+def test_a_lane_that_the_projector_would_call_late_each_time_is_not_asked_for(
+    seconds: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANNALS_CHECKPOINT_SECONDS", "240")
+    assert CommandSettings().checkpoint_seconds == 240
+    monkeypatch.setenv("ANNALS_CHECKPOINT_SECONDS", seconds)
+    with pytest.raises(ValidationError, match="checkpoint_seconds"):
+        CommandSettings()
 
 
 @pytest.mark.parametrize(

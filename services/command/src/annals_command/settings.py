@@ -34,8 +34,8 @@ class CommandSettings(CommandLive, ServiceSettings):
     keys: str = "shared-keys"
     """The secret store component with the keys that more than one service needs."""
 
-    checkpoint_seconds: float = 60.0
-    """Seconds between the signed checkpoints of the audit trail."""
+    checkpoint_seconds: float = Field(default=60.0, gt=0, le=240)
+    """Seconds between the audit trail's signed checkpoints; one of 300 is late for the projector."""
 
     idempotency_days: int = 7
     """For how long the outcome of a command with a key is kept."""

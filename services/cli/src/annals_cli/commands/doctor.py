@@ -178,6 +178,5 @@ def _signed(sidecar: Sidecar) -> Checked:
         late = [lane["lane"] for lane in status["items"] if lane["late"]]
         return not late, f"{unsigned} commits wait to be signed"
 
-    return _asked("audit trail", "The command service signs every minute: can it read its signing key?", ask)(
-        sidecar
-    )
+    hint = "Commits are signed within five minutes: can the command service read its signing key?"
+    return _asked("audit trail", hint, ask)(sidecar)
