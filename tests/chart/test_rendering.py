@@ -117,6 +117,16 @@ def test_a_component_that_is_not_there_is_refused(render: Render) -> None:
         render({"components": {"evenstore": {"maxConns": {"value": "5"}}}})
 
 
+@pytest.mark.parametrize("component", ["eventstore", "workflowstore"])
+def test_one_database_of_a_suite_is_not_named_without_the_other(render: Render, component: str) -> None:
+    """On one MySQL server two suites would share what is not."""
+    one = {component: {"schemaName": {"value": "annals_staging"}}}
+    other = {"eventstore": "workflowstore", "workflowstore": "eventstore"}[component]
+    with pytest.raises(Refused, match=rf"components.{other}.schemaName"):
+        render({"store": "mysql", "components": one})
+    render({"store": "mysql", "components": one | {other: {"schemaName": {"value": "annals_other"}}}})
+
+
 def test_an_ingress_that_would_lead_nowhere_is_refused(render: Render) -> None:
     with pytest.raises(Refused, match=r"ingress\.enabled: no service with an edge is enabled"):
         render({"ingress": {"enabled": True}})

@@ -41,7 +41,21 @@ Only this differs from the files:
     {{- fail (printf "components.%s: there is no such component; there are %s" $name (join ", " (sortAlpha $components))) }}
   {{- end }}
 {{- end }}
+{{- if eq .Values.store "mysql" }}{{ include "annals.twoDatabases" . }}{{ end }}
 {{- toYaml $documents }}
+{{- end }}
+
+{{/* Fails where one of MySQL's databases has a name of its own: another suite on that server would have the other one too. */}}
+{{- define "annals.twoDatabases" -}}
+{{- $named := list }}{{ $unnamed := list }}
+{{- range $name := list "eventstore" "workflowstore" }}
+  {{- if hasKey (get $.Values.components $name | default dict) "schemaName" }}{{ $named = append $named $name }}
+  {{- else }}{{ $unnamed = append $unnamed $name }}
+  {{- end }}
+{{- end }}
+{{- if and $named $unnamed }}
+  {{- fail (printf "components.%s.schemaName: give it too, as that of %s; two suites on one server would share this database. Without it, it is %s" (first $unnamed) (first $named) (ternary "annals" "annals_workflows" (eq (first $unnamed) "eventstore"))) }}
+{{- end }}
 {{- end }}
 
 {{/* Changes one component in place; see above. */}}
