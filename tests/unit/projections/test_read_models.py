@@ -27,6 +27,19 @@ def test_a_task_goes_from_hand_to_hand_and_away() -> None:
     task.when(("task.deleted", {})).then_no_row()
 
 
+def test_a_projection_is_given_each_event_in_the_version_that_was_stored() -> None:
+    names = {"1.0": "name", "2.0": "full_name"}
+    people = Projection(
+        Table("people", {"name": "text"}),
+        "member",
+        {"member.registered": lambda event: Put({"name": event.data[names[event.event_version]]})},
+    )
+    projected(people, REGISTERED).then(name="Ada")
+    newer = ("member.registered", {"full_name": "Ada Lovelace"})
+    person = projected(people, newer, event_version="2.0").then(name="Ada Lovelace")
+    person.when(REGISTERED).then(name="Ada").when(newer, event_version="2.0").then(name="Ada Lovelace")
+
+
 def test_what_is_not_so_fails() -> None:
     with pytest.raises(AssertionError, match=r"the row has {'name': 'Ada'}, not {'name': 'Bob'}"):
         projected(MEMBERS, REGISTERED).then(name="Bob")

@@ -24,13 +24,14 @@ class Projected:
     projection: Projection
     events: tuple[RecordedEvent, ...] = ()
 
-    def when(self, *happened: Happened) -> Self:
+    def when(self, *happened: Happened, event_version: str = "1.0") -> Self:
         """These happen next, a second after each other, in the stream of an aggregate called `one`."""
         events = self.events
         for event_type, data in happened:
             version = len(events) + 1
             event = RecordedEvent(
                 event_type=event_type,
+                event_version=event_version,
                 source="test",
                 aggregate_type=self.projection.aggregate_type,
                 aggregate_id="one",
@@ -71,6 +72,9 @@ class Projected:
         return self.projection.fold(self.events)
 
 
-def projected(projection: Projection, *happened: Happened) -> Projected:
-    """A projection of what happened: `projected(MEMBERS, registered).when(reserved).then(reserved=1)`."""
-    return Projected(projection).when(*happened)
+def projected(projection: Projection, *happened: Happened, event_version: str = "1.0") -> Projected:
+    """A projection of what happened: `projected(MEMBERS, registered).when(reserved).then(reserved=1)`.
+
+    `event_version` is that of these events, as they were stored: nothing upcasts them for a projection.
+    """
+    return Projected(projection).when(*happened, event_version=event_version)
