@@ -51,11 +51,14 @@ class Receiver:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.cookies: list[str | None] = []
         self.port = 0
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         self.asked.append(request.path)
-        return web.Response(status=302, headers={"location": "/elsewhere"})
+        self.cookies.append(request.headers.get("cookie"))
+        headers = {"location": "/elsewhere", "set-cookie": "session=mallory; Path=/"}
+        return web.Response(status=302, headers=headers)
 
 
 @pytest.fixture
@@ -78,6 +81,20 @@ async def test_a_webhook_goes_nowhere_that_its_receiver_sends_it(receiver: Recei
     finally:
         await sender.close()
     assert receiver.asked == ["/hook"]
+
+
+async def test_what_a_receiver_sets_is_not_sent_with_the_webhooks_of_others(receiver: Receiver) -> None:
+    sender = WebhookSender(allow_private=True)
+    try:
+        for path in ("mallory", "zoe"):
+            # By a name: of an address no cookies are kept in any case.
+            webhook = Webhook(url=f"http://localhost:{receiver.port}/{path}", secret="x" * 16)
+            with pytest.raises(NotDelivered, match="302: "):
+                await sender.send(webhook, claimed("task.assigned"))
+    finally:
+        await sender.close()
+    assert receiver.asked == ["/mallory", "/zoe"]
+    assert receiver.cookies == [None, None]
 
 
 async def test_a_webhook_whose_name_leads_elsewhere_once_it_was_looked_at_is_refused(

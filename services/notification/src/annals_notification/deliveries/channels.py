@@ -88,6 +88,8 @@ class WebhookSender:
             # How many are sent at a time is the dispatcher's to say.
             connector=aiohttp.TCPConnector(resolver=resolver, limit=0),
             timeout=aiohttp.ClientTimeout(),
+            # One session posts for everybody: a cookie would go on to others' receivers.
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
