@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from annals.events import Position, RecordedEvent, StreamId
 from annals.store import ALL_LANES, StoreError, Undecodable
 from annals.store.protocol import Commit as StoredCommit
+from annals.web import Problem
 from annals.web.background import background
 from annals_notification.streams import positions, routes
 from annals_notification.streams.filters import Filter
@@ -42,6 +43,9 @@ def event(kind: str = "task.created", **fields: Any) -> RecordedEvent:
         (Filter("others"), False),
         (Filter("default", types=("task.*",)), True),
         (Filter("default", types=("member.*", "task.deleted")), False),
+        (Filter("default", types=("task",)), False),
+        (Filter("default", types=("task.[bc]*",)), False),
+        (Filter("default", types=("*",)), True),
         (Filter("default", streams=("task-1",)), True),
         (Filter("default", streams=("task-2",)), False),
         (Filter("default", topics=("domain-events",)), True),
@@ -356,6 +360,29 @@ def test_a_websocket_is_closed_with_as_much_of_the_reason_as_a_close_frame_holds
         socket.receive_text()
     assert closed.value.code == 1013
     assert closed.value.reason == "ä" * 61
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("&".join(f"type=task.t{n}*" for n in range(21)), "20"),
+        ("&".join(f"stream=task-{n}" for n in range(21)), "20"),
+        ("&".join(f"user=u{n}" for n in range(21)), "20"),
+        ("type=*.created", "at its end"),
+    ],
+)
+def test_a_stream_is_of_so_many_names_and_no_more_and_a_star_ends_one(query: str, expected: str) -> None:
+    """Each event of a tenant is compared with all that its clients want, while nothing else is done."""
+    app = FastAPI()
+    app.include_router(routes.routes(hub(LongStore(0))))
+    with TestClient(app) as client:
+        with pytest.raises(Problem) as refused:
+            client.get(f"/stream?{query}")
+        assert refused.value.status == 400
+        assert expected in refused.value.fields["errors"][0]["expected"]
+        with client.websocket_connect(f"/ws?{query}") as socket, pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_text()
+        assert closed.value.code == 1008
 
 
 async def test_who_is_gone_makes_room_for_others() -> None:

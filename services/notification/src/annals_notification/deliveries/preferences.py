@@ -185,7 +185,7 @@ class Preferences(_Model):
         wanted = {
             channel
             for subscription in self.subscriptions
-            if (mine or not subscription.mine) and _matches(subscription.events, kind)
+            if (mine or not subscription.mine) and matches(subscription.events, kind)
             for channel in subscription.channels
         }
         reachable = {
@@ -243,5 +243,6 @@ class GivenPreferences(Preferences):
         return Preferences.model_validate(data)
 
 
-def _matches(pattern: str, kind: str) -> bool:
+def matches(pattern: str, kind: str) -> bool:
+    """Whether an event is of a type, or of one that begins so where a star ends it."""
     return kind.startswith(pattern[:-1]) if pattern.endswith("*") else kind == pattern

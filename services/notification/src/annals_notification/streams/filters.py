@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from annals.events import RecordedEvent
+from annals_notification.deliveries.preferences import matches
 
 TOPICS = ("domain-events", "saga-events")
 
@@ -25,7 +25,7 @@ class Filter:
         return (
             event.tenant_id == self.tenant
             and (not self.topics or topic_of(event) in self.topics)
-            and (not self.types or any(fnmatchcase(event.event_type, kind) for kind in self.types))
+            and (not self.types or any(matches(kind, event.event_type) for kind in self.types))
             and (not self.streams or event.stream.name in self.streams)
             # An aggregate of one's own may call anything its assignee.
             and (not self.users or event.user_id in self.users or event.data.get("assignee") in self.users)

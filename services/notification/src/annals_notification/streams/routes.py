@@ -19,6 +19,9 @@ from annals_notification.streams.filters import TOPICS, Filter
 from annals_notification.streams.hub import Hub, TooMany, TooSlow
 
 _FILTERS = ("topic", "type", "stream", "user")
+# Each event of a tenant is compared with all of them, of all its clients, and nothing else is done meanwhile.
+_MOST_NAMED = 20
+_Named = Annotated[list[str] | None, Query(description=f"up to {_MOST_NAMED} of them")]
 _EVENT_STREAM = "text/event-stream"
 _POLICY_VIOLATION, _TRY_AGAIN = 1008, 1013
 _REASON_BYTES = 123
@@ -36,10 +39,10 @@ def routes(hub: Hub) -> APIRouter:
     )
     async def stream(
         request: Request,
-        topic: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001 - documented here, read below
-        type: Annotated[list[str] | None, Query()] = None,  # noqa: A002, ARG001
-        stream: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001
-        user: Annotated[list[str] | None, Query()] = None,  # noqa: ARG001
+        topic: _Named = None,  # noqa: ARG001 - documented here, read below
+        type: _Named = None,  # noqa: A002, ARG001
+        stream: _Named = None,  # noqa: ARG001
+        user: _Named = None,  # noqa: ARG001
         after: str | None = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> StreamingResponse:
@@ -106,13 +109,17 @@ def _alive(seen: str) -> str:
 
 def _filter(parameters: QueryParams, tenant: str) -> Filter:
     require_known(parameters, ("after",), often=_FILTERS)
-    for topic in parameters.getlist("topic"):
+    named = {name: tuple(parameters.getlist(name)) for name in _FILTERS}
+    for name, values in named.items():
+        if len(values) > _MOST_NAMED:
+            raise malformed(name, f"{_MOST_NAMED} at most")
+    for topic in named["topic"]:
         if topic not in TOPICS:
             raise malformed("topic", f"one of {', '.join(TOPICS)}")
-    return Filter(
-        tenant,
-        *(tuple(parameters.getlist(name)) for name in _FILTERS),
-    )
+    for kind in named["type"]:
+        if "*" in kind[:-1]:
+            raise malformed("type", "a star at its end alone, as in task.*")
+    return Filter(tenant, *named.values())
 
 
 def _seen(token: str | None) -> dict[int, int] | None:
