@@ -219,3 +219,14 @@ async def test_that_what_it_would_make_exists_is_said_where_each_occurrence_has_
     await Recurrences(cast("Any", database), cast("Any", commands), cast("Any", Alarms())).fire("acme", "r")
     [(*_, refused)] = database.written
     assert refused == said
+
+
+async def test_an_occurrence_that_expects_a_version_that_is_over_is_refused_and_the_next_comes() -> None:
+    command = {"type": "task.update", "data": {"id": "t1", "title": "x", "expected_version": 1}}
+    database, alarms = due(command=command), Alarms()
+    database.row["data"]["rule"] = "FREQ=DAILY"
+    commands = Heard(Answer(409, {"type": "urn:annals:problem:conflict", "detail": "it is at version 2"}))
+    await Recurrences(cast("Any", database), cast("Any", commands), cast("Any", alarms)).fire("acme", "r")
+    [(*_, following, counted, refused)] = database.written
+    assert (counted, refused) == ("1", "it is at version 2")
+    assert [alarm.isoformat() for alarm in alarms.rings] == [following]
