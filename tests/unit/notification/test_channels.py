@@ -27,6 +27,9 @@ from annals_notification.deliveries.preferences import Channel, Preferences, Web
         "[::1]",
         "[::127.0.0.1]",
         "[::ffff:127.0.0.1]",
+        "100.64.0.1",
+        "[::ffff:100.64.0.1]",
+        "[::ffff:0:10.0.0.1]",
         "[fe80::1]",
         "[fec0::1]",
         "[ff0e::1]",
@@ -118,7 +121,9 @@ async def test_a_webhook_whose_name_leads_elsewhere_once_it_was_looked_at_is_ref
     assert receiver.asked == []
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "[2606:4700::1111]", "[64:ff9b::808:808]", "[2002:808:808::1]"])
+@pytest.mark.parametrize(
+    "host", ["8.8.8.8", "[::ffff:8.8.8.8]", "[2606:4700::1111]", "[64:ff9b::808:808]", "[2002:808:808::1]"]
+)
 async def test_a_webhook_to_a_public_address_is_let_through(host: str) -> None:
     sender = WebhookSender(allow_private=False)
     try:

@@ -28,8 +28,12 @@ MAIL_SECONDS = 60.0
 _GONE = 410
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 """An IPv4 address is behind each of these, in its last bits: RFC 6052."""
-_LEADING_ANYWHERE = (ipaddress.IPv6Network("64:ff9b:1::/48"), ipaddress.IPv6Network("::/96"))
-"""As behind these, where nobody knows in which bits (RFC 8215), or may still (RFC 4291, 2.5.5.1)."""
+_LEADING_ANYWHERE = (
+    ipaddress.IPv6Network("64:ff9b:1::/48"),
+    ipaddress.IPv6Network("::/96"),
+    ipaddress.IPv6Network("::ffff:0:0:0/96"),
+)
+"""As behind these, where nobody knows in which bits (RFC 8215), or may still (RFC 4291, 2.5.5.1; 2765)."""
 
 
 class NotDelivered(Exception):
@@ -71,6 +75,9 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.is_site_local or any(address in network for network in _LEADING_ANYWHERE):
             return False
+        # Of such a one Python before 3.11.10 says that 100.64.0.0/10 is public.
+        if address.ipv4_mapped is not None:
+            return _is_public(address.ipv4_mapped)
         if address in _NAT64:
             return _is_public(ipaddress.IPv4Address(address.packed[-4:]))
         if address.sixtofour is not None and not _is_public(address.sixtofour):
