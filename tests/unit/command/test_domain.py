@@ -56,6 +56,24 @@ def test_what_may_happen_to_a_task(
 
 
 @pytest.mark.parametrize(
+    ("past", "decide"),
+    [
+        ([], lambda task: task.update({"title": "Read"})),
+        ([], lambda task: task.set_due_date(NOON)),
+        ([], lambda task: task.complete()),
+        ([TaskCompleted(assignee="ada")], lambda task: task.reopen()),
+        ([], lambda task: task.delete()),
+    ],
+)
+def test_whatever_happens_to_a_task_says_whose_it_is(
+    past: list[EventData], decide: Callable[[Task], EventData]
+) -> None:
+    """Who wants to be told of their tasks is found by that."""
+    task = given(Task, CREATED, TaskAssigned(assignee="ada"), *past).state
+    assert decide(task).model_dump()["assignee"] == "ada"
+
+
+@pytest.mark.parametrize(
     ("past", "decide", "rule"),
     [
         ([CREATED], lambda task: task.create(CREATED), "task.exists"),

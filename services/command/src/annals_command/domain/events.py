@@ -33,9 +33,10 @@ class TaskCreated(EventData, type="task.created"):
 
 
 class TaskUpdated(EventData, type="task.updated"):
-    """Some of a task's fields changed; `changes` holds those and no others."""
+    """Some of a task's fields changed; `changes` holds those and no others. `assignee` has the task."""
 
     changes: dict[str, str | list[str] | None]
+    assignee: str | None = None
 
 
 class TaskAssigned(EventData, type="task.assigned"):
@@ -72,7 +73,9 @@ class TaskCompleted(EventData, type="task.completed"):
 
 
 class TaskReopened(EventData, type="task.reopened"):
-    """A task that was done is to do again."""
+    """A task that was done is to do again, by its assignee if it has one."""
+
+    assignee: str | None = None
 
 
 class TaskDeleted(EventData, type="task.deleted"):
@@ -83,9 +86,10 @@ class TaskDeleted(EventData, type="task.deleted"):
 
 
 class TaskDueDateSet(EventData, type="task.due_date_set"):
-    """A task's due date was set, or cleared."""
+    """A task's due date was set, or cleared; `assignee` has the task."""
 
     due: AwareDatetime | None
+    assignee: str | None = None
 
 
 class MemberRegistered(EventData, type="member.registered"):

@@ -65,7 +65,7 @@ class Task(Aggregate):
     def update(self, changes: dict[str, Any]) -> TaskUpdated:
         """Change fields of an open task."""
         self._require_open()
-        return TaskUpdated(changes=changes)
+        return TaskUpdated(changes=changes, assignee=self.assignee)
 
     def assign(self, assignee: str, *, reserved: bool = False, handover: str | None = None) -> TaskAssigned:
         """Give an open task to somebody else, with whom a place is `reserved` for it, or not."""
@@ -113,7 +113,7 @@ class Task(Aggregate):
         self._require_there()
         if self.status is not TaskStatus.DONE:
             raise RuleViolation("task.not_completed", "the task is not completed")
-        return TaskReopened()
+        return TaskReopened(assignee=self.assignee)
 
     def delete(self) -> TaskDeleted:
         """Delete the task, done or not."""
@@ -123,7 +123,7 @@ class Task(Aggregate):
     def set_due_date(self, due: datetime | None) -> TaskDueDateSet:
         """Set or clear the due date of an open task."""
         self._require_open()
-        return TaskDueDateSet(due=due)
+        return TaskDueDateSet(due=due, assignee=self.assignee)
 
     def apply(self, event: EventData) -> Self:
         """See `Aggregate`."""
