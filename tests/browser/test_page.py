@@ -551,6 +551,17 @@ async def test_who_has_a_webhook_need_not_say_its_secret_again(show: Show, servi
     assert (body["email"], body["webhook"]) == ("ada@example.org", hook)
 
 
+async def test_who_once_asked_for_what_sagas_record_can_save_the_rest(show: Show, services: Services) -> None:
+    other = {"events": "order.*", "channels": ["inbox"], "mine": False}
+    prefs = {"timezone": "UTC", "quiet_hours": None, "digest_at": None, "email": None, "webhook": None}
+    prefs |= {"subscriptions": [other, other | {"events": "saga.failed"}]}
+    services.own["/api/notification/preferences/"] = lambda *_: (200, prefs)
+    page = await show("/inbox/preferences")
+    async with page.expect_request(lambda request: request.method == "PUT") as sent:
+        await page.get_by_role("button", name="Save").click()
+    assert (await sent.value).post_data_json["subscriptions"] == [other]
+
+
 async def test_quiet_hours_are_sent_as_far_as_they_are_given(show: Show, services: Services) -> None:
     prefs = {"subscriptions": [], "timezone": "UTC", "digest_at": None, "email": None, "webhook": None}
     errors = [{"field": "quiet_hours.end", "expected": "Field required"}]

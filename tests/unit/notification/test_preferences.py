@@ -228,6 +228,19 @@ def test_a_url_from_before_it_had_a_normal_form_is_read_as_it_is_stored_and_keep
     assert given.kept(stored) == prefer(webhook=WEBHOOK | {"url": normal})
 
 
+@pytest.mark.parametrize("events", ["saga.failed", "saga.*"])
+def test_what_sagas_record_nobody_can_ask_to_be_told_and_who_once_did_keeps_the_rest(events: str) -> None:
+    wanted = [{"events": "task.*"}, {"events": events, "channels": ["email"], "mine": False}]
+    with pytest.raises(ValidationError) as refused:
+        GivenPreferences.model_validate({"subscriptions": wanted})
+    [error] = refused.value.errors()
+    assert error["loc"] == ("subscriptions", 1, "events")
+    assert "live streams alone" in error["msg"]
+    stored = Preferences.stored({"subscriptions": wanted})
+    assert [one.events for one in stored.subscriptions] == ["task.*", events]
+    assert GivenPreferences.model_validate({}).kept(stored) == prefer()
+
+
 def test_reminders_are_planned_for_what_is_still_to_come() -> None:
     before = (timedelta(hours=24), timedelta(hours=1), timedelta(0))
     due = NOW + timedelta(hours=5)

@@ -46,7 +46,10 @@ export function Preferences() {
       channels: CHANNELS.filter((channel) => form.has(`${events}/${channel}`)),
       mine: prefs.subscriptions.find((one) => one.events === events)?.mine ?? true,
     })).filter((one) => one.channels.length > 0);
-    const others = prefs.subscriptions.filter((one) => !EVENTS.some(({ events }) => events === one.events));
+    // Of before sagas' events were refused: they told nobody anything, and would keep all from being saved.
+    const others = prefs.subscriptions.filter(
+      (one) => !EVENTS.some(({ events }) => events === one.events) && !one.events.startsWith("saga."),
+    );
     const body: Record<string, unknown> = {
       subscriptions: [...known, ...others],
       timezone: text("timezone") || "UTC",

@@ -56,6 +56,12 @@ def _url(text: str) -> str:
     return text
 
 
+def _followed(events: str) -> str:
+    if events.startswith("saga."):
+        raise ValueError("an event that is none of a saga's: those are told on live streams alone")
+    return events
+
+
 Zone = Annotated[str, AfterValidator(_zone)]
 # What JSON Schema calls a time has an offset always.
 Clock = Annotated[
@@ -156,13 +162,15 @@ class Subscription(_Model):
     mine: bool = True
 
 
+_USUAL = ("notification.*", "reminder.*", "task.assigned")
+_MOST = 100
+
+
 class Preferences(_Model):
     """See the module. Without any, a user is told in the inbox of what concerns them most."""
 
-    subscriptions: Annotated[tuple[Subscription, ...], Field(max_length=100)] = (
-        Subscription(events="notification.*"),
-        Subscription(events="reminder.*"),
-        Subscription(events="task.assigned"),
+    subscriptions: Annotated[tuple[Subscription, ...], Field(max_length=_MOST)] = tuple(
+        Subscription(events=events) for events in _USUAL
     )
     timezone: Zone = "UTC"
     quiet_hours: QuietHours | None = None
@@ -229,9 +237,18 @@ class GivenWebhook(_Model):
     """Nobody can read it back: without one, that which is kept for this address stays."""
 
 
+class GivenSubscription(Subscription):
+    """A subscription as its user gives it: what sagas record is told on live streams alone."""
+
+    events: Annotated[Pattern, AfterValidator(_followed)]
+
+
 class GivenPreferences(Preferences):
     """Preferences as their user gives them."""
 
+    subscriptions: Annotated[tuple[GivenSubscription, ...], Field(max_length=_MOST)] = tuple(
+        GivenSubscription(events=events) for events in _USUAL
+    )
     webhook: GivenWebhook | None = None  # type: ignore[assignment]
 
     def kept(self, stored: Preferences) -> Preferences:
