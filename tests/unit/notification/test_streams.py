@@ -6,13 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import httpx
 import pytest
 from fastapi import FastAPI, WebSocketDisconnect
 from fastapi.testclient import TestClient
 from structlog.testing import capture_logs
 
 from annals.events import Position, RecordedEvent, StreamId
-from annals.store import ALL_LANES, StoreError, Undecodable
+from annals.store import ALL_LANES, StoreError, StoreUnavailable, Undecodable
 from annals.store.protocol import Commit as StoredCommit
 from annals.web import Problem
 from annals.web.background import background
@@ -383,6 +384,31 @@ def test_a_stream_is_of_so_many_names_and_no_more_and_a_star_ends_one(query: str
         with client.websocket_connect(f"/ws?{query}") as socket, pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text()
         assert closed.value.code == 1008
+
+
+class AwayStore(LongStore):
+    async def reached(self, **_: bool) -> dict[int, int]:
+        raise StoreUnavailable("the state store cannot be read")
+
+
+async def test_who_comes_while_the_store_is_away_is_told_so_soon_and_keeps_no_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.streams.tail._BEGIN_SECONDS", 0.02)
+    streams = hub(AwayStore(0))
+    app = FastAPI()
+    app.include_router(routes.routes(streams))
+    transport = httpx.ASGITransport(app)
+    async with (
+        background(streams.run(), "hub"),
+        httpx.AsyncClient(transport=transport, base_url="http://notification") as client,
+        asyncio.timeout(10),
+    ):
+        for _ in range(12):
+            with pytest.raises(Problem) as refused:
+                await client.get("/stream")
+            assert (refused.value.status, refused.value.type) == (503, "unavailable")
+            assert refused.value.headers
 
 
 async def test_who_is_gone_makes_room_for_others() -> None:

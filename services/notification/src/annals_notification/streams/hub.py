@@ -97,7 +97,7 @@ class Hub:
         """What a client is sent: what it has seen then, and events as JSON; no events, a heartbeat.
 
         `after` is what it had seen when it was last here; without it, it is told what is new.
-        Raises TooSlow and TooMany.
+        Raises TooSlow, TooMany and StoreError.
         """
         if len(self._clients) >= (most := self._max_clients()):
             metrics.STREAM_REFUSED.inc()

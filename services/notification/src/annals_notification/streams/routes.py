@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, QueryParams
 from annals.store import StoreError
 from annals.web import Problem
 from annals.web.parameters import require_known
-from annals.web.problems import malformed
+from annals.web.problems import malformed, unavailable
 from annals.web.request_context import tenant_of
 from annals_notification.streams import positions
 from annals_notification.streams.filters import TOPICS, Filter
@@ -54,6 +54,8 @@ def routes(hub: Hub) -> APIRouter:
             first = await anext(listening)
         except TooMany as error:
             raise Problem(503, "busy", str(error), headers={"Retry-After": "5"}) from error
+        except StoreError as error:
+            raise unavailable(str(error)) from error
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(_sse(first, listening), media_type=_EVENT_STREAM, headers=headers)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from annals.events import RecordedEvent
-from annals.store import BegunLanes, Damaged, DaprEventReader, StoreError, Undecodable
+from annals.store import BegunLanes, Damaged, DaprEventReader, StoreError, StoreUnavailable, Undecodable
 from annals_notification.streams import positions
 
 _log = structlog.get_logger(__name__)
@@ -24,6 +24,8 @@ _POLL_SECONDS = 0.5
 # Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
+# Nobody hears of a client that is gone before it was answered: it would keep its place while it waits.
+_BEGIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,15 @@ class Tail:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Inside, all that is committed is followed."""
+        """Inside, all that is committed is followed. Raises StoreUnavailable where that does not begin."""
         self._listeners += 1
         self._listened.set()
         try:
-            await self._started.wait()
+            try:
+                async with asyncio.timeout(_BEGIN_SECONDS):
+                    await self._started.wait()
+            except TimeoutError as error:
+                raise StoreUnavailable("the event store cannot be followed now") from error
             yield
         finally:
             self._listeners -= 1
