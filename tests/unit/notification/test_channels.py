@@ -226,6 +226,13 @@ def test_several_are_one_digest() -> None:
     assert "Task 7 was assigned to ada" in html
 
 
+@pytest.mark.parametrize("task", ["7", "task-7", "my-task-list"])
+def test_a_task_is_named_by_its_whole_id(task: str) -> None:
+    data = {"stream": f"task-{task}", "assignee": "ada"}
+    assert texts.title("task.assigned", data) == f"Task {task} was assigned to ada"
+    assert texts.title("task.completed", data) == f"Task {task} is done"
+
+
 def test_what_has_no_text_of_its_own_is_named_by_its_type() -> None:
     assert texts.title("member.left", {"successors": []}) == "member.left"
 

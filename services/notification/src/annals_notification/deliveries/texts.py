@@ -15,8 +15,8 @@ _ASKED_TO_BE_TOLD = "notification.requested"
 # An e-mail of 200 notices at their longest, spelt as HTML does, is one that a sidecar takes.
 _TITLES = {
     _ASKED_TO_BE_TOLD: "{{ (title or '') | string | truncate(500) }}",
-    "task.assigned": "Task {{ stream | replace('task-', '') }} was assigned to {{ assignee }}",
-    "task.completed": "Task {{ stream | replace('task-', '') }} is done",
+    "task.assigned": "Task {{ stream | replace('task-', '', 1) }} was assigned to {{ assignee }}",
+    "task.completed": "Task {{ stream | replace('task-', '', 1) }} is done",
     "handover_requested": "You are asked to take on task {{ task_id }}, by {{ answer_by }}",
     "handover_reminder": "Your answer about task {{ task_id }} is still wanted, by {{ answer_by }}",
     "handover_withdrawn": "Task {{ task_id }} is not to be taken on by you any more",
