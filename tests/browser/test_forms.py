@@ -214,6 +214,27 @@ async def test_what_recurs_is_set_up_once_however_often_it_is_asked_for(
     assert len(services.sent) == 6
 
 
+@pytest.mark.parametrize(
+    ("due", "rule"),
+    [
+        ("2030-01-28T09:00", "FREQ=MONTHLY"),
+        ("2030-01-31T09:00", "FREQ=MONTHLY;BYMONTHDAY=28,29,30,31;BYSETPOS=-1"),
+    ],
+)
+async def test_what_recurs_every_month_does_so_also_in_those_that_have_no_such_day(
+    show: Show, services: Services, due: str, rule: str
+) -> None:
+    page = await show("/tasks/recurring")
+    await page.get_by_role("button", name="New task").click()
+    await title(page).fill("Rent")
+    await page.get_by_label("Due", exact=True).fill(due)
+    await page.get_by_label("How often").select_option("every month")
+    services.own[f"PUT {RECURRENCES}/"] = lambda *_: (201, STAND_UP)
+    await page.get_by_role("button", name="Create").click()
+    await until(lambda: _has_sent(services, 1))
+    assert services.sent[-1][1]["rule"] == rule
+
+
 async def _has_sent(services: Services, most: int) -> bool:
     return len(services.sent) >= most
 

@@ -50,6 +50,19 @@ def test_the_last_day_of_each_month() -> None:
     assert comes(on_31st, "2030-02-01T00:00:00Z", 2) == ["2030-03-31T09:00Z", "2030-05-31T09:00Z"]
 
 
+def test_a_day_that_some_months_have_not_is_their_last() -> None:
+    """As the console's page asks for every month, from a day behind the 28th on."""
+    rule = "FREQ=MONTHLY;BYMONTHDAY=28,29,30;BYSETPOS=-1"
+    on_30th = recurring(rule, start="2031-12-30T09:00:00+00:00")
+    assert comes(on_30th, "2031-12-01T00:00:00Z", 4) == [
+        "2031-12-30T09:00Z",
+        "2032-01-30T09:00Z",
+        "2032-02-29T09:00Z",
+        "2032-03-30T09:00Z",
+    ]
+    assert comes(on_30th, "2041-02-01T00:00:00Z", 2) == ["2041-02-28T09:00Z", "2041-03-30T09:00Z"]
+
+
 def test_a_rule_ends_by_count_and_by_date() -> None:
     thrice = recurring("FREQ=DAILY;COUNT=3")
     assert comes(thrice, "2029-12-31T00:00:00Z", 9) == [f"2030-01-0{day}T09:00Z" for day in (1, 2, 3)]

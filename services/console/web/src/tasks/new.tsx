@@ -6,13 +6,20 @@ import { tell, tellProblem } from "../parts/toasts";
 import { given, TaskFields } from "./fields";
 import { change, draft, showRecurrence } from "./store";
 
+const MONTHLY = "FREQ=MONTHLY";
 const RULES = [
   { name: "once", rule: "" },
   { name: "every day", rule: "FREQ=DAILY" },
   { name: "every working day", rule: "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR" },
   { name: "every week", rule: "FREQ=WEEKLY" },
-  { name: "every month", rule: "FREQ=MONTHLY" },
+  { name: "every month", rule: MONTHLY },
 ];
+
+/** iCalendar passes over a month without that day: from the 29th on it is the last day up to it. */
+function inEveryMonth(start: Date): string {
+  const days = [28, 29, 30, 31].filter((day) => day <= start.getDate());
+  return days.length > 1 ? `${MONTHLY};BYMONTHDAY=${days.join(",")};BYSETPOS=-1` : MONTHLY;
+}
 
 /** A task that is new, by the id it will have; its form stays until the task is taken. */
 export function NewTask({ id, close }: { id: string; close: () => void }) {
@@ -31,7 +38,7 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
         const recurs = await again<Recurrence>(`/api/notification/recurrences/${id}`, {
           method: "PUT",
           body: {
-            rule,
+            rule: rule === MONTHLY ? inEveryMonth(start ? new Date(start) : new Date()) : rule,
             timezone: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC",
             ...(start ? { start } : {}),
             command: { type: "task.create", data },
