@@ -233,6 +233,23 @@ def test_a_task_is_named_by_its_whole_id(task: str) -> None:
     assert texts.title("task.completed", data) == f"Task {task} is done"
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "title"),
+    [
+        ("task.created", {"title": "Write"}, "Task 7 is new: Write"),
+        ("task.updated", {"changes": {"title": "Read"}}, "Task 7 was changed"),
+        ("task.unassigned", {"assignee": "ada"}, "Task 7 was taken from ada"),
+        ("task.accepted", {"assignee": "ada"}, "Task 7 was taken on by ada"),
+        ("task.reopened", {}, "Task 7 is open again"),
+        ("task.deleted", {}, "Task 7 was deleted"),
+        ("task.due_date_set", {"due": "2030-01-01T09:00:00Z"}, "Task 7 is due 2030-01-01T09:00:00Z"),
+        ("task.due_date_set", {"due": None}, "Task 7 has no due date any more"),
+    ],
+)
+def test_whatever_happens_to_a_task_is_told_by_its_name(kind: str, data: dict[str, Any], title: str) -> None:
+    assert texts.title(kind, {"stream": "task-7"} | data) == title
+
+
 def test_what_has_no_text_of_its_own_is_named_by_its_type() -> None:
     assert texts.title("member.left", {"successors": []}) == "member.left"
 

@@ -230,3 +230,29 @@ async def test_an_occurrence_that_expects_a_version_that_is_over_is_refused_and_
     [(*_, following, counted, refused)] = database.written
     assert (counted, refused) == ("1", "it is at version 2")
     assert [alarm.isoformat() for alarm in alarms.rings] == [following]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (
+            Answer(404, {"type": "urn:annals:problem:unknown-command", "detail": "no such command"}),
+            "no such command",
+        ),
+        (Answer(403, {"errorCode": "ERR_DIRECT_INVOKE", "message": "access denied by policy"}), None),
+        (Answer(401, {"errorCode": "ERR_UNAUTHORIZED", "message": "invalid api token"}), None),
+    ],
+)
+async def test_what_a_sidecar_refuses_is_sent_again_and_what_no_service_knows_is_not(
+    answer: Answer, said: str | None
+) -> None:
+    database = due()
+    recurs = Recurrences(cast("Any", database), cast("Any", Heard(answer)), cast("Any", Alarms()))
+    if said is None:
+        with pytest.raises(NotNow):
+            await recurs.fire("acme", "r")
+        assert database.written == []
+    else:
+        await recurs.fire("acme", "r")
+        [(*_, refused)] = database.written
+        assert refused == said

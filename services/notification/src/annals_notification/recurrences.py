@@ -16,7 +16,7 @@ from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 from annals_notification.stored_text import stored_text
 
 _COMMAND_SECONDS = 30.0
-_REFUSED = frozenset({400, 403, 404, 413, 422})
+_UNKNOWN = "unknown-command"
 _CONFLICT = 409
 
 _PUT = """
@@ -182,7 +182,7 @@ class Recurrences:
             return None
         # Where no version is expected, a conflict says that others were faster, and nothing was changed.
         conflicts = answer.status == _CONFLICT and data.get("expected_version") is not None
-        if answer.status in _REFUSED or conflicts:
+        if answer.refused or answer.problem == _UNKNOWN or conflicts:
             # Under an id that was made up it is this one's: it was made already, and its key forgotten.
             rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
             return None if made_up and rule.endswith(".exists") else stored_text(answer.message, 1000)

@@ -11,6 +11,7 @@ import orjson
 from yarl import URL
 
 CONNECTIONS = 200
+_REFUSALS = frozenset({"forbidden", "key-reused", "malformed", "not-found", "rule", "too-large"})
 
 
 class NotAnswered(Exception):
@@ -35,6 +36,14 @@ class Answer:
         """The kind of problem that it tells of, such as `rule`; empty when it is none of ours."""
         kind = self.body.get("type", "") if isinstance(self.body, dict) else ""
         return kind.removeprefix("urn:annals:problem:") if isinstance(kind, str) else ""
+
+    @property
+    def refused(self) -> bool:
+        """Whether one of our services refuses the request itself: the same will be refused again.
+
+        A sidecar's own refusal is none, as while a token is being replaced.
+        """
+        return self.problem in _REFUSALS
 
     @property
     def message(self) -> str:

@@ -36,8 +36,6 @@ from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
 
-# Problems of ours that say that the request itself is refused: the same request will be refused again.
-_REJECTED = frozenset({"forbidden", "key-reused", "malformed", "not-found", "rule", "too-large"})
 # Answers that say, whoever gives them, that nothing was changed: also a sidecar's own, as while a token is
 # being replaced, and those of an older release, which does not know a command yet.
 _NOT_TAKEN = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
@@ -237,7 +235,7 @@ class SagaActivities:
         rule = rule or ("not_found" if answer.problem == "not-found" else None)
         if rule is not None and rule in action.get("accept", ()):
             return {"accepted": rule}
-        if answer.problem in _REJECTED:
+        if answer.refused:
             raise _Failure("rejected", answer.message, rule=rule)
         unchanged = answer.status in _NOT_TAKEN or answer.problem in _UNCHANGED
         raise _Failure("failed", answer.message, uncertain=not unchanged)

@@ -12,11 +12,20 @@ from annals_notification.deliveries.log import Claimed
 
 _ASKED_TO_BE_TOLD = "notification.requested"
 
+_TASK = "Task {{ stream | replace('task-', '', 1) }}"
+
 # An e-mail of 200 notices at their longest, spelt as HTML does, is one that a sidecar takes.
 _TITLES = {
     _ASKED_TO_BE_TOLD: "{{ (title or '') | string | truncate(500) }}",
-    "task.assigned": "Task {{ stream | replace('task-', '', 1) }} was assigned to {{ assignee }}",
-    "task.completed": "Task {{ stream | replace('task-', '', 1) }} is done",
+    "task.created": f"{_TASK} is new: {{{{ title }}}}",
+    "task.updated": f"{_TASK} was changed",
+    "task.assigned": f"{_TASK} was assigned to {{{{ assignee }}}}",
+    "task.unassigned": f"{_TASK} was taken from {{{{ assignee }}}}",
+    "task.accepted": f"{_TASK} was taken on by {{{{ assignee }}}}",
+    "task.completed": f"{_TASK} is done",
+    "task.reopened": f"{_TASK} is open again",
+    "task.deleted": f"{_TASK} was deleted",
+    "task.due_date_set": f"{_TASK} {{{{ 'is due ' ~ due if due else 'has no due date any more' }}}}",
     "handover_requested": "You are asked to take on task {{ task_id }}, by {{ answer_by }}",
     "handover_reminder": "Your answer about task {{ task_id }} is still wanted, by {{ answer_by }}",
     "handover_withdrawn": "Task {{ task_id }} is not to be taken on by you any more",
