@@ -57,7 +57,8 @@ class Sidecar:
             problem = {"type": "urn:annals:problem:conflict", "detail": "x", "actual": 4}
             media_type = "application/problem+json"
             return Response(json.dumps(problem), 409, {"etag": '"4"', "x-internal": "1"}, media_type)
-        return JSONResponse(self.answers.get(f"{request.method} {rest}", asked))
+        answer = self.answers.get(f"{request.method} {rest}", asked)
+        return answer if isinstance(answer, Response) else JSONResponse(answer)
 
     async def stream(self, _request: Request) -> Response:
         async def events() -> AsyncIterator[bytes]:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from annals_console import gateway
 from annals_console.access import RULES
@@ -349,6 +350,42 @@ async def test_without_a_sidecar_it_says_so(start: Start, http: httpx.AsyncClien
     answer = await http.get(f"{console}/api/projector/queries/tasks")
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "2"
+
+
+NOBODY = {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to invoke, err: dial tcp 10.0.0.7:50002"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asked"),
+    [
+        ("GET", "projector/queries/tasks", "GET queries/tasks"),
+        ("POST", "command/commands/task.create", "POST commands/task.create"),
+        ("POST", "notification/recurrences/r/resume", "GET recurrences/r"),
+    ],
+)
+async def test_a_service_that_is_away_may_be_asked_again(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, method: str, path: str, asked: str
+) -> None:
+    sidecar.answers[asked] = JSONResponse(NOBODY, 500)
+
+    answer = await http.request(method, f"{development}/api/{path}")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json()["type"] == "urn:annals:problem:unavailable"
+    assert path.partition("/")[0] in answer.json()["detail"]
+    assert "10.0.0.7" not in answer.text
+
+
+async def test_that_a_service_failed_is_passed_on(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    failed = {"type": "urn:annals:problem:internal", "detail": "the service failed"}
+    for asked in ("POST commands/task.create", "GET recurrences/r"):
+        sidecar.answers[asked] = JSONResponse(failed, 500, media_type="application/problem+json")
+
+    for path in ("command/commands/task.create", "notification/recurrences/r/resume"):
+        answer = await http.post(f"{development}/api/{path}")
+        assert (answer.status_code, answer.json()["type"]) == (500, failed["type"])
 
 
 async def test_the_page_is_sent_packed_and_may_run_nothing_but_its_own(

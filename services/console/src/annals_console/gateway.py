@@ -15,9 +15,9 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from annals.dapr import NotAnswered, Opened, ServiceInvocation
+from annals.dapr import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.web.openapi import json_body
-from annals.web.problems import Problem, unavailable
+from annals.web.problems import MEDIA_TYPE, Problem, unavailable
 from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
 from annals_console.identity import Identity, Role
@@ -192,7 +192,11 @@ async def _open(
     invocation: ServiceInvocation, rule: Rule, path: str, body: bytes, headers: dict[str, str]
 ) -> Opened:
     async with _in_time(rule.service):
-        return await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
+        opened = await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
+    if _is_away(opened):
+        opened.close()
+        raise unavailable(f"{rule.service} cannot be reached")
+    return opened
 
 
 async def _known(
@@ -201,9 +205,19 @@ async def _known(
     """What a service knows of something. Raises a Problem."""
     async with _in_time(rule.service):
         answer = await invocation.invoke(rule.service, "GET", path, headers=headers)
+    if _is_away(answer):
+        raise unavailable(f"{rule.service} cannot be reached")
     if not answer.ok:
         raise Problem(answer.status, answer.problem or "unavailable", answer.message)
     return dict(answer.body)
+
+
+def _is_away(answer: Answer | Opened) -> bool:
+    """Whether the sidecar found nobody of that name, or nobody who answered.
+
+    A service's own 500 is a problem. The sidecar's words name addresses within, which are nobody's outside.
+    """
+    return answer.status == 500 and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE)
 
 
 @asynccontextmanager
