@@ -52,6 +52,20 @@ async def test_what_a_command_needs_goes_through(
     assert headers.items() <= asked["headers"].items()
 
 
+@pytest.mark.parametrize("key", ["saga:h1/reserve-capacity/undo", "recurrence:r:2026-01-01T09:00:00+00:00"])
+async def test_a_key_of_a_service_is_not_a_callers(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, key: str
+) -> None:
+    answer = await http.post(
+        f"{development}/api/command/commands/task.create",
+        headers={"idempotency-key": key},
+        json={"title": "x"},
+    )
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:annals:problem:malformed")
+    assert answer.json()["errors"][0]["field"] == "Idempotency-Key"
+    assert sidecar.asked == []
+
+
 async def test_a_refusal_is_passed_on_as_it_is(development: str, http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{development}/api/projector/queries/tasks/conflict")
 

@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from annals.dapr import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.web.openapi import json_body
-from annals.web.problems import MEDIA_TYPE, Problem, unavailable
+from annals.web.problems import MEDIA_TYPE, Problem, malformed, unavailable
 from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
 from annals_console.identity import Identity, Role
@@ -45,6 +45,9 @@ _RESPONSE_HEADERS = (
     "content-disposition",
     "traceparent",
 )
+
+_KEYS_OF_SERVICES = ("saga:", "recurrence:")
+"""So begin the keys of sagas' and recurrences' commands, which are refused where somebody used one before."""
 
 Authenticate = Callable[[Request], Awaitable[Identity]]
 
@@ -177,7 +180,10 @@ async def _body(request: Request) -> bytes:
 
 
 def _headers(request: Request, identity: Identity) -> dict[str, str]:
+    """What a service is told. Raises a Problem for a key that is not the caller's to use."""
     headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
+    if headers.get("idempotency-key", "").startswith(_KEYS_OF_SERVICES):
+        raise malformed("Idempotency-Key", f"nothing that begins with {' or '.join(_KEYS_OF_SERVICES)}")
     headers |= {
         "x-tenant-id": identity.tenant,
         "x-user-id": identity.user,
