@@ -70,6 +70,10 @@ class Told:
         self.notices.append(notice)
 
 
+async def never() -> bool:
+    return False
+
+
 @pytest.mark.parametrize("last", range(1, 5))
 async def test_the_last_event_of_a_task_that_is_imported_plans_its_reminders_whichever_it_is(
     last: int,
@@ -119,15 +123,41 @@ async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_
 
 async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:
     store, tables, told = MemoryEventStore(), Tables(), Told()
-
-    async def never() -> bool:
-        return False
-
+    other = StreamId("acme", "task-8")
+    await store.append(Append(other, (of_task(other, *EVENTS[0]),), 0, STATE))
     unused = cast("Any", None)
     reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
     await reminders.fire("acme", "7:due")
     assert tables.fired == ["cancelled"]
     assert not told.notices
+
+
+async def test_what_comes_due_while_the_store_is_empty_waits_for_an_import() -> None:
+    """It was emptied under a table that is kept, and is to be filled from a backup."""
+    store, tables, told = MemoryEventStore(), Tables(), Told()
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
+    with pytest.raises(NotNow):
+        await reminders.fire("acme", "7:due")
+    assert not tables.fired
+    await store.append(Append(TASK, tuple(of_task(TASK, *event) for event in EVENTS), 0, STATE))
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["fired"]
+
+
+async def test_what_is_due_of_a_task_is_not_cancelled_by_an_import_that_ends_meanwhile() -> None:
+    store, tables, told = MemoryEventStore(), Tables(), Told()
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events[:1], 0, {"status": "todo", "title": "", "due": None}))
+
+    async def through() -> bool:
+        await store.append(Append(TASK, events[1:], 1, STATE))
+        return False
+
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), through)
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["fired"]
 
 
 @pytest.mark.parametrize(

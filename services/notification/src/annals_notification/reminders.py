@@ -292,11 +292,7 @@ class Reminders:
         row = (await self._database.fetch(_ONE, tenant, row_id))["row"]
         if row is None:
             return
-        head, _ = await self._store.load(StreamId.of(tenant, "task", row["task_id"]), certain=True)
-        behind = head is None or head.state is None or head.version < row["version"]
-        if behind and await self._being_imported():
-            raise NotNow(f"task {row['task_id']} is still being imported")
-        state = (head.state if head is not None else None) or {}
+        state = await self._state(StreamId.of(tenant, "task", row["task_id"]), row["version"])
         fires, due = datetime.fromisoformat(row["fires"]), datetime.fromisoformat(row["due"])
         still = state.get("status") == "todo" and state.get("due") is not None
         status, late = "cancelled", datetime.now(UTC) - fires > _LATE
@@ -325,6 +321,17 @@ class Reminders:
             status = "fired"
             metrics.REMINDERS.labels(str(late).lower()).inc()
         await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
+
+    async def _state(self, task: StreamId, version: int) -> Mapping[str, Any]:
+        """A task as it is, once all of it is there up to a version; empty where it is gone. Raises NotNow."""
+        head, _ = await self._store.load(task, certain=True)
+        if head is None or head.state is None or head.version < version:
+            # A store without a lane was emptied, and is to be filled.
+            if not await self._store.lanes() or await self._being_imported():
+                raise NotNow(f"{task} is still to be imported")
+            # Only after an import was through its head is whole.
+            head, _ = await self._store.load(task, certain=True)
+        return (head.state if head is not None else None) or {}
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""
