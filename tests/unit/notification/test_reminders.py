@@ -160,6 +160,21 @@ async def test_what_is_due_of_a_task_is_not_cancelled_by_an_import_that_ends_mea
     assert tables.fired == ["fired"]
 
 
+async def test_what_is_due_of_a_task_that_this_release_cannot_read_waits_for_one_that_can() -> None:
+    """An import gives a stream that it cannot read no state."""
+    store, tables, told = MemoryEventStore(), Tables(), Told()
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events, 0, None))
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
+    with pytest.raises(NotNow):
+        await reminders.fire("acme", "7:due")
+    assert not tables.fired
+    await store.append(Append(TASK, events[3:], 4, STATE))
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["fired"]
+
+
 @pytest.mark.parametrize(
     ("version", "status", "due", "becomes"),
     [

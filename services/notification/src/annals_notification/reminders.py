@@ -249,7 +249,8 @@ class Reminders:
         tasks, rows = [], []
         for stream, change in last.items():
             head = heads[stream]
-            if head is None or head.state is None:  # the rest of it is still to be imported, and then told of
+            # The rest of it is still to be imported, and then told of; or no release that can read it had it.
+            if head is None or head.state is None:
                 continue
             task_id = stream.name.removeprefix("task-")
             state = head.state
@@ -325,13 +326,17 @@ class Reminders:
     async def _state(self, task: StreamId, version: int) -> Mapping[str, Any]:
         """A task as it is, once all of it is there up to a version; empty where it is gone. Raises NotNow."""
         head, _ = await self._store.load(task, certain=True)
-        if head is None or head.state is None or head.version < version:
+        if head is None or head.version < version:
             # A store without a lane was emptied, and is to be filled.
             if not await self._store.lanes() or await self._being_imported():
                 raise NotNow(f"{task} is still to be imported")
             # Only after an import was through its head is whole.
             head, _ = await self._store.load(task, certain=True)
-        return (head.state if head is not None else None) or {}
+        if head is None:
+            return {}
+        if head.state is None:
+            raise NotNow(f"{task} has no state: it is being imported, or was where nobody could read it")
+        return head.state
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""
