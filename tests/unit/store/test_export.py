@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from random import Random
+from typing import Any
 
 import orjson
 import pytest
@@ -184,6 +185,23 @@ async def test_a_damaged_value_is_named(key: str, value: bytes) -> None:
         await client.save("eventstore", Write(key, value))
         with pytest.raises(Undecodable) as raised:
             async for _ in Export(client, "eventstore", with_keys=True).pages():
+                pass
+        assert raised.value.key == key
+        await client.close()
+
+
+@pytest.mark.parametrize("other", [{"event_type": None}, {"timestamp": "yesterday"}, {"seq": 2}, {"lane": 1}])
+async def test_an_event_that_no_import_takes_is_not_exported_as_if_whole(other: dict[str, Any]) -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        stream = StreamId.of("default", "thing", "1")
+        await store.append(written(stream, 2))
+        client = DaprSidecar(sidecar.grpc_port)
+        key = keys.event(stream, 1)
+        there = await client.get("eventstore", key)
+        assert there is not None
+        await client.save("eventstore", Write(key, orjson.dumps(orjson.loads(there.data) | other)))
+        with pytest.raises(Undecodable) as raised:
+            async for _ in Export(client, "eventstore", with_keys=False).pages():
                 pass
         assert raised.value.key == key
         await client.close()

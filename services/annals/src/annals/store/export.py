@@ -20,7 +20,7 @@ from typing import Any
 import orjson
 
 from annals.dapr import DaprSidecar
-from annals.events import Position, StreamId
+from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import MOST_EVENTS, event_pages, fitting
@@ -135,13 +135,14 @@ class Export:
         return commits
 
     async def _events_of(self, commits: list[Commit]) -> dict[tuple[StreamId, int], bytes]:
-        refs = [ref for commit in commits for ref in commit.refs]
+        places = [(ref, commit.position) for commit in commits for ref in commit.refs]
+        refs = [ref for ref, _ in places]
         raw = await self._reader.read_raw_events(refs, certain=True)
         events = {}
-        for ref, data in zip(refs, raw, strict=True):
+        for (ref, position), data in zip(places, raw, strict=True):
             if data is None:
                 raise StoreError(f"event {ref[1]} of {ref[0]} is missing")
-            records.decoded(keys.event(*ref), data, orjson.loads)  # an import would not take it
+            records.decoded(keys.event(*ref), data, partial(_require_own, position))
             events[ref] = data
         # How large they are is known when they were read: the next may be as large.
         size = sum(map(len, events.values()))
@@ -184,6 +185,13 @@ class Export:
         data = b"".join(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS) + b"\n" for value in values)
         self._digest.update(data)
         return data
+
+
+def _require_own(position: Position, event: bytes) -> None:
+    """Raises ValueError for what an import would not take."""
+    at = RecordedEvent.from_json(event).position
+    if at != position:
+        raise ValueError(f"it says that it is at {at}, and the log has it at {position}")
 
 
 def _seq(checkpoint: bytes) -> int:
