@@ -18,6 +18,7 @@ from task_histories import of_task
 
 TASK = StreamId("acme", "task-7")
 DUE = datetime.now(UTC) + timedelta(days=1)
+PAST = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
 EVENTS = (
     ("task.created", {"title": "", "due": None}),
     ("task.due_date_set", {"due": DUE.isoformat()}),
@@ -176,24 +177,34 @@ async def test_what_is_due_of_a_task_that_this_release_cannot_read_waits_for_one
 
 
 @pytest.mark.parametrize(
-    ("version", "status", "due", "becomes"),
+    ("version", "status", "due", "other", "becomes"),
     [
-        (9, "scheduled", DUE + timedelta(days=1), [3]),
-        (9, "cancelled", DUE, [3]),
-        (9, "fired", DUE - timedelta(days=9), [3]),
-        (9, "scheduled", DUE, [4]),
-        (4, "scheduled", DUE + timedelta(days=1), [3]),
-        (4, "scheduled", DUE, []),
-        (3, "scheduled", DUE + timedelta(days=1), []),
+        (9, "scheduled", DUE + timedelta(days=1), {}, [3]),
+        (9, "cancelled", DUE, {}, [3]),
+        (9, "fired", DUE - timedelta(days=9), {}, [3]),
+        (9, "scheduled", DUE, {}, [3]),
+        (9, "scheduled", DUE, {"fires": PAST}, [4]),
+        (4, "scheduled", DUE + timedelta(days=1), {}, [3]),
+        (4, "scheduled", DUE, {}, []),
+        (4, "scheduled", DUE, {"user_id": "bob"}, [3]),
+        (4, "scheduled", DUE, {"title": "Read"}, [3]),
+        (4, "scheduled", DUE, {"fires": PAST, "user_id": "bob"}, []),
+        (3, "scheduled", DUE + timedelta(days=1), {}, []),
     ],
 )
 async def test_what_was_planned_by_a_history_that_is_gone_gives_way_to_the_imported_one(
-    version: int, status: str, due: datetime, becomes: list[int]
+    version: int, status: str, due: datetime, other: dict[str, Any], becomes: list[int]
 ) -> None:
-    """It is planned anew where it is older than the task; what is rightly due stays, and may be due now."""
+    """It is planned anew where it is older than the task; what is past stays: it may be told of now."""
     store, tables, importing, unused = MemoryEventStore(), Tables(), [True], cast("Any", None)
-    key = {"tenant": "acme", "id": "7:due", "task_id": "7"}
-    tables.had = [key | {"version": version, "status": status, "due": due.isoformat()}]
+    had = {
+        "id": "7:due",
+        "task_id": "7",
+        "user_id": "ada",
+        "title": "Write",
+        "fires": due.isoformat(),
+    } | other
+    tables.had = [had | {"tenant": "acme", "version": version, "status": status, "due": due.isoformat()}]
 
     async def imported() -> bool:
         return importing[0]
@@ -218,9 +229,8 @@ async def test_what_a_later_event_planned_while_the_import_ended_is_not_taken_fo
     store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
     events = tuple(of_task(TASK, *event) for event in EVENTS)
     await store.append(Append(TASK, events[:1], 0, {"status": "todo", "title": "", "due": None}))
-    tables.had = [
-        {"tenant": "acme", "id": "7:due", "task_id": "7", "version": 3, "status": "fired", "due": str(DUE)}
-    ]
+    had = ROW | {"id": "7:due", "user_id": "ada", "title": "Write"}
+    tables.had = [had | {"tenant": "acme", "version": 3, "status": "fired"}]
 
     async def through() -> bool:
         await store.append(Append(TASK, events[1:], 1, STATE))

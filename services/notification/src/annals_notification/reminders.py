@@ -125,27 +125,37 @@ def _kind(before: timedelta) -> str:
 
 
 def _of_another_history(
-    had: Iterable[Mapping[str, Any]], heads: Mapping[StreamId, Head | None]
+    had: Iterable[Mapping[str, Any]],
+    heads: Mapping[StreamId, Head | None],
+    since: Mapping[StreamId, datetime],
 ) -> list[dict[str, Any]]:
     """Rows that the heads, which were read later, do not explain, with the version that each is to have.
 
     A version beyond the head's is of a history that is gone; one that is the head's may be. What is of it
-    is made older than the head. Only what is due when the task is stays: it may be to be told of now, when
-    it would not be planned any more.
+    is made older than the head, and so planned anew. Of what is due when the task is stays what shows the
+    task as it is, and what would not be planned any more: that may be to be told of now.
     """
     found = []
     for row in had:
-        head = heads[StreamId.of(row["tenant"], "task", row["task_id"])]
+        stream = StreamId.of(row["tenant"], "task", row["task_id"])
+        head = heads[stream]
         if head is None or head.state is None or row["version"] < head.version:
             continue
-        stays = row["status"] == "scheduled" and any(
+        rightly_due = row["status"] == "scheduled" and any(
             one.due == datetime.fromisoformat(row["due"]) for one in plan(head.state, (timedelta(0),), _EVER)
         )
-        version = head.version if stays else head.version - 1
+        past = datetime.fromisoformat(row["fires"]) <= since[stream]
+        as_planned = row["version"] == head.version and (row["user_id"], row["title"]) == _shown(head.state)
+        version = head.version if rightly_due and (past or as_planned) else head.version - 1
         if version != row["version"]:
             key = {name: row[name] for name in ("tenant", "id", "version")}
             found.append(key | {"head": head.version, "becomes": version})
     return found
+
+
+def _shown(task: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Whose a task is and its title, as its reminders show them."""
+    return task.get("assignee"), task.get("title", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,13 +247,13 @@ class Reminders:
             since[change.stream] = min(change.since, since.get(change.stream, change.since))
         had = await self._had({change.stream for change in changes if change.imported})
         heads = await self._heads(last)
-        gone = _of_another_history(had, heads)
+        gone = _of_another_history(had, heads, since)
         if any(row["version"] > row["head"] for row in gone):
             if await self._being_imported():
                 raise StoreUnavailable("tasks that there are reminders of are still being imported")
             # Only after an import was through their heads are whole.
             heads = await self._heads(last)
-            gone = _of_another_history(had, heads)
+            gone = _of_another_history(had, heads, since)
         if gone:
             await self._database.fetch(_GIVE_WAY, orjson.dumps(gone).decode())
         tasks, rows = [], []
@@ -256,13 +266,14 @@ class Reminders:
             state = head.state
             task = {"tenant": stream.tenant, "task_id": task_id, "version": head.version}
             tasks.append(task)
+            user_id, title = _shown(state)
             rows += [
                 task
                 | {
                     "id": f"{task_id}:{one.kind}",
-                    "user_id": state.get("assignee"),
+                    "user_id": user_id,
                     "kind": one.kind,
-                    "title": state.get("title", ""),
+                    "title": title,
                     "due": one.due,
                     "fires": one.fires,
                     "correlation_id": change.correlation_id,
