@@ -158,6 +158,20 @@ async def test_what_happens_before_the_stream_is_open_is_read(show: Show, servic
     assert services.count(TASKS) == loads, "from then on what happens is told"
 
 
+async def test_what_is_not_told_is_waited_for_in_every_lane(show: Show, services: Services) -> None:
+    page = await show("/sagas")
+    await page.add_init_script(STREAM.replace("queueMicrotask(() => this.begins());", ""))
+    await page.reload()
+    await until(lambda: _asked(services, SAGAS, 2))
+    places = [f"{lane}-{lane + 100}" for lane in (*range(6), *range(48, 54))]
+    await page.evaluate("all => { opened[0].onopen(); opened[0].say('alive', all, {}) }", ",".join(places))
+    await page.clock.fast_forward(1_000)
+    for place in places:
+        await until(
+            lambda place=place: _has([one for one in services.asked if f"position={place}" in one], 1)
+        )
+
+
 async def looked_at(page: Page, seen: bool) -> None:
     """Whether the page is in sight, as the browser tells it."""
     await page.evaluate(

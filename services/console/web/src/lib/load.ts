@@ -14,7 +14,8 @@ export interface Loaded<T> {
 }
 
 const AGAIN = 5000;
-/** So many positions are waited for; of more, the newest: where so much happens, it is read again soon anyway. */
+/** So many positions of events are waited for; of more, the newest: where so much happens, it is read again soon
+ *  anyway. */
 const AWAITED = 8;
 
 /** Something to be had from the services, loaded anew when `key` changes or `reload` or `follow` is called: a load that
@@ -89,25 +90,28 @@ export function useLive(
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const reached = new Map<string, string>();
-    const soon = (stream: string, position: string) => {
-      // Anew, so that the newest is the last.
-      reached.delete(stream);
-      reached.set(stream, position);
-      if (timer === undefined)
-        timer = setTimeout(() => {
-          timer = undefined;
-          const positions = [...reached.values()].slice(-AWAITED);
-          reached.clear();
-          latest.current.call(positions);
-        }, wait);
+    let rejoined: string[] = [];
+    const soon = () => {
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        const positions = [...rejoined, ...[...reached.values()].slice(-AWAITED)];
+        reached.clear();
+        rejoined = [];
+        latest.current.call(positions);
+      }, wait);
     };
     const ends = [
       listen((event) => {
-        if (latest.current.matters(event)) soon(event.stream, event.position);
+        if (!latest.current.matters(event)) return;
+        // Anew, so that the newest is the last.
+        reached.delete(event.stream);
+        reached.set(event.stream, event.position);
+        soon();
       }),
-      // One of each lane.
+      // One of each lane: what is before it in its lane is told by nobody.
       onRejoin((position) => {
-        for (const one of position.split(",")) soon(one, one);
+        rejoined = position.split(",");
+        soon();
       }),
     ];
     return () => {

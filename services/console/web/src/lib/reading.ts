@@ -1,7 +1,7 @@
 import { ask, query } from "./api";
 
-/** So many positions are waited for before something is read; of more, the newest. */
-const AWAITED = 40;
+/** So many positions are waited for before something is read, one of each lane among them; of more, the newest. */
+const AWAITED = 72;
 
 /** Have something read that is read whole: once at a time, and once more for what came meanwhile.
  *
