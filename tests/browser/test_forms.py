@@ -391,6 +391,25 @@ async def test_a_form_stays_as_it_is_filled_in_when_its_task_is_deleted(
     await expect(page.get_by_role("dialog")).to_contain_text("There is no such task")
 
 
+async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
+    show: Show, services: Services
+) -> None:
+    services.task("a")
+    page = await show("/tasks?task=a")
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    await page.get_by_role("button", name="Hand over").click()
+    await page.get_by_label("To").select_option("cleo")
+    del services.tasks["a"]
+    event = {"event_type": "task.deleted", "aggregate_type": "task", "aggregate_id": "a", "position": "0-5"}
+    await page.evaluate("event => opened.at(-1).say('message', event.position, event)", event)
+    await page.clock.fast_forward(100)
+    await expect(page.get_by_text("No tasks yet")).to_have_count(1)
+
+    await page.get_by_role("button", name="Ask", exact=True).click()
+    await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("It was deleted meanwhile")
+    assert services.sent == []
+
+
 @pytest.mark.parametrize("form", ["New task", "Edit"])
 async def test_what_nobody_knows_the_outcome_of_is_asked_again_with_its_key(
     show: Show, services: Services, form: str

@@ -3,7 +3,7 @@ import type { Task } from "../lib/types";
 import { Dialog, Field } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
 import { Somebody } from "./fields";
-import { nameOf } from "./store";
+import { nameOf, refresh, tasks } from "./store";
 
 const DEADLINES = [
   { name: "ten minutes", value: "PT10M" },
@@ -20,6 +20,11 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
     const assignee = String(form.get("assignee"));
     close();
     try {
+      // The saga would be begun all the same, and taken back: nobody would be asked, nor told.
+      if (!tasks.value.has(task.id) && !(await refresh(task.id))) {
+        tell("It was deleted meanwhile", "bad");
+        return;
+      }
       await again("/api/saga-orchestrator/sagas/task-handover", {
         method: "POST",
         body: { task_id: task.id, assignee, deadline: String(form.get("deadline")) },
