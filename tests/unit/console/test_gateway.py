@@ -370,22 +370,28 @@ NOBODY = {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to invoke, err: d
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "asked"),
+    ("method", "path", "asked", "problem"),
     [
-        ("GET", "projector/queries/tasks", "GET queries/tasks"),
-        ("POST", "command/commands/task.create", "POST commands/task.create"),
-        ("POST", "notification/recurrences/r/resume", "GET recurrences/r"),
+        ("GET", "projector/queries/tasks", "GET queries/tasks", "unavailable"),
+        ("POST", "command/commands/task.create", "POST commands/task.create", "outcome-unknown"),
+        ("POST", "notification/recurrences/r/resume", "GET recurrences/r", "unavailable"),
     ],
 )
 async def test_a_service_that_is_away_may_be_asked_again(
-    development: str, sidecar: Sidecar, http: httpx.AsyncClient, method: str, path: str, asked: str
+    development: str,
+    sidecar: Sidecar,
+    http: httpx.AsyncClient,
+    method: str,
+    path: str,
+    asked: str,
+    problem: str,
 ) -> None:
     sidecar.answers[asked] = JSONResponse(NOBODY, 500)
 
     answer = await http.request(method, f"{development}/api/{path}")
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
-    assert answer.json()["type"] == "urn:annals:problem:unavailable"
+    assert answer.json()["type"] == f"urn:annals:problem:{problem}"
     assert path.partition("/")[0] in answer.json()["detail"]
     assert "10.0.0.7" not in answer.text
 

@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 
 from annals.dapr import Answer, NotAnswered, Opened, ServiceInvocation
 from annals.web.openapi import json_body
-from annals.web.problems import MEDIA_TYPE, Problem, malformed, unavailable
+from annals.web.problems import MEDIA_TYPE, Problem, malformed
 from annals.web.request_body import json_object
 from annals_console.access import OWN, RULES, Rule, check_recurrence
 from annals_console.identity import Identity, Role
@@ -197,11 +197,11 @@ def _headers(request: Request, identity: Identity) -> dict[str, str]:
 async def _open(
     invocation: ServiceInvocation, rule: Rule, path: str, body: bytes, headers: dict[str, str]
 ) -> Opened:
-    async with _in_time(rule.service):
+    async with _in_time(rule.service, rule.method):
         opened = await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
     if _is_away(opened):
         opened.close()
-        raise unavailable(f"{rule.service} cannot be reached")
+        raise _unanswered(rule.method, f"{rule.service} cannot be reached")
     return opened
 
 
@@ -209,10 +209,10 @@ async def _known(
     invocation: ServiceInvocation, rule: Rule, path: str, headers: dict[str, str]
 ) -> dict[str, Any]:
     """What a service knows of something. Raises a Problem."""
-    async with _in_time(rule.service):
+    async with _in_time(rule.service, "GET"):
         answer = await invocation.invoke(rule.service, "GET", path, headers=headers)
     if _is_away(answer):
-        raise unavailable(f"{rule.service} cannot be reached")
+        raise _unanswered("GET", f"{rule.service} cannot be reached")
     if not answer.ok:
         raise Problem(answer.status, answer.problem or "unavailable", answer.message)
     return dict(answer.body)
@@ -226,14 +226,20 @@ def _is_away(answer: Answer | Opened) -> bool:
     return answer.status == 500 and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE)
 
 
+def _unanswered(method: str, detail: str) -> Problem:
+    """What was asked may have been done: it is the answer that did not come."""
+    kind = "unavailable" if method == "GET" else "outcome-unknown"
+    return Problem(503, kind, detail, headers={"Retry-After": "2"})
+
+
 @asynccontextmanager
-async def _in_time(service: str) -> AsyncIterator[None]:
+async def _in_time(service: str, method: str) -> AsyncIterator[None]:
     """Raises a Problem for a service that does not answer, or not in time."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
     except NotAnswered as error:
-        raise unavailable(str(error)) from error
+        raise _unanswered(method, str(error)) from error
     except TimeoutError as error:
         detail = f"{service} did not answer within {_ANSWER_SECONDS:.0f} s"
         raise Problem(504, "timeout", detail, headers={"Retry-After": "2"}) from error
