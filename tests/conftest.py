@@ -7,7 +7,7 @@ import ipaddress
 import json
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+import untraced
 from fuzz.depth import DEEP
-from suite import infra, ports
+from suite import infra, ports, profiles
 from suite.paths import ROOT
 from suite.process import Process, Spec
 from suite.sidecar import SidecarPorts, sidecar
@@ -102,6 +103,17 @@ async def mariadb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[inf
     server.initialise()
     async with running(server.spec(), directory):
         yield server
+
+
+@pytest.fixture(scope="module")
+def no_traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The sidecars' configuration for a suite of which no trace is asked for: it starts without Zipkin.
+
+    That takes as much of the processors as all else that starts.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiles, "zipkin", list)
+        yield untraced.config(tmp_path_factory.mktemp("untraced"))
 
 
 @pytest.fixture

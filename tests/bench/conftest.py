@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-import untraced
 
+import untraced
 from suite.suite import Suite
 
 

@@ -18,10 +18,10 @@ import httpx
 import lag
 import pytest
 import results
-import untraced
 from http_load import creates, saturate
 from subjects import running
 
+import untraced
 from suite.process import Process, Spec
 from suite.suite import Suite
 

@@ -18,9 +18,9 @@ import asyncpg
 import httpx
 import pytest
 import results
-import untraced
 from http_load import Measured, Request, Script, creates, median, saturate
 
+import untraced
 from annals.dapr import DaprSidecar
 from annals.events import StreamId
 from annals.store import DaprEventReader

@@ -14,13 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 import results
-import untraced
 import yaml
 from dapr.ext.workflow.aio import DaprWorkflowClient
 from http_load import Measured, median
 from subjects.environment import HERE as SUBJECTS
 from subjects.environment import PYTHON, TEMPORAL
 
+import untraced
 from annals.events import new_id
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import instance_id

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -49,8 +50,8 @@ PROBLEM = "application/problem+json"
 
 
 @pytest.fixture(scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    async with Suite("embedded", home=tmp_path_factory.mktemp("fuzz")) as suite:
+async def suite(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+    async with Suite("embedded", home=tmp_path_factory.mktemp("fuzz"), config=no_traces) as suite:
         yield suite
 
 

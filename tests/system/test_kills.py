@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +18,9 @@ _CALLERS = 8
 
 
 @pytest.fixture(scope="module")
-async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+async def suite(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     """One of its own: nothing else may be in its store than what the callers here did."""
-    async with Suite("embedded", home=tmp_path_factory.mktemp("kills")) as suite:
+    async with Suite("embedded", home=tmp_path_factory.mktemp("kills"), config=no_traces) as suite:
         yield suite
 
 

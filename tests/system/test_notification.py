@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -54,8 +55,11 @@ class NotifyingSuite(Suite):
 
 
 @pytest.fixture(scope="module")
-async def notifying(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NotifyingSuite]:
-    async with NotifyingSuite("embedded", home=tmp_path_factory.mktemp("notifying")) as suite:
+async def notifying(
+    no_traces: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[NotifyingSuite]:
+    home = tmp_path_factory.mktemp("notifying")
+    async with NotifyingSuite("embedded", home=home, config=no_traces) as suite:
         yield suite
 
 

@@ -115,8 +115,10 @@ async def port() -> AsyncIterator[FaultyPort]:
 
 
 @pytest.fixture(scope="module")
-async def faulty(port: FaultyPort, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TestSuite]:
-    async with TestSuite("embedded", home=tmp_path_factory.mktemp("faulty")) as suite:
+async def faulty(
+    port: FaultyPort, no_traces: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[TestSuite]:
+    async with TestSuite("embedded", home=tmp_path_factory.mktemp("faulty"), config=no_traces) as suite:
         # The port answers before the service does, so its sidecar asks a second later whether it is there.
         await reachable("http://127.0.0.1:3501/v1.0/invoke/command/method/nowhere")
         yield suite

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,10 @@ _GRPC_PORT = 13503
 
 
 @pytest.fixture(scope="module")
-async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
+async def watched(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANNALS_STALLED_AFTER", "4")
-        async with Suite("embedded", home=tmp_path_factory.mktemp("suite")) as suite:
+        async with Suite("embedded", home=tmp_path_factory.mktemp("suite"), config=no_traces) as suite:
             yield suite
 
 

@@ -1,4 +1,4 @@
-"""The sidecars' configuration without tracing: the same for all that is compared."""
+"""The sidecars' configuration without tracing: the same for all that is compared, and less to start."""
 
 from __future__ import annotations
 
