@@ -6,7 +6,8 @@ import base64
 import os
 from dataclasses import dataclass
 from datetime import date
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import Annotated, Any, Literal, NewType
 
 import pytest
 from pydantic import BaseModel, StringConstraints, ValidationError, create_model
@@ -88,6 +89,10 @@ Phone = Annotated[str, StringConstraints(max_length=40), PERSONAL]
 AliasOfPhone = TypeAliasType("AliasOfPhone", Phone)
 
 
+class Pronoun(StrEnum):
+    SHE = "she"
+
+
 class Note(BaseModel):
     text: Phone | None = None
     answers: list[Note] = []
@@ -111,6 +116,9 @@ def said(kind: Any) -> type[BaseModel]:
         Annotated[Phone | None, StringConstraints(min_length=1)],
         AliasOfPhone,
         AliasOfPhone | None,
+        Annotated[NewType("Number", str), PERSONAL],
+        Annotated[Literal["she", "he"], PERSONAL] | None,
+        Annotated[Pronoun, PERSONAL],
     ],
 )
 def test_a_text_is_personal_also_where_it_may_be_left_out(kind: Any) -> None:
@@ -123,6 +131,7 @@ def test_a_text_is_personal_also_where_it_may_be_left_out(kind: Any) -> None:
         list[Phone],
         dict[str, Phone],
         Phone | int,
+        Annotated[Literal["she", 1], PERSONAL],
         Annotated[date, PERSONAL],
         Annotated[date, PERSONAL] | None,
         Note,

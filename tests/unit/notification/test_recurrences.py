@@ -239,11 +239,14 @@ async def test_an_occurrence_that_expects_a_version_that_is_over_is_refused_and_
             Answer(404, {"type": "urn:annals:problem:unknown-command", "detail": "no such command"}),
             "no such command",
         ),
-        (Answer(403, {"errorCode": "ERR_DIRECT_INVOKE", "message": "access denied by policy"}), None),
+        (
+            Answer(403, {"errorCode": "ERR_DIRECT_INVOKE", "message": "access denied by policy"}),
+            "access denied by policy",
+        ),
         (Answer(401, {"errorCode": "ERR_UNAUTHORIZED", "message": "invalid api token"}), None),
     ],
 )
-async def test_what_a_sidecar_refuses_is_sent_again_and_what_no_service_knows_is_not(
+async def test_what_is_not_let_in_now_is_sent_again_and_what_is_not_allowed_is_not(
     answer: Answer, said: str | None
 ) -> None:
     database = due()

@@ -176,6 +176,18 @@ async def test_what_is_due_of_a_task_that_this_release_cannot_read_waits_for_one
     assert tables.fired == ["fired"]
 
 
+async def test_what_no_release_could_read_for_a_day_is_told_to_nobody_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals_notification.reminders._WAITED_FOR", timedelta.min)
+    store, tables = MemoryEventStore(), Tables()
+    await store.append(Append(TASK, tuple(of_task(TASK, *event) for event in EVENTS), 0, None))
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), never)
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["cancelled"]
+
+
 @pytest.mark.parametrize(
     ("version", "status", "due", "other", "becomes"),
     [

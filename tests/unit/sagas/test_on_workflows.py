@@ -359,6 +359,26 @@ async def test_a_saga_goes_on_that_began_when_each_waited_for_a_cancel(
     assert answering.did == (["a", "a_back"] if cancels else ["a", "b"])
 
 
+async def test_a_saga_that_looks_for_a_cancel_stands_still_at_a_worker_of_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def wait() -> None:
+        await asyncio.wait_for(waited.wait(), 30)
+
+    waited, answering = asyncio.Event(), Answering(wait)
+    async with saga_machine(SagaCatalog(COMMANDS), answering) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        with monkeypatch.context() as before:
+            before.setattr(DaprWorkflowContext, "is_patched", lambda _self, _name: False)
+            waited.set()
+            await machine.clock.settle()
+        assert machine.dapr.workflows.find(instance_id(KEY)).stalled
+        await machine.upgrade()
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(KEY)).status is SagaStatus.COMPLETED
+    assert answering.did == ["a", "b"]
+
+
 async def test_a_cancel_between_a_restart_and_its_workflow_is_told_to_that_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -226,10 +226,10 @@ def _is_away(answer: Answer | Opened) -> bool:
     return answer.status == 500 and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE)
 
 
-def _unanswered(method: str, detail: str) -> Problem:
-    """What was asked may have been done: it is the answer that did not come."""
-    kind = "unavailable" if method == "GET" else "outcome-unknown"
-    return Problem(503, kind, detail, headers={"Retry-After": "2"})
+def _unanswered(method: str, detail: str, status: int = 503, kind: str = "unavailable") -> Problem:
+    """No answer came. A change may have been made all the same."""
+    kind = kind if method == "GET" else "outcome-unknown"
+    return Problem(status, kind, detail, headers={"Retry-After": "2"})
 
 
 @asynccontextmanager
@@ -242,7 +242,7 @@ async def _in_time(service: str, method: str) -> AsyncIterator[None]:
         raise _unanswered(method, str(error)) from error
     except TimeoutError as error:
         detail = f"{service} did not answer within {_ANSWER_SECONDS:.0f} s"
-        raise Problem(504, "timeout", detail, headers={"Retry-After": "2"}) from error
+        raise _unanswered(method, detail, 504, "timeout") from error
 
 
 async def _whole(opened: Opened) -> AsyncIterator[bytes]:

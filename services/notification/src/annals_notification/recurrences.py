@@ -17,6 +17,7 @@ from annals_notification.stored_text import stored_text
 
 _COMMAND_SECONDS = 30.0
 _UNKNOWN = "unknown-command"
+_DENIED = 403
 _CONFLICT = 409
 
 _PUT = """
@@ -182,7 +183,9 @@ class Recurrences:
             return None
         # Where no version is expected, a conflict says that others were faster, and nothing was changed.
         conflicts = answer.status == _CONFLICT and data.get("expected_version") is not None
-        if answer.refused or answer.problem == _UNKNOWN or conflicts:
+        # A sidecar that denies a command does so for as long as nobody allows it.
+        denied = answer.status == _DENIED or answer.problem == _UNKNOWN
+        if answer.refused or denied or conflicts:
             # Under an id that was made up it is this one's: it was made already, and its key forgotten.
             rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
             return None if made_up and rule.endswith(".exists") else stored_text(answer.message, 1000)

@@ -20,6 +20,8 @@ from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
 _LATE = timedelta(minutes=1)
+_WAITED_FOR = timedelta(days=1)
+"""How long a reminder waits for a release that can read its task."""
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 # What a task had before is looked up by the task (OFFSET 0) and cancelled by its key, as an insertion in
@@ -304,8 +306,8 @@ class Reminders:
         row = (await self._database.fetch(_ONE, tenant, row_id))["row"]
         if row is None:
             return
-        state = await self._state(StreamId.of(tenant, "task", row["task_id"]), row["version"])
         fires, due = datetime.fromisoformat(row["fires"]), datetime.fromisoformat(row["due"])
+        state = await self._state(StreamId.of(tenant, "task", row["task_id"]), row["version"], fires)
         still = state.get("status") == "todo" and state.get("due") is not None
         status, late = "cancelled", datetime.now(UTC) - fires > _LATE
         if still and datetime.fromisoformat(state["due"]) == due:
@@ -334,8 +336,11 @@ class Reminders:
             metrics.REMINDERS.labels(str(late).lower()).inc()
         await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
 
-    async def _state(self, task: StreamId, version: int) -> Mapping[str, Any]:
-        """A task as it is, once all of it is there up to a version; empty where it is gone. Raises NotNow."""
+    async def _state(self, task: StreamId, version: int, fires: datetime) -> Mapping[str, Any]:
+        """A task as it is, once all of it is there up to a version. Raises NotNow.
+
+        Empty where it is gone, or has had no state for so long that nobody is to be told any more.
+        """
         head, _ = await self._store.load(task, certain=True)
         if head is None or head.version < version:
             # A store without a lane was emptied, and is to be filled.
@@ -343,11 +348,10 @@ class Reminders:
                 raise NotNow(f"{task} is still to be imported")
             # Only after an import was through its head is whole.
             head, _ = await self._store.load(task, certain=True)
-        if head is None:
-            return {}
-        if head.state is None:
+        state = head.state if head is not None else {}
+        if state is None and datetime.now(UTC) - fires < _WAITED_FOR:
             raise NotNow(f"{task} has no state: it is being imported, or was where nobody could read it")
-        return head.state
+        return state or {}
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, is_dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from pydantic import BaseModel
 
@@ -46,7 +46,7 @@ def personal_fields(model: type[BaseModel]) -> tuple[str, ...]:
     for name, field in model.model_fields.items():
         if not _marked((field.annotation, *field.metadata), set()):
             continue
-        if any(member not in (str, NoneType) for member in _members(field.annotation)):
+        if not all(_is_text(member) for member in _members(field.annotation)):
             raise ValueError(f"{model.__name__}.{name} is marked as personal, and is not a text or None")
         found.append(name)
     return tuple(found)
@@ -80,7 +80,14 @@ def _members(kind: Any) -> list[Any]:
         return _members(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
         return [member for one in get_args(kind) for member in _members(one)]
+    if get_origin(kind) is Literal:
+        return [type(one) for one in get_args(kind)]
     return [kind]
+
+
+def _is_text(kind: Any) -> bool:
+    kind = getattr(kind, "__supertype__", kind)  # of a NewType
+    return kind is NoneType or (isinstance(kind, type) and issubclass(kind, str))
 
 
 def _value(kind: Any) -> Any:

@@ -15,8 +15,11 @@ KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
 STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 _HIDDEN = ("prior", "deleted")
 
-# PostgreSQL makes small letters of large ones, and cuts off what is too long with the numbers behind it.
-_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+# PostgreSQL makes small letters of large ones, and cuts off what is longer than 63 of them.
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
+_LONGEST = 63
+_LONGEST_TABLE = 48
+"""Behind it stand the numbers of a generation and of an index."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,11 +37,10 @@ class Table:
     maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (self.name, *self.columns):
-            if not _NAME.fullmatch(name):
-                raise ValueError(
-                    f"the table {self.name}: {name!r} is no name of at most 40 small letters, digits and _"
-                )
+        for name, most in ((self.name, _LONGEST_TABLE), *((name, _LONGEST) for name in self.columns)):
+            if len(name) > most or not _NAME.fullmatch(name):
+                what = f"no name of at most {most} small letters, digits and _"
+                raise ValueError(f"the table {self.name}: {name!r} is {what}")
         if kept := sorted(self.columns.keys() & {*KEPT, *STAMPS, *_HIDDEN}):
             raise ValueError(f"the table {self.name} has these columns anyway: {', '.join(kept)}")
         if unknown := sorted(set(self.maps) - self.columns.keys()):

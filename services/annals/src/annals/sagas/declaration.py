@@ -16,8 +16,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-_COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,100}")
-"""It is in the idempotency key of the command, and no service takes another in a key."""
+_COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,145}")
+"""It is in the idempotency key of the command, with the saga's id: no service takes another one."""
 
 
 class SagaInput(BaseModel):
@@ -240,7 +240,7 @@ class Saga(Generic[I]):
             sends = isinstance(step.action, SendCommand) or isinstance(step.compensation, SendCommand)
             if sends and not _COMMANDS_STEP.fullmatch(step.name):
                 shape = (
-                    "a step that sends a command has a name of 1 to 100 printable ASCII characters without ||"
+                    "a step that sends a command has a name of 1 to 145 printable ASCII characters without ||"
                 )
                 raise ValueError(f"{self.type}: {shape}: {step.name!r}")
         if self.business_key is None and any(isinstance(one, CancelOn) for one in self.triggers):

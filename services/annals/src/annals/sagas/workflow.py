@@ -123,8 +123,8 @@ def _workflow(
     catalog: SagaCatalog, saga: Saga[Any]
 ) -> Callable[[DaprWorkflowContext, dict[str, Any]], Generator[Any, Any, Any]]:
     def run(context: DaprWorkflowContext, start: dict[str, Any]) -> Generator[Any, Any, Any]:
-        # Dapr keeps an instance on the version it began with. A saga that was begun under an older
-        # one than it was scheduled under keeps its own.
+        # Which version a workflow began with Dapr forgets where there is a patch (1.18, versioning.go,
+        # compactPatches), and gives it to the newest; a saga may be older than its workflow, too.
         try:
             declared = saga if start["version"] == saga.version else catalog.get(saga.type, start["version"])
         except KeyError:

@@ -115,13 +115,19 @@ class Instance:
 
     def decide(self, response: pb.WorkflowResponse, now: datetime) -> Effects:
         """Take what the worker decided."""
-        if any(action.HasField("workflowVersionNotAvailable") for action in response.actions):
+        patches, known = list(response.version.patches), self._patches()
+        unknown = any(action.HasField("workflowVersionNotAvailable") for action in response.actions)
+        if unknown or patches[: len(known)] != known:
             self.abandon()
             self.stalled = True
             return Effects()
         self.stalled = False
         if response.HasField("version"):
-            self.deciding[0].workflowStarted.version.CopyFrom(response.version)
+            version = self.deciding[0].workflowStarted.version
+            version.CopyFrom(response.version)
+            if patches:
+                version.Clear()  # the name is not kept beside patches, nor one of them twice
+                version.patches.extend(patches[len(known) :])
         self.custom_status = response.customStatus.value if response.HasField("customStatus") else None
         self.history += self.deciding
         for news in self.deciding:
@@ -137,6 +143,11 @@ class Instance:
             if effects.again:
                 break
         return effects
+
+    def _patches(self) -> list[str]:
+        """What its worker has asked for whether it is so, up to now: dapr, orchestrator/versioning.go."""
+        begun = [one.workflowStarted.version for one in self.history if one.HasField("workflowStarted")]
+        return [patch for version in begun for patch in version.patches]
 
     def _apply(self, action: pb.WorkflowAction, now: datetime, effects: Effects) -> None:
         match action.WhichOneof("workflowActionType"):
