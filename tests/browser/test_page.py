@@ -163,6 +163,7 @@ async def test_what_is_not_told_is_waited_for_in_every_lane(show: Show, services
     await page.add_init_script(STREAM.replace("queueMicrotask(() => this.begins());", ""))
     await page.reload()
     await until(lambda: _asked(services, SAGAS, 2))
+    await page.wait_for_function("opened.length === 1")
     places = [f"{lane}-{lane + 100}" for lane in (*range(6), *range(48, 54))]
     await page.evaluate("all => { opened[0].onopen(); opened[0].say('alive', all, {}) }", ",".join(places))
     await page.clock.fast_forward(1_000)
