@@ -12,12 +12,14 @@ import orjson
 import pytest
 
 from annals.dapr import DaprSidecar, ServiceInvocation
+from annals.dapr.invocation import Answer
 from annals.sagas import activities
 from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
 from annals.sagas.events import SagaCompensating, SagaCompleted, SagaStarted, StepCompleted, StepSkipped
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
 from annals.store import MemoryEventStore
+from annals.testing.fake import FakeSidecar
 from fixed_answer import answering
 
 KEY = SagaKey("s", "default")
@@ -212,6 +214,78 @@ async def test_who_is_not_let_in_or_not_understood_yet_is_tried_again(
     for call in (COMMAND, QUERY):
         performed = await answered(status, body, call)
         assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ({"type": "urn:annals:problem:rule", "rule": "thing.gone", "detail": "it is gone"}, "thing.gone"),
+        ({"type": "urn:annals:problem:not-found", "detail": "there is none"}, "not_found"),
+    ],
+)
+async def test_a_refusal_that_a_step_accepts_is_what_it_came_to(body: Mapping[str, Any], rule: str) -> None:
+    accepting = {**COMMAND, "accept": [rule, "thing.other"]}
+    performed = await answered(422, body, accepting)
+    assert (performed["outcome"], performed["result"]) == ("done", {"accepted": rule})
+    performed = await answered(422, body, {**COMMAND, "accept": ["thing.other"]})
+    assert performed["outcome"] == "rejected"
+
+
+@pytest.mark.parametrize("undo", [False, True])
+@pytest.mark.parametrize(
+    ("extra", "user", "correlation"),
+    [
+        ({}, None, "s"),
+        ({"user": "ada", "correlation_id": "chain"}, "ada", "chain"),
+    ],
+)
+async def test_a_command_is_sent_for_the_saga_under_a_key_of_its_step(
+    extra: Mapping[str, Any], user: str | None, correlation: str, undo: bool
+) -> None:
+    asked_for: list[dict[str, str]] = []
+
+    class Apps:
+        async def invoke(self, *_: Any, headers: dict[str, str], **__: Any) -> Answer:
+            asked_for.append(headers)
+            return Answer(503, {})
+
+    apps = cast("ServiceInvocation", Apps())
+    activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, cast("DaprSidecar", None), {})
+    for attempt in (1, 2):
+        await activities.perform(asked(COMMAND, attempt, final=False, undo=undo) | extra, None)
+    await activities.perform(asked({**COMMAND, "user": "bob"}, 3, final=False, undo=undo) | extra, None)
+    for headers in asked_for:
+        headers.pop("traceparent", None)
+    key = "saga:s/a/undo" if undo else "saga:s/a"
+    common = {"x-tenant-id": "default", "x-correlation-id": correlation, "idempotency-key": key}
+    asks = common | ({"x-user-id": user} if user else {})
+    assert asked_for == [asks, asks, common | {"x-user-id": "bob"}]
+
+
+async def test_an_event_that_is_published_again_is_the_same_one() -> None:
+    publishing = {"kind": "publish", "type": "thing.asked", "data": {"n": 1}, "targets": ["other"]}
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        given = []
+        for tenant in ("default", "default", "other"):  # as where it was not recorded that it was published
+            history = SagaHistory(MemoryEventStore())
+            activities = SagaActivities(history, cast("ServiceInvocation", None), client, {})
+            call = asked(publishing, 1, final=False) | {"tenant": tenant, "user": "ada"}
+            performed = await activities.perform(call, None)
+            assert performed["outcome"] == "done"
+            given.append(performed["result"]["event_id"])
+        sidecar.faults.fail("BulkPublishEvent")
+        failed = await activities.perform(call | {"attempt": 2, "step": "b", "before": []}, None)
+        await client.close()
+        told = [orjson.loads(message.body) for message in sidecar.dapr.broker.log("integration-events")]
+    assert (failed["outcome"], failed["uncertain"]) == ("failed", True)
+    assert [one["id"] for one in told] == given
+    assert given[0] == given[1] != given[2], "another tenant's saga may have the same id"
+    said = [
+        [one["data"][name] for name in ("tenant_id", "user_id", "correlation_id", "target_services", "data")]
+        for one in told
+    ]
+    assert said == [[tenant, "ada", "s", ["other"], {"n": 1}] for tenant in ("default", "default", "other")]
 
 
 async def test_what_a_function_gives_becomes_json_as_what_it_is_given_does() -> None:
