@@ -137,6 +137,28 @@ async def test_while_one_runs_another_is_that_one_or_is_refused() -> None:
             await start(machine, FRESH, "t1", new=True, asked="otherwise")
 
 
+async def test_of_those_that_start_at_once_for_one_business_key_one_begins() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+
+        async def start_all(*ids: str) -> tuple[str, list[bool]]:
+            started = await asyncio.gather(
+                *(
+                    machine.orchestrator.start(SagaKey(one, "default"), SAGA.type, {"task_id": "t1"}, None)
+                    for one in ids
+                )
+            )
+            await machine.clock.settle()
+            (begun,) = {one.id for one in started}
+            return begun, sorted(one.created for one in started)
+
+        first, created = await start_all("a", "b", "c")
+        assert created == [False, False, True]
+        await machine.orchestrator.terminate(SagaKey(first, "default"), "enough", Asker())
+        second, created = await start_all("d", "e", "f")
+        assert created == [False, False, True]
+        assert await holder(machine, "t1") == second
+
+
 async def test_a_start_is_the_same_also_when_a_newer_version_takes_more() -> None:
     class More(About):
         note: str | None = None
