@@ -45,6 +45,18 @@ async def types(store: MemoryEventStore) -> list[str]:
     return [event.event_type async for event in store.read_stream(KEY.stream)]
 
 
+@pytest.mark.parametrize(("given", "chain"), [("chain", "chain"), (None, "s1")])
+async def test_what_a_saga_records_is_of_the_chain_that_it_was_started_in_or_begins_one(
+    given: str | None, chain: str
+) -> None:
+    store = MemoryEventStore()
+    key = SagaKey("s1", "default", "ada", given)
+    await SagaHistory(store).record(key, [STARTED, *tried("a")], None)
+    told = [event async for event in store.read_stream(key.stream)]
+    said = {(one.tenant_id, one.user_id, one.correlation_id, one.causation_id) for one in told}
+    assert (len(told), said) == (3, {("default", "ada", chain, "s1")})
+
+
 async def test_a_transition_that_is_told_again_is_recorded_once() -> None:
     store = MemoryEventStore()
     history = SagaHistory(store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
 
 import orjson
 import pytest
@@ -14,6 +15,9 @@ from annals.aggregates import CommandBus, CommandRequest, CommandResult
 from annals.audit import Checkpoint, Progress, VerificationKeys, verify
 from annals.dapr import Write
 from annals.events import DomainEvent, StreamId
+from annals.sagas.events import SagaStarted
+from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.start import beginning
 from annals.store import (
     ALL_LANES,
     Append,
@@ -104,6 +108,15 @@ async def test_nothing_is_decided_on_a_state_that_lacks_an_event(
         await execute("member.reserve", id="zoe", task_id="t2")
 
     assert (await store.load(stream))[0] == older
+
+
+async def test_no_saga_is_taken_for_one_that_has_not_begun(client: BrokenOff, store: DaprEventStore) -> None:
+    key, at = SagaKey("s", "default"), datetime(2030, 1, 1, tzinfo=UTC)
+    started = SagaStarted(started_at=at, saga_type="t", saga_version=1, input={}, steps=("a",))
+    await SagaHistory(store).record(key, [beginning(started)], None)
+    client.left_out = frozenset({keys.head(key.stream)})
+    version, state = await SagaHistory(store).load(key)
+    assert (version, state.saga_type) == (1, "t")
 
 
 @pytest.fixture
