@@ -137,3 +137,19 @@ async def test_a_new_version_is_switched_to_until_it_answers() -> None:
 
 async def test_a_new_version_that_had_caught_up_when_its_builder_died_is_switched_to() -> None:
     await Upgrade(failures=0, caught_up=True).goes_live()
+
+
+class Short(Upgrade):
+    """As where reads of a lane break off: for a while it does not show all that it is said to have."""
+
+    reads = 3
+
+    async def reached(self) -> dict[int, int]:
+        self.reads -= 1
+        return {0: 9 if self.reads > 0 else 7}
+
+
+async def test_a_new_version_is_not_switched_to_before_it_has_what_the_store_is_said_to_have() -> None:
+    upgrade = Short(failures=0, caught_up=False)
+    await upgrade.goes_live()
+    assert upgrade.reads == 0
