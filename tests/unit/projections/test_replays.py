@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from annals.deadletters import DeadLetter, Kind, Status
+from annals.deadletters import SETTLED_SECONDS, DeadLetter, Kind, Status
+from annals.events import DomainEvent, RecordedEvent
 from annals.projections import Generations, GenerationStatus, Replays
 from annals.projections.generations import Known
+from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS, TASKS
 
 LETTER = DeadLetter(
@@ -77,3 +81,30 @@ async def test_what_waits_for_a_table_that_was_dropped_ends_and_for_one_just_mad
     replays = Replays(nothing, nothing, nothing, Catalogue(nothing, PROJECTIONS), letters)
     await replays._end_gone()
     assert letters.gone == [("tasks", 2)]
+
+
+async def test_what_is_released_is_applied_at_once_and_done_when_every_replica_knows_of_it() -> None:
+    """One that does not know yet passes over what comes meanwhile."""
+
+    class Applied:
+        def __init__(self) -> None:
+            self.versions: list[int] = []
+
+        async def apply(self, events: Sequence[RecordedEvent]) -> None:
+            self.versions += [event.version for event in events]
+
+    store = MemoryEventStore()
+    event = DomainEvent(event_type="task.updated", source="test", aggregate_type="task", aggregate_id="a")
+    await store.append(Append(event.stream, (event,) * 5, 0))
+    nothing: Any = None
+    letters: Any = Letters()
+    applier: Any = Applied()
+    generations = Generations(nothing, PROJECTIONS)
+    generations.all = (replace(OF_ANOTHER_RELEASE, version=TASKS.version, status=GenerationStatus.LIVE),)
+    replays = Replays(nothing, store, applier, generations, letters)
+
+    await replays._replay(replace(LETTER, released_at=time.time() - SETTLED_SECONDS / 2))
+    assert (applier.versions, letters.ended) == ([5], [])
+
+    await replays._replay(replace(LETTER, released_at=time.time() - SETTLED_SECONDS - 1))
+    assert (applier.versions, letters.ended) == ([5, 5], ["x"])
