@@ -227,6 +227,23 @@ async def test_who_has_lost_the_lane_that_it_publishes_for_another_stops(
         await client.close()
 
 
+async def test_who_finds_all_lanes_leased_waits_until_one_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "_RETRY_SECONDS", 0.05)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        waiting = DaprEventStore(client, owner="another", lanes=range(1))
+        async with opened(sidecar.grpc_port, lanes=range(1)) as store:
+            running = asyncio.create_task(waiting.run())
+            await asyncio.sleep(0.3)
+            assert (store.lane, waiting.lane, running.done()) == (0, None, False)
+        async with asyncio.timeout(lease.LEASE_SECONDS / 2):  # it was left, and has not run out
+            await lane_held(waiting)
+        assert (await waiting.append(to_append(new_stream(), 0))).position.lane == 0
+        await waiting.drain()
+        await running
+        await client.close()
+
+
 async def test_one_that_remembers_what_a_store_had_that_was_emptied_ends(short_leases: None) -> None:
     async with FakeSidecar() as sidecar:
         client = DaprSidecar(sidecar.grpc_port)
