@@ -221,6 +221,38 @@ async def test_that_what_it_would_make_exists_is_said_where_each_occurrence_has_
     assert refused == said
 
 
+async def test_what_is_made_anew_has_an_id_of_its_occurrence_however_often_that_is_sent() -> None:
+    """Also when it is sent after its key was forgotten."""
+
+    class Keeps:
+        def __init__(self) -> None:
+            self.ids: list[str] = []
+
+        async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+            self.ids.append(json["id"])
+            return Answer(200, {"id": json["id"]})
+
+    began, commands = datetime.now(UTC) - timedelta(days=2), Keeps()
+    database = Database(start=began, rule="FREQ=DAILY;COUNT=3", catch_up="all")
+    database.row["last"] = began.isoformat()
+    recurs = Recurrences(cast("Any", database), cast("Any", commands), cast("Any", Alarms()))
+    for tenant in ("acme", "acme", "other"):
+        await recurs.fire(tenant, "r")
+    first, again, of_another = commands.ids[:2], commands.ids[2:4], commands.ids[4:]
+    assert first == again
+    assert len({*first, *of_another}) == 4
+
+
+async def test_what_has_become_too_long_to_count_stands_still_and_says_so() -> None:
+    database, alarms = Database(**COUNTED), Alarms()
+    recurs = Recurrences(cast("Any", database), cast("Any", Commands()), cast("Any", alarms))
+    await recurs.fire("t", "r")
+    [(_tenant, _id, found_by, _now, following, counted, why)] = database.written
+    assert (found_by, following, counted) == (SET_UP, None, "0")
+    assert "counted sooner" in (why or "")
+    assert alarms.rings == []
+
+
 async def test_an_occurrence_that_expects_a_version_that_is_over_is_refused_and_the_next_comes() -> None:
     command = {"type": "task.update", "data": {"id": "t1", "title": "x", "expected_version": 1}}
     database, alarms = due(command=command), Alarms()
