@@ -321,6 +321,66 @@ async def test_an_unreadable_message_that_is_one_too_many_comes_again(
     assert await unreadable.keep("other nonsense", "it is none") == "RETRY"
 
 
+@pytest.mark.parametrize(
+    ("message", "whose"),
+    [
+        ({"data": {"tenant_id": "globex"}}, "globex"),
+        ({"data": {"tenant_id": "no such name"}}, "default"),
+        ({"data": {"tenant_id": 7}}, "default"),
+        ({"data": "nonsense"}, "default"),
+        ("nonsense", "default"),
+    ],
+)
+async def test_an_unreadable_message_is_for_the_operators_of_its_tenant_where_it_names_one(
+    clients: tuple[AtOnce, AtOnce], message: object, whose: str
+) -> None:
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    letters = letters_of(clients[0])
+    assert await Unreadable(letters, handle).keep(message, "it is none") == "SUCCESS"
+    assert [one.tenant for tenant in ("globex", "default") for one in letters.parked(tenant)] == [whose]
+
+
+async def test_what_is_nested_too_deeply_to_be_written_down_is_parked_all_the_same(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    nested: list[object] = []
+    for _ in range(10_000):
+        nested = [nested]
+    letters = letters_of(clients[0])
+    assert await Unreadable(letters, handle).keep(nested, "it is none") == "SUCCESS"
+    (letter,) = letters.parked("default")
+    assert (await letters.get("default", letter.id))[1].raw == "nested too deeply to be kept"
+
+
+async def test_only_what_was_unreadable_is_read_again(clients: tuple[AtOnce, AtOnce]) -> None:
+    """A service's consumers have their dead letters in one place: events that are released are another's."""
+    read: list[object] = []
+
+    async def handle(message: object) -> None:
+        read.append(message)
+
+    letters = letters_of(clients[0])
+    event, _ = await failed(ACME)
+    await letters.park(event, Detail())
+    unreadable = Unreadable(letters, handle)
+    await unreadable.keep({"n": 1}, "it is none")
+    await letters.release([*letters.parked("acme"), *letters.parked("default")], "ada", "mended")
+    reading = asyncio.create_task(unreadable.run())
+
+    async def handled() -> bool:
+        return not letters.parked("default")
+
+    await until(handled, seconds=5)
+    reading.cancel()
+    assert read == [{"n": 1}]
+    assert [one.id for one in letters.released()] == [event.id]
+
+
 async def test_what_an_older_release_parked_is_released_and_discarded_however_much_it_is() -> None:
     letter, detail = await failed(ACME)
     letter = replace(letter, reason="ä" * 280, trace_id="a" * 32)
