@@ -53,6 +53,7 @@ class Receiver:
     """Of webhooks, on this machine: it sends them on."""
 
     def __init__(self) -> None:
+        self.status = 302
         self.asked: list[str] = []
         self.cookies: list[str | None] = []
         self.port = 0
@@ -61,7 +62,7 @@ class Receiver:
         self.asked.append(request.path)
         self.cookies.append(request.headers.get("cookie"))
         headers = {"location": "/elsewhere", "set-cookie": "session=mallory; Path=/"}
-        return web.Response(status=302, headers=headers)
+        return web.Response(status=self.status, headers=headers)
 
 
 @pytest.fixture
@@ -84,6 +85,26 @@ async def test_a_webhook_goes_nowhere_that_its_receiver_sends_it(receiver: Recei
     finally:
         await sender.close()
     assert receiver.asked == ["/hook"]
+
+
+@pytest.mark.parametrize(
+    ("status", "final"), [(200, None), (204, None), (302, False), (404, False), (410, True), (500, False)]
+)
+async def test_a_receiver_says_whether_it_has_a_webhook_and_whether_to_try_again(
+    receiver: Receiver, status: int, final: bool | None
+) -> None:
+    receiver.status = status
+    sender = WebhookSender(allow_private=True)
+    webhook = Webhook(url=f"http://127.0.0.1:{receiver.port}/hook", secret="x" * 16)
+    try:
+        if final is None:
+            assert (await sender.send(webhook, claimed("task.assigned"))).startswith(f"{status}: ")
+        else:
+            with pytest.raises(NotDelivered, match=f"{status}: ") as refused:
+                await sender.send(webhook, claimed("task.assigned"))
+            assert refused.value.final == final
+    finally:
+        await sender.close()
 
 
 async def test_what_a_receiver_sets_is_not_sent_with_the_webhooks_of_others(receiver: Receiver) -> None:
