@@ -59,7 +59,9 @@ def test_a_wrapped_key_opens_under_any_key_that_is_still_listed() -> None:
         KeyEncryptionKeys(old).unwrap("acme", "bob", wrapped)
 
 
-@pytest.mark.parametrize("wrong", ["", "not base64!", encoded(b"short")])
+@pytest.mark.parametrize(
+    "wrong", ["", "not base64!", encoded(b"short"), f"{encoded(bytes(32))},{encoded(bytes(16))}"]
+)
 def test_unusable_keys_are_refused(wrong: str) -> None:
     with pytest.raises(InvalidKeys):
         KeyEncryptionKeys(wrong)

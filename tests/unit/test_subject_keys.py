@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import grpc
 import orjson
 import pytest
 
@@ -14,7 +15,7 @@ from annals.dapr import DaprSidecar, Write
 from annals.events import StreamId
 from annals.privacy import SubjectErased, SubjectKeys
 from annals.privacy import subject_keys as keys_module
-from annals.store import MemoryEventStore, keys
+from annals.store import MemoryEventStore, StoreUnavailable, keys
 from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
@@ -165,11 +166,50 @@ async def test_of_two_that_make_a_key_at_once_both_use_the_one_that_is_kept() ->
         client, other = Overtaken(sidecar.grpc_port), DaprSidecar(sidecar.grpc_port)
         late, first = (SubjectKeys(one, "eventstore", secret.read) for one in (client, other))
 
+        made: list[str] = []
+
         async def make() -> None:
-            await first.protect("acme", "zoe", {"name": "Zoe"})
+            made.append((await first.protect("acme", "zoe", {"name": "Zoe"}))["name"])
 
         client.before_save = make
-        token = (await late.protect("acme", "zoe", {"name": "Zoe"}))["name"]
-        assert await SubjectKeys(other, "eventstore", secret.read).disclose("acme", token) == "Zoe"
+        made.append((await late.protect("acme", "zoe", {"name": "Zoe"}))["name"])
+        assert await SubjectKeys(other, "eventstore", secret.read).disclose("acme", made) == ["Zoe", "Zoe"]
         await client.close()
         await other.close()
+
+
+async def test_a_subject_that_is_erased_while_its_key_is_made_stays_erased() -> None:
+    secret = Secret()
+    async with FakeSidecar() as sidecar:
+        client, other = Overtaken(sidecar.grpc_port), DaprSidecar(sidecar.grpc_port)
+        making, erasing = (SubjectKeys(one, "eventstore", secret.read) for one in (client, other))
+
+        async def erase() -> None:
+            await erasing.shred("acme", "zoe")
+
+        client.before_save = erase
+        for _ in range(2):
+            with pytest.raises(SubjectErased):
+                await making.protect("acme", "zoe", {"name": "Zoe"})
+        await client.close()
+        await other.close()
+
+
+async def test_what_is_personal_waits_while_its_key_cannot_be_had() -> None:
+    secret = Secret()
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        own = subject_keys(client, secret)
+        token = (await own.protect("acme", "zoe", {"name": "Zoe"}))["name"]
+        sidecar.faults.fail("GetState", grpc.StatusCode.INTERNAL, times=2)
+        sidecar.faults.fail("GetBulkState", grpc.StatusCode.INTERNAL)
+        with pytest.raises(StoreUnavailable):
+            await subject_keys(client, secret).protect("acme", "zoe", {"name": "Zoe"})
+        with pytest.raises(StoreUnavailable):
+            await subject_keys(client, secret).shred("acme", "zoe")
+        with pytest.raises(StoreUnavailable):
+            await subject_keys(client, secret).disclose("acme", token)
+        secret.value = fresh()  # not the one that the key is under
+        with pytest.raises(StoreUnavailable, match="is not in the secret store"):
+            await subject_keys(client, secret).protect("acme", "zoe", {"name": "Zoe"})
+        await client.close()
