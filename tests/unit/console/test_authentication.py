@@ -41,10 +41,23 @@ async def test_a_valid_token_is_somebody_to_the_services(
     assert "authorization" not in headers, "the token is the edge's own"
 
 
+async def test_what_is_done_with_a_token_that_names_no_session_is_told_apart_by_the_token(
+    console: str, issuer: Issuer, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    one, other = issuer.token(n=1), issuer.token(n=2)
+    for token in (one, one, other, issuer.token(jti="j-1")):
+        await http.get(console + TASKS, headers=bearer(token))
+    first, again, another, named = (asked["headers"]["x-session-id"] for asked in sidecar.asked)
+    assert first == again != another
+    assert first not in one, "the session is in the audit trail: it lets nobody in"
+    assert named == "j-1"
+
+
 @pytest.mark.parametrize(
     ("claims", "status", "says"),
     [
         ({"iss": "http://elsewhere.example"}, 401, "iss"),
+        ({"iss": None}, 401, "iss"),
         ({"aud": "another-application"}, 401, "aud"),
         ({"aud": None}, 401, "aud"),
         ({"exp": int(time.time()) - 60}, 401, "exp"),
