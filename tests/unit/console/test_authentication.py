@@ -187,6 +187,13 @@ async def test_a_session_of_the_version_before_holds(console: str, issuer: Issue
         assert (await browser.get(f"{console}/auth/session")).json()["user"] == "ada"
 
 
+async def test_a_session_that_this_version_does_not_understand_is_nobodys(console: str) -> None:
+    session = {"identity": {"user": "ada", "role": "of before"}, "until": time.time() + 60}
+    signed = TimestampSigner("k" * 32).sign(base64.b64encode(json.dumps(session).encode())).decode()
+    async with browsing(cookies={"annals_session": signed}) as browser:
+        assert (await browser.get(console + TASKS)).status_code == 401
+
+
 async def test_a_new_session_key_ends_every_session(console: str, start: Start, issuer: Issuer) -> None:
     renewed = await start(
         auth=AuthMode.OIDC, oidc_issuer=issuer.url, oidc_client_id=CLIENT, session_key="n" * 32
