@@ -326,6 +326,33 @@ async def test_of_a_backlog_with_large_events_a_few_are_read_at_a_time(
     assert most < 200_000, "it has 600 kB"
 
 
+async def test_a_bulk_is_no_larger_than_what_a_sidecar_takes(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_BULK_BYTES", 20_000)
+    bulks: list[int] = []
+
+    class Weighing(Sidecar):
+        async def publish(self, topic: str, messages: Sequence[Message]) -> frozenset[str]:
+            bulks.append(sum(len(one.body) for one in messages))
+            return await super().publish(topic, messages)
+
+    store, weighing = MemoryEventStore(), Weighing()
+    committed = []
+    for number in range(12):
+        event = saying(f"t{number}", "x" * (LARGEST // 2))
+        appended = await store.append(Append(event.stream, (event,), 0))
+        [recorded] = await store.read_events([(event.stream, 1)])
+        waiting = Waiting(Append(event.stream, (event,), 0), "", LARGEST // 2, asyncio.Future())
+        committed.append(Committed(waiting, appended, [recorded]))
+    async with publishing(weighing, store, 0, 0) as one:
+        one.offer(committed)
+        await until(published(one))
+    assert len(weighing.taken) == 12
+    assert max(bulks) <= 20_000
+    assert len(bulks) == 4, "three of them fit into one"
+
+
 async def test_what_waits_while_the_broker_is_away_takes_little_memory(sidecar: Sidecar) -> None:
     store = MemoryEventStore()
     sidecar.away = lambda _: True

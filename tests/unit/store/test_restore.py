@@ -429,6 +429,31 @@ async def test_a_release_that_can_read_a_stream_goes_on_with_it_where_another_co
         assert await is_whole(into, 6)
 
 
+@pytest.mark.parametrize("wrong", ["number", "place"])
+async def test_events_that_are_not_those_of_their_commit_are_refused(wrong: str) -> None:
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            event = DomainEvent(
+                event_type="box.put",
+                source="test",
+                aggregate_type="box",
+                aggregate_id="x",
+                data={"weight": 1},
+            )
+            await store.append(Append(BOX, (event, event), 0, {}))
+        lines = [orjson.loads(line) for line in await lines_of(source)]
+    [commit] = [line for line in lines if "commit" in line]
+    if wrong == "number":
+        commit["events"].pop()
+    else:
+        first = orjson.loads(commit["events"][0])
+        commit["events"][0] = orjson.dumps(first | {"seq": first["seq"] + 1}).decode()
+    async with empty() as (_, into):
+        restore = Restore(into, "eventstore", release(Box))
+        with pytest.raises(NotImportable, match="the events of commit 0-1 are not its own"):
+            await restore.apply(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+
+
 @pytest.mark.parametrize("damaged", [0, 1])
 async def test_a_commit_that_is_none_is_refused_and_named(damaged: int) -> None:
     async with empty() as (port, source):
