@@ -192,7 +192,9 @@ def test_so_are_those_that_kafkas_operator_makes(render: Render) -> None:
         }
 
 
-def test_the_job_before_the_release_reaches_just_what_the_suite_is_let_out_to(render: Render) -> None:
+def test_the_job_before_the_release_reaches_just_what_the_suite_is_let_out_to_and_is_reached_by_nobody(
+    render: Render,
+) -> None:
     database = {"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 5432}]}
     manifests = render({"networkPolicy": {"restrictEgress": True, "egress": [database]}})
     policies = of_kind(manifests, "NetworkPolicy")
@@ -211,7 +213,8 @@ def test_the_job_before_the_release_reaches_just_what_the_suite_is_let_out_to(re
     assert made["helm.sh/hook"] == begun["helm.sh/hook"]
     assert int(made["helm.sh/hook-weight"]) < int(begun.get("helm.sh/hook-weight", 0))
 
-    assert "annals-settings" not in of_kind(render(), "NetworkPolicy")
+    unrestricted = of_kind(render(), "NetworkPolicy")["annals-settings"]["spec"]
+    assert (unrestricted["policyTypes"], unrestricted.keys()) == (["Ingress"], {"podSelector", "policyTypes"})
     off = {"networkPolicy": {"enabled": False, "restrictEgress": True}}
     assert of_kind(render(off), "NetworkPolicy") == {}
 
