@@ -8,7 +8,7 @@ import json
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -177,10 +177,13 @@ def beyond_loopback(processes: Mapping[str, int | None]) -> set[tuple[str, int]]
     found = set()
     for name, pid in processes.items():
         root = psutil.Process(pid)
-        for each in (root, *root.children(recursive=True)):
-            for one in each.net_connections("tcp"):
-                if one.status == psutil.CONN_LISTEN and not _loopback(one.laddr.ip):
-                    found.add((name, one.laddr.port))
+        sockets = root.net_connections("tcp")
+        for child in root.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that was closed meanwhile
+                sockets += child.net_connections("tcp")
+        for one in sockets:
+            if one.status == psutil.CONN_LISTEN and not _loopback(one.laddr.ip):
+                found.add((name, one.laddr.port))
     return found
 
 
