@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import orjson
-import structlog
 
 from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation
 from annals.aggregates.keyed_locks import KeyedLocks
+from annals.aggregates.stored_state import stored_state
 from annals.events import DomainEvent, EventData, EventRegistry, StreamId, new_id
 from annals.privacy.personal import SubjectErased, personal_fields
 from annals.store.protocol import (
@@ -26,13 +26,9 @@ from annals.store.protocol import (
     ConflictError,
     DuplicateCommand,
     EventStore,
-    Head,
     Outcome,
     StoreUnavailable,
-    StreamUnreadable,
 )
-
-_log = structlog.get_logger(__name__)
 
 # After a conflict, at most so long for each one before it: instances that are equally fast are not to meet at
 # the same version each time.
@@ -325,20 +321,8 @@ class CommandBus:
         head, outcome = await self._store.load(stream, key, certain=certain)
         if head is None:
             return 0, aggregate(), outcome
-        try:
-            return head.version, await self._folded(aggregate, stream, head), outcome
-        except ValueError as error:
-            # It says nothing of the command, though it looks like a refusal of one.
-            _log.error("a stream cannot be read", stream=str(stream), version=head.version, error=str(error))
-            raise StreamUnreadable(stream, head.version) from error
-
-    async def _folded(self, aggregate: type[A], stream: StreamId, head: Head) -> A:
-        if head.state is not None and head.state_schema == aggregate.state_schema:
-            return aggregate.model_validate(head.state)
-        state = aggregate()
-        async for event in self._store.read_stream(stream, to_version=head.version):
-            state = state.apply(self._registry.decode(event))
-        return state
+        state = await stored_state(self._store, self._registry, aggregate, stream, head)
+        return head.version, state, outcome
 
     def _remember(
         self, stream: StreamId, version: int, state: Aggregate, stored: Mapping[str, Any] | None

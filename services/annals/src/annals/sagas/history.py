@@ -11,18 +11,11 @@ from typing import Any
 import structlog
 
 from annals.aggregates.keyed_locks import KeyedLocks
+from annals.aggregates.stored_state import stored_state
 from annals.events import DomainEvent, EventData, StreamId
 from annals.sagas.events import REGISTRY
 from annals.sagas.state import SagaState
-from annals.store import (
-    Append,
-    AppendTooLarge,
-    ConflictError,
-    EventStore,
-    Head,
-    StoreError,
-    StreamUnreadable,
-)
+from annals.store import Append, AppendTooLarge, ConflictError, EventStore, StoreError
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
@@ -81,21 +74,7 @@ class SagaHistory:
         head, _ = await self._store.load(key.stream, certain=certain)
         if head is None:
             return 0, SagaState()
-        try:
-            return head.version, await self._folded(key.stream, head)
-        except ValueError as error:
-            # It says nothing of what is asked of the saga, though it looks like a refusal of that.
-            about = {"stream": str(key.stream), "version": head.version}
-            _log.error("a stream cannot be read", **about, error=str(error))
-            raise StreamUnreadable(key.stream, head.version) from error
-
-    async def _folded(self, stream: StreamId, head: Head) -> SagaState:
-        if head.state is not None and head.state_schema == SagaState.state_schema:
-            return SagaState.model_validate(head.state)
-        state = SagaState()
-        async for event in self._store.read_stream(stream, to_version=head.version):
-            state = state.apply(REGISTRY.decode(event))
-        return state
+        return head.version, await stored_state(self._store, REGISTRY, SagaState, key.stream, head)
 
     async def decide(
         self, key: SagaKey, decide: Decide, *, traceparent: str | None = None, user: str | None = None

@@ -1,0 +1,36 @@
+"""An aggregate as the store has it: its head's state, or all of its events folded anew."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import structlog
+
+from annals.aggregates.aggregate import Aggregate
+from annals.events import EventRegistry, StreamId
+from annals.store.protocol import EventStore, Head, StreamUnreadable
+
+_log = structlog.get_logger(__name__)
+
+A = TypeVar("A", bound=Aggregate)
+
+
+async def stored_state(
+    store: EventStore, registry: EventRegistry, aggregate: type[A], stream: StreamId, head: Head
+) -> A:
+    """The state of a stream whose head was loaded.
+
+    Raises StreamUnreadable for one that only a newer release can read, and the errors of the store.
+    """
+    try:
+        if head.state is not None and head.state_schema == aggregate.state_schema:
+            return aggregate.model_validate(head.state)
+        state = aggregate()
+        async for event in store.read_stream(stream, to_version=head.version):
+            state = state.apply(registry.decode(event))
+    except ValueError as error:
+        # It says nothing of what is asked of the aggregate, though it looks like a refusal of that.
+        _log.error("a stream cannot be read", stream=str(stream), version=head.version, error=str(error))
+        raise StreamUnreadable(stream, head.version) from error
+    else:
+        return state
