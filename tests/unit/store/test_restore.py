@@ -208,15 +208,18 @@ def release(box: type[Box]) -> Any:
 BOX = StreamId.of("default", "box", "x")
 
 
-async def put(store: DaprEventStore, version: int) -> None:
-    event = DomainEvent(
+def putting(weight: int) -> DomainEvent:
+    return DomainEvent(
         event_type="box.put",
         source="test",
         aggregate_type="box",
         aggregate_id="x",
-        data={"weight": 10 * (version + 1)},
+        data={"weight": weight},
     )
-    await store.append(Append(BOX, (event,), version, {}))
+
+
+async def put(store: DaprEventStore, version: int) -> None:
+    await store.append(Append(BOX, (putting(10 * (version + 1)),), version, {}))
 
 
 @pytest.mark.parametrize("pieces", [(4, 3), (4, 1, 1, 1)])
@@ -433,14 +436,7 @@ async def test_a_release_that_can_read_a_stream_goes_on_with_it_where_another_co
 async def test_events_that_are_not_those_of_their_commit_are_refused(wrong: str) -> None:
     async with empty() as (port, source):
         async with opened(port) as store:
-            event = DomainEvent(
-                event_type="box.put",
-                source="test",
-                aggregate_type="box",
-                aggregate_id="x",
-                data={"weight": 1},
-            )
-            await store.append(Append(BOX, (event, event), 0, {}))
+            await store.append(Append(BOX, (putting(1),) * 2, 0, {}))
         lines = [orjson.loads(line) for line in await lines_of(source)]
     [commit] = [line for line in lines if "commit" in line]
     if wrong == "number":
@@ -459,14 +455,7 @@ async def test_a_commit_that_is_none_is_refused_and_named(damaged: int) -> None:
     async with empty() as (port, source):
         async with opened(port) as store:
             await put(store, 0)
-            event = DomainEvent(
-                event_type="box.put",
-                source="test",
-                aggregate_type="box",
-                aggregate_id="x",
-                data={"weight": 1},
-            )
-            await store.append(Append(BOX, (event, event), 1, {}))
+            await store.append(Append(BOX, (putting(1),) * 2, 1, {}))
         *lines, last = await lines_of(source)
     line = orjson.loads(last)
     line["events"][damaged] = line["events"][damaged][:-20]
