@@ -47,7 +47,11 @@ async def test_an_alarm_a_little_ahead_of_the_database_finds_what_it_rings_for(
     await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
     alarms = Alarms(cast("Any", None))
     held = HeldEvents(database, cast("Any", told), alarms)
-    reminders = Reminders(database, store, cast("Any", told), alarms, (timedelta(0),), cast("Any", None))
+
+    async def never() -> bool:
+        return False
+
+    reminders = Reminders(database, store, cast("Any", told), alarms, (timedelta(0),), never)
     due = Due(alarms, reminders, held)
 
     async def ring(kind: str, row_id: str) -> None:

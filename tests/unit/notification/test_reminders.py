@@ -40,7 +40,8 @@ ROW = {
 class Tables:
     """A database that has one reminder, and keeps what is to be written."""
 
-    def __init__(self) -> None:
+    def __init__(self, **other: Any) -> None:
+        self.row = ROW | other
         self.tasks: list[Any] = []
         self.planned: list[Any] = []
         self.fired: list[str | None] = []
@@ -60,7 +61,7 @@ class Tables:
             return []
         if "SET status" in sql:
             self.fired.append(params[3])
-        return {"row": ROW}
+        return {"row": self.row}
 
 
 class Told:
@@ -106,8 +107,10 @@ async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_
     if there:
         await store.append(Append(TASK, events[:there], 0, created if there == 1 else None))
 
+    importing = True
+
     async def imported() -> bool:
-        return True
+        return importing
 
     unused = cast("Any", None)
     reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), imported)
@@ -116,10 +119,59 @@ async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_
     assert not tables.fired
     assert not told.notices
     await store.append(Append(TASK, events[there:], there, STATE))
+    importing = False
     await reminders.fire("acme", "7:due")
     assert tables.fired == ["fired"]
     [notice] = told.notices
     assert (notice.kind, notice.concerns, notice.addressed) == ("reminder.due", {"ada"}, True)
+
+
+@pytest.mark.parametrize("fires", [DUE, DUE - timedelta(days=9)])
+@pytest.mark.parametrize("state", [None, STATE | {"assignee": None}, STATE | {"assignee": "bob"}])
+async def test_what_is_due_waits_for_an_import_that_has_come_as_far_as_it_was_planned_by(
+    state: dict[str, Any] | None, fires: datetime
+) -> None:
+    """Whose the task is may be in a part that is still to come, however long the reminder is overdue."""
+    store, tables, told = MemoryEventStore(), Tables(version=2, fires=fires.isoformat()), Told()
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events[:2], 0, state))
+    importing = True
+
+    async def imported() -> bool:
+        return importing
+
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), imported)
+    for _ in range(2):  # an import that was broken off is under way until it is through
+        with pytest.raises(NotNow):
+            await reminders.fire("acme", "7:due")
+    assert not tables.fired
+    assert not told.notices
+    await store.append(Append(TASK, events[2:], 2, STATE))
+    importing = False
+    await reminders.fire("acme", "7:due")
+    assert tables.fired == ["fired"]
+    [notice] = told.notices
+    assert (notice.concerns, notice.addressed) == ({"ada"}, True)
+
+
+async def test_what_comes_due_asks_no_more_whether_an_import_is_under_way_once_none_can_begin() -> None:
+    store, tables, told, asked = MemoryEventStore(), Tables(), Told(), 0
+    await store.append(Append(TASK, tuple(of_task(TASK, *event) for event in EVENTS), 0, STATE))
+
+    async def imported() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 1
+
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), imported)
+    with pytest.raises(NotNow):
+        await reminders.fire("acme", "7:due")
+    for _ in range(3):
+        await reminders.fire("acme", "7:due")
+    assert len(tables.fired) == 3
+    assert asked == 2, "into a store that is filled nothing is imported"
 
 
 async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:

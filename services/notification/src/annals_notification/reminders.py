@@ -195,6 +195,9 @@ class Reminders:
         self._before = before
         self._being_imported = being_imported
         self._followed: Gathered[_Change, None] = Gathered(self._follow)
+        # To look takes a read of every lane: together, and no more once it is known.
+        self._whether_filled: Gathered[None, bool] = Gathered(self._look_whether_filled)
+        self._filled = False
         for late in ("true", "false"):
             # Born with the first late one the counter would show no increase, and alert nobody.
             metrics.REMINDERS.labels(late)
@@ -337,21 +340,29 @@ class Reminders:
         await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
 
     async def _state(self, task: StreamId, version: int, fires: datetime) -> Mapping[str, Any]:
-        """A task as it is, once all of it is there up to a version. Raises NotNow.
+        """A task as it is, once no import into the store is under way. Raises NotNow.
 
         Empty where it is gone, or has had no state for so long that nobody is to be told any more.
         """
         head, _ = await self._store.load(task, certain=True)
-        if head is None or head.version < version:
-            # A store without a lane was emptied, and is to be filled.
-            if not await self._store.lanes() or await self._being_imported():
-                raise NotNow(f"{task} is still to be imported")
+        # While an import is under way, what comes after a head may be still to come, whatever its version.
+        if not self._filled or head is None or head.version < version:
+            if not await self._whether_filled.get(None):
+                raise NotNow(f"{task} may still be to be imported")
             # Only after an import was through its head is whole.
             head, _ = await self._store.load(task, certain=True)
         state = head.state if head is not None else {}
         if state is None and datetime.now(UTC) - fires < _WAITED_FOR:
-            raise NotNow(f"{task} has no state: it is being imported, or was where nobody could read it")
+            raise NotNow(f"{task} has no state: it was imported where nobody could read it")
         return state or {}
+
+    async def _look_whether_filled(self, asked: Sequence[None]) -> dict[None, bool]:
+        """Whether no import is under way, nor can begin any more: it would need an empty store.
+
+        A store without a lane was emptied, and is to be filled.
+        """
+        self._filled = bool(await self._store.lanes()) and not await self._being_imported()
+        return dict.fromkeys(asked, self._filled)
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
         """See `due.Kind`."""
