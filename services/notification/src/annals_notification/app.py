@@ -27,7 +27,7 @@ from annals_notification.deliveries.log import DeliveryLog
 from annals_notification.deliveries.users import Users
 from annals_notification.due import Alarms, Due, NotNow
 from annals_notification.held_events import HeldEvents
-from annals_notification.migrations import LOCK, MIGRATIONS, SCHEMA
+from annals_notification.migrations import LOCK, MIGRATIONS, PING, SCHEMA
 from annals_notification.notices import Notices
 from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
@@ -45,7 +45,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
         async with connected(settings) as (sidecar, invocation):
             configuration = Configuration(sidecar, settings.settings_store)
             live = LiveSettings("notification", settings.live(NotificationLive), configuration)
-            database = BindingDatabase(sidecar, settings.database)
+            database = BindingDatabase(sidecar, settings.database, ping=PING)
             maintenance = BindingDatabase(sidecar, settings.database, settings.maintenance_timeout)
             store = DaprEventReader(sidecar, settings.state_store)
             hub = Hub(

@@ -40,24 +40,36 @@ class Database(Protocol):
 
 
 class BindingDatabase:
-    """See `Database`. `seconds` is for statements that may take longer than other calls."""
+    """See `Database`. `seconds` is for statements that may take longer than other calls.
 
-    def __init__(self, sidecar: DaprSidecar, binding: str, seconds: float | None = None) -> None:
+    `ping` is a write that changes nothing. Where that fails too, a statement that failed is not refused:
+    a database that is read-only now answers what is read.
+    """
+
+    def __init__(
+        self, sidecar: DaprSidecar, binding: str, seconds: float | None = None, *, ping: str | None = None
+    ) -> None:
         self._sidecar = sidecar
         self._binding = binding
         self._seconds = seconds
+        self._ping = ping
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
         """See `Database`."""
-        metadata = {"sql": sql, "params": orjson.dumps(params).decode()}
-        rows = orjson.loads(await self._invoke("query", metadata))
+        rows = await self._query(sql, params)
         if not rows:
+            if self._ping is not None and not await self._query(self._ping, ()):
+                raise DatabaseError("the database takes no writes now")
             raise StatementRefused("the statement failed; PostgreSQL's own log says why")
         return orjson.loads(rows[0][0])
 
     async def execute(self, sql: str) -> None:
         """See `Database`."""
         await self._invoke("exec", {"sql": sql})
+
+    async def _query(self, sql: str, params: tuple[str | None, ...]) -> Any:
+        metadata = {"sql": sql, "params": orjson.dumps(params).decode()}
+        return orjson.loads(await self._invoke("query", metadata))
 
     async def _invoke(self, operation: str, metadata: dict[str, str]) -> bytes:
         try:
