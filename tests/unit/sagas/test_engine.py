@@ -221,6 +221,13 @@ def test_two_that_wait_at_the_same_time_are_answered_in_any_order() -> None:
         assert run.took == timedelta(minutes=2)
 
 
+def test_of_two_that_wait_at_the_same_time_the_one_that_was_answered_waits_no_more() -> None:
+    declared = saga(Parallel(wait("a", "yes-a", refusals=("no-a",)), wait("b", "yes-b")))
+    given = scenario(declared, {}).raised("yes-a", after=timedelta(minutes=1))
+    with pytest.raises(AssertionError, match="nothing waits for no-a any more"):
+        given.raised("no-a", after=timedelta(minutes=2)).run()
+
+
 class Kind(Enum):
     LATE = "late"
 

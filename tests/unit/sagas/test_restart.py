@@ -81,6 +81,22 @@ SCENARIOS = {
     "no answer": of(command("a"), wait("w", "yes")),
     "a no": of(command("a"), wait("w", "yes", refusals=("no",))).raised("no", after=MINUTE),
     "two answers": of(wait("w1", "yes"), wait("w2", "yes")).raised("yes").raised("yes", after=2 * MINUTE),
+    "two answers beside each other": of(Parallel(wait("v", "yes-v"), wait("w", "yes-w")), command("a"))
+    .raised("yes-w", after=MINUTE)
+    .raised("yes-v", after=2 * MINUTE),
+    "an answer beside a no": of(Parallel(wait("v", "yes-v", refusals=("no",)), wait("w", "yes-w")))
+    .raised("no", after=MINUTE)
+    .raised("yes-w", after=2 * MINUTE),
+    "an answer beside steps": of(
+        command("a"), Parallel(command("b"), wait("w", "yes"), FAN_OUT), command("c")
+    )
+    .when("other", done(takes=MINUTE))
+    .raised("yes", after=5 * MINUTE),
+    "no answer beside a step": of(Parallel(command("a"), wait("w", "yes"))),
+    "a step that recovers beside a wait": of(Parallel(command("a"), command("b"), wait("w", "yes")))
+    .when("b", failed(), done())
+    .raised("yes", after=5 * MINUTE),
+    "cancelled beside a wait": of(Parallel(command("a"), wait("w", "yes"))).cancelled(after=MINUTE),
     "an answer said twice": of(command("a"), wait("w1", "yes"), wait("w2", "yes"))
     .when("a", done(takes=3 * MINUTE))
     .raised("yes", after=MINUTE)

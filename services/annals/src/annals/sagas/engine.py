@@ -5,7 +5,8 @@ replayed from its history, so this code and the declaration must ask for the sam
 order each time: whoever changes that order here breaks the sagas that run.
 
 What happens is recorded in the saga's stream by the activities: each takes along what came to pass
-since the last one, so that history costs no activity of its own while actions follow actions.
+since the last one, so that history costs no activity of its own while actions follow actions. It has one
+where all that is left of steps beside each other is to wait, which may be for days.
 
 A saga whose workflow stands still is run again from what its stream says (`known` and what goes with it,
 below): what was done is not asked for again, what was begun is asked for once more under its key, a wait
@@ -80,6 +81,11 @@ class Workflow(Protocol):
     @property
     def now(self) -> datetime:
         """The time, the same when it is replayed."""
+        ...
+
+    @property
+    def tells(self) -> bool:
+        """Whether it has what came to pass told before it only waits: not if it began before this was so."""
         ...
 
     def activity(self, name: str, call: Mapping[str, Any]) -> Task:
@@ -539,6 +545,8 @@ class _Run:
                 advance(index, branch, None)
             if not running:
                 continue
+            if self._unrecorded and all(isinstance(wanted, _AnyOf) for _, wanted in running.values()):
+                yield from self._tell()
             tasks: dict[int, Task] = {}
             for _, wanted in running.values():
                 for task in wanted.tasks if isinstance(wanted, _AnyOf) else (wanted,):
@@ -607,10 +615,21 @@ class _Run:
             self._unrecorded[:0] = before
             raise
 
-    def _record(self, event: EventData) -> _Steps:
+    def _tell(self) -> _Steps:
+        """Record what came to pass while nothing is done that would take it along."""
+        if not self._workflow.tells:
+            return
+        try:
+            yield from self._record()
+        except _Ended:
+            raise
+        except Exception:  # noqa: BLE001, S110 - the next activity takes it along, and fails where this one did
+            pass
+
+    def _record(self, *events: EventData) -> _Steps:
         """Record something with what came to pass before; where that fails, it has not come to pass."""
         before = self._take()
-        entries = [*before, entry(event, self._workflow.now.isoformat())]
+        entries = [*before, *(entry(event, self._workflow.now.isoformat()) for event in events)]
         done = yield from self._telling(before, "record", {"entries": entries})
         if done["over"]:
             raise _Ended(done)

@@ -18,7 +18,7 @@ from dapr.ext.workflow._durabletask.worker import VersionNotRegisteredException
 from dapr.ext.workflow.logger import LoggerOptions
 
 from annals.sagas import engine
-from annals.sagas.declaration import Saga, SagaCatalog
+from annals.sagas.declaration import Parallel, Saga, SagaCatalog
 from annals.sagas.turns import Turns
 from annals.telemetry import traces
 
@@ -34,14 +34,20 @@ _CHANNEL = (
 
 # What a workflow that began before this was so has in its history: a wait for what it only looks for now.
 _LOOKS = "annals.looks-for-a-cancel"
+# And nothing where steps beside each other only wait, and it tells what came to pass before that now.
+_TELLS = "annals.tells-before-it-waits"
 
 
 class _DaprWorkflow:
     """See `engine.Workflow`."""
 
-    def __init__(self, context: DaprWorkflowContext) -> None:
+    def __init__(self, context: DaprWorkflowContext, saga: Saga[Any]) -> None:
         self._context = context
+        # Both are asked at the beginning. What came while a workflow was suspended the SDK replays before the
+        # patches of the turn that took it (1.18): one that was asked for there is not found again.
         self._looks = context.is_patched(_LOOKS)
+        beside = any(isinstance(block, Parallel) for block in saga.steps)
+        self.tells = beside and context.is_patched(_TELLS)
 
     @property
     def now(self) -> datetime:
@@ -130,6 +136,6 @@ def _workflow(
         except KeyError:
             # As while an upgrade is under way: Dapr holds the workflow until a worker that knows it comes.
             raise VersionNotRegisteredException from None
-        return (yield from engine.run(declared, _DaprWorkflow(context), start))
+        return (yield from engine.run(declared, _DaprWorkflow(context, declared), start))
 
     return run

@@ -93,6 +93,8 @@ class _VirtualWorkflow:
     What it hands on went through the JSON of the SDK.
     """
 
+    tells = True
+
     def __init__(
         self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]], now: datetime = _START
     ) -> None:
