@@ -478,6 +478,48 @@ async def test_a_deadline_that_passes_beside_another_wait_is_told_at_once() -> N
         assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "v: nobody answered in time")
 
 
+async def test_a_step_that_is_done_beside_one_that_waits_is_taken_back_by_what_it_came_to() -> None:
+    sent: list[Any] = []
+
+    class Ordering:
+        async def invoke(self, _app: str, _method: str, path: str, *, json: Any, **_: Any) -> Answer:
+            sent.append((path.removeprefix("commands/"), json))
+            return Answer(200, {"id": "o-7"})
+
+    undo = SendCommand("cancel", lambda saga: {"id": saga.results["order"]["id"]})
+    order = Step("order", SendCommand("order", lambda _: {}), compensation=undo)
+    async with saga_machine(SagaCatalog(beside(order, answered("w"))), Ordering()) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        assert (await ask.terminate(KEY, "enough", Asker("boss"))).left == ("order",)
+        await ask.retry(KEY, Asker("boss"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
+    assert sent == [("order", {}), ("cancel", {"id": "o-7"})]
+
+
+@pytest.mark.parametrize("long", [answered("w"), Step("w", StartSaga("child", lambda _: {}))])
+async def test_a_step_that_is_done_beside_one_that_takes_long_is_not_done_again(long: Step) -> None:
+    answering = Answering()
+    async with saga_machine(SagaCatalog(beside(command("a"), long), CHILD), answering) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).step("a").status is StepStatus.COMPLETED
+        await ask.restart(KEY, "it stood still", Asker())
+        await machine.clock.settle()
+        own, event = (
+            (KEY, "yes-w")
+            if isinstance(long.action, AwaitEvent)
+            else (SagaKey(child_id("p", "w", 0), "default", "ada"), "yes")
+        )
+        await ask.raise_event(own, event, None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+    assert answering.did == ["a", "b"]
+
+
 LOOKS, TELLS = "annals.looks-for-a-cancel", "annals.tells-before-it-waits"
 
 
@@ -696,6 +738,28 @@ async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
     assert why in (ended.reason or "")
+    assert (did[0], did[-1], did.count("a")) == ("a", "a_back", 1)
+
+
+async def test_what_could_not_be_recorded_beside_a_wait_is_taken_back_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    did: list[str] = []
+
+    class Verbose:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            did.append(path.removeprefix("commands/"))
+            return Answer(200, {"text": "x" * 50_000})
+
+    async with saga_machine(SagaCatalog(beside(command("a"), answered("w"))), Verbose()) as machine:
+        bound(machine, monkeypatch)
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        await machine.orchestrator.raise_event(KEY, "yes-w", None, Asker("ada"))
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is SagaStatus.COMPENSATED
+    assert TOO_MUCH in (ended.reason or "")
     assert (did[0], did[-1], did.count("a")) == ("a", "a_back", 1)
 
 
