@@ -1238,6 +1238,24 @@ async def test_a_notice_that_comes_as_another_goes_is_shown(show: Show, services
     await expect(page.locator(".notice")).to_contain_text("You are asked to take a task on")
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"assignee": "ada", "previous": "bob"}, "A task was assigned to you"),
+        ({"assignee": "bob", "previous": "ada"}, "A task that you had was assigned to bob"),
+        ({"assignee": "bob", "previous": None}, "A task was assigned to bob"),
+    ],
+)
+async def test_a_notice_says_whom_a_task_was_assigned_to(
+    show: Show, services: Services, data: dict[str, object], said: str
+) -> None:
+    services.task("a", title="Pay the bill")
+    found = {"items": [noticed("one", stream="task-a", **data) | {"kind": "task.assigned"}]}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, found | {"next": None, "unread": 1})
+    page = await show("/inbox")
+    await expect(page.locator(".notice b")).to_have_text(f"{said}: Pay the bill")
+
+
 async def test_what_is_said_of_a_time_moves_on_with_it(show: Show, services: Services) -> None:
     found = {"items": [noticed("one")], "next": None, "unread": 1}
     services.own["/api/notification/inbox/"] = lambda *_: (200, found)

@@ -9,6 +9,7 @@ import type { Notice, Page, Task } from "../lib/types";
 import { Empty, Failed, Skeleton, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
 import { tell, tellProblem } from "../parts/toasts";
+import { nameOf } from "../tasks/store";
 import { Preferences } from "./preferences";
 import { count, inboxChanged } from "./unread";
 
@@ -165,13 +166,20 @@ function sentence(notice: Notice, about: string | undefined): string {
     handover_requested: "You are asked to take a task on",
     handover_withdrawn: "The hand-over was taken back",
     handover_reminder: "A hand-over still waits for your answer",
-    "task.assigned": "A task was assigned to you",
+    "task.assigned": assigned(notice),
     "reminder.due": "A task falls due",
   };
   if (notice.kind === ASKED_TO_BE_TOLD && !known[kind] && notice.data.title) return String(notice.data.title);
   const named = about ?? notice.data.title;
   const title = named ? `: ${named}` : "";
   return (known[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase())) + title;
+}
+
+/** Whom a task was assigned to. Whoever had it before is told too, and whoever asked to be told of everybody's. */
+function assigned({ data: { assignee, previous } }: Notice): string {
+  const own = session.value?.user;
+  if (typeof assignee !== "string" || assignee === own) return "A task was assigned to you";
+  return `${previous === own ? "A task that you had" : "A task"} was assigned to ${nameOf(assignee)}`;
 }
 
 function Act({ notice, open, answered }: { notice: Notice; open: boolean; answered: () => void }) {
