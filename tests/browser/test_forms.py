@@ -42,6 +42,29 @@ async def test_an_edit_sends_what_was_changed_alone(show: Show, services: Servic
     assert services.sent == [("POST /api/command/commands/task.update", {"id": "a", "title": "mine"})]
 
 
+AS_NO_FORM_HOLDS_IT = {"title": "two\nlines", "description": "  one\r\ntwo\n", "tags": ["Q4, finance"]}
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+async def test_an_edit_leaves_what_nobody_touched_as_no_form_could_hold_it(
+    show: Show, services: Services, meanwhile: bool
+) -> None:
+    services.task("a", version=4, **AS_NO_FORM_HOLDS_IT)
+    page = await show("/tasks?task=a")
+    await page.get_by_role("button", name="Edit").click()
+    await page.get_by_label("Due", exact=True).fill("2031-01-01T09:00")
+    if meanwhile:
+        services.task("a", version=5, **AS_NO_FORM_HOLDS_IT | {"description": "theirs\n"})
+        services.own["/api/command/"] = lambda *_: (409, {"detail": "expected 4, is 5"})
+        await page.get_by_role("button", name="Save").click()
+        conflict = page.get_by_role("region", name="Conflict")
+        await expect(conflict.get_by_role("row")).to_have_count(3)
+    services.own["/api/command/"] = lambda *_: (200, written("a", 6))
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.locator(".toast", has_text="Saved: ")).to_be_visible()
+    assert {asked for asked, _ in services.sent} == {"POST /api/command/commands/task.set_due_date"}
+
+
 async def test_forms_begin_with_what_is_usual(show: Show, services: Services) -> None:
     services.task("a")
     page = await show("/tasks?task=a")

@@ -3,11 +3,8 @@ import { Problem } from "../lib/api";
 import type { Task } from "../lib/types";
 import { Dialog, Scroll } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
-import { type Given, given, sameMoment, TaskFields } from "./fields";
+import { edited, FIELDS, type Given, type Name, sameMoment, TaskFields } from "./fields";
 import { change, nameOf, refresh } from "./store";
-
-const FIELDS = ["title", "description", "due", "priority", "tags", "assignee"] as const;
-type Name = (typeof FIELDS)[number];
 
 /** Edit a task as it was when one began; whoever changed it meanwhile is not overwritten unasked. */
 export function EditTask({ task: opened, close }: { task: Task; close: () => void }) {
@@ -104,7 +101,7 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
           class="stack"
           onSubmit={(event) => {
             event.preventDefault();
-            save(given(event.currentTarget), base);
+            save(edited(event.currentTarget, base), base);
           }}
         >
           <TaskFields task={filled} errors={errors} />

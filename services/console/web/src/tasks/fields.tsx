@@ -7,6 +7,9 @@ export const PRIORITIES = ["low", "normal", "high", "critical"];
 /** Of the last year that is taken; browsers let one type years of six digits, of which no date can be made. */
 const LAST = "9998-12-31T23:59";
 
+export const FIELDS = ["title", "description", "due", "priority", "tags", "assignee"] as const;
+export type Name = (typeof FIELDS)[number];
+
 /** What a form about a task says. */
 export interface Given {
   title: string;
@@ -33,11 +36,33 @@ export function given(form: HTMLFormElement): Given {
   };
 }
 
+/** What the form of a task says after it was edited. No field holds every text as it is, so one that nobody touched says
+ *  what the task does. */
+export function edited(form: HTMLFormElement, task: Task): Given {
+  const [data, begun, found] = [new FormData(form), filledIn(task), given(form)];
+  return Object.fromEntries(
+    FIELDS.map((name) => [name, data.get(name) === begun[name] ? task[name] : found[name]]),
+  ) as unknown as Given;
+}
+
+/** What the fields of a form begin with, as browsers hold it: a line without its ends, and a text with one kind of them. */
+function filledIn(task: Partial<Task>): Record<Name, string> {
+  return {
+    title: (task.title ?? "").replace(/[\r\n]/g, ""),
+    description: (task.description ?? "").replace(/\r\n?/g, "\n"),
+    due: toLocal(task.due ?? null),
+    priority: task.priority ?? "normal",
+    tags: (task.tags ?? []).join(", ").replace(/[\r\n]/g, ""),
+    assignee: task.assignee ?? "",
+  };
+}
+
 /** Whether two moments are the same, whichever way they are written. */
 export const sameMoment = (one: string | null, other: string | null) =>
   one === other || (one !== null && other !== null && toLocal(one) === toLocal(other));
 
 export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Record<string, string> }) {
+  const begun = filledIn(task);
   return (
     <>
       <Field label="Title" error={errors.title}>
@@ -46,27 +71,21 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
           name="title"
           required
           maxLength={500}
-          defaultValue={task.title}
+          defaultValue={begun.title}
           aria-invalid={errors.title !== undefined}
         />
       </Field>
       <Field label="Description" error={errors.description}>
-        <textarea class="input" name="description" defaultValue={task.description ?? ""} />
+        <textarea class="input" name="description" defaultValue={begun.description} />
       </Field>
       <div class="pair">
         <Field label="Due" error={errors.due}>
-          <input
-            class="input"
-            type="datetime-local"
-            name="due"
-            max={LAST}
-            defaultValue={toLocal(task.due ?? null)}
-          />
+          <input class="input" type="datetime-local" name="due" max={LAST} defaultValue={begun.due} />
         </Field>
         <Field label="Priority" error={errors.priority}>
           <select class="input" name="priority">
             {PRIORITIES.map((name) => (
-              <option key={name} selected={name === (task.priority ?? "normal")}>
+              <option key={name} selected={name === begun.priority}>
                 {name}
               </option>
             ))}
@@ -75,10 +94,10 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
       </div>
       <div class="pair">
         <Field label="Assigned to" error={errors.assignee}>
-          <Somebody name="assignee" chosen={task.assignee ?? ""} none="nobody" />
+          <Somebody name="assignee" chosen={begun.assignee} none="nobody" />
         </Field>
         <Field label="Tags, with commas" error={errors.tags}>
-          <input class="input" name="tags" defaultValue={task.tags?.join(", ")} />
+          <input class="input" name="tags" defaultValue={begun.tags} />
         </Field>
       </div>
     </>
