@@ -51,6 +51,35 @@ def test_a_page_that_is_not_the_last_says_how_to_see_the_next(
     assert pages.asked[1] == pages.asked[0] | {"cursor": "second"}
 
 
+@pytest.mark.parametrize(
+    "given",
+    [(), ("--tenant", "acme"), ("--sidecar", "http://other:3501", "--user", "ada", "--tenant=default")],
+)
+def test_what_follows_is_asked_of_the_same_suite_for_the_same_user(
+    annals: Annals, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    # What the environment says it says again.
+    monkeypatch.setenv("ANNALS_TENANT", "of the environment")
+    monkeypatch.setenv("DAPR_API_TOKEN", "secret")
+    asked: list[tuple[str, ...]] = []
+
+    def pages(request: httpx.Request) -> httpx.Response:
+        who = (request.headers.get(name, "") for name in ("host", "x-tenant-id", "x-user-id"))
+        asked.append((*who, request.headers["dapr-api-token"]))
+        return httpx.Response(200, json={"items": [], "next": "second"})
+
+    hint = annals(pages, *given, "sagas", "list").stderr
+    assert "secret" not in hint
+    _, *again = shlex.split(hint.removeprefix(MORE))
+    annals(pages, *again)
+    assert asked[1] == asked[0]
+
+
+def test_a_token_that_is_given_is_not_shown(annals: Annals) -> None:
+    hint = annals(Pages(), "--api-token", "secret", "query", "tasks").stderr
+    assert hint == f"{MORE}annals query tasks cursor=second\n"
+
+
 def test_programs_are_told_in_the_answer_alone(annals: Annals) -> None:
     assert annals(Pages(), "--json", "query", "tasks").stderr == ""
 
@@ -91,6 +120,22 @@ def test_a_stream_that_goes_on_says_how_to_see_the_rest(
 
 
 @pytest.mark.parametrize(
+    "arguments", [(), ("from=101",), ("to=150",), ("backwards=1",), ("backwards=true", "from=101", "to=200")]
+)
+def test_a_stream_that_is_queried_is_seen_to_its_end(annals: Annals, arguments: tuple[str, ...]) -> None:
+    def seen(*words: str) -> tuple[list[int], list[str]]:
+        page = annals(history, *words)
+        versions = [int(line) for line in page.stdout.splitlines() if line.strip().isdigit()]
+        return versions, shlex.split(page.stderr.removeprefix(MORE))[1:]
+
+    found, again = seen("query", "streams/task-a/events", "limit=40", *arguments)
+    for _ in range(6):
+        more, again = seen(*again) if again else ([], [])
+        found += more
+    assert found == seen("query", "streams/task-a/events", "limit=500", *arguments)[0]
+
+
+@pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("discard", "L1"), {"reason": "x"}),
@@ -115,11 +160,23 @@ def test_an_edited_letter_is_tried_where_it_is(annals: Annals) -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path)
+        asked.append(f"{request.url.path} of {request.headers['x-tenant-id']}")
         return httpx.Response(200, json={"edited": "L1"})
 
-    edit = ("dead-letters", "edit", "L1", "--data", "{}", "--reason", "x", "--service", "notification")
+    edit = (
+        "--tenant",
+        "acme",
+        "dead-letters",
+        "edit",
+        "L1",
+        "--data",
+        "{}",
+        "--reason",
+        "x",
+        "--service",
+        "notification",
+    )
     hint = annals(answer, *edit).stdout
     _, *dry_run = shlex.split(hint.partition("try it: ")[2])
     assert annals(answer, *dry_run).exit_code == Exit.DONE
-    assert asked[1] == "/v1.0/invoke/notification/method/dead-letters/L1/dry-run"
+    assert asked[1] == "/v1.0/invoke/notification/method/dead-letters/L1/dry-run of acme"

@@ -76,6 +76,13 @@ def test_who_waits_no_longer_is_told_what_to_run(annals: Annals) -> None:
     assert HOW in result.stderr
 
 
+@pytest.mark.parametrize("looks", [(KeyboardInterrupt(),), (looked_at(caught_up=True),)])
+def test_what_to_run_is_run_where_this_was(annals: Annals, looks: tuple[httpx.Response, ...]) -> None:
+    result = annals(Projector(*looks), "--sidecar", "http://other:3501", *REBUILD[:3])
+    said = result.stdout + result.stderr
+    assert "annals --sidecar http://other:3501 projections switch tasks 3" in said
+
+
 @pytest.mark.parametrize(
     "answer",
     [AWAY, httpx.Response(200), httpx.Response(409, json={"type": "t", "detail": "far behind"})],

@@ -48,7 +48,17 @@ def options(
 ) -> None:
     """Operate an Annals suite through a Dapr sidecar."""
     reached = Sidecar(http_address(sidecar), headers_of(tenant, user, api_token))
-    context.obj = Session(reached, Output(as_json=as_json))
+    context.obj = Session(reached, Output(as_json=as_json), _as_called(context))
+
+
+def _as_called(context: typer.Context) -> tuple[str, ...]:
+    """The program as it is to be called again. What variables say they say again; a token is not shown."""
+    words = ["annals"]
+    for name in ("sidecar", "tenant", "user"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            words += (f"--{name}", context.params[name])
+    return tuple(words)
 
 
 basics.register(app)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from annals_cli.output import Output
+from annals_cli.session import Session
 
 
 def say_next(
-    output: Output, path: str, parameters: Iterable[tuple[str, Any]], answer: Mapping[str, Any]
+    given: Session, path: str, parameters: Iterable[tuple[str, Any]], answer: Mapping[str, Any]
 ) -> None:
     """How the page that follows this one of a query is asked for, if one does."""
-    if cursor := answer.get("next"):
-        given = [(name, value) for name, value in parameters if value is not None and name != "cursor"]
-        words = (f"{name}={value}" for name, value in [*given, ("cursor", cursor)])
-        output.more(shlex.join(["annals", "query", path, *words]))
+    if following := answer.get("next"):
+        place = _place(following, answer["items"])
+        kept = [(name, value) for name, value in parameters if value is not None and name != place]
+        words = (f"{name}={value}" for name, value in [*kept, (place, following)])
+        given.output.more(given.line("query", path, *words))
+
+
+def _place(following: str | int, items: Sequence[Mapping[str, Any]]) -> str:
+    """The parameter that says where the page that follows begins: a stream's is by version, either way."""
+    if isinstance(following, str):
+        return "cursor"
+    return "from" if following > items[-1]["version"] else "to"

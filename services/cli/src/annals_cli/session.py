@@ -1,7 +1,8 @@
-"""What every command is given: the sidecar, and where its answer goes."""
+"""What every command is given: the sidecar, where its answer goes, and how the program was called."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,6 +18,12 @@ class Session:
 
     sidecar: Sidecar
     output: Output
+    program: tuple[str, ...]
+    """Its name, and those of its options that a further call must be given too."""
+
+    def line(self, *words: str) -> str:
+        """What to enter for something that follows, of the same suite and for the same tenant and user."""
+        return shlex.join((*self.program, *words))
 
 
 def session(context: typer.Context) -> Session:

@@ -55,7 +55,7 @@ def search(
     answer = given.sidecar.get("projector", "queries/audit", **wanted)
     columns = ("time", "user", "type", "stream", "version", "client", "trace_id")
     given.output.table(answer, answer["items"], columns, empty="nothing fits")
-    say_next(given.output, "audit", wanted.items(), answer)
+    say_next(given, "audit", wanted.items(), answer)
 
 
 @app.command()

@@ -70,7 +70,7 @@ def query(
         rows = answer["items"]
         columns = [name for name in (rows[0] if rows else {}) if not isinstance(rows[0][name], dict)][:8]
         given.output.table(answer, rows, columns)
-        say_next(given.output, path, pairs, answer)
+        say_next(given, path, pairs, answer)
     else:
         given.output.one(answer)
 

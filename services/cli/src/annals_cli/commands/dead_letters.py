@@ -114,9 +114,8 @@ def edit(
     if raw is not None:
         body["raw"] = raw
     answer = given.sidecar.call("PUT", service, f"dead-letters/{segment(letter)}/data", body=body)
-    given.output.done(
-        answer, f"edited; try it: annals dead-letters dry-run {letter} --service {service.value}"
-    )
+    try_it = given.line("dead-letters", "dry-run", letter, "--service", service.value)
+    given.output.done(answer, f"edited; try it: {try_it}")
 
 
 @app.command()

@@ -69,6 +69,9 @@ def rebuild(
     path = f"projections/{segment(read_model)}/rebuild"
     answer = given.sidecar.call("POST", "projector", path, body=body)
     number = answer["number"]
+    compare, switch_to = (
+        given.line("projections", name, read_model, str(number)) for name in ("difference", "switch")
+    )
     try:
         if wait or switch:
             _wait(given, read_model, number)
@@ -76,8 +79,8 @@ def rebuild(
             given.sidecar.call("POST", "projector", f"{_generation(read_model, number)}/switch")
     except (Failed, KeyboardInterrupt):
         notes.print(
-            f"annals projections list shows what becomes of generation {number} of {read_model}; "
-            f"to have it answer: annals projections switch {read_model} {number}",
+            f"{given.line('projections', 'list')} shows what becomes of generation {number} of {read_model}; "
+            f"to have it answer: {switch_to}",
             soft_wrap=True,
         )
         raise
@@ -86,8 +89,7 @@ def rebuild(
         return
     given.output.done(
         answer,
-        f"generation {number} of {read_model} is building; compare it: annals projections difference "
-        f"{read_model} {number}; switch to it: annals projections switch {read_model} {number}",
+        f"generation {number} of {read_model} is building; compare it: {compare}; switch to it: {switch_to}",
     )
 
 

@@ -31,7 +31,7 @@ def listing(
     answer = given.sidecar.get(_APP, "sagas", **wanted)
     columns = ("id", "type", "business_key", "status", "created_at", "updated_at")
     given.output.table(answer, answer["items"], columns, empty="no sagas")
-    say_next(given.output, "sagas", wanted.items(), answer)
+    say_next(given, "sagas", wanted.items(), answer)
 
 
 @app.command()

@@ -113,7 +113,7 @@ def import_(
         answer,
         f"{end['events']} events of {end['commits']} commits are in the store ({taken} commits were new); "
         "the read models are filled by themselves, unless they are left from another store. "
-        "Verify it: annals audit verify",
+        f"Verify it: {given.line('audit', 'verify')}",
     )
     if given.output.as_json:
         return
