@@ -26,6 +26,10 @@ def tasks(title: str) -> Handler:
         ("\x9b2J", r"\u009b2J"),
         ("two\nlines\tand a tab", r"two\nlines\tand a tab"),
         ("\u202eturned", r"\u202eturned"),
+        ("a\u200fb \u2066c \u2028d", r"a\u200fb \u2066c \u2028d"),
+        ("soft\u00ad \u2060 \ufeff", r"soft\u00ad \u2060 \ufeff"),
+        ("月次\u3000報告 prêt\u00a0? 3\u202f000", "月次\u3000報告 prêt\u00a0? 3\u202f000"),
+        ("می\u200cبینم क्\u200dष 👩\u200d🚀", "می\u200cبینم क्\u200dष 👩\u200d🚀"),
     ],
 )
 def test_a_text_is_shown_as_it_was_written(annals: Annals, title: str, shown: str) -> None:

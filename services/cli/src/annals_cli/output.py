@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
@@ -23,6 +24,9 @@ notes = Console(stderr=True, markup=False, emoji=False, highlight=False)
 Part = str | tuple[str, str]
 """A text, or one with its style."""
 
+_JOINERS = "\u200c\u200d"
+"""Persian and Indic words, and many emoji, are not written without them."""
+
 
 def told(*parts: Part) -> Text:
     """One text of several."""
@@ -32,7 +36,12 @@ def told(*parts: Part) -> Text:
 
 def _visible(text: str) -> str:
     """A text in whose lines nothing is hidden: no control characters, none that turn the order round."""
-    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+    return "".join(char if _is_shown(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    # Of blanks Python takes ASCII's alone for printable: not those of Japanese and French.
+    return char.isprintable() or char == "\n" or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 class Output:
