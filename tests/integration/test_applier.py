@@ -110,6 +110,18 @@ async def test_a_commit_of_which_a_part_came_is_swept_to_its_end(
     assert await found(pool) == wanted(events)
 
 
+async def test_what_was_applied_and_is_not_in_the_store_is_found_far_beyond_all_that_is(
+    read_models: PoolDatabase, dead_letters: DeadLetters
+) -> None:
+    gone = of_task(StreamId("acme", "task-gone"), "task.created", {"title": "of a history that is gone"})
+    store = MemoryEventStore()
+    applying = await applier(read_models, store, dead_letters)
+    await applying.apply([RecordedEvent.record(gone, version=1, lane=3, seq=7)])
+    sweeper = Sweeper(read_models, store, applying, ["tasks"])
+    await sweeper.sweep()
+    assert sweeper.beyond == {3: 7}
+
+
 async def test_an_event_whose_past_is_nowhere_is_not_applied(
     pool: asyncpg.Pool, read_models: PoolDatabase, dead_letters: DeadLetters
 ) -> None:

@@ -14,7 +14,7 @@ from annals.deadletters import DeadLettersUnknown, TooManyParked
 from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.generations import Outdated
-from annals.store import Commit, EventReader, StoreError, Undecodable, event_pages
+from annals.store import ALL_LANES, Commit, EventReader, StoreError, Undecodable, event_pages
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +27,15 @@ _INDEXED = 20_000  # commits that are looked for in the index at a time
 
 CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
+
+# Of each lane by itself: the highest of all in one look would read the whole index.
+_APPLIED = """
+SELECT coalesce(json_object_agg(lane, greatest(passed.seq, indexed.seq))
+  FILTER (WHERE greatest(passed.seq, indexed.seq) IS NOT NULL), '{}')::text
+FROM generate_series(0, $1::text::integer) AS lanes (lane)
+LEFT JOIN readmodels.lane_checkpoints passed USING (lane)
+CROSS JOIN LATERAL (
+  SELECT max(one.seq) AS seq FROM readmodels.event_index one WHERE one.lane = lanes.lane) indexed"""
 
 _SEEN = """
 WITH checkpoint AS (
@@ -89,9 +98,10 @@ class Sweeper:
 
     async def _look_beyond(self) -> None:
         """Find out whether the store has what was applied: one that was emptied and restored may not."""
-        found: dict[str, int] = await self._database.fetch(CHECKPOINTS)
+        # What a message brought may be far beyond the checkpoint, or in a lane that the store does not have.
+        found: dict[str, int] = await self._database.fetch(_APPLIED, str(max(ALL_LANES)))
         applied = {int(lane): seq for lane, seq in found.items()}
-        # After the checkpoints were read: what another replica has just applied was there before.
+        # After the index was read: what another replica has just applied was there before.
         there = await asyncio.gather(*(self._is_there(lane, seq) for lane, seq in applied.items()))
         beyond = {lane: seq for (lane, seq), one in zip(applied.items(), there, strict=True) if not one}
         if beyond and beyond != self.beyond:
