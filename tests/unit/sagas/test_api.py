@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from annals.dapr import ServiceInvocation
+from annals.dapr import Configuration, DaprSidecar, ServiceInvocation
 from annals.dapr.invocation import Answer
+from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
+from annals.testing.fake import FakeConfiguration, FakeDapr, FakeSidecar
+from annals.web.admission import admit
+from annals.web.background import background
 from annals.web.problems import MEDIA_TYPE, Problem, on_problem
 from annals_saga_orchestrator import api
+from annals_saga_orchestrator.settings import SagaLive
+from conftest import until
 from fixed_answer import answering
 
 PROBLEM = b'{"type":"urn:annals:problem:unavailable","status":503,"detail":"the database is away"}'
@@ -81,3 +89,42 @@ async def test_a_list_is_of_the_tenant_that_asks() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
         await client.get("/sagas?status=failed", headers={"x-tenant-id": "acme"})
     assert projector.asked == [("queries/sagas?status=failed", {"x-tenant-id": "acme"})]
+
+
+class Writing:
+    """An orchestrator that would write; it says of what it was asked."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def asked(*_: Any, **__: Any) -> Any:
+            raise AssertionError(f"{name} was asked for")
+
+        return asked
+
+
+@pytest.mark.parametrize("path", ["any", "one/events/accept", "one/cancel", "one/restart"])
+async def test_nothing_is_written_while_the_suite_is_read_only(path: str) -> None:
+    """Not even before it is known: who restores a store starts the services before the import."""
+    settings = FakeConfiguration(**{"command.read_only": "true", "command.max_backlog": "1"})
+    async with FakeSidecar(dapr=FakeDapr(configuration={"settings": settings})) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        live = LiveSettings("saga-orchestrator", SagaLive(), Configuration(client, "settings"))
+        app, unused = FastAPI(), cast("Any", None)
+        app.add_exception_handler(Problem, on_problem)
+        admitted = partial(admit, live, lambda: live.read_only)
+        app.include_router(api.routes(cast("Any", Writing()), SagaCatalog(), unused, unused, admitted))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as http:
+            unknown = await http.post(f"/sagas/{path}", json={})
+            assert (unknown.status_code, unknown.headers["retry-after"]) == (503, "1")
+            async with background(live.run(), "live settings"):
+                await asyncio.wait_for(live.asked.wait(), 10)
+                refused = await http.post(f"/sagas/{path}", json={})
+                assert (refused.status_code, refused.json()["type"]) == (503, "urn:annals:problem:read-only")
+                settings.set("command.read_only", "false")
+
+                async def taken() -> bool:
+                    return not live.read_only
+
+                await until(taken)
+                with pytest.raises(AssertionError, match="was asked for"):
+                    await http.post(f"/sagas/{path}", json={})
+        await client.close()

@@ -16,12 +16,12 @@ from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
 from annals.store import DOMAIN_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
+from annals.web.admission import admit
 from annals.web.background import background
 from annals.web.connections import connected
 from annals.web.dead_letters import not_tried_out
 from annals.web.operations import Operations
 from annals_command import store_api
-from annals_command.admission import admit
 from annals_command.api import post_one, routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY, SubjectErased
@@ -82,7 +82,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             checkpointer = Checkpointer(
                 sidecar, settings.state_store, signing_key, settings.checkpoint_seconds
             )
-            admitted = partial(admit, live)
+            admitted = partial(admit, live, lambda: live.current.read_only)
             app.direct("/commands", post_one(bus, admitted))
             app.include_router(routes(bus, admitted))
             writer = BindingDatabase(sidecar, settings.settings_writer)

@@ -13,7 +13,7 @@ class CommandLive(Live):
     """What an operator may change while the service runs."""
 
     read_only: bool = False
-    """Refuse all commands with 503 and Retry-After, as while a database moves."""
+    """Refuse commands, and what is asked of sagas, with 503 and Retry-After, as while a database moves."""
 
     max_backlog: int = Field(default=100_000, ge=0)
     """Commits that may wait for the broker before commands are answered with 503."""

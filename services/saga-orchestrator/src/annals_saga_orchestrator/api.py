@@ -50,9 +50,17 @@ Ask = Callable[[SagaKey, str, Asker], Awaitable[SagaState]]
 
 
 def routes(
-    orchestrator: Orchestrator, catalog: SagaCatalog, invocation: ServiceInvocation, operations: Operations
+    orchestrator: Orchestrator,
+    catalog: SagaCatalog,
+    invocation: ServiceInvocation,
+    operations: Operations,
+    admit: Callable[[], None] = lambda: None,
 ) -> APIRouter:
-    """`/sagas`."""
+    """`/sagas`.
+
+    `admit` raises a Problem while nothing is taken that writes to a saga's stream: an import fits no store
+    that somebody wrote to before it, nor a stream that went on before its rest came.
+    """
     router = APIRouter(prefix="/sagas")
     inputs: list[Any] = [catalog.newest(saga_type).input for saga_type in catalog.types]
     any_input = reduce(or_, inputs) if inputs else dict[str, Any]
@@ -87,6 +95,7 @@ def routes(
         openapi_extra={"parameters": headers("Idempotency-Key", "x-correlation-id")} | json_body(any_input),
     )
     async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
+        admit()
         given = json_object(await request.body())
         if id is not None and not re.fullmatch(_ID, id):
             raise malformed("id", f"like {_ID}")
@@ -116,6 +125,7 @@ def routes(
         openapi_extra=json_body(Any, required=False),
     )
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
+        admit()
         body = await request.body()
         if len(body) > _LARGEST_DATA:
             raise Problem(413, "too-large", f"the data of an event may have {_LARGEST_DATA} bytes")
@@ -129,6 +139,7 @@ def routes(
         """`recorded`: the saga's own history says who asked and why."""
 
         async def operate(request: Request, saga_id: SagaId) -> Response:
+            admit()
             body = await request.body()
             with _problems():
                 reason = GivenReason.model_validate(json_object(body)).reason if body else None

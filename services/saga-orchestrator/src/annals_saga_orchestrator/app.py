@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from annals.dapr import BindingDatabase, Configuration, NotAnswered, Workflows
 from annals.deadletters import DeadLetters
@@ -19,6 +20,7 @@ from annals.sagas.workflow import SagaWorker
 from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
 from annals.store.follower import is_transient
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
+from annals.web.admission import admit
 from annals.web.background import background
 from annals.web.connections import connected
 from annals.web.dead_letters import not_tried_out
@@ -66,7 +68,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             ask = unmoved(invocation, seconds)
             watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
             operations = Operations(invocation, "saga-orchestrator")
-            app.include_router(api.routes(orchestrator, catalog, invocation, operations))
+            admitted = partial(admit, live, lambda: live.read_only)
+            app.include_router(api.routes(orchestrator, catalog, invocation, operations, admitted))
             letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
             follower = Follower(
                 sidecar,
@@ -93,6 +96,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                     missing["worker"] = "it is not connected to the workflow engine"
                 if not follower.placed:
                     missing["follower"] = "its starting position in the store is not saved yet"
+                if not live.asked.is_set():
+                    missing["live settings"] = "they have not been asked for yet"
                 return missing
 
             app.ready = ready

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import structlog
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from annals.dapr import Configuration, ConfigurationItem, DaprError, SidecarUnavailable
 from annals.telemetry import logs
 
 _log = structlog.get_logger(__name__)
+
+_READ_ONLY = "command.read_only"
+_BOOL = TypeAdapter(bool)
 
 
 class Live(BaseModel):
@@ -67,6 +70,8 @@ class LiveSettings(Generic[S]):
         self.current = defaults
         self.asked = asyncio.Event()
         """The store was asked, whatever it answered: before that nobody knows what an operator wants."""
+        self.read_only = False
+        """What `command.read_only` is set to: not only `command` lets people write to the event store."""
         self.unreached: str | None = "it has not been asked yet"
         self._defaults = defaults
         self._configuration = configuration
@@ -139,9 +144,19 @@ class LiveSettings(Generic[S]):
                     "a live setting is refused, and stays as it was", key=key, value=value, expected=expected
                 )
         self._refused = refused
+        self.read_only = self._is_read_only(items)
         self._use(self._defaults.model_copy(update=values))
         self.unreached = None
         self.asked.set()
+
+    def _is_read_only(self, items: Mapping[str, ConfigurationItem]) -> bool:
+        item = items.get(_READ_ONLY)
+        if item is None or "unset" in item.metadata:
+            return False
+        try:
+            return _BOOL.validate_strings(item.value)
+        except ValidationError:  # the service whose it is says so
+            return self.read_only
 
     def _use(self, settings: S) -> None:
         if settings == self.current:
