@@ -288,6 +288,38 @@ async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
     assert not world.stopped
 
 
+async def leave(world: World, ahead: float) -> None:
+    """As an instance does whose clock is ahead of all others, or behind, when it renews its lease."""
+    lease = await world.lease() | {"owner": "of another clock", "expires": time.time() + ahead + 1.0}
+    await world.client.save("eventstore", Write(keys.follower("test"), orjson.dumps(lease)))
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+async def test_one_that_is_gone_is_waited_for_no_longer_than_a_lease_whatever_its_clock_said(
+    world: World, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 1.0)
+    await world.append(0, "torn")
+    await leave(world, ahead)
+    async with world.following():
+        await until(_holds(lambda: world.handled == [1]))
+    assert (await world.lease())["owner"] == "me"
+
+
+async def test_one_that_renews_its_lease_is_left_alone_though_its_clock_is_ahead(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_LEASE_SECONDS", 3.0)
+    await world.append(0, "torn")
+    await leave(world, 600.0)
+    async with world.following():
+        for _ in range(12):
+            await asyncio.sleep(0.3)
+            assert (await world.lease())["owner"] == "of another clock"
+            await leave(world, 600.0)
+    assert world.handled == []
+
+
 async def test_an_instance_that_cannot_renew_its_lease_handles_nothing_beyond_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

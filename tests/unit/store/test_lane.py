@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
@@ -11,7 +12,7 @@ import pytest
 from dapr.proto import api_v1
 from prometheus_client import REGISTRY
 
-from annals.dapr import DaprError, DaprSidecar, Message, StateValue
+from annals.dapr import DaprError, DaprSidecar, Message, StateValue, Write
 from annals.events import DomainEvent, StreamId
 from annals.store import (
     Append,
@@ -241,6 +242,59 @@ async def test_who_finds_all_lanes_leased_waits_until_one_is_left(monkeypatch: p
         assert (await waiting.append(to_append(new_stream(), 0))).position.lane == 0
         await waiting.drain()
         await running
+        await client.close()
+
+
+async def leave(client: DaprSidecar, ahead: float) -> None:
+    """As an instance does whose clock is ahead of all others, or behind, when it leases lane 0."""
+    value = await client.get("eventstore", keys.lease(0))
+    tail = orjson.loads(value.data)["tail"] if value else 0
+    left = {"owner": "of another clock", "expires": time.time() + ahead, "tail": tail}
+    await client.save("eventstore", Write(keys.lease(0), orjson.dumps(left)))
+
+
+@pytest.mark.parametrize("ahead", [600.0, -600.0])
+async def test_a_lane_of_one_that_is_gone_is_leased_no_longer_whatever_its_clock_said(
+    monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    monkeypatch.setattr(lane, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        await leave(client, ahead)
+        async with opened(sidecar.grpc_port, lanes=range(1)) as store:
+            assert store.lane == 0
+        await client.close()
+
+
+async def test_a_lane_whose_lease_is_renewed_is_nobody_elses_though_its_owners_clock_is_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 3.0)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        await leave(client, 600.0)
+        store = DaprEventStore(client, owner="test", lanes=range(1))
+        running = asyncio.create_task(store.run())
+        for _ in range(12):
+            await asyncio.sleep(0.3)
+            assert store.lane is None
+            await leave(client, 600.0)
+        await store.drain()
+        await running
+        await client.close()
+
+
+async def test_what_one_left_behind_that_is_gone_is_published_though_its_clock_was_ahead(
+    short_leases: None, broker: Broker
+) -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        stream = await left_behind(client, broker, "gone", 2)
+        await leave(client, 600.0)
+        async with opened(sidecar.grpc_port):
+            await until(has(sidecar, stream, 2))
         await client.close()
 
 

@@ -28,6 +28,7 @@ from annals.store.begun_lanes import BegunLanes
 from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import event_pages
+from annals.store.lease import Sightings
 from annals.store.protocol import AppendTooLarge, Commit, StoreError, StreamUnreadable, Undecodable
 
 _log = structlog.get_logger(__name__)
@@ -119,6 +120,7 @@ class Follower:
         self._seen: dict[int, int] = {}
         self._old: dict[int, int] = {}  # up to where lanes with imported commits were written before
         self._page = _LEAST_COMMITS
+        self._sightings = Sightings()
         self._etag: str | None = None
         self._saved_at = 0.0
         self._saving = asyncio.Lock()
@@ -156,7 +158,8 @@ class Follower:
         else:
             known = orjson.loads(value.data)
             self.placed = True
-            if known["owner"] != self._owner and known["expires"] > time.time():
+            ends = self._sightings.ends(self._key, value.etag, known["expires"], _LEASE_SECONDS)
+            if known["owner"] != self._owner and ends > time.time():
                 return False
             self._etag = value.etag
             self._seen = {int(lane): seq for lane, seq in known["seen"].items()}

@@ -1,14 +1,15 @@
 """Which instance writes a lane: a lease, taken and renewed by compare-and-set.
 
 A lease only keeps writers from getting in each other's way. What makes a late owner harmless is
-that the keys of the log can only be inserted, so clocks that differ cost time, never an event.
+that the keys of the log can only be inserted, so clocks that differ cost time, a lease's length at the
+most, and never an event.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 import structlog
@@ -41,6 +42,26 @@ class Lease:
         return self.expires <= now
 
 
+class Sightings:
+    """How long leases of others are believed: from when this process saw each as it is, by its own clock.
+
+    The clock of whoever wrote one may be ahead of all others, and whoever it was may be gone: nobody waits
+    for longer than a lease's length. Who is alive renews theirs before, whatever its clock says.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    def ends(self, key: str, etag: str, expires: float, seconds: float) -> float:
+        """When a lease of so many seconds ends, by the clock on the wall: at `expires` at the latest."""
+        now = time.monotonic()
+        seen, since = self._seen.get(key, ("", now))
+        if seen != etag:
+            since = now
+            self._seen[key] = etag, now
+        return min(expires, time.time() + since + seconds - now)
+
+
 def _decode(value: StateValue | None) -> Lease | None:
     if value is None:
         return None
@@ -69,16 +90,18 @@ class Leases:
         self._store = store
         self._owner = owner
         self._lanes = lanes
+        self._sightings = Sightings()
 
     async def read(self) -> dict[int, tuple[Lease, str]]:
-        """Every lane of the service that was ever leased, with its lease's etag."""
+        """Every lane of the service that was ever leased, with its lease as it is believed, and its etag."""
         by_key = {keys.lease(lane): lane for lane in self._lanes}
         values = await self._sidecar.get_bulk(self._store, list(by_key))
         leases = {}
         for key, value in values.items():
             lease = _decode(value)
             if lease is not None:
-                leases[by_key[key]] = (lease, value.etag)
+                ends = self._sightings.ends(key, value.etag, lease.expires, LEASE_SECONDS)
+                leases[by_key[key]] = (replace(lease, expires=ends), value.etag)
         return dict(sorted(leases.items()))
 
     async def acquire(self) -> int:
