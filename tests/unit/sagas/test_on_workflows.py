@@ -16,8 +16,10 @@ from dapr.ext.workflow import DaprWorkflowContext
 from annals.aggregates import RuleViolation
 from annals.dapr import DaprError
 from annals.dapr.invocation import Answer
+from annals.events import DomainEvent, RecordedEvent
 from annals.sagas import (
     AwaitEvent,
+    CancelOn,
     Parallel,
     Saga,
     SagaCatalog,
@@ -197,6 +199,29 @@ async def test_a_saga_that_no_worker_knows_any_more_is_ended_by_force() -> None:
         await machine.clock.settle()
         assert machine.dapr.workflows.find(instance_id(KEY)).ended
         assert await machine.types(KEY) == before
+
+
+async def test_a_saga_that_dapr_holds_as_stalled_is_cancelled_by_an_event_all_the_same() -> None:
+    """The triggers of all sagas wait for each event that they are told of."""
+    gone = CancelOn("thing.gone", lambda _, number: number)
+    keyed = {"business_key": lambda given: str(given.n), "triggers": (gone,)}
+    older, newer = replace(CHILD, **keyed), replace(ANEW, **keyed)
+    async with saga_machine(SagaCatalog(older, newer), before=SagaCatalog(older)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        event = DomainEvent(
+            event_type="thing.gone", source="t", aggregate_type="thing", aggregate_id="0", data={}
+        )
+        await machine.triggers.on_domain_event(RecordedEvent.record(event, version=1, lane=0, seq=1))
+        assert (await ask.load(KEY)).cancel_reason == "thing.gone"
+        with pytest.raises(DaprError, match="stalled"):
+            await ask.raise_event(KEY, "yes", None, Asker("ada"))
+        await machine.upgrade()
+        # As the watch does when it finds it.
+        await ask.restart(KEY, "it stood still", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
 
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:

@@ -14,7 +14,7 @@ from annals.dapr.jobs import Jobs
 from annals.dapr.locks import LockLost, Locks, LockTaken
 from annals.dapr.publish_metadata import publish_metadata
 from annals.dapr.sidecar import DaprSidecar, Message, StateValue, Write
-from annals.dapr.workflows import Workflows
+from annals.dapr.workflows import Workflows, WorkflowStalled
 
 __all__ = [
     "Answer",
@@ -39,6 +39,7 @@ __all__ = [
     "StateValue",
     "StatementRefused",
     "StatementTooLarge",
+    "WorkflowStalled",
     "Workflows",
     "Write",
     "publish_metadata",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -15,6 +16,10 @@ _EXISTS = "already exists"
 _MISSING = "no such instance exists"
 # Of an actor (dapr, pkg/actors/targets/errors/stalled.go) or a workflow (durabletask-go, api/errors.go).
 _STALLED = "is stalled"
+
+
+class WorkflowStalled(DaprError):
+    """Dapr holds the workflow: no worker that it has carries on what is in its history. Nothing was done."""
 
 
 class Workflows:
@@ -44,14 +49,17 @@ class Workflows:
                 raise
 
     async def raise_event(self, instance: str, event: str, data: Any) -> bool:
-        """Raise an event, to be kept until the workflow waits for it; False when there is no instance."""
+        """Raise an event, to be kept until the workflow waits for it; False when there is no instance.
+
+        Raises WorkflowStalled, beside the others.
+        """
         request = api_v1.RaiseEventWorkflowRequest(
             instance_id=instance,
             workflow_component=_ENGINE,
             event_name=event,
             event_data=orjson.dumps(data),
         )
-        return await self._unless("RaiseEventWorkflowBeta1", request, _MISSING)
+        return await self._unless_missing("RaiseEventWorkflowBeta1", request)
 
     async def terminate(self, instance: str) -> None:
         """End a workflow and those it runs where they are.
@@ -60,29 +68,32 @@ class Workflows:
         a worker. It is passed over: who calls this sees to it that what it asks for then counts for nothing.
         """
         request = api_v1.TerminateWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
-        await self._unless("TerminateWorkflowBeta1", request, _MISSING, _STALLED)
+        with suppress(WorkflowStalled):
+            await self._unless_missing("TerminateWorkflowBeta1", request)
 
     async def pause(self, instance: str) -> bool:
         """Halt a workflow; False when there is no instance."""
         request = api_v1.PauseWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
-        return await self._unless("PauseWorkflowBeta1", request, _MISSING)
+        return await self._unless_missing("PauseWorkflowBeta1", request)
 
     async def resume(self, instance: str) -> None:
         """Let a halted workflow go on."""
         request = api_v1.ResumeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
-        await self._unless("ResumeWorkflowBeta1", request, _MISSING)
+        await self._unless_missing("ResumeWorkflowBeta1", request)
 
     async def purge(self, instance: str) -> None:
         """Forget a workflow that has ended."""
         request = api_v1.PurgeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
-        await self._unless("PurgeWorkflowBeta1", request, _MISSING)
+        await self._unless_missing("PurgeWorkflowBeta1", request)
 
-    async def _unless(self, method: str, request: object, *reasons: str) -> bool:
-        """Call a method; False when the sidecar refuses it for one of these."""
+    async def _unless_missing(self, method: str, request: object) -> bool:
+        """Call a method; False when there is no instance. Raises WorkflowStalled, beside the others."""
         try:
             await self._sidecar.call(method, request)
         except DaprError as error:
-            if not any(reason in str(error) for reason in reasons):
-                raise
-            return False
+            if _MISSING in error.details:
+                return False
+            if _STALLED in error.details:
+                raise WorkflowStalled(error.code, error.details) from error
+            raise
         return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ import structlog
 from pydantic import ValidationError
 
 from annals.aggregates.aggregate import RuleViolation
-from annals.dapr import DaprError, Workflows
+from annals.dapr import DaprError, Workflows, WorkflowStalled
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.engine import CANCEL
@@ -251,8 +252,10 @@ class Orchestrator:
         """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
         state = await self._decide(key, lambda state: state.cancel(reason), asker)
         if state.status is not SagaStatus.COMPENSATING:
-            # Where there is none to tell it was lost: the one that goes on in its place reads of it.
-            await self._raised(key, state, CANCEL, {"reason": state.cancel_reason})
+            # Where there is none to tell it was lost: the one that goes on in its place reads of it. One that
+            # Dapr holds may be held for ever, and what tells of all events would wait for it.
+            with suppress(WorkflowStalled):
+                await self._raised(key, state, CANCEL, {"reason": state.cancel_reason})
         return state
 
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
