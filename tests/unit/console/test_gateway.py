@@ -66,6 +66,18 @@ async def test_a_key_of_a_service_is_not_a_callers(
     assert sidecar.asked == []
 
 
+@pytest.mark.parametrize(("role", "status"), [("member", 403), ("operator", 200)])
+async def test_the_id_of_a_saga_is_for_operators_to_choose(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, role: str, status: int
+) -> None:
+    await http.post(development + BECOME, json={"user": "ben", "role": role})
+    path, chosen = "api/saga-orchestrator/sagas/task-handover", "e2c8a3f5-8f4e-5f9a-9f63-7d1a8c6b2f10"
+    for query in (f"id={chosen}", f"%69d={chosen}", f"x=&id={chosen}"):
+        answer = await http.post(f"{development}/{path}?{query}", json={"task_id": "t", "assignee": "ada"})
+        assert answer.status_code == status
+    assert len(sidecar.asked) == (0 if status == 403 else 3)
+
+
 async def test_a_refusal_is_passed_on_as_it_is(development: str, http: httpx.AsyncClient) -> None:
     answer = await http.get(f"{development}/api/projector/queries/tasks/conflict")
 

@@ -78,6 +78,54 @@ async def test_a_child_that_is_ended_by_force_is_counted_and_the_others_go_on() 
         }
 
 
+async def test_a_saga_that_somebody_started_under_the_id_of_a_child_is_none() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask, taken = machine.orchestrator, replace(CHILDREN[3], user="mallory")
+        await ask.start(KEY, "parent", {}, None)
+        await ask.start(taken, "child", {"n": 99}, None)
+        await machine.clock.settle()
+        for child in CHILDREN[:3]:
+            await ask.raise_event(child, "yes", None, Asker("ada"))
+            await machine.clock.settle()
+        ended = await ask.load(KEY)
+        assert ended.status is SagaStatus.COMPLETED
+        assert ended.output == {
+            "total": 4,
+            "by_status": {"completed": 3, "not_started": 1},
+            "not_completed": [
+                {"id": taken.id, "status": "not_started", "reason": "another saga has this id"}
+            ],
+        }
+
+
+async def test_a_saga_that_is_restarted_takes_nobody_elses_for_its_child() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.start(CHILDREN[3], "child", {"n": 3}, None)
+        await machine.clock.settle()
+        await ask.raise_event(CHILDREN[3], "yes", None, Asker("ada"))
+        await ask.restart(KEY, "it stood still", Asker())
+        for child in CHILDREN[:3]:
+            await machine.clock.settle()
+            await ask.raise_event(child, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).output["by_status"] == {"completed": 3, "not_started": 1}
+
+
+async def test_a_saga_under_the_id_of_a_child_is_not_ended_with_whose_child_it_is_not() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.start(CHILDREN[3], "child", {"n": 3}, None)
+        await machine.clock.settle()
+        await ask.terminate(KEY, "enough", Asker("boss"))
+        assert (await ask.load(CHILDREN[0])).terminated
+        assert not (await ask.load(CHILDREN[3])).terminated
+
+
 async def with_a_lost_child(machine: SagaMachine) -> Orchestrator:
     """What is asked of a saga of many: the workflow of its first child is lost, the others are over."""
     ask = machine.orchestrator

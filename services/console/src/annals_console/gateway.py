@@ -121,6 +121,7 @@ def routes(
             summary=rule.summary,
             description=f"For: {rule.role.title}."
             + (f" Of others: {rule.of_others.title}." if rule.of_others else "")
+            + (f" With an `id` of one's choice: {rule.with_id.title}." if rule.with_id else "")
             + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else ""),
             response_class=Response,  # of whatever type the service answers with
             responses={
@@ -152,7 +153,13 @@ def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
 
 
 def _query(rule: Rule, identity: Identity, request: Request) -> str:
-    """What is asked for, of the caller alone where the rule says so. Raises a Problem for somebody else's."""
+    """What is asked for, of the caller alone where the rule says so.
+
+    Raises a Problem for somebody else's, and for an id that is not the caller's to choose.
+    """
+    if rule.with_id is not None and identity.role < rule.with_id and "id" in request.query_params:
+        needed = rule.with_id.title
+        raise Problem(403, "forbidden", f"to choose an id needs the role {needed}", needed=needed)
     if rule.of_others is None or rule.of_others <= identity.role:
         return request.url.query
     given = request.query_params.multi_items()

@@ -39,6 +39,7 @@ T = TypeVar("T")
 _NOT_YET_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _INSIST_SECONDS = 1.0
 _UNWANTED = "the saga that started it had ended, or was cancelled"
+_TAKEN = "another saga has this id"
 _LOST = "its workflow was lost, and the saga that started it went on"
 
 
@@ -164,6 +165,9 @@ class Orchestrator:
                 state = await self._history.record(key, [beginning(started)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             return {"refused": str(error), "start": None}
+        if state.parent != call["id"]:
+            # Its id can be known before it is there: somebody else began another under it.
+            return {"refused": _TAKEN, "start": None}
         if state.status is SagaStatus.PENDING and not await self._is_wanted(SagaKey.of(call), run):
             await self._decide(key, lambda now: now.end_unbegun(_UNWANTED), Asker(key.user, traceparent))
             return {"refused": _UNWANTED, "start": None}
@@ -284,7 +288,7 @@ class Orchestrator:
         # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
         for child in self._running_children(key, state):
             child_state = await self.load(child)
-            if child_state.status is not SagaStatus.NONE and not child_state.status.ended:
+            if child_state.active and child_state.parent == key.id:
                 why = f"saga {key.id}, which started it, was terminated"
                 await self.terminate(child, why, asker)
         return state
@@ -442,7 +446,7 @@ class Orchestrator:
     def _require_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> None:
         """Refuse to start a saga under the id of another."""
         if not self._is_same(known, started, given):
-            raise RuleViolation("saga.exists", "another saga has this id")
+            raise RuleViolation("saga.exists", _TAKEN)
 
     def _is_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> bool:
         """Whether a saga is the one that is to start: a newer version may make more of what it was given."""
