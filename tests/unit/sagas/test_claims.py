@@ -7,9 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import grpc
 import pytest
 
 from annals.aggregates import RuleViolation
+from annals.dapr import Answer, SidecarUnavailable
 from annals.events import RecordedEvent
 from annals.sagas import (
     AwaitEvent,
@@ -19,6 +21,7 @@ from annals.sagas import (
     SagaInput,
     SagaState,
     SagaStatus,
+    SendCommand,
     StartOn,
     StartSaga,
     Step,
@@ -240,14 +243,90 @@ async def test_what_happens_between_the_claim_of_a_saga_and_its_beginning_cancel
     async with saga_machine(SagaCatalog(SAGA)) as machine:
         begin = machine.workflows.start
 
-        async def start_late(*given: Any) -> None:
+        async def start_late(*given: Any) -> bool:
             machine.workflows.start = begin  # type: ignore[method-assign]
             await machine.triggers.on_domain_event(deleted("t1"))
-            await begin(*given)
+            return await begin(*given)
 
         machine.workflows.start = start_late  # type: ignore[method-assign]
         assert await start(machine, MINE, "t1", new=True) == Started("mine", created=True)
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
+
+
+class Numbered(SagaInput):
+    n: int = 0
+
+
+NUMBERED = Saga("numbered", Numbered, (Step("a", SendCommand("a", lambda saga: {"n": saga.input.n})),))
+KEYED = replace(NUMBERED, business_key=lambda given: str(given.n))
+
+
+class Commands:
+    """Takes all commands."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+
+    async def invoke(self, *_: str, json: Any, **__: Any) -> Answer:
+        self.taken.append(json)
+        return Answer(200, {})
+
+
+@pytest.mark.parametrize("saga", [NUMBERED, KEYED], ids=["alone", "with a business key"])
+async def test_of_two_that_start_at_once_under_one_id_one_happens_and_the_other_is_refused(
+    saga: Saga[Any],
+) -> None:
+    commands = Commands()
+    async with saga_machine(SagaCatalog(saga), commands) as machine:
+        begin = machine.orchestrator.start
+        first, second = await asyncio.gather(
+            *(begin(MINE, saga.type, {"n": n}, None) for n in (1, 2)), return_exceptions=True
+        )
+        await machine.clock.settle()
+        taken, refused = (2, first) if isinstance(second, Started) else (1, second)
+        assert isinstance(refused, RuleViolation)
+        assert (await machine.orchestrator.load(MINE)).input == {"n": taken}
+        assert commands.taken == [{"n": taken}]
+
+
+async def test_two_that_start_the_same_at_once_under_one_id_are_one() -> None:
+    commands = Commands()
+    async with saga_machine(SagaCatalog(NUMBERED), commands) as machine:
+        begin = machine.orchestrator.start
+        started = await asyncio.gather(*(begin(MINE, NUMBERED.type, {"n": 1}, None) for _ in range(3)))
+        await machine.clock.settle()
+        assert {one.id for one in started} == {MINE.id}
+        assert commands.taken == [{"n": 1}]
+        assert "saga.restarted" not in await machine.types(MINE)
+
+
+async def test_what_is_acknowledged_happens_though_a_workflow_is_there_that_was_given_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after a start that was answered 503 while no worker carried it on."""
+    monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0, 0.01))
+    commands = Commands()
+    newer = replace(NUMBERED, version=2)
+    async with saga_machine(SagaCatalog(NUMBERED, newer), commands, before=SagaCatalog(NUMBERED)) as machine:
+        begin = machine.workflows.start
+
+        async def without_an_answer(*given: Any) -> bool:
+            machine.workflows.start = begin  # type: ignore[method-assign]
+            await begin(*given)
+            raise SidecarUnavailable(grpc.StatusCode.DEADLINE_EXCEEDED, "no answer")
+
+        machine.workflows.start = without_an_answer  # type: ignore[method-assign]
+        with pytest.raises(SidecarUnavailable):
+            await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 1}, None)
+        assert await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 2}, None) == Started("mine", True)
+        await machine.upgrade()
+        await machine.clock.settle()
+        with pytest.raises(RuleViolation, match="another saga has this id"):
+            await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 1}, None)
+        ended = await machine.orchestrator.load(MINE)
+        assert (ended.status, ended.input) == (SagaStatus.COMPLETED, {"n": 2})
+        assert commands.taken == [{"n": 2}]
+        assert (await machine.types(MINE))[:2] == ["saga.started", "saga.restarted"]
 
 
 def forget_claims(machine: SagaMachine) -> None:

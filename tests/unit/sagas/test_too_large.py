@@ -41,8 +41,9 @@ class Engine:
     def __init__(self) -> None:
         self.started: list[str] = []
 
-    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> None:
+    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> bool:
         self.started.append(instance)
+        return True
 
 
 @pytest.fixture

@@ -120,10 +120,11 @@ class Told:
         self.refused = ""
         self.answers = True
 
-    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> None:
+    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> bool:
         if instance == self.refused:
             raise DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
         self.started.append(instance)
+        return True
 
     async def terminate(self, instance: str) -> None:
         if not self.answers:

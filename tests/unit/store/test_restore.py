@@ -104,8 +104,9 @@ class NoWorkflows:
     async def terminate(self, _instance: str) -> None:
         pass
 
-    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> None:
+    async def start(self, _name: str, instance: str, _given: Any, _traceparent: str | None) -> bool:
         self.started.append(instance)
+        return True
 
 
 async def test_a_saga_whose_end_is_still_to_be_imported_is_not_restarted() -> None:

@@ -189,8 +189,8 @@ async def test_a_failure_is_told(machine: Machine) -> None:
 
 
 async def test_instances_are_managed(machine: Machine) -> None:
-    await machine.workflows.start("patient", "i", {}, None)
-    await machine.workflows.start("patient", "i", {}, None)  # it is there already
+    assert await machine.workflows.start("patient", "i", {}, None)
+    assert not await machine.workflows.start("patient", "i", {}, None), "it is there already"
     with pytest.raises(DaprError, match="has not yet completed"):
         await machine.workflows.purge("i")
     await machine.workflows.terminate("i")

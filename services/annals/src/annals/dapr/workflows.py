@@ -31,8 +31,8 @@ class Workflows:
     def __init__(self, sidecar: DaprSidecar) -> None:
         self._sidecar = sidecar
 
-    async def start(self, name: str, instance: str, given: Any, traceparent: str | None) -> None:
-        """Start a workflow, unless an instance of that id is running.
+    async def start(self, name: str, instance: str, given: Any, traceparent: str | None) -> bool:
+        """Start a workflow; False when an instance of that id is running, whatever that was given.
 
         An instance that has ended is started anew: whoever calls this looks first.
         """
@@ -45,8 +45,10 @@ class Workflows:
         try:
             await self._sidecar.call("StartWorkflowBeta1", request, traceparent)
         except DaprError as error:
-            if _EXISTS not in str(error):
+            if _EXISTS not in error.details:
                 raise
+            return False
+        return True
 
     async def raise_event(self, instance: str, event: str, data: Any) -> bool:
         """Raise an event, to be kept until the workflow waits for it; False when there is no instance.

@@ -39,6 +39,7 @@ T = TypeVar("T")
 _NOT_YET_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _INSIST_SECONDS = 1.0
 _UNWANTED = "the saga that started it had ended, or was cancelled"
+_UNBEGUN = "its workflow did not begin"
 _TAKEN = "another saga has this id"
 _LOST = "its workflow was lost, and the saga that started it went on"
 
@@ -401,15 +402,27 @@ class Orchestrator:
     async def _begin(self, key: SagaKey, started: SagaStarted, traceparent: str | None) -> SagaState:
         """Schedule the workflow and record the start.
 
+        Where there is a workflow already, it may have been given something else: what that records is the
+        saga. One that records nothing is replaced, so that what is acknowledged is what happens.
+
         Should the saga have run and ended after all, it runs again over what it has recorded, and finds each
         of its steps done.
         """
-        state = SagaState().apply(started)
-        await self._start_workflow(key, state, traceparent)
-        return await self._history.record(key, [beginning(started)], traceparent)
+        if await self._start_workflow(key, SagaState().apply(started), traceparent):
+            return await self._history.record(key, [beginning(started)], traceparent)
+        for wait in _NOT_YET_SECONDS:
+            await asyncio.sleep(wait)
+            _, state = await self._history.load(key, certain=False)
+            if state.status is not SagaStatus.NONE:
+                return state
+        asker = Asker(key.user, traceparent)
+        state = await self._decide(key, lambda now: now.begin_anew(started, _UNBEGUN), asker)
+        if state.run:
+            await self.replace_workflow(key, state, asker)
+        return state
 
-    async def _start_workflow(self, key: SagaKey, state: SagaState, traceparent: str | None) -> None:
-        await self._workflows.start(
+    async def _start_workflow(self, key: SagaKey, state: SagaState, traceparent: str | None) -> bool:
+        return await self._workflows.start(
             state.saga_type, instance_id(key, state.run), _start(key, state), traceparent
         )
 

@@ -204,6 +204,10 @@ class SagaState(Aggregate):
                 news = True
         return (event,) if news else ()
 
+    def begin_anew(self, started: SagaStarted, reason: str) -> tuple[EventData, ...]:
+        """Begin it in another workflow than the one there is, unless that has begun it."""
+        return () if self.status is not SagaStatus.NONE else (started, SagaRestarted(run=1, reason=reason))
+
     def cancel(self, reason: str) -> tuple[EventData, ...]:
         """Ask that it be taken back; once is enough."""
         self._require_active()
