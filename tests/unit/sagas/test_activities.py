@@ -314,6 +314,68 @@ async def test_a_function_that_gives_what_has_no_json_has_acted_and_would_do_so_
     assert performed["message"].startswith("try gave what has no JSON: ")
 
 
+def deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+class Giving:
+    """Another app, and a function, that give one thing whatever they are asked."""
+
+    def __init__(self, given: Any) -> None:
+        self._given = given
+        self.store = MemoryEventStore()
+        apps, no_broker = cast("ServiceInvocation", self), cast("DaprSidecar", None)
+        self._activities = SagaActivities(SagaHistory(self.store), apps, no_broker, {"try": self._try})
+
+    async def invoke(self, *_: Any, **__: Any) -> Answer:
+        return Answer(200, self._given)
+
+    async def _try(self, _: ActivityCall) -> Any:
+        return self._given
+
+    async def perform(self, action: Mapping[str, Any], *, undo: bool = False) -> Mapping[str, Any]:
+        return await self._activities.perform(asked(action, 1, final=False, undo=undo), None)
+
+
+@pytest.mark.parametrize("call", [COMMAND, FUNCTION, QUERY])
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (1234567890123456789, "data.result.a: a number beyond"),
+        ("a\0b", "data.result.a: PostgreSQL and others hold no text with a NUL"),
+        (deep(99), "nested more than 100 deep"),
+        ("caf\udce9.txt", "surrogates"),
+    ],
+)
+async def test_what_a_step_comes_to_and_no_history_can_hold_is_refused_at_once(
+    call: Mapping[str, Any], value: Any, why: str
+) -> None:
+    """The next step is to record it. That failed for good, and so did all that was to take it back."""
+    giving = Giving({"a": value})
+    performed = await giving.perform(call)
+    assert (performed["outcome"], performed["uncertain"]) == ("rejected", True)
+    assert performed["message"].startswith("a came to what cannot be stored: ")
+    assert why in performed["message"]
+    types = [event.event_type async for event in giving.store.read_stream(KEY.stream)]
+    assert types == ["saga.started", "saga.step_started", "saga.step_failed"]
+
+
+async def test_what_a_compensation_is_answered_is_recorded_nowhere_and_may_be_anything() -> None:
+    performed = await Giving({"a": 1234567890123456789}).perform(COMMAND, undo=True)
+    assert performed["outcome"] == "done"
+
+
+@pytest.mark.parametrize("undo", [False, True])
+@pytest.mark.parametrize("words", ["no file a\0b", "no file caf\udce9.txt"])
+async def test_why_a_try_failed_is_recorded_whatever_its_words_hold(words: str, undo: bool) -> None:
+    performed = await Tried(ValueError(words)).perform(1, final=True, undo=undo)
+    assert performed["outcome"] == "failed"
+    assert performed["message"].startswith("ValueError: no file ")
+
+
 async def test_an_app_that_answers_204_did_what_it_was_told() -> None:
     store = MemoryEventStore()
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as port:

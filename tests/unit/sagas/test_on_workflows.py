@@ -761,6 +761,44 @@ async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(blo
     assert sorted(broken.did) == sorted(list(ended.steps) + [f"{name}_back" for name in ended.steps])
 
 
+async def test_a_step_that_comes_to_an_id_that_no_history_can_hold_is_taken_back_with_all_before_it() -> None:
+    """Many an outside system's id is a number beyond 2^53."""
+    did: list[str] = []
+
+    class Numbering:
+        async def invoke(self, app: str, _method: str, path: str, **_: Any) -> Answer:
+            did.append(path.removeprefix("commands/"))
+            return Answer(200, {"id": 1234567890123456789} if app == "shop" else {})
+
+    order = Step(
+        "order",
+        SendCommand("order", lambda _: {}, app="shop"),
+        compensation=SendCommand("order_back", lambda _: {}, app="shop"),
+    )
+    saga = Saga("test", Numbered, (command("a"), order, command("b")))
+    async with saga_machine(SagaCatalog(saga), Numbering()) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is SagaStatus.COMPENSATED
+    assert "order came to what cannot be stored: data.result.id: a number beyond" in (ended.reason or "")
+    assert did == ["a", "order", "order_back", "a_back"]
+
+
+@pytest.mark.parametrize("words", ["a\0b", "caf\udce9.txt"])
+async def test_a_declaration_that_fails_in_words_that_cannot_be_stored_is_taken_back(words: str) -> None:
+    def failing(_: Any) -> Any:
+        raise ValueError(words)
+
+    saga = Saga("test", Numbered, (command("a"), Step("b", SendCommand("b", failing))))
+    async with saga_machine(SagaCatalog(saga), Broken()) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert ended.status is SagaStatus.COMPENSATED
+    assert (ended.reason or "").startswith("ValueError: ")
+
+
 TOO_MUCH = "too much for one transaction"
 REFUSED = "no more of that"
 

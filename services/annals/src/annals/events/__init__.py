@@ -12,6 +12,7 @@ from annals.events.envelope import (
     QueryEvent,
     RecordedEvent,
     Utc,
+    portable,
 )
 from annals.events.identity import HeaderId, Position, StreamId, is_header_id, is_tenant, new_id
 from annals.events.payload import EventData, UnknownEventData
@@ -41,5 +42,6 @@ __all__ = [
     "is_header_id",
     "is_tenant",
     "new_id",
+    "portable",
     "to_cloudevent_json",
 ]

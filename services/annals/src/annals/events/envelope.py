@@ -41,7 +41,8 @@ class Priority(StrEnum):
     CRITICAL = "critical"
 
 
-def _portable(value: Any, path: str = "data", depth: int = 0) -> Any:
+def portable(value: Any, path: str = "data", depth: int = 0) -> Any:
+    """An event's data, if every broker and database takes it. Raises ValueError."""
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, str):
@@ -57,17 +58,17 @@ def _portable(value: Any, path: str = "data", depth: int = 0) -> Any:
             raise ValueError(f"{path}: {value} is not a JSON number")
     elif isinstance(value, dict):
         for key, item in value.items():
-            _portable(key, path)
-            _portable(item, f"{path}.{key}", depth + 1)
+            portable(key, path)
+            portable(item, f"{path}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            _portable(item, f"{path}[{index}]", depth + 1)
+            portable(item, f"{path}[{index}]", depth + 1)
     else:
         raise ValueError(f"{path}: {type(value).__name__} is not a JSON value")
     return value
 
 
-Data = Annotated[dict[str, Any], AfterValidator(_portable)]
+Data = Annotated[dict[str, Any], AfterValidator(portable)]
 """A JSON object that survives every broker and fits every database."""
 
 EventType = Annotated[

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+import orjson
 import structlog
 from opentelemetry.trace import SpanKind
 from pydantic_core import to_jsonable_python
@@ -26,8 +27,15 @@ from annals.dapr import (
     ServiceInvocation,
     publish_metadata,
 )
-from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
-from annals.sagas.events import SagaCompensating, SagaError, StepCompleted, StepFailed, StepStarted
+from annals.events import CONTENT_TYPE, IntegrationEvent, portable, to_cloudevent_json
+from annals.sagas.events import (
+    SagaCompensating,
+    SagaError,
+    StepCompleted,
+    StepFailed,
+    StepStarted,
+    recordable,
+)
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
@@ -68,7 +76,7 @@ class Rejected(Exception):
 class _Failure(Exception):
     def __init__(self, kind: str, message: str, *, rule: str | None = None, uncertain: bool = False) -> None:
         super().__init__(message)
-        self.error = SagaError(kind=kind, message=message[:2000], rule=rule)
+        self.error = SagaError(kind=kind, message=recordable(message), rule=rule)
         self.uncertain = uncertain
 
 
@@ -117,6 +125,8 @@ class SagaActivities:
             here = traces.current_traceparent() or traceparent
             try:
                 result = await self._try(key, call, here)
+                if not undo:
+                    _require_recordable(step, result)
             except _Failure as failure:
                 metrics.SAGA_ACTIONS.labels(step, failure.error.kind).inc()
                 return await self._failed(key, call, failure, traceparent)
@@ -284,6 +294,19 @@ class SagaActivities:
             # It has acted all the same, and what it gives the next time has none either.
             message = f"{action['name']} gave what has no JSON: {error}"
             raise _Failure("rejected", message, uncertain=True) from error
+
+
+def _require_recordable(step: str, result: Any) -> None:
+    """Refuse what a step came to where the store would refuse the record of it.
+
+    That is made with the next step: it would fail for good, and so would all that takes the saga back.
+    """
+    try:
+        orjson.dumps(portable({"result": result}))
+    except (ValueError, orjson.JSONEncodeError) as error:
+        # It has acted all the same, and what it comes to the next time is no better.
+        message = f"{step} came to what cannot be stored: {error}"
+        raise _Failure("rejected", message, uncertain=True) from error
 
 
 def _end(state: SagaState, call: Mapping[str, Any]) -> dict[str, Any]:

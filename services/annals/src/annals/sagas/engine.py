@@ -52,14 +52,13 @@ from annals.sagas.events import (
     StepFailed,
     StepSkipped,
     StepStarted,
+    recordable,
 )
 from annals.sagas.start import child_id, context_of, entry
 from annals.sagas.state import StepState, StepStatus
 
 CANCEL = "annals.cancel"
 """The event that asks a running saga to be taken back."""
-
-_LONGEST_REASON = 2_000
 
 
 class Task(Protocol):
@@ -224,7 +223,7 @@ def _feed(branch: _Steps, completed: _Wanted) -> _Wanted:
 
 def _told(error: Exception) -> str:
     """What nobody foresaw, in a saga's history."""
-    return f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+    return recordable(f"{type(error).__name__}: {error}")
 
 
 def _why(failed: StepState) -> str:

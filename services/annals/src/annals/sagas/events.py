@@ -8,6 +8,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from annals.events import Data, EventData, EventRegistry
 
+_LONGEST_MESSAGE = 2_000
+
+
+def recordable(message: str) -> str:
+    """An error's words as a history can hold them: they may quote a text that nothing stores."""
+    return message[:_LONGEST_MESSAGE].encode(errors="replace").decode().replace("\0", "?")
+
 
 class SagaError(BaseModel):
     """Why a try failed. `kind`: rejected, failed, timeout; `rule` is a rejecting rule's name."""
