@@ -376,6 +376,27 @@ async def test_why_a_try_failed_is_recorded_whatever_its_words_hold(words: str, 
     assert performed["message"].startswith("ValueError: no file ")
 
 
+async def test_an_event_that_no_envelope_holds_is_not_published_and_not_tried_again() -> None:
+    publishing = {"kind": "publish", "type": "thing.asked", "targets": []}
+    unused = cast("ServiceInvocation", None), cast("DaprSidecar", None)
+    for attempt, number in enumerate((2**60, 2**70), 1):
+        activities = SagaActivities(SagaHistory(MemoryEventStore()), *unused, {})
+        call = asked(publishing | {"data": {"n": number}}, attempt, final=False)
+        performed = await activities.perform(call, None)
+        assert (performed["outcome"], performed["uncertain"]) == ("rejected", False)
+        assert "a number beyond" in performed["message"]
+
+
+async def test_a_command_that_has_no_json_is_not_sent_and_not_tried_again() -> None:
+    apps = ServiceInvocation(1)  # nothing is to come there
+    for attempt, given in enumerate((2**70, "caf\udce9.txt"), 1):
+        activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, cast("DaprSidecar", None), {})
+        call = asked({**COMMAND, "data": {"n": given}}, attempt, final=False)
+        performed = await activities.perform(call, None)
+        assert (performed["outcome"], performed["uncertain"]) == ("rejected", False)
+    await apps.close()
+
+
 async def test_an_app_that_answers_204_did_what_it_was_told() -> None:
     store = MemoryEventStore()
     async with answering(b"HTTP/1.1 204 No Content\r\n\r\n") as port:

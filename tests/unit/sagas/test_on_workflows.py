@@ -799,6 +799,42 @@ async def test_a_declaration_that_fails_in_words_that_cannot_be_stored_is_taken_
     assert (ended.reason or "").startswith("ValueError: ")
 
 
+@pytest.mark.parametrize("times", [1, 100])
+async def test_a_compensation_that_fails_beyond_what_is_foreseen_is_tried_again_and_then_left(
+    times: int,
+) -> None:
+    """And the others go on: what was done before it is taken back all the same."""
+
+    class BreaksBack:
+        def __init__(self) -> None:
+            self.did: list[str] = []
+
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            self.did.append(path.removeprefix("commands/"))
+            if path == "commands/c":
+                return Answer(422, {"type": "urn:annals:problem:rule", "detail": REFUSED})
+            if path == "commands/b_back" and self.did.count("b_back") <= times:
+                raise RuntimeError("beyond all")
+            return Answer(200, {})
+
+    breaks = BreaksBack()
+    saga = Saga("test", Numbered, (command("a"), command("b"), command("c")))
+    async with saga_machine(SagaCatalog(saga), breaks) as machine:
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        for _ in range(20):
+            await machine.clock.advance(timedelta(seconds=30))
+        ended = await machine.orchestrator.load(KEY)
+    known = ended.steps["b"]
+    if times == 1:
+        assert (ended.status, ended.left, known.undo_attempts) == (SagaStatus.COMPENSATED, (), 2)
+    else:
+        assert (ended.status, ended.left) == (SagaStatus.FAILED, ("b",))
+        assert "beyond all" in (known.error.message if known.error else "")
+        assert known.status is StepStatus.COMPENSATION_FAILED
+    assert (breaks.did[-1], ended.steps["a"].status) == ("a_back", StepStatus.COMPENSATED)
+
+
 TOO_MUCH = "too much for one transaction"
 REFUSED = "no more of that"
 

@@ -235,6 +235,8 @@ class SagaActivities:
                 )
         except NotAnswered as error:
             raise _Failure("failed", str(error), uncertain=True) from error
+        except orjson.JSONEncodeError as error:
+            raise _Failure("rejected", f"what was to be sent has no JSON: {error}") from error
         if answer.ok and action["kind"] == "query":
             if not isinstance(answer.body, dict):
                 raise _Failure("failed", f"{app} answered a query with no JSON object")
@@ -253,20 +255,24 @@ class SagaActivities:
     async def _publish(
         self, key: SagaKey, action: Mapping[str, Any], once: str, traceparent: str | None
     ) -> Any:
-        event = IntegrationEvent(
-            event_id=str(uuid5(NAMESPACE_URL, f"annals:{key.tenant}/{once}")),
-            event_type=action["type"],
-            source="saga-orchestrator",
-            tenant_id=key.tenant,
-            user_id=key.user,
-            correlation_id=key.correlation_id or key.id,
-            causation_id=once,
-            traceparent=traceparent,
-            target_services=tuple(action["targets"]),
-            data=action["data"],
-        )
+        try:
+            event = IntegrationEvent(
+                event_id=str(uuid5(NAMESPACE_URL, f"annals:{key.tenant}/{once}")),
+                event_type=action["type"],
+                source="saga-orchestrator",
+                tenant_id=key.tenant,
+                user_id=key.user,
+                correlation_id=key.correlation_id or key.id,
+                causation_id=once,
+                traceparent=traceparent,
+                target_services=tuple(action["targets"]),
+                data=action["data"],
+            )
+            body = to_cloudevent_json(event)
+        except ValueError as error:
+            raise _Failure("rejected", f"this is no event to publish: {error}") from error
         metadata = publish_metadata(key.tenant, key.id, event.event_id)
-        message = Message(event.event_id, to_cloudevent_json(event), CONTENT_TYPE, metadata)
+        message = Message(event.event_id, body, CONTENT_TYPE, metadata)
         try:
             refused = await self._sidecar.publish(self._topic, [message])
         except DaprError as error:

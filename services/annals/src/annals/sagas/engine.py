@@ -574,20 +574,28 @@ class _Run:
         return {"status": "failed" if left else "compensated", "reason": reason}
 
     def _take_back(self, step: Step, compensation: Action, tried: int) -> _Steps:
+        def failed(error: Exception, attempt: int, *, final: bool) -> None:
+            why = SagaError(kind="failed", message=_told(error))
+            self._note(StepFailed(step=step.name, attempt=attempt, error=why, final=final, compensation=True))
+
         try:
             call = describe(compensation, self._context)
         except Exception as error:  # noqa: BLE001 - as above; what it would take back is left
-            failed = SagaError(kind="failed", message=_told(error))
-            self._note(
-                StepFailed(step=step.name, attempt=tried + 1, error=failed, final=True, compensation=True)
-            )
+            failed(error, tried + 1, final=True)
             return False
         retry: Retry = step.compensation_retry
         for attempt in range(1, retry.max_retries + 2):
             final = attempt > retry.max_retries
-            done = yield from self._perform(step, call, tried + attempt, final=final, then=(), undo=True)
+            number = tried + attempt
+            try:
+                done = yield from self._perform(step, call, number, final=final, then=(), undo=True)
+            except _Ended:
+                raise
+            except Exception as error:  # noqa: BLE001 - what else was done is still to be taken back
+                failed(error, number, final=final)
+                done = {"outcome": "failed"}
             if done["outcome"] == "done":
-                undone = StepCompensated(step=step.name, attempt=tried + attempt)
+                undone = StepCompensated(step=step.name, attempt=number)
                 self._unrecorded.append(entry(undone, done["at"]))
                 return True
             if done["outcome"] == "rejected":
