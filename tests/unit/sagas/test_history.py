@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +26,7 @@ from annals.sagas.events import (
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
-from annals.store import MemoryEventStore, StreamUnreadable
+from annals.store import Append, Appended, MemoryEventStore, StreamUnreadable
 from newer_release import suspended_by_a_newer_release
 
 KEY = SagaKey("s1", "default", "ada")
@@ -55,6 +56,39 @@ async def test_what_a_saga_records_is_of_the_chain_that_it_was_started_in_or_beg
     told = [event async for event in store.read_stream(key.stream)]
     said = {(one.tenant_id, one.user_id, one.correlation_id, one.causation_id) for one in told}
     assert (len(told), said) == (3, {("default", "ada", chain, "s1")})
+
+
+async def test_what_a_saga_comes_to_leaves_room_to_take_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is asked of it, its way back and its end may have that."""
+    reserves: list[int] = []
+
+    class Reserving(MemoryEventStore):
+        async def append(self, append: Append) -> Appended:
+            reserves.append(append.reserve)
+            return await super().append(append)
+
+    monkeypatch.setattr(history, "_WAY_BACK_BYTES", 7)
+    recorded = SagaHistory(Reserving())
+    raised: dict[str, tuple[str, ...]] = {"b": ("yes",)}
+    failed = StepFailed(step="b", attempt=1, error=BUSY, final=True)
+    forward = entry(StepCompleted(step="a", attempt=1, result={"n": 1}))
+    await recorded.record(KEY, [STARTED, entry(StepStarted(step="a", attempt=1))], None)
+    await recorded.record(KEY, [forward, entry(StepStarted(step="b", attempt=1))], None)
+    assert reserves == [0, 7]
+    await recorded.decide(KEY, lambda saga: saga.cancel("not any more"))
+    back = [entry(failed), entry(SagaCompensating(reason="not any more"))]
+    late = entry(StepCompleted(step="c", attempt=1, result={"n": 2}))
+    await recorded.record(
+        KEY, [late, *back, entry(StepStarted(step="a", attempt=1, compensation=True))], None
+    )
+    await recorded.record(KEY, [entry(SagaCompensated(reason="not any more"))], None)
+    assert reserves == [0, 7, 0, 0, 0]
+    other = replace(KEY, id="s2")
+    await recorded.record(other, [STARTED, entry(StepStarted(step="a", attempt=1))], None)
+    await recorded.decide(other, lambda saga: saga.raise_event("yes", {}, "ada", raised, START))
+    await recorded.record(other, [entry(SagaResumed(step="b", event="yes", number=1))], None)
+    await recorded.record(other, [forward, entry(SagaCompleted())], None)
+    assert reserves[5:] == [0, 7, 7, 0]
 
 
 async def test_a_transition_that_is_told_again_is_recorded_once() -> None:

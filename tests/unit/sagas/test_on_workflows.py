@@ -30,6 +30,7 @@ from annals.sagas import (
     StartSagas,
     Step,
     StepStatus,
+    history,
     orchestrator,
 )
 from annals.sagas.history import SagaKey
@@ -38,6 +39,7 @@ from annals.sagas.start import child_id
 from annals.sagas.watch import Watch
 from annals.sagas.workflow import SagaWorker
 from annals.store import Append, Appended, AppendTooLarge
+from annals.store.sizes import ENVELOPE_BYTES
 from saga_machine import SagaMachine, saga_machine
 
 KEY = SagaKey("p", "default", "ada")
@@ -937,6 +939,41 @@ async def test_what_could_not_be_recorded_is_taken_back_also_by_who_goes_on_in_i
     assert ended.status is SagaStatus.COMPENSATED
     assert list(dict.fromkeys(did)) == ["z", "a", "b_back", "a_back", "z_back"]
     assert {ended.steps[name].status for name in ("z", "a", "b")} == {StepStatus.COMPENSATED}
+
+
+async def test_a_saga_that_comes_to_too_much_by_small_results_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is left out of the record on the way back is less than what that adds to it."""
+    sizes = [40_000, 20_000, 10_000, 5_000, *[700] * 40]
+    did: list[str] = []
+
+    class Terse:
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            did.append(path.removeprefix("commands/"))
+            if did[-1].endswith("_back"):
+                return Answer(200, {})
+            return Answer(200, {"text": "x" * sizes[int(did[-1].removeprefix("s"))]})
+
+    saga = Saga("test", Numbered, tuple(command(f"s{index}") for index in range(len(sizes))))
+    async with saga_machine(SagaCatalog(saga), Terse()) as machine:
+        append = machine.store.append
+
+        async def bounded(given: Append) -> Appended:
+            size = sum(len(orjson.dumps(event.data)) + ENVELOPE_BYTES for event in given.events)
+            if size + len(orjson.dumps(given.state)) > 100_000 + history._WAY_BACK_BYTES - given.reserve:
+                raise AppendTooLarge(TOO_MUCH)
+            return await append(given)
+
+        monkeypatch.setattr(machine.store, "append", bounded)
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, TOO_MUCH in (ended.reason or "")) == (SagaStatus.COMPENSATED, True)
+    back = [name for name in did if name.endswith("_back")]
+    assert 4 < len(back) < len(sizes)
+    # Of the last nobody knows how far it came.
+    assert back == [f"s{index}_back" for index in reversed(range(len(did) - len(back) + 1))]
 
 
 async def test_a_saga_whose_completion_cannot_be_recorded_has_not_completed(

@@ -18,6 +18,7 @@ from annals.store import (
     require_publishable,
 )
 from annals.store.follower import is_transient
+from annals.store.sizes import TRANSACTION_BYTES
 from annals.testing.fake import FakeSidecar
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import TaskCreated
@@ -73,6 +74,23 @@ async def test_an_event_that_is_too_large_is_refused_and_leaves_nothing() -> Non
 
         assert await store.load(large.stream, certain=True) == (None, None)
         assert (await store.append(Append(small.stream, (small, small), 0))).version == 2
+        await store.drain()
+        await running
+        await client.close()
+
+
+async def test_what_is_kept_of_a_transaction_only_who_asks_for_it_may_have() -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        large = event("x" * (TRANSACTION_BYTES - 10_000))
+
+        with pytest.raises(AppendTooLarge, match=f"one append may take {TRANSACTION_BYTES - 20_000}"):
+            await store.append(Append(large.stream, (large,), 0, reserve=20_000))
+
+        assert (await store.append(Append(large.stream, (large,), 0))).version == 1
         await store.drain()
         await running
         await client.close()

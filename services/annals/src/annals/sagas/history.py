@@ -13,8 +13,8 @@ import structlog
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.aggregates.stored_state import stored_state
 from annals.events import DomainEvent, EventData, StreamId
-from annals.sagas.events import REGISTRY
-from annals.sagas.state import SagaState
+from annals.sagas.events import REGISTRY, EventRaised, SagaResumed, StepCompleted
+from annals.sagas.state import SagaState, SagaStatus
 from annals.store import Append, AppendTooLarge, ConflictError, EventStore, StoreError
 from annals.telemetry import metrics
 
@@ -23,6 +23,10 @@ _log = structlog.get_logger(__name__)
 _CACHED = 5_000
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _SOURCE = "saga-orchestrator"
+# What a saga may have once more on its way back: why, and what becomes of each of its steps.
+_WAY_BACK_BYTES = 100_000
+# What makes it as large as its steps and people like.
+_LARGE = (EventRaised, SagaResumed, StepCompleted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,7 @@ class SagaHistory:
                             version,
                             after.model_dump(mode="json"),
                             SagaState.state_schema,
+                            reserve=_reserve(said, after),
                         )
                     )
                 except ConflictError:
@@ -162,6 +167,12 @@ class SagaHistory:
             self._known[stream] = (version, state)
             if len(self._known) > _CACHED:
                 del self._known[next(iter(self._known))]
+
+
+def _reserve(said: Sequence[Transition], after: SagaState) -> int:
+    """How much is to be left for taking the saga back; a cancel or an end may have that too."""
+    grows = after.status is SagaStatus.RUNNING and any(isinstance(one.event, _LARGE) for one in said)
+    return _WAY_BACK_BYTES if grows else 0
 
 
 def _decode(entry: Mapping[str, Any]) -> Transition:

@@ -72,8 +72,9 @@ class Lane:
 
     async def append(self, append: Append, previous: str, size: int) -> Appended:
         """Put an append into the next batch and wait for its outcome; see `Waiting` for `previous`."""
-        if size > TRANSACTION_BYTES:
-            raise AppendTooLarge(f"the events take {size} bytes, one append may take {TRANSACTION_BYTES}")
+        most = TRANSACTION_BYTES - append.reserve
+        if size > most:
+            raise AppendTooLarge(f"the events take {size} bytes, one append may take {most}")
         if self._draining:
             raise StoreUnavailable("this instance is shutting down")
         if len(self._line) >= _WAITING_COMMITS or self._line.bytes >= _WAITING_BYTES:

@@ -41,7 +41,8 @@ class Append:
     `command_id` is set when the caller chose it and may send the command again: its outcome is
     then kept, beside a `fingerprint` of what was asked, so that a repeat gets the first outcome.
 
-    Nobody waits for an answer after `deadline`, by the clock of the event loop.
+    Nobody waits for an answer after `deadline`, by the clock of the event loop. So many bytes as `reserve`
+    says are kept of what one append may take: for one that may have to follow, and is larger.
     """
 
     stream: StreamId
@@ -52,6 +53,7 @@ class Append:
     command_id: str | None = None
     fingerprint: str = ""
     deadline: float | None = None
+    reserve: int = 0
 
     def __post_init__(self) -> None:
         if not self.events:
