@@ -229,6 +229,19 @@ def test_metrics_are_read_by_whom_the_values_name_and_nobody_has_to_be_taken_out
     assert selected(metricsFrom={"team": "watch"}) == {"team": "watch"}
 
 
+def test_the_edge_is_reached_from_addresses_of_no_pod_too_unless_namespaces_are_named(render: Render) -> None:
+    """Load balancers that send to a pod's address, and pods on the host's network, are in no namespace."""
+
+    def let_in(**policy: Any) -> Any:
+        values = {**EVERYTHING, "networkPolicy": policy}
+        (rule,) = of_kind(render(values), "NetworkPolicy")["annals-console"]["spec"]["ingress"]
+        return rule
+
+    assert let_in() == {"ports": [{"port": "http"}]}
+    namespaces = [{"namespaceSelector": {"matchLabels": {"team": "edge"}}}]
+    assert let_in(edgeFrom={"team": "edge"}) == {"from": namespaces, "ports": [{"port": "http"}]}
+
+
 def test_calls_are_denied_unless_somebody_is_named(render: Render) -> None:
     configurations = of_kind(render(EVERYTHING), "Configuration")
 
