@@ -242,6 +242,24 @@ def test_no_more_are_scaled_than_there_are_lanes(render: Render, scaling: str, k
     assert (most["annals-projector"], most["annals-notification"]) == (60, 60)
 
 
+@pytest.mark.parametrize("scaling", ["hpa", "keda"])
+def test_an_autoscaler_that_no_cluster_would_take_is_refused(render: Render, scaling: str) -> None:
+    with pytest.raises(Refused, match=r"autoscaling\.minReplicas: 12, and maxReplicas is 10"):
+        render({"autoscaling": {"kind": scaling, "minReplicas": 12}})
+    render({"autoscaling": {"kind": "none", "minReplicas": 12}})
+
+
+def test_a_pod_that_would_wait_for_longer_than_it_is_given_is_refused(render: Render) -> None:
+    with pytest.raises(Refused, match=r"preStopSeconds: 70 is more than pod\.terminationGracePeriodSeconds"):
+        render({"pod": {"preStopSeconds": 70}})
+
+
+def test_a_pod_that_waits_for_nothing_has_no_hook(render: Render) -> None:
+    """Kubernetes refuses a sleep of 0 s before 1.33."""
+    for one in of_kind(render({"pod": {"preStopSeconds": 0}}), "Deployment").values():
+        assert "lifecycle" not in one["spec"]["template"]["spec"]["containers"][0]
+
+
 def test_a_smoke_test_that_would_never_end_is_refused(render: Render) -> None:
     with pytest.raises(Refused, match=r"the Job, never ends"):
         render({"sidecar": {"native": False}})

@@ -142,10 +142,15 @@ spec:
         httpGet: {{ include "annals.probe" (dict "path" "/readyz") }}
         periodSeconds: 3
         timeoutSeconds: 5
+      {{- with int $values.pod.preStopSeconds }}{{/* Kubernetes refuses 0 before 1.33 */}}
+      {{- if gt . (int $values.pod.terminationGracePeriodSeconds) }}
+        {{- fail (printf "pod.preStopSeconds: %d is more than pod.terminationGracePeriodSeconds, which no cluster takes" .) }}
+      {{- end }}
       lifecycle:
         # First out of the service, then told to end: by then nobody sends it anything new.
         preStop:
-          sleep: {seconds: {{ $values.pod.preStopSeconds }}}
+          sleep: {seconds: {{ . }}}
+      {{- end }}
       {{- end }}
       resources: {{- toYaml (.service.resources | default $values.pod.resources) | nindent 8 }}
       securityContext:
