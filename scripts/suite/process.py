@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import pwd
 import shutil
@@ -24,7 +25,10 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to run. `ready` is asked until it says yes; `user` is whom to run as when we are root."""
+    """What to run. `ready` is asked until it says yes; `user` is whom to run as when we are root.
+
+    Sidecars that were without it for `given_up_seconds` look for it no more, and have to be restarted.
+    """
 
     name: str
     argv: Sequence[str]
@@ -35,6 +39,7 @@ class Spec:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 15.0
     ready_seconds: float = 60.0
+    given_up_seconds: float = math.inf
 
 
 def back_off(restarts: int) -> float:
@@ -43,9 +48,19 @@ def back_off(restarts: int) -> float:
 
 
 class Process:
-    """A running `Spec`. Its output goes to `log_dir/<name>.log`."""
+    """A running `Spec`. Its output goes to `log_dir/<name>.log`.
 
-    def __init__(self, spec: Spec, log_dir: Path, *, restart: bool = True) -> None:
+    `given_up` is called when it serves again after so long that it was given up.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        log_dir: Path,
+        *,
+        restart: bool = True,
+        given_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self.spec = spec
         self.log = log_dir / f"{spec.name}.log"
         self.restart = restart
@@ -54,6 +69,8 @@ class Process:
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._started = 0.0
+        self._given_up = given_up
+        self._away_since: float | None = None
         self._ready = asyncio.Event()
         self._noting: asyncio.Task[None] | None = None
 
@@ -145,6 +162,8 @@ class Process:
             finally:
                 self._noting.cancel()
                 self._ready.clear()
+            if self.state == "ready":
+                self._away_since = time.monotonic()
             if not self.restart:
                 self.state = f"exited ({code})"
                 return
@@ -162,6 +181,9 @@ class Process:
     async def _note_ready(self) -> None:
         while not await self.spec.ready():
             await asyncio.sleep(0.1)
+        since, self._away_since = self._away_since, None
+        if since is not None and time.monotonic() - since > self.spec.given_up_seconds:
+            self._given_up()
         self.state = "ready"
         self._ready.set()
 

@@ -105,9 +105,15 @@ class Suite:
             await asyncio.gather(*(process.stop() for process in running))
 
     async def _launch(self, spec: Spec) -> Process:
-        process = self.processes[spec.name] = Process(spec, self.logs, restart=self._restart)
+        process = self.processes[spec.name] = Process(
+            spec, self.logs, restart=self._restart, given_up=self._renew_sidecars
+        )
         await process.start()
         return process
+
+    def _renew_sidecars(self) -> None:
+        for name in {f"{app.app_id}-dapr" for app in self.apps} & self.processes.keys():
+            self.processes[name].kill()
 
     def _sidecar(self, app: manifest.App) -> Spec:
         return sidecar(

