@@ -41,23 +41,38 @@ export function Preferences() {
     event.preventDefault();
     const form = new FormData(event.currentTarget as HTMLFormElement);
     const text = (name: string) => String(form.get(name) ?? "").trim();
-    const known = EVENTS.map(({ events }) => ({
-      events,
-      channels: CHANNELS.filter((channel) => form.has(`${events}/${channel}`)),
-      mine: prefs.subscriptions.find((one) => one.events === events)?.mine ?? true,
-    })).filter((one) => one.channels.length > 0);
-    // Of before sagas' events were refused: they told nobody anything, and would keep all from being saved.
-    const others = prefs.subscriptions.filter(
-      (one) => !EVENTS.some(({ events }) => events === one.events) && !one.events.startsWith("saga."),
-    );
+    // A time is shown without its seconds.
+    const clock = (name: string, was: string | undefined) =>
+      text(name) === was?.slice(0, 5) ? was : text(name);
+    const ticked = (events: string) => CHANNELS.filter((channel) => form.has(`${events}/${channel}`));
+    // Each keeps what is not shown of it: of one type of events there may be several, told of more or of less.
+    const kept = prefs.subscriptions
+      // Of before sagas' events were refused: they told nobody anything, and would keep all from being saved.
+      .filter((one) => !one.events.startsWith("saga."))
+      .map((one) =>
+        EVENTS.some(({ events }) => events === one.events)
+          ? { ...one, channels: one.channels.filter((channel) => ticked(one.events).includes(channel)) }
+          : one,
+      );
+    const added = EVENTS.map(({ events }) => {
+      const already = kept.filter((one) => one.events === events).flatMap((one) => one.channels);
+      return {
+        events,
+        channels: ticked(events).filter((channel) => !already.includes(channel)),
+        mine: true,
+      };
+    });
     const body: Record<string, unknown> = {
-      subscriptions: [...known, ...others],
+      subscriptions: [...kept, ...added].filter((one) => one.channels.length > 0),
       timezone: text("timezone") || "UTC",
       quiet_hours:
         text("from") || text("until")
-          ? { start: text("from") || undefined, end: text("until") || undefined }
+          ? {
+              start: clock("from", prefs.quiet_hours?.start) || undefined,
+              end: clock("until", prefs.quiet_hours?.end) || undefined,
+            }
           : null,
-      digest_at: text("digest") || null,
+      digest_at: clock("digest", prefs.digest_at ?? undefined) || null,
       email: text("email") || null,
     };
     // A webhook's secret cannot be read back: without one, the address keeps that which it has.
