@@ -1324,6 +1324,36 @@ async def test_a_hand_over_is_answered_once_and_by_members_alone(show: Show, ser
     await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
 
 
+async def test_what_is_answered_elsewhere_asks_for_no_answer_any_more(show: Show, services: Services) -> None:
+    notices = [noticed(kind, kind=kind, saga_id="s") for kind in ("handover_reminder", "handover_requested")]
+    saga = {"id": "s", "status": "running"}
+    services.own[f"{SAGAS}/s"] = lambda *_: (200, saga)
+    found = {"items": notices, "next": None, "unread": 2}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, found)
+    page = await show("/inbox")
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(2)
+    saga["status"] = "completed"
+    await happened(page, "saga", "s", "0-7")
+    await page.clock.fast_forward(1_000)
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+    await expect(page.get_by_role("link", name="Why")).to_have_count(2)
+
+
+async def test_what_is_answered_beside_its_task_is_read(show: Show, services: Services) -> None:
+    services.task("a", assignee="ada")
+    saga = {"id": "s", "business_key": "a", "input": {"assignee": "ada"}, "created_at": THEN}
+    services.own[SAGAS] = lambda *_: (200, {"items": [saga], "next": None})
+    notices = [noticed(name, kind="handover_requested", saga_id=name) for name in ("r", "s")]
+    services.own["/api/notification/inbox/"] = lambda *_: (200, {"items": notices, "next": None, "unread": 2})
+    page = await show("/tasks?task=a")
+    await page.get_by_role("button", name="Accept").click()
+    await until(lambda: _has_sent(services, 2))
+    assert services.sent == [
+        ("POST /api/saga-orchestrator/sagas/s/events/accept", None),
+        ("PUT /api/notification/inbox/ada/s/read", None),
+    ]
+
+
 async def test_a_chart_is_of_what_is_in_sight(show: Show, services: Services) -> None:
     def sample(ago: int, commits: float, p50: float) -> dict[str, Any]:
         return {"time": 1_900_000_000 - ago, "up": {}, "commits": commits, "command_p50": p50}

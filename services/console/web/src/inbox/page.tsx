@@ -3,18 +3,19 @@ import { useEffect, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { ask, Problem, pages } from "../lib/api";
 import { moment, words } from "../lib/format";
-import { useLoad } from "../lib/load";
-import { may, session } from "../lib/session";
-import type { Notice, Page, Task } from "../lib/types";
+import { useLive, useLoad } from "../lib/load";
+import { may } from "../lib/session";
+import type { Notice, Page, Saga, Task } from "../lib/types";
 import { Empty, Failed, Skeleton, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
 import { tell, tellProblem } from "../parts/toasts";
 import { nameOf } from "../tasks/store";
 import { Preferences } from "./preferences";
-import { count, inboxChanged } from "./unread";
+import { answered, count, inbox, inboxChanged } from "./unread";
 
 const PAGE = 100;
-const MOST_TITLES = 30;
+const MOST_LOOKED_UP = 30;
+const UNANSWERED = ["pending", "running"];
 const ASKED_TO_BE_TOLD = "notification.requested";
 
 export function InboxPage({ params }: { params: { tab?: string } }) {
@@ -38,15 +39,21 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
 }
 
 function Notices() {
-  const path = `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
+  const path = inbox();
   const [shown, show] = useState(PAGE);
   const loaded = useLoad(path, async (signal) => {
     const newest = { most: shown, signal };
     const found = await pages<Notice, Page<Notice> & { unread: number }>(`${path}?limit=${PAGE}`, newest);
-    return { ...found, titles: await titlesOf(found.items, signal) };
+    const [tasks, sagas] = await Promise.all([
+      lookUp<Task>("tasks", found.items.map(taskOf), signal),
+      lookUp<Saga>("sagas", found.items.map(askedBy), signal),
+    ]);
+    return { ...found, tasks, sagas };
   });
   useEffect(loaded.reload, [inboxChanged.value, shown]);
-  const titles = loaded.value?.titles;
+  const asking = new Set(loaded.value?.items.map(askedBy));
+  useLive((event) => asking.has(event.aggregate_id), loaded.follow);
+  const tasks = loaded.value?.tasks;
   const items = loaded.value?.items;
   const mark = async (what: string, method: string) => {
     try {
@@ -59,14 +66,10 @@ function Notices() {
   };
   const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!items) return failed ?? <Skeleton />;
-  const withdrawn = new Set(
-    items.filter(({ data }) => data.kind === "handover_withdrawn").map(({ data }) => data.saga_id),
-  );
-  // A request and its reminders ask for one answer.
-  const answered = async (notice: Notice) => {
-    for (const one of items)
-      if (one.read_at === null && one.data.saga_id === notice.data.saga_id)
-        await mark(`/${one.id}/read`, "PUT");
+  // Where it cannot be had, as of what queries do not see yet, the answer finds out.
+  const open = (notice: Notice) => {
+    const saga = askedBy(notice);
+    return saga !== null && UNANSWERED.includes(loaded.value?.sagas.get(saga)?.status ?? "pending");
   };
   if (items.length === 0) {
     return (
@@ -100,7 +103,7 @@ function Notices() {
             <li class="notice" key={notice.id} data-unread={notice.read_at === null}>
               <i aria-hidden="true" />
               <div class="stack tight">
-                <b>{sentence(notice, titles?.get(taskOf(notice) ?? ""))}</b>
+                <b>{sentence(notice, tasks?.get(taskOf(notice) ?? "")?.title)}</b>
                 {notice.kind === ASKED_TO_BE_TOLD && notice.data.body && (
                   <p class="prose">{String(notice.data.body)}</p>
                 )}
@@ -109,11 +112,7 @@ function Notices() {
                   {typeof notice.data.answer_by === "string" &&
                     `, answer by ${moment(notice.data.answer_by)}`}
                 </span>
-                <Act
-                  notice={notice}
-                  open={notice.read_at === null && !withdrawn.has(notice.data.saga_id)}
-                  answered={() => answered(notice)}
-                />
+                <Act notice={notice} open={open(notice)} reload={loaded.reload} />
               </div>
               <button
                 type="button"
@@ -137,27 +136,36 @@ function Notices() {
   );
 }
 
-/** What the tasks are called that the newest notices are about, as far as that can be had. */
-async function titlesOf(notices: Notice[], signal: AbortSignal): Promise<Map<string, string>> {
-  const ids = [...new Set(notices.map(taskOf))].filter((id) => id !== null).slice(0, MOST_TITLES);
-  const titles = new Map<string, string>();
+/** What the newest notices are about, by its ids, as far as that can be had. */
+async function lookUp<T>(
+  what: string,
+  about: (string | null)[],
+  signal: AbortSignal,
+): Promise<Map<string, T>> {
+  const ids = [...new Set(about)].filter((id) => id !== null).slice(0, MOST_LOOKED_UP);
+  const found = new Map<string, T>();
   await Promise.all(
     ids.map(async (id) => {
       try {
-        const task = await ask<Task>(`/api/projector/queries/tasks/${encodeURIComponent(id)}`, { signal });
-        titles.set(id, task.title);
+        found.set(id, await ask<T>(`/api/projector/queries/${what}/${encodeURIComponent(id)}`, { signal }));
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
       }
     }),
   );
-  return titles;
+  return found;
 }
 
 function taskOf(notice: Notice): string | null {
   const { task_id, stream } = notice.data;
   if (typeof task_id === "string") return task_id;
   return typeof stream === "string" && stream.startsWith("task-") ? stream.slice(5) : null;
+}
+
+/** The hand-over that a notice asks for an answer of, unless it was read. */
+function askedBy({ read_at, data: { kind, saga_id } }: Notice): string | null {
+  const asks = kind === "handover_requested" || kind === "handover_reminder";
+  return asks && read_at === null && typeof saga_id === "string" ? saga_id : null;
 }
 
 function sentence(notice: Notice, about: string | undefined): string {
@@ -182,21 +190,23 @@ function assigned({ data: { assignee, previous } }: Notice): string {
   return `${previous === own ? "A task that you had" : "A task"} was assigned to ${nameOf(assignee)}`;
 }
 
-function Act({ notice, open, answered }: { notice: Notice; open: boolean; answered: () => void }) {
+function Act({ notice, open, reload }: { notice: Notice; open: boolean; reload: () => void }) {
   const task = taskOf(notice);
-  const { kind, saga_id } = notice.data;
+  const { saga_id } = notice.data;
   const answer = async (event: string) => {
     try {
       await ask(`/api/saga-orchestrator/sagas/${saga_id}/events/${event}`, { method: "POST" });
       tell(event === "accept" ? "Accepted" : "Declined");
-      answered();
     } catch (error) {
       tellProblem(error, "Too late, or it did not arrive");
+      return;
     }
+    await answered(String(saga_id));
+    reload();
   };
   return (
     <span class="row wrap">
-      {open && may("member") && (kind === "handover_requested" || kind === "handover_reminder") && (
+      {open && may("member") && (
         <>
           <button type="button" class="button primary" onClick={() => answer("accept")}>
             Accept

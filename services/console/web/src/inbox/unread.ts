@@ -1,14 +1,17 @@
 import { signal } from "@preact/signals";
-import { ask, Problem } from "../lib/api";
+import { ask, Problem, pages } from "../lib/api";
 import { listen, onRejoin } from "../lib/live";
 import { session } from "../lib/session";
 import type { Notice, Page } from "../lib/types";
+import { tellProblem } from "../parts/toasts";
 
 export const unread = signal(0);
 export const inboxChanged = signal(0);
 
 const SOON = 700;
 const EVERY = 20_000;
+const PAGE = 100;
+const MOST = 1000;
 /** The newest that is unread: as many may be so as before, and others. */
 let newest: string | undefined;
 
@@ -30,13 +33,25 @@ export function followInbox(): void {
   count();
 }
 
-export async function count(): Promise<void> {
-  const user = session.value?.user;
-  if (!user) return;
+/** Where one's own inbox is. */
+export const inbox = () => `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
+
+/** Mark as read what asks for an answer that was given: a request and its reminders ask for one. */
+export async function answered(saga: string): Promise<void> {
   try {
-    const found = await ask<Page<Notice> & { unread: number }>(
-      `/api/notification/inbox/${encodeURIComponent(user)}?unread=true&limit=1`,
-    );
+    const { items } = await pages<Notice>(`${inbox()}?unread=true&limit=${PAGE}`, { most: MOST });
+    for (const { id, data } of items)
+      if (data.saga_id === saga) await ask(`${inbox()}/${id}/read`, { method: "PUT" });
+  } catch (error) {
+    tellProblem(error, "It could not be marked");
+  }
+  await count();
+}
+
+export async function count(): Promise<void> {
+  if (!session.value) return;
+  try {
+    const found = await ask<Page<Notice> & { unread: number }>(`${inbox()}?unread=true&limit=1`);
     const first = found.items[0]?.id;
     if (found.unread !== unread.value || first !== newest) inboxChanged.value++;
     unread.value = found.unread;

@@ -1,6 +1,7 @@
 import { GitBranch, History, Trash2 } from "lucide-preact";
 import { useRef, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
+import { answered } from "../inbox/unread";
 import { ask, Problem } from "../lib/api";
 import { due } from "../lib/format";
 import { useLoad } from "../lib/load";
@@ -119,7 +120,9 @@ function Asked({ saga }: { saga: Saga }) {
       tell(event === "accept" ? "Accepted" : "Declined: everything is being taken back");
     } catch (error) {
       tellProblem(error, "The answer did not arrive");
+      return;
     }
+    await answered(saga.id);
   };
   return (
     <div class="panel pad stack asked">
