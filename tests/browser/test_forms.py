@@ -433,6 +433,44 @@ async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
     assert services.sent == []
 
 
+async def test_who_asks_somebody_to_take_on_a_task_is_told_why_they_do_not(
+    show: Show, services: Services
+) -> None:
+    services.task("a")
+    begun = "/api/saga-orchestrator/sagas/task-handover"
+    services.own[begun] = lambda *_: (202, {"created": True})
+    page = await show("/tasks?task=a")
+    await expect(page.locator(".bar .status")).to_have_text("Live")
+    await page.get_by_role("button", name="Hand over").click()
+    await page.get_by_label("To").select_option("cleo")
+    async with page.expect_request(lambda request: request.method == "POST") as asked:
+        await page.get_by_role("button", name="Ask", exact=True).click()
+    await expect(page.locator(".toast", has_text="Cleo is being asked")).to_be_visible()
+
+    event = {"event_type": "saga.compensating", "aggregate_type": "saga", "position": "0-5"}
+    event |= {"data": {"reason": "reserve-capacity: the member has left and takes on no more tasks"}}
+    for saga in ("other", (await asked.value).url.rpartition("?id=")[2]):
+        await page.evaluate(
+            "event => opened.at(-1).say('message', event.position, event)", event | {"aggregate_id": saga}
+        )
+    bad = page.locator(".toast[data-tone=bad]")
+    await expect(bad).to_have_count(1)
+    await expect(bad).to_contain_text("Cleo does not take it on: reserve-capacity: the member has left")
+
+
+async def test_nobody_is_asked_to_take_on_a_task_who_has_no_place_left(
+    show: Show, services: Services
+) -> None:
+    services.task("a")
+    full = {"id": "ada", "name": "Ada", "capacity": 2, "reserved": 2, "version": 1}
+    free = full | {"id": "ben", "name": "Ben", "reserved": 1}
+    services.own[MEMBERS] = lambda *_: (200, {"items": [full, free], "next": None})
+    page = await show("/tasks?task=a")
+    await page.get_by_role("button", name="Hand over").click()
+    await expect(page.get_by_role("option", name="Ada (2 of 2)")).to_be_disabled()
+    await expect(page.get_by_label("To")).to_have_value("ben")
+
+
 @pytest.mark.parametrize("form", ["New task", "Edit"])
 async def test_what_nobody_knows_the_outcome_of_is_asked_again_with_its_key(
     show: Show, services: Services, form: str

@@ -104,8 +104,19 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
   );
 }
 
-/** Preact knows no `defaultValue` of a select: what is chosen at first, its option says. */
-export function Somebody({ name, chosen, none }: { name: string; chosen: string; none?: string }) {
+/** Preact knows no `defaultValue` of a select: what is chosen at first, its option says. Where it `reserves` a place,
+ *  who has none left cannot be chosen. */
+export function Somebody({
+  name,
+  chosen,
+  none,
+  reserves = false,
+}: {
+  name: string;
+  chosen: string;
+  none?: string;
+  reserves?: boolean;
+}) {
   const known = members.value.some((member) => member.id === chosen);
   return (
     <select class="input" name={name} required={none === undefined}>
@@ -116,7 +127,12 @@ export function Somebody({ name, chosen, none }: { name: string; chosen: string;
         </option>
       )}
       {members.value.map((member) => (
-        <option key={member.id} value={member.id} selected={member.id === chosen}>
+        <option
+          key={member.id}
+          value={member.id}
+          selected={member.id === chosen}
+          disabled={reserves && member.reserved >= member.capacity}
+        >
           {member.name ?? member.id} ({member.reserved} of {member.capacity})
         </option>
       ))}

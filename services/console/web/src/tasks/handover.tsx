@@ -1,4 +1,5 @@
 import { again, newId } from "../lib/api";
+import { listen } from "../lib/live";
 import type { Task } from "../lib/types";
 import { Dialog, Field } from "../parts/basics";
 import { tell, tellProblem } from "../parts/toasts";
@@ -11,6 +12,8 @@ const DEADLINES = [
   { name: "a day", value: "P1D" },
   { name: "three days", value: "P3D" },
 ];
+
+const LAST_WORDS = ["saga.completed", "saga.compensating", "saga.terminated"];
 
 /** Ask somebody to take a task on; without an answer in time everything is taken back. */
 export function HandOver({ task, close }: { task: Task; close: () => void }) {
@@ -25,12 +28,20 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
         tell("It was deleted meanwhile", "bad");
         return;
       }
-      await again("/api/saga-orchestrator/sagas/task-handover", {
+      const saga = newId();
+      let over = false;
+      // From before it begins: one that is refused may be taken back before the answer is here.
+      const end = listen(({ aggregate_id, event_type, data }) => {
+        if (aggregate_id !== saga || !LAST_WORDS.includes(event_type)) return;
+        end();
+        over = true;
+        if (data.reason) tell(`${nameOf(assignee)} does not take it on: ${data.reason}`, "bad");
+      });
+      await again(`/api/saga-orchestrator/sagas/task-handover?id=${saga}`, {
         method: "POST",
         body: { task_id: task.id, assignee, deadline: String(form.get("deadline")) },
-        headers: { "idempotency-key": newId() },
       });
-      tell(`${nameOf(assignee)} is being asked`);
+      if (!over) tell(`${nameOf(assignee)} is being asked`);
     } catch (error) {
       tellProblem(error, "The hand-over did not begin");
     }
@@ -56,7 +67,7 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
       </p>
       <form id="handover" class="stack" onSubmit={submit}>
         <Field label="To">
-          <Somebody name="assignee" chosen="" />
+          <Somebody name="assignee" chosen="" reserves />
         </Field>
         <Field label="They have">
           <select class="input" name="deadline">
