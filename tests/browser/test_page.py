@@ -1372,6 +1372,17 @@ async def test_a_chart_is_of_what_is_in_sight(show: Show, services: Services) ->
     await expect(page.get_by_text("Measured since")).to_have_count(0)
 
 
+async def test_sagas_are_of_whatever_type_they_are(show: Show, services: Services) -> None:
+    saga = {"id": "s", "type": "task-review", "business_key": "a", "status": "running", "suspended": False}
+    saga |= {"steps": [], "waits_for": None, "reason": None, "created_at": THEN}
+    services.own[SAGAS] = lambda *_: (200, {"items": [saga], "next": None})
+    page = await show("/sagas")
+    await page.get_by_label("Type").select_option("task-review")
+    await expect(page).to_have_url(re.compile("type=task-review"))
+    page = await show("/sagas?type=another")
+    await expect(page.get_by_label("Type")).to_have_value("another")
+
+
 async def test_from_a_page_of_sagas_that_a_link_led_to_the_newest_are_one_step_away(
     show: Show, services: Services
 ) -> None:

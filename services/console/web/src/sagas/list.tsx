@@ -8,6 +8,7 @@ import { Empty, Failed, Scroll, Skeleton, Tag, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
 
 const STATUSES = ["running", "compensating", "failed", "compensated", "completed", "pending"];
+const TYPES = ["task-handover", "member-offboarding", "capacity-release"];
 const PAGE = 50;
 
 export function SagasPage() {
@@ -28,6 +29,8 @@ export function SagasPage() {
     navigate(query("/sagas", next), { replace: true });
   };
   const sagas = loaded.value?.items;
+  // Of one's own sagas as well.
+  const types = new Set([...TYPES, ...(sagas ?? []).map(({ type }) => type), given.get("type") ?? ""]);
   return (
     <>
       <Bar title="Sagas" />
@@ -67,7 +70,7 @@ export function SagasPage() {
             onChange={(event) => look({ type: event.currentTarget.value })}
           >
             <option value="">Any type</option>
-            {["task-handover", "member-offboarding", "capacity-release"].map((name) => (
+            {[...types].filter(Boolean).map((name) => (
               <option key={name}>{name}</option>
             ))}
           </select>
