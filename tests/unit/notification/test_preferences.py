@@ -69,6 +69,18 @@ def test_what_is_addressed_to_somebody_is_told_to_nobody_else() -> None:
     assert told(assigned) == ["ada", "eve"], "what the store has all of the tenant may see"
 
 
+@pytest.mark.parametrize(
+    "kind", ["member.registered", "member.capacity_set", "member.reserved", "member.left"]
+)
+def test_what_happens_to_a_member_concerns_them(kind: str) -> None:
+    wants = {name: prefer(subscriptions=[{"events": "member.*"}]) for name in ("ada", "eve")}
+    event = DomainEvent(
+        event_type=kind, source="test", aggregate_type="member", aggregate_id="ada", data={"task_id": "7"}
+    )
+    assert [one.user for one in plan(Notice.of(event), wants, NOW)] == ["ada"]
+    assert plan(Notice.of(event), {}, NOW) == [], "who did not ask for it is told nothing more"
+
+
 def test_who_is_given_a_task_as_it_is_created_is_told_that_it_was_assigned_to_them() -> None:
     watching = prefer(subscriptions=[{"events": "task.*", "mine": False}])
     assignments = prefer(subscriptions=[{"events": "task.assigned", "mine": False}])

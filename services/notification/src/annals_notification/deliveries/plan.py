@@ -13,6 +13,9 @@ from annals_notification.deliveries.preferences import Channel, Preferences
 _CONCERNED = ("user", "assignee", "previous")
 """The fields of an event's data that name whom it concerns."""
 
+_SOMEBODY = "member"
+"""The type of the aggregates that are somebody: their events concern who they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:
@@ -35,7 +38,10 @@ class Notice:
         """The notice of an event."""
         data: dict[str, Any] = event.data if isinstance(event, DomainEvent | IntegrationEvent) else {}
         subject = {"stream": event.stream.name} if isinstance(event, DomainEvent) else {}
-        concerns = frozenset(data[name] for name in _CONCERNED if isinstance(data.get(name), str))
+        named = {data[name] for name in _CONCERNED if isinstance(data.get(name), str)}
+        if isinstance(event, DomainEvent) and event.aggregate_type == _SOMEBODY:
+            named.add(event.aggregate_id)
+        concerns = frozenset(named)
         return cls(
             event.tenant_id,
             event.event_id,
