@@ -892,6 +892,34 @@ async def test_of_a_long_chain_it_is_said_what_is_not_shown(show: Show, services
     await expect(header).not_to_contain_text("the first")
 
 
+async def test_what_becomes_of_a_delivery_is_shown_though_no_event_tells_of_it(
+    show: Show, services: Services
+) -> None:
+    chain = [_of_a_saga(1, "started", "00", saga_type="task-handover"), _of_a_saga(2, "completed", "01")]
+    told = dict.fromkeys(("user_id", "causation_id", "ended_at", "answer")) | {
+        "event_id": "e1",
+        "attempts": 0,
+    }
+    told |= dict.fromkeys(("created_at", "occurred", "due"), "2020-01-01T00:00:00Z")
+    told |= {"channel": "email", "status": "pending", "kind": "x", "data": {}, "correlation_id": "s"}
+    notes = [told | {"id": "first"}]
+    services.own["/api/projector/queries/events"] = lambda *_: (200, {"items": chain, "next": None})
+    services.own["/api/notification/deliveries"] = lambda *_: (200, {"items": notes, "next": None})
+    page = await show("/causes/correlation/s")
+    header, shown = page.locator(".picture > header"), page.locator("[data-row][data-kind=note]")
+    await expect(header).to_contain_text("under way")
+    notes[0]["status"] = "sent"
+    await page.clock.fast_forward(4_000)
+    await expect(header).not_to_contain_text("under way")
+
+    await happened(page, "saga", "s", "0-7")
+    await page.clock.fast_forward(1_000)
+    await expect(shown).to_have_count(1)
+    notes.append(notes[0] | {"id": "logged later"})
+    await page.clock.fast_forward(3_000)
+    await expect(shown).to_have_count(2)
+
+
 async def test_a_saga_has_ended_whichever_of_two_clocks_is_ahead(show: Show, services: Services) -> None:
     chain = [
         _of_a_saga(1, "started", "00", saga_type="task-handover"),

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { ask, pages, query } from "../lib/api";
 import { count, idOf } from "../lib/format";
-import { useLive, useLoad } from "../lib/load";
+import { useEvery, useLive, useLoad } from "../lib/load";
 import type { AnnalsEvent, Delivery, Page, Saga } from "../lib/types";
 import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
@@ -12,6 +12,8 @@ import { Picture } from "./picture";
 
 const MOST = 2000;
 const CHAINS = 50;
+const SOON = 400;
+const LATER = 3000;
 
 /** What was found: the events of the newest chains that the thing asked for belongs to. */
 interface Found {
@@ -38,8 +40,14 @@ export function CausePage({ params }: { params: { kind?: string; id?: string } }
 function Cause({ kind, id }: { kind: string; id: string }) {
   const loaded = useLoad(`${kind}/${id}`, (signal) => find(kind, id, signal));
   const ids = new Set(loaded.value?.events.map((event) => event.correlation_id));
-  useLive((event) => ids.has(event.correlation_id) || event.aggregate_id === id, loaded.follow, 400);
+  const matters = (event: AnnalsEvent) => ids.has(event.correlation_id) || event.aggregate_id === id;
+  useLive(matters, loaded.follow, SOON);
   const found = loaded.value;
+  // Who is told of an event is logged a moment after it, and no event tells of that, nor of what becomes of it.
+  useLive(matters, loaded.reload, LATER);
+  useEvery(LATER, () => {
+    if (found?.deliveries.some(isBeingSent)) loaded.reload();
+  });
   const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!found) return failed ?? <Skeleton lines={10} />;
   if (found.events.length === 0) {
@@ -64,6 +72,9 @@ function Cause({ kind, id }: { kind: string; id: string }) {
     </>
   );
 }
+
+const isBeingSent = ({ status, due }: Delivery) =>
+  ["pending", "sending"].includes(status) && new Date(due).getTime() <= Date.now();
 
 /** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */
 async function find(kind: string, id: string, signal: AbortSignal): Promise<Found> {
