@@ -25,6 +25,7 @@ function inEveryMonth(start: Date): string {
 export function NewTask({ id, close }: { id: string; close: () => void }) {
   const [errors, setErrors] = useState<Record<string, string>>({});
   const [busy, setBusy] = useState(false);
+  const [recurring, setRecurring] = useState(false);
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
     const form = event.currentTarget as HTMLFormElement;
@@ -76,7 +77,11 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
       <form id="new" class="stack" onSubmit={submit}>
         <TaskFields task={{}} errors={errors} />
         <Field label="How often">
-          <select class="input" name="rule">
+          <select
+            class="input"
+            name="rule"
+            onChange={(event) => setRecurring(event.currentTarget.value !== "")}
+          >
             {RULES.map(({ name, rule }) => (
               <option key={name} value={rule}>
                 {name}
@@ -84,6 +89,9 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
             ))}
           </select>
         </Field>
+        {recurring && (
+          <p class="quiet small">They are made from “Due” on, or else from now; none has a due date.</p>
+        )}
       </form>
     </Dialog>
   );
