@@ -12,6 +12,12 @@ from annals.events import Utc
 Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
 """An aggregate's id: letters, digits and . _ ~ @ : -"""
 
+NewId = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]*[A-Za-z0-9_~@:-][A-Za-z0-9._~@:-]*$", max_length=128),
+]
+"""Of what is new, not of dots alone: whoever asks by a path for `..` asks for something else."""
+
 Title = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 Description = Annotated[str, StringConstraints(max_length=50_000)]
 """In whatever script, its event is no larger than one may be by default (`annals.store.sizes`)."""

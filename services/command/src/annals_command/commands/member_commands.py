@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from annals.aggregates import Command, Handler
 from annals.privacy.personal import PERSONAL
-from annals_command.commands.fields import Id
+from annals_command.commands.fields import Id, NewId
 from annals_command.domain.events import MemberLeft
 from annals_command.domain.member import Member
 
@@ -21,7 +21,7 @@ class RegisterMember(Command):
 
     command_type: ClassVar[str] = "member.register"
 
-    id: Id
+    id: NewId
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), PERSONAL]
     capacity: Capacity = 10
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from annals.aggregates import Command, Handler
-from annals_command.commands.fields import Description, Id, Moment, Tag, Title
+from annals_command.commands.fields import Description, Id, Moment, NewId, Tag, Title
 from annals_command.domain.events import TaskCreated, TaskPriority
 from annals_command.domain.task import Task
 
@@ -19,7 +19,7 @@ class CreateTask(Command):
 
     command_type: ClassVar[str] = "task.create"
 
-    id: Id | None = None
+    id: NewId | None = None
     title: Title
     description: Description | None = None
     due: Moment | None = None
