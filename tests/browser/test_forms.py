@@ -436,29 +436,41 @@ async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
     assert services.sent == []
 
 
+@pytest.mark.parametrize("before", [False, True], ids=["after", "before"])
 async def test_who_asks_somebody_to_take_on_a_task_is_told_why_they_do_not(
-    show: Show, services: Services
+    show: Show, services: Services, before: bool
 ) -> None:
+    """Also where it is over before the answer says which saga it is."""
     services.task("a")
-    begun = "/api/saga-orchestrator/sagas/task-handover"
-    services.own[begun] = lambda *_: (202, {"created": True})
+    begun = asyncio.Event()
+
+    async def begin(*_: object) -> Answer:
+        await begun.wait()
+        return 202, {"id": "s", "created": True}
+
+    services.own["/api/saga-orchestrator/sagas/task-handover"] = begin
     page = await show("/tasks?task=a")
     await expect(page.locator(".bar .status")).to_have_text("Live")
     await page.get_by_role("button", name="Hand over").click()
     await page.get_by_label("To").select_option("cleo")
-    async with page.expect_request(lambda request: request.method == "POST") as asked:
+    async with page.expect_request(lambda request: request.method == "POST"):
         await page.get_by_role("button", name="Ask", exact=True).click()
-    await expect(page.locator(".toast", has_text="Cleo is being asked")).to_be_visible()
+    asked = page.locator(".toast", has_text="Cleo is being asked")
+    if not before:
+        begun.set()
+        await expect(asked).to_be_visible()
 
     event = {"event_type": "saga.compensating", "aggregate_type": "saga", "position": "0-5"}
     event |= {"data": {"reason": "reserve-capacity: the member has left and takes on no more tasks"}}
-    for saga in ("other", (await asked.value).url.rpartition("?id=")[2]):
+    for saga in ("other", "s"):
         await page.evaluate(
             "event => opened.at(-1).say('message', event.position, event)", event | {"aggregate_id": saga}
         )
+    begun.set()
     bad = page.locator(".toast[data-tone=bad]")
     await expect(bad).to_have_count(1)
     await expect(bad).to_contain_text("Cleo does not take it on: reserve-capacity: the member has left")
+    await expect(asked).to_have_count(0 if before else 1)
 
 
 async def test_nobody_is_asked_to_take_on_a_task_who_has_no_place_left(

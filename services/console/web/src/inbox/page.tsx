@@ -4,7 +4,7 @@ import { Link } from "wouter-preact";
 import { ask, Problem, pages } from "../lib/api";
 import { moment, words } from "../lib/format";
 import { useLive, useLoad } from "../lib/load";
-import { may } from "../lib/session";
+import { may, session } from "../lib/session";
 import type { Notice, Page, Saga, Task } from "../lib/types";
 import { Empty, Failed, Skeleton, Time } from "../parts/basics";
 import { Bar } from "../parts/status";

@@ -15,6 +15,27 @@ const DEADLINES = [
 
 const LAST_WORDS = ["saga.completed", "saga.compensating", "saga.terminated"];
 
+/** Hears why sagas are taken back, from before one begins: it may be over before the answer says which it is. `tellOf` one
+ *  says whether it is over already, and has it told once. */
+function lastWords(told: (why: string) => void) {
+  const heard = new Map<string, unknown>();
+  let wanted: string | undefined;
+  const tellOf = (saga: string) => {
+    wanted = saga;
+    if (!heard.has(saga)) return false;
+    forget();
+    const why = heard.get(saga);
+    if (why) told(String(why));
+    return true;
+  };
+  const forget = listen(({ aggregate_id, event_type, data }) => {
+    if (!LAST_WORDS.includes(event_type) || aggregate_id !== (wanted ?? aggregate_id)) return;
+    heard.set(aggregate_id, data.reason);
+    if (wanted !== undefined) tellOf(wanted);
+  });
+  return { tellOf, forget };
+}
+
 /** Ask somebody to take a task on; without an answer in time everything is taken back. */
 export function HandOver({ task, close }: { task: Task; close: () => void }) {
   const submit = async (event: SubmitEvent) => {
@@ -28,20 +49,20 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
         tell("It was deleted meanwhile", "bad");
         return;
       }
-      const saga = newId();
-      let over = false;
-      // From before it begins: one that is refused may be taken back before the answer is here.
-      const end = listen(({ aggregate_id, event_type, data }) => {
-        if (aggregate_id !== saga || !LAST_WORDS.includes(event_type)) return;
-        end();
-        over = true;
-        if (data.reason) tell(`${nameOf(assignee)} does not take it on: ${data.reason}`, "bad");
-      });
-      await again(`/api/saga-orchestrator/sagas/task-handover?id=${saga}`, {
-        method: "POST",
-        body: { task_id: task.id, assignee, deadline: String(form.get("deadline")) },
-      });
-      if (!over) tell(`${nameOf(assignee)} is being asked`);
+      const { tellOf, forget } = lastWords((why) =>
+        tell(`${nameOf(assignee)} does not take it on: ${why}`, "bad"),
+      );
+      try {
+        const { id } = await again<{ id: string }>("/api/saga-orchestrator/sagas/task-handover", {
+          method: "POST",
+          body: { task_id: task.id, assignee, deadline: String(form.get("deadline")) },
+          headers: { "idempotency-key": newId() },
+        });
+        if (!tellOf(id)) tell(`${nameOf(assignee)} is being asked`);
+      } catch (error) {
+        forget();
+        throw error;
+      }
     } catch (error) {
       tellProblem(error, "The hand-over did not begin");
     }
