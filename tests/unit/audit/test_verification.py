@@ -130,6 +130,37 @@ async def test_a_lane_without_its_first_commit_is_not_passed_over(ledger: Ledger
     assert await ledger.findings() == [Finding("the log ends at 0, and was signed beyond", 0, 0)]
 
 
+async def test_a_hole_in_what_is_not_signed_yet_is_found(ledger: Ledger) -> None:
+    await ledger.append(A, 5, 6, 7)
+    await ledger.edit(keys.lease(0), tail=8)  # which its writer says every few seconds
+    await ledger.delete(keys.log(0, 7))
+    with capture_logs() as logs:
+        await ledger.checkpointer.sign()
+    assert await ledger.findings() == [Finding("the log ends at 6, and was written up to 8", 0, 6)]
+    (error,) = (log for log in logs if log["log_level"] == "error")
+    assert (error["lane"], error["missing"], error["tail"]) == (0, 7, 8)
+
+
+async def test_a_lane_whose_first_commit_is_missing_before_it_was_signed_is_found(ledger: Ledger) -> None:
+    await ledger.append(StreamId("default", "thing-c"), 0, 1)
+    await ledger.edit(keys.lease(2), tail=2)
+    await ledger.delete(keys.log(2, 1))
+    with capture_logs() as logs:
+        await ledger.checkpointer.sign()
+    assert await ledger.findings() == [Finding("the log ends at 0, and was written up to 2", 2, 0)]
+    assert [(log["lane"], log["missing"]) for log in logs if log["log_level"] == "error"] == [(2, 1)]
+
+
+async def test_what_is_committed_meanwhile_is_no_hole(ledger: Ledger) -> None:
+    async def grow() -> None:
+        ledger.before_last = _not
+        await ledger.append(A, 5)
+        await ledger.edit(keys.lease(0), tail=6)
+
+    ledger.before_last = grow
+    assert await ledger.findings() == []
+
+
 async def test_a_checkpoint_that_is_missing_is_found_where_later_ones_are_there(ledger: Ledger) -> None:
     await ledger.delete(keys.checkpoint(0, 3))
     await forge(ledger, A, 5)

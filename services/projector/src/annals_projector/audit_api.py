@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from annals.audit import Finding, ReadCheckpoints, ReadLast, VerificationKeys, verify
 from annals.dapr import DaprError
-from annals.store import DaprEventReader, StoreError
+from annals.store import ALL_LANES, DaprEventReader, StoreError
 from annals.web import Problem
 from annals.web.answers import Answer
 from annals.web.problems import unavailable
@@ -29,7 +29,7 @@ class SignedLane(Answer):
     signed: int
     signed_at: datetime | None
     late: bool
-    """Whether the oldest unsigned commit is older than five minutes."""
+    """Whether the oldest unsigned commit is older than five minutes, or is missing."""
 
 
 class SignedLanes(Answer):
@@ -69,8 +69,9 @@ def routes(
     @router.get("/checkpoints", summary="How far each lane is signed")
     async def checkpoints() -> SignedLanes:
         try:
-            reached = await store.reached(certain=False)
-            items = [await described(lane, tail) for lane, tail in reached.items()]
+            # One whose first commit is missing has a tail all the same.
+            tails = await store.tails(ALL_LANES) | await store.reached(certain=False)
+            items = [await described(lane, tail) for lane, tail in tails.items() if tail]
         except (DaprError, StoreError) as error:
             raise unavailable(str(error)) from error
         return SignedLanes(items=items)
@@ -79,12 +80,13 @@ def routes(
         last = await last_checkpoint(lane)
         signed = last.seq if last else 0
         unsigned = await store.read_log(lane, signed + 1, signed + 1)
+        missing = not unsigned and tail > signed and not await store.being_imported([lane])
         return SignedLane(
             lane=lane,
             tail=tail,
             signed=signed,
             signed_at=last.time if last else None,
-            late=any(datetime.now(UTC) - commit.time > _LATE for commit in unsigned),
+            late=missing or any(datetime.now(UTC) - commit.time > _LATE for commit in unsigned),
         )
 
     return router

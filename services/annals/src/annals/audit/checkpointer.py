@@ -10,7 +10,7 @@ import structlog
 
 from annals.audit.checkpoint import Checkpoint, SigningKey, rolled
 from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
-from annals.store import DaprEventReader, StoreError, Undecodable, keys, records
+from annals.store import ALL_LANES, DaprEventReader, StoreError, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
@@ -50,15 +50,17 @@ class Checkpointer:
     async def sign(self) -> None:
         """Sign every lane up to its end."""
         key = await self._signing_key()
-        for lane in await self._store.lanes():
+        tails = await self._store.tails(ALL_LANES)
+        # One whose first commit is missing has a tail all the same.
+        for lane in sorted({*await self._store.lanes(), *(lane for lane, tail in tails.items() if tail)}):
             try:
-                while await self._sign_lane(lane, key):
+                while await self._sign_lane(lane, key, tails.get(lane, 0)):
                     pass
             except Undecodable as error:
                 _log.error("a lane cannot be signed", lane=lane, error=str(error))
 
-    async def _sign_lane(self, lane: int, key: SigningKey) -> bool:
-        """One checkpoint; False when there is nothing more to sign."""
+    async def _sign_lane(self, lane: int, key: SigningKey, tail: int) -> bool:
+        """One checkpoint of a lane that had come to `tail`; False when there is nothing more to sign."""
         if await self._store.being_imported([lane]):
             return False  # the backup has checkpoints of its own
         last_key = keys.checkpoint(lane)
@@ -72,6 +74,9 @@ class Checkpointer:
                 digest = rolled(digest, commit)
             seq += len(commits)
             if len(commits) < _PAGE:
+                if seq < tail:
+                    what = {"lane": lane, "missing": seq + 1, "tail": tail}
+                    _log.error("a commit is missing, and nothing behind it can be signed", **what)
                 break
         if seq == first:
             return False

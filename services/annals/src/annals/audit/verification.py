@@ -84,11 +84,17 @@ async def verify(
 
 async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -> list[Commit]:
     commits = await store.read_log(lane, seq + 1, seq + _PAGE)
-    if not commits and await signed.reaches_beyond(seq):
-        # It may have been signed just now: then so may the log have grown.
+    if commits:
+        return commits
+    beyond = await signed.reaches_beyond(seq)
+    tail = (await store.tails([lane])).get(lane, 0)
+    # It may have been written, and signed, just now: then the log has grown.
+    if beyond or tail > seq:
         commits = await store.read_log(lane, seq + 1, seq + _PAGE)
-        if not commits:
-            raise signed.wrong(f"the log ends at {seq}, and was signed beyond")
+    if not commits and beyond:
+        raise signed.wrong(f"the log ends at {seq}, and was signed beyond")
+    if not commits and tail > seq:
+        raise _Altered(Finding(f"the log ends at {seq}, and was written up to {tail}", lane, seq))
     return commits
 
 

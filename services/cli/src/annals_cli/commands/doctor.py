@@ -178,5 +178,8 @@ def _signed(sidecar: Sidecar) -> Checked:
         late = [lane["lane"] for lane in status["items"] if lane["late"]]
         return not late, f"{unsigned} commits wait to be signed"
 
-    hint = "Commits are signed within five minutes: can the command service read its signing key?"
+    hint = (
+        "Commits are signed within five minutes: can the command service read its signing key? "
+        "One that is missing keeps what is behind it from being signed: annals audit verify names it."
+    )
     return _asked("audit trail", hint, ask)(sidecar)

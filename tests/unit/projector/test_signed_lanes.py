@@ -1,0 +1,92 @@
+"""How far each lane is signed, and whether its signing is late."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from functools import partial
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from annals.audit import Checkpointer, SigningKey, last_checkpoint, read_checkpoints
+from annals.dapr import DaprSidecar, Write
+from annals.events import StreamId
+from annals.store import DaprEventReader, keys
+from annals.testing.fake import FakeDapr, FakeSidecar
+from annals.testing.fake.state import Operation
+from annals_projector import audit_api
+from event_store_conformance import to_append
+from event_stores import opened
+
+THING = StreamId("default", "thing-a")
+
+
+class Suite:
+    """A lane of three signed commits and three that are not signed yet."""
+
+    def __init__(self, dapr: FakeDapr, client: DaprSidecar) -> None:
+        self.dapr = dapr
+        self.client = client
+
+    async def fill(self, port: int) -> None:
+        async def key() -> SigningKey:
+            return SigningKey(base64.b64encode(bytes(32)).decode())
+
+        async with opened(port) as store:
+            for version in range(3):
+                await store.append(to_append(THING, version))
+            await Checkpointer(self.client, "eventstore", key, 60).sign()
+            for version in range(3, 6):
+                await store.append(to_append(THING, version))
+
+    async def delete(self, key: str) -> None:
+        self.dapr.stores["eventstore"].write(Operation(key), datetime.now(UTC))
+
+    async def lanes(self) -> list[tuple[int, int, int, bool]]:
+        async def public_keys() -> str:
+            return ""
+
+        app = FastAPI()
+        reading = partial(read_checkpoints, self.client, "eventstore")
+        last = partial(last_checkpoint, self.client, "eventstore")
+        app.include_router(audit_api.routes(DaprEventReader(self.client), reading, last, public_keys))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://projector") as http:
+            items = (await http.get("/audit/checkpoints")).json()["items"]
+        return [(one["lane"], one["tail"], one["signed"], one["late"]) for one in items]
+
+
+@pytest.fixture
+async def suite() -> AsyncIterator[Suite]:
+    dapr = FakeDapr()
+    async with FakeSidecar(dapr=dapr) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        suite = Suite(dapr, client)
+        await suite.fill(sidecar.grpc_port)
+        yield suite
+        await client.close()
+
+
+async def test_what_was_committed_just_now_is_not_late(suite: Suite) -> None:
+    assert await suite.lanes() == [(0, 6, 3, False)]
+
+
+async def test_what_can_never_be_signed_is_late(suite: Suite) -> None:
+    await suite.delete(keys.log(0, 4))
+    assert await suite.lanes() == [(0, 6, 3, True)]
+
+
+async def test_a_lane_that_lost_its_beginning_is_listed(suite: Suite) -> None:
+    await suite.delete(keys.log(0, 1))
+    await suite.delete(keys.checkpoint(0))
+    assert await suite.lanes() == [(0, 6, 0, True)]
+
+
+async def test_what_an_import_has_not_brought_yet_is_not_late(suite: Suite) -> None:
+    await suite.delete(keys.log(0, 4))
+    await suite.delete(keys.log(0, 6))
+    await suite.client.save("eventstore", Write(keys.imported(0), b"6"))
+    assert await suite.lanes() == [(0, 6, 3, False)]
