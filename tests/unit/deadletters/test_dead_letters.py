@@ -10,6 +10,7 @@ from typing import Any, cast
 import httpx
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprSidecar, StateValue, Write
 from annals.deadletters import (
@@ -114,6 +115,21 @@ async def test_tenants_with_a_stream_of_one_name_have_letters_of_their_own(
     assert letters.parked("globex") == [other]
     assert letters.corrected("tasks", await event_of(ACME)) is None
     assert letters.corrected("tasks", await event_of(GLOBEX)) is not None
+
+
+async def test_whose_letters_are_parked_is_known_to_who_operates_the_suite(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    letters = letters_of(clients[0])
+    for stream in (ACME, GLOBEX, StreamId("globex", "thing-y")):
+        with capture_logs() as logs:
+            await letters.park(*await failed(stream))
+        assert [log["tenant"] for log in logs if log["event"] == "parked"] == [stream.tenant]
+    app = bare_app()
+    app.include_router(routes(letters, MemoryEventStore(), not_tried_out, cast("Any", None)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as http:
+        answer = await http.get("/dead-letters/groups/tenants", headers={"x-tenant-id": "default"})
+    assert answer.json() == {"items": [{"tenant": "globex", "parked": 2}, {"tenant": "acme", "parked": 1}]}
 
 
 async def test_what_could_not_be_read_is_released_together_however_long_it_is() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -200,6 +201,7 @@ class DeadLetters:
         log = _log.bind(
             dead_letter=letter.id,
             consumer=letter.consumer,
+            tenant=letter.tenant,
             stream=letter.stream,
             version=letter.version,
             reason=letter.reason,
@@ -230,6 +232,10 @@ class DeadLetters:
     def parked(self, tenant: str) -> list[DeadLetter]:
         """What is parked, oldest first."""
         return [one for one in self._index.parked.values() if one.tenant == tenant]
+
+    def tenants(self) -> dict[str, int]:
+        """Whose letters are parked, and how many, the most first."""
+        return dict(Counter(one.tenant for one in self._index.parked.values()).most_common())
 
     def released(self) -> list[DeadLetter]:
         """The letters that are to be handled again."""

@@ -87,6 +87,19 @@ class LetterGroups(Answer):
     items: list[LetterGroup]
 
 
+class ParkedOf(Answer):
+    """How many dead letters a tenant has."""
+
+    tenant: str
+    parked: int
+
+
+class ParkedOfAll(Answer):
+    """The tenants that have dead letters, whose are the most first."""
+
+    items: list[ParkedOf]
+
+
 _WHOLE: dict[str, Any] = {
     name: (hint, ...) for name, hint in (get_type_hints(DeadLetter) | get_type_hints(Detail)).items()
 } | {"waiting": (int, ...), "events": (list[RecordedEvent], ...)}
@@ -159,6 +172,14 @@ def routes(
             for group, ones in by_group.items()
         ]
         return LetterGroups(items=sorted(items, key=lambda item: -item.count))
+
+    # Nothing that the edge passes on: it is about all tenants.
+    @router.get("/groups/tenants", summary="Whose letters are parked, of all tenants", dependencies=[only()])
+    async def tenants() -> ParkedOfAll:
+        with _problems():
+            await dead_letters.refresh()
+        found = dead_letters.tenants().items()
+        return ParkedOfAll(items=[ParkedOf(tenant=tenant, parked=parked) for tenant, parked in found])
 
     @router.get(
         "/{letter_id}",

@@ -8,10 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from annals_cli.given import json_of
-from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed, segment
+from annals_cli.output import notes, told
+from annals_cli.session import Session, session
+from annals_cli.sidecar import Exit, Failed, Sidecar, segment
 
 app = typer.Typer(help="What could not be handled: inspect, edit, replay, discard.", no_args_is_help=True)
+
+
+_TENANTS_SHOWN = 5
 
 
 class Service(StrEnum):
@@ -49,6 +53,7 @@ def listing(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
         "reason",
     )
     given.output.table(answer, answer["items"], columns, empty=f"nothing is parked in {service.value}")
+    _tell_of_others(given, service, len(answer["items"]))
 
 
 @app.command()
@@ -57,6 +62,7 @@ def groups(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
     given = session(context)
     answer = given.sidecar.get(service, "dead-letters/groups")
     given.output.table(answer, answer["items"], ("group", "count", "consumers", "first", "last"))
+    _tell_of_others(given, service, sum(one["count"] for one in answer["items"]))
 
 
 @app.command()
@@ -131,6 +137,24 @@ def discard(
     path = f"dead-letters/{segment(letter)}/discard"
     answer = given.sidecar.call("POST", service, path, body=_as_seen(reason, version))
     given.output.done(answer, "discarded")
+
+
+def parked_of_all(sidecar: Sidecar, service: str) -> tuple[dict[str, int], str]:
+    """How many are parked in a service of each tenant, the most first; and in words, of five of them."""
+    items = sidecar.get(service, "dead-letters/groups/tenants")["items"]
+    parked = {one["tenant"]: one["parked"] for one in items}
+    words = [f"{count} of {tenant}" for tenant, count in list(parked.items())[:_TENANTS_SHOWN]]
+    return parked, ", ".join(words + ["…"] * (len(parked) > _TENANTS_SHOWN))
+
+
+def _tell_of_others(given: Session, service: Service, shown: int) -> None:
+    """That other tenants have some too; programs ask for each."""
+    if given.output.as_json:
+        return
+    parked, words = parked_of_all(given.sidecar, service)
+    if (total := sum(parked.values())) > shown:
+        text = f"{total} are parked of all tenants: {words}; see them with annals --tenant"
+        notes.print(told(text), soft_wrap=True)
 
 
 def _as_seen(reason: str, version: int | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from annals_cli.commands.config import as_given
+from annals_cli.commands.dead_letters import parked_of_all
 from annals_cli.output import people, told
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed, NotLetIn, Sidecar
@@ -157,10 +158,11 @@ def _lag(sidecar: Sidecar) -> Checked:
 
 def _letters(app: str) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
-        parked = len(sidecar.get(app, "dead-letters")["items"])
-        return not parked, f"{parked} parked" if parked else "none"
+        parked, words = parked_of_all(sidecar, app)
+        return not parked, f"{sum(parked.values())} parked: {words}" if parked else "none"
 
-    return _asked(f"dead letters of {app}", f"See annals dead-letters list --service {app}.", ask)
+    mend = f"See annals --tenant TENANT dead-letters list --service {app}."
+    return _asked(f"dead letters of {app}", mend, ask)
 
 
 def _sagas(sidecar: Sidecar) -> Checked:

@@ -1,0 +1,51 @@
+"""What is parked of other tenants than the one that is asked for."""
+
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+from annals_cli.sidecar import Exit
+from unit.cli.conftest import Annals
+
+ELSEWHERE = "3 are parked of all tenants: 2 of globex, 1 of acme; see them with annals --tenant\n"
+
+
+def parked(request: httpx.Request) -> httpx.Response:
+    """Of two tenants, in each service."""
+    own = [{"id": "L1", "group": "a bug", "count": 1, "consumers": ["tasks"]}]
+    items = {
+        "dead-letters": own if request.headers["x-tenant-id"] == "acme" else [],
+        "dead-letters/groups": own if request.headers["x-tenant-id"] == "acme" else [],
+        "dead-letters/groups/tenants": [{"tenant": "globex", "parked": 2}, {"tenant": "acme", "parked": 1}],
+    }
+    found = items.get(request.url.path.partition("/method/")[2], [])
+    return httpx.Response(200, json={"items": found, "unreached": None, "lag": 0})
+
+
+@pytest.mark.parametrize("command", ["list", "groups"])
+@pytest.mark.parametrize("tenant", ["acme", "default"])
+def test_a_list_says_that_more_is_parked_of_other_tenants(annals: Annals, command: str, tenant: str) -> None:
+    result = annals(parked, "--tenant", tenant, "dead-letters", command)
+    assert ("L1" in result.stdout or "a bug" in result.stdout) == (tenant == "acme")
+    assert result.stderr == ELSEWHERE
+
+
+def test_a_list_that_has_all_says_nothing_more(annals: Annals) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        of_tenants = request.url.path.endswith("/tenants")
+        item = {"tenant": "acme", "parked": 1} if of_tenants else {"id": "L1"}
+        return httpx.Response(200, json={"items": [item]})
+
+    assert annals(answer, "--tenant", "acme", "dead-letters", "list").stderr == ""
+
+
+def test_the_doctor_finds_what_is_parked_of_any_tenant(annals: Annals) -> None:
+    result = annals(parked, "--json", "doctor")
+    assert result.exit_code == Exit.FOUND_WRONG
+    checks = {one["check"]: one for one in json.loads(result.stdout)["checks"]}
+    letters = checks["dead letters of notification"]
+    assert (letters["ok"], letters["detail"]) == (False, "3 parked: 2 of globex, 1 of acme")
+    assert letters["mend"] == "See annals --tenant TENANT dead-letters list --service notification."
