@@ -501,7 +501,7 @@ async def test_a_text_that_is_nested_too_deeply_to_be_read_again_is_parked_again
     assert "recursion" in letter.reason
 
 
-async def test_as_much_is_edited_as_there_is_room_for_and_discarded_without_end(
+async def test_as_much_is_edited_as_there_is_room_for_and_discarded_beyond_it(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "_MOST_EDITED", 1_000)
@@ -523,6 +523,43 @@ async def test_as_much_is_edited_as_there_is_room_for_and_discarded_without_end(
     corrected = letters.corrected("tasks", await event_of(ACME))
     assert corrected is not None
     assert corrected.data == {"title": "x" * 700}
+
+
+async def test_what_is_discarded_takes_no_room_from_what_is_edited(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST_EDITED", 100)
+    letters = letters_of(clients[0])
+    for number in range(5):
+        await letters.park(*await failed(StreamId("acme", f"thing-{number}")))
+    *discarded, edited = letters.parked("acme")
+    for letter in discarded:
+        await letters.correct(letter, None, "ada", "nonsense")
+
+    await letters.correct(edited, {"title": "x"}, "ada", "mended by hand")
+
+    corrected = letters.corrected("tasks", await event_of(edited.sequence))
+    assert corrected is not None
+    assert corrected.data == {"title": "x"}
+
+
+async def test_no_more_is_discarded_than_leaves_room_for_what_fails_later(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_MOST_CORRECTED", 50)
+    letters = letters_of(clients[0])
+    for stream in (ACME, GLOBEX):
+        await letters.park(*await failed(stream))
+    (own,), (other,) = letters.parked("acme"), letters.parked("globex")
+    assert (await discard(letters, own)).status_code == 200
+
+    answer = await discard(letters, other)
+
+    assert (answer.status_code, answer.json()["type"]) == (413, "urn:annals:problem:too-large")
+    assert "by a release" in answer.json()["detail"]
+    assert letters.parked("globex") == [other]
+    assert letters.corrected("tasks", await event_of(GLOBEX)) is not None
+    assert (await discard(letters, own)).status_code == 200, "what is discarded already takes no more room"
 
 
 async def test_an_event_that_nobody_looked_at_is_neither_discarded_nor_edited(

@@ -39,7 +39,9 @@ _MOST_PARKED = 4 * _MAX_PARKED
 _MOST_BYTES = 2_000_000
 """Of the letters, when one more is taken in: what is done to those there makes them little larger."""
 _MOST_EDITED = 1_000_000
-"""Of the index, what operators corrected: it stays there for ever."""
+"""Of the index, the data that operators wrote: it stays there for ever."""
+_MOST_CORRECTED = 1_500_000
+"""Of the index, that and what they discarded: beyond it there would come to be no room for what fails."""
 _MAX_DONE = 200
 _ATTEMPTS = 20
 _AT_ONCE = 100
@@ -255,8 +257,8 @@ class DeadLetters:
         """Have the consumer see other data in the event that failed; None: have it pass the event over.
 
         The event itself stays what it is. The correction holds for every later time as well, also
-        when the read model is built anew. Raises TooMuchEdited; to pass over is possible always.
-        Raises MovedOn where it is another event by now than that of `letter`.
+        when the read model is built anew. Raises TooMuchEdited, of what takes more room than there is;
+        what is discarded takes little. Raises MovedOn where it is another event by now than that of `letter`.
         """
         what = "discarded" if data is None else "edited"
         entry = letters.action(what, who, reason, version=letter.version, data=data)
@@ -267,9 +269,9 @@ class DeadLetters:
             if known.version != letter.version:
                 raise MovedOn(letter.id, letter.version, known.version)
             place = _place(letter.consumer, stream, letter.version)
+            before = len(orjson.dumps(index.corrections))
             index.corrections[place] = {"data": data}  # who and why is in the history
-            if data is not None and (size := len(orjson.dumps(index.corrections))) > _MOST_EDITED:
-                raise TooMuchEdited(f"all that was edited takes {size} bytes with it, of {_MOST_EDITED}")
+            _require_room(index.corrections, before, editing=data is not None)
 
         await self._change(change, {letter.id: partial(_noted, entry)})
 
@@ -403,6 +405,20 @@ def _require_few(found: Collection[DeadLetter], consumer: str, generation: int) 
     if len(found) >= _MAX_PARKED and len(_of(found, consumer, generation)) >= _MAX_PARKED:
         name = f"{consumer}, generation {generation}" if generation else consumer
         raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
+
+
+def _require_room(corrections: Mapping[str, Mapping[str, Any]], before: int, *, editing: bool) -> None:
+    edited = {place: one for place, one in corrections.items() if one["data"] is not None}
+    if editing and (size := len(orjson.dumps(edited))) > _MOST_EDITED:
+        raise TooMuchEdited(
+            f"all that was edited takes {size} bytes with it, of {_MOST_EDITED}: "
+            "mend what fails on the event, or discard it"
+        )
+    if (size := len(orjson.dumps(corrections))) > max(_MOST_CORRECTED, before):
+        raise TooMuchEdited(
+            f"all that was edited and discarded takes {size} bytes with it, of {_MOST_CORRECTED}: "
+            "mend what fails on the event by a release, which may pass it over"
+        )
 
 
 def _short(reason: str, known: DeadLetter, index: _Index) -> str:

@@ -279,7 +279,6 @@ def _problems() -> Iterator[None]:
     except MovedOn as error:
         raise Problem(409, "conflict", str(error), expected=error.expected, actual=error.actual) from error
     except TooMuchEdited as error:
-        detail = f"{error}: mend what fails on the event, or discard it"
-        raise Problem(413, "too-large", detail) from error
+        raise Problem(413, "too-large", str(error)) from error
     except (DaprError, DeadLettersUnknown, StoreError) as error:
         raise unavailable(f"the dead letters cannot be reached now: {error}") from error
