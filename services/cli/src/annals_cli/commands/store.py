@@ -45,10 +45,12 @@ def export(
 ) -> None:
     """Write every stream, and what the read models are, to a file."""
     given = session(context)
-    definitions = [
-        {"name": one["name"], "version": one["version"], "definition": one["definition"]}
-        for one in given.sidecar.get("projector", "projections")["items"]
-    ]
+    definitions: list[dict[str, Any]] = []
+    unknown: Failed | None = None
+    try:
+        definitions = _definitions(given.sidecar)
+    except Failed as failed:  # a backup is of the store, and is wanted most when something is away
+        unknown = failed
     total = sum(lane["tail"] for lane in given.sidecar.get("command", "store/lanes")["items"])
     end: dict[str, Any] | None = None
     with (
@@ -70,6 +72,8 @@ def export(
             raise broken_off(file, Exit.UNAVAILABLE)
     done = f"{end['events']} events of {end['commits']} commits in {file}"
     given.output.done({"file": str(file)} | end, done, aside=file == STDOUT)
+    if unknown is not None and not given.output.as_json:
+        notes.print(told(("What the read models are is not in the file:", "yellow"), f" {unknown}"))
 
 
 def import_(
@@ -103,11 +107,11 @@ def import_(
                 )["commits"]
                 progress.advance(bar, sum(line.startswith(b'{"lane"') for line in chunk))
     changed: list[str] | None = None
-    unknown: Failed | None = None
+    unknown = "the export was made without the projector"
     try:
         changed = _changed(given.sidecar, definitions)
     except Failed as failed:  # as where the projector is stopped, which a restore may ask for
-        unknown = failed
+        unknown = str(failed)
     answer = {"commits": end["commits"], "taken": taken, "changed_read_models": changed}
     given.output.done(
         answer,
@@ -117,7 +121,7 @@ def import_(
     )
     if given.output.as_json:
         return
-    if unknown is not None:
+    if changed is None:
         notes.print(
             told(("Whether read models changed since the export is not known:", "yellow"), f" {unknown}")
         )
@@ -165,7 +169,17 @@ def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
         yield chunk
 
 
-def _changed(sidecar: Sidecar, exported: list[dict[str, Any]]) -> list[str]:
-    now = {one["name"]: one["definition"] for one in sidecar.get("projector", "projections")["items"]}
+def _definitions(sidecar: Sidecar) -> list[dict[str, Any]]:
+    return [
+        {"name": one["name"], "version": one["version"], "definition": one["definition"]}
+        for one in sidecar.get("projector", "projections")["items"]
+    ]
+
+
+def _changed(sidecar: Sidecar, exported: list[dict[str, Any]]) -> list[str] | None:
+    """The read models that are not what they were; None where the export does not say."""
+    now = {one["name"]: one["definition"] for one in _definitions(sidecar)}
     then = {one["name"]: one["definition"] for one in exported}
-    return sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    return (
+        sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)) if then else None
+    )

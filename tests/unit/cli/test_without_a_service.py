@@ -1,0 +1,54 @@
+"""What can be done while one of the services is away is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import httpx
+
+from annals_cli.sidecar import Exit
+from unit.cli.conftest import Annals, Handler
+
+LINES = b'{"format":"annals-export/1","lanes":{"0":1}}\n{"lane":0,"seq":1,"commit":"{}","events":[]}\n'
+END = {"commits": 1, "events": 1, "sha256": hashlib.sha256(LINES).hexdigest()}
+READ_MODEL = {"name": "tasks", "version": 3, "definition": {"columns": {}}}
+
+
+def without(*away: str) -> Handler:
+    """Services that answer but for some."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        service, _, path = request.url.path.removeprefix("/v1.0/invoke/").partition("/method/")
+        if service in away:
+            said = {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to resolve address"}
+            return httpx.Response(500, json=said)
+        if path == "store/export":
+            return httpx.Response(200, content=LINES + json.dumps({"end": END}).encode() + b"\n")
+        if path == "store/import":
+            return httpx.Response(200, json={"commits": 1})
+        items = {"projections": [READ_MODEL]}
+        return httpx.Response(200, json={"items": items.get(path, [])})
+
+    return answer
+
+
+def test_a_backup_is_made_without_the_projector(annals: Annals, tmp_path: Path) -> None:
+    file = tmp_path / "backup.jsonl"
+    result = annals(without("projector"), "export", str(file))
+    assert result.exit_code == Exit.DONE
+    assert "What the read models are is not in the file: the service projector" in result.stderr
+    assert file.read_bytes().startswith(b'{"read_models": []}\n' + LINES)
+
+    taken = annals(without(), "import", str(file))
+    assert "Whether read models changed since the export is not known" in taken.stderr
+    program = annals(without(), "--json", "import", str(file))
+    assert json.loads(program.stdout)["changed_read_models"] is None
+
+
+def test_a_backup_says_what_the_read_models_are(annals: Annals, tmp_path: Path) -> None:
+    file = tmp_path / "backup.jsonl"
+    assert "read models" not in annals(without(), "export", str(file)).stderr
+    assert json.loads(file.read_bytes().splitlines()[0]) == {"read_models": [READ_MODEL]}
+    assert "read models" not in annals(without(), "import", str(file)).stderr
