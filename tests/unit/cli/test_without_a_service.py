@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 
 import httpx
+import pytest
 
-from annals_cli.sidecar import Exit
+from annals_cli.sidecar import Exit, Failed
 from unit.cli.conftest import Annals, Handler
 
 LINES = b'{"format":"annals-export/1","lanes":{"0":1}}\n{"lane":0,"seq":1,"commit":"{}","events":[]}\n'
 END = {"commits": 1, "events": 1, "sha256": hashlib.sha256(LINES).hexdigest()}
+SETTING = {"key": "read_only", "value": True, "default": False, "by": "ada", "why": "a restore"}
 READ_MODEL = {"name": "tasks", "version": 3, "definition": {"columns": {}}}
 
 
@@ -28,7 +30,7 @@ def without(*away: str) -> Handler:
             return httpx.Response(200, content=LINES + json.dumps({"end": END}).encode() + b"\n")
         if path == "store/import":
             return httpx.Response(200, json={"commits": 1})
-        items = {"projections": [READ_MODEL]}
+        items = {"settings": [SETTING | {"key": f"{service}.read_only"}], "projections": [READ_MODEL]}
         return httpx.Response(200, json={"items": items.get(path, [])})
 
     return answer
@@ -52,3 +54,21 @@ def test_a_backup_says_what_the_read_models_are(annals: Annals, tmp_path: Path) 
     assert "read models" not in annals(without(), "export", str(file)).stderr
     assert json.loads(file.read_bytes().splitlines()[0]) == {"read_models": [READ_MODEL]}
     assert "read models" not in annals(without(), "import", str(file)).stderr
+
+
+def test_the_settings_of_those_that_answer_are_shown(annals: Annals) -> None:
+    result = annals(without("projector", "notification"), "config", "list")
+    assert result.exit_code == Exit.UNAVAILABLE
+    assert "command.read_only" in result.stdout
+    assert "saga-orchestrator.read_only" in result.stdout
+    assert "the service projector" in result.stderr
+    assert "the service notification" in result.stderr
+
+    program = annals(without("projector"), "--json", "config", "list")
+    assert program.exit_code == Exit.UNAVAILABLE
+    assert json.loads(program.stdout).keys() == {"command", "saga-orchestrator", "notification"}
+
+
+def test_where_no_service_answers_there_is_nothing_to_show(annals: Annals) -> None:
+    with pytest.raises(Failed, match="the service command"):
+        annals(without("command", "projector", "saga-orchestrator", "notification"), "config", "list")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from annals_cli.output import notes, told
 from annals_cli.session import Session, session
 from annals_cli.sidecar import Exit, Failed, segment
 
@@ -21,13 +22,25 @@ Why = Annotated[str, typer.Option("--reason", help="why; kept in its history")]
 def listing(context: typer.Context) -> None:
     """All of them, as they are now in the replica that answers."""
     given = session(context)
-    answers = {service: given.sidecar.get(service, "settings") for service in _SERVICES}
+    answers: dict[str, Any] = {}
+    away: list[Failed] = []
+    for service in _SERVICES:
+        try:
+            answers[service] = given.sidecar.get(service, "settings")
+        except Failed as failed:
+            away.append(failed)
+    if not answers:
+        raise away[0]
     rows = [
         {**one, "value": as_given(one["value"]), "default": as_given(one["default"])}
         for answer in answers.values()
         for one in answer["items"]
     ]
     given.output.table(answers, rows, ("key", "value", "default", "by", "why", "at", "refused"))
+    for one in away:
+        notes.print(told(("not shown:", "yellow"), f" {one}"), soft_wrap=True)
+    if away:
+        raise typer.Exit(away[0].code)
 
 
 @app.command("set")
