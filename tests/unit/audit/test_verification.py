@@ -52,10 +52,11 @@ class Ledger:
         self.client = client
         self.state = state
         self.before_last: Sign = _not
+        self.seed = SEED
         self.checkpointer = Checkpointer(client, "eventstore", self._key, 60)
 
     async def _key(self) -> SigningKey:
-        return SigningKey(base64.b64encode(SEED).decode())
+        return SigningKey(base64.b64encode(self.seed).decode())
 
     async def fill(self) -> None:
         for stream in (A, B):
@@ -71,9 +72,11 @@ class Ledger:
             await sign()
         running.cancel()
 
-    async def findings(self) -> list[Finding]:
-        public = Ed25519PrivateKey.from_private_bytes(SEED).public_key().public_bytes_raw()
-        trusted = VerificationKeys(base64.b64encode(public).decode())
+    async def findings(self, *seeds: bytes) -> list[Finding]:
+        """With the public keys of these, or else of the first signing key."""
+        private = map(Ed25519PrivateKey.from_private_bytes, seeds or [SEED])
+        public = [base64.b64encode(one.public_key().public_bytes_raw()).decode() for one in private]
+        trusted = VerificationKeys(",".join(public))
         reading = partial(read_checkpoints, self.client, "eventstore")
         said = verify(DaprEventReader(self.client), reading, self._last, trusted)
         return [one async for one in said if isinstance(one, Finding)]
@@ -172,6 +175,16 @@ async def test_a_checkpoint_that_is_missing_is_found_where_later_ones_are_there(
 async def test_a_last_checkpoint_of_another_key_is_not_trusted(ledger: Ledger) -> None:
     await ledger.edit(keys.checkpoint(0), number=9)
     assert await ledger.findings() == [Finding("its last checkpoint is not signed by a trusted key", 0, 5)]
+
+
+async def test_a_signing_key_is_replaced_and_the_old_one_stays_trusted_for_what_it_signed(
+    ledger: Ledger,
+) -> None:
+    ledger.seed = bytes(32)
+    await ledger.append(A, 5, sign=ledger.checkpointer.sign)
+    assert await ledger.findings(SEED, ledger.seed) == []
+    alone = await ledger.findings(ledger.seed)
+    assert alone == [Finding("checkpoint 1 is not signed by a trusted key", lane, 0) for lane in (0, 1)]
 
 
 async def test_what_is_signed_meanwhile_is_no_finding(ledger: Ledger) -> None:
