@@ -1216,7 +1216,7 @@ def operates(services: Services, role: str) -> None:
 
 
 async def test_rows_that_differ_and_cannot_be_shown_are_told_of(show: Show, services: Services) -> None:
-    counts = dict.fromkeys(("only_old", "only_new", "on_their_way"), 0) | {
+    counts = dict.fromkeys(("only_old", "only_new", "on_their_way", "parked"), 0) | {
         "old_rows": 9_000,
         "new_rows": 9_000,
     }

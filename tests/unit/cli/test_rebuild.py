@@ -43,6 +43,15 @@ class Projector:
         raise look
 
 
+@pytest.mark.parametrize("what", ["only_old", "only_new", "differing", "parked"])
+def test_a_generation_that_lacks_something_is_found_different(annals: Annals, what: str) -> None:
+    found = dict.fromkeys(("only_old", "only_new", "differing", "on_their_way", "parked"), 0)
+    compare = ("projections", "difference", "tasks", "3")
+    assert annals(lambda _: httpx.Response(200, json=found), *compare).exit_code == Exit.DONE
+    wrong = annals(lambda _: httpx.Response(200, json=found | {what: 1}), *compare)
+    assert wrong.exit_code == Exit.FOUND_WRONG
+
+
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projections, "_LOOK_SECONDS", 0.0)

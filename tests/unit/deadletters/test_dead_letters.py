@@ -280,6 +280,18 @@ async def test_what_was_released_anew_while_it_was_read_in_vain_stays_released(
     assert len(letters.released()) == 1
 
 
+async def test_what_waits_for_a_generation_is_counted_of_all_tenants(clients: tuple[AtOnce, AtOnce]) -> None:
+    letters = letters_of(clients[0])
+    for stream in (ACME, GLOBEX):
+        for generation in (1, 2):
+            letter, detail = await failed(stream)
+            letter = replace(letter, id=f"{letter.id}-{generation}", generation=generation)
+            await letters.park(letter, detail)
+    await letters.release([one for one in letters.parked("acme") if one.generation == 2], "ada", "mended")
+    assert [letters.parked_in("tasks", generation) for generation in (1, 2, 3)] == [2, 1, 0]
+    assert letters.parked_in("members", 1) == 0
+
+
 async def test_too_many_of_a_generation_stop_that_one_alone(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:

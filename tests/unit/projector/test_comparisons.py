@@ -30,6 +30,7 @@ class World:
         self.fails = False
         self.arrived = 0
         statuses = (GenerationStatus.LIVE, GenerationStatus.BUILDING, GenerationStatus.BUILDING)
+        self.parked = {("tasks", 1): 1, ("tasks", 2): 2, ("tasks", 3): 4, ("members", 2): 8}
         self.all = [
             Known("tasks", number, 1, status, "a test", True, None, True, "2030", False, {})
             for number, status in enumerate(statuses, 1)
@@ -43,6 +44,9 @@ class World:
 
     def generation(self, known: Known) -> Generation:
         return Generation(TASKS, known.number)
+
+    def parked_in(self, read_model: str, generation: int) -> int:
+        return self.parked.get((read_model, generation), 0)
 
     async def fetch(self, _sql: str, tenant: str | None) -> Any:
         self.asked_for.append(tenant)
@@ -122,3 +126,9 @@ async def test_one_that_fails_does_so_for_all_who_wait_and_stands_in_nobodys_way
     assert len(world.asked_for) == 1
     world.fails = False
     assert (await ask()).status_code == 200
+
+
+async def test_what_is_parked_in_one_of_the_two_is_not_on_its_way(world: World, ask: Ask) -> None:
+    world.answers.set()
+    assert (await ask()).json()["parked"] == 3
+    assert (await ask(number=3)).json()["parked"] == 5

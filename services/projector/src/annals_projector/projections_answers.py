@@ -122,4 +122,6 @@ class Difference(Answer):
     differing: int
     on_their_way: int
     """Rows of which one of the two has not seen all that it is going to."""
+    parked: int
+    """Sequences that are parked in one of the two: what waits there is on its way to nowhere."""
     samples: list[DifferingRow]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from annals.dapr import Database, DatabaseError
+from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLetters
 from annals.projections import Builder, Generations, GenerationStatus, Projection, difference
 from annals.projections.builder import NEAR_COMMITS
@@ -195,7 +195,10 @@ def routes(
             comparing[asked] = asyncio.create_task(difference(database, tenant, *pair))
             comparing[asked].add_done_callback(lambda _: comparing.pop(asked))
         with _problems():
-            return Difference.model_validate(await asyncio.shield(comparing[asked]))
+            found = await asyncio.shield(comparing[asked])
+            await dead_letters.refresh()
+        parked = sum(dead_letters.parked_in(read_model, one.number) for one in (old, new))
+        return Difference.model_validate(found | {"parked": parked})
 
     @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
     async def pause(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Status:
@@ -296,5 +299,5 @@ def _definition(projection: Projection) -> Definition:
 def _problems() -> Iterator[None]:
     try:
         yield
-    except (DatabaseError, StoreError) as error:
+    except (DatabaseError, StoreError, DaprError) as error:
         raise unavailable(f"the read models cannot be reached now: {error}") from error

@@ -325,6 +325,11 @@ class DeadLetters:
 
         await self._change(change)
 
+    def parked_in(self, read_model: str, generation: int) -> int:
+        """How many sequences wait in a table, of all tenants, until an operator has a look."""
+        found = _of(self._index.parked.values(), read_model, generation)
+        return sum(one.status is Status.PARKED for one in found)
+
     def generations(self) -> set[tuple[str, int]]:
         """The read models' generations that something waits for."""
         return {(one.consumer, one.generation) for one in self._index.parked.values() if one.generation}

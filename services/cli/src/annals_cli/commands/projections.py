@@ -95,12 +95,12 @@ def rebuild(
 
 @app.command()
 def difference(context: typer.Context, read_model: Model, number: Number) -> None:
-    """What differs between a generation and the one that answers. Exit code 6 if anything does."""
+    """What differs between a generation and the live one. Exit code 6 if anything does, or is parked."""
     given = session(context)
     path = f"{_generation(read_model, number)}/difference"
     answer = given.sidecar.call("GET", "projector", path, seconds=600)
     given.output.one(answer)
-    if answer["only_old"] or answer["only_new"] or answer["differing"]:
+    if any(answer[what] for what in ("only_old", "only_new", "differing", "parked")):
         raise typer.Exit(Exit.FOUND_WRONG)
 
 

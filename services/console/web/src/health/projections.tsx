@@ -37,6 +37,7 @@ interface Compared {
   only_new: number;
   differing: number;
   on_their_way: number;
+  parked: number;
   samples: { id: string; kind: string; columns: Record<string, { old: Json; new: Json }> }[];
 }
 
@@ -294,9 +295,13 @@ function Comparison({ name, number, close }: { name: string; number: number; clo
             <dd class="number">{count(value.differing)}</dd>
             <dt>On their way</dt>
             <dd class="number">{count(value.on_their_way)}</dd>
+            <dt>Parked</dt>
+            <dd class="number">{count(value.parked)}</dd>
           </dl>
           {differ === 0 ? (
-            <Tag tone="ok">no row differs</Tag>
+            <Tag tone={value.parked === 0 ? "ok" : "warn"}>
+              {value.parked === 0 ? "no row differs" : "what is parked does not come"}
+            </Tag>
           ) : (
             value.samples.length === 0 && (
               <p class="quiet">None of these rows is of your tenant, or small enough to be shown.</p>
