@@ -101,7 +101,7 @@ class Output:
         if self.as_json:
             _dump(answer, sys.stderr if aside else sys.stdout)
         else:
-            (notes if aside else people).print(told(*parts))
+            (notes if aside else people).print(told(*parts), soft_wrap=True)
 
     def line(self, answer: Any, *parts: Part) -> None:
         """One of many, as they come: a line of JSON, or of text."""
