@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import nats
 import pytest
+from dapr.proto import api_v1
 from nats.js.errors import NotFoundError
 
+from annals.dapr import DaprError, DaprSidecar
 from annals.events import new_id
+from annals.sagas.history import SagaKey
+from annals.sagas.orchestrator import instance_id
 from conftest import beyond_loopback, until
 from documented import as_documented
 from suite import infra, profiles
@@ -110,6 +115,35 @@ def open_to_the_network(suite: Suite) -> set[tuple[str, int]]:
 
 
 SAGAS = "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas"
+
+
+@asynccontextmanager
+async def workflow_engine() -> AsyncIterator[DaprSidecar]:
+    """The sidecar of the orchestrator, past which its workflows are looked at and ended."""
+    sidecar = DaprSidecar(13503, timeout=5)
+    try:
+        yield sidecar
+    finally:
+        await sidecar.close()
+
+
+async def workflow_reaches(saga_id: str, status: str, run: int = 0) -> None:
+    """Wait until Dapr says this of the workflow of a saga, such as TERMINATED."""
+    instance = instance_id(SagaKey(saga_id, "default"), run)
+    request = api_v1.GetWorkflowRequest(instance_id=instance, workflow_component="dapr")
+
+    async def there() -> bool:
+        try:
+            answer = await sidecar.call("GetWorkflowBeta1", request)
+        except DaprError as error:
+            # It reads the workflow's keys one after the other, and says so when a turn was saved between.
+            if "missing from state store" in str(error):
+                return False
+            raise
+        return bool(answer.runtime_status == status)
+
+    async with workflow_engine() as sidecar:
+        await until(there, what=f"the workflow of {saga_id} to be {status}")
 
 
 class Sagas:

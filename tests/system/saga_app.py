@@ -8,6 +8,7 @@ from typing import Any
 
 from annals.sagas import (
     AwaitEvent,
+    Parallel,
     Retry,
     Saga,
     SagaCatalog,
@@ -80,7 +81,15 @@ RELEASE = Saga(
     triggers=(StartOn("task.completed", lambda data, _: {"member": data["assignee"]}),),
 )
 
+
+def _approval(name: str) -> Step:
+    return Step(name, AwaitEvent((f"approve-{name}",), deadline=lambda _: timedelta(minutes=5)))
+
+
+# Two who approve of it, in whatever order.
+REVIEW = Saga("review", Release, (Parallel(_approval("budget"), _approval("text")),))
+
 if __name__ == "__main__":
     settings = SagaSettings()
-    catalog = SagaCatalog(RELEASE, *(VERSIONS[int(version)] for version in sys.argv[1:]))
+    catalog = SagaCatalog(RELEASE, REVIEW, *(VERSIONS[int(version)] for version in sys.argv[1:]))
     serve(create(settings, catalog), settings, "saga-orchestrator")

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dapr.proto import api_v1
 
-from annals.dapr import DaprError, DaprSidecar, Workflows
+from annals.dapr import Workflows
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import instance_id
 from conftest import until
 from suite.suite import Suite
-from system.conftest import Sagas
-
-_GRPC_PORT = 13503
+from system.conftest import Sagas, workflow_engine, workflow_reaches
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +26,9 @@ async def watched(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 async def lose(saga_id: str, run: int = 0) -> None:
     """End the workflow of a saga, and those it runs, behind the orchestrator's back."""
-    instance = instance_id(SagaKey(saga_id, "default"), run)
-    sidecar = DaprSidecar(_GRPC_PORT, timeout=5)
-    try:
-        await Workflows(sidecar).terminate(instance)
-
-        async def ended() -> bool:
-            request = api_v1.GetWorkflowRequest(instance_id=instance, workflow_component="dapr")
-            try:
-                answer = await sidecar.call("GetWorkflowBeta1", request)
-            except DaprError as error:
-                # It reads the workflow's keys one after the other, and says so when a turn was saved between.
-                if "missing from state store" in str(error):
-                    return False
-                raise
-            return bool(answer.runtime_status == "TERMINATED")
-
-        await until(ended)
-    finally:
-        await sidecar.close()
+    async with workflow_engine() as sidecar:
+        await Workflows(sidecar).terminate(instance_id(SagaKey(saga_id, "default"), run))
+    await workflow_reaches(saga_id, "TERMINATED", run)
 
 
 async def restarts(sagas: Sagas, saga_id: str) -> list[str]:

@@ -124,6 +124,7 @@ async def test_a_saga_under_the_id_of_a_child_is_not_ended_with_whose_child_it_i
         await ask.start(CHILDREN[3], "child", {"n": 3}, None)
         await machine.clock.settle()
         await ask.terminate(KEY, "enough", Asker("boss"))
+        await machine.clock.settle()
         assert (await ask.load(CHILDREN[0])).terminated
         assert not (await ask.load(CHILDREN[3])).terminated
 
@@ -264,14 +265,29 @@ async def test_a_saga_that_dapr_holds_as_stalled_is_cancelled_by_an_event_all_th
             event_type="thing.gone", source="t", aggregate_type="thing", aggregate_id="0", data={}
         )
         await machine.triggers.on_domain_event(RecordedEvent.record(event, version=1, lane=0, seq=1))
+        await machine.clock.settle()
         assert (await ask.load(KEY)).cancel_reason == "thing.gone"
         with pytest.raises(DaprError, match="stalled"):
             await ask.raise_event(KEY, "yes", None, Asker("ada"))
         await machine.upgrade()
-        # As the watch does when it finds it.
-        await ask.restart(KEY, "it stood still", Asker())
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
+
+
+async def test_one_that_is_cancelled_while_dapr_holds_it_starts_no_more_when_it_is_let_go() -> None:
+    """As in an upgrade: nobody finds it to stand still while what it started is under way."""
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        begun = [(await machine.orchestrator.load(child)).status for child in CHILDREN]
+        machine.dapr.workflows.find(instance_id(KEY)).stalled = True
+        await machine.orchestrator.cancel(KEY, "she stays", Asker("boss"))
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+        assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "she stays")
+        for child, before in zip(CHILDREN, begun, strict=True):
+            now = (await machine.orchestrator.load(child)).status
+            assert now is (SagaStatus.NONE if before is SagaStatus.NONE else SagaStatus.COMPENSATED)
 
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:

@@ -40,6 +40,7 @@ _NOT_YET_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _INSIST_SECONDS = 1.0
 _UNWANTED = "the saga that started it had ended, or was cancelled"
 _UNBEGUN = "its workflow did not begin"
+_HELD = "it was cancelled while its workflow was held"
 _TAKEN = "another saga has this id"
 _LOST = "its workflow was lost, and the saga that started it went on"
 
@@ -257,10 +258,14 @@ class Orchestrator:
         """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
         state = await self._decide(key, lambda state: state.cancel(reason), asker)
         if state.status is not SagaStatus.COMPENSATING:
-            # Where there is none to tell it was lost: the one that goes on in its place reads of it. One that
-            # Dapr holds may be held for ever, and what tells of all events would wait for it.
-            with suppress(WorkflowStalled):
+            # Where there is none to tell it was lost: the one that goes on in its place reads of it.
+            try:
                 await self._raised(key, state, CANCEL, {"reason": state.cancel_reason})
+            except WorkflowStalled:
+                # Dapr may hold it for ever, and what tells of all events would wait for it. Nor would it
+                # read of this when it goes on: it is replaced, unless nobody here may carry it on.
+                with suppress(NotDeclared):
+                    return await self.restart(key, _HELD, asker)
         return state
 
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
