@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from annals.dapr import Configuration, DaprSidecar
+from annals.dapr import Configuration, ConfigurationItem, DaprSidecar
 from annals.live import Live, LiveSettings, NoSuchSetting, SettingRefused
 from annals_command.settings import CommandLive, CommandSettings
 from annals_notification.settings import NotificationLive, NotificationSettings
@@ -65,3 +65,12 @@ async def test_a_key_is_the_services_name_as_every_store_takes_it(live: LiveSett
     with pytest.raises(NoSuchSetting) as refused:
         live.key("readonly")
     assert "read_only" in refused.value.known
+
+
+async def test_the_suite_is_read_only_as_the_environment_says_until_somebody_sets_it() -> None:
+    live = LiveSettings("s", SagaLive(), Configuration(DaprSidecar(1), "settings"), read_only=True)
+    assert live.read_only
+    live._take({})
+    assert live.read_only
+    live._take({"command.read_only": ConfigurationItem("false", "1", {})})
+    assert not live.read_only

@@ -39,7 +39,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
         async with connected(settings) as (sidecar, invocation):
             configuration = Configuration(sidecar, settings.settings_store)
-            live = LiveSettings("saga-orchestrator", settings.live(SagaLive), configuration)
+            own = settings.live(SagaLive)
+            live = LiveSettings("saga-orchestrator", own, configuration, read_only=settings.read_only)
             store = DaprEventStore(
                 sidecar,
                 owner=settings.instance,

@@ -19,6 +19,9 @@ class SagaLive(Live):
 class SagaSettings(SagaLive, ServiceSettings):
     """See `ServiceSettings`."""
 
+    read_only: bool = False
+    """Take nothing about sagas that people send, as long as nobody sets `command.read_only`."""
+
     state_store: str = "eventstore"
     """The state store component that holds the sagas' streams."""
 

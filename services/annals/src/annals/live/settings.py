@@ -66,12 +66,17 @@ class Setting:
 class LiveSettings(Generic[S]):
     """The live settings of a service. `run` keeps `current` up to date."""
 
-    def __init__(self, service: str, defaults: S, configuration: Configuration) -> None:
+    def __init__(
+        self, service: str, defaults: S, configuration: Configuration, *, read_only: bool = False
+    ) -> None:
         self.current = defaults
         self.asked = asyncio.Event()
         """The store was asked, whatever it answered: before that nobody knows what an operator wants."""
-        self.read_only = False
-        """What `command.read_only` is set to: not only `command` lets people write to the event store."""
+        self.read_only = self._read_only = read_only
+        """What `command.read_only` is set to: not only `command` lets people write to the event store.
+
+        Until it is, what the environment of the service says.
+        """
         self.unreached: str | None = "it has not been asked yet"
         self._defaults = defaults
         self._configuration = configuration
@@ -152,7 +157,7 @@ class LiveSettings(Generic[S]):
     def _is_read_only(self, items: Mapping[str, ConfigurationItem]) -> bool:
         item = items.get(_READ_ONLY)
         if item is None or "unset" in item.metadata:
-            return False
+            return self._read_only
         try:
             return _BOOL.validate_strings(item.value)
         except ValidationError:  # the service whose it is says so
