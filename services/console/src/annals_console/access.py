@@ -24,8 +24,12 @@ class Rule:
     summary: str
     of_others: Role | None = None
     """Whoever is below it sees only what is their own: `user` is the caller, whatever else is asked for."""
-    with_id: Role | None = None
-    """Whoever is below it may not choose the `id` of what they make: a service may be going to use it."""
+
+    @property
+    def with_id(self) -> Role | None:
+        """Whoever is below it may not choose the `id` of what they begin: another saga may use it later."""
+        begins = self.method == "POST" and self.path.rpartition("/")[0] == "sagas"
+        return OPERATOR if begins else None
 
 
 def _commands(role: Role, *types: str) -> tuple[Rule, ...]:
@@ -88,7 +92,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule("PUT", "projector", f"{_GENERATION}/throttle", SUITE, "Events a second at most"),
     Rule("DELETE", "projector", _GENERATION, SUITE, "Drop a generation"),
-    Rule("POST", "saga-orchestrator", "sagas/task-handover", MEMBER, "Hand a task over", with_id=OPERATOR),
+    Rule("POST", "saga-orchestrator", "sagas/task-handover", MEMBER, "Hand a task over"),
     *(
         Rule("POST", "saga-orchestrator", f"{_SAGA}/events/{event}", MEMBER, f"Answer: {event}")
         for event in ("accept", "decline")
