@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -892,19 +892,32 @@ async def test_of_a_long_chain_it_is_said_what_is_not_shown(show: Show, services
     await expect(header).not_to_contain_text("the first")
 
 
-async def test_what_becomes_of_a_delivery_is_shown_though_no_event_tells_of_it(
-    show: Show, services: Services
-) -> None:
+_DELIVERIES = "/api/notification/deliveries"
+
+
+def _told_of_a_saga(services: Services, status: str, due: timedelta) -> list[dict[str, Any]]:
+    """What was told of a saga, which is one e-mail; `due` from now."""
     chain = [_of_a_saga(1, "started", "00", saga_type="task-handover"), _of_a_saga(2, "completed", "01")]
     told = dict.fromkeys(("user_id", "causation_id", "ended_at", "answer")) | {
+        "id": "first",
         "event_id": "e1",
         "attempts": 0,
     }
-    told |= dict.fromkeys(("created_at", "occurred", "due"), "2020-01-01T00:00:00Z")
-    told |= {"channel": "email", "status": "pending", "kind": "x", "data": {}, "correlation_id": "s"}
-    notes = [told | {"id": "first"}]
+    told |= dict.fromkeys(("created_at", "occurred"), "2020-01-01T00:00:00Z")
+    told |= {"due": (datetime.now(UTC) + due).isoformat(), "status": status, "channel": "email"}
+    notes: list[dict[str, Any]] = [told | {"kind": "x", "data": {}, "correlation_id": "s"}]
     services.own["/api/projector/queries/events"] = lambda *_: (200, {"items": chain, "next": None})
-    services.own["/api/notification/deliveries"] = lambda *_: (200, {"items": notes, "next": None})
+    services.own[_DELIVERIES] = lambda *_: (200, {"items": notes, "next": None})
+    return notes
+
+
+@pytest.mark.parametrize(
+    ("status", "due"), [("pending", timedelta(seconds=-1)), ("sending", timedelta(minutes=2))]
+)
+async def test_what_becomes_of_a_delivery_is_shown_though_no_event_tells_of_it(
+    show: Show, services: Services, status: str, due: timedelta
+) -> None:
+    notes = _told_of_a_saga(services, status, due)
     page = await show("/causes/correlation/s")
     header, shown = page.locator(".picture > header"), page.locator("[data-row][data-kind=note]")
     await expect(header).to_contain_text("under way")
@@ -918,6 +931,15 @@ async def test_what_becomes_of_a_delivery_is_shown_though_no_event_tells_of_it(
     notes.append(notes[0] | {"id": "logged later"})
     await page.clock.fast_forward(3_000)
     await expect(shown).to_have_count(2)
+
+
+async def test_what_is_held_up_is_not_asked_for_all_the_time(show: Show, services: Services) -> None:
+    _told_of_a_saga(services, "pending", timedelta(minutes=-2))
+    page = await show("/causes/correlation/s")
+    await expect(page.locator(".picture > header")).to_contain_text("under way")
+    before = services.count(_DELIVERIES)
+    await page.clock.run_for(10_000)
+    assert services.count(_DELIVERIES) == before
 
 
 async def test_a_saga_has_ended_whichever_of_two_clocks_is_ahead(show: Show, services: Services) -> None:

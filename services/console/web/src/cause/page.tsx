@@ -13,6 +13,7 @@ import { Picture } from "./picture";
 const MOST = 2000;
 const CHAINS = 50;
 const SOON = 400;
+const LATELY = 60_000;
 const LATER = 3000;
 
 /** What was found: the events of the newest chains that the thing asked for belongs to. */
@@ -73,8 +74,12 @@ function Cause({ kind, id }: { kind: string; id: string }) {
   );
 }
 
-const isBeingSent = ({ status, due }: Delivery) =>
-  ["pending", "sending"].includes(status) && new Date(due).getTime() <= Date.now();
+/** What has been due for longer is held up, for as long as an operator wants it. `due` is when it may be tried again of
+ *  what is being sent, too. */
+const isBeingSent = ({ status, due }: Delivery) => {
+  const waited = Date.now() - new Date(due).getTime();
+  return waited < LATELY && (status === "sending" || (status === "pending" && waited >= 0));
+};
 
 /** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */
 async function find(kind: string, id: string, signal: AbortSignal): Promise<Found> {
