@@ -40,8 +40,8 @@ _MOST_BYTES = 2_000_000
 """Of the letters, when one more is taken in: what is done to those there makes them little larger."""
 _MOST_EDITED = 1_000_000
 """Of the index, the data that operators wrote: it stays there for ever."""
-_MOST_CORRECTED = 1_500_000
-"""Of the index, that and what they discarded: beyond it there would come to be no room for what fails."""
+_MOST_DISCARDED = 500_000
+"""Of the index, what they discarded: beyond it there would come to be no room for what fails."""
 _MAX_DONE = 200
 _ATTEMPTS = 20
 _AT_ONCE = 100
@@ -269,9 +269,8 @@ class DeadLetters:
             if known.version != letter.version:
                 raise MovedOn(letter.id, letter.version, known.version)
             place = _place(letter.consumer, stream, letter.version)
-            before = len(orjson.dumps(index.corrections))
             index.corrections[place] = {"data": data}  # who and why is in the history
-            _require_room(index.corrections, before, editing=data is not None)
+            _require_room(index.corrections, editing=data is not None)
 
         await self._change(change, {letter.id: partial(_noted, entry)})
 
@@ -412,16 +411,17 @@ def _require_few(found: Collection[DeadLetter], consumer: str, generation: int) 
         raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
 
 
-def _require_room(corrections: Mapping[str, Mapping[str, Any]], before: int, *, editing: bool) -> None:
-    edited = {place: one for place, one in corrections.items() if one["data"] is not None}
-    if editing and (size := len(orjson.dumps(edited))) > _MOST_EDITED:
+def _require_room(corrections: Mapping[str, Mapping[str, Any]], *, editing: bool) -> None:
+    alike = {place: one for place, one in corrections.items() if (one["data"] is not None) == editing}
+    size = len(orjson.dumps(alike))
+    if editing and size > _MOST_EDITED:
         raise TooMuchEdited(
             f"all that was edited takes {size} bytes with it, of {_MOST_EDITED}: "
             "mend what fails on the event, or discard it"
         )
-    if (size := len(orjson.dumps(corrections))) > max(_MOST_CORRECTED, before):
+    if not editing and size > _MOST_DISCARDED:
         raise TooMuchEdited(
-            f"all that was edited and discarded takes {size} bytes with it, of {_MOST_CORRECTED}: "
+            f"all that was discarded takes {size} bytes with it, of {_MOST_DISCARDED}: "
             "mend what fails on the event by a release, which may pass it over"
         )
 
