@@ -15,7 +15,7 @@ ELSEWHERE = "3 are parked of all tenants: 2 of globex, 1 of acme; see them with 
 
 def parked(request: httpx.Request) -> httpx.Response:
     """Of two tenants, in each service."""
-    own = [{"id": "L1", "group": "a bug", "count": 1, "consumers": ["tasks"]}]
+    own = [{"id": "L1", "tenant": "acme", "group": "a bug", "count": 1, "consumers": ["tasks"]}]
     items = {
         "dead-letters": own if request.headers["x-tenant-id"] == "acme" else [],
         "dead-letters/groups": own if request.headers["x-tenant-id"] == "acme" else [],
@@ -49,3 +49,19 @@ def test_the_doctor_finds_what_is_parked_of_any_tenant(annals: Annals) -> None:
     letters = checks["dead letters of notification"]
     assert (letters["ok"], letters["detail"]) == (False, "3 parked: 2 of globex, 1 of acme")
     assert letters["mend"] == "See annals --tenant TENANT dead-letters list --service notification."
+
+
+@pytest.mark.parametrize("command", [("dead-letters", "list"), ("doctor",)])
+def test_a_service_of_the_release_before_tells_of_the_tenant_that_asks(
+    annals: Annals, command: tuple[str, ...]
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/tenants"):
+            return httpx.Response(404, json={"detail": "Not Found"})
+        return parked(request)
+
+    result = annals(answer, "--json", "--tenant", "acme", *command)
+    checks = {one["check"]: one["detail"] for one in json.loads(result.stdout).get("checks", ())}
+    assert checks.get("dead letters of notification", "1 parked: 1 of acme") == "1 parked: 1 of acme"
+    people = annals(answer, "--tenant", "acme", "dead-letters", "list")
+    assert (people.exit_code, people.stderr) == (Exit.DONE, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -141,8 +142,14 @@ def discard(
 
 def parked_of_all(sidecar: Sidecar, service: str) -> tuple[dict[str, int], str]:
     """How many are parked in a service of each tenant, the most first; and in words, of five of them."""
-    items = sidecar.get(service, "dead-letters/groups/tenants")["items"]
-    parked = {one["tenant"]: one["parked"] for one in items}
+    try:
+        items = sidecar.get(service, "dead-letters/groups/tenants")["items"]
+        parked = {one["tenant"]: one["parked"] for one in items}
+    except Failed as failed:
+        if failed.code is not Exit.NOT_FOUND:
+            raise
+        # A service of the release before tells only of the tenant that asks, as while it is upgraded.
+        parked = dict(Counter(one["tenant"] for one in sidecar.get(service, "dead-letters")["items"]))
     words = [f"{count} of {tenant}" for tenant, count in list(parked.items())[:_TENANTS_SHOWN]]
     return parked, ", ".join(words + ["…"] * (len(parked) > _TENANTS_SHOWN))
 

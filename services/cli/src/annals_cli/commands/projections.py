@@ -100,7 +100,7 @@ def difference(context: typer.Context, read_model: Model, number: Number) -> Non
     path = f"{_generation(read_model, number)}/difference"
     answer = given.sidecar.call("GET", "projector", path, seconds=600)
     given.output.one(answer)
-    if any(answer[what] for what in ("only_old", "only_new", "differing", "parked")):
+    if any(answer.get(what) for what in ("only_old", "only_new", "differing", "parked")):
         raise typer.Exit(Exit.FOUND_WRONG)
 
 

@@ -71,7 +71,8 @@ def export(
         if end is None:
             raise broken_off(file, Exit.UNAVAILABLE)
     done = f"{end['events']} events of {end['commits']} commits in {file}"
-    given.output.done({"file": str(file)} | end, done, aside=file == STDOUT)
+    exported = {"file": str(file), "read_models": unknown is None} | end
+    given.output.done(exported, done, aside=file == STDOUT)
     if unknown is not None and not given.output.as_json:
         notes.print(told(("What the read models are is not in the file:", "yellow"), f" {unknown}"))
 

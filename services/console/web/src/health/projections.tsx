@@ -37,7 +37,8 @@ interface Compared {
   only_new: number;
   differing: number;
   on_their_way: number;
-  parked: number;
+  /** Not said by a service of the release before. */
+  parked?: number;
   samples: { id: string; kind: string; columns: Record<string, { old: Json; new: Json }> }[];
 }
 
@@ -296,11 +297,11 @@ function Comparison({ name, number, close }: { name: string; number: number; clo
             <dt>On their way</dt>
             <dd class="number">{count(value.on_their_way)}</dd>
             <dt>Parked</dt>
-            <dd class="number">{count(value.parked)}</dd>
+            <dd class="number">{count(value.parked ?? 0)}</dd>
           </dl>
           {differ === 0 ? (
-            <Tag tone={value.parked === 0 ? "ok" : "warn"}>
-              {value.parked === 0 ? "no row differs" : "what is parked does not come"}
+            <Tag tone={!value.parked ? "ok" : "warn"}>
+              {!value.parked ? "no row differs" : "what is parked does not come"}
             </Tag>
           ) : (
             value.samples.length === 0 && (
