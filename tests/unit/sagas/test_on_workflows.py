@@ -654,18 +654,23 @@ def of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DaprWorkflowContext, "is_patched", asked)
 
 
+async def begun_before(machine: SagaMachine, monkeypatch: pytest.MonkeyPatch) -> Orchestrator:
+    """With a saga that one of those has answered whom it waits for, both at a worker of before."""
+    with monkeypatch.context() as before:
+        of_before(before)
+        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        await machine.orchestrator.raise_event(KEY, "yes-v", None, Asker("ada"))
+        await machine.clock.settle()
+    return machine.orchestrator
+
+
 async def test_a_saga_goes_on_that_began_when_nothing_was_told_before_the_last_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     saga = beside(command("a"), answered("v"), answered("w"), answered("x"))
     async with saga_machine(SagaCatalog(saga), Answering()) as machine:
-        ask = machine.orchestrator
-        with monkeypatch.context() as before:
-            of_before(before)
-            await ask.start(KEY, "test", {}, None)
-            await machine.clock.settle()
-            await ask.raise_event(KEY, "yes-v", None, Asker("ada"))
-            await machine.clock.settle()
+        ask = await begun_before(machine, monkeypatch)
         await ask.raise_event(KEY, "yes-w", None, Asker("ada"))
         await machine.clock.settle()
         assert (activities(machine), patches(machine)) == (["perform", *["record"] * 3], [LOOKS])
@@ -678,13 +683,7 @@ async def test_a_saga_that_has_told_of_no_answer_tells_of_it_when_it_is_restarte
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with saga_machine(SagaCatalog(FOUR_EYES), Answering()) as machine:
-        ask = machine.orchestrator
-        with monkeypatch.context() as before:
-            of_before(before)
-            await ask.start(KEY, "test", {}, None)
-            await machine.clock.settle()
-            await ask.raise_event(KEY, "yes-v", None, Asker("ada"))
-            await machine.clock.settle()
+        ask = await begun_before(machine, monkeypatch)
         assert (await ask.load(KEY)).raised
         await ask.restart(KEY, "it stood still", Asker())
         await machine.clock.settle()
