@@ -110,7 +110,7 @@ async def test_nothing_is_written_while_the_suite_is_read_only(path: str) -> Non
         live = LiveSettings("saga-orchestrator", SagaLive(), Configuration(client, "settings"))
         app, unused = FastAPI(), cast("Any", None)
         app.add_exception_handler(Problem, on_problem)
-        admitted = partial(admit, live, lambda: live.read_only)
+        admitted = partial(admit, live)
         app.include_router(api.routes(cast("Any", Writing()), SagaCatalog(), unused, unused, admitted))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as http:
             unknown = await http.post(f"/sagas/{path}", json={})

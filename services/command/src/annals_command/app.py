@@ -37,7 +37,8 @@ def create(settings: CommandSettings) -> ServiceApp:
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
         async with connected(settings) as (sidecar, invocation):
             configuration = Configuration(sidecar, settings.settings_store)
-            live = LiveSettings("command", settings.live(CommandLive), configuration)
+            own = settings.live(CommandLive)
+            live = LiveSettings("command", own, configuration, read_only=settings.read_only)
             store = DaprEventStore(
                 sidecar,
                 owner=settings.instance,
@@ -82,7 +83,7 @@ def create(settings: CommandSettings) -> ServiceApp:
             checkpointer = Checkpointer(
                 sidecar, settings.state_store, signing_key, settings.checkpoint_seconds
             )
-            admitted = partial(admit, live, lambda: live.current.read_only)
+            admitted = partial(admit, live)
             app.direct("/commands", post_one(bus, admitted))
             app.include_router(routes(bus, admitted))
             writer = BindingDatabase(sidecar, settings.settings_writer)

@@ -69,7 +69,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             ask = unmoved(invocation, seconds)
             watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
             operations = Operations(invocation, "saga-orchestrator")
-            admitted = partial(admit, live, lambda: live.read_only)
+            admitted = partial(admit, live)
             app.include_router(api.routes(orchestrator, catalog, invocation, operations, admitted))
             letters = DeadLetters(sidecar, settings.state_store, "saga-orchestrator")
             follower = Follower(

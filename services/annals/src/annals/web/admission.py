@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from annals.live import LiveSettings
 from annals.web.problems import Problem, unavailable
 
 
-def admit(live: LiveSettings[Any], read_only: Callable[[], bool]) -> None:
+def admit(live: LiveSettings[Any]) -> None:
     """Return when it is taken. Raises a Problem: 503 with Retry-After."""
     if not live.asked.is_set():
         detail = "the service has just started, and does not know yet whether it may take this"
         raise unavailable(detail, seconds=1)
-    if read_only():
+    if live.read_only:
         detail = "an operator has made the service read-only; nothing was changed"
         raise Problem(503, "read-only", detail, headers={"Retry-After": "30"})
