@@ -305,14 +305,14 @@ async def happens(condition: Callable[[], Awaitable[bool]], seconds: float) -> b
 def history(streams: int, length: int, *, tenant: str = "default", data: str = "") -> list[DomainEvent]:
     """Tasks that are created and then changed, so that a row shows which of the events it is made of.
 
-    The title names the last version, the description the last one that is even.
+    The title names the last version, the description the last one that is even, with `data`.
     """
     run = new_id()
 
     def event(stream: int, version: int) -> DomainEvent:
-        fields = {"title": f"version {version}{data}"}
+        fields = {"title": f"version {version}"}
         if version % 2 == 0:
-            fields["description"] = f"changed with version {version}"
+            fields["description"] = f"changed with version {version}{data}"
         kind, change = ("created", fields) if version == 1 else ("updated", {"changes": fields})
         return DomainEvent(
             event_type=f"task.{kind}",
