@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,20 +47,25 @@ def credentials() -> Mapping[str, Any]:
 def render(helm: Path, credentials: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render with values over credentials for everything; `bare` leaves those out."""
 
+    @cache
+    def text(values: str, release: str) -> str:
+        file = tmp_path_factory.mktemp("values") / "values.yaml"
+        file.write_text(values)
+        argv = [str(helm), "template", release, str(CHART), "--namespace", "here", "--values", str(file)]
+        argv += ["--kube-version", f"{runtime.KUBERNETES}.0"]
+        result = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise Refused(result.stderr)
+        return result.stdout
+
     def rendered(
         values: Mapping[str, Any] | None = None, *, bare: bool = False, release: str = "annals"
     ) -> list[Manifest]:
         given = dict(values or {})
         if not bare:
             given["credentials"] = {**credentials, **given.get("credentials", {})}
-        file = tmp_path_factory.mktemp("values") / "values.yaml"
-        file.write_text(yaml.safe_dump(given))
-        argv = [str(helm), "template", release, str(CHART), "--namespace", "here", "--values", str(file)]
-        argv += ["--kube-version", f"{runtime.KUBERNETES}.0"]
-        result = subprocess.run(argv, capture_output=True, text=True, check=False)
-        if result.returncode:
-            raise Refused(result.stderr)
-        return [document for document in yaml.load_all(result.stdout, yaml.CSafeLoader) if document]
+        documents = yaml.load_all(text(yaml.safe_dump(given), release), yaml.CSafeLoader)
+        return [document for document in documents if document]
 
     return rendered
 

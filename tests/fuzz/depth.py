@@ -7,6 +7,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 DEEP = os.environ.get("ANNALS_FUZZ") == "deep"
+_SLOW_OR_LARGE = (HealthCheck.too_slow, HealthCheck.data_too_large)
 DEPTH = settings(
     max_examples=300 if DEEP else 8,
     stateful_step_count=60 if DEEP else 25,
@@ -14,5 +15,7 @@ DEPTH = settings(
     database=None,
     deadline=None,
     print_blob=True,
-    suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much),
+    suppress_health_check=(*_SLOW_OR_LARGE, HealthCheck.filter_too_much),
 )
+# What hardly any example is good for is found out at once, and not after some hundred.
+EXAMPLES_AT_HAND = DEPTH if DEEP else settings(DEPTH, suppress_health_check=_SLOW_OR_LARGE)

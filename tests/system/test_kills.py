@@ -46,7 +46,7 @@ async def killed(suite: Suite, ledger: Ledger, victims: list[str]) -> None:
         stop.set()
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     "victims",
     [
@@ -56,14 +56,17 @@ async def killed(suite: Suite, ledger: Ledger, victims: list[str]) -> None:
     ],
     ids="-".join,
 )
-async def test_nothing_acknowledged_is_lost_or_doubled(
-    suite: Suite, ledger: Ledger, victims: list[str]
-) -> None:
+async def test_callers_go_on_after_kills(suite: Suite, ledger: Ledger, victims: list[str]) -> None:
     before = len(ledger.commands)
     async with asyncio.timeout(150):
         await killed(suite, ledger, victims)
-
     assert len(ledger.commands) - before > 20
+
+
+@pytest.mark.timeout(180)
+async def test_nothing_acknowledged_is_lost_or_doubled(suite: Suite, ledger: Ledger) -> None:
+    if not ledger.commands:
+        pytest.skip("nothing was asked: run it with the kills before it")
     directory = suite.home / ".annals" / "embedded"
     dsn = infra.Postgres(directory, profiles.POSTGRES_PORT).dsn
     broker = infra.Nats(directory, profiles.NATS_PORT).url

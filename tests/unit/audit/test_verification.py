@@ -189,7 +189,12 @@ async def test_a_signing_key_is_replaced_and_the_old_one_stays_trusted_for_what_
 
 async def test_what_is_signed_meanwhile_is_no_finding(ledger: Ledger) -> None:
     await ledger.append(A, 5)
-    ledger.before_last = ledger.checkpointer.sign
+
+    async def sign_once() -> None:
+        ledger.before_last = _not
+        await ledger.checkpointer.sign()
+
+    ledger.before_last = sign_once
     assert await ledger.findings() == []
 
 

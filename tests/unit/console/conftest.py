@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import httpx
@@ -77,32 +76,57 @@ async def issuer() -> AsyncIterator[Issuer]:
         yield issuer
 
 
-@pytest.fixture
-async def sidecar() -> Sidecar:
-    return Sidecar()
+@pytest.fixture(scope="package")
+async def behind() -> AsyncIterator[tuple[Sidecar, int]]:
+    """The sidecar, one for all tests, and its port."""
+    sidecar = Sidecar()
+    async with serving(sidecar.app) as url:
+        yield sidecar, int(url.rpartition(":")[2])
 
 
 @pytest.fixture
-async def start(sidecar: Sidecar, tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts a console with these settings, and gives its address."""
-    page = tmp_path / "page"
-    (page / "assets").mkdir(parents=True)
+def sidecar(behind: tuple[Sidecar, int]) -> Iterator[Sidecar]:
+    """As if it had been asked nothing."""
+    sidecar, _ = behind
+    sidecar.asked.clear()
+    sidecar.answers.clear()
+    yield sidecar
+    sidecar.stays = False
+
+
+@pytest.fixture(scope="package")
+async def starting(
+    behind: tuple[Sidecar, int], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AbstractAsyncContextManager[str]]:
+    """A console with these settings, and its address."""
+    page = tmp_path_factory.mktemp("page")
+    (page / "assets").mkdir()
     (page / "index.html").write_text("<!doctype html><title>Annals</title>")
     (page / "assets" / "app.js").write_text("1;" * 800)
     (page / "assets" / "app.js.br").write_bytes(b"packed")
+
+    def begin(**given: Any) -> AbstractAsyncContextManager[str]:
+        port = ports.free_port()
+        defaults = {
+            "app_port": port,
+            "dapr_http_port": behind[1],
+            "page": page,
+            "public_url": f"http://127.0.0.1:{port}",
+        }
+        return serving(create(ConsoleSettings(**(defaults | given))), port)
+
+    return begin
+
+
+@pytest.fixture
+async def start(
+    starting: Callable[..., AbstractAsyncContextManager[str]],
+) -> AsyncIterator[Start]:
+    """Starts a console of the test's own."""
     async with AsyncExitStack() as stack:
-        behind = await stack.enter_async_context(serving(sidecar.app))
 
         async def begin(**given: Any) -> str:
-            port = ports.free_port()
-            defaults = {
-                "app_port": port,
-                "dapr_http_port": int(behind.rsplit(":", 1)[1]),
-                "page": page,
-                "public_url": f"http://127.0.0.1:{port}",
-            }
-            settings = ConsoleSettings(**(defaults | given))
-            return await stack.enter_async_context(serving(create(settings), port))
+            return await stack.enter_async_context(starting(**given))
 
         yield begin
 
@@ -115,10 +139,11 @@ async def console(start: Start, issuer: Issuer) -> str:
     )
 
 
-@pytest.fixture
-async def development(start: Start) -> str:
-    """A console where everybody may be anybody."""
-    return await start(auth=AuthMode.DEVELOPMENT)
+@pytest.fixture(scope="package")
+async def development(starting: Callable[..., AbstractAsyncContextManager[str]]) -> AsyncIterator[str]:
+    """A console where everybody may be anybody, one for all tests: it keeps nothing of them."""
+    async with starting(auth=AuthMode.DEVELOPMENT) as url:
+        yield url
 
 
 def browsing(**given: Any) -> httpx.AsyncClient:
