@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any, cast
 
 import pytest
@@ -13,10 +14,13 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from annals.dapr import Database, DatabaseError
+from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
-from annals.projections import Applier, Sweeper
+from annals.projections import Applier, Generation, Sweeper
 from annals.store import Append, Commit, EventReader, MemoryEventStore, Undecodable
 from annals.store.event_pages import MOST_EVENTS
+from annals_projector.read_models import TASKS
+from rows_written import NoLetters, TakesEveryRow
 
 COMMITS = 1_000
 
@@ -45,11 +49,12 @@ class Applying:
     most = 0
     """The most events at a time."""
 
-    async def apply(self, events: Sequence[RecordedEvent]) -> None:
+    async def apply(self, events: Sequence[RecordedEvent]) -> frozenset[StreamId]:
         if self.failure is not None:
             raise self.failure
         self.applied += len(events)
         self.most = max(self.most, len(events))
+        return frozenset()
 
 
 async def filled() -> MemoryEventStore:
@@ -249,6 +254,136 @@ async def test_an_event_that_the_store_lacks_holds_up_no_other(monkeypatch: pyte
     await sweeper(ReadModels(checkpoint=COMMITS - 10), store, applying).sweep()
 
     assert applying.applied == 9
+
+
+class Lossy(MemoryEventStore):
+    """A store that lacks commits of its lane, and the events in them."""
+
+    def __init__(self, store: MemoryEventStore, lost: Collection[int]) -> None:
+        super().__init__()
+        self.__dict__ |= store.__dict__
+        self.lost = lost
+
+    async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+        there = await super().read_log(lane, first, last)
+        return list(takewhile(lambda one: one.position.seq not in self.lost, there))
+
+    async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        return [event for event in await super().read_events(refs) if event.seq not in self.lost]
+
+
+class Following(ReadModels):
+    """Read models that index what is applied to them, but for some whose streams lack an event."""
+
+    def __init__(self, missing: Collection[int], lacking: Collection[int] = ()) -> None:
+        super().__init__(checkpoint=1)
+        self.indexed = set(range(1, COMMITS + 1)) - set(missing) - set(lacking)
+        self.lacking = lacking
+        self.tried: list[int] = []
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        if "INSERT INTO" in sql:
+            self.checkpoint = max(self.checkpoint, int(params[1] or 0))
+            return str(self.checkpoint)
+        found = await super().fetch(sql, *params)
+        if "count(*)" in sql:
+            most, after = (int(one or 0) for one in params[1:])
+            seen = sorted(seq for seq in self.indexed if seq > max(self.checkpoint, after))
+            found["seen"] = {str(seq): 1 for seq in seen[:most]}
+        return found
+
+    async def apply(self, events: Sequence[RecordedEvent]) -> frozenset[StreamId]:
+        self.tried += [event.seq for event in events]
+        self.indexed |= {event.seq for event in events} - set(self.lacking)
+        return frozenset(event.stream for event in events if event.seq in self.lacking)
+
+
+def following(read_models: Following, store: EventReader) -> Sweeper:
+    return sweeper(read_models, store, cast("Applying", read_models))
+
+
+LOST = [*range(101, 401), 450]
+
+
+@pytest.mark.parametrize("lost", [LOST, LOST[:1]], ids=["many", "one"])
+async def test_commits_that_the_store_lost_end_no_healing_behind_them(
+    monkeypatch: pytest.MonkeyPatch, lost: list[int]
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    monkeypatch.setattr("annals.projections.sweeper._PASSED", 50)
+    monkeypatch.setattr("annals.projections.sweeper._INDEXED", 300)
+    store = Lossy(await filled(), lost)
+    read_models = Following(missing=[*lost, 650, 700, COMMITS])
+    sweeping = following(read_models, store)
+
+    for _ in range(10):
+        await sweeping.sweep()
+    assert sorted(read_models.tried) == [650, 700, COMMITS]
+    assert read_models.checkpoint == 100
+
+    # What is lost later is found too, and so is what is brought back.
+    read_models.indexed.remove(800)
+    for _ in range(10):
+        await sweeping.sweep()
+    assert read_models.tried[3:] == [800]
+    store.lost = lost[1:]
+    for _ in range(50):
+        await sweeping.sweep()
+    assert read_models.tried[4:] == [101]
+    assert read_models.checkpoint == (101 if lost[1:] else COMMITS)
+
+
+async def test_streams_that_lack_an_event_are_tried_without_haste_and_hold_up_none_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    read_models = Following(missing=[650], lacking=range(101, 501))
+    sweeping = following(read_models, await filled())
+
+    with capture_logs() as logs:
+        full = [await sweeping.sweep() for _ in range(4)]
+
+    assert not any(full)
+    assert 650 in read_models.indexed
+    assert [log["events"] for log in logs] == [1]
+
+
+async def test_a_stream_that_lacks_events_is_told_of_once_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    store, read_models = MemoryEventStore(), Following(missing=range(1, 9))
+    event = DomainEvent(event_type="task.created", source="test", aggregate_type="task", aggregate_id="t")
+    for version in range(8):
+        await store.append(Append(event.stream, (event,), version))
+    lossy = Lossy(store, [2, 3, 4])
+    applier = Applier(
+        cast("Database", TakesEveryRow()),
+        lossy,
+        lambda: [Generation(TASKS, 2)],
+        cast("DeadLetters", NoLetters()),
+    )
+
+    with capture_logs() as logs:
+        await Sweeper(cast("Database", read_models), lossy, applier, ["tasks"]).sweep()
+
+    (lacking,) = (log for log in logs if log["event"] == "an earlier event is not in the store")
+    assert lacking["version"] == 2
+
+
+async def test_what_no_message_brought_behind_a_stream_that_lacks_an_event_is_brought_without_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    monkeypatch.setattr("annals.projections.sweeper._LOOK_AHEAD", 20)
+    monkeypatch.setattr("annals.projections.sweeper._PASSED", 50)
+    monkeypatch.setattr("annals.projections.sweeper._INDEXED", 100)
+    read_models = Following(missing=range(101, COMMITS + 1), lacking=[101])
+    sweeping = following(read_models, await filled())
+
+    pauses = 0
+    while len(read_models.indexed) < COMMITS - 1 and pauses < COMMITS:
+        pauses += not await sweeping.sweep()
+
+    assert pauses <= COMMITS / 100 + 2  # one a page, not one each time that something is brought
 
 
 async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -> None:

@@ -158,10 +158,10 @@ class Applier:
             found = {(event.stream, event.version): event for event in read}
             metrics.PROJECTION_HEALED.inc(len(found))
             for stream, version in missing:
-                if (stream, version) not in found:
+                if (stream, version) not in found and stream in spans:
                     _log.error("an earlier event is not in the store", stream=str(stream), version=version)
                     lacking.add(stream)
-                    spans.pop(stream, None)
+                    del spans[stream]
         pieces = []
         for stream, span in spans.items():
             priors = {one: versions[one, stream] for one in self._waiting(stream)}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import structlog
 
 from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLettersUnknown, TooManyParked
-from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.generations import Outdated
 from annals.store import ALL_LANES, Commit, EventReader, StoreError, Undecodable, event_pages
@@ -23,7 +23,7 @@ _EVERY_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _LOOK_AHEAD = 200
 _PASSED = 2_000  # commits whose log entries are read at a time
-_INDEXED = 20_000  # commits that are looked for in the index at a time
+_INDEXED = 20_000  # commits that are looked for in the index at a time, behind those
 
 CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
@@ -42,7 +42,7 @@ WITH checkpoint AS (
   SELECT coalesce((SELECT seq FROM readmodels.lane_checkpoints WHERE lane = $1::text::integer), 0) AS seq),
 seen AS (
   SELECT indexed.seq, count(*) AS events FROM readmodels.event_index indexed, checkpoint
-  WHERE indexed.lane = $1::text::integer AND indexed.seq > checkpoint.seq
+  WHERE indexed.lane = $1::text::integer AND indexed.seq > greatest(checkpoint.seq, $3::text::bigint)
   GROUP BY indexed.seq ORDER BY indexed.seq LIMIT $2::text::integer)
 SELECT json_build_object(
   'checkpoint', (SELECT seq FROM checkpoint),
@@ -67,6 +67,7 @@ class Sweeper:
         self._applier = applier
         self._read_models = read_models
         self._lags: dict[int, int] = {}
+        self._looked: dict[int, int] = {}
         self.beyond: dict[int, int] = {}
         """How far lanes were applied, of those that the store does not have so far: it is another one."""
 
@@ -83,13 +84,13 @@ class Sweeper:
             await asyncio.sleep(0 if full else _EVERY_SECONDS)
 
     async def sweep(self) -> bool:
-        """Look at every lane once. Returns whether a full page was missing in one, so there may be more."""
+        """Look at every lane once. Returns whether there may be more at once, see `_sweep_page`."""
         await self._look_beyond()
         lanes = await self._store.lanes(certain=False)
         full, tails = False, await self._store.tails(lanes)
         for lane in lanes:
             try:
-                full = await self._sweep_lane(lane, tails.get(lane, 0)) >= _LOOK_AHEAD or full
+                full = await self._sweep_lane(lane, tails.get(lane, 0)) or full
             except (ProjectionStalled, Undecodable) as error:
                 # It may stay so for long, which its lag tells, and has nothing to do with the other lanes.
                 _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
@@ -114,19 +115,43 @@ class Sweeper:
         except Undecodable:
             return True
 
-    async def _sweep_lane(self, lane: int, tail: int) -> int:
-        """Look at one lane, which had come to `tail` at the least; how many of its commits were missing."""
-        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane), str(_INDEXED))
+    async def _sweep_lane(self, lane: int, tail: int) -> bool:
+        """Look at what follows the checkpoint, and at one more page of what is behind that.
+
+        What stays missing holds up the checkpoint, and nothing else: behind it page follows page to the
+        lane's end, again and again.
+        """
+        end, full = await self._sweep_page(lane, tail, 0, _PASSED)
+        if end and not full:
+            after = max(end, self._looked.pop(lane, 0))
+            end, full = await self._sweep_page(lane, tail, after, _INDEXED)
+            self._looked[lane] = after if full else end
+        return full
+
+    async def _sweep_page(self, lane: int, tail: int, after: int, most: int) -> tuple[int, bool]:
+        """Look at a page of a lane, which had come to `tail` at the least.
+
+        Gives where the page ends, or 0 if the lane ends there; and whether the page was full of what was
+        missing and something of it was brought: there may be more in it.
+        """
+        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane), str(most), str(after))
         checkpoint: int = found["checkpoint"]
+        after = max(after, checkpoint)
         seen = {int(seq): events for seq, events in found["seen"].items()}
         reached = checkpoint
         while reached + 1 in seen and reached < checkpoint + _PASSED:
             reached += 1
-        highest = max(seen, default=checkpoint)
+        highest = max(seen, default=after)
         # What the checkpoint is to pass, what is not seen up to the highest, what the store has beyond it.
-        missing = [seq for seq in range(reached + 1, highest) if seq not in seen][:_LOOK_AHEAD]
+        unseen = (seq for seq in range(max(after, reached) + 1, highest) if seq not in seen)
+        missing = list(islice(unseen, _LOOK_AHEAD))
         spans = [(checkpoint + 1, reached), *((seq, seq) for seq in missing)]
-        if len(seen) < _INDEXED:  # else what comes next is indexed too, and was only not looked for
+        if len(missing) == _LOOK_AHEAD:
+            end = missing[-1]
+        elif len(seen) == most:
+            end = highest
+        else:
+            end = 0
             spans.append((highest + 1, highest + _LOOK_AHEAD))
         # So much at the least, if the lane cannot be read.
         self._tell_lag(lane, max(highest, tail) - reached)
@@ -147,19 +172,24 @@ class Sweeper:
         last = max((span[-1].position.seq for span in found_commits if span), default=0)
         self._tell_lag(lane, max(highest, last, tail) - reached)
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
-        if late:
-            await self._heal(late)
-        return len(late)
+        healed = await self._heal(late)
+        return end, healed and len(late) >= _LOOK_AHEAD
 
     def _tell_lag(self, lane: int, commits: int) -> None:
         self._lags[lane] = commits
         metrics.PROJECTION_LAG.set(sum(self._lags.values()))
 
-    async def _heal(self, commits: list[Commit]) -> None:
+    async def _heal(self, commits: list[Commit]) -> bool:
+        """Bring what no message brought; whether anything of it could be."""
         refs = [ref for commit in commits for ref in commit.refs]
-        first = Position(commits[0].position.lane, commits[0].position.seq)
-        _log.info("reading from the store what no message brought", commits=len(commits), first=str(first))
+        healed = False
         # One that the store lacks holds up no other: what is there is applied.
         async for events, _ in event_pages(self._store, refs, certain=True):
-            metrics.PROJECTION_HEALED.inc(len(events))
-            await self._applier.apply(events)
+            lacking = await self._applier.apply(events)
+            brought = [event for event in events if event.stream not in lacking]
+            if brought:
+                healed = True
+                metrics.PROJECTION_HEALED.inc(len(brought))
+                first = str(brought[0].position)
+                _log.info("read from the store what no message brought", events=len(brought), first=first)
+        return healed
