@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import orjson
 import pytest
 
 from annals.dapr import DaprSidecar
@@ -109,4 +111,40 @@ async def test_what_was_parked_up_to_the_bound_is_handled_once_it_is_released(
         assert sorted(database.written) == [f"t{number}" for number in range(5)]
         assert not letters.parked("default")
         assert not await applier.apply(events[5:])
+        await client.close()
+
+
+async def test_a_release_that_becomes_known_in_the_midst_of_a_batch_holds_from_the_next_one_on() -> None:
+    store = MemoryEventStore()
+    events = await created(store, 1)
+    faulty = Generation(replace(TASKS, changes={"task.created": broken}), 1)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        letters, of_another = (DeadLetters(client, "eventstore", "projector") for _ in range(2))
+        await letters.refresh()
+        await Applier(TakesEveryRow(), store, lambda: [faulty], letters).apply(events)
+        await of_another.refresh()
+        await of_another.release(of_another.parked("default"), "ada", "mended")
+
+        class Refreshing(TakesEveryRow):
+            """In the midst of what is asked of it the release becomes known."""
+
+            async def fetch(self, sql: str, *params: str | None) -> Any:
+                await letters.refresh()
+                if "wanted" in sql:
+                    return []
+                tables = [orjson.loads(rows or "[]") for rows in params[1:]]
+                self.written += [f"{place}" for place, rows in enumerate(tables) if rows]
+                return [
+                    [place, row["tenant"], f"task-{row['id']}"]
+                    for place, rows in enumerate(tables)
+                    for row in rows
+                ]
+
+        database, tables = Refreshing(), [Generation(TASKS, 1), Generation(TASKS, 2)]
+        applier = Applier(database, store, lambda: tables, letters, lambda _: None)
+
+        assert not await applier.apply(events)
+        assert letters.released()
+        assert database.written == ["1"]
         await client.close()

@@ -132,10 +132,12 @@ class Applier:
         self, given: Mapping[StreamId, Mapping[int, RecordedEvent]], lacking: set[StreamId]
     ) -> list[_Piece]:
         """What is to be written of each stream: all that a table lacks, and what was given."""
-        versions = await self._versions(given)
+        # Asked once: what operators release meanwhile is another batch's.
+        waiting = {stream: self._waiting(stream) for stream in given}
+        versions = await self._versions(waiting)
         spans: dict[StreamId, range] = {}
         for stream, events in given.items():
-            behind = [versions[one, stream] for one in self._waiting(stream)]
+            behind = [versions[one, stream] for one in waiting[stream]]
             spans[stream] = range(min([*behind, min(events) - 1]) + 1, max(events) + 1)
             metrics.PROJECTION_SKIPPED.inc(sum(all(v >= version for v in behind) for version in events))
         for stream, span in list(spans.items()):
@@ -164,7 +166,7 @@ class Applier:
                     del spans[stream]
         pieces = []
         for stream, span in spans.items():
-            priors = {one: versions[one, stream] for one in self._waiting(stream)}
+            priors = {one: versions[one, stream] for one in waiting[stream]}
             whole = [given[stream].get(version) or found[stream, version] for version in span]
             for start in range(0, len(whole), _STATEMENT_EVENTS):
                 piece = whole[start : start + _STATEMENT_EVENTS]
@@ -178,8 +180,8 @@ class Applier:
         wanting = self._by_type.get(stream.name.partition("-")[0], [])
         return [one for one in wanting if not is_parked(self._dead_letters, one, stream)]
 
-    async def _versions(self, streams: Iterable[StreamId]) -> dict[_Place, int]:
-        wanted = [(one, stream) for stream in streams for one in self._waiting(stream)]
+    async def _versions(self, waiting: Mapping[StreamId, Sequence[Generation]]) -> dict[_Place, int]:
+        wanted = [(one, stream) for stream, tables in waiting.items() for one in tables]
         unknown: dict[Generation, list[StreamId]] = defaultdict(list)
         for generation, stream in wanted:
             if (generation, stream) not in self._known:
