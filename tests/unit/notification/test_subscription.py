@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +10,12 @@ from typing import Any, cast
 
 import pytest
 
+from annals.dapr import DaprSidecar, StatementRefused
+from annals.deadletters import DeadLetters
+from annals.testing.fake import FakeSidecar
 from annals_notification.deliveries.plan import Notice
 from annals_notification.subscription import Inbound
+from conftest import until
 
 CONTRACT = Path(__file__).resolve().parents[3] / "docs" / "api" / "asyncapi.json"
 TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
@@ -24,7 +29,7 @@ class Notices:
         self.told.append(notice)
 
 
-class DeadLetters:
+class Kept:
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
@@ -36,7 +41,7 @@ class Subscribed:
     """The service's handling of messages, and what came of them."""
 
     def __init__(self) -> None:
-        self.notices, self.dead_letters, unused = Notices(), DeadLetters(), cast("Any", None)
+        self.notices, self.dead_letters, unused = Notices(), Kept(), cast("Any", None)
         self.inbound = Inbound(
             cast("Any", self.notices), unused, unused, unused, cast("Any", self.dead_letters)
         )
@@ -102,3 +107,41 @@ async def test_what_the_contract_does_not_know_is_kept(subscribed: Subscribed) -
     await subscribed.deliver({"event_type": "order.paid"})
     assert subscribed.notices.told == []
     assert "source" in subscribed.dead_letters.reasons[0]
+
+
+async def test_a_text_that_no_database_holds_is_kept_at_once_and_says_so(subscribed: Subscribed) -> None:
+    for name in ("event_id", "correlation_id", "sent_by"):
+        await subscribed.deliver(required() | {name: "a\0b"})
+        assert f"{name}: PostgreSQL and others hold no text with a NUL" in subscribed.dead_letters.reasons[-1]
+    assert subscribed.notices.told == []
+
+
+class Refused:
+    """Notices that the database refuses."""
+
+    async def tell(self, _notice: Notice) -> None:
+        raise StatementRefused("the statement failed")
+
+
+async def test_what_the_database_refuses_is_kept_at_last_and_parked_again_when_it_is_replayed() -> None:
+    async with FakeSidecar() as fake:
+        sidecar, unused = DaprSidecar(fake.grpc_port), cast("Any", None)
+        letters = DeadLetters(sidecar, "eventstore", "notification")
+        inbound = Inbound(cast("Any", Refused()), unused, unused, unused, letters)
+        cloudevent = {"specversion": "1.0", "id": "c-1", "source": "a", "type": "a.b", "data": required()}
+        assert await inbound.delivered(cloudevent) == "RETRY"
+        assert letters.parked("default") == []
+        assert await inbound.delivered(cloudevent, last=True) == "SUCCESS"
+        await letters.release(letters.parked("default"), "ada", "mended")
+        reading = asyncio.create_task(inbound.read_again())
+
+        async def parked_again() -> bool:
+            return not letters.released()
+
+        try:
+            await until(parked_again, seconds=5)
+        finally:
+            reading.cancel()
+            await sidecar.close()
+        [letter] = letters.parked("default")
+        assert (letter.attempts, letter.reason) == (2, "the statement failed")

@@ -37,7 +37,7 @@ class Inbound:
         users: Users,
         dead_letters: DeadLetters,
     ) -> None:
-        self._unreadable = Unreadable(dead_letters, self._handle)
+        self._unreadable = Unreadable(dead_letters, self._handle_at_last)
         self.read_again = self._unreadable.run
         self._notices = notices
         self._reminders = reminders
@@ -57,17 +57,23 @@ class Inbound:
 
         At `last`, what the database has refused each time is kept: there is no other place for it.
         """
+        handle = self._handle_at_last if last else self._handle
         try:
-            await self._handle(cloudevent)
+            await handle(cloudevent)
         except ValueError as error:
             # To deliver it again would change nothing.
             return await self._unreadable.keep(cloudevent, str(error))
         except DatabaseError as error:
-            if last and isinstance(error, StatementRefused):
-                return await self._unreadable.keep(cloudevent, str(error))
             _log.warning("an event is to be delivered again", error=str(error))
             return "RETRY"
         return "SUCCESS"
+
+    async def _handle_at_last(self, cloudevent: Any) -> None:
+        """The same as `_handle`, where what the database refuses counts as what cannot be read."""
+        try:
+            await self._handle(cloudevent)
+        except StatementRefused as error:
+            raise ValueError(str(error)) from error
 
     async def _handle(self, cloudevent: Any) -> None:
         """Raises ValueError for what cannot be read, and DatabaseError."""

@@ -249,6 +249,14 @@ class IntegrationEvent(Event):
             return fields | {"routing_key": fields["event_type"].lower().replace(".", "/")}
         return fields
 
+    @model_validator(mode="after")
+    def _require_portable_texts(self) -> Self:
+        """Others write them, and databases are to hold them."""
+        for name, value in self:
+            if isinstance(value, str):
+                portable(value, name)
+        return self
+
 
 def _suffixed(suffix: str) -> AfterValidator:
     return AfterValidator(lambda name: name if name.endswith(suffix) else name + suffix)
