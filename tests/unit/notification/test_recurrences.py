@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from annals.dapr.invocation import Answer
+from annals.store import MAX_EVENT_BYTES, AppendTooLarge
 from annals_notification.due import NotNow
 from annals_notification.recurrence import Recurrence
 from annals_notification.recurrences import Recurrences
@@ -108,6 +109,16 @@ async def test_what_pauses_is_taken_only_if_it_could_go_on() -> None:
     [(_tenant, _id, _data, following, _now)] = database.written
     assert following is None
     assert alarms.rings == []
+
+
+async def test_a_command_that_no_event_could_hold_is_not_taken() -> None:
+    """It would be refused each time it comes; and a page with it may be more than a sidecar answers with."""
+    database, alarms = Database(), Alarms()
+    command = {"type": "task.create", "data": {"title": "x" * MAX_EVENT_BYTES}}
+    large = Recurrence.model_validate({"rule": "FREQ=DAILY", "command": command})
+    with pytest.raises(AppendTooLarge, match="one event may take"):
+        await recurrences(database, alarms).put("t", "r", large)
+    assert (database.written, alarms.rings) == ([], [])
 
 
 class Commands:

@@ -17,6 +17,7 @@ from annals.web.problems import Problem, on_problem, on_unavailable
 from annals_notification import schedule_api
 from annals_notification.due import NotNow
 from annals_notification.held_events import HeldEvents
+from annals_notification.recurrences import Recurrences
 from annals_notification.subscription import Inbound
 
 
@@ -160,6 +161,28 @@ async def test_an_event_that_no_broker_would_take_is_refused_at_once() -> None:
             assert (refused.status_code, refused.json()["type"]) == (413, "urn:annals:problem:too-large")
         assert (await published(data={"text": "x" * (MAX_EVENT_BYTES - 4_000)})).status_code == 202
     assert len(broker.published) == 1
+
+
+async def test_a_command_that_recurs_is_refused_where_no_event_could_hold_it() -> None:
+    class Empty:
+        async def fetch(self, _sql: str, *_params: str) -> Any:
+            return {"row": None}
+
+    unused = cast("Any", None)
+    recurrences = Recurrences(cast("Any", Empty()), unused, unused)
+    app = FastAPI()
+    app.add_exception_handler(Problem, cast("Any", on_problem))
+    app.include_router(schedule_api.routes(unused, recurrences, unused))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://n") as client:
+
+        async def put(**fields: Any) -> httpx.Response:
+            command = {"type": "task.create", "data": {"title": "x"} | fields}
+            return await client.put("/recurrences/r", json={"rule": "FREQ=DAILY", "command": command})
+
+        large = await put(description="<" * (MAX_EVENT_BYTES // 6))
+        rounded = await put(priority=2**53)
+    assert (large.status_code, large.json()["type"]) == (413, "urn:annals:problem:too-large")
+    assert (rounded.status_code, rounded.json()["errors"][0]["field"]) == (400, "command.data")
 
 
 async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> None:

@@ -67,8 +67,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
             reminders = Reminders(
                 database, store, notices, alarms, settings.remind_before, store.being_imported
             )
-            recurrences = Recurrences(database, invocation, alarms)
-            held = HeldEvents(database, sidecar, alarms, max_event_bytes=settings.max_event_bytes)
+            most_bytes = settings.max_event_bytes
+            recurrences = Recurrences(database, invocation, alarms, max_event_bytes=most_bytes)
+            held = HeldEvents(database, sidecar, alarms, max_event_bytes=most_bytes)
             due = Due(alarms, reminders, recurrences, held)
             letters = DeadLetters(sidecar, settings.state_store, "notification")
             retention = Retention(maintenance, lambda: live.current.retention_days)

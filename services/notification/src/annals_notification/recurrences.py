@@ -11,6 +11,7 @@ from uuid import NAMESPACE_URL, uuid5
 import orjson
 
 from annals.dapr import Database, NotAnswered, ServiceInvocation
+from annals.store import MAX_EVENT_BYTES, require_publishable
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 from annals_notification.stored_text import stored_text
@@ -65,16 +66,28 @@ class Recurrences:
 
     name = "recurrence"
 
-    def __init__(self, database: Database, invocation: ServiceInvocation, alarms: Alarms) -> None:
+    def __init__(
+        self,
+        database: Database,
+        invocation: ServiceInvocation,
+        alarms: Alarms,
+        *,
+        max_event_bytes: int = MAX_EVENT_BYTES,
+    ) -> None:
+        """A command whose event would take more than `max_event_bytes` is not taken: it would be refused."""
         self._database = database
         self._invocation = invocation
         self._alarms = alarms
+        self._max_event_bytes = max_event_bytes
 
     async def put(self, tenant: str, row_id: str, recurrence: Recurrence) -> dict[str, Any]:
         """Set what recurs under an id. What was due until now is not made up for.
 
-        Raises ValueError for what takes too long to count, also of one that pauses: it could not go on.
+        Raises ValueError for what takes too long to count, also of one that pauses: it could not go on; and
+        AppendTooLarge.
         """
+        command = recurrence.command
+        require_publishable(command.type, orjson.dumps(command.data), self._max_event_bytes)
         now = datetime.now(UTC)
         with within(COUNTING_SECONDS):
             coming = recurrence.first_after(now)

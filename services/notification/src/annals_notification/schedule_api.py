@@ -102,10 +102,11 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
             recurrence = Recurrence.model_validate(body)
         except ValidationError as error:
             raise from_validation(error) from error
-        try:
-            row = await recurrences.put(tenant, id, recurrence)
-        except ValueError as error:
-            raise malformed("rule", str(error)) from error
+        with domain_problems():
+            try:
+                row = await recurrences.put(tenant, id, recurrence)
+            except ValueError as error:
+                raise malformed("rule", str(error)) from error
         return json_answer(_recurs(row), 200 if known else 201)
 
     async def steered(tenant: str, row_id: str, paused: bool) -> Response:

@@ -49,7 +49,8 @@ class NotificationSettings(NotificationLive, ServiceSettings):
     """The waits after failed tries of a delivery; after the last it has failed."""
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
-    """Bytes that an event may take on the broker, whose largest message is larger: more is not held."""
+    """Bytes that an event may take on the broker, whose largest message is larger: more is not held, and
+    no command recurs that has more."""
 
     webhook_allow_private: bool = False
     """Whether webhooks may be in private networks: for a laptop."""
