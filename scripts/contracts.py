@@ -51,7 +51,8 @@ ABOUT = {
 }
 INTEGRATION = {
     "notification.requested": "Asks for somebody to be told: `user`, `title`, `body`.",
-    "reminder.requested": "Asks for somebody to be told at a time: `reminder_id`, `at`.",
+    "reminder.requested": "Asks for somebody to be told at a time: `reminder_id`, `at`. An id is used once: "
+    "to move a reminder, take it back and ask under another id.",
     "reminder.cancelled": "Takes a reminder back: `reminder_id`.",
 }
 

@@ -9,6 +9,7 @@ import grpc
 import httpx
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from annals.dapr import DatabaseError, Message, SidecarUnavailable
 from annals.events import IntegrationEvent, to_cloudevent_json
@@ -200,6 +201,22 @@ async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> No
     [reason] = kept
     assert reason.startswith("notification.requested takes")
     assert tables.held == {}
+
+
+async def test_a_reminder_under_an_id_that_was_used_is_dropped_and_the_log_says_so() -> None:
+    """It may be one that somebody moved; or that was taken back, which came first."""
+    tables, unused = Tables(), cast("Any", None)
+    tables.others = True
+    inbound = Inbound(unused, unused, HeldEvents(cast("Any", tables), unused, unused), unused, unused)
+    data = {"reminder_id": "7", "at": "2040-01-01T00:00:00+00:00"}
+    asked = IntegrationEvent(
+        event_id="e-2", event_type="reminder.requested", source="test", tenant_id="acme", data=data
+    )
+    with capture_logs() as logs:
+        assert await inbound.delivered(json.loads(to_cloudevent_json(asked))) == "SUCCESS"
+    [said] = logs
+    assert (said["log_level"], said["tenant"], said["event_id"]) == ("warning", "acme", "e-2")
+    assert said["reminder"] == "7"
 
 
 async def test_the_tenant_of_an_event_is_the_callers_whatever_it_says() -> None:

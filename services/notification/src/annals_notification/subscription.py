@@ -81,7 +81,14 @@ class Inbound:
         try:
             match event.event_type:
                 case "reminder.requested":
-                    await self._held.hold(_as_reminder(event), event.timestamp)
+                    if not await self._held.hold(_as_reminder(event), event.timestamp):
+                        # No error: what takes a reminder back may come before what asks for it.
+                        _log.warning(
+                            "a reminder is not held: under its id another was, or it was taken back",
+                            tenant=event.tenant_id,
+                            event_id=event.event_id,
+                            reminder=event.data["reminder_id"],
+                        )
                 case "reminder.cancelled":
                     await self._held.drop(event.tenant_id, _reminder_id(event))
                 case _:
