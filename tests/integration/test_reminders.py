@@ -66,6 +66,18 @@ async def test_reminders_are_of_whom_a_task_was_assigned_to_last_in_whichever_or
     assert [tuple(row) for row in shown] == [("bob", "scheduled")] * 2
 
 
+async def test_reminders_show_the_title_that_a_task_was_given_last(
+    reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool
+) -> None:
+    now = datetime.now(UTC)
+    given = {"due": (now + timedelta(days=2)).isoformat(), "assignee": "ada"}
+    await reminders.on_event(await happens(store, 1, "task.created", now, **given, title="Read"))
+    renamed = await happens(store, 2, "task.updated", now, **given, title="Write", changes={"title": "Write"})
+    await reminders.on_event(renamed)
+    shown = await pool.fetch("SELECT user_id, title, status FROM notifications.reminders")
+    assert [tuple(row) for row in shown] == [("ada", "Write", "scheduled")] * 2
+
+
 async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_back(
     reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool
 ) -> None:

@@ -47,6 +47,7 @@ class Tables:
         self.fired: list[str | None] = []
         self.had: list[dict[str, Any]] = []
         self.becomes: list[Any] = []
+        self.shown: list[tuple[str | None, ...]] = []
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
         if "USING (tenant, task_id)" in sql:
@@ -59,6 +60,9 @@ class Tables:
             self.tasks += orjson.loads(tasks or "")
             self.planned += orjson.loads(rows or "")
             return []
+        if "SET user_id = $3" in sql:
+            self.shown.append(params)
+            return 1
         if "SET status" in sql:
             self.fired.append(params[3])
         return {"row": self.row}
@@ -305,3 +309,17 @@ async def test_what_a_later_event_planned_while_the_import_ended_is_not_taken_fo
     await reminders.on_imported(event)
     assert not tables.becomes
     assert [row["version"] for row in tables.planned] == [4]
+
+
+async def test_the_list_of_reminders_shows_a_task_as_it_was_renamed_and_assigned() -> None:
+    store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
+    events = (*EVENTS, ("task.updated", {"changes": {"description": "Soon"}}))
+    await store.append(Append(TASK, tuple(of_task(TASK, *event) for event in events), 0, STATE))
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), never)
+    for assigned_or_renamed in (3, 4):
+        [event] = await store.read_events([(TASK, assigned_or_renamed)])
+        await reminders.on_event(event)
+        assert tables.shown.pop() == ("acme", "7", "ada", "Write")
+    [event] = await store.read_events([(TASK, 5)])
+    await reminders.on_event(event)
+    assert not tables.shown, "what else is changed the list does not show"

@@ -96,11 +96,11 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($5::text IS NULL OR (fires, id) > ($5::text::timestamptz, $6::text))
   ORDER BY fires, id LIMIT $7::text::integer) page"""
 
-_REASSIGN = """
-WITH moved AS (
-  UPDATE notifications.reminders SET user_id = $3
+_SHOW = """
+WITH shown AS (
+  UPDATE notifications.reminders SET user_id = $3, title = $4
   WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled' RETURNING 1)
-SELECT count(*)::text FROM moved"""
+SELECT count(*)::text FROM shown"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,9 @@ class Reminders:
             case "task.created" | "task.completed" | "task.reopened" | "task.deleted" | "task.due_date_set":
                 await self._changed(event, min(event.timestamp, datetime.now(UTC)), imported=False)
             case "task.assigned" | "task.unassigned":
-                await self._reassigned(event.stream)
+                await self._show(event.stream)
+            case "task.updated" if "title" in event.data.get("changes", ()):
+                await self._show(event.stream)
 
     async def on_imported(self, event: RecordedEvent) -> None:
         """The same for what came from a backup: only what is still to come is reminded of.
@@ -225,16 +227,18 @@ class Reminders:
         if event.aggregate_type == "task":
             await self._changed(event, datetime.now(UTC), imported=True)
 
-    async def _reassigned(self, stream: StreamId) -> None:
-        """Have the list of reminders show whose the task is. Who is told is read when one fires.
+    async def _show(self, stream: StreamId) -> None:
+        """Have the list of reminders show whose the task is, and its title.
 
-        The event that told of it is a hint: of two that replicas wrote at once, either may come last.
+        Who is told of what is read when one fires. The event that told of it is a hint: of two that
+        replicas wrote at once, either may come last.
         """
         head, _ = await self._store.load(stream, certain=True)
         if head is None or head.state is None or not head.state.get("due"):
             return
-        task_id, assignee = stream.name.removeprefix("task-"), head.state.get("assignee")
-        await self._database.fetch(_REASSIGN, stream.tenant, task_id, assignee)
+        await self._database.fetch(
+            _SHOW, stream.tenant, stream.name.removeprefix("task-"), *_shown(head.state)
+        )
 
     async def _changed(self, event: RecordedEvent, since: datetime, *, imported: bool) -> None:
         await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id, imported))
