@@ -266,6 +266,13 @@ def test_reminders_are_planned_for_what_is_still_to_come() -> None:
     assert plan_reminders(None, before, NOW) == []
 
 
+def test_two_ways_to_say_one_time_before_a_due_date_are_one_reminder() -> None:
+    """Two under one id are in no statement: PostgreSQL refuses it."""
+    task = {"status": "todo", "due": (NOW + timedelta(days=2)).isoformat()}
+    before = (timedelta(hours=24), timedelta(days=1), timedelta(days=1, milliseconds=1), timedelta(0))
+    assert [one.kind for one in plan_reminders(task, before, NOW)] == ["24h", "due"]
+
+
 def test_a_signature_is_that_of_id_time_and_body() -> None:
     headers = signed("secret-secret-secret", "msg_1", datetime(2030, 1, 1, tzinfo=UTC), b'{"a":1}')
     content = b'msg_1.1893456000.{"a":1}'

@@ -117,8 +117,8 @@ def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], since: dat
     if task is None or task.get("status") != "todo" or not task.get("due"):
         return []
     due = datetime.fromisoformat(task["due"])
-    planned = [Reminder(_kind(one), due, due - one) for one in before]
-    return [one for one in planned if one.fires > since]
+    planned = {_kind(one): due - one for one in before}
+    return [Reminder(kind, due, fires) for kind, fires in planned.items() if fires > since]
 
 
 def _kind(before: timedelta) -> str:
