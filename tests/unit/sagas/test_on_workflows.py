@@ -290,6 +290,37 @@ async def test_one_that_is_cancelled_while_dapr_holds_it_starts_no_more_when_it_
             assert now is (SagaStatus.NONE if before is SagaStatus.NONE else SagaStatus.COMPENSATED)
 
 
+async def test_a_saga_is_taken_back_once_though_dapr_holds_what_it_runs() -> None:
+    """As in the middle of an upgrade: in a workflow of its own each would be held again."""
+    async with saga_machine(SagaCatalog(MANY, CHILD, ANEW), before=SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.cancel(KEY, "she stays", Asker("boss"))
+        await machine.clock.settle()
+        assert [(await ask.load(child)).cancel_requested for child in CHILDREN[:2]] == [True, True]
+        await machine.upgrade()
+        await machine.clock.settle()
+        for saga in (KEY, *CHILDREN[:2]):
+            ended = await ask.load(saga)
+            assert (ended.status, ended.run) == (SagaStatus.COMPENSATED, 0)
+
+
+@pytest.mark.parametrize("halted", [KEY, CHILDREN[0]])
+async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halted(halted: SagaKey) -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.suspend(halted, Asker("boss"))
+        machine.dapr.workflows.find(instance_id(CHILDREN[0])).stalled = True
+        await ask.cancel(CHILDREN[0], "its task was deleted", Asker())
+        await machine.clock.settle()
+        assert (await ask.load(CHILDREN[0])).cancel_reason == "its task was deleted"
+        left = await ask.load(halted)
+        assert (left.status, left.suspended, left.run) == (SagaStatus.RUNNING, True, 0)
+
+
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
     async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
         await machine.orchestrator.start(KEY, "parent", {}, None)

@@ -263,9 +263,11 @@ class Orchestrator:
                 await self._raised(key, state, CANCEL, {"reason": state.cancel_reason})
             except WorkflowStalled:
                 # Dapr may hold it for ever, and what tells of all events would wait for it. Nor would it
-                # read of this when it goes on: it is replaced, unless nobody here may carry it on.
-                with suppress(NotDeclared):
-                    return await self.restart(key, _HELD, asker)
+                # read of this when it goes on: it is replaced, unless nobody here may carry it on. One that
+                # another runs, which may be who asks, is left to the watch.
+                if len(await self.lineage(key, state)) == 1:
+                    with suppress(NotDeclared):
+                        return await self.restart(key, _HELD, asker)
         return state
 
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
