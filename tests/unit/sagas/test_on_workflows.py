@@ -321,6 +321,17 @@ async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halt
         assert (left.status, left.suspended, left.run) == (SagaStatus.RUNNING, True, 0)
 
 
+async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_cancelled() -> None:
+    async with saga_machine(SagaCatalog(CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, None)
+        await machine.clock.settle()
+        await ask.suspend(KEY, Asker("boss"))
+        machine.dapr.workflows.find(instance_id(KEY)).stalled = True
+        state = await ask.cancel(KEY, "she stays", Asker("boss"))
+        assert (state.cancel_reason, state.suspended, state.run) == ("she stays", True, 0)
+
+
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
     async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
         await machine.orchestrator.start(KEY, "parent", {}, None)

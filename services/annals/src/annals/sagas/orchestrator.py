@@ -264,8 +264,8 @@ class Orchestrator:
             except WorkflowStalled:
                 # Dapr may hold it for ever, and what tells of all events would wait for it. Nor would it
                 # read of this when it goes on: it is replaced, unless nobody here may carry it on. One that
-                # another runs, which may be who asks, is left to the watch.
-                if len(await self.lineage(key, state)) == 1:
+                # another runs, which may be who asks, or that somebody halted is left to the watch.
+                if len(await self.lineage(key, state)) == 1 and not state.suspended:
                     with suppress(NotDeclared):
                         return await self.restart(key, _HELD, asker)
         return state
