@@ -216,6 +216,13 @@ async def test_who_is_not_let_in_or_not_understood_yet_is_tried_again(
         assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
 
 
+@pytest.mark.parametrize("call", [FUNCTION, {"kind": "of a newer release"}])
+async def test_what_an_older_release_does_not_know_is_tried_again(call: Mapping[str, Any]) -> None:
+    """Dapr gives each try to any replica, as in an upgrade to one of before."""
+    performed = await answered(200, {}, call)
+    assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
+
+
 @pytest.mark.parametrize(
     ("body", "rule"),
     [

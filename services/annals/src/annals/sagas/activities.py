@@ -207,7 +207,8 @@ class SagaActivities:
                     case "activity":
                         return await self._call(key, action, once)
                     case kind:
-                        raise _Failure("rejected", f"this orchestrator knows no action of kind {kind}")
+                        # In an upgrade the next try may come to a replica that knows it, as with a function.
+                        raise _Failure("failed", f"this orchestrator knows no action of kind {kind}")
         except TimeoutError:
             raise _Failure("timeout", f"no answer within {timeout:g} s", uncertain=True) from None
 
@@ -284,7 +285,7 @@ class SagaActivities:
     async def _call(self, key: SagaKey, action: Mapping[str, Any], once: str) -> Any:
         function = self._functions.get(action["name"])
         if function is None:
-            raise _Failure("rejected", f"this orchestrator has no activity {action['name']}")
+            raise _Failure("failed", f"this orchestrator has no activity {action['name']}")
         try:
             given = await function(ActivityCall(key.tenant, key.user, once, action["input"]))
         except Rejected as error:
