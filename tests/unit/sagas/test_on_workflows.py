@@ -7,11 +7,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
 import pytest
 from dapr.ext.workflow import DaprWorkflowContext
+from pydantic import AfterValidator, Field, ValidationError
 
 from annals.aggregates import RuleViolation
 from annals.dapr import DaprError
@@ -439,6 +440,55 @@ class Answering:
             await self._first()
         self.did.append(path.removeprefix("commands/"))
         return Answer(200, {})
+
+
+async def test_a_saga_whose_input_is_refused_later_ends_and_names_what_it_did() -> None:
+    """As by a validator that looks at the clock, or that a release made stricter."""
+    refused: set[int] = set()
+
+    def in_time(n: int) -> int:
+        if n in refused:
+            raise ValueError("it is too late for this")
+        return n
+
+    class Timely(SagaInput):
+        n: Annotated[int, AfterValidator(in_time)]
+
+    apps = Answering()
+    saga = Saga("test", Timely, (command("a"), WAIT), business_key=lambda _: "one")
+    async with saga_machine(SagaCatalog(saga), apps) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {"n": 1}, None)
+        await machine.clock.settle()
+        refused.add(1)
+        await machine.clock.advance(timedelta(days=1))
+        assert (await ask.load(KEY)).status is SagaStatus.RUNNING
+        # As the watch does when it finds it.
+        ended = await ask.restart(KEY, "it stood still", Asker())
+        assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
+        assert "it is too late for this" in str(ended.reason)
+        assert (await ask.start(replace(KEY, id="q"), "test", {"n": 2}, None)).created
+        refused.clear()
+        await ask.retry(KEY, Asker("boss"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
+    assert sorted(apps.did) == ["a", "a", "a_back"]
+
+
+async def test_an_input_that_is_refused_as_it_is_stored_begins_nothing() -> None:
+    """It is stored by the names of its fields, and an alias would be looked for at each turn."""
+
+    class Aliased(SagaInput):
+        n: int = Field(alias="number")
+
+    saga = Saga("test", Aliased, (WAIT,), business_key=lambda _: "one")
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        with pytest.raises(ValidationError, match="number"):
+            await machine.orchestrator.start(KEY, "test", {"number": 1}, None)
+        assert (await machine.orchestrator.load(KEY)).status is SagaStatus.NONE
+        assert (
+            await machine.claims.holder("default", "test", "one", machine.orchestrator.begin_claimed) is None
+        )
 
 
 COMMANDS = Saga("test", Numbered, (command("a"), command("b")))

@@ -21,6 +21,7 @@ from annals.sagas import (
     SagaInput,
     SendCommand,
     StartSaga,
+    StartSagas,
     Step,
 )
 from annals.sagas.claims import Claims
@@ -361,6 +362,24 @@ async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_l
     for _ in range(3):
         await world.look(200)
     assert world.told.started[0] == instance_id(OTHER, 1)
+
+
+async def test_one_that_runs_for_a_saga_whose_input_is_refused_is_not_restarted_without_it() -> None:
+    many = StartSagas("test", lambda _: [{}])
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", many, compensation=SAGA.steps[0].action),)))
+    child = SagaKey(child_id(OTHER.id, "a", 0), "default")
+    world.unmoved = [child]
+    parent = {"saga_type": "parent", "steps": ("a",), "input": {"of": "another release"}}
+    await world.tell(STARTED.model_copy(update=parent), BEGUN, key=OTHER)
+    await world.tell(STARTED.model_copy(update={"parent": OTHER.id}), key=child)
+    for _ in range(2):
+        await world.look(200)
+    assert not world.told.started
+    ended = await world.orchestrator.load(OTHER)
+    assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
+    for _ in range(2):
+        await world.look(200)
+    assert world.told.started == [instance_id(child, 1)]
 
 
 async def test_a_step_that_was_added_without_a_new_version_ends_no_orchestrator() -> None:

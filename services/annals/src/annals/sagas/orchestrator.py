@@ -25,9 +25,9 @@ from annals.dapr import DaprError, Workflows, WorkflowStalled
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.engine import CANCEL
-from annals.sagas.events import SagaFailed, SagaStarted
+from annals.sagas.events import SagaFailed, SagaStarted, recordable
 from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
-from annals.sagas.start import answerer, beginning, children, start_of, waits
+from annals.sagas.start import answerer, beginning, children, context_of, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
 from annals.telemetry import metrics
@@ -294,7 +294,7 @@ class Orchestrator:
         state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
         await self._end_workflows(key, state.run + 1)
         # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
-        for child in self._running_children(key, state):
+        for child in self._running_children(key, state) or ():
             child_state = await self.load(child)
             if child_state.active and child_state.parent == key.id:
                 why = f"saga {key.id}, which started it, was terminated"
@@ -319,13 +319,18 @@ class Orchestrator:
 
         What the one before it does from then on counts for nothing. A saga that another runs is restarted
         with that one, for as long as that one waits for it. Raises NotDeclared, before anything is recorded,
-        where nobody may ever carry it on.
+        where nobody may ever carry it on. One whose input its declaration refuses now ends instead, with what
+        it did left: each of its workflows would fail at its first turn.
         """
         state = await self.load(key)
         root, _ = (await self.lineage(key, state))[-1]
         if root != key:
             await self.restart(root, reason, asker)
             return await self.load(key)
+        if (refusal := self._refusal(key, state)) is not None:
+            state = await self._decide(key, lambda now: now.give_up(refusal, self._undoable(now)), asker)
+            await self._end_workflows(key, state.run + 1)
+            return state
         before = state.run
         state = await self._decide_here(key, lambda now: now.restart(before + 1, reason), asker)
         await self.replace_workflow(key, state, asker)
@@ -357,7 +362,8 @@ class Orchestrator:
             state = await self.load(key)
             if not state.goes_on:
                 break
-            if self._declared(state) is not None and child not in self._running_children(key, state):
+            running = self._running_children(key, state)
+            if running is not None and child not in running:
                 break
             line.append((key, state))
         return line
@@ -389,6 +395,8 @@ class Orchestrator:
         except KeyError:
             raise UnknownSaga(saga_type, self._catalog.types) from None
         validated = saga.input.model_validate(given)
+        stored = validated.model_dump(mode="json")
+        saga.input.model_validate(stored)  # each of its turns begins with this
         started = SagaStarted(
             started_at=datetime.now(UTC),
             caused_at=caused_at,
@@ -397,7 +405,7 @@ class Orchestrator:
             saga_type=saga.type,
             saga_version=saga.version,
             business_key=saga.business_key(validated) if saga.business_key else None,
-            input=validated.model_dump(mode="json"),
+            input=stored,
             steps=tuple(step.name for step in saga.flat()),
             parent=parent,
         )
@@ -446,16 +454,30 @@ class Orchestrator:
 
         return await self._decide(key, decided, asker)
 
-    def _running_children(self, key: SagaKey, state: SagaState) -> list[SagaKey]:
+    def _running_children(self, key: SagaKey, state: SagaState) -> list[SagaKey] | None:
+        """The sagas that one runs; None where its declaration is not here, or refuses its input now."""
         saga = self._declared(state)
         if saga is None:
-            return []
-        return [
-            replace(key, id=child)
-            for step in saga.flat()
-            if state.step(step.name).status is StepStatus.RUNNING
-            for child in children(saga, step, _start(key, state))
-        ]
+            return None
+        try:
+            return [
+                replace(key, id=child)
+                for step in saga.flat()
+                if state.step(step.name).status is StepStatus.RUNNING
+                for child in children(saga, step, _start(key, state))
+            ]
+        except ValidationError:
+            return None
+
+    def _refusal(self, key: SagaKey, state: SagaState) -> str | None:
+        """Why the declaration of a saga refuses now what it was started with."""
+        saga = self._declared(state)
+        try:
+            if saga is not None:
+                context_of(saga, _start(key, state))
+        except ValidationError as error:
+            return recordable(f"what it was started with is refused now: {error}")
+        return None
 
     def _undoable(self, state: SagaState) -> frozenset[str]:
         saga = self._declared(state)
