@@ -212,6 +212,20 @@ def test_an_event_of_which_nobody_could_say_which_step_it_is_for_is_refused(step
     saga(wait("a", "yes"), Parallel(wait("b", "yes"), wait("c", "no")))
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Parallel(wait("a", "Yes"), wait("b", "yes")),),
+        (wait("a", "Yes"), wait("b", "yes")),
+        (wait("a", "Yes", refusals=("yes",)),),
+    ],
+)
+def test_events_that_dapr_takes_for_one_are_refused(steps: Any) -> None:
+    with pytest.raises(ValueError, match="Yes and yes are one event to Dapr"):
+        saga(*steps)
+    saga(wait("a", "Yes"), wait("b", "Yes"))
+
+
 def test_two_that_wait_at_the_same_time_are_answered_in_any_order() -> None:
     declared = saga(Parallel(wait("a", "yes-a"), wait("b", "yes-b")), command("c"))
     for first, second in (("yes-a", "yes-b"), ("yes-b", "yes-a")):

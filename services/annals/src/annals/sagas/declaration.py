@@ -251,6 +251,11 @@ class Saga(Generic[I]):
             raise ValueError(
                 f"{self.type}: what a CancelOn cancels is found by its business key: give it one"
             )
+        spelt: dict[str, str] = {}
+        for event in (event for _, _, wait in self._waits() for event in wait.names):
+            if (same := spelt.setdefault(event.casefold(), event)) != event:
+                both = f"{same} and {event} are one event to Dapr, which does not look at case"
+                raise ValueError(f"{self.type}: {both}: give each another name")
         for (place, name, wait), (other_place, other_name, other) in combinations(self._waits(), 2):
             shared = sorted({*wait.names} & {*other.names})
             if shared and (place == other_place or wait.by or other.by):
