@@ -375,11 +375,7 @@ async def test_one_that_runs_for_a_saga_whose_input_is_refused_is_not_restarted_
     for _ in range(2):
         await world.look(200)
     assert not world.told.started
-    ended = await world.orchestrator.load(OTHER)
-    assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
-    for _ in range(2):
-        await world.look(200)
-    assert world.told.started == [instance_id(child, 1)]
+    assert (await world.orchestrator.load(OTHER)).status is SagaStatus.RUNNING
 
 
 async def test_a_step_that_was_added_without_a_new_version_ends_no_orchestrator() -> None:

@@ -25,9 +25,9 @@ from annals.dapr import DaprError, Workflows, WorkflowStalled
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.declaration import Saga, SagaCatalog
 from annals.sagas.engine import CANCEL
-from annals.sagas.events import SagaFailed, SagaStarted, recordable
+from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
-from annals.sagas.start import answerer, beginning, children, context_of, start_of, waits
+from annals.sagas.start import answerer, beginning, children, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
 from annals.telemetry import metrics
@@ -61,9 +61,10 @@ class NotBegun(Exception):
 
 
 class NotDeclared(Exception):
-    """A saga was started with a version that this replica does not know: not yet, or not any more.
+    """A saga was started with a version, or with an input, that this replica does not know.
 
-    What needs what it declares is refused. A workflow of it would be held by Dapr until somebody knows it.
+    Not yet, or not any more: what needs what it declares is refused. A workflow of it would be held by Dapr
+    until somebody knows the version, or fail at its first turn.
     """
 
 
@@ -319,18 +320,13 @@ class Orchestrator:
 
         What the one before it does from then on counts for nothing. A saga that another runs is restarted
         with that one, for as long as that one waits for it. Raises NotDeclared, before anything is recorded,
-        where nobody may ever carry it on. One whose input its declaration refuses now ends instead, with what
-        it did left: each of its workflows would fail at its first turn.
+        where nobody may ever carry it on.
         """
         state = await self.load(key)
         root, _ = (await self.lineage(key, state))[-1]
         if root != key:
             await self.restart(root, reason, asker)
             return await self.load(key)
-        if (refusal := self._refusal(key, state)) is not None:
-            state = await self._decide(key, lambda now: now.give_up(refusal, self._undoable(now)), asker)
-            await self._end_workflows(key, state.run + 1)
-            return state
         before = state.run
         state = await self._decide_here(key, lambda now: now.restart(before + 1, reason), asker)
         await self.replace_workflow(key, state, asker)
@@ -469,16 +465,6 @@ class Orchestrator:
         except ValidationError:
             return None
 
-    def _refusal(self, key: SagaKey, state: SagaState) -> str | None:
-        """Why the declaration of a saga refuses now what it was started with."""
-        saga = self._declared(state)
-        try:
-            if saga is not None:
-                context_of(saga, _start(key, state))
-        except ValidationError as error:
-            return recordable(f"what it was started with is refused now: {error}")
-        return None
-
     def _undoable(self, state: SagaState) -> frozenset[str]:
         saga = self._declared(state)
         if saga is None:
@@ -507,6 +493,10 @@ class Orchestrator:
         saga = self._declared(state)
         if saga is None:
             raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")
+        try:
+            saga.input.model_validate(state.input)
+        except ValidationError as error:
+            raise NotDeclared(f"what it was started with is refused here: {error}") from error
         return saga
 
     def _declared(self, state: SagaState) -> Saga[Any] | None:

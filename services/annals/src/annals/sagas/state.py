@@ -225,14 +225,8 @@ class SagaState(Aggregate):
         if self.terminated:
             return ()
         self._require_active()
-        return (SagaTerminated(reason=reason, left=self._with_effect(undoable)),)
-
-    def give_up(self, reason: str, undoable: frozenset[str]) -> tuple[EventData, ...]:
-        """End it where it is, since no workflow can carry it on; see `terminate`."""
-        self._require_active()
-        left = self._with_effect(undoable)
-        ended = SagaFailed(reason=reason, left=left) if left else SagaCompensated(reason=reason)
-        return (SagaCompensating(reason=reason), ended)
+        left = tuple(name for name, step in self.steps.items() if name in undoable and step.has_effect)
+        return (SagaTerminated(reason=reason, left=left),)
 
     def suspend(self) -> tuple[EventData, ...]:
         """Halt it."""
@@ -450,9 +444,6 @@ class SagaState(Aggregate):
         steps = {name: self.step(name) for name in done | dict.fromkeys(self.left) if name in wanted}
         taken_back = StepStatus.COMPENSATED
         return [(name, step.undo_tried) for name, step in steps.items() if step.status is not taken_back]
-
-    def _with_effect(self, undoable: frozenset[str]) -> tuple[str, ...]:
-        return tuple(name for name, step in self.steps.items() if name in undoable and step.has_effect)
 
     def _knows(self, step: str, attempt: int, phase: int, *, undo: bool) -> bool:
         return self.step(step).knows(attempt, phase, undo=undo)
