@@ -37,10 +37,11 @@ class CommandSettings(CommandLive, ServiceSettings):
     checkpoint_seconds: float = Field(default=60.0, gt=0, le=240)
     """Seconds between the audit trail's signed checkpoints; one of 300 is late for the projector."""
 
-    idempotency_days: int = 7
+    # A TTL of 0 is none, and Dapr refuses every transaction with one beyond 2^31-1 seconds.
+    idempotency_days: int = Field(default=7, ge=1, le=3_650)
     """For how long the outcome of a command with a key is kept."""
 
-    append_deadline: float = 10.0
+    append_deadline: float = Field(default=10.0, gt=0)
     """Seconds that a command waits at most, for its turn and for the store together."""
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
