@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 import orjson
@@ -84,7 +85,26 @@ async def test_one_id_in_two_tenants_is_two_people(client: DaprSidecar) -> None:
     assert (await name("acme", "acme"), await name("globex", "globex")) == (None, "Max")
 
 
-async def test_a_key_that_was_altered_takes_no_others_name_away(client: DaprSidecar) -> None:
+def sealed_as(sealed: Any) -> Callable[[bytes], bytes]:
+    return lambda stored: orjson.dumps(orjson.loads(stored) | {"sealed": sealed})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        sealed_as(base64.b64encode(os.urandom(92)).decode()),
+        sealed_as("AAA"),
+        sealed_as("AAAA"),
+        sealed_as(None),
+        lambda _: b"{}",
+        lambda _: b"[]",
+        lambda stored: stored[:15],
+    ],
+    ids=["altered", "no base64", "short", "null", "no fields", "no object", "cut off"],
+)
+async def test_a_key_that_was_damaged_takes_no_others_name_away_and_is_named_and_shredded(
+    client: DaprSidecar, damage: Callable[[bytes], bytes]
+) -> None:
     secret = Secret()
     own = subject_keys(client, secret)
     zoe = (await own.protect("default", "zoe", {"name": "Zoe"}))["name"]
@@ -92,12 +112,15 @@ async def test_a_key_that_was_altered_takes_no_others_name_away(client: DaprSide
     place = keys.subject("default", "max")
     stored = await client.get("eventstore", place)
     assert stored is not None
-    altered = orjson.loads(stored.data) | {"sealed": base64.b64encode(os.urandom(92)).decode()}
-    await client.save("eventstore", Write(place, orjson.dumps(altered)))
+    await client.save("eventstore", Write(place, damage(stored.data)))
 
     shown = await subject_keys(client, secret).disclose("default", [zoe, max_])
 
     assert shown == ["Zoe", max_]
+    with pytest.raises(StoreUnavailable, match="default/max"):
+        await subject_keys(client, secret).protect("default", "max", {"name": "Max"})
+    await subject_keys(client, secret).shred("default", "max")
+    assert await subject_keys(client, secret).disclose("default", [zoe, max_]) == ["Zoe", None]
 
 
 async def test_a_wrapping_key_that_is_new_is_read_by_who_runs_already(

@@ -97,11 +97,11 @@ class KeyEncryptionKeys:
         """The subject's key. Raises InvalidKeys when it was wrapped by none of these, or altered."""
         if wrapped.wrapped_by not in self:
             raise InvalidKeys(f"the key-encryption key {wrapped.wrapped_by} is not in the secret store")
-        sealed = base64.b64decode(wrapped.sealed)
         cipher = AESGCM(self._keys[wrapped.wrapped_by])
         try:
+            sealed = base64.b64decode(wrapped.sealed)
             key = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _owner(tenant, subject))
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise InvalidKeys(f"the key of {tenant}/{subject} was altered in the store") from error
         return SubjectKey(tenant, subject, key)
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
 from annals.privacy.ciphers import InvalidKeys, KeyEncryptionKeys, SubjectKey, Wrapped
 from annals.privacy.personal import SubjectErased, Token, replaced, tokens_in
-from annals.store import StoreUnavailable, keys
+from annals.store import StoreUnavailable, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
@@ -74,8 +74,9 @@ class SubjectKeys:
     async def _shredded(self, name: str) -> bool:
         """False when somebody wrote the key meanwhile."""
         value = await self._sidecar.get(self._store, name)
-        if value is not None and "erased_at" in orjson.loads(value.data):
-            return True
+        with suppress(Undecodable):  # what is left of a key that was damaged goes too
+            if value is not None and records.decoded(name, value.data, _wrapped) is None:
+                return True
         erased = orjson.dumps({"erased_at": datetime.now(UTC)})
         write = Write(name, erased, insert_only=value is None, etag=value.etag if value else None)
         try:
@@ -130,7 +131,7 @@ class SubjectKeys:
             for name, subject in page.items():
                 try:
                     key = await self._decode(tenant, subject, values[name]) if name in values else None
-                except InvalidKeys as error:
+                except (InvalidKeys, Undecodable) as error:
                     _log.error("a subject's data stays unreadable", subject=subject, error=str(error))
                     continue
                 self._remember((tenant, subject), key)
@@ -138,10 +139,9 @@ class SubjectKeys:
         return known
 
     async def _decode(self, tenant: str, subject: str, value: StateValue) -> SubjectKey | None:
-        fields = orjson.loads(value.data)
-        if "erased_at" in fields:
+        wrapped = records.decoded(keys.subject(tenant, subject), value.data, _wrapped)
+        if wrapped is None:
             return None
-        wrapped = Wrapped(fields["wrapped_by"], fields["sealed"])
         return (await self._key_encryption_keys(wrapped)).unwrap(tenant, subject, wrapped)
 
     async def _key_encryption_keys(self, wrapped: Wrapped | None = None) -> KeyEncryptionKeys:
@@ -165,6 +165,12 @@ class SubjectKeys:
             self._cache.popitem(last=False)
 
 
+def _wrapped(data: bytes) -> Wrapped | None:
+    """None once it was shredded."""
+    fields = orjson.loads(data)
+    return None if "erased_at" in fields else Wrapped(str(fields["wrapped_by"]), str(fields["sealed"]))
+
+
 def _shown(token: Token, key: SubjectKey | None) -> str | None:
     """What a token stands for; itself when it was not made with the key, None when there is no key."""
     if key is None:
@@ -177,5 +183,5 @@ def _shown(token: Token, key: SubjectKey | None) -> str | None:
 def _unavailable() -> Iterator[None]:
     try:
         yield
-    except (DaprError, InvalidKeys) as error:
+    except (DaprError, InvalidKeys, Undecodable) as error:
         raise StoreUnavailable(f"the keys of personal data: {error}") from error
