@@ -32,9 +32,9 @@ from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, Orchestrator, Started
 from annals.sagas.start import child_id
-from annals.store import StreamUnreadable
+from annals.store import StreamUnreadable, Undecodable
 from annals.store.follower import is_transient
-from annals.testing.fake.state import FakeState
+from annals.testing.fake.state import FakeState, Operation
 from newer_release import suspended_by_a_newer_release
 from saga_machine import SagaMachine, saga_machine
 
@@ -379,6 +379,21 @@ async def test_a_trigger_is_parked_where_only_a_newer_release_can_read_who_has_t
             with pytest.raises(StreamUnreadable) as unreadable:
                 await machine.triggers.on_domain_event(event)
             assert not is_transient(unreadable.value)
+
+
+@pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"id": "mine", "started": {}}'])
+async def test_a_claim_that_was_damaged_is_named_and_what_asks_for_it_is_not_let_go(damaged: bytes) -> None:
+    begun_by = StartOn("task.opened", lambda _, task_id: {"task_id": task_id})
+    async with saga_machine(SagaCatalog(replace(SAGA, triggers=(*SAGA.triggers, begun_by)))) as machine:
+        await start(machine, MINE, "t1")
+        kept = machine.dapr.stores["eventstore"]
+        (claim,) = (key for key in kept.keys(datetime.now(UTC)) if key.startswith("saga-claim/"))
+        kept.write(Operation(claim, damaged), datetime.now(UTC))
+        for event in (deleted("t1").model_copy(update={"event_type": "task.opened"}), deleted("t1")):
+            with pytest.raises(Undecodable, match=f"^{claim} cannot be decoded"):
+                await machine.triggers.on_domain_event(event)
+        with pytest.raises(Undecodable):
+            await start(machine, FRESH, "t1", new=True)
 
 
 async def test_a_saga_is_not_refused_to_another_where_only_a_newer_release_can_read_who_has_its_claim(

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from uuid import NAMESPACE_URL, uuid5
 
 import orjson
@@ -18,6 +19,7 @@ from annals.dapr import DaprSidecar, StateConflict, Write
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus
+from annals.store import records
 
 _ATTEMPTS = 20
 
@@ -64,16 +66,17 @@ class Claims:
         self, tenant: str, saga_type: str, business_key: str, begin: Begin
     ) -> tuple[str, SagaState] | None:
         """The saga that last claimed a business key; see `take` for `begin`, and what is raised."""
-        value = await self._sidecar.get(self._store, _key(tenant, saga_type, business_key))
+        place = _key(tenant, saga_type, business_key)
+        value = await self._sidecar.get(self._store, place)
         if value is None:
             return None
-        claim = _Claim.from_json(tenant, value.data)
+        claim = records.decoded(place, value.data, partial(_Claim.from_json, tenant))
         return claim.key.id, await self._begun(claim, begin)
 
     async def take(self, key: SagaKey, started: SagaStarted, begin: Begin) -> None:
         """Claim the business key of a saga that is to start.
 
-        `begin` starts the saga of somebody else's claim. Raises SagaRuns, ClaimContended, and
+        `begin` starts the saga of somebody else's claim. Raises SagaRuns, ClaimContended, Undecodable, and
         DaprError, after which the claim may have been made: to take it again finds that out.
         """
         if started.business_key is None:
@@ -83,7 +86,7 @@ class Claims:
         for _ in range(_ATTEMPTS):
             value = await self._sidecar.get(self._store, place)
             if value is not None:
-                theirs = _Claim.from_json(key.tenant, value.data)
+                theirs = records.decoded(place, value.data, partial(_Claim.from_json, key.tenant))
                 if theirs.key.id == key.id:
                     return
                 state = await self._begun(theirs, begin)
