@@ -16,6 +16,7 @@ from annals.dapr import DaprSidecar, StateValue, Write
 from annals.deadletters import (
     DeadLetter,
     DeadLetters,
+    DeadLettersUnknown,
     Detail,
     MovedOn,
     Status,
@@ -670,3 +671,47 @@ async def test_what_cannot_be_recorded_is_not_done_to_a_letter(method: str, what
         assert letters.released() == []
         assert letters._index.corrections == {}
         await client.close()
+
+
+async def test_an_index_that_was_damaged_is_named_and_waited_for(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letters, "_REFRESH_SECONDS", 0.01)
+    letters, place = letters_of(clients[0]), "dead-letters/test"
+    await letters.park(*await failed(ACME))
+    (letter,) = letters.parked("acme")
+    whole = await clients[1].get("eventstore", place)
+    assert whole is not None
+    await clients[1].save("eventstore", Write(place, b"{"))
+    running = asyncio.create_task(letters.run())
+    named = f"{place} cannot be decoded"
+
+    with capture_logs() as logs:
+
+        async def said() -> bool:
+            return running.done() or any(named in str(log.get("error")) for log in logs)
+
+        await until(said)
+    answer = await edit(letters, letter, {"number": 1})
+    assert (answer.status_code, named in answer.text) == (503, True)
+    with pytest.raises(DeadLettersUnknown, match=named):
+        await letters.park(*await failed(GLOBEX))
+    value = await clients[1].get("eventstore", place)
+    assert value is not None
+    assert value.data == b"{", "nothing is made of what may be mended"
+
+    await clients[1].save("eventstore", Write(place, whole.data))
+    await letters.park(*await failed(GLOBEX))
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait([running])
+
+
+async def test_details_of_a_letter_that_were_damaged_are_named(clients: tuple[AtOnce, AtOnce]) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*await failed(ACME))
+    (letter,) = letters.parked("acme")
+    await clients[1].save("eventstore", Write(f"dead-letters/test/{letter.id}", b"{"))
+    for attempt in (letters.get("acme", letter.id), letters.park(*await failed(ACME))):
+        with pytest.raises(DeadLettersUnknown, match=f"{letter.id} cannot be decoded"):
+            await attempt

@@ -492,6 +492,40 @@ async def test_a_damaged_event_waits_until_it_is_mended(world: World) -> None:
             await until(_holds(lambda: world.handled == [1]))
 
 
+@pytest.mark.parametrize("damaged", [b"{", b"[]", b'{"owner": "me", "expires": 0, "seen": {"0": null}}'])
+async def test_a_place_that_was_damaged_is_named_and_waited_for(world: World, damaged: bytes) -> None:
+    await world.append(0, "torn")
+    key = keys.follower("test")
+    whole = await world.client.get("eventstore", key)
+    assert whole is not None
+    await world.client.save("eventstore", Write(key, damaged))
+    one = Follower(world.client, "eventstore", "test", "me", DOMAIN_LANES, world.handle, world.letters)
+    with capture_logs() as logs:
+        tasks = [asyncio.create_task(world.letters.run()), asyncio.create_task(one.run())]
+        await until(_holds(lambda: tasks[1].done() or any(key in str(log.get("error")) for log in logs)))
+        await world.client.save("eventstore", Write(key, whole.data))
+        await until(_holds(lambda: tasks[1].done() or world.handled == [1]))
+    assert not tasks[1].done()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_lane_whose_mark_of_an_import_was_damaged_waits_by_itself(world: World) -> None:
+    key = keys.imported(0)
+    await world.client.save("eventstore", Write(key, b"{"))
+    await world.append(0, "torn")
+    await world.append(1, "other")
+    with capture_logs() as logs:
+        async with world.following():
+            await until(world.saved({"0": 1, "1": 2}))
+            assert world.handled == []
+            await world.client.save("eventstore", Write(key, b"0"))
+            await until(_holds(lambda: world.handled == [1]))
+    told = [(log["log_level"], log["lane"]) for log in logs if key in str(log.get("error"))]
+    assert told == [("error", 0)]
+
+
 @pytest.mark.parametrize("of", ["event", "log"])
 async def test_a_lane_with_a_damaged_value_waits_by_itself(
     world: World, monkeypatch: pytest.MonkeyPatch, of: str

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from dapr.proto import api_v1
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprError, DaprSidecar, Message, StateValue, Write
 from annals.events import DomainEvent, StreamId
@@ -309,6 +310,74 @@ async def test_one_that_remembers_what_a_store_had_that_was_emptied_ends(short_l
         with pytest.raises(ExceptionGroup) as raised:
             await asyncio.wait_for(running, 10)
         assert raised.group_contains(StoreEmptied)
+        await client.close()
+
+
+DAMAGED = [b"{", b"{}", b"[]", b'{"owner": "gone", "expires": "never", "tail": null}']
+
+
+def is_whole(client: DaprSidecar, lane: int) -> Callable[[], Awaitable[bool]]:
+    async def decodes() -> bool:
+        value = await client.get("eventstore", keys.lease(lane))
+        return value is not None and value.data not in DAMAGED
+
+    return decodes
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+@pytest.mark.parametrize("of", [0, 5])
+async def test_a_damaged_lease_is_named_and_made_whole_and_ends_nobody(
+    short_leases: None, monkeypatch: pytest.MonkeyPatch, of: int, damaged: bytes
+) -> None:
+    monkeypatch.setattr(lane, "_RETRY_SECONDS", 0.05)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        await client.save("eventstore", Write(keys.lease(of), damaged))
+        with capture_logs() as logs:
+            async with opened(sidecar.grpc_port) as store:
+                appended = await store.append(to_append(new_stream(), 0))
+                assert (await store.reached(), appended.position.seq) == ({appended.position.lane: 1}, 1)
+                await until(is_whole(client, of))
+        assert any(str(log.get("error")).startswith(f"{keys.lease(of)} cannot") for log in logs)
+        await client.close()
+
+
+async def test_who_writes_a_lane_keeps_it_though_its_lease_was_damaged(short_leases: None) -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        client = DaprSidecar(sidecar.grpc_port)
+        await store.append(to_append(new_stream(), 0))
+        await client.save("eventstore", Write(keys.lease(0), b"{"))
+        await until(is_whole(client, 0))
+        leased, _ = (await Leases(client, "eventstore", "another").read())[0]
+        assert (store.lane, leased.owner, leased.tail) == (0, "test", 1)
+        await client.close()
+
+
+@pytest.mark.parametrize("of", [0, 1])
+async def test_where_a_watermark_was_damaged_all_of_the_lane_is_published_again(
+    short_leases: None, of: int
+) -> None:
+    async with FakeSidecar() as sidecar:
+        client, stream = DaprSidecar(sidecar.grpc_port), new_stream()
+        leases = Leases(client, "eventstore", "test")
+
+        async def marked() -> bool:
+            return await leases.published(of) == 3
+
+        async with opened(sidecar.grpc_port, "one") as store:
+            async with opened(sidecar.grpc_port, "two") as other:
+                for version in range(3):
+                    await (store, other)[of].append(to_append(stream, version))
+            await until(marked)
+            if of == 1:  # of one that has left it to others
+                await client.save("eventstore", Write(keys.published(of), b"{"))
+                assert await store.tails([of]) == {of: 3}
+                await until(marked)
+        if of == 0:
+            await client.save("eventstore", Write(keys.published(of), b"{"))
+            async with opened(sidecar.grpc_port, "three"):
+                await until(marked)
+        assert versions(sidecar, stream) == [1, 2, 3, 1, 2, 3]
         await client.close()
 
 

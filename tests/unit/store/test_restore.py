@@ -42,6 +42,7 @@ from annals.store import (
     Head,
     NotImportable,
     Restore,
+    Undecodable,
     records,
 )
 from annals.store import keys as store_keys
@@ -85,6 +86,14 @@ async def test_a_lane_is_being_imported_until_its_last_commit_is_there() -> None
         assert not await reader.being_imported(one for one in ALL_LANES if one != lane)
         await restore.apply(lines[-1])
         assert not await reader.being_imported()
+
+
+async def test_a_mark_of_an_import_that_was_damaged_is_named() -> None:
+    async with empty() as (_, client):
+        mark = store_keys.imported(3)
+        await client.save("eventstore", Write(mark, b"{"))
+        with pytest.raises(Undecodable, match=f"^{mark} cannot be decoded"):
+            await DaprEventReader(client).being_imported()
 
 
 class Nothing(SagaInput):

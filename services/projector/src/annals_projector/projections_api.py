@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from annals.dapr import DaprError, Database, DatabaseError
-from annals.deadletters import DeadLetters
+from annals.deadletters import DeadLetters, DeadLettersUnknown
 from annals.projections import Builder, Generations, GenerationStatus, Projection, difference
 from annals.projections.builder import NEAR_COMMITS
 from annals.projections.generations import Known
@@ -299,5 +299,5 @@ def _definition(projection: Projection) -> Definition:
 def _problems() -> Iterator[None]:
     try:
         yield
-    except (DatabaseError, StoreError, DaprError) as error:
+    except (DatabaseError, StoreError, DaprError, DeadLettersUnknown) as error:
         raise unavailable(f"the read models cannot be reached now: {error}") from error

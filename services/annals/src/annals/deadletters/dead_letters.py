@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import structlog
@@ -27,6 +27,8 @@ from annals.events import RecordedEvent, StreamId
 from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _REFRESH_SECONDS = 0.5
 _STALE_SECONDS = 2.0
@@ -75,7 +77,7 @@ class UnknownLetter(Exception):
 
 
 class DeadLettersUnknown(Exception):
-    """What is parked cannot be read now."""
+    """What is parked cannot be read now, or was damaged."""
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class _Index:
 
 
 class DeadLetters:
-    """See the module. `run` must be running; methods that write raise DaprError."""
+    """See the module. `run` must be running; methods that write raise DaprError and DeadLettersUnknown."""
 
     def __init__(self, sidecar: DaprSidecar, store: str, service: str) -> None:
         self._sidecar = sidecar
@@ -128,12 +130,12 @@ class DeadLetters:
         while True:
             try:
                 await self.refresh()
-            except DaprError as error:
+            except (DaprError, DeadLettersUnknown) as error:
                 _log.warning("the dead letters cannot be read now", error=str(error))
             await asyncio.sleep(_REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Read what is parked."""
+        """Read what is parked. Raises DaprError and DeadLettersUnknown."""
         while True:
             began, changes = time.monotonic(), self._changes
             value = await self._sidecar.get(self._store, self._prefix)
@@ -141,7 +143,7 @@ class DeadLetters:
                 break
             # It may have been read before what was changed here: an event would go past the one it waits for.
         if began >= self._read_at:
-            self._index = _Index.decode(value.data if value else None)
+            self._index = _decoded(self._prefix, value, _Index.decode)
             self._read_at = began
 
     def require_fresh(self, consumer: str, generation: int = 0) -> None:
@@ -292,7 +294,7 @@ class DeadLetters:
             ids = {one.id for one in found[start : start + _AT_ONCE]} & self._index.parked.keys()
             keys = {self._key(one): one for one in ids}
             values = await self._sidecar.get_certain(self._store, list(keys))
-            details = {one: _noted(entry, _decoded(values.get(key))) for key, one in keys.items()}
+            details = {one: _noted(entry, _detail(key, values.get(key))) for key, one in keys.items()}
             for part in _parts(details, _BYTES_AT_ONCE - len(self._index.encode())):
                 revise = partial(_noted, entry)
                 await self._change(partial(_release, part, time.time()), dict.fromkeys(part, revise))
@@ -337,7 +339,8 @@ class DeadLetters:
         return f"{self._prefix}/{letter_id}"
 
     async def _detail(self, letter_id: str) -> Detail:
-        return _decoded(await self._sidecar.get(self._store, self._key(letter_id)))
+        key = self._key(letter_id)
+        return _detail(key, await self._sidecar.get(self._store, key))
 
     async def _change(
         self, change: Callable[[_Index], object], revisions: Mapping[str, Revise] = MappingProxyType({})
@@ -350,14 +353,17 @@ class DeadLetters:
         for _ in range(_ATTEMPTS):
             began = time.monotonic()
             value = await self._sidecar.get(self._store, self._prefix)
-            index = _Index.decode(value.data if value else None)
+            index = _decoded(self._prefix, value, _Index.decode)
             change(index)
             # After the index: whoever changes a detail changes that too, and then this is refused.
             details = await self._sidecar.get_certain(self._store, list(by_key))
             etag = value.etag if value else None
             writes = [
                 Write(self._prefix, index.encode(), insert_only=etag is None, etag=etag),
-                *(Write(key, _encoded(revise(_decoded(details.get(key))))) for key, revise in by_key.items()),
+                *(
+                    Write(key, _encoded(revise(_detail(key, details.get(key)))))
+                    for key, revise in by_key.items()
+                ),
             ]
             try:
                 await self._sidecar.transact(self._store, writes)
@@ -373,8 +379,16 @@ def _encoded(detail: Detail) -> bytes:
     return orjson.dumps(asdict(detail))
 
 
-def _decoded(value: StateValue | None) -> Detail:
-    return Detail(**orjson.loads(value.data)) if value else Detail()
+def _detail(key: str, value: StateValue | None) -> Detail:
+    return _decoded(key, value, lambda data: Detail(**orjson.loads(data)) if data else Detail())
+
+
+def _decoded(key: str, value: StateValue | None, decode: Callable[[bytes | None], T]) -> T:
+    """What a key holds. Raises DeadLettersUnknown, which names one that was damaged."""
+    try:
+        return decode(value.data if value else None)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DeadLettersUnknown(f"{key} cannot be decoded: {error!r}") from error
 
 
 def _noted(entry: dict[str, Any], detail: Detail) -> Detail:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from annals.dapr import DaprError, Database, DatabaseError
+from annals.deadletters import DeadLettersUnknown
 
 _log = structlog.get_logger(__name__)
 _AGAIN_SECONDS = 0.5
@@ -39,10 +40,10 @@ END $migration$"""  # noqa: S608 - names, numbers and texts of the callers' own
 
 
 async def until_reached(prepare: Callable[[], Awaitable[None]], warning: str) -> None:
-    """Try to `prepare`, as to `migrate`, until the database and the sidecar are there for it."""
+    """Try to `prepare`, as to `migrate`, until what it needs can be had."""
     while True:
         try:
             return await prepare()
-        except (DatabaseError, DaprError) as error:
+        except (DatabaseError, DaprError, DeadLettersUnknown) as error:
             _log.warning(warning, error=str(error))
             await asyncio.sleep(_AGAIN_SECONDS)

@@ -180,7 +180,7 @@ class DaprEventReader:
         wanted = {keys.imported(lane): lane for lane in lanes}
         marks = await self._get(list(wanted))
         marks |= await self._look_again(list(wanted), marks)
-        ends = [keys.log(wanted[key], int(mark)) for key, mark in marks.items()]
+        ends = [keys.log(wanted[key], records.decoded(key, mark, int)) for key, mark in marks.items()]
         there = await self._get(ends)
         there |= await self._look_again(ends, there)
         return len(there) < len(ends)

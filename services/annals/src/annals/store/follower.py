@@ -14,6 +14,8 @@ import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import grpc
@@ -23,7 +25,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
 from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, TooManyParked, of_event
 from annals.events import RecordedEvent, StreamId
-from annals.store import keys
+from annals.store import keys, records
 from annals.store.begun_lanes import BegunLanes
 from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader
@@ -54,6 +56,32 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, StoreError | DeadLettersUnknown) and not isinstance(
         error, AppendTooLarge | StreamUnreadable | Undecodable
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What a follower's key says: who follows, until when, and how far each lane was seen.
+
+    `old` is up to where lanes with imported commits were written before.
+    """
+
+    owner: str
+    expires: float
+    seen: dict[int, int]
+    old: dict[int, int]
+
+    @classmethod
+    def decode(cls, data: bytes) -> _Place:
+        value = orjson.loads(data)
+        seen, old = _by_lane(value["seen"]), _by_lane(value.get("old", {}))
+        return cls(str(value["owner"]), float(value["expires"]), seen, old)
+
+    def encode(self) -> bytes:
+        return orjson.dumps(self, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _by_lane(sequences: dict[str, Any]) -> dict[int, int]:
+    return {int(lane): index(seq) for lane, seq in sequences.items()}
 
 
 class _Lost(Exception):
@@ -118,7 +146,7 @@ class Follower:
         self._imported_up_to: dict[int, int] = {}
         self._wake = asyncio.Event()
         self._seen: dict[int, int] = {}
-        self._old: dict[int, int] = {}  # up to where lanes with imported commits were written before
+        self._old: dict[int, int] = {}
         self._page = _LEAST_COMMITS
         self._sightings = Sightings()
         self._etag: str | None = None
@@ -156,14 +184,13 @@ class Follower:
             self._old = {lane: reached[lane] for lane in imported}
             self._seen = reached | dict.fromkeys(imported, 0)
         else:
-            known = orjson.loads(value.data)
+            known = records.decoded(self._key, value.data, _Place.decode)
             self.placed = True
-            ends = self._sightings.ends(self._key, value.etag, known["expires"], _LEASE_SECONDS)
-            if known["owner"] != self._owner and ends > time.time():
+            ends = self._sightings.ends(self._key, value.etag, known.expires, _LEASE_SECONDS)
+            if known.owner != self._owner and ends > time.time():
                 return False
             self._etag = value.etag
-            self._seen = {int(lane): seq for lane, seq in known["seen"].items()}
-            self._old = {int(lane): seq for lane, seq in known.get("old", {}).items()}
+            self._seen, self._old = known.seen, known.old
         await self._save(0.0)
         self.placed = True
         return True
@@ -181,15 +208,13 @@ class Follower:
         for _ in range(2):
             begun = time.monotonic()
             expires = time.time() + _LEASE_SECONDS
-            seen = {str(lane): seq for lane, seq in self._seen.items()}
-            old = {str(lane): seq for lane, seq in self._old.items()}
-            data = orjson.dumps({"owner": self._owner, "expires": expires, "seen": seen, "old": old})
+            data = _Place(self._owner, expires, self._seen, self._old).encode()
             write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
             # What is read back says for whom it was refused: after a reply that was lost, for this one.
             with suppress(StateConflict):
                 await self._sidecar.save(self._state_store, write)
             value = await self._sidecar.get(self._state_store, self._key)
-            if value is None or orjson.loads(value.data)["owner"] != self._owner:
+            if value is None or records.decoded(self._key, value.data, _Place.decode).owner != self._owner:
                 raise _Lost
             self._etag = value.etag
             if value.data == data:
@@ -245,17 +270,16 @@ class Follower:
     async def _ahead(self) -> list[tuple[int, list[Commit]]]:
         """A page of each lane that has gone on, all in one read."""
         lanes = await self._lanes.of(self._seen)
-        for lane in lanes:
-            if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
-                await self._note_import(lane)
         found = await asyncio.gather(*map(self._page_of, lanes))
         return [(lane, commits) for lane, commits in zip(lanes, found, strict=True) if commits]
 
     async def _page_of(self, lane: int) -> list[Commit]:
-        first = self._seen.get(lane, 0) + 1
         # One that waits does so right there.
         most = 1 if lane in self._damaged else self._page
         try:
+            if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
+                await self._note_import(lane)
+            first = self._seen.get(lane, 0) + 1
             return await self._reader.read_log(lane, first, first + most - 1, certain=False)
         except Undecodable as error:
             self._damaged.add(lane, error)
@@ -293,8 +317,9 @@ class Follower:
 
     async def _note_import(self, lane: int) -> None:
         """Only an empty lane is imported into: after its first commit was handled, this does not change."""
-        mark = await self._sidecar.get(self._state_store, keys.imported(lane))
-        self._imported_up_to[lane] = int(mark.data) if mark else 0
+        key = keys.imported(lane)
+        mark = await self._sidecar.get(self._state_store, key)
+        self._imported_up_to[lane] = records.decoded(key, mark.data, int) if mark else 0
         if self._imported is None:
             self._seen[lane] = max(self._seen.get(lane, 0), self._imported_up_to[lane])
 

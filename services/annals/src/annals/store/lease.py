@@ -8,17 +8,21 @@ most, and never an event.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import index
+from typing import TypeVar
 
 import orjson
 import structlog
 
 from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
-from annals.store import keys
-from annals.store.protocol import StoreUnavailable
+from annals.store import keys, records
+from annals.store.protocol import StoreUnavailable, Undecodable
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 LANES = 64
 # A lane is published to one topic, whoever publishes it: each writing service has lanes of its own.
@@ -62,16 +66,37 @@ class Sightings:
         return min(expires, time.time() + since + seconds - now)
 
 
-def _decode(value: StateValue | None) -> Lease | None:
+_NOBODYS = Lease("", 0.0, 0)
+
+
+def _decode(data: bytes) -> Lease:
+    fields = orjson.loads(data)
+    return Lease(str(fields["owner"]), float(fields["expires"]), index(fields["tail"]))
+
+
+def _lease(lane: int, value: StateValue | None) -> Lease:
+    """What a lane's lease key says; one that was damaged is nobody's."""
+    return _told(keys.lease(lane), value, _decode, _NOBODYS)
+
+
+def watermark(lane: int, value: StateValue | None) -> int:
+    """How far a lane is published, as its key says; where that was damaged all of it is published again."""
+    return _told(keys.published(lane), value, int, 0)
+
+
+def _told(key: str, value: StateValue | None, decode: Callable[[bytes], T], nothing: T) -> T:
     if value is None:
-        return None
-    fields = orjson.loads(value.data)
-    return Lease(fields["owner"], fields["expires"], fields["tail"])
+        return nothing
+    try:
+        return records.decoded(key, value.data, decode)
+    except Undecodable as error:
+        # It saves work and decides nothing, and whoever writes it next makes it whole.
+        _log.warning("a lane is looked at without one of its hints", error=str(error))
+        return nothing
 
 
-def _hint(lease: StateValue | None, published: StateValue | None) -> int:
-    known = _decode(lease)
-    return max(known.tail if known else 0, int(published.data) if published else 0)
+def _hint(lane: int, lease: StateValue | None, published: StateValue | None) -> int:
+    return max(_lease(lane, lease).tail, watermark(lane, published))
 
 
 class StoreEmptied(Exception):
@@ -98,10 +123,9 @@ class Leases:
         values = await self._sidecar.get_bulk(self._store, list(by_key))
         leases = {}
         for key, value in values.items():
-            lease = _decode(value)
-            if lease is not None:
-                ends = self._sightings.ends(key, value.etag, lease.expires, LEASE_SECONDS)
-                leases[by_key[key]] = (replace(lease, expires=ends), value.etag)
+            lease = _lease(by_key[key], value)
+            ends = self._sightings.ends(key, value.etag, lease.expires, LEASE_SECONDS)
+            leases[by_key[key]] = (replace(lease, expires=ends), value.etag)
         return dict(sorted(leases.items()))
 
     async def acquire(self) -> int:
@@ -141,7 +165,7 @@ class Leases:
     async def tail(self, lane: int) -> int:
         """The lane's last sequence, found from its hints on and certain; 0 when it is empty."""
         lease = await self._sidecar.get(self._store, keys.lease(lane))
-        seq = _hint(lease, await self._sidecar.get(self._store, keys.published(lane)))
+        seq = _hint(lane, lease, await self._sidecar.get(self._store, keys.published(lane)))
         while True:
             page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
             found = await self._sidecar.get_bulk(self._store, page)
@@ -159,16 +183,18 @@ class Leases:
         """What leases and watermarks say of the tails of lanes, in one read: each is there, or further on."""
         wanted = [key for lane in lanes for key in (keys.lease(lane), keys.published(lane))]
         values = await self._sidecar.get_bulk(self._store, wanted)
-        return {lane: _hint(values.get(keys.lease(lane)), values.get(keys.published(lane))) for lane in lanes}
+        return {
+            lane: _hint(lane, values.get(keys.lease(lane)), values.get(keys.published(lane)))
+            for lane in lanes
+        }
 
     async def published(self, lane: int) -> int:
         """The lane's saved watermark."""
-        mark = await self._sidecar.get(self._store, keys.published(lane))
-        return int(mark.data) if mark else 0
+        return watermark(lane, await self._sidecar.get(self._store, keys.published(lane)))
 
     async def _write_own(self, lane: int, value: StateValue, seconds: float, tail: int) -> bool:
-        lease = _decode(value)
-        if lease is None or lease.owner != self._owner:
+        lease = _lease(lane, value)
+        if lease.owner not in (self._owner, _NOBODYS.owner):
             return False
         return await self._write(lane, value.etag, seconds, max(tail, lease.tail))
 

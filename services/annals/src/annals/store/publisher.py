@@ -21,6 +21,7 @@ from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_j
 from annals.store import keys
 from annals.store.event_pages import event_pages
 from annals.store.group_commit import Committed
+from annals.store.lease import watermark
 from annals.store.protocol import EventReader, StoreError, StoreUnavailable, Undecodable
 from annals.telemetry import metrics, traces
 
@@ -312,7 +313,7 @@ class Publisher:
         while self._marked < mark:
             try:
                 there = await self._sidecar.get(self._store, key)
-                if there is None or int(there.data) < mark:
+                if watermark(self._lane, there) < mark:
                     etag = there.etag if there else None
                     write = Write(key, orjson.dumps(mark), insert_only=etag is None, etag=etag)
                     await self._sidecar.save(self._store, write)

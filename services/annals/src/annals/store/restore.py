@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from operator import index
 from typing import Any
 
 import orjson
@@ -114,7 +115,7 @@ class Restore:
         """The ends of those of these lanes that were begun."""
         by_key = {keys.imported(lane): lane for lane in lanes}
         marks = await self._sidecar.get_certain(self._store, list(by_key))
-        return {by_key[key]: int(mark.data) for key, mark in marks.items()}
+        return {by_key[key]: records.decoded(key, mark.data, int) for key, mark in marks.items()}
 
     async def _require_begun(self, entries: list[_Entry], begins: dict[int, int]) -> None:
         """Raises NotImportable for what is in no lane that was begun, or is about to be."""
@@ -179,8 +180,9 @@ class Restore:
 
         A stream that this release cannot read gets no state. Its commands are refused, and nothing else is.
         """
-        head = records.decode_head(there.data) if there else None
-        part = records.decode_part(there.data) if there else None
+        key = keys.head(stream)
+        head = records.decoded(key, there.data, records.decode_head) if there else None
+        part = records.decoded(key, there.data, records.decode_part) if there else None
         last = max(brought)
         if head is None or head.version < last:
             head = Head(last, None, 0, RecordedEvent.from_json(brought[last]).hash)
@@ -221,10 +223,11 @@ class Restore:
             last[lane] = max(last.get(lane, (0, b"")), (number, raw))
         await self._insert(writes)
         for lane, (number, raw) in last.items():
-            value = await self._sidecar.get(self._store, keys.checkpoint(lane))
-            if value is None or orjson.loads(value.data)["number"] < number:
+            key = keys.checkpoint(lane)
+            value = await self._sidecar.get(self._store, key)
+            if value is None or records.decoded(key, value.data, _number) < number:
                 etag = value.etag if value else None
-                write = Write(keys.checkpoint(lane), raw, insert_only=etag is None, etag=etag)
+                write = Write(key, raw, insert_only=etag is None, etag=etag)
                 await self._sidecar.save(self._store, write)
 
     async def _insert(self, writes: list[Write]) -> None:
@@ -235,6 +238,10 @@ class Restore:
             missing = [write for write in page if write.key not in there]
             if missing:
                 await self._sidecar.transact(self._store, missing)
+
+
+def _number(checkpoint: bytes) -> int:
+    return index(orjson.loads(checkpoint)["number"])
 
 
 def _head_write(stream: StreamId, data: bytes, there: StateValue | None) -> Write:
