@@ -7,6 +7,7 @@ import base64
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -28,7 +29,7 @@ from annals.audit import (
 )
 from annals.dapr import DaprSidecar, Write
 from annals.events import StreamId, chained
-from annals.store import DaprEventReader, DaprEventStore, keys
+from annals.store import Commit, DaprEventReader, DaprEventStore, keys
 from annals.testing.fake import FakeDapr, FakeSidecar, FakeState
 from annals.testing.fake.state import Operation
 from event_store_conformance import to_append
@@ -62,9 +63,11 @@ class Ledger:
         for stream in (A, B):
             await self.append(stream, *range(5), sign=self.checkpointer.sign)
 
-    async def append(self, stream: StreamId, *versions: int, sign: Sign = _not) -> None:
-        """Through a lane of the stream's own."""
-        store = DaprEventStore(self.client, owner=stream.name)
+    async def append(
+        self, stream: StreamId, *versions: int, through: str | None = None, sign: Sign = _not
+    ) -> None:
+        """Through a lane of the stream's own, or another's."""
+        store = DaprEventStore(self.client, owner=through or stream.name)
         running = asyncio.create_task(store.run())
         await lane_held(store)
         for version in versions:
@@ -253,6 +256,107 @@ async def test_a_lane_whose_last_checkpoint_is_damaged_keeps_no_other_from_being
     assert signed.seq == 6
     (error,) = (log["error"] for log in logs if log["log_level"] == "error")
     assert error.startswith("checkpoint/0 cannot be decoded")
+
+
+async def insert(ledger: Ledger, stream: StreamId, version: int, **said: Any) -> None:
+    """Put an event behind the last of a stream, and into no log: all that anybody can make fit fits."""
+    (last,) = await DaprEventReader(ledger.client).read_events([(stream, version - 1)])
+    content = orjson.loads(last.to_json()) | {"version": version, "event_id": "inserted"} | said
+    content["hash"] = chained(content, last.hash)
+    await ledger.put(keys.event(stream, version), orjson.dumps(content))
+    await ledger.edit(keys.head(stream), version=version, hash=content["hash"])
+
+
+IN_NO_LOG = Finding("it is in no log", 0, 5, "default", "thing-a", 6, "inserted")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"seq": 6},
+        {"seq": 0},
+        {"seq": "5"},
+        {"lane": 1},
+        {"lane": 7, "seq": 1},
+        {"lane": 64, "seq": 1},
+        {"lane": None},
+    ],
+    ids=str,
+)
+async def test_an_event_that_is_in_no_log_is_found(ledger: Ledger, said: dict[str, Any]) -> None:
+    await insert(ledger, A, 6, **said)
+    assert await ledger.findings() == [IN_NO_LOG]
+
+
+@pytest.mark.parametrize("place", [{}, {"lane": 7, "seq": 9}, {"seq": 90}, {"lane": 64, "seq": 1}], ids=str)
+async def test_a_log_entry_that_no_lane_comes_to_is_in_no_log(ledger: Ledger, place: dict[str, int]) -> None:
+    lane, seq = place.get("lane", 0), place.get("seq", 7)
+    await insert(ledger, A, 6, lane=lane, seq=seq)
+    entry = await ledger.client.get("eventstore", keys.log(0, 5))
+    assert entry is not None
+    await ledger.put(keys.log(lane, seq), orjson.dumps(orjson.loads(entry.data) | {"first": 6, "last": 6}))
+    assert await ledger.findings() == [IN_NO_LOG]
+
+
+async def test_an_event_that_is_in_no_log_is_found_though_signed_ones_stand_behind_it(ledger: Ledger) -> None:
+    await insert(ledger, A, 6)
+    await ledger.append(A, 6, sign=ledger.checkpointer.sign)
+    assert await ledger.findings() == [replace(IN_NO_LOG, seq=6)]
+
+
+async def test_a_head_whose_event_is_missing_is_found(ledger: Ledger) -> None:
+    await ledger.edit(keys.head(A), version=6)
+    assert await ledger.findings() == [Finding("it is missing", 0, 5, "default", "thing-a", 6)]
+
+
+async def test_a_stream_that_was_written_through_two_lanes_verifies(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so it does where less is remembered than goes on in another lane, or further on in its own."""
+    monkeypatch.setattr("annals.audit.verification._REMEMBERED", 1)
+    monkeypatch.setattr("annals.audit.verification._PAGE", 2)
+    through = [(A, 5, "thing-b"), (B, 5, "thing-a"), (A, 6, "thing-a"), (B, 6, "thing-c")]
+    for stream, version, lane in through:
+        await ledger.append(stream, version, through=lane, sign=ledger.checkpointer.sign)
+    assert await ledger.findings() == []
+
+
+async def test_streams_of_one_lane_cost_no_read_of_their_own(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annals.audit.verification._PAGE", 2)
+    single: list[int] = []
+    read = DaprEventReader.read_log
+
+    async def counted(self: DaprEventReader, lane: int, first: int, last: int) -> list[Commit]:
+        single.extend([lane] if first == last else [])
+        return await read(self, lane, first, last)
+
+    monkeypatch.setattr(DaprEventReader, "read_log", counted)
+    assert await ledger.findings() == []
+    assert single == []
+
+
+async def test_a_stream_that_goes_on_meanwhile_is_in_a_log(ledger: Ledger) -> None:
+    """In a lane that was verified to its end before."""
+
+    async def grow() -> None:
+        ledger.before_last = _not
+        await ledger.append(B, 5, through="thing-a")
+
+    ledger.before_last = grow
+    assert await ledger.findings() == []
+
+
+@pytest.mark.parametrize("changes", [{"types": ["thing.else"]}, {"types": []}, {"id": "another"}], ids=str)
+async def test_what_a_log_entry_says_of_its_events_is_what_they_are(
+    ledger: Ledger, changes: dict[str, Any]
+) -> None:
+    await ledger.edit(keys.log(0, 3), **changes)
+    (finding,) = await ledger.findings()
+    assert finding.reason == "the log has another id or other types for its commit"
+    assert (finding.lane, finding.seq, finding.stream, finding.version) == (0, 3, "thing-a", 3)
 
 
 async def forge(ledger: Ledger, stream: StreamId, version: int) -> None:

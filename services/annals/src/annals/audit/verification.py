@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
 from annals.audit.checkpoint import Checkpoint, VerificationKeys, rolled
-from annals.events import StreamId, chained
+from annals.events import Position, StreamId, chained
 from annals.store import ALL_LANES, Commit, EventReader, Undecodable
 
 _PAGE = 256
-_REMEMBERED_HASHES = 100_000
+_REMEMBERED = 100_000  # streams
 
 ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
 """The checkpoints of a lane from a number on: at most a page, ending before the first absent."""
@@ -63,23 +64,29 @@ async def verify(
     Memory does not grow with the store. Raises StoreError when it cannot be read.
     """
     events = 0
-    chain = _Chain(store)
+    logged = _Logged(store)
+    chain, heads = _Chain(store, logged), _Heads(store, logged)
+    walked: dict[int, int] = {}
     for lane in ALL_LANES:  # those that have begun by their log alone are fewer: its beginning may be gone
         signed = _Signed(lane, read_checkpoints, last_checkpoint, trusted)
         seq, digest = 0, ""
         try:
             while commits := await _following(store, lane, seq, signed):
                 events += await chain.check(commits)
-                await _check_heads(store, commits)
+                await heads.check(commits)
                 for commit in commits:
                     digest = rolled(digest, commit)
                     await signed.check(commit, digest)
                 seq = commits[-1].position.seq
                 yield Progress(lane, seq, signed.seq, events)
+            walked[lane] = seq
         except _Altered as altered:
             yield altered.finding
         except Undecodable as error:
             yield Finding(str(error), lane, seq)
+    await heads.check_rest()
+    for finding in await logged.findings(walked):
+        yield finding
 
 
 async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -> list[Commit]:
@@ -98,46 +105,134 @@ async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -
     return commits
 
 
-async def _check_heads(store: EventReader, commits: Sequence[Commit]) -> None:
-    streams = list({commit.stream for commit in commits})
-    loaded = await asyncio.gather(*(store.load(stream) for stream in streams))
-    heads = {stream: head for stream, (head, _) in zip(streams, loaded, strict=True)}
-    for commit in commits:
-        head = heads[commit.stream] or (await store.load(commit.stream, certain=True))[0]
-        if head is None or head.version < commit.last:
-            raise _altered(commit, commit.last, None, "the head of its stream does not reach it")
-        if head.version == commit.last and head.hash != commit.hash:
-            raise _altered(commit, commit.last, None, "the head of its stream has another hash")
+class _Logged:
+    """Events that streams have must be in a log too: who walks the logs alone does not meet the others."""
+
+    def __init__(self, store: EventReader) -> None:
+        self._store = store
+        self._furthest: dict[int, tuple[int, Finding]] = {}
+        self._findings: dict[int, Finding] = {}
+
+    async def check(self, events: Sequence[tuple[StreamId, int, bytes | None, Position]]) -> None:
+        """Look at events, each with the place in a log that leads to it, for what the log has of them."""
+        for wrong in await asyncio.gather(*(self._wrong(*event) for event in events)):
+            if wrong is not None:
+                self._findings.setdefault(wrong.lane, wrong)
+
+    async def findings(self, walked: Mapping[int, int]) -> list[Finding]:
+        """The first in each of the lanes that held, up to where they were walked."""
+        for lane, (seq, finding) in self._furthest.items():
+            if lane in walked and not await self._reaches(lane, walked[lane], seq):
+                self._findings.setdefault(finding.lane, finding)
+        return [finding for lane, finding in sorted(self._findings.items()) if lane in walked]
+
+    async def _wrong(
+        self, stream: StreamId, version: int, value: bytes | None, place: Position
+    ) -> Finding | None:
+        if value is None:
+            return _finding(place, stream, version, value, "it is missing")
+        wrong = _finding(place, stream, version, value, "it is in no log")
+        position = _position(value)
+        if position is None:
+            return wrong
+        try:
+            found = await self._store.read_log(position.lane, position.seq, position.seq)
+        except Undecodable:  # which is found when its lane is walked
+            found = None
+        if found is not None and not any(one.stream == stream and version in one.versions for one in found):
+            return wrong
+        if position.seq > self._furthest.get(position.lane, (0, wrong))[0]:
+            self._furthest[position.lane] = position.seq, wrong
+        return None
+
+    async def _reaches(self, lane: int, walked: int, seq: int) -> bool:
+        """Whether a lane's log comes to a sequence without a hole; it may have grown since it was walked."""
+        try:
+            while walked < seq and (commits := await self._store.read_log(lane, walked + 1, walked + _PAGE)):
+                walked = commits[-1].position.seq
+        except Undecodable:
+            return False
+        return walked >= seq
+
+
+class _Heads:
+    """The heads of the streams, which may be ahead of what was seen of the logs so far."""
+
+    def __init__(self, store: EventReader, logged: _Logged) -> None:
+        self._store = store
+        self._logged = logged
+        self._ahead: OrderedDict[StreamId, tuple[int, Position]] = OrderedDict()
+
+    async def check(self, commits: Sequence[Commit]) -> None:
+        """Compare them with the commits that follow in a log. Raises _Altered."""
+        streams = list({commit.stream for commit in commits})
+        loaded = await asyncio.gather(*(self._store.load(stream) for stream in streams))
+        heads = {stream: head for stream, (head, _) in zip(streams, loaded, strict=True)}
+        for commit in commits:
+            head = heads[commit.stream] or (await self._store.load(commit.stream, certain=True))[0]
+            if head is None or head.version < commit.last:
+                raise _altered(commit, commit.last, None, "the head of its stream does not reach it")
+            if head.version == commit.last and head.hash != commit.hash:
+                raise _altered(commit, commit.last, None, "the head of its stream has another hash")
+            self._ahead.pop(commit.stream, None)
+            if head.version > commit.last:
+                self._ahead[commit.stream] = head.version, commit.position
+        while len(self._ahead) > _REMEMBERED:
+            await self._check_oldest()
+
+    async def check_rest(self) -> None:
+        """Look for what no log has shown."""
+        while self._ahead:
+            await self._check_oldest()
+
+    async def _check_oldest(self) -> None:
+        oldest = [self._ahead.popitem(last=False) for _ in range(min(_PAGE, len(self._ahead)))]
+        refs = [(stream, version) for stream, (version, _) in oldest]
+        raw = await self._store.read_raw_events(refs, certain=True)
+        places = [place for _, (_, place) in oldest]
+        await self._logged.check(
+            [(*ref, value, place) for ref, value, place in zip(refs, raw, places, strict=True)]
+        )
 
 
 class _Chain:
     """The events' hashes, whichever lanes a stream was written through."""
 
-    def __init__(self, store: EventReader) -> None:
+    def __init__(self, store: EventReader, logged: _Logged) -> None:
         self._store = store
+        self._logged = logged
         self._hashes: OrderedDict[tuple[StreamId, int], str] = OrderedDict()
 
     async def check(self, commits: Sequence[Commit]) -> int:
         """How many events were verified. Raises _Altered."""
         own = [ref for commit in commits for ref in commit.refs]
-        before = {(commit.stream, commit.first - 1) for commit in commits if commit.first > 1}
-        unknown = before - self._hashes.keys() - set(own)
+        before = {
+            (commit.stream, commit.first - 1): commit.position for commit in commits if commit.first > 1
+        }
+        unknown = before.keys() - self._hashes.keys() - set(own)
         raw = await self._read([*own, *unknown])
+        await self._logged.check([(*ref, raw[ref], before[ref]) for ref in unknown])
         for ref in unknown:
             self._hashes[ref] = _hash(raw[ref])
         for commit in commits:
-            for version in commit.versions:
-                self._check_event(commit, version, raw[commit.stream, version])
+            contents = [
+                self._check_event(commit, version, raw[commit.stream, version]) for version in commit.versions
+            ]
             if self._hashes.get((commit.stream, commit.last)) != commit.hash:
                 raise _altered(commit, commit.last, raw, "the log has another hash for it")
-        while len(self._hashes) > _REMEMBERED_HASHES:
+            ids = [content.get("event_id") for content in contents]
+            types = tuple(content.get("event_type") for content in contents)
+            if (ids[:1], types) != ([commit.commit_id], commit.types):
+                reason = "the log has another id or other types for its commit"
+                raise _altered(commit, commit.first, raw, reason)
+        while len(self._hashes) > _REMEMBERED:
             self._hashes.popitem(last=False)
         return len(own)
 
     async def _read(self, refs: list[tuple[StreamId, int]]) -> dict[tuple[StreamId, int], bytes | None]:
         return dict(zip(refs, await self._store.read_raw_events(refs, certain=True), strict=True))
 
-    def _check_event(self, commit: Commit, version: int, value: bytes | None) -> None:
+    def _check_event(self, commit: Commit, version: int, value: bytes | None) -> dict[str, Any]:
         raw = {(commit.stream, version): value}
         if value is None:
             raise _altered(commit, version, raw, "it is missing")
@@ -161,6 +256,7 @@ class _Chain:
         if place != (stream.tenant, stream.name, version, position.lane, position.seq):
             raise _altered(commit, version, raw, "it was recorded in another place")
         self._hashes[stream, version] = content["hash"]
+        return content
 
 
 class _Signed:
@@ -231,13 +327,31 @@ class _Signed:
         return _Altered(Finding(reason, self._lane, self.seq))
 
 
-def _hash(value: bytes | None) -> str:
-    """What an event says its hash is; whether that is true is checked where it is committed."""
+def _said(value: bytes | None) -> dict[str, Any]:
+    """What an event says of itself; nothing where it is none."""
     try:
         content = orjson.loads(value or b"")
     except ValueError:
-        return ""
-    return str(content.get("hash", "")) if isinstance(content, dict) else ""
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _hash(value: bytes | None) -> str:
+    """What an event says its hash is; whether that is true is checked where it is committed."""
+    return str(_said(value).get("hash", ""))
+
+
+def _position(value: bytes) -> Position | None:
+    """Where an event says that it is committed, if it can be there."""
+    said = _said(value)
+    lane, seq = said.get("lane"), said.get("seq")
+    return Position(lane, seq) if type(lane) is type(seq) is int and lane in ALL_LANES and seq > 0 else None
+
+
+def _finding(place: Position, stream: StreamId, version: int, value: bytes | None, reason: str) -> Finding:
+    event_id = _said(value).get("event_id")
+    known = None if event_id is None else str(event_id)
+    return Finding(reason, place.lane, place.seq, stream.tenant, stream.name, version, known)
 
 
 def _altered(
@@ -247,13 +361,4 @@ def _altered(
     reason: str,
 ) -> _Altered:
     value = (raw or {}).get((commit.stream, version))
-    try:
-        content = orjson.loads(value or b"")
-        event_id = str(content["event_id"])
-    except (ValueError, KeyError, TypeError):
-        event_id = None
-    position = commit.position
-    stream = commit.stream
-    return _Altered(
-        Finding(reason, position.lane, position.seq, stream.tenant, stream.name, version, event_id)
-    )
+    return _Altered(_finding(commit.position, commit.stream, version, value, reason))
