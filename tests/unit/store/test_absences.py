@@ -24,13 +24,15 @@ from annals.store import (
     DaprEventReader,
     DaprEventStore,
     Export,
+    StoreError,
     StoreUnavailable,
     Undecodable,
     keys,
     records,
 )
 from annals.store.protocol import Head
-from annals.testing.fake import FakeSidecar
+from annals.testing.fake import FakeDapr, FakeSidecar, FakeState
+from annals.testing.fake.state import Operation
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
 from conftest import until
@@ -39,8 +41,13 @@ from sealing import sealed
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[BrokenOff]:
-    async with FakeSidecar() as sidecar:
+def state() -> FakeState:
+    return FakeState()
+
+
+@pytest.fixture
+async def client(state: FakeState) -> AsyncIterator[BrokenOff]:
+    async with FakeSidecar(dapr=FakeDapr(stores={"eventstore": state})) as sidecar:
         client = BrokenOff(sidecar.grpc_port)
         yield client
         await client.close()
@@ -149,6 +156,25 @@ async def test_every_lane_is_found_to_its_end(
     )
     assert await lanes.lanes() == [0, 1]
     assert await lanes.reached() == {0: 3, 1: 1}
+
+
+@pytest.mark.parametrize("left_out", [frozenset(), frozenset({keys.lease(0), keys.published(0)})])
+async def test_a_lane_whose_first_commit_is_missing_is_found_to_its_end(
+    client: BrokenOff, state: FakeState, lanes: DaprEventReader, left_out: frozenset[str]
+) -> None:
+    state.write(Operation(keys.log(0, 1)), datetime.now(UTC))
+    client.left_out = left_out
+    assert await lanes.lanes() == [0, 1]
+    assert await lanes.reached() == {0: 3, 1: 1}
+
+
+@pytest.mark.usefixtures("lanes")
+async def test_no_backup_leaves_out_a_lane_whose_first_commit_is_missing(
+    client: BrokenOff, state: FakeState
+) -> None:
+    state.write(Operation(keys.log(0, 1)), datetime.now(UTC))
+    with pytest.raises(StoreError, match="the log of lane 0 has a hole between 1 and 1"):
+        _ = [page async for page in Export(client, "eventstore", with_keys=False).pages()]
 
 
 async def test_how_far_lanes_are_is_known_roughly_in_one_read(

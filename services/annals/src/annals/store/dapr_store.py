@@ -18,7 +18,7 @@ from annals.store.bulk_reader import KEYS_A_READ, BulkReader
 from annals.store.event_pages import event_pages
 from annals.store.group_commit import GroupCommit
 from annals.store.lane import Lane
-from annals.store.lease import ALL_LANES, DOMAIN_LANES, LANES, Leases
+from annals.store.lease import ALL_LANES, DOMAIN_LANES, Leases
 from annals.store.probe import probe
 from annals.store.protocol import (
     Append,
@@ -148,11 +148,14 @@ class DaprEventReader:
 
     async def lanes(self, *, certain: bool = True) -> list[int]:
         """See `EventReader`."""
-        firsts = [keys.log(lane, 1) for lane in range(LANES)]
-        values = await self._get(firsts)
+        firsts = {lane: keys.log(lane, 1) for lane in ALL_LANES}
+        values = await self._get(list(firsts.values()))
         if certain:
-            values |= await self._look_again(firsts, values)
-        return [lane for lane, key in enumerate(firsts) if key in values]
+            values |= await self._look_again(list(firsts.values()), values)
+        # One whose first commit is missing has a tail all the same.
+        others = [lane for lane, first in firsts.items() if first not in values]
+        tails = await self.tails(others, certain=certain)
+        return [lane for lane, first in firsts.items() if first in values or tails[lane]]
 
     async def moved(self, after: Mapping[int, int], lanes: Iterable[int] = ALL_LANES) -> list[int]:
         """Which lanes have gone beyond these sequences, in one read; one may be left out once."""
@@ -161,17 +164,17 @@ class DaprEventReader:
 
     async def reached(self, *, certain: bool = True) -> dict[int, int]:
         """The last sequence of each lane that was ever written: see `lanes`."""
-        leases = Leases(self._sidecar, self._store, owner="", lanes=range(LANES))
+        leases = Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
         try:
             return {lane: await leases.tail(lane) for lane in await self.lanes(certain=certain)}
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
-    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:
-        """See `EventReader`."""
+    async def tails(self, lanes: Sequence[int], *, certain: bool = False) -> dict[int, int]:
+        """See `EventReader`; none is left out where it is to be `certain`."""
         leases = Leases(self._sidecar, self._store, owner="")
         try:
-            return await leases.hints(lanes)
+            return await leases.hints(lanes, certain=certain)
         except DaprError as error:
             raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 

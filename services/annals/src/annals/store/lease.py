@@ -179,10 +179,14 @@ class Leases:
         """Whether the lane has a commit at this sequence."""
         return await self._sidecar.get(self._store, keys.log(lane, seq)) is not None
 
-    async def hints(self, lanes: Sequence[int]) -> dict[int, int]:
-        """What leases and watermarks say of the tails of lanes, in one read: each is there, or further on."""
+    async def hints(self, lanes: Sequence[int], *, certain: bool = False) -> dict[int, int]:
+        """What leases and watermarks say of the tails of lanes: each is there, or further on.
+
+        In one read, which may leave some out, unless it is to be `certain`.
+        """
         wanted = [key for lane in lanes for key in (keys.lease(lane), keys.published(lane))]
-        values = await self._sidecar.get_bulk(self._store, wanted)
+        read = self._sidecar.get_certain if certain else self._sidecar.get_bulk
+        values = await read(self._store, wanted)
         return {
             lane: _hint(lane, values.get(keys.lease(lane)), values.get(keys.published(lane)))
             for lane in lanes
