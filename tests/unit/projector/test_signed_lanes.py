@@ -9,6 +9,7 @@ from functools import partial
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
 from annals.audit import Checkpointer, SigningKey, last_checkpoint, read_checkpoints
@@ -17,6 +18,7 @@ from annals.events import StreamId
 from annals.store import DaprEventReader, keys
 from annals.testing.fake import FakeDapr, FakeSidecar
 from annals.testing.fake.state import Operation
+from annals.web.problems import Problem, on_problem
 from annals_projector import audit_api
 from event_store_conformance import to_append
 from event_stores import opened
@@ -46,17 +48,22 @@ class Suite:
         self.dapr.stores["eventstore"].write(Operation(key), datetime.now(UTC))
 
     async def lanes(self) -> list[tuple[int, int, int, bool]]:
+        items = (await self.get("/audit/checkpoints")).json()["items"]
+        return [(one["lane"], one["tail"], one["signed"], one["late"]) for one in items]
+
+    async def get(self, path: str) -> httpx.Response:
         async def public_keys() -> str:
-            return ""
+            public = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+            return base64.b64encode(public).decode()
 
         app = FastAPI()
+        app.add_exception_handler(Problem, on_problem)
         reading = partial(read_checkpoints, self.client, "eventstore")
         last = partial(last_checkpoint, self.client, "eventstore")
         app.include_router(audit_api.routes(DaprEventReader(self.client), reading, last, public_keys))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://projector") as http:
-            items = (await http.get("/audit/checkpoints")).json()["items"]
-        return [(one["lane"], one["tail"], one["signed"], one["late"]) for one in items]
+            return await http.get(path)
 
 
 @pytest.fixture
@@ -90,3 +97,13 @@ async def test_what_an_import_has_not_brought_yet_is_not_late(suite: Suite) -> N
     await suite.delete(keys.log(0, 6))
     await suite.client.save("eventstore", Write(keys.imported(0), b"6"))
     assert await suite.lanes() == [(0, 6, 3, False)]
+
+
+async def test_what_an_import_has_not_brought_yet_is_not_taken_for_altered(suite: Suite) -> None:
+    verified = await suite.get("/audit/verification")
+    assert b'"ok":true' in verified.content
+    await suite.delete(keys.log(0, 6))
+    await suite.client.save("eventstore", Write(keys.imported(0), b"6"))
+    refused = await suite.get("/audit/verification")
+    assert refused.status_code == 503
+    assert "being filled from a backup" in refused.json()["detail"]
