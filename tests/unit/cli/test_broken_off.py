@@ -44,6 +44,11 @@ def test_an_export_that_came_to_its_end_is_written(annals: Annals, tmp_path: Pat
     assert (tmp_path / "all").read_bytes().endswith(COMMIT + END)
 
 
+def test_an_export_says_that_it_is_of_all_tenants(annals: Annals, tmp_path: Path) -> None:
+    result = annals(exporting(COMMIT + END), "--tenant", "acme", "export", str(tmp_path / "all"))
+    assert "1 events of 1 commits, of all tenants, in" in result.output
+
+
 @pytest.mark.parametrize("half", [b"", COMMIT[:20], END[:10], END[:30]])
 def test_an_export_that_broke_off_leaves_no_file(annals: Annals, tmp_path: Path, half: bytes) -> None:
     with pytest.raises(Failed, match="broken off") as raised:

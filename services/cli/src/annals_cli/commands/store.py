@@ -43,7 +43,7 @@ def export(
         bool, typer.Option(help="with the wrapped keys of personal data: such a backup undoes later erasures")
     ] = False,
 ) -> None:
-    """Write every stream, and what the read models are, to a file."""
+    """Write every stream of all tenants, and what the read models are, to a file."""
     given = session(context)
     definitions: list[dict[str, Any]] = []
     unknown: Failed | None = None
@@ -70,7 +70,7 @@ def export(
                 progress.advance(bar)
         if end is None:
             raise broken_off(file, Exit.UNAVAILABLE)
-    done = f"{end['events']} events of {end['commits']} commits in {file}"
+    done = f"{end['events']} events of {end['commits']} commits, of all tenants, in {file}"
     exported = {"file": str(file), "read_models": unknown is None} | end
     given.output.done(exported, done, aside=file == STDOUT)
     if unknown is not None and not given.output.as_json:
@@ -83,7 +83,7 @@ def import_(
         Path, typer.Argument(help="an export; a file, as it is read twice", exists=True, dir_okay=False)
     ],
 ) -> None:
-    """Fill an empty store from an export. Broken off, it may be run again."""
+    """Fill an empty store from an export, for all tenants. Broken off, it may be run again."""
     given = session(context)
     with file.open("rb") as source:
         if not source.seekable():
