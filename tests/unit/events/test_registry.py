@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from annals.events import DomainEvent, EventData, EventRegistry, UnknownEventData, Upcaster
 from annals.events.compatibility import incompatibilities
@@ -47,6 +48,16 @@ def test_an_old_event_is_read_through_the_whole_chain() -> None:
 
     assert data == Renamed.model_validate({"first": "Ada", "last": "Lovelace", "extra": 1})
     assert old.data == {"title": "Ada Lovelace", "extra": 1}
+
+
+def test_a_field_is_stored_under_its_name_and_not_under_its_alias() -> None:
+    class Numbered(EventData, type="thing.numbered"):
+        order_no: str = Field(alias="orderNo")
+
+    registry = EventRegistry([Numbered])
+    said = Numbered(orderNo="7")
+    assert registry.decode(stored("1.0", said.model_dump(mode="json"), "thing.numbered")) == said
+    assert list(registry.schemas()["thing.numbered@1.0"]["properties"]) == ["order_no"]
 
 
 def test_an_event_of_an_unknown_type_is_carried() -> None:

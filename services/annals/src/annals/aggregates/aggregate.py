@@ -37,7 +37,8 @@ class Aggregate(BaseModel):
     number are not read, their events are folded again.
     """
 
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+    # By name, too, because it is stored by name.
+    model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     aggregate_type: ClassVar[str]
     state_schema: ClassVar[int] = 1

@@ -13,7 +13,8 @@ class EventData(BaseModel):
     Fields that a class does not know are kept.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", hide_input_in_errors=True)
+    # By name, too, because it is stored by name.
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True)
 
     event_type: ClassVar[str] = ""
     event_version: ClassVar[str] = "1.0"

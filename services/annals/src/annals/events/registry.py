@@ -68,7 +68,7 @@ class EventRegistry:
     def schemas(self) -> dict[str, dict[str, Any]]:
         """The JSON Schema of every registered class, by `type@version`."""
         return {
-            f"{name}@{cls.event_version}": cls.model_json_schema()
+            f"{name}@{cls.event_version}": cls.model_json_schema(by_alias=False)
             for name, cls in sorted(self._classes.items())
         }
 

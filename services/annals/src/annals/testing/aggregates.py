@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, Self, TypeVar
 
+import orjson
+from pydantic import BaseModel
+
 from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
-from annals.events import EventData
+from annals.events import EventData, portable
 
 A = TypeVar("A", bound=Aggregate)
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Given(Generic[A]):
         events = (decision,) if isinstance(decision, EventData) else tuple(decision)
         state = self.state
         for event in events:
-            state = state.apply(event)
+            state = happened(state, event)
         return Given(state, events)
 
     def then(self, *events: EventData) -> Self:
@@ -50,8 +54,30 @@ class Given(Generic[A]):
 
 
 def given(aggregate: type[A], *events: EventData) -> Given[A]:
-    """An aggregate to which events happened: `given(Task, created).when(…).then(…)`."""
+    """An aggregate to which events happened: `given(Task, created).when(…).then(…)`.
+
+    Raises AssertionError for an event, or a state, that the store would not give back.
+    """
     state = aggregate()
     for event in events:
-        state = state.apply(event)
+        state = happened(state, event)
     return Given(state)
+
+
+def happened(state: A, event: EventData) -> A:
+    """The state after an event, both as the store gives them back. Raises AssertionError where it cannot."""
+    try:
+        portable(event.model_dump(mode="json"))
+        event = _read_back(event)
+    except (ValueError, orjson.JSONEncodeError) as error:
+        raise AssertionError(f"{event.event_type} cannot be stored and read again: {error}") from error
+    state = state.apply(event)
+    try:
+        return _read_back(state)
+    except (ValueError, orjson.JSONEncodeError) as error:
+        what = f"the state of {type(state).__name__} after {event.event_type}"
+        raise AssertionError(f"{what} cannot be stored and read again: {error}") from error
+
+
+def _read_back(model: M) -> M:
+    return type(model).model_validate(orjson.loads(orjson.dumps(model.model_dump(mode="json"))))
