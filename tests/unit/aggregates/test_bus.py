@@ -159,6 +159,23 @@ def test_a_personal_field_that_cannot_be_protected_is_refused_before_any_command
         CommandBus(MemoryEventStore(), EventRegistry([Reached]), [anyhow], source="test", protect=sealed)
 
 
+def test_a_type_that_no_event_can_carry_is_refused_before_any_command() -> None:
+    class ReachInCamels(Reach):
+        command_type: ClassVar[str] = "personReach"
+
+    class OtherPerson(Person):
+        aggregate_type: ClassVar[str] = "Person"
+
+    for misnamed in (
+        dataclasses.replace(REACH, command=ReachInCamels),
+        dataclasses.replace(REACH, aggregate=OtherPerson),
+    ):
+        with pytest.raises(ValueError, match="is no type"):
+            CommandBus(
+                MemoryEventStore(), EventRegistry([Reached]), [misnamed], source="test", protect=sealed
+            )
+
+
 class Meeting(MemoryEventStore):
     """Two who load have both looked before either goes on."""
 

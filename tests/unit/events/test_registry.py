@@ -85,6 +85,15 @@ def test_a_chain_that_leads_nowhere_is_refused(upcasters: list[Upcaster], reason
         EventRegistry([Renamed], upcasters)
 
 
+@pytest.mark.parametrize("name", ["Thing.Renamed", "thingRenamed", "thing.re-named"])
+def test_a_type_that_no_event_is_stored_under_is_refused(name: str) -> None:
+    class Misnamed(EventData, type=name):
+        pass
+
+    with pytest.raises(ValueError, match=f"'{name}' is no type such as"):
+        EventRegistry([Misnamed])
+
+
 class Before(EventData, type="a.b"):
     kept: str
     optional: int | None = None

@@ -40,6 +40,14 @@ def test_a_projection_is_given_each_event_in_the_version_that_was_stored() -> No
     person.when(REGISTERED).then(name="Ada").when(newer, event_version="2.0").then(name="Ada Lovelace")
 
 
+def test_a_projection_of_what_no_event_has_is_refused() -> None:
+    table = Table("people", {"name": "text"})
+    with pytest.raises(ValueError, match="'Member' is no type of an aggregate"):
+        Projection(table, "Member", {})
+    with pytest.raises(ValueError, match=r"'Member\.Left' is no type such as"):
+        Projection(table, "member", {"Member.Left": lambda _: Put({})})
+
+
 def test_what_is_not_so_fails() -> None:
     with pytest.raises(AssertionError, match=r"the row has {'name': 'Ada'}, not {'name': 'Bob'}"):
         projected(MEMBERS, REGISTERED).then(name="Bob")

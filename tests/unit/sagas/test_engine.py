@@ -22,6 +22,7 @@ from annals.sagas import (
     SagaContext,
     SagaInput,
     SendCommand,
+    StartOn,
     StartSaga,
     StartSagas,
     Step,
@@ -189,7 +190,7 @@ def test_a_step_whose_command_would_have_a_key_that_no_service_takes_is_refused(
         saga(command(name))
     undo = SendCommand("back", lambda _: {})
     with pytest.raises(ValueError, match="sends a command"):
-        saga(Step(name, PublishEvent("said", lambda _: {}), compensation=undo))
+        saga(Step(name, PublishEvent("thing.said", lambda _: {}), compensation=undo))
     saga(wait(name, "yes"), command("a step"))
 
 
@@ -341,9 +342,16 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
         lambda: AwaitEvent(forgotten, lambda _: timedelta(hours=1)),
         lambda: AskQuery(lambda _: "x", forgotten),
         lambda: SendCommand("a", lambda _: {}, accept=forgotten),
-        lambda: PublishEvent("a", lambda _: {}, targets=forgotten),
+        lambda: PublishEvent("thing.said", lambda _: {}, targets=forgotten),
     ):
         with pytest.raises(ValueError, match="takes a tuple of names"):
+            mistaken()
+    for mistaken in (
+        lambda: PublishEvent("orderPlaced", lambda _: {}),
+        lambda: StartOn("Order.Placed", lambda data, _: data),
+        lambda: CancelOn("order", lambda _, order: order),
+    ):
+        with pytest.raises(ValueError, match="is no type such as"):
             mistaken()
     with pytest.raises(ValueError, match="0 at a time"):
         StartSagas("other", lambda _: [], concurrency=0)

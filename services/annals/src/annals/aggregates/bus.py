@@ -17,7 +17,15 @@ import orjson
 from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.aggregates.stored_state import stored_state
-from annals.events import DomainEvent, EventData, EventRegistry, StreamId, new_id
+from annals.events import (
+    DomainEvent,
+    EventData,
+    EventRegistry,
+    StreamId,
+    new_id,
+    require_aggregate_type,
+    require_event_type,
+)
 from annals.privacy.personal import SubjectErased, personal_fields
 from annals.store.protocol import (
     Append,
@@ -136,11 +144,15 @@ class CommandBus:
     ) -> None:
         """`protect` is needed for commands with personal fields; without it they are a ValueError.
 
+        So is a type, of a command or an aggregate, that no event can carry.
         `deadline_seconds` are from a command's arrival to its answer, the wait for its turn included.
         """
         self._store = store
         self._registry = registry
         self._handlers = {handler.command.command_type: handler for handler in handlers}
+        for one in self._handlers.values():
+            require_event_type(one.command.command_type)
+            require_aggregate_type(one.aggregate.aggregate_type)
         self._source = source
         self._protect = protect
         self._deadline_seconds = deadline_seconds

@@ -13,6 +13,8 @@ from annals.events.envelope import (
     RecordedEvent,
     Utc,
     portable,
+    require_aggregate_type,
+    require_event_type,
 )
 from annals.events.identity import HeaderId, Position, StreamId, is_header_id, is_tenant, new_id
 from annals.events.payload import EventData, UnknownEventData
@@ -43,5 +45,7 @@ __all__ = [
     "is_tenant",
     "new_id",
     "portable",
+    "require_aggregate_type",
+    "require_event_type",
     "to_cloudevent_json",
 ]

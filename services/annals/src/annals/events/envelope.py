@@ -17,6 +17,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
+    ValidationError,
     model_validator,
 )
 
@@ -77,6 +79,9 @@ EventType = Annotated[
 ]
 """`domain.event_name`, in lower case."""
 
+AggregateType = Annotated[str, StringConstraints(to_lower=True, pattern=r"(?i)^[a-z][a-z0-9_]{0,62}$")]
+"""One word, in lower case: a stream's name begins with it."""
+
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
 """`major.minor`: 1.0, 1.1, 2.0 and what comes."""
 
@@ -100,6 +105,32 @@ def _in_utc(moment: datetime) -> datetime:
 
 Utc = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 """A moment with a time zone, kept in UTC."""
+
+_EVENT_TYPE: TypeAdapter[str] = TypeAdapter(EventType)
+_AGGREGATE_TYPE: TypeAdapter[str] = TypeAdapter(AggregateType)
+
+
+def require_event_type(name: str) -> None:
+    """Raises ValueError for the type of an event, or of a command, that no envelope has as it is declared.
+
+    It would be refused when it is first used, or be stored as another that nobody has declared.
+    """
+    if not _as_it_is(_EVENT_TYPE, name):
+        raise ValueError(f"{name!r} is no type such as task.created: small letters, digits, _ and a dot")
+
+
+def require_aggregate_type(name: str) -> None:
+    """See `require_event_type`. Raises ValueError."""
+    if not _as_it_is(_AGGREGATE_TYPE, name):
+        raise ValueError(f"{name!r} is no type of an aggregate such as task: small letters, digits and _")
+
+
+def _as_it_is(kind: TypeAdapter[str], name: str) -> bool:
+    try:
+        return kind.validate_python(name) == name
+    except ValidationError:
+        return False
+
 
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -167,7 +198,7 @@ class DomainEvent(Event):
     """A fact about one aggregate."""
 
     aggregate_id: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
-    aggregate_type: Annotated[str, StringConstraints(to_lower=True, pattern=r"(?i)^[a-z][a-z0-9_]{0,62}$")]
+    aggregate_type: AggregateType
     command_type: EventType | None = None
     """The type of the command that led to it; `causation_id` is that command's id."""
     data: Data = Field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from annals.events.envelope import DomainEvent
+from annals.events.envelope import DomainEvent, require_event_type
 from annals.events.payload import EventData, UnknownEventData
 from annals.events.upcasters import Upcaster
 
@@ -15,8 +15,8 @@ AnyDomainEvent = TypeVar("AnyDomainEvent", bound=DomainEvent)
 class EventRegistry:
     """The data classes of a service, one for each type: its newest version.
 
-    Raises ValueError when a type is registered twice, or when an upcaster does not lead, by way of
-    others, to a registered class.
+    Raises ValueError for a type that no event is stored under, when one is registered twice, or when an
+    upcaster does not lead, by way of others, to a registered class.
     """
 
     def __init__(self, classes: Iterable[type[EventData]], upcasters: Iterable[Upcaster] = ()) -> None:
@@ -24,6 +24,7 @@ class EventRegistry:
         for cls in classes:
             if not cls.event_type:
                 raise ValueError(f"{cls.__name__} names no event type")
+            require_event_type(cls.event_type)
             if self._classes.setdefault(cls.event_type, cls) is not cls:
                 raise ValueError(f"{cls.event_type} is registered twice")
         self._upcasters: dict[tuple[str, str], Upcaster] = {}

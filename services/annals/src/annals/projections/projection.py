@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from annals.events import RecordedEvent
+from annals.events import RecordedEvent, require_aggregate_type, require_event_type
 from annals.projections.changes import Change, Delete, Patch, Put, Row, fold
 
 KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
@@ -54,13 +54,18 @@ class Projection:
     `changes` takes the event to what it changes; every row also keeps its stream's `version` and
     the time it last changed, which the library sees to. Other events of the type only advance those.
     A projection whose rows come out otherwise than before has a higher `version`: its table is then
-    built anew beside the one that is in use.
+    built anew beside the one that is in use. Raises ValueError for types that no event has.
     """
 
     table: Table
     aggregate_type: str
     changes: Mapping[str, Callable[[RecordedEvent], Change]]
     version: int = 1
+
+    def __post_init__(self) -> None:
+        require_aggregate_type(self.aggregate_type)
+        for event_type in self.changes:
+            require_event_type(event_type)
 
     def change(self, event: RecordedEvent) -> Change:
         """What an event of the aggregate type changes. Raises what its function raises.

@@ -16,6 +16,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from annals.events import require_event_type
+
 _COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,145}")
 """It is in the idempotency key of the command, with the saga's id: no service takes another one."""
 
@@ -98,6 +100,7 @@ class PublishEvent:
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require_event_type(self.type)
         _require_names("targets", self.targets)
 
 
@@ -209,6 +212,9 @@ class StartOn:
     input: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None]
     """Takes the event's data and its aggregate's id."""
 
+    def __post_init__(self) -> None:
+        require_event_type(self.event_type)
+
 
 @dataclass(frozen=True, slots=True)
 class CancelOn:
@@ -217,6 +223,9 @@ class CancelOn:
     event_type: str
     business_key: Callable[[Mapping[str, Any], str], str | None]
     """Takes the event's data and its aggregate's id."""
+
+    def __post_init__(self) -> None:
+        require_event_type(self.event_type)
 
 
 @dataclass(frozen=True, slots=True)
