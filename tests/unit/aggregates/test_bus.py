@@ -176,6 +176,13 @@ def test_a_type_that_no_event_can_carry_is_refused_before_any_command() -> None:
             )
 
 
+async def test_a_decision_of_nothing_is_no_mistake_of_the_caller() -> None:
+    silent = dataclasses.replace(REACH, decide=lambda _person, _said: ())
+    people = CommandBus(MemoryEventStore(), EventRegistry([Reached]), [silent], source="test", protect=sealed)
+    with pytest.raises(TypeError, match="at least one event, or a RuleViolation"):
+        await people.execute(CommandRequest("person.reach", {}))
+
+
 class Meeting(MemoryEventStore):
     """Two who load have both looked before either goes on."""
 

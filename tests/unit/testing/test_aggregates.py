@@ -56,6 +56,11 @@ def test_what_is_not_stored_is_not_there_afterwards() -> None:
     assert given(Account, Withdrawn(cents=1, orderNo="")).state._seen == 0
 
 
+def test_a_decision_of_nothing_is_none() -> None:
+    with pytest.raises(TypeError, match="at least one event, or a RuleViolation"):
+        given(Account).when(lambda _: ())
+
+
 def test_a_field_with_an_alias_is_read_as_it_was_stored() -> None:
     account = given(Account, Withdrawn(cents=1, orderNo="7"))
     assert account.state.reference == "7"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -46,3 +47,11 @@ class Aggregate(BaseModel):
     def apply(self, event: EventData) -> Self:
         """The state after an event. It never refuses: what happened, happened."""
         raise NotImplementedError
+
+
+def decided(decision: EventData | Iterable[EventData]) -> tuple[EventData, ...]:
+    """The events of a decision. Raises TypeError where there is none: nothing could be stored or repeated."""
+    events = (decision,) if isinstance(decision, EventData) else tuple(decision)
+    if not events:
+        raise TypeError("a decision is at least one event, or a RuleViolation")
+    return events

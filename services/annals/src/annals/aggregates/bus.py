@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation
+from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation, decided
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.aggregates.stored_state import stored_state
 from annals.events import (
@@ -101,6 +101,7 @@ class CommandResult:
 class Handler(Generic[C, A]):
     """One use case: the command, the aggregate it is for, and the decision.
 
+    `decide` gives at least one event: where nothing is to change, it raises a RuleViolation.
     `identify` gives the aggregate's id; None lets the bus choose one, for a command that creates.
     `sender` gives the user who alone may send it, where it is not for everybody to send.
     """
@@ -390,8 +391,7 @@ def _decide(
         raise ConflictError(stream, expected, version)
     if version == 0 and not handler.creates:
         raise NotFound(f"there is no {stream.name}")
-    decided = handler.decide(state, command)
-    return (decided,) if isinstance(decided, EventData) else tuple(decided)
+    return decided(handler.decide(state, command))
 
 
 def _fingerprint(request: CommandRequest) -> str:

@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 import orjson
 from pydantic import BaseModel
 
-from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
+from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation, decided
 from annals.events import EventData, portable
 
 A = TypeVar("A", bound=Aggregate)
@@ -25,12 +25,15 @@ class Given(Generic[A]):
     refused: RuleViolation | NotFound | None = None
 
     def when(self, decide: Callable[[A], EventData | Iterable[EventData]]) -> Given[A]:
-        """Let it decide something."""
+        """Let it decide something.
+
+        Also where nothing happened to it: whether a command may find that is for its handler to say
+        (`creates`), which is not asked here.
+        """
         try:
-            decision = decide(self.state)
+            events = decided(decide(self.state))
         except (RuleViolation, NotFound) as error:
             return Given(self.state, refused=error)
-        events = (decision,) if isinstance(decision, EventData) else tuple(decision)
         state = self.state
         for event in events:
             state = happened(state, event)
