@@ -336,6 +336,27 @@ def test_answers_of_several_that_wait_to_be_taken_are_each_taken_once() -> None:
     answers.run().then("completed")
 
 
+def test_what_cannot_be_stored_or_published_is_taken_back_as_in_production() -> None:
+    numbered = saga(Step("a", CallActivity("number", lambda _: {})))
+    run = scenario(numbered, {}).when("number", done({"id": 2**60})).run()
+    run.then("compensated", reason="a came to what cannot be stored: data.result.id: a number beyond")
+    asked = saga(Step("a", AskQuery(lambda _: "x", ("name",))))
+    scenario(asked, {}).when("x", done({"id": 2**60, "name": "Ada"})).run().then("completed")
+    said: Any = ["no object"]
+    published = saga(Step("a", PublishEvent("thing.said", lambda _: said)))
+    scenario(published, {}).run().then("compensated", reason="this is no event to publish").then_did()
+    with pytest.raises(AssertionError, match=r"saga\.completed cannot be stored .* data\.output\.id"):
+        scenario(saga(command("a"), output=lambda _: {"id": 2**60}), {}).run()
+
+
+def test_an_event_is_refused_while_nobody_can_say_who_may_raise_it() -> None:
+    find = Step("find", AskQuery(lambda _: "x", ("who",)))
+    declared = saga(find, wait("a", "yes", by=lambda saga: saga.results["find"]["who"]))
+    asked = scenario(declared, {}).when("x", done({"who": "ada"}, takes=timedelta(seconds=5)))
+    with pytest.raises(AssertionError, match="yes is refused: nobody can say yet who may raise yes"):
+        asked.raised("yes").run()
+
+
 def test_a_declaration_that_could_not_work_is_refused() -> None:
     forgotten: Any = "yes"
     for mistaken in (

@@ -27,7 +27,7 @@ from annals.dapr import (
     ServiceInvocation,
     publish_metadata,
 )
-from annals.events import CONTENT_TYPE, IntegrationEvent, portable, to_cloudevent_json
+from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.sagas.events import (
     SagaCompensating,
     SagaError,
@@ -35,6 +35,7 @@ from annals.sagas.events import (
     StepFailed,
     StepStarted,
     recordable,
+    require_recordable,
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
@@ -304,16 +305,11 @@ class SagaActivities:
 
 
 def _require_recordable(step: str, result: Any) -> None:
-    """Refuse what a step came to where the store would refuse the record of it.
-
-    That is made with the next step: it would fail for good, and so would all that takes the saga back.
-    """
     try:
-        orjson.dumps(portable({"result": result}))
-    except (ValueError, orjson.JSONEncodeError) as error:
+        require_recordable(step, result)
+    except ValueError as error:
         # It has acted all the same, and what it comes to the next time is no better.
-        message = f"{step} came to what cannot be stored: {error}"
-        raise _Failure("rejected", message, uncertain=True) from error
+        raise _Failure("rejected", str(error), uncertain=True) from error
 
 
 def _end(state: SagaState, call: Mapping[str, Any]) -> dict[str, Any]:

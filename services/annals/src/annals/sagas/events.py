@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from annals.events import Data, EventData, EventRegistry
+from annals.events import Data, EventData, EventRegistry, portable
 
 _LONGEST_MESSAGE = 2_000
 
@@ -14,6 +15,17 @@ _LONGEST_MESSAGE = 2_000
 def recordable(message: str) -> str:
     """An error's words as a history can hold them: they may quote a text that nothing stores."""
     return message[:_LONGEST_MESSAGE].encode(errors="replace").decode().replace("\0", "?")
+
+
+def require_recordable(step: str, result: Any) -> None:
+    """Raises ValueError for what a step came to where the store would refuse the record of it.
+
+    That is made with the next step: it would fail for good, and so would all that takes the saga back.
+    """
+    try:
+        orjson.dumps(portable({"result": result}))
+    except (ValueError, orjson.JSONEncodeError) as error:
+        raise ValueError(f"{step} came to what cannot be stored: {error}") from error
 
 
 class SagaError(BaseModel):

@@ -23,15 +23,24 @@ from functools import partial
 from typing import Any, Self
 
 from dapr.ext.workflow._durabletask.internal.shared import from_json, to_json
+from pydantic_core import to_jsonable_python
 
 from annals.aggregates import RuleViolation
-from annals.events import EventData
+from annals.events import EventData, IntegrationEvent, to_cloudevent_json
 from annals.sagas import engine
 from annals.sagas.declaration import Saga
-from annals.sagas.events import REGISTRY, SagaStarted, StepCompleted, StepFailed, StepStarted
+from annals.sagas.events import (
+    REGISTRY,
+    SagaStarted,
+    StepCompleted,
+    StepFailed,
+    StepStarted,
+    require_recordable,
+)
 from annals.sagas.events import SagaError as Error
 from annals.sagas.start import answerer, entry, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.testing.aggregates import happened
 
 _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
 _MOST_REQUESTS = 10_000
@@ -323,7 +332,8 @@ class _World:
         self, saga: Saga[Any], given: Mapping[str, Any], replies: Mapping[str, Sequence[Reply]]
     ) -> None:
         validated = saga.input.model_validate(given)
-        self.state = SagaState().apply(
+        self.state = happened(
+            SagaState(),
             SagaStarted(
                 started_at=_START,
                 user="somebody",
@@ -332,7 +342,7 @@ class _World:
                 business_key=saga.business_key(validated) if saga.business_key else None,
                 input=validated.model_dump(mode="json"),
                 steps=tuple(step.name for step in saga.flat()),
-            )
+            ),
         )
         self.did: list[str] = []
         self.calls: list[Mapping[str, Any]] = []
@@ -359,10 +369,11 @@ class _World:
             self._tell(self.state.cancel(event.data))
             self.clock.raise_event(event.name, {"reason": self.state.cancel_reason})
             return
-        declared, allowed = waits(self._saga), answerer(self._saga, event.name, self.start())
-        user = event.by or allowed or "somebody"
+        declared = waits(self._saga)
         try:
             self.state.require_raisable(event.name, declared, self.clock.now)
+            allowed = self._answerer(event.name)
+            user = event.by or allowed or "somebody"
             if allowed is not None and user != allowed:
                 raise AssertionError(f"{event.name} is refused: only {allowed} may answer this, not {user}")
             self._tell(self.state.raise_event(event.name, event.data, user, declared, self.clock.now))
@@ -371,6 +382,15 @@ class _World:
         mine = (event.name, event.data, user)
         [raised] = [one for one in self.state.raised if (one.event, one.data, one.user) == mine]
         self.clock.raise_event(event.name, raised.model_dump())
+
+    def _answerer(self, event: str) -> str | None:
+        """See `answerer`. Raises RuleViolation where that looks at a result that is not there yet."""
+        try:
+            return answerer(self._saga, event, self.start())
+        except KeyError as error:
+            if event in self.state.waits_for:
+                raise
+            raise RuleViolation("saga.not_waiting", f"nobody can say yet who may raise {event}") from error
 
     def answer(self, name: str, call: Mapping[str, Any]) -> tuple[Any, timedelta]:
         match name:
@@ -417,15 +437,13 @@ class _World:
         name = action.get("type") or action.get("name") or action["path"].partition("?")[0]
         told = known.status is (StepStatus.COMPENSATED if undo else StepStatus.COMPLETED)
         reply = None if told else self._effects.get((step, undo))
-        reply = reply or self._reply(f"undo {name}" if undo else name, action)
+        reply = reply or self._tried(f"undo {name}" if undo else name, call)
         timeout = timedelta(seconds=call["timeout"])
         if reply.takes > timeout:
             reply = replace(timed_out(), takes=timeout)
         if reply.outcome == "done":
             self._effects[step, undo] = reply
             result = reply.result
-            if action["kind"] == "query":
-                result = {name: (result or {}).get(name) for name in action["fields"]}
             if call["then"]:
                 completed = StepCompleted(step=step, attempt=attempt, result=result)
                 self._record([entry(completed), *call["then"]], call["run"])
@@ -442,6 +460,28 @@ class _World:
         self._record([entry(event)], call["run"])
         answer = {"outcome": reply.outcome, "message": reply.message, "uncertain": reply.uncertain}
         return answer | {"cancel": self.state.cancel_reason}, reply.takes
+
+    def _tried(self, name: str, call: Mapping[str, Any]) -> Reply:
+        """The reply to an action, as its activity takes it."""
+        action = call["call"]
+        if action["kind"] == "publish":
+            try:
+                event = IntegrationEvent(event_type=action["type"], source="test", data=action["data"])
+                to_cloudevent_json(event)
+            except ValueError as error:
+                return Reply("rejected", message=f"this is no event to publish: {error}")
+        reply = self._reply(name, action)
+        if reply.outcome != "done":
+            return reply
+        try:
+            result = to_jsonable_python(reply.result)
+            if action["kind"] == "query":
+                result = {name: (result or {}).get(name) for name in action["fields"]}
+            if not call["undo"]:
+                require_recordable(call["step"], result)
+        except ValueError as error:
+            return Reply("rejected", message=str(error), uncertain=True, takes=reply.takes)
+        return replace(reply, result=result)
 
     def _reply(self, name: str, action: Mapping[str, Any]) -> Reply:
         self.did.append(name)
@@ -461,7 +501,7 @@ class _World:
 
     def _tell(self, news: Sequence[EventData]) -> None:
         for event in news:
-            self.state = self.state.apply(event)
+            self.state = happened(self.state, event)
 
 
 def scenario(saga: Saga[Any], given: Mapping[str, Any]) -> Scenario:
