@@ -77,6 +77,9 @@ def test_a_column_that_the_table_has_not_fails_its_test(change: Put | Patch) -> 
         {"columns": {"updated_at": "timestamptz"}},
         {"columns": {"deleted": "boolean"}},
         {"maps": ("loads",)},
+        {"columns": {"loads_of": "json"}, "maps": ("loads_of",)},
+        {"columns": {"loads_of": "jsonb"}, "maps": "loads_of"},
+        {"indexes": "(tenant, capacity)"},
     ],
 )
 def test_a_table_that_the_database_would_make_another_of_is_refused(given: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ class Table:
 
     `columns` takes a name to an SQL type; every row also has `version`, `created_at` and `updated_at`.
     `indexes` are what stands behind `CREATE INDEX ON table`. A column in `maps` holds a JSON object, of
-    which a patch changes the members it names. Raises ValueError for names that cannot be.
+    which a patch changes the members it names: its type is jsonb. Raises ValueError for what cannot be.
     """
 
     name: str
@@ -37,6 +37,9 @@ class Table:
     maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # A comma that was forgotten: a text would be taken letter by letter.
+        if any(isinstance(given, str) for given in (self.indexes, self.maps)):
+            raise ValueError(f"the table {self.name} takes a tuple of indexes, and one of maps, and no text")
         for name, most in ((self.name, _LONGEST_TABLE), *((name, _LONGEST) for name in self.columns)):
             if len(name) > most or not _NAME.fullmatch(name):
                 what = f"no name of at most {most} small letters, digits and _"
@@ -45,6 +48,9 @@ class Table:
             raise ValueError(f"the table {self.name} has these columns anyway: {', '.join(kept)}")
         if unknown := sorted(set(self.maps) - self.columns.keys()):
             raise ValueError(f"the table {self.name} has no columns for its maps: {', '.join(unknown)}")
+        # Two values of another type are not put together; one statement fills all tables, and would fail.
+        if other := sorted(name for name in self.maps if self.columns[name].strip().lower() != "jsonb"):
+            raise ValueError(f"the table {self.name} has maps that are no jsonb: {', '.join(other)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
