@@ -85,6 +85,17 @@ async def test_a_repeat_is_known_whatever_the_order_of_its_data() -> None:
     assert await tasks.execute(reordered) == first
 
 
+@pytest.mark.parametrize("calls", [1, 2])
+async def test_a_repeat_says_as_the_first_whether_its_aggregate_is_new(calls: int) -> None:
+    often = dataclasses.replace(REACH, decide=lambda _, said: [Reached(phone=said.phone)] * calls)
+    people = CommandBus(MemoryEventStore(), EventRegistry([Reached]), [often], source="test", protect=sealed)
+    for key, created in (("one", True), ("two", False)):
+        request = CommandRequest("person.reach", {}, idempotency_key=key)
+        first = await people.execute(request)
+        assert first.created is created
+        assert await people.execute(request) == first
+
+
 async def test_a_key_is_of_one_command() -> None:
     store = MemoryEventStore()
     tasks = bus(store)

@@ -198,7 +198,7 @@ class CommandBus:
                 except SubjectErased as error:
                     if (first := await self._first_outcome(request, stream)) is None:
                         raise RuleViolation("subject.erased", str(error)) from error
-                    return CommandResult(aggregate_id, first, created=handler.creates)
+                    return await self._repeated(handler, request, aggregate_id, first)
                 if (users := self._locks.users(stream)) >= _COMMANDS_A_STREAM:
                     raise Backpressure(f"{users} commands wait for {stream}", retry_after=1)
                 async with self._locks.hold(stream):
@@ -268,7 +268,8 @@ class CommandBus:
                 handler.aggregate, stream, request.idempotency_key, new=new, certain=certain
             )
             if outcome is not None:
-                return _repeated(outcome, fingerprint, aggregate_id, handler)
+                _require_same(outcome, fingerprint)
+                return await self._repeated(handler, request, aggregate_id, outcome.appended)
             try:
                 said = _decide(handler, state, command, stream, version, request.expected_version)
             except (ConflictError, NotFound, RuleViolation):
@@ -296,7 +297,9 @@ class CommandBus:
             try:
                 appended = await self._store.append(append)
             except DuplicateCommand as duplicate:
-                return _repeated(duplicate.outcome, fingerprint, aggregate_id, handler)
+                _require_same(duplicate.outcome, fingerprint)
+                limit.reschedule(append.deadline)
+                return await self._repeated(handler, request, aggregate_id, duplicate.outcome.appended)
             except ConflictError:
                 self._forget(stream)
                 certain = True
@@ -309,6 +312,16 @@ class CommandBus:
                 continue
             self._remember(stream, appended.version, state, append.state)
             return CommandResult(aggregate_id, appended, created=version == 0)
+
+    async def _repeated(
+        self, handler: Handler[C, A], request: CommandRequest, aggregate_id: str, first: Appended
+    ) -> CommandResult:
+        """The first outcome of a command that is sent again, by which the stream began or went on."""
+        created = handler.creates
+        if created and first.version > 1:
+            began = self._store.read_stream(first.stream, to_version=1)
+            created = [event.causation_id async for event in began] == [request.idempotency_key]
+        return CommandResult(aggregate_id, first, created=created)
 
     async def _current(
         self, aggregate: type[A], stream: StreamId, key: str | None, *, new: bool, certain: bool
@@ -399,9 +412,6 @@ def _fingerprint(request: CommandRequest) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _repeated(
-    outcome: Outcome, fingerprint: str, aggregate_id: str, handler: Handler[Any, Any]
-) -> CommandResult:
+def _require_same(outcome: Outcome, fingerprint: str) -> None:
     if outcome.fingerprint != fingerprint:
         raise KeyReused("this idempotency key was used before, for another command")
-    return CommandResult(aggregate_id, outcome.appended, created=handler.creates)
