@@ -24,7 +24,6 @@ from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.privacy import SubjectKeys
 from annals.store import (
-    DOMAIN_LANES,
     Append,
     DaprEventReader,
     DaprEventStore,
@@ -152,7 +151,7 @@ async def test_a_restored_store_is_equal_byte_by_byte_and_goes_on(
     async def remind(event: RecordedEvent) -> None:
         again.append(event.seq)
 
-    following = Follower(into, "eventstore", "test", "f", DOMAIN_LANES, handle, letters, imported=remind)
+    following = Follower(into, "eventstore", "test", "f", handle, letters, imported=remind)
     running = [asyncio.create_task(following.run()), asyncio.create_task(letters.run())]
 
     async def placed() -> bool:

@@ -13,7 +13,7 @@ import pytest
 from annals.dapr import DaprSidecar
 from annals.deadletters import DeadLetters, Status
 from annals.events import DomainEvent, RecordedEvent, StreamId
-from annals.store import DOMAIN_LANES, Append, DaprEventStore, Follower
+from annals.store import Append, DaprEventStore, Follower
 from conftest import copy_components, until, write_secrets
 from event_stores import lane_held
 
@@ -46,7 +46,7 @@ async def append(store: DaprEventStore, name: str, count: int) -> None:
 
 def follower(client: DaprSidecar, owner: str, handle: Any) -> asyncio.Task[None]:
     letters = DeadLetters(client, "eventstore", "test")
-    following = Follower(client, "eventstore", "test", owner, DOMAIN_LANES, handle, letters)
+    following = Follower(client, "eventstore", "test", owner, handle, letters)
 
     async def run() -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -13,11 +13,10 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from annals.dapr import DaprError, SidecarUnavailable, Write
+from annals.dapr import DaprError, DatabaseError, SidecarUnavailable, StatementRefused, Write
 from annals.deadletters import DeadLetters, dead_letters, of_event
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import (
-    DOMAIN_LANES,
     Append,
     AppendTooLarge,
     DaprEventReader,
@@ -96,7 +95,7 @@ class World:
 
     @asynccontextmanager
     async def following(self, owner: str = "me") -> AsyncIterator[None]:
-        one = Follower(self.client, "eventstore", "test", owner, DOMAIN_LANES, self.handle, self.letters)
+        one = Follower(self.client, "eventstore", "test", owner, self.handle, self.letters)
         tasks = [asyncio.create_task(self.letters.run()), asyncio.create_task(one.run())]
         try:
             await until(_holds(lambda: one.placed))
@@ -449,8 +448,12 @@ async def test_events_that_a_read_left_out_are_read_again(world: World) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [StoreUnavailable("away"), SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")],
-    ids=["store", "sidecar"],
+    [
+        StoreUnavailable("away"),
+        SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away"),
+        DatabaseError("away"),
+    ],
+    ids=["store", "sidecar", "database"],
 )
 async def test_what_passes_is_waited_for_however_often_it_fails(world: World, error: Exception) -> None:
     await world.append(0, "torn")
@@ -468,8 +471,9 @@ async def test_what_passes_is_waited_for_however_often_it_fails(world: World, er
         AppendTooLarge("it is what it is"),
         DaprError(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much"),
         Undecodable("stream/default/thing-x/head", KeyError("hash")),
+        StatementRefused("no such text"),
     ],
-    ids=["append", "message", "damaged"],
+    ids=["append", "message", "damaged", "statement"],
 )
 async def test_what_never_passes_is_parked(world: World, error: Exception) -> None:
     await world.append(0, "torn")
@@ -499,7 +503,7 @@ async def test_a_place_that_was_damaged_is_named_and_waited_for(world: World, da
     whole = await world.client.get("eventstore", key)
     assert whole is not None
     await world.client.save("eventstore", Write(key, damaged))
-    one = Follower(world.client, "eventstore", "test", "me", DOMAIN_LANES, world.handle, world.letters)
+    one = Follower(world.client, "eventstore", "test", "me", world.handle, world.letters)
     with capture_logs() as logs:
         tasks = [asyncio.create_task(world.letters.run()), asyncio.create_task(one.run())]
         await until(_holds(lambda: tasks[1].done() or any(key in str(log.get("error")) for log in logs)))

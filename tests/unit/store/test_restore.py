@@ -32,7 +32,6 @@ from annals.sagas.state import SagaStatus
 from annals.sagas.watch import Watch
 from annals.store import (
     ALL_LANES,
-    DOMAIN_LANES,
     SAGA_LANES,
     Append,
     DaprEventReader,
@@ -592,9 +591,7 @@ async def test_who_follows_first_is_given_what_was_imported_whenever_it_begins(p
         @asynccontextmanager
         async def following(owner: str) -> AsyncIterator[None]:
             letters = DeadLetters(into, "eventstore", "test")
-            one = Follower(
-                into, "eventstore", "test", owner, DOMAIN_LANES, handle, letters, imported=imported
-            )
+            one = Follower(into, "eventstore", "test", owner, handle, letters, imported=imported)
             tasks = [asyncio.create_task(letters.run()), asyncio.create_task(one.run())]
 
             async def is_placed() -> bool:

@@ -14,7 +14,7 @@ from annals.deadletters import DeadLetters
 from annals.events import RecordedEvent
 from annals.live import LiveSettings
 from annals.privacy import SubjectKeys
-from annals.store import DOMAIN_LANES, DaprEventStore, Follower
+from annals.store import DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.admission import admit
 from annals.web.background import background
@@ -61,7 +61,6 @@ def create(settings: CommandSettings) -> ServiceApp:
                 settings.state_store,
                 "erasure",
                 settings.instance,
-                DOMAIN_LANES,
                 erase,
                 letters,
                 types=frozenset({SubjectErased.event_type}),

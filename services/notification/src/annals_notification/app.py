@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 
-from annals.dapr import BindingDatabase, Configuration, DatabaseError, Jobs, StatementRefused
+from annals.dapr import BindingDatabase, Configuration, DatabaseError, Jobs
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.projections import migrate, until_reached
-from annals.store import DOMAIN_LANES, DaprEventReader, Follower
-from annals.store.follower import is_transient
+from annals.store import DaprEventReader, Follower
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.connections import connected
@@ -79,10 +78,8 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 settings.state_store,
                 "notification",
                 settings.instance,
-                DOMAIN_LANES,
                 inbound.recorded,
                 letters,
-                _is_transient,
                 imported=reminders.on_imported,
             )
 
@@ -134,10 +131,3 @@ def create(settings: NotificationSettings) -> ServiceApp:
     app.add_exception_handler(DatabaseError, on_unavailable)
     app.add_exception_handler(NotNow, on_unavailable)
     return app
-
-
-def _is_transient(error: Exception) -> bool:
-    """See `annals.store.follower.is_transient`: that the database refuses a statement is not."""
-    return is_transient(error) or (
-        isinstance(error, DatabaseError) and not isinstance(error, StatementRefused)
-    )

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
-from annals.dapr import BindingDatabase, Configuration, NotAnswered, Workflows
+from annals.dapr import BindingDatabase, Configuration, Workflows
 from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
@@ -17,8 +17,7 @@ from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.triggers import Triggers
 from annals.sagas.watch import Watch
 from annals.sagas.workflow import SagaWorker
-from annals.store import DOMAIN_LANES, SAGA_LANES, DaprEventStore, Follower
-from annals.store.follower import is_transient
+from annals.store import SAGA_LANES, DaprEventStore, Follower
 from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.admission import admit
 from annals.web.background import background
@@ -77,10 +76,8 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                 settings.state_store,
                 "saga-triggers",
                 settings.instance,
-                DOMAIN_LANES,
                 Triggers(catalog, claims, orchestrator).on_domain_event,
                 letters,
-                lambda error: is_transient(error) or isinstance(error, NotAnswered),
                 types=subscription.triggers(catalog),
             )
             app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))

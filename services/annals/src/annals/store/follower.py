@@ -22,7 +22,7 @@ import grpc
 import orjson
 import structlog
 
-from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
+from annals.dapr import DaprError, DaprSidecar, DatabaseError, StateConflict, StatementRefused, Write
 from annals.deadletters import DeadLetter, DeadLetters, DeadLettersUnknown, TooManyParked, of_event
 from annals.events import RecordedEvent, StreamId
 from annals.store import keys, records
@@ -30,7 +30,7 @@ from annals.store.begun_lanes import BegunLanes
 from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import event_pages
-from annals.store.lease import Sightings
+from annals.store.lease import DOMAIN_LANES, Sightings
 from annals.store.protocol import AppendTooLarge, Commit, StoreError, StreamUnreadable, Undecodable
 
 _log = structlog.get_logger(__name__)
@@ -46,11 +46,12 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _ATTEMPTS = 5
 
 Handle = Callable[[RecordedEvent], Awaitable[None]]
-IsTransient = Callable[[Exception], bool]
 
 
 def is_transient(error: Exception) -> bool:
     """Whether an error is of the surroundings, and not of what is being handled: it will pass."""
+    if isinstance(error, DatabaseError):
+        return not isinstance(error, StatementRefused)
     if isinstance(error, DaprError):
         return error.code not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
     return isinstance(error, StoreError | DeadLettersUnknown) and not isinstance(
@@ -104,7 +105,7 @@ async def _until_one_fails(*work: Coroutine[Any, Any, None]) -> None:
 
 
 class Follower:
-    """See the module. One instance of a `name` follows at a time; `owner` names this one.
+    """See the module. One instance of a `name` follows the domain's lanes at a time; `owner` names this one.
 
     `handle` is given the events of a stream one after the other, those of several at the same time.
     It must be idempotent. What it raises makes it be called again, later: for ever where the error
@@ -117,10 +118,8 @@ class Follower:
         store: str,
         name: str,
         owner: str,
-        lanes: range,
         handle: Handle,
         dead_letters: DeadLetters,
-        is_transient: IsTransient = is_transient,
         types: frozenset[str] | None = None,
         imported: Handle | None = None,
     ) -> None:
@@ -135,12 +134,11 @@ class Follower:
         self._reader = DaprEventReader(sidecar, store)
         self._key = keys.follower(name)
         self._owner = owner
-        self._lanes = BegunLanes(self._reader, lanes)
+        self._lanes = BegunLanes(self._reader, DOMAIN_LANES)
         self._damaged = Damaged()
         self._handle = handle
         self._name = name
         self._dead_letters = dead_letters
-        self._is_transient = is_transient
         self._types = types
         self._imported = imported
         self._imported_up_to: dict[int, int] = {}
@@ -355,7 +353,7 @@ class Follower:
                 await handle(corrected)
             except Exception as error:  # noqa: BLE001 - whatever it is, the event is not let go
                 attempt += 1
-                failures += not self._is_transient(error)
+                failures += not is_transient(error)
                 if failures >= _ATTEMPTS:
                     return error
                 _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
