@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -142,8 +143,11 @@ class _Stop(Exception):
     """The saga will not complete."""
 
 
-class _Ended(Exception):
-    """The saga's stream says that it was ended, and maybe how: nothing more is to be done."""
+class _Ended(BaseException):
+    """The saga's stream says that it was ended, and maybe how: nothing more is to be done.
+
+    No Exception, so that nothing which lets a declaration or an activity fail in any way holds it up.
+    """
 
     def __init__(self, told: Mapping[str, Any]) -> None:
         super().__init__()
@@ -270,8 +274,6 @@ class _Run:
                 output = yield from self._forward()
             except _Stop as stop:
                 return (yield from self._compensate(str(stop)))
-            except _Ended:
-                raise
             except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
                 return (yield from self._compensate(_told(error)))
             else:
@@ -310,8 +312,6 @@ class _Run:
         """A step beside others: its failure, whatever it is, is told once they are all over."""
         try:
             yield from self._step(step, last=False)
-        except _Ended:
-            raise
         except _Stop as stop:
             return stop
         except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
@@ -347,8 +347,6 @@ class _Run:
             then = [entry(SagaCompleted())] if last else []
             try:
                 done = yield from self._perform(step, call, attempt, final=final, then=then, undo=False)
-            except _Ended:
-                raise
             except Exception as error:
                 # Nobody knows how far it came: it is taken back as what may have taken effect is.
                 message = _told(error)
@@ -589,8 +587,6 @@ class _Run:
             number = tried + attempt
             try:
                 done = yield from self._perform(step, call, number, final=final, then=(), undo=True)
-            except _Ended:
-                raise
             except Exception as error:  # noqa: BLE001 - what else was done is still to be taken back
                 failed(error, number, final=final)
                 done = {"outcome": "failed"}
@@ -626,12 +622,8 @@ class _Run:
         """Record what came to pass while nothing is done that would take it along."""
         if not self._workflow.tells:
             return
-        try:
+        with suppress(Exception):  # the next activity takes it along, and fails where this one did
             yield from self._record()
-        except _Ended:
-            raise
-        except Exception:  # noqa: BLE001, S110 - the next activity takes it along, and fails where this one did
-            pass
 
     def _record(self, *events: EventData) -> _Steps:
         """Record something with what came to pass before; where that fails, it has not come to pass."""
