@@ -21,6 +21,7 @@ import orjson
 import structlog
 
 from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
+from annals.dapr.parts import parts
 from annals.deadletters import letter as letters
 from annals.deadletters.letter import DeadLetter, Detail, Kind, Status
 from annals.events import RecordedEvent, StreamId
@@ -294,10 +295,12 @@ class DeadLetters:
             ids = {one.id for one in found[start : start + _AT_ONCE]} & self._index.parked.keys()
             keys = {self._key(one): one for one in ids}
             values = await self._sidecar.get_certain(self._store, list(keys))
-            details = {one: _noted(entry, _detail(key, values.get(key))) for key, one in keys.items()}
-            for part in _parts(details, _BYTES_AT_ONCE - len(self._index.encode())):
+            noted = {one: _noted(entry, _detail(key, values.get(key))) for key, one in keys.items()}
+            sizes = {one: len(_encoded(detail)) for one, detail in noted.items()}
+            room = _BYTES_AT_ONCE - len(self._index.encode())
+            for part in parts(sizes, sizes.__getitem__, room):
                 revise = partial(_noted, entry)
-                await self._change(partial(_release, part, time.time()), dict.fromkeys(part, revise))
+                await self._change(partial(_release, set(part), time.time()), dict.fromkeys(part, revise))
             released += len(ids)
         return released
 
@@ -393,19 +396,6 @@ def _decoded(key: str, value: StateValue | None, decode: Callable[[bytes | None]
 
 def _noted(entry: dict[str, Any], detail: Detail) -> Detail:
     return replace(detail, history=[*detail.history, entry])
-
-
-def _parts(details: Mapping[str, Detail], most: int) -> list[set[str]]:
-    """Whose details may be written together, of so many bytes; alone what is more by itself."""
-    parts: list[set[str]] = []
-    size = 0
-    for one, detail in details.items():
-        size += len(_encoded(detail))
-        if not parts or size > most:
-            parts.append(set())
-            size = len(_encoded(detail))
-        parts[-1].add(one)
-    return parts
 
 
 def _release(ids: Set[str], at: float, index: _Index) -> None:

@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from annals.dapr import DaprError, DaprSidecar, Message, StateConflict, Write, publish_metadata
+from annals.dapr.parts import parts
 from annals.events import CONTENT_TYPE, RecordedEvent, StreamId, to_cloudevent_json
 from annals.store import keys
 from annals.store.event_pages import event_pages
@@ -357,17 +358,4 @@ def _bulks(outgoing: Sequence[_Outgoing]) -> list[list[_Outgoing]]:
         if wave == len(waves):
             waves.append([])
         waves[wave].append(one)
-    return [bulk for wave in waves for bulk in _sized(wave)]
-
-
-def _sized(outgoing: Sequence[_Outgoing]) -> list[list[_Outgoing]]:
-    bulks: list[list[_Outgoing]] = [[]]
-    size = 0
-    for one in outgoing:
-        body = one.message.body
-        if bulks[-1] and (len(bulks[-1]) == _BULK_EVENTS or size + len(body) > _BULK_BYTES):
-            bulks.append([])
-            size = 0
-        bulks[-1].append(one)
-        size += len(body)
-    return bulks
+    return [bulk for wave in waves for bulk in parts(wave, lambda one: one.size, _BULK_BYTES, _BULK_EVENTS)]

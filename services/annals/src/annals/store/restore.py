@@ -19,6 +19,7 @@ import orjson
 import structlog
 
 from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
+from annals.dapr.parts import parts
 from annals.events import Position, RecordedEvent, StreamId
 from annals.store import keys, records
 from annals.store.dapr_store import DaprEventReader
@@ -77,7 +78,7 @@ class Restore:
         await self._insert(_subject_writes(lines))  # before what they are the keys of
         taken = await self._begin(begins, firsts) if begins else 0
         await self._take_checkpoints([line["checkpoint"].encode() for line in lines if "checkpoint" in line])
-        for batch in _batches(entries):
+        for batch in parts(entries, lambda entry: entry.size, _BYTES, _COMMITS):
             taken += await self._take(batch)
         return taken
 
@@ -271,18 +272,6 @@ def _entry(line: dict[str, Any]) -> _Entry:
     if len(events) != commit.last - commit.first + 1 or first.position != commit.position:
         raise NotImportable(f"the events of commit {commit.position} are not its own")
     return _Entry(commit, raw, events)
-
-
-def _batches(entries: Iterable[_Entry]) -> list[list[_Entry]]:
-    batches: list[list[_Entry]] = []
-    size = 0
-    for entry in entries:
-        if not batches or len(batches[-1]) == _COMMITS or size + entry.size > _BYTES:
-            batches.append([])
-            size = 0
-        batches[-1].append(entry)
-        size += entry.size
-    return batches
 
 
 def _subject_writes(lines: list[dict[str, Any]]) -> list[Write]:
