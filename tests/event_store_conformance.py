@@ -8,7 +8,8 @@ import uuid
 import pytest
 
 from annals.events import DomainEvent, StreamId
-from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore, read_feed
+from annals.store import Append, Appended, ConflictError, DuplicateCommand, EventStore
+from feed import read_feed
 
 
 def new_stream(tenant: str = "acme") -> StreamId:

@@ -16,8 +16,9 @@ import results
 
 from annals.dapr import DaprSidecar, Write
 from annals.events import DomainEvent, StreamId, new_id
-from annals.store import Append, DaprEventReader, DaprEventStore, read_feed
+from annals.store import Append, DaprEventReader, DaprEventStore
 from conftest import until
+from feed import read_feed
 from suite.suite import Suite
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(600)]

@@ -16,11 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from annals.dapr import DaprSidecar
 from annals.events import StreamId
-from annals.store import Appended, ConflictError, DaprEventStore, DuplicateCommand, read_feed
+from annals.store import Appended, ConflictError, DaprEventStore, DuplicateCommand
 from annals.testing.fake import FakeDapr, FakeSidecar
 from conftest import until
 from event_store_conformance import to_append
 from event_stores import lane_held
+from feed import read_feed
 from fuzz.depth import DEPTH
 
 STREAMS = st.sampled_from(

@@ -5,7 +5,6 @@ from annals.store.damaged import Damaged
 from annals.store.dapr_store import DaprEventReader, DaprEventStore
 from annals.store.event_pages import event_pages
 from annals.store.export import Export
-from annals.store.feed import read_feed
 from annals.store.follower import Follower
 from annals.store.lease import ALL_LANES, DOMAIN_LANES, SAGA_LANES
 from annals.store.memory import MemoryEventStore
@@ -63,6 +62,5 @@ __all__ = [
     "Undecodable",
     "UnfitStore",
     "event_pages",
-    "read_feed",
     "require_publishable",
 ]

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 
 from annals.events import RecordedEvent
-from annals.store.protocol import Commit, EventReader, StoreError
+from annals.store import Commit, EventReader, StoreError
 
 _PAGE = 500
 
