@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -62,12 +63,10 @@ class DaprEventReader:
         if command_id is not None:
             wanted.append(keys.command(stream.tenant, command_id))
             before = keys.command_of_before(stream.tenant, command_id)
-        values = await self._get(wanted)
-        if certain:
-            values |= await self._look_again(wanted, values)
+        values = await self._get(wanted, certain=certain)
         if before is not None:
             # Certain in any case: no append is refused for it.
-            values |= await self._look_again([before], values)
+            values |= await self._one_by_one([before])
         head = values.pop(head_key, None)
         outcome = next(iter(values.items()), None)
         return (
@@ -113,11 +112,8 @@ class DaprEventReader:
     ) -> list[bytes | None]:
         """See `EventReader`."""
         wanted = [keys.event(stream, version) for stream, version in refs]
-        values: dict[str, bytes] = {}
-        for page in await asyncio.gather(*map(self._get, _pages(wanted))):
-            values |= page
-        if certain:
-            values |= await self._look_again(wanted, values)
+        pages = await asyncio.gather(*(self._get(page, certain=certain) for page in _pages(wanted)))
+        values = {key: value for page in pages for key, value in page.items()}
         return [values.get(key) for key in wanted]
 
     async def read_log(self, lane: int, first: int, last: int, *, certain: bool = True) -> list[Commit]:
@@ -134,7 +130,7 @@ class DaprEventReader:
                 key = keys.log(lane, seq)
                 value = values.get(key)
                 if value is None and certain:
-                    value = (await self._look_again([key], {})).get(key)
+                    value = (await self._one_by_one([key])).get(key)
                 if value is None:
                     return commits
                 decode = partial(records.decode_commit, position=Position(lane, seq))
@@ -149,9 +145,7 @@ class DaprEventReader:
     async def lanes(self, *, certain: bool = True) -> list[int]:
         """See `EventReader`."""
         firsts = {lane: keys.log(lane, 1) for lane in ALL_LANES}
-        values = await self._get(list(firsts.values()))
-        if certain:
-            values |= await self._look_again(list(firsts.values()), values)
+        values = await self._get(list(firsts.values()), certain=certain)
         # One whose first commit is missing has a tail all the same.
         others = [lane for lane, first in firsts.items() if first not in values]
         tails = await self.tails(others, certain=certain)
@@ -165,43 +159,34 @@ class DaprEventReader:
     async def reached(self, *, certain: bool = True) -> dict[int, int]:
         """The last sequence of each lane that was ever written: see `lanes`."""
         leases = Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
-        try:
+        with _readable():
             return {lane: await leases.tail(lane) for lane in await self.lanes(certain=certain)}
-        except DaprError as error:
-            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
     async def tails(self, lanes: Sequence[int], *, certain: bool = False) -> dict[int, int]:
         """See `EventReader`; none is left out where it is to be `certain`."""
         leases = Leases(self._sidecar, self._store, owner="")
-        try:
+        with _readable():
             return await leases.hints(lanes, certain=certain)
-        except DaprError as error:
-            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
     async def being_imported(self, lanes: Iterable[int] = ALL_LANES) -> bool:
         """Whether one of these is being filled from a backup, or was left half filled: see `Restore`."""
         wanted = {keys.imported(lane): lane for lane in lanes}
-        marks = await self._get(list(wanted))
-        marks |= await self._look_again(list(wanted), marks)
+        marks = await self._get(list(wanted), certain=True)
         ends = [keys.log(wanted[key], records.decoded(key, mark, int)) for key, mark in marks.items()]
-        there = await self._get(ends)
-        there |= await self._look_again(ends, there)
-        return len(there) < len(ends)
+        return len(await self._get(ends, certain=True)) < len(ends)
 
-    async def _look_again(self, wanted: Sequence[str], values: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Ask for what a bulk left out, one by one, so that it is certain."""
-        absent = [key for key in wanted if key not in values]
-        try:
-            found = await asyncio.gather(*(self._sidecar.get(self._store, key) for key in absent))
-        except DaprError as error:
-            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
-        return {key: value.data for key, value in zip(absent, found, strict=True) if value is not None}
+    async def _get(self, wanted: Sequence[str], *, certain: bool = False) -> dict[str, bytes]:
+        """What keys hold. What a bulk leaves out may be there: to be `certain`, ask one by one."""
+        with _readable():
+            values = await self._reader.get(wanted)
+        if certain:
+            values |= await self._one_by_one([key for key in wanted if key not in values])
+        return values
 
-    async def _get(self, wanted: Sequence[str]) -> dict[str, bytes]:
-        try:
-            return await self._reader.get(wanted)
-        except DaprError as error:
-            raise StoreUnavailable(f"the state store cannot be read: {error}") from error
+    async def _one_by_one(self, wanted: Sequence[str]) -> dict[str, bytes]:
+        with _readable():
+            found = await asyncio.gather(*(self._sidecar.get(self._store, key) for key in wanted))
+        return {key: value.data for key, value in zip(wanted, found, strict=True) if value is not None}
 
 
 class DaprEventStore(DaprEventReader):
@@ -296,6 +281,14 @@ class DaprEventStore(DaprEventReader):
         self._known[stream] = max((version, hash_), self._known.pop(stream, _NEW))
         if len(self._known) > _KNOWN_VERSIONS:
             self._known.popitem(last=False)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except DaprError as error:
+        raise StoreUnavailable(f"the state store cannot be read: {error}") from error
 
 
 def _pages(of: Sequence[T]) -> list[Sequence[T]]:
