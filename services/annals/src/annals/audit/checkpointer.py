@@ -90,12 +90,11 @@ class Checkpointer:
             )
         )
         data = checkpoint.to_json()
-        etag = value.etag if value else None
         try:
             await self._sidecar.transact(
                 self._store_name,
                 [
-                    Write(last_key, data, insert_only=etag is None, etag=etag),
+                    Write.over(last_key, data, value),
                     Write(keys.checkpoint(lane, checkpoint.number), data, insert_only=True),
                 ],
             )

@@ -39,6 +39,11 @@ class Write:
     etag: str | None = None
     ttl_seconds: int | None = None
 
+    @classmethod
+    def over(cls, key: str, value: bytes, there: StateValue | None) -> Write:
+        """What goes in the place of what was read, or of nothing: refused where another is there by now."""
+        return cls(key, value, insert_only=there is None, etag=there.etag if there else None)
+
     def item(self) -> common_v1.StateItem:
         """The upsert as the sidecar's API spells it."""
         return common_v1.StateItem(

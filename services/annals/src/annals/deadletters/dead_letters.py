@@ -360,9 +360,8 @@ class DeadLetters:
             change(index)
             # After the index: whoever changes a detail changes that too, and then this is refused.
             details = await self._sidecar.get_certain(self._store, list(by_key))
-            etag = value.etag if value else None
             writes = [
-                Write(self._prefix, index.encode(), insert_only=etag is None, etag=etag),
+                Write.over(self._prefix, index.encode(), value),
                 *(
                     Write(key, _encoded(revise(_detail(key, details.get(key)))))
                     for key, revise in by_key.items()

@@ -78,9 +78,8 @@ class SubjectKeys:
             if value is not None and records.decoded(name, value.data, _wrapped) is None:
                 return True
         erased = orjson.dumps({"erased_at": datetime.now(UTC)})
-        write = Write(name, erased, insert_only=value is None, etag=value.etag if value else None)
         try:
-            await self._sidecar.save(self._store, write)
+            await self._sidecar.save(self._store, Write.over(name, erased, value))
         except StateConflict:
             return False
         return True

@@ -92,9 +92,8 @@ class Claims:
                 state = await self._begun(theirs, begin)
                 if state.runs_for(started.saga_type, started.business_key):
                     raise SagaRuns(theirs.key, state)
-            write = Write(place, mine, insert_only=value is None, etag=value.etag if value else None)
             try:
-                await self._sidecar.save(self._store, write)
+                await self._sidecar.save(self._store, Write.over(place, mine, value))
             except StateConflict:
                 continue
             return

@@ -315,9 +315,7 @@ class Publisher:
             try:
                 there = await self._sidecar.get(self._store, key)
                 if watermark(self._lane, there) < mark:
-                    etag = there.etag if there else None
-                    write = Write(key, orjson.dumps(mark), insert_only=etag is None, etag=etag)
-                    await self._sidecar.save(self._store, write)
+                    await self._sidecar.save(self._store, Write.over(key, orjson.dumps(mark), there))
             except StateConflict:
                 continue  # another was faster: who is further is to be seen anew
             except DaprError as error:

@@ -201,7 +201,7 @@ class Restore:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = {"stream": str(stream), "version": head.version}
                 _log.error("an imported stream cannot be read", **what, error=str(error))
-                return _head_write(stream, records.encode_head(head, part), there)
+                return Write.over(keys.head(stream), records.encode_head(head, part), there)
             if folded is None:
                 part = None
                 continue
@@ -212,7 +212,7 @@ class Restore:
             most = fitting(most, len(raws), sum(map(len, raws)), bytes_held=_BYTES, most=MOST_EVENTS)
         whole = part.version == head.version
         data = records.encode_head(part) if whole else records.encode_head(head, part)
-        return _head_write(stream, data, there)
+        return Write.over(keys.head(stream), data, there)
 
     async def _take_checkpoints(self, given: list[bytes]) -> None:
         last: dict[int, tuple[int, bytes]] = {}
@@ -227,9 +227,7 @@ class Restore:
             key = keys.checkpoint(lane)
             value = await self._sidecar.get(self._store, key)
             if value is None or records.decoded(key, value.data, _number) < number:
-                etag = value.etag if value else None
-                write = Write(key, raw, insert_only=etag is None, etag=etag)
-                await self._sidecar.save(self._store, write)
+                await self._sidecar.save(self._store, Write.over(key, raw, value))
 
     async def _insert(self, writes: list[Write]) -> None:
         """Insert what is not there; what is there stays: a subject that was erased, for one."""
@@ -243,11 +241,6 @@ class Restore:
 
 def _number(checkpoint: bytes) -> int:
     return index(orjson.loads(checkpoint)["number"])
-
-
-def _head_write(stream: StreamId, data: bytes, there: StateValue | None) -> Write:
-    etag = there.etag if there else None
-    return Write(keys.head(stream), data, insert_only=etag is None, etag=etag)
 
 
 def _parse(body: bytes) -> list[dict[str, Any]]:
