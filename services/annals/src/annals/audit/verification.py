@@ -219,12 +219,13 @@ class _Chain:
                 self._check_event(commit, version, raw[commit.stream, version]) for version in commit.versions
             ]
             if self._hashes.get((commit.stream, commit.last)) != commit.hash:
-                raise _altered(commit, commit.last, raw, "the log has another hash for it")
+                value = raw[commit.stream, commit.last]
+                raise _altered(commit, commit.last, value, "the log has another hash for it")
             ids = [content.get("event_id") for content in contents]
             types = tuple(content.get("event_type") for content in contents)
             if (ids[:1], types) != ([commit.commit_id], commit.types):
                 reason = "the log has another id or other types for its commit"
-                raise _altered(commit, commit.first, raw, reason)
+                raise _altered(commit, commit.first, raw[commit.stream, commit.first], reason)
         while len(self._hashes) > _REMEMBERED:
             self._hashes.popitem(last=False)
         return len(own)
@@ -233,17 +234,16 @@ class _Chain:
         return dict(zip(refs, await self._store.read_raw_events(refs, certain=True), strict=True))
 
     def _check_event(self, commit: Commit, version: int, value: bytes | None) -> dict[str, Any]:
-        raw = {(commit.stream, version): value}
         if value is None:
-            raise _altered(commit, version, raw, "it is missing")
+            raise _altered(commit, version, value, "it is missing")
         try:
             content = orjson.loads(value)
         except ValueError:
-            raise _altered(commit, version, raw, "it is not JSON") from None
+            raise _altered(commit, version, value, "it is not JSON") from None
         previous = self._hashes.pop((commit.stream, version - 1), "")
         if not isinstance(content, dict) or chained(content, previous) != content.get("hash"):
             raise _altered(
-                commit, version, raw, "its content, or the hash before it, is not what its hash covers"
+                commit, version, value, "its content, or the hash before it, is not what its hash covers"
             )
         stream, position = commit.stream, commit.position
         place = (
@@ -254,7 +254,7 @@ class _Chain:
             content.get("seq"),
         )
         if place != (stream.tenant, stream.name, version, position.lane, position.seq):
-            raise _altered(commit, version, raw, "it was recorded in another place")
+            raise _altered(commit, version, value, "it was recorded in another place")
         self._hashes[stream, version] = content["hash"]
         return content
 
@@ -354,11 +354,5 @@ def _finding(place: Position, stream: StreamId, version: int, value: bytes | Non
     return Finding(reason, place.lane, place.seq, stream.tenant, stream.name, version, known)
 
 
-def _altered(
-    commit: Commit,
-    version: int,
-    raw: dict[tuple[StreamId, int], bytes | None] | None,
-    reason: str,
-) -> _Altered:
-    value = (raw or {}).get((commit.stream, version))
+def _altered(commit: Commit, version: int, value: bytes | None, reason: str) -> _Altered:
     return _Altered(_finding(commit.position, commit.stream, version, value, reason))
