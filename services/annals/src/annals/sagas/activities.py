@@ -45,6 +45,7 @@ from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
 
+_TOPIC = "integration-events"
 # Answers that say, whoever gives them, that nothing was changed: also a sidecar's own, as while a token is
 # being replaced, and those of an older release, which does not know a command yet.
 _NOT_TAKEN = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
@@ -90,14 +91,11 @@ class SagaActivities:
         invocation: ServiceInvocation,
         sidecar: DaprSidecar,
         functions: Mapping[str, Activity],
-        *,
-        topic: str = "integration-events",
     ) -> None:
         self._history = history
         self._invocation = invocation
         self._sidecar = sidecar
         self._functions = functions
-        self._topic = topic
 
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Record transitions. The answer tells whether the workflow has nothing more to do.
@@ -276,7 +274,7 @@ class SagaActivities:
         metadata = publish_metadata(key.tenant, key.id, event.event_id)
         message = Message(event.event_id, body, CONTENT_TYPE, metadata)
         try:
-            refused = await self._sidecar.publish(self._topic, [message])
+            refused = await self._sidecar.publish(_TOPIC, [message])
         except DaprError as error:
             raise _Failure("failed", f"the event was not published: {error}", uncertain=True) from error
         if refused:
