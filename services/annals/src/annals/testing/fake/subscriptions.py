@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,8 +10,8 @@ from typing import Any
 
 import yaml
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
-_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+from annals.testing.fake import schedules
+
 _BULK_DEFAULT = 100
 
 
@@ -108,7 +107,7 @@ def _retry(policy: Mapping[str, Any]) -> Retry:
 
 
 def _duration(text: str) -> timedelta:
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
+    return schedules.duration(text) or timedelta()
 
 
 def _documents(path: Path) -> Iterator[dict[str, Any]]:
