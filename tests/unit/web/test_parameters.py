@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import httpx
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI, Query
 
 from annals.sagas import SagaCatalog
 from annals.web import dead_letters
-from annals.web.parameters import only
+from annals.web.parameters import ONLY_ITS_OWN
 from annals.web.problems import Problem, on_problem
 from annals_notification import schedule_api, users_api
 from annals_saga_orchestrator import api as sagas_api
@@ -32,8 +32,11 @@ def client() -> httpx.AsyncClient:
     app.include_router(dead_letters.routes(none, none, none, none))
     app.include_router(sagas_api.routes(none, SagaCatalog(), none, none))
 
-    @app.get("/", dependencies=[only("user", "limit")])
-    async def listing() -> None:
+    def since(start: Annotated[str, Query(alias="from")] = "") -> None:
+        """Nothing."""
+
+    @app.get("/", dependencies=[Depends(since), ONLY_ITS_OWN])
+    async def listing(user: str = "", limit: int = 1) -> None:
         """Nothing."""
 
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://annals")
@@ -42,14 +45,15 @@ def client() -> httpx.AsyncClient:
 @pytest.mark.parametrize(
     ("query", "field", "expected"),
     [
-        ("usr=ada", "usr", "one of user, limit"),
+        ("usr=ada", "usr", "one of user, limit, from"),
         ("user=ada&user=bob", "user", "to come once"),
         ("limit=1&limit=1", "limit", "to come once"),
+        ("start=monday", "start", "one of user, limit, from"),
     ],
 )
 async def test_what_is_wrong_with_a_query_is_said(query: str, field: str, expected: str) -> None:
     async with client() as http:
-        assert (await http.get("/?user=ada&limit=1")).status_code == 200
+        assert (await http.get("/?user=ada&limit=1&from=monday")).status_code == 200
         answer = await http.get(f"/?{query}")
     assert answer.status_code == 400
     assert answer.json()["errors"] == [{"field": field, "expected": expected}]

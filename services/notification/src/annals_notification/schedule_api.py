@@ -14,7 +14,7 @@ from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body, problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
-from annals.web.parameters import only
+from annals.web.parameters import ONLY_ITS_OWN
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals.web.request_context import id_of, traceparent_of
@@ -46,7 +46,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         "/reminders",
         summary="Reminders, in the order in which they fire",
         response_model=Page[ReminderNow],
-        dependencies=[only("task_id", "user", "status", "limit", "cursor")],
+        dependencies=[ONLY_ITS_OWN],
     )
     async def list_reminders(
         tenant: Tenant,
@@ -66,7 +66,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         "/recurrences",
         summary="What recurs",
         response_model=Page[RecurrenceNow],
-        dependencies=[only("limit", "cursor")],
+        dependencies=[ONLY_ITS_OWN],
     )
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
@@ -77,7 +77,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         "/recurrences/{id}",
         summary="One, with its next occurrence",
         response_model=RecurrenceNow,
-        dependencies=[only()],
+        dependencies=[ONLY_ITS_OWN],
     )
     async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         row = await recurrences.get(tenant, id)

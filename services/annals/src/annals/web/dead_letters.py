@@ -26,7 +26,7 @@ from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
 from annals.web.answers import Answer, json_answer
 from annals.web.operations import Operations
-from annals.web.parameters import only
+from annals.web.parameters import ONLY_ITS_OWN
 from annals.web.problems import Problem, malformed, unavailable
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of, tenant_of
@@ -149,14 +149,14 @@ def routes(
             await dead_letters.refresh()
         return dead_letters.parked(tenant)
 
-    @router.get("", summary="What is parked, oldest first", dependencies=[only("consumer", "group")])
+    @router.get("", summary="What is parked, oldest first", dependencies=[ONLY_ITS_OWN])
     async def listing(tenant: Tenant, consumer: str | None = None, group: str | None = None) -> Parked:
         found = await parked(tenant)
         return Parked(
             items=[one for one in found if consumer in (None, one.consumer) and group in (None, one.group)]
         )
 
-    @router.get("/groups", summary="What is parked, by what failed alike", dependencies=[only()])
+    @router.get("/groups", summary="What is parked, by what failed alike", dependencies=[ONLY_ITS_OWN])
     async def groups(tenant: Tenant) -> LetterGroups:
         by_group: dict[str, list[DeadLetter]] = defaultdict(list)
         for one in await parked(tenant):
@@ -174,7 +174,11 @@ def routes(
         return LetterGroups(items=sorted(items, key=lambda item: -item.count))
 
     # Nothing that the edge passes on: it is about all tenants.
-    @router.get("/groups/tenants", summary="Whose letters are parked, of all tenants", dependencies=[only()])
+    @router.get(
+        "/groups/tenants",
+        summary="Whose letters are parked, of all tenants",
+        dependencies=[ONLY_ITS_OWN],
+    )
     async def tenants() -> ParkedOfAll:
         with _problems():
             await dead_letters.refresh()
@@ -185,7 +189,7 @@ def routes(
         "/{letter_id}",
         summary="One dead letter: stack, text, what waits, what was done",
         response_model=WholeLetter,
-        dependencies=[only("limit")],
+        dependencies=[ONLY_ITS_OWN],
     )
     async def one(
         tenant: Tenant, letter_id: str, limit: Annotated[int, Query(ge=1, le=200)] = _WAITING_SHOWN

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from starlette.datastructures import QueryParams
 
 from annals.web.problems import malformed
 
 
-def only(*known: str) -> Any:
-    """A dependency that refuses any other, and one that comes twice: one of the two would not be heard."""
+def _refuse_others(request: Request) -> None:
+    require_known(request.query_params, tuple(_names(request.scope["route"].dependant)))
 
-    def check(request: Request) -> None:
-        require_known(request.query_params, known)
 
-    return Depends(check)
+def _names(dependant: Dependant) -> Iterator[str]:
+    yield from (field.alias for field in dependant.query_params)
+    for one in dependant.dependencies:
+        yield from _names(one)
+
+
+ONLY_ITS_OWN = Depends(_refuse_others)
+"""Refuses what neither the route nor a dependency of it has, and what comes twice: one would not be heard."""
 
 
 def require_known(given: QueryParams, once: Collection[str], often: Collection[str] = ()) -> None:

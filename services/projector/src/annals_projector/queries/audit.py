@@ -18,8 +18,9 @@ from annals.dapr import Database
 from annals.events import Utc
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
+from annals.web.parameters import ONLY_ITS_OWN
 from annals_projector.queries.answers import AuditEntry, AuditPage
-from annals_projector.queries.parameters import Tenant, UpToDate, only
+from annals_projector.queries.parameters import Tenant, UpToDate
 
 _EXPORT_PAGE = 1_000
 _COLUMNS = tuple(AuditEntry.model_fields)
@@ -72,14 +73,11 @@ class _Filters:
         return [*(getattr(self, name) for name in names), *times]
 
 
-_NAMES = ("type", "user", "stream", "correlation_id", "trace_id", "session", "client", "from", "to")
-
-
 def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awaitable[None]]) -> APIRouter:
     """`/queries/audit`, and `/queries/audit/export`, which waits with `caught_up` for all that was stored."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
-    @router.get("/audit", dependencies=[only(*_NAMES, "limit", "cursor")], response_model=AuditPage)
+    @router.get("/audit", response_model=AuditPage)
     async def search(
         tenant: Tenant,
         filters: Annotated[_Filters, Depends()],
@@ -95,7 +93,7 @@ def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awa
         following = encode_cursor(rows[-1]["time"], rows[-1]["event_id"]) if len(rows) == size else None
         return json_answer({"items": rows, "next": following})
 
-    @router.get("/audit/export", dependencies=[only(*_NAMES, "format")], response_class=StreamingResponse)
+    @router.get("/audit/export", response_class=StreamingResponse)
     async def export(
         tenant: Tenant,
         filters: Annotated[_Filters, Depends()],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Depends, Query
 
@@ -12,7 +12,7 @@ from annals.events import Position
 from annals.projections import Visibility
 from annals.projections.visibility import NotVisible
 from annals.store import DaprEventReader
-from annals.web import Problem, parameters
+from annals.web import Problem
 from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
 
@@ -67,8 +67,3 @@ def _behind() -> Iterator[None]:
         yield
     except NotVisible as error:
         raise Problem(504, "behind", str(error), headers={"Retry-After": "1"}) from error
-
-
-def only(*known: str) -> Any:
-    """See `annals.web.parameters.only`; a query may name a position as well."""
-    return parameters.only(*known, "position")

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Depends, Query, Response
 from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId, Utc
 from annals.store import EventReader
-from annals.web import Problem, parameters
+from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page, page_that_fits
+from annals.web.parameters import ONLY_ITS_OWN
 from annals.web.problems import malformed
 from annals_projector.queries.answers import SagaPage, SagaWithTimeline
-from annals_projector.queries.parameters import Tenant, UpToDate, only
+from annals_projector.queries.parameters import Tenant, UpToDate
 
 _ONE = """
 SELECT json_build_object('row', (
@@ -51,9 +52,9 @@ _NOT_IN_TIMELINE = frozenset({"input", "user", "correlation_id", "started_at"})
 
 def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIRouter:
     """`/queries/sagas`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
-    @router.get("/sagas/{saga_id}", dependencies=[only()], response_model=SagaWithTimeline)
+    @router.get("/sagas/{saga_id}", response_model=SagaWithTimeline)
     async def saga(tenant: Tenant, saga_id: str) -> Response:
         """One saga, with everything that happened to it, in order."""
         try:
@@ -66,13 +67,7 @@ def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIR
         timeline = [_moment(event) async for event in store.read_stream(stream)]
         return json_answer(_public(found["row"]) | {"timeline": timeline})
 
-    @router.get(
-        "/sagas",
-        dependencies=[
-            only("status", "type", "business_key", "parent", "from", "to", "limit", "cursor"),
-        ],
-        response_model=SagaPage,
-    )
+    @router.get("/sagas", response_model=SagaPage)
     async def sagas(
         tenant: Tenant,
         status: str | None = None,
@@ -98,9 +93,9 @@ def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIR
 
 def unmoved(database: Database) -> APIRouter:
     """`/sagas/unmoved`: all tenants', for the orchestrator."""
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, dependencies=[ONLY_ITS_OWN])
 
-    @router.get("/sagas/unmoved", dependencies=[parameters.only("seconds", "cursor")])
+    @router.get("/sagas/unmoved")
     async def sagas_unmoved(
         seconds: Annotated[float, Query(gt=0, le=1e6)], cursor: Cursor = None
     ) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Limit
+from annals.web.parameters import ONLY_ITS_OWN
 from annals.web.problems import malformed
 from annals_projector.queries.answers import History
 from annals_projector.queries.events import PAGE_BYTES, public
-from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
+from annals_projector.queries.parameters import Disclose, Tenant, UpToDate
 
 
 def routes(
@@ -29,15 +30,11 @@ def routes(
     up_to_date: UpToDate,
 ) -> APIRouter:
     """`/queries/streams`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
     # Of several read models of a type the first one's row is the state.
     by_type = {projection.aggregate_type: projection for projection in reversed(projections)}
 
-    @router.get(
-        "/streams/{stream}/events",
-        dependencies=[only("from", "to", "limit", "backwards")],
-        response_model=History,
-    )
+    @router.get("/streams/{stream}/events", response_model=History)
     async def history(
         tenant: Tenant,
         stream: str,
@@ -70,7 +67,7 @@ def routes(
                 following = None
         return json_answer({"items": await disclose(tenant, items), "next": following})
 
-    @router.get("/streams/{stream}/state", dependencies=[only("version", "time")])
+    @router.get("/streams/{stream}/state")
     async def state(
         tenant: Tenant,
         stream: str,

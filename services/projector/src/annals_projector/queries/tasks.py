@@ -13,9 +13,10 @@ from annals.events import Utc
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
+from annals.web.parameters import ONLY_ITS_OWN
 from annals.web.problems import malformed
 from annals_projector.queries.answers import Member, MemberPage, Task, TaskPage
-from annals_projector.queries.parameters import Disclose, Tenant, UpToDate, only
+from annals_projector.queries.parameters import Disclose, Tenant, UpToDate
 
 
 class TaskSort(StrEnum):
@@ -67,7 +68,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 
 def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
     """`/queries/tasks` and `/queries/members`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date)])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
     async def one(table: str, tenant: str, row_id: str) -> dict[str, Any]:
         found = await database.fetch(_ONE.format(table=table), tenant, row_id)
@@ -75,34 +76,17 @@ def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIR
             raise Problem(404, "not-found", f"there is no {table.removesuffix('s')} {row_id}")
         return dict(found["row"])
 
-    @router.get("/tasks/{task_id}", dependencies=[only()], response_model=Task)
+    @router.get("/tasks/{task_id}", response_model=Task)
     async def task(tenant: Tenant, task_id: str) -> Response:
         """One task."""
         return json_answer(await one("tasks", tenant, task_id))
 
-    @router.get("/members/{member_id}", dependencies=[only()], response_model=Member)
+    @router.get("/members/{member_id}", response_model=Member)
     async def member(tenant: Tenant, member_id: str) -> Response:
         """One member."""
         return json_answer(await disclose(tenant, await one("members", tenant, member_id)))
 
-    @router.get(
-        "/tasks",
-        dependencies=[
-            only(
-                "assignee",
-                "status",
-                "priority",
-                "tag",
-                "due_from",
-                "due_to",
-                "text",
-                "sort",
-                "limit",
-                "cursor",
-            )
-        ],
-        response_model=TaskPage,
-    )
+    @router.get("/tasks", response_model=TaskPage)
     async def tasks(
         tenant: Tenant,
         assignee: str | None = None,
@@ -133,7 +117,7 @@ def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIR
             )
         )
 
-    @router.get("/members", dependencies=[only("limit", "cursor")], response_model=MemberPage)
+    @router.get("/members", response_model=MemberPage)
     async def members(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         """Members, in the order they joined."""
         after = decode_cursor(cursor, str, datetime, str)
