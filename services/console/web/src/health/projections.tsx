@@ -48,7 +48,7 @@ interface Doing {
   about: string;
   danger?: boolean;
   throttled?: boolean;
-  method: string;
+  method?: "DELETE";
   path: string;
 }
 
@@ -77,22 +77,16 @@ export function Projections() {
             {model.parked > 0 && <Tag tone="bad">{model.parked} parked</Tag>}
             <span class="grow" />
             {may("suite-operator") && (
-              <button
-                type="button"
-                class="button"
-                onClick={() =>
-                  setDoing({
-                    title: `Rebuild ${model.name}`,
-                    action: "Rebuild",
-                    about: "Queries go on all the while; nothing is published or notified.",
-                    throttled: true,
-                    method: "POST",
-                    path: `${model.name}/rebuild`,
-                  })
-                }
-              >
-                Rebuild
-              </button>
+              <Begin
+                start={setDoing}
+                doing={{
+                  title: `Rebuild ${model.name}`,
+                  action: "Rebuild",
+                  about: "Queries go on all the while; nothing is published or notified.",
+                  throttled: true,
+                  path: `${model.name}/rebuild`,
+                }}
+              />
             )}
           </header>
           <Scroll label="Generations">
@@ -124,7 +118,7 @@ export function Projections() {
                       <Time at={one.started_at} />
                     </td>
                     <td class="right">
-                      {may("operator") && one.status !== "live" && one.status !== "dropped" && (
+                      {may("suite-operator") && one.status !== "live" && one.status !== "dropped" && (
                         <Steer model={model.name} one={one} start={setDoing} compare={compare} />
                       )}
                     </td>
@@ -144,7 +138,7 @@ export function Projections() {
           run={async (reason, form) => {
             const throttle = Number(form.get("throttle")) || null;
             await ask(`/api/projector/projections/${doing.path}`, {
-              method: doing.method,
+              method: doing.method ?? "POST",
               body: doing.throttled ? { reason, throttle } : { reason },
             });
             loaded.reload();
@@ -177,6 +171,15 @@ function Progress({ generation: { commits, caught_up, status } }: { generation: 
   );
 }
 
+function Begin({ doing, start }: { doing: Doing; start: (doing: Doing) => void }) {
+  return (
+    <button type="button" class={doing.danger ? "button danger" : "button"} onClick={() => start(doing)}>
+      {doing.action}
+    </button>
+  );
+}
+
+/** What a suite operator can do with a generation beside the live one. */
 function Steer({
   model,
   one,
@@ -189,85 +192,45 @@ function Steer({
   compare: (what: { name: string; number: number }) => void;
 }) {
   const path = `${model}/generations/${one.number}`;
-  const steers = may("suite-operator");
   const what = `${model}, generation ${one.number}`;
+  const button = (doing: Doing) => <Begin doing={doing} start={start} />;
   return (
     <span class="row end">
-      {steers && one.status === "building" && !one.caught_up && (
-        <button
-          type="button"
-          class="button"
-          onClick={() =>
-            start({
-              title: `Pause ${what}`,
-              action: "Pause",
-              about: "It stays as far as it is.",
-              method: "POST",
-              path: `${path}/pause`,
-            })
-          }
-        >
-          Pause
-        </button>
-      )}
-      {steers && one.status === "paused" && (
-        <button
-          type="button"
-          class="button"
-          onClick={() =>
-            start({
-              title: `Go on with ${what}`,
-              action: "Go on",
-              about: "It is built from where it was halted.",
-              method: "POST",
-              path: `${path}/resume`,
-            })
-          }
-        >
-          Go on
-        </button>
-      )}
-      {steers && one.caught_up && (
+      {one.status === "building" &&
+        !one.caught_up &&
+        button({
+          title: `Pause ${what}`,
+          action: "Pause",
+          about: "It stays as far as it is.",
+          path: `${path}/pause`,
+        })}
+      {one.status === "paused" &&
+        button({
+          title: `Go on with ${what}`,
+          action: "Go on",
+          about: "It is built from where it was halted.",
+          path: `${path}/resume`,
+        })}
+      {one.caught_up && (
         <button type="button" class="button" onClick={() => compare({ name: model, number: one.number })}>
           Difference
         </button>
       )}
-      {steers && one.caught_up && (
-        <button
-          type="button"
-          class="button"
-          onClick={() =>
-            start({
-              title: `Switch to ${what}`,
-              action: "Switch",
-              about:
-                "It answers queries from then on. The other is kept up to date, so that you can go back.",
-              method: "POST",
-              path: `${path}/switch`,
-            })
-          }
-        >
-          Switch
-        </button>
-      )}
-      {steers && (
-        <button
-          type="button"
-          class="button danger"
-          onClick={() =>
-            start({
-              title: `Drop ${what}`,
-              action: "Drop",
-              about: "Its table is removed.",
-              danger: true,
-              method: "DELETE",
-              path,
-            })
-          }
-        >
-          Drop
-        </button>
-      )}
+      {one.caught_up &&
+        button({
+          title: `Switch to ${what}`,
+          action: "Switch",
+          about: "It answers queries from then on. The other is kept up to date, so that you can go back.",
+          path: `${path}/switch`,
+        })}
+      {button({
+        title: `Drop ${what}`,
+        action: "Drop",
+        about: "Its table is removed.",
+        danger: true,
+        method: "DELETE",
+        path,
+      })}
     </span>
   );
 }
