@@ -104,7 +104,7 @@ class Tables:
             return not self.others
         if self.away:
             raise DatabaseError("it is away")
-        if "WITH done" in sql:
+        if "UPDATE notifications.held_events" in sql:
             return self.held.pop(params[1], None) and 1
         return {"event": self.held.get(params[1])}
 

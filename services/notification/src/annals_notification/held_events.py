@@ -9,6 +9,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar, Database, DatabaseError, Message, publish_metadata
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.store import MAX_EVENT_BYTES, require_publishable
+from annals_notification.counted import counted
 from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
 
 _log = structlog.get_logger(__name__)
@@ -35,19 +36,15 @@ SELECT json_build_object('event', (
   WHERE tenant = $1 AND id = $2 AND published_at IS NULL
     AND due <= now() + {CLOCKS_APART}))::text"""  # noqa: S608 - a constant of the code
 
-_PUBLISHED = """
-WITH done AS (
-  UPDATE notifications.held_events SET published_at = now()
-  WHERE tenant = $1 AND id = $2 AND published_at IS NULL RETURNING 1)
-SELECT count(*)::text FROM done"""
+_PUBLISHED = counted("""
+UPDATE notifications.held_events SET published_at = now()
+WHERE tenant = $1 AND id = $2 AND published_at IS NULL""")
 
 # Told to drop an event before it was told to hold it, it holds none: messages come in any order.
-_DROP = """
-WITH dropped AS (
-  INSERT INTO notifications.held_events AS held (tenant, id, topic, event, due, published_at)
-  VALUES ($1, $2, $3, '{}', now(), now())
-  ON CONFLICT (tenant, id) DO UPDATE SET published_at = coalesce(held.published_at, now()) RETURNING 1)
-SELECT count(*)::text FROM dropped"""
+_DROP = counted("""
+INSERT INTO notifications.held_events AS held (tenant, id, topic, event, due, published_at)
+VALUES ($1, $2, $3, '{}', now(), now())
+ON CONFLICT (tenant, id) DO UPDATE SET published_at = coalesce(held.published_at, now())""")
 
 _DUE = statement_of_due("held_events", "due", "published_at IS NULL")
 

@@ -12,6 +12,7 @@ import orjson
 
 from annals.dapr import Database, NotAnswered, ServiceInvocation
 from annals.store import MAX_EVENT_BYTES, require_publishable
+from annals_notification.counted import counted
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
 from annals_notification.stored_text import stored_text
@@ -21,36 +22,27 @@ _UNKNOWN = "unknown-command"
 _DENIED = 403
 _CONFLICT = 409
 
-_PUT = """
-WITH put AS (
-  INSERT INTO notifications.recurrences AS r (tenant, id, data, next, last)
-  VALUES ($1, $2, $3::text::jsonb, $4::text::timestamptz, $5::text::timestamptz)
-  ON CONFLICT (tenant, id) DO UPDATE SET data = excluded.data, next = excluded.next,
-    last = CASE WHEN r.data = excluded.data THEN r.last ELSE excluded.last END, last_error = NULL
-  RETURNING 1)
-SELECT count(*)::text FROM put"""
+_PUT = counted("""
+INSERT INTO notifications.recurrences AS r (tenant, id, data, next, last)
+VALUES ($1, $2, $3::text::jsonb, $4::text::timestamptz, $5::text::timestamptz)
+ON CONFLICT (tenant, id) DO UPDATE SET data = excluded.data, next = excluded.next,
+  last = CASE WHEN r.data = excluded.data THEN r.last ELSE excluded.last END, last_error = NULL""")
 
 _GET = """
 SELECT json_build_object('row', (
   SELECT to_jsonb(r) - 'tenant' FROM notifications.recurrences r WHERE tenant = $1 AND id = $2))::text"""
 
-_PAUSE = """
-WITH put AS (
-  UPDATE notifications.recurrences SET data = data || jsonb_build_object('paused', $4::text::boolean),
-    next = $5::text::timestamptz, last = $6::text::timestamptz
-  WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz RETURNING 1)
-SELECT count(*)::text FROM put"""
+_PAUSE = counted("""
+UPDATE notifications.recurrences SET data = data || jsonb_build_object('paused', $4::text::boolean),
+  next = $5::text::timestamptz, last = $6::text::timestamptz
+WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz""")
 
-_DELETE = """
-WITH gone AS (DELETE FROM notifications.recurrences WHERE tenant = $1 AND id = $2 RETURNING 1)
-SELECT count(*)::text FROM gone"""
+_DELETE = counted("DELETE FROM notifications.recurrences WHERE tenant = $1 AND id = $2")
 
-_ADVANCE = """
-WITH moved AS (
-  UPDATE notifications.recurrences SET last = $4::text::timestamptz, next = $5::text::timestamptz,
-    occurrences = occurrences + $6::text::bigint, last_error = $7
-  WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz RETURNING 1)
-SELECT count(*)::text FROM moved"""
+_ADVANCE = counted("""
+UPDATE notifications.recurrences SET last = $4::text::timestamptz, next = $5::text::timestamptz,
+  occurrences = occurrences + $6::text::bigint, last_error = $7
+WHERE tenant = $1 AND id = $2 AND last = $3::text::timestamptz""")
 
 _DUE = statement_of_due("recurrences", "next", "next IS NOT NULL")
 

@@ -14,6 +14,7 @@ from annals.dapr import Database
 from annals.events import RecordedEvent, StreamId
 from annals.store import EventReader, Head, StoreUnavailable
 from annals.telemetry import metrics
+from annals_notification.counted import counted
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.gathered import Gathered
@@ -80,11 +81,9 @@ SELECT json_build_object('row', (
   WHERE tenant = $1 AND id = $2 AND status = 'scheduled'
     AND fires <= now() + {CLOCKS_APART}))::text"""  # noqa: S608 - a constant of the code
 
-_FIRED = """
-WITH fired AS (
-  UPDATE notifications.reminders SET status = $4, late = $5::text::boolean, fired_at = now()
-  WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires = $3::text::timestamptz RETURNING 1)
-SELECT count(*)::text FROM fired"""
+_FIRED = counted("""
+UPDATE notifications.reminders SET status = $4, late = $5::text::boolean, fired_at = now()
+WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires = $3::text::timestamptz""")
 
 _DUE = statement_of_due("reminders", "fires", "status = 'scheduled'")
 
@@ -96,11 +95,9 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
     AND ($5::text IS NULL OR (fires, id) > ($5::text::timestamptz, $6::text))
   ORDER BY fires, id LIMIT $7::text::integer) page"""
 
-_SHOW = """
-WITH shown AS (
-  UPDATE notifications.reminders SET user_id = $3, title = $4
-  WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled' RETURNING 1)
-SELECT count(*)::text FROM shown"""
+_SHOW = counted("""
+UPDATE notifications.reminders SET user_id = $3, title = $4
+WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled'""")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import NoReturn
 import structlog
 
 from annals.dapr import Database, DatabaseError
+from annals_notification.counted import counted
 
 _log = structlog.get_logger(__name__)
 
@@ -22,13 +23,11 @@ _AT_ONCE = 1_000
 """Rows of a table that a statement deletes: it holds up nobody for long."""
 
 # Of replicas that look together one moves it on.
-_MOVE_ON = """
-WITH moved AS (
-  UPDATE notifications.service
-  SET forgotten = least(since, now() - $1::text::interval),
-    since = greatest(since, now() - $1::text::interval), moved_at = now()
-  WHERE moved_at IS NULL OR moved_at <= now() - interval '1 hour' RETURNING 1)
-SELECT count(*)::text FROM moved"""
+_MOVE_ON = counted("""
+UPDATE notifications.service
+SET forgotten = least(since, now() - $1::text::interval),
+  since = greatest(since, now() - $1::text::interval), moved_at = now()
+WHERE moved_at IS NULL OR moved_at <= now() - interval '1 hour'""")
 
 _OVER = {
     "deliveries": ("ended_at", "ended_at < forgotten AND occurred < forgotten", "id"),
@@ -40,12 +39,10 @@ _OVER = {
 
 def _delete(table: str) -> str:
     by, over, key = _OVER[table]
-    return f"""
-WITH gone AS (
-  DELETE FROM notifications.{table} WHERE ({key}) IN (
-    SELECT {key} FROM notifications.{table}, (SELECT forgotten FROM notifications.service) upto
-    WHERE {over} ORDER BY {by} LIMIT {_AT_ONCE} FOR UPDATE OF {table} SKIP LOCKED) RETURNING 1)
-SELECT count(*)::text FROM gone"""  # noqa: S608 - names of this module
+    return counted(f"""
+DELETE FROM notifications.{table} WHERE ({key}) IN (
+  SELECT {key} FROM notifications.{table}, (SELECT forgotten FROM notifications.service) upto
+  WHERE {over} ORDER BY {by} LIMIT {_AT_ONCE} FOR UPDATE OF {table} SKIP LOCKED)""")  # noqa: S608 - names of this module
 
 
 _DELETE = {table: _delete(table) for table in _OVER}

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from annals.dapr import Database
+from annals_notification.counted import counted
 from annals_notification.deliveries.preferences import Preferences
 from annals_notification.stored_text import stored_text
 
@@ -19,17 +20,13 @@ _GET = """
 SELECT json_build_object('data', (
   SELECT data FROM notifications.preferences WHERE tenant = $1 AND user_id = $2))::text"""
 
-_PUT = """
-WITH put AS (
-  INSERT INTO notifications.preferences (tenant, user_id, data) VALUES ($1, $2, $3::text::jsonb)
-  ON CONFLICT (tenant, user_id) DO UPDATE SET data = excluded.data, webhook_failures = 0 RETURNING 1)
-SELECT count(*)::text FROM put"""
+_PUT = counted("""
+INSERT INTO notifications.preferences (tenant, user_id, data) VALUES ($1, $2, $3::text::jsonb)
+ON CONFLICT (tenant, user_id) DO UPDATE SET data = excluded.data, webhook_failures = 0""")
 
-_WORKS = """
-WITH reset AS (
-  UPDATE notifications.preferences SET webhook_failures = 0
-  WHERE tenant = $1 AND user_id = $2 AND data #>> '{webhook,url}' = $3 AND webhook_failures > 0 RETURNING 1)
-SELECT count(*)::text FROM reset"""
+_WORKS = counted("""
+UPDATE notifications.preferences SET webhook_failures = 0
+WHERE tenant = $1 AND user_id = $2 AND data #>> '{webhook,url}' = $3 AND webhook_failures > 0""")
 
 _FAILS = f"""
 WITH counted AS (
@@ -44,18 +41,14 @@ told AS (
   FROM counted WHERE webhook_failures = {_FAILURES_UNTIL_OFF} RETURNING 1)
 SELECT count(*)::text FROM told"""  # noqa: S608 - a constant of this module
 
-_FORGET_PREFERENCES = """
-WITH gone AS (DELETE FROM notifications.preferences WHERE tenant = $1 AND user_id = $2 RETURNING 1)
-SELECT count(*)::text FROM gone"""
+_FORGET_PREFERENCES = counted("DELETE FROM notifications.preferences WHERE tenant = $1 AND user_id = $2")
 
 
 def _forget_some(table: str) -> str:
-    return f"""
-WITH gone AS (
-  DELETE FROM notifications.{table} WHERE (tenant, user_id, id) IN (
-    SELECT tenant, user_id, id FROM notifications.{table} WHERE tenant = $1 AND user_id = $2
-    ORDER BY created_at, id LIMIT {_AT_ONCE} FOR UPDATE) RETURNING 1)
-SELECT count(*)::text FROM gone"""  # noqa: S608 - names of this module
+    return counted(f"""
+DELETE FROM notifications.{table} WHERE (tenant, user_id, id) IN (
+  SELECT tenant, user_id, id FROM notifications.{table} WHERE tenant = $1 AND user_id = $2
+  ORDER BY created_at, id LIMIT {_AT_ONCE} FOR UPDATE)""")  # noqa: S608 - names of this module
 
 
 _FORGET_SOME = tuple(_forget_some(table) for table in ("inbox", "deliveries"))
@@ -71,19 +64,15 @@ SELECT json_build_object(
       AND ($4::text IS NULL OR (created_at, id) < ($4::text::timestamptz, $5::text))
     ORDER BY created_at DESC, id DESC LIMIT $6::text::integer) page))::text"""
 
-_MARK = """
-WITH marked AS (
-  UPDATE notifications.inbox SET read_at = CASE WHEN $4::text = 'true' THEN now() END
-  WHERE tenant = $1 AND user_id = $2 AND id = $3 AND (read_at IS NULL) = ($4::text = 'true') RETURNING 1)
-SELECT count(*)::text FROM marked"""
+_MARK = counted("""
+UPDATE notifications.inbox SET read_at = CASE WHEN $4::text = 'true' THEN now() END
+WHERE tenant = $1 AND user_id = $2 AND id = $3 AND (read_at IS NULL) = ($4::text = 'true')""")
 
-_READ_SOME = f"""
-WITH read AS (
-  UPDATE notifications.inbox SET read_at = now() WHERE (tenant, user_id, id) IN (
-    SELECT tenant, user_id, id FROM notifications.inbox
-    WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL
-    ORDER BY created_at, id LIMIT {_AT_ONCE} FOR UPDATE) RETURNING 1)
-SELECT count(*)::text FROM read"""  # noqa: S608 - a constant of this module
+_READ_SOME = counted(f"""
+UPDATE notifications.inbox SET read_at = now() WHERE (tenant, user_id, id) IN (
+  SELECT tenant, user_id, id FROM notifications.inbox
+  WHERE tenant = $1 AND user_id = $2 AND read_at IS NULL
+  ORDER BY created_at, id LIMIT {_AT_ONCE} FOR UPDATE)""")  # noqa: S608 - a constant of this module
 
 _DELIVERIES = """
 SELECT coalesce(json_agg(page), '[]')::text FROM (
