@@ -83,7 +83,7 @@ check: ## lint, formatting, types, import rules, event schemas, contracts, the p
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy --cache-dir "$(MYPY_CACHE)" $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/benchmarks.py scripts/chart_docs.py scripts/audit.py
+	.venv/bin/mypy --cache-dir "$(MYPY_CACHE)" $(SOURCES) scripts/suite scripts/demo scripts/event_schemas.py scripts/contracts.py scripts/guarantees.py scripts/benchmarks.py scripts/chart_docs.py scripts/written.py scripts/audit.py
 	PYTHONPATH=$(subst $(eval) ,:,$(SOURCES)) .venv/bin/lint-imports --no-cache
 	.venv/bin/python scripts/event_schemas.py check
 	.venv/bin/python scripts/contracts.py check

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import written
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOUND, PAGE = DOCS / "benchmarks.json", DOCS / "benchmarks.md"
 
@@ -407,15 +409,5 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def main() -> int:
-    if sys.argv[1:] == ["write"]:
-        PAGE.write_text(page())
-        return 0
-    if not PAGE.exists() or PAGE.read_text() != page():
-        sys.stderr.write("docs/benchmarks.md is not what docs/benchmarks.json says: run `make benchmarks`\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(written.run(lambda: {PAGE: page()}, "docs/benchmarks.json", "benchmarks"))

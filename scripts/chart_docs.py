@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+import written
+
 CHART = Path(__file__).resolve().parents[1] / "charts" / "annals"
 
 _STRING, _STRINGS = {"type": "string"}, {"type": "array", "items": {"type": "string"}}
@@ -222,17 +224,10 @@ def _default(path: str, default: Any) -> str:
     return f"`{json.dumps(default)}`"
 
 
-def main() -> None:
-    """See the module."""
-    wanted = {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
-    if sys.argv[1:] == ["write"]:
-        for path, text in wanted.items():
-            path.write_text(text)
-        return
-    stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    if stale:
-        sys.exit(f"charts/annals: {', '.join(stale)} is not what values.yaml says: `make chart-docs`")
+def generated() -> dict[Path, str]:
+    """The files as the values have them."""
+    return {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(written.run(generated, "values.yaml", "chart-docs"))

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 import yaml
 
+import written
 from annals.events import EventRegistry, IntegrationEvent, RecordedEvent
 from annals.sagas.events import REGISTRY as SAGA_EVENTS
 from annals.web import ServiceApp
@@ -360,8 +361,8 @@ def topics_page(document: Document) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def generated() -> dict[str, str]:
-    """The files as the code has them: name to text."""
+def generated() -> dict[Path, str]:
+    """The files as the code has them."""
     # Never closed: the services would wait for what they need before they end.
     services = asyncio.new_event_loop().run_until_complete(openapi())
     topics = asyncapi()
@@ -369,7 +370,8 @@ def generated() -> dict[str, str]:
         require_resolved(document, document)
     files = {f"{name}.openapi.json": as_json(document) for name, document in services.items()}
     files |= {f"{name}.md": service_page(name, document) for name, document in services.items()}
-    return files | {"asyncapi.json": as_json(topics), "topics.md": topics_page(topics)}
+    files |= {"asyncapi.json": as_json(topics), "topics.md": topics_page(topics)}
+    return {DIRECTORY / name: text for name, text in files.items()}
 
 
 def require_resolved(within: Any, document: Document) -> None:
@@ -388,35 +390,8 @@ def as_json(document: Document) -> str:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def write() -> int:
-    """Write every contract."""
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
-    files = generated()
-    for name, text in files.items():
-        (DIRECTORY / name).write_text(text)
-    print(f"{len(files)} contracts in docs/api")
-    return 0
-
-
-def check() -> int:
-    """Compare with the committed ones."""
-    files = generated()
-    wrong = [name for name, text in files.items() if not _is(DIRECTORY / name, text)]
-    wrong += [path.name for path in DIRECTORY.iterdir() if path.name not in files]
-    for name in wrong:
-        print(f"docs/api/{name} is not what the code says: `make contracts` writes it")
-    return 1 if wrong else 0
-
-
-def _is(path: Path, text: str) -> bool:
-    return path.exists() and path.read_text() == text
-
-
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    actions = {"write": write, "check": check}
-    if len(sys.argv) != 2 or sys.argv[1] not in actions:
-        sys.exit(f"usage: contracts.py {' | '.join(actions)}")
-    code = actions[sys.argv[1]]()
+    code = written.run(generated, "the code", "contracts", whole=DIRECTORY)
     sys.stdout.flush()
     os._exit(code)

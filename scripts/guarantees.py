@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import written
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOUND, PAGE = DOCS / "guarantees.json", DOCS / "guarantees.md"
 
@@ -111,15 +113,5 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def main() -> int:
-    if sys.argv[1:] == ["write"]:
-        PAGE.write_text(page())
-        return 0
-    if not PAGE.exists() or PAGE.read_text() != page():
-        sys.stderr.write("docs/guarantees.md is not what docs/guarantees.json says: run `make guarantees`\n")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(written.run(lambda: {PAGE: page()}, "docs/guarantees.json", "guarantees"))

@@ -1,0 +1,33 @@
+"""Files of the repository that a script makes of others: it may `write` them, or `check` that they are so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(made: Callable[[], Mapping[Path, str]], of: str, target: str, whole: Path | None = None) -> int:
+    """Do what the command line asks for; the exit code.
+
+    `of` is what the files are made of, `target` is what writes them with `make`, and in the directory
+    `whole` nothing else is to be.
+    """
+    if sys.argv[1:] not in (["write"], ["check"]):
+        sys.exit(f"usage: {Path(sys.argv[0]).name} write | check")
+    files = made()
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
+    if sys.argv[1] == "write":
+        for path in stale:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(files[path])
+            print(f"{path.relative_to(_ROOT)} is written anew")
+        return 0
+    for path in stale:
+        print(f"{path.relative_to(_ROOT)} is not what {of} says: `make {target}` writes it")
+    strays = [path for path in whole.iterdir() if path not in files] if whole else []
+    for path in strays:
+        print(f"{path.relative_to(_ROOT)} is made of nothing any more: remove it")
+    return 1 if stale or strays else 0
