@@ -11,7 +11,7 @@ from starlette.datastructures import QueryParams
 from annals.web.problems import malformed
 
 
-def _refuse_others(request: Request) -> None:
+async def _refuse_others(request: Request) -> None:
     require_known(request.query_params, tuple(_names(request.scope["route"].dependant)))
 
 
