@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -173,7 +174,7 @@ async def test_what_is_indexed_behind_a_hole_is_not_applied_again_and_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
-    monkeypatch.setattr("annals.projections.sweeper._INDEXED", COMMITS // 2)
+    monkeypatch.setattr("annals.projections.sweeper._PASSED", COMMITS // 2)
     applying = Applying()
     full = await sweeper(Indexed(checkpoint=0), Holed(await filled()), applying).sweep()
     assert (full, applying.applied) == (False, 0)
@@ -310,8 +311,7 @@ async def test_commits_that_the_store_lost_end_no_healing_behind_them(
     monkeypatch: pytest.MonkeyPatch, lost: list[int]
 ) -> None:
     monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
-    monkeypatch.setattr("annals.projections.sweeper._PASSED", 50)
-    monkeypatch.setattr("annals.projections.sweeper._INDEXED", 300)
+    monkeypatch.setattr("annals.projections.sweeper._PASSED", 100)
     store = Lossy(await filled(), lost)
     read_models = Following(missing=[*lost, 650, 700, COMMITS])
     sweeping = following(read_models, store)
@@ -369,13 +369,64 @@ async def test_a_stream_that_lacks_events_is_told_of_once_a_look(monkeypatch: py
     assert lacking["version"] == 2
 
 
+class FollowingEvents(Following):
+    """Read models that index event by event."""
+
+    def __init__(self, missing: Collection[tuple[int, int]], lacking: Collection[int] = ()) -> None:
+        super().__init__(range(1, COMMITS + 1), lacking)
+        first = {(seq, 1) for seq in range(1, COMMITS + 1)} - {(seq, 1) for seq in lacking}
+        self.events = (first | {(MANY, 2)}) - set(missing)
+
+    async def fetch(self, sql: str, *params: str | None) -> Any:
+        self.indexed = {seq for seq, _ in self.events}
+        found = await super().fetch(sql, *params)
+        if "count(*)" in sql:
+            found["seen"] = dict(Counter(str(seq) for seq, _ in self.events if str(seq) in found["seen"]))
+        return found
+
+    async def apply(self, events: Sequence[RecordedEvent]) -> frozenset[StreamId]:
+        self.events |= {(event.seq, event.version) for event in events if event.seq not in self.lacking}
+        return await super().apply(events)
+
+
+MANY = 150
+"""A commit of two events."""
+
+
+async def filled_with_many() -> MemoryEventStore:
+    store = MemoryEventStore()
+    for number in range(1, COMMITS + 1):
+        event = DomainEvent(
+            event_type="thing.happened", source="test", aggregate_type="thing", aggregate_id=str(number)
+        )
+        events = (event, event.model_copy(update={"event_id": "second"})) if number == MANY else (event,)
+        await store.append(Append(event.stream, events, 0))
+    return store
+
+
+@pytest.mark.parametrize("passed", [10, COMMITS * 2], ids=["far behind", "on the first page"])
+async def test_the_rest_of_a_commit_is_brought_behind_a_commit_that_the_store_lost(
+    monkeypatch: pytest.MonkeyPatch, passed: int
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    monkeypatch.setattr("annals.projections.sweeper._PASSED", passed)
+    read_models = FollowingEvents(missing=[(101, 1), (MANY, 2)])
+    sweeping = following(read_models, Lossy(await filled_with_many(), [101]))
+
+    for _ in range(20):
+        await sweeping.sweep()
+
+    assert (MANY, 2) in read_models.events
+    assert set(read_models.tried) == {MANY}
+    assert read_models.checkpoint == 100
+
+
 async def test_what_no_message_brought_behind_a_stream_that_lacks_an_event_is_brought_without_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
     monkeypatch.setattr("annals.projections.sweeper._LOOK_AHEAD", 20)
-    monkeypatch.setattr("annals.projections.sweeper._PASSED", 50)
-    monkeypatch.setattr("annals.projections.sweeper._INDEXED", 100)
+    monkeypatch.setattr("annals.projections.sweeper._PASSED", 100)
     read_models = Following(missing=range(101, COMMITS + 1), lacking=[101])
     sweeping = following(read_models, await filled())
 

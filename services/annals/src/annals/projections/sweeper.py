@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import structlog
@@ -22,8 +22,7 @@ _log = structlog.get_logger(__name__)
 _EVERY_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _LOOK_AHEAD = 200
-_PASSED = 2_000  # commits whose log entries are read at a time
-_INDEXED = 20_000  # commits that are looked for in the index at a time, behind those
+_PASSED = 2_000  # commits that are looked for in the index, and in the log, at a time
 
 CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
@@ -121,38 +120,43 @@ class Sweeper:
         What stays missing holds up the checkpoint, and nothing else: behind it page follows page to the
         lane's end, again and again.
         """
-        end, full = await self._sweep_page(lane, tail, 0, _PASSED)
+        end, full = await self._sweep_page(lane, tail, 0)
         if end and not full:
             after = max(end, self._looked.pop(lane, 0))
-            end, full = await self._sweep_page(lane, tail, after, _INDEXED)
+            end, full = await self._sweep_page(lane, tail, after)
             self._looked[lane] = after if full else end
         return full
 
-    async def _sweep_page(self, lane: int, tail: int, after: int, most: int) -> tuple[int, bool]:
+    async def _sweep_page(self, lane: int, tail: int, after: int) -> tuple[int, bool]:
         """Look at a page of a lane, which had come to `tail` at the least.
 
         Gives where the page ends, or 0 if the lane ends there; and whether the page was full of what was
         missing and something of it was brought: there may be more in it.
         """
-        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane), str(most), str(after))
+        found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane), str(_PASSED), str(after))
         checkpoint: int = found["checkpoint"]
-        after = max(after, checkpoint)
+        start = max(after, checkpoint)
         seen = {int(seq): events for seq, events in found["seen"].items()}
         reached = checkpoint
-        while reached + 1 in seen and reached < checkpoint + _PASSED:
+        while reached + 1 in seen:
             reached += 1
-        highest = max(seen, default=after)
-        # What the checkpoint is to pass, what is not seen up to the highest, what the store has beyond it.
-        unseen = (seq for seq in range(max(after, reached) + 1, highest) if seq not in seen)
+        highest = max(seen, default=start)
+        unseen = (seq for seq in range(start + 1, highest) if seq not in seen)
         missing = list(islice(unseen, _LOOK_AHEAD))
-        spans = [(checkpoint + 1, reached), *((seq, seq) for seq in missing)]
+        end = beyond = 0
         if len(missing) == _LOOK_AHEAD:
             end = missing[-1]
-        elif len(seen) == most:
+        elif len(seen) == _PASSED:
             end = highest
         else:
-            end = 0
-            spans.append((highest + 1, highest + _LOOK_AHEAD))
+            beyond = highest + _LOOK_AHEAD
+        # What is not seen; what is, between that, which may be so in part; what the store has beyond it.
+        edges = [start, *missing, (end or highest) + 1]
+        spans = [
+            *((seq, seq) for seq in missing),
+            *((one + 1, following - 1) for one, following in pairwise(edges)),
+            (highest + 1, beyond),
+        ]
         # So much at the least, if the lane cannot be read.
         self._tell_lag(lane, max(highest, tail) - reached)
         found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
