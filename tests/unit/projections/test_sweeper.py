@@ -421,6 +421,30 @@ async def test_the_rest_of_a_commit_is_brought_behind_a_commit_that_the_store_lo
     assert read_models.checkpoint == 100
 
 
+async def test_a_commit_whose_rest_the_store_lacks_is_tried_without_haste_and_told_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+
+    class Torn(Lossy):
+        async def read_raw_events(
+            self, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
+        ) -> list[bytes | None]:
+            raw = await super().read_raw_events(refs, certain=certain)
+            return [None if version == 2 else one for (_, version), one in zip(refs, raw, strict=True)]
+
+    read_models = FollowingEvents(missing=[(MANY, 2)], lacking=range(MANY + 1, MANY + 301))
+    sweeping = following(read_models, Torn(await filled_with_many(), []))
+
+    before = told("healed_events_total")
+    with capture_logs() as logs:
+        full = [await sweeping.sweep() for _ in range(10)]
+
+    assert sum(full) <= 1
+    assert [log["events"] for log in logs] == [1]
+    assert told("healed_events_total") == before + 1
+
+
 async def test_what_no_message_brought_behind_a_stream_that_lacks_an_event_is_brought_without_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

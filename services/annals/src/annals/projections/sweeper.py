@@ -12,6 +12,7 @@ import structlog
 
 from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLettersUnknown, TooManyParked
+from annals.events import Position
 from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.generations import Outdated
 from annals.store import ALL_LANES, Commit, EventReader, StoreError, Undecodable, event_pages
@@ -67,6 +68,7 @@ class Sweeper:
         self._read_models = read_models
         self._lags: dict[int, int] = {}
         self._looked: dict[int, int] = {}
+        self._brought: dict[tuple[int, bool], set[Position]] = {}
         self.beyond: dict[int, int] = {}
         """How far lanes were applied, of those that the store does not have so far: it is another one."""
 
@@ -176,24 +178,27 @@ class Sweeper:
         last = max((span[-1].position.seq for span in found_commits if span), default=0)
         self._tell_lag(lane, max(highest, last, tail) - reached)
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
-        healed = await self._heal(late)
+        healed = await self._heal(late, (lane, after > 0))
         return end, healed and len(late) >= _LOOK_AHEAD
 
     def _tell_lag(self, lane: int, commits: int) -> None:
         self._lags[lane] = commits
         metrics.PROJECTION_LAG.set(sum(self._lags.values()))
 
-    async def _heal(self, commits: list[Commit]) -> bool:
-        """Bring what no message brought; whether anything of it could be."""
+    async def _heal(self, commits: list[Commit], page: tuple[int, bool]) -> bool:
+        """Bring what no message brought; whether there was anything that was not brought in vain before."""
         refs = [ref for commit in commits for ref in commit.refs]
-        healed = False
+        # What is missing again though it was brought the last time stays so: the store lacks the rest of it.
+        before = self._brought.pop(page, set())
+        brought: set[Position] = set()
+        self._brought[page] = brought
         # One that the store lacks holds up no other: what is there is applied.
         async for events, _ in event_pages(self._store, refs, certain=True):
             lacking = await self._applier.apply(events)
-            brought = [event for event in events if event.stream not in lacking]
-            if brought:
-                healed = True
-                metrics.PROJECTION_HEALED.inc(len(brought))
-                first = str(brought[0].position)
-                _log.info("read from the store what no message brought", events=len(brought), first=first)
-        return healed
+            there = [event for event in events if event.stream not in lacking]
+            brought.update(event.position for event in there)
+            if new := [event for event in there if event.position not in before]:
+                metrics.PROJECTION_HEALED.inc(len(new))
+                first = str(new[0].position)
+                _log.info("read from the store what no message brought", events=len(new), first=first)
+        return not brought <= before
