@@ -263,11 +263,17 @@ async def test_a_lane_whose_last_checkpoint_is_damaged_keeps_no_other_from_being
 
 async def insert(ledger: Ledger, stream: StreamId, version: int, **said: Any) -> None:
     """Put an event behind the last of a stream, and into no log: all that anybody can make fit fits."""
+    last = await insert_alone(ledger, stream, version, **said)
+    await ledger.edit(keys.head(stream), version=version, hash=last)
+
+
+async def insert_alone(ledger: Ledger, stream: StreamId, version: int, **said: Any) -> str:
+    """Put an event where the next of a stream goes; gives its hash, which no head has."""
     (last,) = await DaprEventReader(ledger.client).read_events([(stream, version - 1)])
     content = orjson.loads(last.to_json()) | {"version": version, "event_id": "inserted"} | said
     content["hash"] = chained(content, last.hash)
     await ledger.put(keys.event(stream, version), orjson.dumps(content))
-    await ledger.edit(keys.head(stream), version=version, hash=content["hash"])
+    return str(content["hash"])
 
 
 IN_NO_LOG = Finding("it is in no log", 0, 5, "default", "thing-a", 6, "inserted")
@@ -306,6 +312,14 @@ async def test_an_event_that_is_in_no_log_is_found_though_signed_ones_stand_behi
     await insert(ledger, A, 6)
     await ledger.append(A, 6, sign=ledger.checkpointer.sign)
     assert await ledger.findings() == [replace(IN_NO_LOG, seq=6)]
+
+
+@pytest.mark.parametrize("said", [{}, {"seq": 6}, {"lane": 1}, {"lane": None}], ids=str)
+async def test_an_event_that_the_head_of_its_stream_does_not_reach_is_found(
+    ledger: Ledger, said: dict[str, Any]
+) -> None:
+    await insert_alone(ledger, A, 6, **said)
+    assert await ledger.findings() == [IN_NO_LOG]
 
 
 async def test_a_head_whose_event_is_missing_is_found(ledger: Ledger) -> None:
@@ -349,6 +363,22 @@ async def test_a_stream_that_goes_on_meanwhile_is_in_a_log(ledger: Ledger) -> No
         await ledger.append(B, 5, through="thing-a")
 
     ledger.before_last = grow
+    assert await ledger.findings() == []
+
+
+async def test_a_stream_that_goes_on_while_it_is_compared_with_its_head_is_in_a_log(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = DaprEventReader.load
+
+    async def then_grow(self: DaprEventReader, stream: StreamId, *args: Any, **kwargs: Any) -> Any:
+        found = await load(self, stream, *args, **kwargs)
+        if stream == A:
+            monkeypatch.setattr(DaprEventReader, "load", load)
+            await ledger.append(A, 5)
+        return found
+
+    monkeypatch.setattr(DaprEventReader, "load", then_grow)
     assert await ledger.findings() == []
 
 

@@ -168,6 +168,7 @@ class _Heads:
         streams = list({commit.stream for commit in commits})
         loaded = await asyncio.gather(*(self._store.load(stream) for stream in streams))
         heads = {stream: head for stream, (head, _) in zip(streams, loaded, strict=True)}
+        behind: dict[tuple[StreamId, int], Position] = {}
         for commit in commits:
             head = heads[commit.stream] or (await self._store.load(commit.stream, certain=True))[0]
             if head is None or head.version < commit.last:
@@ -177,6 +178,12 @@ class _Heads:
             self._ahead.pop(commit.stream, None)
             if head.version > commit.last:
                 self._ahead[commit.stream] = head.version, commit.position
+            else:
+                behind[commit.stream, commit.last + 1] = commit.position
+        # Nothing is there unless the stream has just grown, so no second look is taken at what is left out.
+        raw = await self._store.read_raw_events(list(behind))
+        there = zip(behind.items(), raw, strict=True)
+        await self._logged.check([(*ref, value, place) for (ref, place), value in there if value is not None])
         while len(self._ahead) > _REMEMBERED:
             await self._check_oldest()
 
