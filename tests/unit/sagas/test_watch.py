@@ -378,6 +378,30 @@ async def test_one_that_runs_for_a_saga_whose_input_is_refused_is_not_restarted_
     assert (await world.orchestrator.load(OTHER)).status is SagaStatus.RUNNING
 
 
+@pytest.mark.parametrize(
+    "parent", [{"input": {"of": "another release"}}, {"saga_version": 7}], ids=["input", "version"]
+)
+async def test_one_that_runs_for_a_saga_that_was_terminated_unknown_here_is_terminated_too(
+    parent: dict[str, Any],
+) -> None:
+    many = StartSagas("test", lambda _: [{}, {}])
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", many),)))
+    child, cancelled = (SagaKey(child_id(OTHER.id, "a", index), "default") for index in range(2))
+    world.unmoved = [child, cancelled]
+    parent = {"saga_type": "parent", "steps": ("a",)} | parent
+    await world.tell(STARTED.model_copy(update=parent), BEGUN, key=OTHER)
+    for key in (child, cancelled):
+        await world.tell(STARTED.model_copy(update={"parent": OTHER.id}), BEGUN, DONE, key=key)
+    await world.history.decide(cancelled, lambda state: state.cancel("enough"))
+    await world.orchestrator.terminate(OTHER, "stop", Asker())
+    for _ in range(2):
+        await world.look(200)
+    ended = await world.orchestrator.load(child)
+    assert (ended.terminated, ended.reason) == (True, "saga s2, which started it, was terminated")
+    # It may be one that the other went on without, and is taken back.
+    assert world.told.started == [instance_id(cancelled, 1)]
+
+
 async def test_a_step_that_was_added_without_a_new_version_ends_no_orchestrator() -> None:
     changed = Saga("test", Nothing, (*SAGA.steps, Step("added", SendCommand("b", lambda _: {}))))
     world = World(changed)

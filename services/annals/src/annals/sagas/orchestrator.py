@@ -289,8 +289,8 @@ class Orchestrator:
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """End a saga, and those it runs, where they are, with nothing taken back.
 
-        Of one whose version is not declared here nobody knows which sagas it runs, nor what could be taken
-        back: whatever it did is left.
+        Of one whose version is not declared here nobody knows what could be taken back: whatever it did is
+        left. Nor, as of one whose input is refused here, which sagas it runs: see `end_with_parent`.
         """
         state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
         await self._end_workflows(key, state.run + 1)
@@ -298,9 +298,22 @@ class Orchestrator:
         for child in self._running_children(key, state) or ():
             child_state = await self.load(child)
             if child_state.active and child_state.parent == key.id:
-                why = f"saga {key.id}, which started it, was terminated"
-                await self.terminate(child, why, asker)
+                await self.terminate(child, _terminated(key), asker)
         return state
+
+    async def end_with_parent(self, key: SagaKey, state: SagaState, asker: Asker) -> bool:
+        """Terminate a saga whose parent was terminated where nobody knew what that ran; False for any other.
+
+        Dapr ended its workflow with the parent's. One that is cancelled may be one that its parent went on
+        without: it is to be taken back.
+        """
+        if state.parent is None or not state.goes_on or state.cancel_requested:
+            return False
+        parent = replace(key, id=state.parent)
+        if not (await self.load(parent)).terminated:
+            return False
+        await self.terminate(key, _terminated(parent), asker)
+        return True
 
     async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
         """Halt a saga. Raises NotBegun, beside the others: one that is not halted yet would go on."""
@@ -501,6 +514,10 @@ class Orchestrator:
 
     def _declared(self, state: SagaState) -> Saga[Any] | None:
         return self._catalog.find(state.saga_type, state.saga_version)
+
+
+def _terminated(parent: SagaKey) -> str:
+    return f"saga {parent.id}, which started it, was terminated"
 
 
 async def _insist(work: Callable[[], Awaitable[T]]) -> T:

@@ -129,14 +129,17 @@ class Watch:
         if any(one.suspended for _, one in lineage):
             # It stands still because somebody wants it to: a restart would let them all go on.
             return
-        root, _ = lineage[-1]
+        root, of_root = lineage[-1]
         if root not in restarted:
             restarted.add(root)
-            await self._restart(root)
+            await self._restart(root, of_root)
 
-    async def _restart(self, root: SagaKey) -> None:
-        _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
+    async def _restart(self, root: SagaKey, state: SagaState) -> None:
         try:
+            if await self._orchestrator.end_with_parent(root, state, Asker()):
+                _log.warning("a saga stood still: it ended with its parent", saga=root.id, tenant=root.tenant)
+                return
+            _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
             await self._orchestrator.restart(root, _REASON, Asker())
         except RuleViolation as error:
             _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
