@@ -154,7 +154,6 @@ class World:
         self.query_answers = True
         self.being_imported = False
         self.watch = Watch(
-            catalog,
             self.history,
             orchestrator,
             unmoved,
@@ -419,8 +418,8 @@ async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> 
     await world.tell(STARTED, BEGUN, DONE, WAITING)
     with capture_logs() as logs:
         await world.look(80)
-    assert [(log["event"], log["saga_version"]) for log in logs] == [
-        ("a saga stands still whose version is not declared here", 1)
+    assert [(log["event"], log["reason"]) for log in logs] == [
+        ("a saga stands still that is not declared here", "version 1 of test is not declared here")
     ]
     before = await world.history.load(KEY)
     for ask in (
@@ -433,6 +432,25 @@ async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> 
     assert not world.told.ended
     ended = await world.orchestrator.terminate(KEY, "enough", Asker())
     assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
+
+
+async def test_an_input_that_is_refused_is_told_of_at_each_look_and_no_restart_is() -> None:
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSaga("test", lambda _: {})),)))
+    child = SagaKey(child_id(OTHER.id, "a", 0), "default")
+    parent = {"saga_type": "parent", "steps": ("a",), "input": {"of": "another release"}}
+    await world.tell(STARTED.model_copy(update=parent), BEGUN, key=OTHER)
+    world.unmoved = [OTHER]
+    with capture_logs() as logs:
+        for _ in range(4):
+            await world.look(30)
+    assert [log["event"] for log in logs] == ["a saga stands still that is not declared here"] * 4
+    assert "what it was started with is refused here" in logs[0]["reason"]
+    await world.tell(STARTED.model_copy(update={"parent": OTHER.id}), BEGUN, DONE, key=child)
+    world.unmoved = [child]
+    with capture_logs() as logs:
+        for _ in range(2):
+            await world.look(80)
+    assert [log["event"] for log in logs] == ["a saga cannot be restarted here"]
 
 
 async def test_what_was_left_by_a_version_that_is_gone_is_not_said_to_be_tried_again() -> None:

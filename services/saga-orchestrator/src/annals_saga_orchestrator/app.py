@@ -66,7 +66,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             )
             seconds = settings.stalled_after
             ask = unmoved(invocation, seconds)
-            watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
+            watch = Watch(history, orchestrator, ask, store.being_imported, seconds=seconds)
             operations = Operations(invocation, "saga-orchestrator")
             admitted = partial(admit, live)
             app.include_router(api.routes(orchestrator, catalog, invocation, operations, admitted))

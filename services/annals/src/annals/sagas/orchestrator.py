@@ -235,7 +235,7 @@ class Orchestrator:
         saga = None
         declared: dict[str, tuple[str, ...]] = {}
         if state.status is not SagaStatus.NONE:
-            saga = self._require_declared(state)
+            saga = self.require_declared(state)
             declared = waits(saga)
         state.require_raisable(event, declared, asked_at)
         try:
@@ -458,7 +458,7 @@ class Orchestrator:
 
         def decided(state: SagaState) -> Decided:
             events = decide(state)
-            self._require_declared(state)
+            self.require_declared(state)
             return events
 
         return await self._decide(key, decided, asker)
@@ -502,7 +502,8 @@ class Orchestrator:
             return False
         return asked is not None and asked.model_dump(mode="json") == known.input
 
-    def _require_declared(self, state: SagaState) -> Saga[Any]:
+    def require_declared(self, state: SagaState) -> Saga[Any]:
+        """The declaration of a saga. Raises NotDeclared."""
         saga = self._declared(state)
         if saga is None:
             raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")

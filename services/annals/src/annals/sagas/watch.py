@@ -16,7 +16,7 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, NotAnswered
-from annals.sagas.declaration import Saga, SagaCatalog
+from annals.sagas.declaration import Saga
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
@@ -45,7 +45,6 @@ class Watch:
 
     def __init__(
         self,
-        catalog: SagaCatalog,
         history: SagaHistory,
         orchestrator: Orchestrator,
         unmoved: Unmoved,
@@ -54,7 +53,6 @@ class Watch:
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._catalog = catalog
         self._history = history
         self._orchestrator = orchestrator
         self._unmoved = unmoved
@@ -115,9 +113,10 @@ class Watch:
         if not state.active or state.suspended:
             return
         about = {"saga": key.id, "saga_type": state.saga_type, "saga_version": state.saga_version}
-        saga = self._catalog.find(state.saga_type, state.saga_version)
-        if saga is None:
-            _log.warning("a saga stands still whose version is not declared here", **about)
+        try:
+            saga = self._orchestrator.require_declared(state)
+        except NotDeclared as error:
+            _log.warning("a saga stands still that is not declared here", reason=str(error), **about)
             return
         if state.steps.keys() != {step.name for step in saga.flat()}:
             _log.error("a saga was changed without a new version", **about)
@@ -139,8 +138,8 @@ class Watch:
             if await self._orchestrator.end_with_parent(root, state, Asker()):
                 _log.warning("a saga stood still: it ended with its parent", saga=root.id, tenant=root.tenant)
                 return
-            _log.warning("a saga stands still: it is restarted", saga=root.id, tenant=root.tenant)
             await self._orchestrator.restart(root, _REASON, Asker())
+            _log.warning("a saga stood still: it was restarted", saga=root.id, tenant=root.tenant)
         except RuleViolation as error:
             _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
         except NotDeclared as error:
