@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import orjson
 import pytest
 from dapr.ext.workflow import DaprWorkflowContext
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, PlainSerializer, ValidationError
 
 from annals.aggregates import RuleViolation
 from annals.dapr import DaprError
@@ -477,19 +477,32 @@ async def test_a_saga_whose_input_is_refused_later_is_not_restarted_and_can_be_t
 
 
 async def test_an_input_that_is_refused_as_it_is_stored_begins_nothing() -> None:
-    """It is stored by the names of its fields, and an alias would be looked for at each turn."""
+    """Each of its turns would be refused."""
 
-    class Aliased(SagaInput):
-        n: int = Field(alias="number")
+    class Stored(SagaInput):
+        n: Annotated[int, AfterValidator(lambda n: n), PlainSerializer(lambda n: f"number {n}")]
 
-    saga = Saga("test", Aliased, (WAIT,), business_key=lambda _: "one")
+    saga = Saga("test", Stored, (WAIT,), business_key=lambda _: "one")
     async with saga_machine(SagaCatalog(saga)) as machine:
-        with pytest.raises(ValidationError, match="number"):
-            await machine.orchestrator.start(KEY, "test", {"number": 1}, None)
+        with pytest.raises(ValidationError, match="unable to parse"):
+            await machine.orchestrator.start(KEY, "test", {"n": 1}, None)
         assert (await machine.orchestrator.load(KEY)).status is SagaStatus.NONE
         assert (
             await machine.claims.holder("default", "test", "one", machine.orchestrator.begin_claimed) is None
         )
+
+
+async def test_an_input_with_an_alias_is_read_as_it_is_stored() -> None:
+    """By the names of its fields, as the data of an event is."""
+
+    class Aliased(SagaInput):
+        n: int = Field(alias="number")
+
+    saga = Saga("test", Aliased, (command("a"),), output=lambda context: context.input.n)
+    async with saga_machine(SagaCatalog(saga), Answering()) as machine:
+        await machine.orchestrator.start(KEY, "test", {"number": 1}, None)
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(KEY)).output == 1
 
 
 COMMANDS = Saga("test", Numbered, (command("a"), command("b")))

@@ -26,10 +26,11 @@ class SagaInput(BaseModel):
     """Base of what a saga is started with; it is validated when it is started, and again at each turn.
 
     So a validator, or a default, looks at the value and at nothing else: no clock, such as `FutureDatetime`
-    has. It is stored by the names of its fields: no alias. A saga whose input is refused later stands still.
+    has. A saga whose input is refused later stands still.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    # By name, too, because it is stored by name.
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
 
 I = TypeVar("I", bound=SagaInput)  # noqa: E741 - the one letter for an input
