@@ -322,6 +322,14 @@ def test_an_event_that_is_refused_fails_the_test() -> None:
         scenario(saga(wait("w", "yes", by=lambda context: context.input.reviewr)), {}).raised("yes").run()
 
 
+@pytest.mark.parametrize(
+    ("data", "read"), [(("x",), ["x"]), ({"a": ("x",)}, {"a": ["x"]}), ({1: 2}, {"1": 2})]
+)
+def test_the_data_of_an_event_is_what_json_makes_of_it(data: Any, read: Any) -> None:
+    declared = saga(wait("w", "yes"), output=lambda context: context.results["w"]["data"])
+    assert scenario(declared, {}).raised("yes", data=data).run().then("completed").state.output == read
+
+
 SOON = timedelta(seconds=10)
 
 

@@ -266,9 +266,10 @@ class Scenario:
     ) -> Self:
         """Somebody raises an event, so long after the start: `by`, or else whoever may.
 
-        The run raises AssertionError when that is refused before the saga has ended.
+        Its data is what JSON makes of it. Raises ValueError where it makes nothing of it; the run raises
+        AssertionError when the event is refused before the saga has ended.
         """
-        self._events.append(_Event(after, event, data, by))
+        self._events.append(_Event(after, event, to_jsonable_python(data), by))
         return self
 
     def cancelled(self, *, after: timedelta = timedelta(0), reason: str = "cancelled") -> Self:
