@@ -13,6 +13,7 @@ from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation, deci
 from annals.events import EventData, portable
 
 A = TypeVar("A", bound=Aggregate)
+E = TypeVar("E", bound=EventData)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -69,17 +70,21 @@ def given(aggregate: type[A], *events: EventData) -> Given[A]:
 
 def happened(state: A, event: EventData) -> A:
     """The state after an event, both as the store gives them back. Raises AssertionError where it cannot."""
-    try:
-        portable(event.model_dump(mode="json"))
-        event = _read_back(event)
-    except (ValueError, orjson.JSONEncodeError) as error:
-        raise AssertionError(f"{event.event_type} cannot be stored and read again: {error}") from error
-    state = state.apply(event)
+    state = state.apply(stored(event))
     try:
         return _read_back(state)
     except (ValueError, orjson.JSONEncodeError) as error:
         what = f"the state of {type(state).__name__} after {event.event_type}"
         raise AssertionError(f"{what} cannot be stored and read again: {error}") from error
+
+
+def stored(event: E) -> E:
+    """An event as the store gives it back. Raises AssertionError where it cannot."""
+    try:
+        portable(event.model_dump(mode="json"))
+        return _read_back(event)
+    except (ValueError, orjson.JSONEncodeError) as error:
+        raise AssertionError(f"{event.event_type} cannot be stored and read again: {error}") from error
 
 
 def _read_back(model: M) -> M:
