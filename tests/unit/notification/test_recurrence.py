@@ -185,6 +185,13 @@ def test_one_that_was_stored_with_what_is_no_user_goes_on_without(user: str) -> 
     assert Recurrence.stored(stored | {"user": "ann"}).user == "ann"
 
 
+def test_one_that_was_stored_with_data_that_no_event_holds_goes_on() -> None:
+    """A command may make a text of it."""
+    command = {"type": "task.create", "data": {"number": 2**53}}
+    stored = recurring("FREQ=DAILY").model_dump(mode="json") | {"command": command}
+    assert Recurrence.stored(stored).command.data == {"number": 2**53}
+
+
 def test_a_moved_occurrence_is_on_time_at_the_time_that_it_was_moved_to() -> None:
     daily = recurring("FREQ=DAILY", catch_up=CatchUp.NONE, moved={day(7): day(7, 12)})
     assert rings(daily, day(6, 12), day(8)) == [(day(7, 12), [7])]

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 from dateutil.rrule import rrule, rruleset, rrulestr
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from annals.events import Data, HeaderId, Utc
+from annals.events import HeaderId, Utc
 from annals_notification.deliveries.preferences import Zone
 
 _MOST_LOOKED_AT = 100_000
@@ -76,7 +76,7 @@ class RecurringCommand(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+$")]
-    data: Data
+    data: dict[str, Any]
 
 
 class Recurrence(BaseModel):

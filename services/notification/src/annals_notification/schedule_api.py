@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, StringConstraints, ValidationError
 
-from annals.events import HeaderId, IntegrationEvent, new_id
+from annals.events import HeaderId, IntegrationEvent, new_id, portable
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
@@ -102,6 +102,10 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
             recurrence = Recurrence.model_validate(body)
         except ValidationError as error:
             raise from_validation(error) from error
+        try:
+            portable(recurrence.command.data)
+        except ValueError as error:
+            raise malformed("command.data", str(error)) from error
         with domain_problems():
             try:
                 row = await recurrences.put(tenant, id, recurrence)
