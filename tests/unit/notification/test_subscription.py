@@ -110,9 +110,17 @@ async def test_what_the_contract_does_not_know_is_kept(subscribed: Subscribed) -
 
 
 async def test_a_text_that_no_database_holds_is_kept_at_once_and_says_so(subscribed: Subscribed) -> None:
-    for name in ("event_id", "correlation_id", "sent_by"):
-        await subscribed.deliver(required() | {name: "a\0b"})
-        assert f"{name}: PostgreSQL and others hold no text with a NUL" in subscribed.dead_letters.reasons[-1]
+    for fields, path in (
+        ({"event_id": "a\0b"}, "event_id"),
+        ({"correlation_id": "a\0b"}, "correlation_id"),
+        ({"target_services": ["a", "a\0b"]}, "target_services[1]"),
+        ({"sent_by": {"office": ["a\0b"]}}, "sent_by.office[0]"),
+        ({"sent_by": {"a\0b": 1}}, "sent_by"),
+        ({"sent\0by": "a"}, "event"),
+    ):
+        await subscribed.deliver(required() | fields)
+        [reason] = subscribed.dead_letters.reasons[-1:]
+        assert f"{path}: PostgreSQL and others hold no text with a NUL" in reason
     assert subscribed.notices.told == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import deque
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -282,10 +283,20 @@ class IntegrationEvent(Event):
 
     @model_validator(mode="after")
     def _require_portable_texts(self) -> Self:
-        """Others write them, and databases are to hold them."""
-        for name, value in self:
+        """Others write them, and databases are to hold them; in fields that are not known here too."""
+        left: deque[tuple[str, Any]] = deque()
+        for field, value in self:
+            if field != "data":
+                left += [("event", field), (field, value)]
+        while left:
+            path, value = left.popleft()
             if isinstance(value, str):
-                portable(value, name)
+                portable(value, path)
+            elif isinstance(value, dict):
+                for name, item in value.items():
+                    left += [(path, name), (f"{path}.{name}", item)]
+            elif isinstance(value, list | tuple):
+                left += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
         return self
 
 
