@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import annals_command.commands  # noqa: F401 - the page's files come to a package that is there
 from annals.aggregates import CommandBus, CommandRequest, NotFound
 from annals.events import DomainEvent, EventRegistry
 from annals.store import MemoryEventStore
