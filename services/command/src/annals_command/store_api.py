@@ -62,7 +62,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
         tail, published = await asyncio.gather(leases.tail(lane), leases.published(lane))
         return LaneNow(
             lane=lane,
-            owner=lease.owner if lease is not None and lease.expires > time.time() else None,
+            owner=(lease.owner or None) if lease is not None and not lease.free(time.time()) else None,
             tail=tail,
             published=published,
             backlog=max(0, tail - published),

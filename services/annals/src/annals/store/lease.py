@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from operator import index
 from typing import TypeVar
 
@@ -67,6 +68,8 @@ class Sightings:
 
 
 _NOBODYS = Lease("", 0.0, 0)
+# Nobody takes it: how far the lane had come is not known, and a hole would be taken for its end.
+_DAMAGED = Lease("", inf, 0)
 
 
 def _decode(data: bytes) -> Lease:
@@ -75,24 +78,27 @@ def _decode(data: bytes) -> Lease:
 
 
 def _lease(lane: int, value: StateValue | None) -> Lease:
-    """What a lane's lease key says; one that was damaged is nobody's."""
-    return _told(keys.lease(lane), value, _decode, _NOBODYS)
+    """What a lane's lease key says; one that was damaged never ends."""
+    if value is None:
+        return _NOBODYS
+    said = "nobody takes a lane whose lease was damaged, until it is mended"
+    return _told(keys.lease(lane), value, _decode, _DAMAGED, said)
 
 
 def watermark(lane: int, value: StateValue | None) -> int:
     """How far a lane is published, as its key says; where that was damaged all of it is published again."""
-    return _told(keys.published(lane), value, int, 0)
-
-
-def _told(key: str, value: StateValue | None, decode: Callable[[bytes], T], nothing: T) -> T:
     if value is None:
-        return nothing
+        return 0
+    return _told(keys.published(lane), value, int, 0, "a lane is looked at without its watermark")
+
+
+def _told(key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: T, said: str) -> T:
     try:
         return records.decoded(key, value.data, decode)
     except Undecodable as error:
-        # It saves work and decides nothing, and whoever writes it next makes it whole.
-        _log.warning("a lane is looked at without one of its hints", error=str(error))
-        return nothing
+        # Who only reads does without it, and who holds the lane makes it whole.
+        _log.warning(said, error=str(error))
+        return otherwise
 
 
 def _hint(lane: int, lease: StateValue | None, published: StateValue | None) -> int:
@@ -118,14 +124,19 @@ class Leases:
         self._sightings = Sightings()
 
     async def read(self) -> dict[int, tuple[Lease, str]]:
-        """Every lane of the service that was ever leased, with its lease as it is believed, and its etag."""
+        """Every lane of the service that was ever leased, with its lease as it is believed, and its etag.
+
+        One whose lease was damaged is free for nobody until who holds the lane makes it whole.
+        """
         by_key = {keys.lease(lane): lane for lane in self._lanes}
         values = await self._sidecar.get_bulk(self._store, list(by_key))
         leases = {}
         for key, value in values.items():
             lease = _lease(by_key[key], value)
-            ends = self._sightings.ends(key, value.etag, lease.expires, LEASE_SECONDS)
-            leases[by_key[key]] = (replace(lease, expires=ends), value.etag)
+            if lease is not _DAMAGED:
+                ends = self._sightings.ends(key, value.etag, lease.expires, LEASE_SECONDS)
+                lease = replace(lease, expires=ends)
+            leases[by_key[key]] = (lease, value.etag)
         return dict(sorted(leases.items()))
 
     async def acquire(self) -> int:
@@ -139,7 +150,7 @@ class Leases:
                 if await self.take(lane, lease.tail if lease else 0, etag):
                     return lane
             if not own and not free:
-                raise StoreUnavailable(f"all {len(self._lanes)} lanes are leased")
+                raise StoreUnavailable(f"all {len(self._lanes)} lanes are leased, or their leases damaged")
         raise StoreUnavailable("no lane could be leased: other instances were faster each time")
 
     async def take(self, lane: int, tail: int, etag: str | None) -> bool:
@@ -198,7 +209,7 @@ class Leases:
 
     async def _write_own(self, lane: int, value: StateValue, seconds: float, tail: int) -> bool:
         lease = _lease(lane, value)
-        if lease.owner not in (self._owner, _NOBODYS.owner):
+        if lease is not _DAMAGED and lease.owner != self._owner:
             return False
         return await self._write(lane, value.etag, seconds, max(tail, lease.tail))
 
