@@ -34,15 +34,18 @@ class Suite:
         self.client = client
 
     async def fill(self, port: int) -> None:
-        async def key() -> SigningKey:
-            return SigningKey(base64.b64encode(bytes(32)).decode())
-
         async with opened(port) as store:
             for version in range(3):
                 await store.append(to_append(THING, version))
-            await Checkpointer(self.client, "eventstore", key, 60).sign()
+            await self.sign()
             for version in range(3, 6):
                 await store.append(to_append(THING, version))
+
+    async def sign(self) -> None:
+        async def key() -> SigningKey:
+            return SigningKey(base64.b64encode(bytes(32)).decode())
+
+        await Checkpointer(self.client, "eventstore", key, 60).sign()
 
     async def delete(self, key: str) -> None:
         self.dapr.stores["eventstore"].write(Operation(key), datetime.now(UTC))
@@ -106,4 +109,20 @@ async def test_what_an_import_has_not_brought_yet_is_not_taken_for_altered(suite
     await suite.client.save("eventstore", Write(keys.imported(0), b"6"))
     refused = await suite.get("/audit/verification")
     assert refused.status_code == 503
-    assert "being filled from a backup" in refused.json()["detail"]
+    assert "being filled from a backup, or was left half filled: lane 0 up to 6" in refused.json()["detail"]
+
+
+async def test_what_was_lost_is_found_in_a_lane_that_was_once_imported(suite: Suite) -> None:
+    await suite.client.save("eventstore", Write(keys.imported(0), b"5"))
+    await suite.sign()
+    await suite.delete(keys.log(0, 5))
+    verified = await suite.get("/audit/verification")
+    assert verified.status_code == 200
+    assert b"the log ends at 4, and was signed beyond" in verified.content
+
+
+async def test_what_cannot_be_signed_any_more_of_a_lane_that_was_once_imported_is_late(suite: Suite) -> None:
+    await suite.client.save("eventstore", Write(keys.imported(0), b"2"))
+    await suite.delete(keys.log(0, 2))
+    await suite.delete(keys.log(0, 4))
+    assert await suite.lanes() == [(0, 6, 3, True)]

@@ -56,13 +56,14 @@ def routes(
         """Lines with `progress`, one with `finding` for each lane that does not hold, one with `result`."""
         try:
             trusted = VerificationKeys(await public_keys())
-            lanes, importing = await store.reached(), await store.being_imported()
+            lanes, importing = await store.reached(), await store.half_imported()
         except (DaprError, StoreError) as error:
             raise unavailable(str(error)) from error
         except ValueError as error:
             raise Problem(500, "misconfigured", f"the audit's public keys: {error}") from error
         if importing:
-            raise unavailable("the store is being filled from a backup, or was left half filled")
+            wanted = ", ".join(f"lane {lane} up to {end}" for lane, end in importing.items())
+            raise unavailable(f"the store is being filled from a backup, or was left half filled: {wanted}")
         return StreamingResponse(
             _lines(store, read_checkpoints, last_checkpoint, trusted, lanes),
             media_type="application/x-ndjson",

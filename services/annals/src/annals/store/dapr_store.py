@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from operator import index
 from typing import NoReturn, TypeVar
 
 import orjson
@@ -169,11 +170,25 @@ class DaprEventReader:
             return await leases.hints(lanes, certain=certain)
 
     async def being_imported(self, lanes: Iterable[int] = ALL_LANES) -> bool:
-        """Whether one of these is being filled from a backup, or was left half filled: see `Restore`."""
+        """Whether one of these is being filled from a backup: see `half_imported`."""
+        return bool(await self.half_imported(lanes))
+
+    async def half_imported(self, lanes: Iterable[int] = ALL_LANES) -> dict[int, int]:
+        """Those being filled from a backup, or left half filled, and up to where it goes: see `Restore`.
+
+        A lane that was signed beyond that was filled, whatever it has lost since: nobody signs it before,
+        and a backup has no checkpoint of what it lacks.
+        """
         wanted = {keys.imported(lane): lane for lane in lanes}
         marks = await self._get(list(wanted), certain=True)
-        ends = [keys.log(wanted[key], records.decoded(key, mark, int)) for key, mark in marks.items()]
-        return len(await self._get(ends, certain=True)) < len(ends)
+        ends = {wanted[key]: records.decoded(key, mark, int) for key, mark in marks.items()}
+        last = {lane: keys.log(lane, end) for lane, end in ends.items()}
+        there = await self._get(list(last.values()), certain=True)
+        absent = {keys.checkpoint(lane): lane for lane, key in last.items() if key not in there}
+        signed = await self._get(list(absent), certain=True)
+        return {
+            lane: ends[lane] for key, lane in absent.items() if _signed(key, signed.get(key)) <= ends[lane]
+        }
 
     async def _get(self, wanted: Sequence[str], *, certain: bool = False) -> dict[str, bytes]:
         """What keys hold. What a bulk leaves out may be there: to be `certain`, ask one by one."""
@@ -293,6 +308,13 @@ def _readable() -> Iterator[None]:
 
 def _pages(of: Sequence[T]) -> list[Sequence[T]]:
     return [of[start : start + KEYS_A_READ] for start in range(0, len(of), KEYS_A_READ)]
+
+
+def _signed(key: str, checkpoint: bytes | None) -> int:
+    """How far a lane is signed, as its last checkpoint says."""
+    if checkpoint is None:
+        return 0
+    return records.decoded(key, checkpoint, lambda data: index(orjson.loads(data)["seq"]))
 
 
 def _size(append: Append, data: Sequence[bytes]) -> int:
