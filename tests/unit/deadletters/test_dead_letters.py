@@ -707,11 +707,40 @@ async def test_an_index_that_was_damaged_is_named_and_waited_for(
     await asyncio.wait([running])
 
 
-async def test_details_of_a_letter_that_were_damaged_are_named(clients: tuple[AtOnce, AtOnce]) -> None:
+async def damage(client: DaprSidecar, letter: DeadLetter) -> None:
+    await client.save("eventstore", Write(f"dead-letters/test/{letter.id}", b"{"))
+
+
+async def test_the_detail_of_an_event_that_was_damaged_is_named_and_keeps_nothing_waiting(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
     letters = letters_of(clients[0])
-    await letters.park(*await failed(ACME))
+    for stream in (ACME, StreamId("acme", "thing-y")):
+        await letters.park(*await failed(stream))
+    letter, _ = letters.parked("acme")
+    await damage(clients[1], letter)
+    with pytest.raises(DeadLettersUnknown, match=f"{letter.id} cannot be decoded"):
+        await letters.get("acme", letter.id)
+
+    assert await letters.release(letters.parked("acme"), "ada", "mended") == 2
+    for one in letters.released():
+        await letters.done(one)
+    await damage(clients[1], letter)
+    with capture_logs() as logs:
+        await letters.park(*await failed(ACME))
+    assert any(f"{letter.id} cannot be decoded" in str(log.get("error")) for log in logs)
+    assert (await letters.get("acme", letter.id))[1].stack, "it begins anew"
+
+    await damage(clients[1], letter)
+    assert (await edit(letters, letter, {"number": 1})).status_code == 200
+    assert (await letters.get("acme", letter.id))[1].history[-1]["data"] == {"number": 1}
+
+
+async def test_a_text_that_was_damaged_is_named_and_waited_for(clients: tuple[AtOnce, AtOnce]) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*of_raw("messages", "acme", "nonsense", "no JSON"))
     (letter,) = letters.parked("acme")
-    await clients[1].save("eventstore", Write(f"dead-letters/test/{letter.id}", b"{"))
-    for attempt in (letters.get("acme", letter.id), letters.park(*await failed(ACME))):
+    await damage(clients[1], letter)
+    for attempt in (letters.get("acme", letter.id), letters.rewrite(letter, "{}", "ada", "it is none")):
         with pytest.raises(DeadLettersUnknown, match=f"{letter.id} cannot be decoded"):
             await attempt

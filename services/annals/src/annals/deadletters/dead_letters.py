@@ -213,7 +213,7 @@ class DeadLetters:
             trace_id=letter.trace_id,
         )
         try:
-            await self._change(change, {letter.id: revise})
+            await self._change(change, {letter: revise})
         except TooManyParked:
             log.warning("failed, and is not parked: there is no room")
             raise
@@ -246,13 +246,18 @@ class DeadLetters:
         """The letters that are to be handled again."""
         return [one for one in self._index.parked.values() if one.status is Status.RELEASED]
 
-    async def get(self, tenant: str, letter_id: str) -> tuple[DeadLetter, Detail]:
+    async def known(self, tenant: str, letter_id: str) -> DeadLetter:
         """One letter, parked or done. Raises UnknownLetter."""
         await self.refresh()
         letter = self._index.parked.get(letter_id) or self._index.done.get(letter_id)
         if letter is None or letter.tenant != tenant:
             raise UnknownLetter(f"there is no dead letter {letter_id}")
-        return letter, await self._detail(letter_id)
+        return letter
+
+    async def get(self, tenant: str, letter_id: str) -> tuple[DeadLetter, Detail]:
+        """One letter, parked or done, with its detail. Raises UnknownLetter."""
+        letter, key = await self.known(tenant, letter_id), self._key(letter_id)
+        return letter, _detail(key, await self._sidecar.get(self._store, key))
 
     async def correct(
         self, letter: DeadLetter, data: dict[str, Any] | None, who: str | None, reason: str
@@ -275,7 +280,7 @@ class DeadLetters:
             index.corrections[place] = {"data": data}  # who and why is in the history
             _require_room(index.corrections, editing=data is not None)
 
-        await self._change(change, {letter.id: partial(_noted, entry)})
+        await self._change(change, {letter: partial(_noted, entry)})
 
     async def rewrite(self, letter: DeadLetter, raw: str, who: str | None, reason: str) -> None:
         """Replace the text of what could not be read."""
@@ -284,7 +289,7 @@ class DeadLetters:
             entry = letters.action("edited", who, reason, before=detail.raw)
             return replace(_noted(entry, detail), raw=raw)
 
-        await self._change(lambda index: _require(index, letter.id), {letter.id: revise})
+        await self._change(lambda index: _require(index, letter.id), {letter: revise})
 
     async def release(self, found: Sequence[DeadLetter], who: str | None, reason: str | None) -> int:
         """Have parked sequences handled again, from their first events on; how many are still parked."""
@@ -293,22 +298,23 @@ class DeadLetters:
         for start in range(0, len(found), _AT_ONCE):
             await self.refresh()
             ids = {one.id for one in found[start : start + _AT_ONCE]} & self._index.parked.keys()
-            keys = {self._key(one): one for one in ids}
-            values = await self._sidecar.get_certain(self._store, list(keys))
-            noted = {one: _noted(entry, _detail(key, values.get(key))) for key, one in keys.items()}
+            by_key = {self._key(one): self._index.parked[one] for one in ids}
+            values = await self._sidecar.get_certain(self._store, list(by_key))
+            noted = {one: _noted(entry, _to_revise(one, key, values.get(key))) for key, one in by_key.items()}
             sizes = {one: len(_encoded(detail)) for one, detail in noted.items()}
             room = _BYTES_AT_ONCE - len(self._index.encode())
             for part in parts(sizes, sizes.__getitem__, room):
                 revise = partial(_noted, entry)
-                await self._change(partial(_release, set(part), time.time()), dict.fromkeys(part, revise))
+                change = partial(_release, {one.id for one in part}, time.time())
+                await self._change(change, dict.fromkeys(part, revise))
             released += len(ids)
         return released
 
     async def done(self, letter: DeadLetter, who: str | None = None, reason: str | None = None) -> None:
         """A released sequence was handled to its end, or a text was discarded."""
-        revisions: dict[str, Revise] = {}
+        revisions: dict[DeadLetter, Revise] = {}
         if who is not None or reason is not None:
-            revisions[letter.id] = partial(_noted, letters.action("discarded", who, reason))
+            revisions[letter] = partial(_noted, letters.action("discarded", who, reason))
 
         def change(index: _Index) -> None:
             known = index.parked.get(letter.id)
@@ -341,18 +347,19 @@ class DeadLetters:
     def _key(self, letter_id: str) -> str:
         return f"{self._prefix}/{letter_id}"
 
-    async def _detail(self, letter_id: str) -> Detail:
-        key = self._key(letter_id)
-        return _detail(key, await self._sidecar.get(self._store, key))
-
     async def _change(
-        self, change: Callable[[_Index], object], revisions: Mapping[str, Revise] = MappingProxyType({})
+        self,
+        change: Callable[[_Index], object],
+        revisions: Mapping[DeadLetter, Revise] = MappingProxyType({}),
     ) -> None:
         """Change the index and, with it, the details of some letters."""
         async with self._changing:
-            await self._change_alone(change, {self._key(one): revise for one, revise in revisions.items()})
+            await self._change_alone(change, revisions)
 
-    async def _change_alone(self, change: Callable[[_Index], object], by_key: Mapping[str, Revise]) -> None:
+    async def _change_alone(
+        self, change: Callable[[_Index], object], revisions: Mapping[DeadLetter, Revise]
+    ) -> None:
+        by_key = {self._key(one.id): (one, revise) for one, revise in revisions.items()}
         for _ in range(_ATTEMPTS):
             began = time.monotonic()
             value = await self._sidecar.get(self._store, self._prefix)
@@ -363,8 +370,8 @@ class DeadLetters:
             writes = [
                 Write.over(self._prefix, index.encode(), value),
                 *(
-                    Write(key, _encoded(revise(_detail(key, details.get(key)))))
-                    for key, revise in by_key.items()
+                    Write(key, _encoded(revise(_to_revise(one, key, details.get(key)))))
+                    for key, (one, revise) in by_key.items()
                 ),
             ]
             try:
@@ -383,6 +390,18 @@ def _encoded(detail: Detail) -> bytes:
 
 def _detail(key: str, value: StateValue | None) -> Detail:
     return _decoded(key, value, lambda data: Detail(**orjson.loads(data)) if data else Detail())
+
+
+def _to_revise(letter: DeadLetter, key: str, value: StateValue | None) -> Detail:
+    """A letter's detail, which is to be changed. Raises DeadLettersUnknown where a text was damaged."""
+    try:
+        return _detail(key, value)
+    except DeadLettersUnknown as error:
+        if letter.kind is Kind.RAW:
+            raise
+        # It only tells of an event, whose id is its sequence's for ever: others would wait for the telling.
+        _log.error("what was known of a dead letter was damaged, and begins anew", error=str(error))
+        return Detail()
 
 
 def _decoded(key: str, value: StateValue | None, decode: Callable[[bytes | None], T]) -> T:

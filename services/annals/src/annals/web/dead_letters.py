@@ -138,7 +138,7 @@ def routes(
 
     async def find(tenant: str, letter_id: str) -> DeadLetter:
         with _problems():
-            return (await dead_letters.get(tenant, letter_id))[0]
+            return await dead_letters.known(tenant, letter_id)
 
     async def seen(tenant: str, letter_id: str, body: AsSeen) -> DeadLetter:
         letter = await find(tenant, letter_id)
