@@ -10,7 +10,7 @@ import structlog
 
 from annals.dapr import DaprError
 from annals.store.group_commit import Committed, GroupCommit, LaneTaken, OneUnfit, Waiting
-from annals.store.lease import LEASE_SECONDS, Lease, Leases
+from annals.store.lease import LEASE_SECONDS, Leases
 from annals.store.line import Line
 from annals.store.protocol import (
     Append,
@@ -274,17 +274,15 @@ class Lane:
                             break
                         # One whose lease could not be renewed for a while is free, and still in hand.
                         if lane != own and lane not in self._adopted and lease.free(time.time()):
-                            await self._take_orphan(tasks, lane, lease, etag)
+                            await self._take_orphan(tasks, lane, lease.tail, etag)
                 except DaprError as error:
                     _log.warning("cannot look after orphaned lanes", error=str(error))
                 await asyncio.sleep(LEASE_SECONDS)
 
-    async def _take_orphan(self, tasks: asyncio.TaskGroup, lane: int, lease: Lease, etag: str) -> None:
+    async def _take_orphan(self, tasks: asyncio.TaskGroup, lane: int, hint: int, etag: str) -> None:
         tail = await self._leases.tail(lane)
         published = await self._leases.published(lane)
-        if published >= tail:
-            return
-        if not await self._leases.take(lane, lease.tail, etag):
+        if published >= tail or not await self._leases.take(lane, hint, etag):
             return
         _log.info("publishing an orphaned lane", lane=lane, tail=tail)
         publisher = self._adopted[lane] = self._new_publisher(lane, published, tail)

@@ -201,7 +201,7 @@ class Restore:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = {"stream": str(stream), "version": head.version}
                 _log.error("an imported stream cannot be read", **what, error=str(error))
-                return Write.over(keys.head(stream), records.encode_head(head, part), there)
+                return Write.over(key, records.encode_head(head, part), there)
             if folded is None:
                 part = None
                 continue
@@ -212,7 +212,7 @@ class Restore:
             most = fitting(most, len(raws), sum(map(len, raws)), bytes_held=_BYTES, most=MOST_EVENTS)
         whole = part.version == head.version
         data = records.encode_head(part) if whole else records.encode_head(head, part)
-        return Write.over(keys.head(stream), data, there)
+        return Write.over(key, data, there)
 
     async def _take_checkpoints(self, given: list[bytes]) -> None:
         last: dict[int, tuple[int, bytes]] = {}
