@@ -19,7 +19,7 @@ async def read_feed(
     Within a lane they come in its order, and so does each stream that only one lane wrote; a
     stream written through two lanes may come out of order and is put right by its versions.
     """
-    for lane in await store.lanes():
+    for lane in await store.tails():
         seq = after.get(lane, 0)
         while commits := await store.read_log(lane, seq + 1, seq + _PAGE):
             refs = [ref for commit in commits for ref in commit.refs]

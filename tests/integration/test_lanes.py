@@ -57,7 +57,7 @@ async def test_instances_lease_lanes_of_their_own(open_store: Open) -> None:
     one, two = await open_store("one"), await open_store("two")
     await asyncio.gather(one.append(to_append(new_stream(), 0)), two.append(to_append(new_stream(), 0)))
     assert {one.lane, two.lane} == {0, 1}
-    assert await one.lanes() == [0, 1]
+    assert list(await one.tails()) == [0, 1]
 
 
 async def test_what_an_instance_left_unpublished_is_published_by_another(

@@ -160,7 +160,7 @@ async def test_bad_input_says_what_was_expected_and_changes_nothing(
     assert {"type", "title", "status", "detail"} <= problem.keys()
     if fields is not None:
         assert [error["field"] for error in problem["errors"]] == fields
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ async def test_what_is_of_one_command_is_refused_for_a_batch(
     items = [{"type": "task.create", "data": {"title": "Water the plants"}}] * 2
     answer = await client.post("http://test/commands:batch", json=items, headers={header: '"1"'})
     assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, header)
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 async def test_each_command_of_a_batch_has_its_own_key_and_version(client: httpx.AsyncClient) -> None:
@@ -307,7 +307,7 @@ async def test_what_an_envelope_has_itself_is_refused_as_a_header(
     (error,) = answer.json()["errors"]
     assert (answer.status_code, error["field"]) == (400, header)
     assert f"`{instead}`" in error["expected"]
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ async def test_what_nobody_would_hear_of_an_envelope_is_refused(
 ) -> None:
     answer = await client.post("http://test/commands", json=ENVELOPE | {field: value})
     assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (400, [field])
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 async def test_an_envelope_that_says_all_there_is_to_say_is_one(client: httpx.AsyncClient) -> None:
@@ -357,7 +357,7 @@ async def test_an_envelope_that_says_something_else_than_the_headers_is_refused(
         "http://test/commands", json=ENVELOPE | {field: "bob"}, headers={header: "ada"}
     )
     assert (answer.status_code, [one["field"] for one in answer.json()["errors"]]) == (400, [field])
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 @pytest.mark.parametrize("more", [{}, {"event_id": ""}, {"event_id": None}, {"correlation_id": "c"}])
@@ -382,7 +382,7 @@ async def test_an_id_that_is_none_in_a_header_is_none_in_an_envelope(
         return
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == ["(body)" if "\0" in text else field]
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 async def test_an_empty_key_of_a_batchs_command_is_refused_where_it_stands(
@@ -391,7 +391,7 @@ async def test_an_empty_key_of_a_batchs_command_is_refused_where_it_stands(
     batch = [{"type": "task.create", "data": {"title": "Write"}, "idempotency_key": ""}]
     (answer,) = (await client.post("http://test/commands:batch", json=batch)).json()["results"]
     assert (answer["status"], answer["errors"][0]["field"]) == (400, "idempotency_key")
-    assert await store.lanes() == []
+    assert await store.tails() == {}
 
 
 @pytest.mark.parametrize("key", ["a\0b", "a||b", "\x7f", "x" * 257])

@@ -71,7 +71,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     @router.get("/lanes", summary="The lanes: who writes them, how long they are, what waits for the broker")
     async def lanes() -> LanesNow:
         with _problems():
-            leased, written = await asyncio.gather(leases.read(), reader.lanes(certain=False))
+            leased, written = await asyncio.gather(leases.read(), reader.tails(certain=False))
             # Nobody ever leased what an import brought.
             held = dict.fromkeys(written) | {lane: lease for lane, (lease, _) in leased.items()}
             items = await asyncio.gather(*(described(lane, held[lane]) for lane in sorted(held)))

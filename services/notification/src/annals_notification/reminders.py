@@ -362,7 +362,7 @@ class Reminders:
 
         A store without a lane was emptied, and is to be filled.
         """
-        self._filled = bool(await self._store.lanes()) and not await self._being_imported()
+        self._filled = bool(await self._store.tails()) and not await self._being_imported()
         return dict.fromkeys(asked, self._filled)
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:

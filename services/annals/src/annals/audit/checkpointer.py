@@ -10,7 +10,7 @@ import structlog
 
 from annals.audit.checkpoint import Checkpoint, SigningKey, rolled
 from annals.dapr import DaprError, DaprSidecar, StateConflict, Write
-from annals.store import ALL_LANES, DaprEventReader, StoreError, Undecodable, keys, records
+from annals.store import DaprEventReader, StoreError, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
@@ -50,10 +50,9 @@ class Checkpointer:
     async def sign(self) -> None:
         """Sign every lane up to its end."""
         key = await self._signing_key()
-        tails = await self._store.tails(ALL_LANES)
-        for lane in await self._store.lanes():
+        for lane, tail in (await self._store.tails()).items():
             try:
-                while await self._sign_lane(lane, key, tails.get(lane, 0)):
+                while await self._sign_lane(lane, key, tail):
                     pass
             except Undecodable as error:
                 _log.error("a lane cannot be signed", lane=lane, error=str(error))

@@ -94,7 +94,7 @@ async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -
     if commits:
         return commits
     beyond = await signed.reaches_beyond(seq)
-    tail = (await store.tails([lane])).get(lane, 0)
+    tail = (await store.tails(certain=False)).get(lane, 0)
     # It may have been written, and signed, just now: then the log has grown.
     if beyond or tail > seq:
         commits = await store.read_log(lane, seq + 1, seq + _PAGE)

@@ -87,11 +87,10 @@ class Sweeper:
     async def sweep(self) -> bool:
         """Look at every lane once. Returns whether there may be more at once, see `_sweep_page`."""
         await self._look_beyond()
-        lanes = await self._store.lanes(certain=False)
-        full, tails = False, await self._store.tails(lanes)
-        for lane in lanes:
+        full = False
+        for lane, tail in (await self._store.tails(certain=False)).items():
             try:
-                full = await self._sweep_lane(lane, tails.get(lane, 0)) or full
+                full = await self._sweep_lane(lane, tail) or full
             except (ProjectionStalled, Undecodable) as error:
                 # It may stay so for long, which its lag tells, and has nothing to do with the other lanes.
                 _log.warning("cannot sweep a lane now", lane=lane, error=str(error))

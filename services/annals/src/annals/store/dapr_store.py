@@ -143,14 +143,10 @@ class DaprEventReader:
                     return commits
         return commits
 
-    async def lanes(self, *, certain: bool = True) -> list[int]:
+    async def tails(self, *, certain: bool = True) -> dict[int, int]:
         """See `EventReader`."""
-        firsts = {lane: keys.log(lane, 1) for lane in ALL_LANES}
-        values = await self._get(list(firsts.values()), certain=certain)
-        # One whose first commit is missing has a tail all the same.
-        others = [lane for lane, first in firsts.items() if first not in values]
-        tails = await self.tails(others, certain=certain)
-        return [lane for lane, first in firsts.items() if first in values or tails[lane]]
+        with _readable():
+            return await self._leases().tails(certain=certain)
 
     async def moved(self, after: Mapping[int, int], lanes: Iterable[int] = ALL_LANES) -> list[int]:
         """Which lanes have gone beyond these sequences, in one read; one may be left out once."""
@@ -158,16 +154,14 @@ class DaprEventReader:
         return sorted(following[key] for key in await self._get(list(following)))
 
     async def reached(self, *, certain: bool = True) -> dict[int, int]:
-        """The last sequence of each lane that was ever written: see `lanes`."""
-        leases = Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
+        """Return the last sequence of each lane that was ever written: see `tails`."""
+        leases = self._leases()
         with _readable():
-            return {lane: await leases.tail(lane) for lane in await self.lanes(certain=certain)}
+            tails = await leases.tails(certain=certain)
+            return {lane: await leases.end(lane, tail) for lane, tail in tails.items()}
 
-    async def tails(self, lanes: Sequence[int], *, certain: bool = False) -> dict[int, int]:
-        """See `EventReader`; none is left out where it is to be `certain`."""
-        leases = Leases(self._sidecar, self._store, owner="")
-        with _readable():
-            return await leases.hints(lanes, certain=certain)
+    def _leases(self) -> Leases:
+        return Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
 
     async def being_imported(self, lanes: Iterable[int] = ALL_LANES) -> bool:
         """Whether one of these is being filled from a backup: see `half_imported`."""

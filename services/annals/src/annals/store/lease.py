@@ -8,7 +8,7 @@ most, and never an event.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 from operator import index
@@ -174,9 +174,13 @@ class Leases:
             await self._write_own(lane, value, 0.0, tail)
 
     async def tail(self, lane: int) -> int:
-        """The lane's last sequence, found from its hints on and certain; 0 when it is empty."""
+        """Return the lane's last sequence; 0 if the lane is empty."""
         lease = await self._sidecar.get(self._store, keys.lease(lane))
-        seq = _hint(lane, lease, await self._sidecar.get(self._store, keys.published(lane)))
+        published = await self._sidecar.get(self._store, keys.published(lane))
+        return await self.end(lane, _hint(lane, lease, published))
+
+    async def end(self, lane: int, seq: int) -> int:
+        """Return the last sequence of a lane that has reached `seq`."""
         while True:
             page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
             found = await self._sidecar.get_bulk(self._store, page)
@@ -190,18 +194,20 @@ class Leases:
         """Whether the lane has a commit at this sequence."""
         return await self._sidecar.get(self._store, keys.log(lane, seq)) is not None
 
-    async def hints(self, lanes: Sequence[int], *, certain: bool = False) -> dict[int, int]:
-        """What leases and watermarks say of the tails of lanes: each is there, or further on.
+    async def tails(self, *, certain: bool) -> dict[int, int]:
+        """Return the lanes that were ever written: see `EventReader.tails`.
 
-        In one read, which may leave some out, unless it is to be `certain`.
+        A lane that lost its first commit is known by its lease or watermark, one that was imported by
+        its first commit alone.
         """
-        wanted = [key for lane in lanes for key in (keys.lease(lane), keys.published(lane))]
+        wanted = {lane: (keys.log(lane, 1), keys.lease(lane), keys.published(lane)) for lane in self._lanes}
         read = self._sidecar.get_certain if certain else self._sidecar.get_bulk
-        values = await read(self._store, wanted)
-        return {
-            lane: _hint(lane, values.get(keys.lease(lane)), values.get(keys.published(lane)))
-            for lane in lanes
+        values = await read(self._store, [key for its_keys in wanted.values() for key in its_keys])
+        tails = {
+            lane: max(int(first in values), _hint(lane, values.get(lease), values.get(published)))
+            for lane, (first, lease, published) in wanted.items()
         }
+        return {lane: tail for lane, tail in tails.items() if tail}
 
     async def published(self, lane: int) -> int:
         """The lane's saved watermark."""

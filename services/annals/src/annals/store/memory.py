@@ -104,10 +104,6 @@ class MemoryEventStore:
         """See `EventReader`."""
         return self._log[max(first, 1) - 1 : last] if lane == _LANE else []
 
-    async def lanes(self, *, certain: bool = True) -> list[int]:  # noqa: ARG002 - it always is
+    async def tails(self, *, certain: bool = True) -> dict[int, int]:  # noqa: ARG002 - it always is
         """See `EventReader`."""
-        return [_LANE] if self._log else []
-
-    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:  # noqa: ARG002 - there is one
-        """See `EventReader`."""
-        return {_LANE: len(self._log)}
+        return {_LANE: len(self._log)} if self._log else {}

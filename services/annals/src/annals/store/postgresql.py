@@ -150,13 +150,10 @@ class PostgresEventStore:
         )
         return [records.decode_commit(row["value"], Position(_LANE, row["seq"])) for row in rows]
 
-    async def lanes(self, *, certain: bool = True) -> list[int]:  # noqa: ARG002 - it always is
+    async def tails(self, *, certain: bool = True) -> dict[int, int]:  # noqa: ARG002 - it always is
         """See `EventReader`."""
-        return [_LANE] if await self._pool.fetchval("SELECT EXISTS (SELECT FROM log)") else []
-
-    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:  # noqa: ARG002 - there is one
-        """See `EventReader`."""
-        return {_LANE: await self._pool.fetchval("SELECT coalesce(max(seq), 0) FROM log")}
+        last = await self._pool.fetchval("SELECT max(seq) FROM log")
+        return {_LANE: last} if last else {}
 
 
 async def _load(

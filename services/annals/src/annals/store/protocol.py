@@ -226,12 +226,11 @@ class EventReader(Protocol):
         """A lane's commits from `first` to `last`, ending before the first that does not exist."""
         ...
 
-    async def lanes(self, *, certain: bool = True) -> list[int]:
-        """The lanes that were ever written; one may be left out unless that is to be `certain`."""
-        ...
+    async def tails(self, *, certain: bool = True) -> dict[int, int]:
+        """Return every lane that was ever written, each with a sequence that it reached some seconds ago.
 
-    async def tails(self, lanes: Sequence[int]) -> dict[int, int]:
-        """A sequence that each of these had reached some seconds ago, in one read; one may be left out."""
+        One read. Unless it is `certain`, a lane may be missing, or its sequence may be older.
+        """
         ...
 
 

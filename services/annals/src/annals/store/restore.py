@@ -91,7 +91,7 @@ class Restore:
             raise NotImportable("the first commit of every lane must come with the line that says the format")
         if await self._begun(lanes):
             return {}
-        if await self._reader.lanes():
+        if await self._reader.tails():
             raise NotImportable("the store is not empty: an import needs one that nothing was written to")
         return lanes
 
