@@ -124,6 +124,12 @@ async def test_a_text_that_no_database_holds_is_kept_at_once_and_says_so(subscri
     assert subscribed.notices.told == []
 
 
+async def test_a_number_that_brokers_round_is_kept_at_once_and_says_so(subscribed: Subscribed) -> None:
+    await subscribed.deliver(required() | {"sent_by": {"office": 2**53}})
+    assert "sent_by.office: a number beyond 2^53-1" in subscribed.dead_letters.reasons[0]
+    assert subscribed.notices.told == []
+
+
 class Refused:
     """Notices that the database refuses."""
 

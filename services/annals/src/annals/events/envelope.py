@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import deque
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -282,21 +281,11 @@ class IntegrationEvent(Event):
         return fields
 
     @model_validator(mode="after")
-    def _require_portable_texts(self) -> Self:
-        """Others write them, and databases are to hold them; in fields that are not known here too."""
-        left: deque[tuple[str, Any]] = deque()
-        for field, value in self:
-            if field != "data":
-                left += [("event", field), (field, value)]
-        while left:
-            path, value = left.popleft()
-            if isinstance(value, str):
-                portable(value, path)
-            elif isinstance(value, dict):
-                for name, item in value.items():
-                    left += [(path, name), (f"{path}.{name}", item)]
-            elif isinstance(value, list | tuple):
-                left += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    def _require_portable_fields(self) -> Self:
+        """Check every other field as `data` is checked: unknown fields too are stored and passed on."""
+        for field, value in self.model_dump(mode="json", exclude={"data"}).items():
+            portable(field, "event")
+            portable(value, field)
         return self
 
 
