@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sized
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,6 +17,9 @@ from suite import page as sources
 ADDRESS = "https://page.test"
 TASKS = "/api/projector/queries/tasks"
 MEMBERS = "/api/projector/queries/members"
+SAGAS = "/api/projector/queries/sagas"
+AWAY = (503, {"detail": "the database cannot be reached"})
+THEN = "2030-01-01T00:00:00Z"
 
 # The page's live stream, for tests to speak as the service does.
 STREAM = """
@@ -116,3 +120,37 @@ def row(page: Page, title: str) -> Any:
 
 def written(task: str, version: int) -> dict[str, Any]:
     return {"id": task, "stream": f"task-{task}", "version": version, "position": f"0-{version}"}
+
+
+async def happened(page: Page, kind: str, one: str, position: str) -> None:
+    """Have the live stream tell of an event."""
+    event = {"event_type": f"{kind}.x", "aggregate_type": kind, "aggregate_id": one, "position": position}
+    await page.evaluate("([id, event]) => opened.at(-1).say('message', id, event)", [position, event])
+
+
+async def has(found: Sized, least: int) -> bool:
+    """Whether at least so many were found; for `until`."""
+    return len(found) >= least
+
+
+async def asked_for(services: Services, path: str, times: int) -> bool:
+    """Whether a path was asked for at least so often; for `until`."""
+    return services.count(path) >= times
+
+
+async def has_sent(services: Services, least: int) -> bool:
+    """Whether at least so many changes were sent; for `until`."""
+    return len(services.sent) >= least
+
+
+def operates(services: Services, role: str) -> None:
+    """Give the user who is signed in this role."""
+    session = services.session[1]
+    assert isinstance(session, dict)
+    services.session = (200, session | {"role": role})
+
+
+def noticed(name: str, **data: object) -> dict[str, Any]:
+    """A notice that nobody has read."""
+    at = datetime.now(UTC).isoformat()
+    return {"id": name, "kind": "x", "data": data, "read_at": None, "created_at": at}

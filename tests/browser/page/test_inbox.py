@@ -1,0 +1,238 @@
+"""The inbox: notices, deliveries, and hand-overs that ask for an answer."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.async_api import expect
+
+from browser.page_alone import (
+    SAGAS,
+    TASKS,
+    THEN,
+    Answer,
+    Services,
+    Show,
+    happened,
+    has_sent,
+    noticed,
+    operates,
+)
+from conftest import until
+
+
+async def test_an_inbox_stays_in_sight_and_in_focus_while_it_changes(show: Show, services: Services) -> None:
+    notices = [
+        {
+            "id": name,
+            "kind": "task.assigned",
+            "data": {},
+            "read_at": None,
+            "created_at": "2030-01-01T00:00:00Z",
+        }
+        for name in ("one", "other")
+    ]
+
+    def read(*_: object) -> Answer:
+        notices[0]["read_at"] = "2030-01-01T00:00:00Z"
+        return 200, {"changed": 1}
+
+    def inbox(*_: object) -> Answer:
+        return 200, {"items": notices, "next": None, "unread": sum(one["read_at"] is None for one in notices)}
+
+    services.own["PUT /api/notification/inbox/"] = read
+    services.own["/api/notification/inbox/"] = inbox
+    page = await show("/inbox")
+    await page.locator(".notice").first.wait_for()
+    await page.evaluate("""
+      window.skeletons = 0;
+      new MutationObserver(() => { skeletons += document.querySelectorAll(".skeleton").length; })
+        .observe(document.body, { childList: true, subtree: true });
+    """)
+    await page.get_by_role("button", name="Read", exact=True).first.focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".nav .count")).to_have_text("1 unread")
+    await expect(page.get_by_role("button", name="Unread")).to_be_focused()
+
+    notices.insert(0, notices[1] | {"id": "new"})
+    await happened(page, "task", "new", "0-1")
+    await page.clock.fast_forward(1_000)
+    await expect(page.locator(".notice")).to_have_count(3)
+    await expect(page.get_by_role("button", name="Unread")).to_be_focused()
+    assert await page.evaluate("skeletons") == 0
+
+
+async def test_a_notice_says_what_somebody_asked_to_be_told(show: Show, services: Services) -> None:
+    notice = {"id": "1", "kind": "notification.requested", "read_at": None}
+    notice |= {
+        "created_at": "2030-01-01T00:00:00Z",
+        "data": {"title": "Lunch", "body": "At noon.\nBring one."},
+    }
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": [notice], "next": None, "unread": 1},
+    )
+    page = await show("/inbox")
+    await expect(page.locator(".notice b")).to_have_text("Lunch")
+    await expect(page.locator(".notice .prose")).to_have_text("At noon. Bring one.")
+
+
+async def test_a_notice_that_says_what_is_odd_leaves_the_inbox_as_it_is(
+    show: Show, services: Services
+) -> None:
+    odd = {"kind": "handover_requested", "task_id": "Task 7", "answer_by": "Friday noon"}
+    notices = [
+        {"id": name, "kind": "x", "data": data, "read_at": None, "created_at": "2030-01-01T00:00:00Z"}
+        for name, data in (("odd", odd), ("usual", {"kind": "task.assigned", "task_id": "a"}))
+    ]
+    services.task("a", title="Pay the bill")
+    services.own[f"{TASKS}/Task%207"] = lambda *_: (400, {"detail": "there is no such path"})
+    services.own["/api/notification/inbox/"] = lambda *_: (200, {"items": notices, "next": None, "unread": 2})
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_have_count(2)
+    await expect(page.locator(".notice").first).to_contain_text("answer by Friday noon")
+    await expect(page.locator(".notice").last).to_contain_text("assigned to you: Pay the bill")
+
+
+async def test_an_inbox_stays_when_it_cannot_be_read_again(show: Show, services: Services) -> None:
+    notice = {"id": "one", "kind": "x", "read_at": None, "created_at": "2030-01-01T00:00:00Z"}
+    notice["data"] = {"kind": "task.assigned", "task_id": "a"}
+    inbox = {"items": [notice], "next": None}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, inbox | {"unread": 1})
+    services.own[f"{TASKS}/"] = lambda *_: (503, {"detail": "the read models cannot be reached"})
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_contain_text("A task was assigned to you")
+
+    def away(_path: str, given: dict[str, str]) -> Answer:
+        if given.get("unread"):
+            return 200, inbox | {"unread": 2}
+        return 503, {"detail": "the database cannot be reached"}
+
+    services.own["/api/notification/inbox/"] = away
+    await page.clock.fast_forward(21_000)
+    await expect(page.locator(".problem")).to_contain_text("the database cannot be reached")
+    await expect(page.locator(".notice")).to_have_count(1)
+
+
+async def test_older_notices_are_shown_below_the_newest(show: Show, services: Services) -> None:
+    def inbox(_path: str, given: dict[str, str]) -> Answer:
+        start = int(given.get("cursor", "0"))
+        notices = [
+            {"id": str(number), "kind": f"number {number}", "data": {}, "read_at": None}
+            | {"created_at": "2030-01-01T00:00:00Z"}
+            for number in range(start, min(start + int(given["limit"]), 250))
+        ]
+        following = str(start + len(notices)) if start + len(notices) < 250 else None
+        return 200, {"items": notices, "next": following, "unread": 250}
+
+    services.own["/api/notification/inbox/"] = inbox
+    page = await show("/inbox")
+    for shown in (100, 200):
+        await expect(page.locator(".notice")).to_have_count(shown)
+        await page.get_by_role("button", name="Older").click()
+    await expect(page.locator(".notice")).to_have_count(250)
+    await expect(page.get_by_role("button", name="Older")).to_have_count(0)
+    await expect(page.locator(".panel > header")).to_contain_text("250 unread")
+
+
+async def test_older_deliveries_are_a_page_further(show: Show, services: Services) -> None:
+    def deliveries(_path: str, given: dict[str, str]) -> Answer:
+        to = f"{given.get('channel', 'any')}-{given.get('cursor', 'newest')}"
+        one = dict.fromkeys(("answer", "correlation_id")) | {"id": to, "user_id": to, "kind": "x", "data": {}}
+        one |= {"channel": "email", "status": "sent", "attempts": 1, "created_at": "2030-01-01T00:00:00Z"}
+        return 200, {"items": [one], "next": None if "cursor" in given else "older"}
+
+    services.own["/api/notification/deliveries"] = deliveries
+    page = await show("/health/deliveries")
+    await expect(page.get_by_role("cell", name="any-newest")).to_be_visible()
+    await page.get_by_role("button", name="Older").click()
+    await expect(page.get_by_role("cell", name="any-older")).to_be_visible()
+    await page.get_by_role("button", name="Newest").wait_for()
+    await page.get_by_label("Channel").select_option("email")
+    await expect(page.get_by_role("cell", name="email-newest")).to_be_visible()
+
+
+async def test_a_notice_that_comes_as_another_goes_is_shown(show: Show, services: Services) -> None:
+    notices = [noticed("first", kind="task.assigned")]
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": notices, "next": None, "unread": 1},
+    )
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_contain_text("A task was assigned to you")
+    notices[:] = [noticed("second", kind="handover_requested")]
+    await page.clock.fast_forward(21_000)
+    await expect(page.locator(".notice")).to_contain_text("You are asked to take a task on")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"assignee": "ada", "previous": "bob"}, "A task was assigned to you"),
+        ({"assignee": "bob", "previous": "ada"}, "A task that you had was assigned to bob"),
+        ({"assignee": "bob", "previous": None}, "A task was assigned to bob"),
+    ],
+)
+async def test_a_notice_says_whom_a_task_was_assigned_to(
+    show: Show, services: Services, data: dict[str, object], said: str
+) -> None:
+    services.task("a", title="Pay the bill")
+    found = {"items": [noticed("one", stream="task-a", **data) | {"kind": "task.assigned"}]}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, found | {"next": None, "unread": 1})
+    page = await show("/inbox")
+    await expect(page.locator(".notice b")).to_have_text(f"{said}: Pay the bill")
+
+
+async def test_a_hand_over_is_answered_once_and_by_members_alone(show: Show, services: Services) -> None:
+    notices = [noticed(kind, kind=kind, saga_id="s") for kind in ("handover_reminder", "handover_requested")]
+
+    def read(path: str, _: object) -> Answer:
+        notices[path.endswith("handover_requested/read")]["read_at"] = "2030-01-01T00:00:00Z"
+        return 200, {"changed": 1}
+
+    services.own["PUT /api/notification/inbox/"] = read
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": notices, "next": None, "unread": sum(one["read_at"] is None for one in notices)},
+    )
+    page = await show("/inbox")
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(2)
+    await page.get_by_role("button", name="Accept").first.click()
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+    assert [one["read_at"] is None for one in notices] == [False, False]
+
+    for one in notices:
+        one["read_at"] = None
+    operates(services, "viewer")
+    page = await show("/inbox")
+    await expect(page.get_by_role("link", name="Why")).to_have_count(2)
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+
+
+async def test_what_is_answered_elsewhere_asks_for_no_answer_any_more(show: Show, services: Services) -> None:
+    notices = [noticed(kind, kind=kind, saga_id="s") for kind in ("handover_reminder", "handover_requested")]
+    saga = {"id": "s", "status": "running"}
+    services.own[f"{SAGAS}/s"] = lambda *_: (200, saga)
+    found = {"items": notices, "next": None, "unread": 2}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, found)
+    page = await show("/inbox")
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(2)
+    saga["status"] = "completed"
+    await happened(page, "saga", "s", "0-7")
+    await page.clock.fast_forward(1_000)
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+    await expect(page.get_by_role("link", name="Why")).to_have_count(2)
+
+
+async def test_what_is_answered_beside_its_task_is_read(show: Show, services: Services) -> None:
+    services.task("a", assignee="ada")
+    saga = {"id": "s", "business_key": "a", "input": {"assignee": "ada"}, "created_at": THEN}
+    services.own[SAGAS] = lambda *_: (200, {"items": [saga], "next": None})
+    notices = [noticed(name, kind="handover_requested", saga_id=name) for name in ("r", "s")]
+    services.own["/api/notification/inbox/"] = lambda *_: (200, {"items": notices, "next": None, "unread": 2})
+    page = await show("/tasks?task=a")
+    await page.get_by_role("button", name="Accept").click()
+    await until(lambda: has_sent(services, 2))
+    assert services.sent == [
+        ("POST /api/saga-orchestrator/sagas/s/events/accept", None),
+        ("PUT /api/notification/inbox/ada/s/read", None),
+    ]
