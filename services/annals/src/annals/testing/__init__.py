@@ -1,4 +1,4 @@
-"""What users of the library test with."""
+"""Given / when / then tests for code that uses the library: aggregates, projections and sagas."""
 
 from annals.testing.aggregates import given
 from annals.testing.projections import projected

@@ -1,4 +1,8 @@
-"""Aggregates as given / when / then."""
+"""Given / when / then tests for aggregates.
+
+Every event and every state is written as JSON and read back, as the store does. A test therefore fails on
+what production could not read.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +23,17 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Given(Generic[A]):
-    """An aggregate after some events; see `given`."""
+    """The state of an aggregate after some events, and its last decision; see `given`."""
 
     state: A
     decided: tuple[EventData, ...] = ()
     refused: RuleViolation | NotFound | None = None
 
     def when(self, decide: Callable[[A], EventData | Iterable[EventData]]) -> Given[A]:
-        """Let it decide something.
+        """Call `decide` with the state, and apply the events that it returns or keep its refusal.
 
-        Also where nothing happened to it: whether a command may find that is for its handler to say
-        (`creates`), which is not asked here.
+        An aggregate without events decides too. Whether a command may meet one is up to the command's
+        handler (`creates`), which is not checked here.
         """
         try:
             events = decided(decide(self.state))
@@ -41,7 +45,7 @@ class Given(Generic[A]):
         return Given(state, events)
 
     def then(self, *events: EventData) -> Self:
-        """It decided these events."""
+        """Assert that the last decision was exactly these events, in this order."""
         if self.refused is not None:
             raise AssertionError(f"it was refused: {self.refused}")
         if self.decided != events:
@@ -49,7 +53,7 @@ class Given(Generic[A]):
         return self
 
     def then_refused(self, rule: str) -> None:
-        """A rule refused it, or `not_found` for an aggregate that is not there."""
+        """Assert that `rule` refused the last decision; `not_found` stands for a `NotFound`."""
         found = self.refused.rule if isinstance(self.refused, RuleViolation) else None
         if isinstance(self.refused, NotFound):
             found = "not_found"
@@ -58,9 +62,9 @@ class Given(Generic[A]):
 
 
 def given(aggregate: type[A], *events: EventData) -> Given[A]:
-    """An aggregate to which events happened: `given(Task, created).when(…).then(…)`.
+    """Return an aggregate to which `events` happened: `given(Task, created).when(…).then(…)`.
 
-    Raises AssertionError for an event, or a state, that the store would not give back.
+    Raises AssertionError if an event, or the state after it, cannot be stored and read again.
     """
     state = aggregate()
     for event in events:
@@ -69,7 +73,10 @@ def given(aggregate: type[A], *events: EventData) -> Given[A]:
 
 
 def happened(state: A, event: EventData) -> A:
-    """The state after an event, both as the store gives them back. Raises AssertionError where it cannot."""
+    """Return the state after `event`, both as the store would return them.
+
+    Raises AssertionError if one of them cannot be stored and read again.
+    """
     state = state.apply(stored(event))
     try:
         return _read_back(state)
@@ -79,7 +86,7 @@ def happened(state: A, event: EventData) -> A:
 
 
 def stored(event: E) -> E:
-    """An event as the store gives it back. Raises AssertionError where it cannot."""
+    """Return `event` as the store would. Raises AssertionError if it cannot be stored and read again."""
     try:
         portable(event.model_dump(mode="json"))
         return _read_back(event)

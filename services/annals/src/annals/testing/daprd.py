@@ -1,4 +1,4 @@
-"""A real sidecar for a test: where its program is, and its process."""
+"""A real sidecar for a test: finds the daprd program and runs it as a process."""
 
 from __future__ import annotations
 
@@ -41,15 +41,18 @@ spec:
 
 
 class NoDaprd(Exception):
-    """There is no daprd; the text says what to do."""
+    """No daprd was found; the text says how to provide one."""
 
 
 class NotReady(Exception):
-    """The sidecar did not become ready; the text ends with its log."""
+    """The sidecar did not become ready; the text ends with the last lines of its log."""
 
 
 def find_daprd(said: str | None) -> Path:
-    """The program: as `said`, by ANNALS_DAPRD, of `dapr init`, or in the path. Raises NoDaprd."""
+    """Return the path of daprd: `said`, ANNALS_DAPRD, that of `dapr init`, or on the PATH, in this order.
+
+    Raises NoDaprd if there is none, or if `said` or ANNALS_DAPRD names a file that does not exist.
+    """
     named = said or os.environ.get("ANNALS_DAPRD")
     if named:
         if not Path(named).is_file():
@@ -61,8 +64,9 @@ def find_daprd(said: str | None) -> Path:
     raise NoDaprd(HELP)
 
 
-# Below what Linux and macOS take for the near end of a connection: nobody's connection takes one of
-# these between the look and the listening. Every process begins elsewhere.
+# Below the range from which Linux and macOS choose the local ports of outgoing connections: no such
+# connection can take a port after `_free_port` has probed it and before daprd listens on it. Each process
+# starts elsewhere in the range, so that concurrent test runs seldom try the same ports.
 _PORTS = range(26_000, 32_768)
 _turns = itertools.count(os.getpid() * 1_009)
 
@@ -81,7 +85,7 @@ def _free_port() -> int:
 
 @dataclass(slots=True)
 class RealSidecar:
-    """A daprd process. It may be killed and started again, at the same ports."""
+    """A daprd process. It can be killed and started again on the same ports."""
 
     app_id: str
     program: Path
@@ -99,11 +103,11 @@ class RealSidecar:
 
     @property
     def log(self) -> Path:
-        """What it says."""
+        """The file with the output of daprd."""
         return self.directory / f"{self.app_id}-{self.grpc_port}.log"
 
     async def start(self) -> None:
-        """Start it, and wait until it is ready. Raises NotReady."""
+        """Start daprd and wait until it is ready. Raises NotReady."""
         configuration = self.directory / "configuration.yaml"
         configuration.write_text(CONFIGURATION.format(directory=self.directory))
         argv = [
@@ -147,11 +151,11 @@ class RealSidecar:
         raise NotReady(f"the sidecar of {self.app_id} {state}; its log ends:\n{tail}")
 
     async def kill(self) -> None:
-        """End it as a crash would."""
+        """End daprd as a crash would (SIGKILL)."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """End it, by force when it takes long."""
+        """Ask daprd to stop (SIGTERM), and kill it if it has not ended in time."""
         await self._end(signal.SIGTERM)
 
     async def _end(self, how: signal.Signals) -> None:

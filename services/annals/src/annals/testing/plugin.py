@@ -1,6 +1,7 @@
-"""Fixtures for pytest: `fake_sidecar`, and `real_sidecar` for what only a real daprd shows.
+"""Pytest fixtures: `fake_sidecar`, and `real_sidecar` for behaviour that only a real daprd shows.
 
-pytest loads this by itself wherever annals is installed. It needs pytest-asyncio, of its extra `testing`.
+pytest loads this plugin by itself wherever annals is installed. The fixtures need pytest-asyncio, which the
+extra `testing` installs.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Where daprd is."""
+    """Add the options that say where daprd is."""
     group = parser.getgroup("annals")
     group.addoption("--annals-daprd", metavar="PATH", help="the daprd that real_sidecar starts")
     parser.addini("annals_daprd", "the daprd that real_sidecar starts")
 
 
 async def _fake_sidecar() -> AsyncIterator[Callable[..., Awaitable[FakeSidecar]]]:
-    """Starts fake sidecars that end with the test: `await fake_sidecar("projector", app, dapr=dapr)`.
+    """Start fake sidecars that stop with the test: `await fake_sidecar("projector", app, dapr=dapr)`.
 
-    What it takes is what `annals.testing.fake.FakeSidecar` takes.
+    The arguments are those of `annals.testing.fake.FakeSidecar`.
     """
     from annals.testing.fake import FakeSidecar
 
@@ -43,11 +44,11 @@ async def _fake_sidecar() -> AsyncIterator[Callable[..., Awaitable[FakeSidecar]]
 async def _real_sidecar(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Awaitable[RealSidecar]]]:
-    """Starts daprd processes that end with the test, and waits until they are ready.
+    """Start daprd processes that stop with the test, and wait until they are ready.
 
     `await real_sidecar("projector", components=…, app_port=…)`: `components` is a directory, or YAML texts.
-    Relative paths in them start at the test's `tmp_path`. Workflows and jobs need the addresses of a
-    `placement` and a `scheduler`.
+    Relative paths in the components start at the test's `tmp_path`. Workflows and jobs need the addresses of
+    a `placement` and a `scheduler`. The test is skipped if there is no daprd.
     """
     from annals.testing.daprd import NoDaprd, RealSidecar, find_daprd
 
@@ -95,7 +96,7 @@ async def _real_sidecar(
         yield start
 
 
-# Without pytest-asyncio pytest still starts: annals may be installed where none of this is used.
+# pytest loads this module wherever annals is installed, so its import must not need pytest-asyncio.
 if find_spec("pytest_asyncio") is not None:
     import pytest_asyncio
 

@@ -1,4 +1,4 @@
-"""Projections as given / when / then."""
+"""Given / when / then tests for projections."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Projected:
-    """A stream as a projection sees it; see `projected`."""
+    """A projection, and the events of the one stream that it is tested with; see `projected`."""
 
     projection: Projection
     events: tuple[RecordedEvent, ...] = ()
 
     def when(self, *happened: Happened, event_version: str = "1.0") -> Self:
-        """These happen next, a second after each other, in the stream of an aggregate called `one`."""
+        """Add events to the stream, one second apart. The id of its aggregate is `one`."""
         events = self.events
         for event_type, data in happened:
             version = len(events) + 1
@@ -45,7 +45,7 @@ class Projected:
         return replace(self, events=events)
 
     def then(self, **columns: Any) -> Self:
-        """The row has these values, and it has them whatever else it has."""
+        """Assert that the row has these values; columns that are not named may hold anything."""
         row = self._row()
         if row is None:
             raise AssertionError("there is no row")
@@ -55,13 +55,16 @@ class Projected:
         return self
 
     def then_no_row(self) -> Self:
-        """There is no row, or no longer."""
+        """Assert that there is no row, or that it has been deleted."""
         if (row := self._row()) is not None:
             raise AssertionError(f"there is a row: {row}")
         return self
 
     def _row(self) -> Row | None:
-        """The database ignores columns that it has not: an older release may meet what a newer one says."""
+        """Return the folded row. Raises AssertionError for a column that the table does not have.
+
+        The database ignores such a column, because an older release may meet changes of a newer one.
+        """
         table = self.projection.table
         for event in self.events:
             match self.projection.change(event):
@@ -73,8 +76,8 @@ class Projected:
 
 
 def projected(projection: Projection, *happened: Happened, event_version: str = "1.0") -> Projected:
-    """A projection of what happened: `projected(MEMBERS, registered).when(reserved).then(reserved=1)`.
+    """Return a projection of events: `projected(MEMBERS, registered).when(reserved).then(reserved=1)`.
 
-    `event_version` is that of these events, as they were stored: nothing upcasts them for a projection.
+    `event_version` is the version of these events. A projection gets events as they were stored, not upcast.
     """
     return Projected(projection).when(*happened, event_version=event_version)

@@ -1,4 +1,4 @@
-"""Sagas as given / when / then: no sidecar, and a clock that is turned forward instead of waited for.
+"""Given / when / then tests for sagas, without a sidecar and on a virtual clock.
 
 ```python
 run = (
@@ -8,6 +8,9 @@ run = (
 )
 run.then("compensated").then_did("member.reserve")
 ```
+
+A scenario drives the real engine. A virtual workflow stands in for Dapr Workflow, and the declared replies
+stand in for other services.
 """
 
 from __future__ import annotations
@@ -49,7 +52,7 @@ _POSITION = {"position": "0-1"}
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How something that a saga asks for ends, and how long it takes."""
+    """The reply to one request of a saga, and how long it takes."""
 
     outcome: str = "done"
     result: Any = field(default_factory=_POSITION.copy)
@@ -60,22 +63,22 @@ class Reply:
 
 
 def done(result: Any = _POSITION, *, takes: timedelta = timedelta(0)) -> Reply:
-    """It succeeds, with what the command service would answer unless something else, or None, is said."""
+    """Reply with success. The default result is what the command service answers; `result` may be None."""
     return Reply(result=result, takes=takes)
 
 
 def rejected(rule: str) -> Reply:
-    """A rule refuses it."""
+    """Reply that a rule refuses the request, which the saga therefore does not try again."""
     return Reply("rejected", message=rule, rule=rule)
 
 
 def failed(message: str = "it failed") -> Reply:
-    """It does not succeed this time, and nothing was changed."""
+    """Reply that this try failed and changed nothing. The saga may try again."""
     return Reply("failed", message=message)
 
 
 def timed_out() -> Reply:
-    """No reply comes: it may have taken effect."""
+    """Reply that no answer came, so that the request may have taken effect."""
     return Reply("failed", message="no answer", uncertain=True)
 
 
@@ -97,9 +100,9 @@ class _Task:
 
 
 class _VirtualWorkflow:
-    """See `engine.Workflow`. What it is asked for completes when its clock comes to it.
+    """An `engine.Workflow` whose tasks complete on a virtual clock.
 
-    What it hands on went through the JSON of the SDK.
+    Requests, answers and events pass through the SDK's JSON, as on Dapr Workflow.
     """
 
     tells = True
@@ -167,7 +170,7 @@ class _VirtualWorkflow:
     def drive(
         self, generator: Generator[engine.Task, Any, dict[str, Any]], moments: int | None = None
     ) -> Any:
-        """Run on to the end, or until so many things have happened; what the generator returns."""
+        """Run to the end and return the generator's result, or None once `moments` things have happened."""
         try:
             task = self._wanted = self._wanted or next(generator)
             while True:
@@ -203,13 +206,17 @@ class _VirtualWorkflow:
 
 
 def _as_sent(value: Any) -> Any:
-    """What arrives of what the SDK sends."""
+    """Return `value` as it arrives after the SDK has encoded and decoded it."""
     return from_json(to_json(value))
 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What became of a saga. `did` lists what it asked others for, compensations with an `undo `."""
+    """The result of a run.
+
+    `did` names what the saga asked others for, in order; a compensation starts with `undo `. `calls` holds
+    the requests themselves.
+    """
 
     state: SagaState
     did: tuple[str, ...]
@@ -217,7 +224,10 @@ class Ran:
     took: timedelta
 
     def then(self, status: str, *, left: tuple[str, ...] = (), reason: str | None = None) -> Self:
-        """It ended like this; `reason` is a part of why."""
+        """Assert how the saga ended.
+
+        `left` names the steps that are left to compensate. `reason` is a part of the saga's reason.
+        """
         if self.state.status != status or self.state.left != left:
             raise AssertionError(
                 f"it is {self.state.status}, left {self.state.left}, because of {self.state.reason}"
@@ -227,7 +237,7 @@ class Ran:
         return self
 
     def then_did(self, *names: str) -> Self:
-        """It asked others for exactly this, in this order."""
+        """Assert that the saga asked others for exactly these things, in this order."""
         if self.did != names:
             raise AssertionError(f"it did {self.did}")
         return self
@@ -235,7 +245,7 @@ class Ran:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Event:
-    """Somebody raises an event, or cancels the saga for a reason."""
+    """An event that somebody raises, or a request to cancel the saga, with the reason as `data`."""
 
     after: timedelta
     name: str
@@ -245,7 +255,7 @@ class _Event:
 
 @dataclass(slots=True)
 class Scenario:
-    """A saga, and how the world answers it; see `scenario`."""
+    """A saga, its input, and how the world answers it; see `scenario`."""
 
     saga: Saga[Any]
     given: Mapping[str, Any]
@@ -253,10 +263,12 @@ class Scenario:
     _events: list[_Event] = field(default_factory=list)
 
     def when(self, name: str, *replies: Reply) -> Self:
-        """What a command, query, event, function or saga of a name is answered, time after time.
+        """Declare the replies to the command, query, integration event, function or saga called `name`.
 
-        The last reply stays; `undo NAME` is for a compensation. All else succeeds at once. What takes longer
-        than its step's timeout has timed out, and of a query's answer the fields stay that it asks for.
+        Each request takes the next reply, and the last reply answers all further requests. `undo NAME` is
+        the name of a compensation, and a query's name is its path without parameters. A request without
+        replies succeeds at once. A reply that takes longer than its step's timeout becomes a timeout. A
+        query's answer is reduced to the fields that the saga asks for.
         """
         self._replies[name] += replies
         return self
@@ -264,24 +276,24 @@ class Scenario:
     def raised(
         self, event: str, *, after: timedelta = timedelta(0), data: Any = None, by: str | None = None
     ) -> Self:
-        """Somebody raises an event, so long after the start: `by`, or else whoever may.
+        """Raise an event `after` the start, as the user `by`, or as a user who may raise it.
 
-        Its data is what JSON makes of it. Raises ValueError where it makes nothing of it; the run raises
-        AssertionError when the event is refused before the saga has ended.
+        `data` is converted to JSON. Raises ValueError if that fails. The run raises AssertionError if the
+        event is refused while the saga has not ended.
         """
         self._events.append(_Event(after, event, to_jsonable_python(data), by))
         return self
 
     def cancelled(self, *, after: timedelta = timedelta(0), reason: str = "cancelled") -> Self:
-        """Somebody cancels the saga, so long after the start."""
+        """Cancel the saga `after` the start."""
         self._events.append(_Event(after, engine.CANCEL, reason))
         return self
 
     def run(self) -> Ran:
-        """Run it, and once more from what was recorded, as Dapr does after a restart.
+        """Run the saga twice, compare what it asked for, and return the first run.
 
-        Raises AssertionError when that asks for anything else: a declaration that is not
-        deterministic breaks in production.
+        Raises AssertionError if the runs differ: Dapr replays a workflow after a restart, so a declaration
+        that is not deterministic breaks in production.
         """
         first, workflow = self._run()
         _, replayed = self._run()
@@ -292,10 +304,11 @@ class Scenario:
         return first
 
     def restarted(self) -> list[Ran]:
-        """Run it once for each moment at which its workflow may be lost and another goes on.
+        """Return one run for each moment at which the workflow may be lost and another takes over.
 
-        What took effect before and is asked for again under its key is not in `did` twice, unless the saga's
-        history knew of it. The one that was lost comes back when the other has ended, and goes on in vain.
+        An action that took effect before and is asked for again under its key is in `did` only once, unless
+        the saga's history already has it as completed. When the second workflow has ended, the lost one
+        continues. Raises AssertionError if the lost one then does more than end.
         """
         _, workflow = self._run()
         return [self._run(lost_at=moment)[0] for moment in range(workflow.moments)]
@@ -318,7 +331,7 @@ class Scenario:
         return ran, workflow
 
     def _workflow(self, world: _World, now: datetime) -> _VirtualWorkflow:
-        """A workflow, and what will happen round it."""
+        """Return a workflow with the scenario's events that have not happened yet on its agenda."""
         workflow = world.clock = _VirtualWorkflow(world.answer, now)
         for event in self._events:
             if event not in world.happened:
@@ -327,7 +340,7 @@ class Scenario:
 
 
 class _World:
-    """What stands in the place of the activities: the saga's stream, and the replies of a scenario."""
+    """Stands in for the activities: it keeps the saga's state and answers with the scenario's replies."""
 
     def __init__(
         self, saga: Saga[Any], given: Mapping[str, Any], replies: Mapping[str, Sequence[Reply]]
@@ -357,7 +370,7 @@ class _World:
         return start
 
     def restart(self) -> None:
-        """The workflow is lost; what it asks for from now on counts for nothing."""
+        """Let another workflow take over: requests of the lost one have no effect from now on."""
         self._tell(self.state.restart(self.state.run + 1, "it stood still"))
 
     def happen(self, event: _Event) -> None:
@@ -383,7 +396,10 @@ class _World:
         self.clock.raise_event(event.name, raised.model_dump())
 
     def _answerer(self, event: str) -> str | None:
-        """See `answerer`. Raises RuleViolation where that looks at a result that is not there yet."""
+        """Return the user who alone may raise `event`; None if anybody may.
+
+        Raises RuleViolation if that depends on a result that the saga does not have yet.
+        """
         try:
             return answerer(self._saga, event, self.start())
         except KeyError as error:
@@ -461,7 +477,7 @@ class _World:
         return answer | {"cancel": self.state.cancel_reason}, reply.takes
 
     def _tried(self, name: str, call: Mapping[str, Any]) -> Reply:
-        """The reply to an action, as its activity takes it."""
+        """Return the reply to an action, after the checks that the real activity makes."""
         action = call["call"]
         if action["kind"] == "publish":
             try:
@@ -500,10 +516,10 @@ class _World:
 
     def _tell(self, news: Sequence[EventData]) -> None:
         for event in news:
-            # Not the state itself, as of an aggregate: a saga's has no bounds beyond those of its events.
+            # The state itself does not pass through JSON, unlike an aggregate's: only its events have limits.
             self.state = self.state.apply(stored(event))
 
 
 def scenario(saga: Saga[Any], given: Mapping[str, Any]) -> Scenario:
-    """A saga that is started with an input; say how the world answers, then `run`."""
+    """Return a scenario of `saga` with the input `given`. Declare how the world answers, then call `run`."""
     return Scenario(saga, given)
