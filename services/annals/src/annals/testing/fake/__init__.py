@@ -1,7 +1,7 @@
-"""A Dapr sidecar in the test's own process, and what stands behind it.
+"""A fake Dapr sidecar in the test's own process, with the infrastructure behind it.
 
-State stores, a broker, a scheduler, workflows, and a clock that the test moves. The library's client, the
-services and any app with the Dapr SDK run against it unchanged.
+The infrastructure is state stores, a broker, a job scheduler, a workflow engine, and a clock that the test
+moves. The library's client, the services and any app with the Dapr SDK run against the fake unchanged.
 """
 
 from annals.testing.fake.broker import Disorder, FakeBroker, Record

@@ -20,7 +20,7 @@ App = int | Asgi
 
 
 class AppChannel:
-    """How a sidecar calls its app. Of an ASGI app the lifespan is the test's own affair."""
+    """A sidecar's connection to its app. The lifespan of an ASGI app is left to the test."""
 
     def __init__(self, app: App) -> None:
         self._port = app if isinstance(app, int) else None
@@ -46,7 +46,7 @@ class AppChannel:
         return await self._client.request(method, url, content=content, headers=headers)
 
     async def listening(self) -> None:
-        """Wait until the app takes connections."""
+        """Wait until the app accepts connections; an ASGI app always does."""
         while self._port is not None:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self._port)
@@ -57,5 +57,5 @@ class AppChannel:
                 return
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections to the app."""
         await self._client.aclose()

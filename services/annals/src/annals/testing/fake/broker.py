@@ -1,6 +1,6 @@
 """A broker in memory: topics, consumer groups, and disorder that a test chooses.
 
-It is a thing of its own: sidecars come and go, it stays; and it may be away while they are there.
+The broker is independent of the sidecars: it outlives them, and it may be down while they run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEYS = ("partitionKey", "__key")
 
 
 class BrokerDown(Exception):
-    """The broker is away."""
+    """The broker is down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,16 @@ class Record:
 
     @property
     def key(self) -> str | None:
-        """Records of one key are given out in their order, one at a time; those of none in parallel."""
+        """The partition key. Records with the same key are delivered in order, one at a time."""
         return next((self.metadata[name] for name in _KEYS if name in self.metadata), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Disorder:
-    """What a broker does to deliveries. The same seed does the same to the same messages.
+    """Disorder in a broker's deliveries. The same seed treats the same messages in the same way.
 
-    Each is a probability: to lose a message, to give it out twice, to hold it back for `delay`, to let up to
-    `window` later ones pass (or `delay`, when no later ones come).
+    `lose`, `duplicate`, `late` and `reorder` are probabilities. A late message is held back for `delay`. A
+    reordered message lets up to `window` later messages pass, but waits no longer than `delay`.
     """
 
     seed: int
@@ -51,7 +51,7 @@ class Disorder:
     delay: timedelta = timedelta(milliseconds=200)
 
     def fates(self, group: str, offset: int, now: datetime) -> list[Fate]:
-        """When a group is given a message: never, once, twice."""
+        """Return the deliveries to `group` of the message at `offset`: none, one or two."""
         chance = random.Random(f"{self.seed}/{group}/{offset}")  # noqa: S311  # a test chooses it
         if chance.random() < self.lose:
             return []
@@ -66,7 +66,10 @@ class Disorder:
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """To be given out after the message of an offset was published, or after a time; `held`: only that."""
+    """When a delivery is due: at `until`, or earlier if a message is published at the offset `after`.
+
+    With `held`, the delivery is due at `until` only.
+    """
 
     after: int
     until: datetime
@@ -75,7 +78,7 @@ class Fate:
 
 @dataclass(eq=False, slots=True)
 class Lease:
-    """A record that somebody works on. Void once the broker was away: then it is given out again."""
+    """A delivery of a record. It is void once the broker goes down: the record is then delivered again."""
 
     record: Record
     offset: int
@@ -85,7 +88,7 @@ class Lease:
 
 
 class Group:
-    """What one consumer group has still to be given of one topic; its members share the work."""
+    """A consumer group of one topic, with the deliveries it still has to make. Its members share them."""
 
     def __init__(self, broker: FakeBroker, topic: str, name: str, start: int) -> None:
         self._broker = broker
@@ -97,17 +100,23 @@ class Group:
         self.members = 0
 
     async def take(self, most: int) -> list[Lease]:
-        """Wait for records, and take up to so many. They are given back when they are not `done`."""
+        """Wait for records that are due, and take up to `most` of them.
+
+        The caller passes each to `done` or `give_back`.
+        """
         return await self._broker.signal.until(lambda: self._ready(most))
 
     def done(self, lease: Lease) -> None:
-        """It was worked off. Of a void lease nothing is known: it is given out again."""
+        """Mark a delivery as done. A void lease has no effect: its record is delivered again."""
         if lease in self._leased:
             self._leased.remove(lease)
             self._broker.signal.notify()
 
     def give_back(self, lease: Lease, after: timedelta = timedelta(0)) -> None:
-        """It is given out again, to whoever asks first."""
+        """Deliver the record again, to any member, unless `max_deliver` is reached.
+
+        A lease that is done or void has no effect.
+        """
         if lease not in self._leased:
             return
         self._leased.remove(lease)
@@ -117,19 +126,19 @@ class Group:
         self._broker.signal.notify()
 
     def void(self) -> None:
-        """Nothing that is under way counts any more."""
+        """Void all leases, so that their records are delivered again."""
         for lease in tuple(self._leased):
             self.give_back(lease)
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing happens here unless the clock moves, or somebody comes."""
+        """Whether nothing happens in this group unless the clock moves or a member joins."""
         working = any(not lease.parked for lease in self._leased)
         return not working and (not self.members or not self._due())
 
     @property
     def backlog(self) -> int:
-        """How many messages are not worked off yet."""
+        """The number of deliveries that are not done yet."""
         self._fetch()
         return len(self._waiting) + len(self._leased)
 
@@ -159,7 +168,7 @@ class Group:
         for lease in self._waiting:
             fate = lease.fate
             if fate.until > now and (fate.held or published < fate.after):
-                # Only disorder lets a record pass another of its key.
+                # Without disorder, a record that is not due holds back later ones with its key.
                 if self._broker.disorder is None and lease.record.key is not None:
                     busy.add(lease.record.key)
                 continue
@@ -178,12 +187,12 @@ class Group:
 
 
 class FakeBroker:
-    """Topics and consumer groups. Sidecars that are given the same one share it.
+    """Topics and consumer groups. Sidecars that are given the same broker share them.
 
-    It is one broker: whichever pub/sub component names a topic, it is the same topic. `pubsubs` names the
-    components that there are; by default any name is one. A message that a consumer fails at, and for which
-    there are no retries and no dead letters, is given out again after `redelivery`, up to `max_deliver` times
-    in all. A new group gets what there was before it, unless `history` is false.
+    A topic is the same topic whichever pub/sub component names it. `pubsubs` are the names of the existing
+    components; by default any name exists. If a delivery fails for good and there is no dead-letter topic,
+    the message is delivered again after `redelivery`, up to `max_deliver` times in all. A new group starts at
+    the topic's first message, or, if `history` is false, at the next one.
     """
 
     def __init__(
@@ -209,18 +218,18 @@ class FakeBroker:
         self.clock.before_moving("the broker", self.idle)
 
     def log(self, topic: str) -> list[Record]:
-        """All that was ever published to a topic."""
+        """Return all messages that were ever published to a topic."""
         return self._logs.setdefault(topic, [])
 
     def publish(self, topic: str, record: Record) -> None:
-        """Take a message. Raises BrokerDown."""
+        """Publish a message to a topic. Raises BrokerDown."""
         if self.is_down:
             raise BrokerDown("the broker is down")
         self.log(topic).append(record)
         self.signal.notify()
 
     def group(self, pubsub: str, topic: str, name: str) -> Group:
-        """A consumer group of a topic; it is made when it is asked for first."""
+        """Return a consumer group of a topic; the first call creates it."""
         key = (pubsub, topic, name)
         if key not in self._groups:
             start = 0 if self._history else len(self.log(topic))
@@ -228,18 +237,18 @@ class FakeBroker:
         return self._groups[key]
 
     def down(self) -> None:
-        """It is away: nothing can be published, and of what is under way it never hears the end."""
+        """Take the broker down: nothing can be published, and the outcome of deliveries under way is lost."""
         self.is_down = True
         for group in self._groups.values():
             group.void()
 
     def up(self) -> None:
-        """It is back, with all that it was given."""
+        """Bring the broker back, with all messages that it was given."""
         self.is_down = False
         self.signal.notify()
 
     def look_again(self, at: datetime) -> None:
-        """Something may be given out at a moment."""
+        """Make the consumers look again at `at`, when a record may be due."""
 
         async def look() -> None:
             self.signal.notify()
@@ -247,7 +256,7 @@ class FakeBroker:
         self.clock.call_at(at, look)
 
     async def idle(self) -> None:
-        """Wait until all that can be given out, and worked off, has been."""
+        """Wait until everything that can be delivered now has been delivered and processed."""
 
         def quiet() -> bool:
             return all(group.quiet for group in self._groups.values())

@@ -1,4 +1,4 @@
-"""Time that a test moves, and time as it passes."""
+"""The clocks of the fake: `VirtualClock`, which a test moves, and `SystemClock`, the real time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
 
 @dataclass(slots=True)
 class Appointment:
-    """Something that is to be done at a moment, unless it is cancelled."""
+    """Work that is due at a moment, unless it is cancelled."""
 
     moment: datetime
     work: Work
@@ -27,44 +27,44 @@ class Appointment:
     handle: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     def cancel(self) -> None:
-        """It is not done, if it was not begun."""
+        """Cancel the work if it has not begun."""
         self.cancelled = True
         if self.handle is not None:
             self.handle.cancel()
 
 
 class Clock(Protocol):
-    """What tells the time, and does things when they are due."""
+    """Tells the time, and runs work when it is due."""
 
     def now(self) -> datetime:
-        """The time."""
+        """Return the current time."""
 
     def call_at(self, moment: datetime, work: Work) -> Appointment:
-        """Do something at a moment; at once when that is past."""
+        """Run `work` at `moment`, or as soon as possible if that is past."""
 
     async def sleep(self, delay: timedelta) -> None:
-        """Wait."""
+        """Wait for `delay` by this clock."""
 
     def before_moving(self, what: str, quiet: Work) -> None:
-        """Whoever works by this clock says so, that it may wait for them."""
+        """Register `quiet`, which returns when the party called `what` has nothing left to do for now."""
 
     async def close(self) -> None:
-        """Nothing more is done."""
+        """Cancel what is still to be done."""
 
 
 class SystemClock:
-    """The time as it passes, for services in processes of their own."""
+    """The real time, for services in processes of their own."""
 
     def __init__(self) -> None:
         self._tasks = Tasks()
         self._handles: dict[int, Appointment] = {}
 
     def now(self) -> datetime:
-        """The time."""
+        """Return the current time."""
         return datetime.now(UTC)
 
     def call_at(self, moment: datetime, work: Work) -> Appointment:
-        """Do something at a moment; at once when that is past."""
+        """Run `work` at `moment`, or at once if that is past."""
         appointment = Appointment(moment, work)
         seconds = max(0.0, (moment - self.now()).total_seconds())
 
@@ -77,14 +77,14 @@ class SystemClock:
         return appointment
 
     async def sleep(self, delay: timedelta) -> None:
-        """Wait."""
+        """Wait for `delay`."""
         await asyncio.sleep(delay.total_seconds())
 
     def before_moving(self, what: str, quiet: Work) -> None:
-        """It waits for nobody."""
+        """Do nothing: real time waits for nobody."""
 
     async def close(self) -> None:
-        """Nothing more is done."""
+        """Cancel all appointments and all work under way. Raises what went wrong in that work."""
         for appointment in self._handles.values():
             appointment.cancel()
         self._handles.clear()
@@ -92,7 +92,10 @@ class SystemClock:
 
 
 class VirtualClock:
-    """A clock that stands still until a test moves it."""
+    """A clock that stands still until a test moves it.
+
+    `patience` is how many real seconds `settle` waits for each party that is registered.
+    """
 
     def __init__(self, start: datetime = _START, *, patience: float = 30.0) -> None:
         self._now = start
@@ -104,17 +107,17 @@ class VirtualClock:
         self._woken = Signal()
 
     def now(self) -> datetime:
-        """The time."""
+        """Return the current time."""
         return self._now
 
     def call_at(self, moment: datetime, work: Work) -> Appointment:
-        """Do something when the clock comes to a moment; when that is past, at its next move."""
+        """Run `work` when the clock reaches `moment`, or at its next move if that is past."""
         appointment = Appointment(moment, work)
         heapq.heappush(self._agenda, (moment, next(self._order), appointment))
         return appointment
 
     async def sleep(self, delay: timedelta) -> None:
-        """Wait until the clock was moved that far."""
+        """Wait until the clock has been moved by `delay`."""
         woken = asyncio.get_running_loop().create_future()
 
         async def wake() -> None:
@@ -132,13 +135,14 @@ class VirtualClock:
                 self._woken.notify()
 
     def before_moving(self, what: str, quiet: Work) -> None:
-        """Whoever works by this clock says so: it moves on only when `quiet` has returned."""
+        """Register `quiet`, which the clock awaits before each move; `what` names the party in errors."""
         self._quiet.append((what, quiet))
 
     async def advance(self, by: timedelta = timedelta(0)) -> None:
-        """Move the clock. All that is due on the way is done in its order, with all that follows from it.
+        """Move the clock forward, and run the work that falls due on the way, in order.
 
-        Raises TimeoutError, which names who does not come to rest.
+        What follows from one piece of work is done before the next begins. Raises TimeoutError if a party
+        does not come to rest; the text names it.
         """
         until = self._now + by
         await self.settle()
@@ -153,8 +157,8 @@ class VirtualClock:
         await self.settle()
 
     async def settle(self) -> None:
-        """Wait until nothing happens any more unless the clock moves."""
-        # Those whose time has come begin before anybody is asked.
+        """Wait until nothing more happens unless the clock moves. Raises TimeoutError as `advance` does."""
+        # Sleepers whose time has come resume first, so that `quiet` sees what they do.
         await self._woken.until(lambda: not self._waking)
         for what, quiet in self._quiet:
             try:
@@ -164,7 +168,7 @@ class VirtualClock:
                 raise TimeoutError(f"{what} did not come to rest within {self._patience} s") from None
 
     async def close(self) -> None:
-        """Nothing more is done."""
+        """Cancel all appointments."""
         self._agenda.clear()
 
 

@@ -1,4 +1,4 @@
-"""What the sidecars of a test share, as those of one machine do."""
+"""What the sidecars of a test share, as the sidecars of one machine do."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class FakeDapr:
-    """A broker, state stores, a scheduler, workflows, and who finds whom; open to changes at any time.
+    """A broker, state stores, a scheduler, workflows and name resolution. A test may change them at any time.
 
-    Time is the `clock`'s (`VirtualClock` for one that stands until the test moves it), chance the `seed`'s.
-    `subscriptions` are declared; those that an app answers with at GET /dapr/subscribe come to them.
-    `retries` are by pub/sub component; without one, what fails is a dead letter at once.
+    `clock` gives the time; with a `VirtualClock`, time stands still until the test moves it. `seed` decides
+    the ids that the sidecars make up. `subscriptions` are the declarative ones; an app's answer to
+    GET /dapr/subscribe adds its own. `retries` maps a pub/sub component to its policy; without a policy, a
+    message that fails once becomes a dead letter.
     """
 
     def __init__(
@@ -56,14 +57,14 @@ class FakeDapr:
         self._turns = itertools.count()
 
     def sidecar_of(self, app_id: str) -> FakeSidecar | None:
-        """A sidecar of an app that runs, each in turn."""
+        """Return a running sidecar of an app, its replicas in turn; None if there is none."""
         running = [
             sidecar for sidecar in self.sidecars if sidecar.app_id == app_id and sidecar.app is not None
         ]
         return running[next(self._turns) % len(running)] if running else None
 
     def components(self) -> dict[str, str]:
-        """Name to type, as a sidecar says what it has loaded."""
+        """Return the components that a sidecar reports as loaded: name to type."""
         pubsubs = self.broker.pubsubs
         if pubsubs is None:
             pubsubs = frozenset(subscription.pubsub for subscription in self.subscriptions)

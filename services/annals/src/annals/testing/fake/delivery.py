@@ -1,6 +1,6 @@
 """Deliveries to an app over HTTP: what it is sent, what its answers mean, retries and dead letters.
 
-Where a rule comes from: dapr 1.18, pkg/runtime/subscription and its postman/http.
+The rules are those of dapr 1.18, pkg/runtime/subscription and its postman/http.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FLOAT_EXACT = 2**53
 
 
 class Outcome(Enum):
-    """What became of a delivery."""
+    """The outcome of a delivery. `UNREADABLE` means that the message is not a CloudEvent."""
 
     DONE = auto()
     DROPPED = auto()
@@ -34,7 +34,7 @@ class Outcome(Enum):
 
 
 class Consumer:
-    """One sidecar's part in a consumer group: takes, delivers, and gives back what was not done."""
+    """A sidecar's member of a consumer group: takes records, delivers them, and gives back the unfinished."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Consumer:
         self._random = chance
 
     async def run(self) -> None:
-        """Deliver until cancelled; what is under way then is given to another."""
+        """Deliver until cancelled; deliveries under way then go to another consumer."""
         self._group.members += 1
         try:
             while True:
@@ -102,7 +102,7 @@ class Consumer:
         if topic is not None:
             try:
                 self._broker.publish(topic, lease.record)
-            except BrokerDown:  # it is given out again when the broker is back
+            except BrokerDown:  # the record is delivered again when the broker is back
                 self._group.give_back(lease)
             else:
                 self._group.done(lease)
@@ -167,7 +167,7 @@ class Consumer:
             event: Any = base64.b64encode(record.body).decode()
             kind = "application/octet-stream"
         else:
-            # In a bulk Dapr makes floats of all numbers: large ones are not what they were.
+            # Dapr decodes the numbers of a bulk as floats, so integers beyond 2^53 are rounded.
             event = json.loads(record.body, parse_int=_as_float)
             kind = "application/cloudevents+json"
             if not isinstance(event, dict):
@@ -195,13 +195,13 @@ class Consumer:
             )
         except httpx.HTTPError:
             return dict.fromkeys(names, Outcome.FAILED)
-        if answer.status_code == _NOT_FOUND:  # dropped without a dead letter, other than a single one
+        if answer.status_code == _NOT_FOUND:  # dropped without a dead letter, unlike a single delivery
             return dict.fromkeys(names, Outcome.DONE)
         said = _json(answer) if answer.is_success else None
         statuses = said.get("statuses") if isinstance(said, dict) else None
         outcomes = dict.fromkeys(names, Outcome.FAILED)
         for status in statuses or ():
-            # An empty status is a retry here, and a success in a delivery of one.
+            # An empty status means a retry in a bulk, but success in a single delivery.
             if status.get("entryId") in outcomes and status.get("status"):
                 outcomes[status["entryId"]] = _meaning(status["status"])
         return outcomes

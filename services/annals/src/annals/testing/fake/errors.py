@@ -1,4 +1,4 @@
-"""How the sidecar says no: a gRPC code, words, and a reason for programs."""
+"""How the sidecar refuses a call: a gRPC code, a text, and a reason for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Refused(Exception):
         self.reason = reason
 
     def trailing(self) -> tuple[tuple[str, bytes], ...]:
-        """The metadata in which gRPC carries the reason."""
+        """Return the trailing metadata that carries the reason; empty without a reason."""
         if not self.reason:
             return ()
         packed = any_pb2.Any()  # type: ignore[attr-defined]

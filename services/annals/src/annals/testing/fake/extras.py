@@ -1,4 +1,4 @@
-"""Bindings, secrets, configuration and locks, and what the sidecar says of itself."""
+"""The smaller parts of the sidecar's gRPC API: bindings, secrets, configuration, locks and metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Binding = Callable[[str, bytes, Mapping[str, str]], bytes | Awaitable[bytes]]
 
 
 class BindingsApi:
-    """Output bindings: functions of an operation, data and metadata, that may raise to refuse."""
+    """Output bindings: functions of an operation, data and metadata. A function raises to fail its call."""
 
     def __init__(self, bindings: Mapping[str, Binding]) -> None:
         self._bindings = bindings
@@ -37,7 +37,7 @@ class BindingsApi:
 
 
 class SecretsApi:
-    """Secret stores: a mapping of names to values for each."""
+    """Secret stores, each a mapping of names to values."""
 
     def __init__(self, stores: Mapping[str, Mapping[str, str]]) -> None:
         self._stores = stores
@@ -66,7 +66,7 @@ class SecretsApi:
 
 
 class FakeConfiguration:
-    """A configuration store; who has subscribed to a key is told when it is set."""
+    """A configuration store. Setting a key notifies its subscribers."""
 
     def __init__(self, **items: str) -> None:
         self._versions = itertools.count(1)
@@ -81,11 +81,11 @@ class FakeConfiguration:
         self._changed.notify()
 
     def get(self, keys: list[str]) -> dict[str, common_v1.ConfigurationItem]:
-        """What keys hold; of none asked for, all."""
+        """Return the items of `keys`, or all items if `keys` is empty."""
         return {key: item for key, item in self._items.items() if not keys or key in keys}
 
     async def changes(self, keys: list[str]) -> AsyncIterator[dict[str, common_v1.ConfigurationItem]]:
-        """What is set from now on."""
+        """Yield the items of `keys` that are set from now on."""
         seen = {key: item.version for key, item in self.get(keys).items()}
 
         def news() -> dict[str, common_v1.ConfigurationItem]:
@@ -98,7 +98,7 @@ class FakeConfiguration:
 
 
 class ConfigurationApi:
-    """The methods of the sidecar's API that are about configuration, by their names there."""
+    """The configuration methods of the sidecar's gRPC API, under their names there."""
 
     def __init__(self, stores: Mapping[str, FakeConfiguration]) -> None:
         self._stores = stores
@@ -143,7 +143,7 @@ class ConfigurationApi:
 
 
 class FakeLocks:
-    """Locks that end with their time, by the clock."""
+    """The lock methods of the sidecar's gRPC API. Locks expire by the clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -168,7 +168,7 @@ class FakeLocks:
 
 
 class MetadataApi:
-    """What the sidecar says of itself."""
+    """The metadata methods: the sidecar's app id, version and components."""
 
     def __init__(self, app_id: str, components: Callable[[], Mapping[str, str]]) -> None:
         self._app_id = app_id

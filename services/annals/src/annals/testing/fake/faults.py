@@ -1,4 +1,4 @@
-"""Faults on order: calls that fail, and calls that are done but whose reply is lost."""
+"""Faults that a test orders: calls that fail, and calls that take effect but whose reply is lost."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from annals.testing.fake.errors import Refused
 
 
 class Faults:
-    """What goes wrong next, by the name of the method in the sidecar's API.
+    """The faults that are still to happen, by the name of the method in the sidecar's gRPC API.
 
-    Service invocation, which goes by HTTP, is called `invoke` here.
+    Service invocation, which uses HTTP, is called `invoke` here.
     """
 
     def __init__(self) -> None:
@@ -27,21 +27,21 @@ class Faults:
         *,
         times: int = 1,
     ) -> None:
-        """The next calls fail, and nothing is done."""
+        """Make the next calls fail without effect."""
         self._before[method] += [Refused(code, details)] * times
 
     def lose_reply(
         self, method: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, *, times: int = 1
     ) -> None:
-        """The next calls are done, but fail for the caller."""
+        """Make the next calls take effect, but fail for the caller."""
         self._after[method] += [Refused(code, "the reply was lost")] * times
 
     def before(self, method: str) -> None:
-        """Raises Refused when a call is to fail."""
+        """Raise Refused if this call must fail."""
         if self._before[method]:
             raise self._before[method].popleft()
 
     def after(self, method: str) -> None:
-        """Raises Refused when the reply of a call is to be lost."""
+        """Raise Refused if the reply to this call must be lost."""
         if self._after[method]:
             raise self._after[method].popleft()

@@ -1,4 +1,4 @@
-"""What goes by HTTP: whether the sidecar is well, and the invocation of other apps."""
+"""The HTTP API of a sidecar: its health, and the invocation of other apps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOP_BY_HOP = frozenset({"host", "connection", "transfer-encoding", "content-len
 
 
 class HttpSide:
-    """The HTTP port of a sidecar."""
+    """Serves the HTTP port of a sidecar."""
 
     def __init__(self, dapr: FakeDapr, app_id: str, faults: Faults) -> None:
         self._dapr = dapr
@@ -26,7 +26,7 @@ class HttpSide:
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int) -> int:
-        """Serve; the port, which is a free one when none was asked for."""
+        """Serve on `port`, or on a free one if it is 0, and return the port."""
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_get("/v1.0/healthz", self._well)
         app.router.add_get("/v1.0/healthz/outbound", self._well)
@@ -38,7 +38,7 @@ class HttpSide:
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

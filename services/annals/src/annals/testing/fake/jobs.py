@@ -1,4 +1,4 @@
-"""The scheduler: jobs that are called when the clock comes to them, and ScheduleJob, GetJob, DeleteJob."""
+"""The job scheduler: ScheduleJob, GetJob, DeleteJob and ListJobs, and the calls of jobs that fall due."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Job:
 
 
 class FakeScheduler:
-    """The jobs of all apps. One is called by any sidecar of its app, as soon as there is one."""
+    """The jobs of all apps. A due job is called by a sidecar of its app, or waits until there is one."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -38,27 +38,27 @@ class FakeScheduler:
         self._callers: dict[str, list[Call]] = {}
 
     def connect(self, app_id: str, call: Call) -> None:
-        """A sidecar calls the jobs of its app."""
+        """Register a sidecar, which calls the jobs of its app from now on."""
         self._callers.setdefault(app_id, []).append(call)
         for (owner, name), job in tuple(self._jobs.items()):
-            if owner == app_id and job.appointment is None:  # it was due while there was no sidecar
+            if owner == app_id and job.appointment is None:  # the job fell due while there was no sidecar
                 self._book(app_id, name, job, self._clock.now(), 0)
 
     def disconnect(self, app_id: str, call: Call) -> None:
-        """A sidecar is gone."""
+        """Remove a sidecar that is gone."""
         self._callers[app_id].remove(call)
 
     def get(self, app_id: str, name: str) -> api_v1.Job | None:
-        """A job that is still to be called."""
+        """Return a job that is still to be called; None if there is none."""
         job = self._jobs.get((app_id, name))
         return None if job is None else job.asked
 
     def names(self, app_id: str) -> list[str]:
-        """The jobs of an app that are still to be called."""
+        """Return the names of an app's jobs that are still to be called."""
         return [name for owner, name in self._jobs if owner == app_id]
 
     def schedule(self, app_id: str, asked: api_v1.Job, *, overwrite: bool) -> None:
-        """Schedule a job. Raises Refused."""
+        """Schedule a job. Raises Refused if it is invalid, or exists and `overwrite` is false."""
         key, now = (app_id, asked.name), self._clock.now()
         if key in self._jobs and not overwrite:
             raise Refused(grpc.StatusCode.ALREADY_EXISTS, f"job already exists: '{asked.name}'")
@@ -72,7 +72,7 @@ class FakeScheduler:
         self._book(app_id, asked.name, job, job.due, 0)
 
     def delete(self, app_id: str, name: str) -> None:
-        """Delete a job; one that is not there is no error."""
+        """Delete a job; a job that does not exist is no error."""
         job = self._jobs.pop((app_id, name), None)
         if job is not None and job.appointment is not None:
             job.appointment.cancel()
@@ -88,10 +88,10 @@ class FakeScheduler:
         if not callers:
             job.appointment = None
             return
-        callers.append(callers.pop(0))  # each in turn
+        callers.append(callers.pop(0))  # the sidecars take turns
         done = await callers[-1](name, job.asked.data.value)
         if self._jobs.get((app_id, name)) is not job:
-            return  # it was deleted, or another took its place, while it was called
+            return  # the job was deleted or replaced during the call
         wait = None if done else _wait(job.asked, failures + 1)
         if wait is not None:
             self._book(app_id, name, job, self._clock.now() + wait, failures + 1)
@@ -106,7 +106,7 @@ class FakeScheduler:
 
 
 class JobsApi:
-    """The methods of the sidecar's API that are about jobs, by their names there."""
+    """The job methods of the sidecar's gRPC API, under their names there."""
 
     def __init__(self, app_id: str, scheduler: FakeScheduler) -> None:
         self._app_id = app_id
@@ -158,7 +158,7 @@ def _job(asked: api_v1.Job, now: datetime) -> _Job:
 
 
 def _wait(asked: api_v1.Job, failures: int) -> timedelta | None:
-    """How long until a tick that failed is called again; None when it is given up."""
+    """Return the wait before a failed call is repeated; None to give up."""
     policy = asked.failure_policy.WhichOneof("policy") if asked.HasField("failure_policy") else None
     if policy == "drop":
         return None

@@ -20,7 +20,7 @@ _OVERRIDES = ("id", "source", "type", "subject", "traceid", "tracestate")
 
 
 class PublishApi:
-    """The methods of the sidecar's API that publish, by their names there."""
+    """The publishing methods of the sidecar's gRPC API, under their names there."""
 
     def __init__(self, app_id: str, broker: FakeBroker, chance: random.Random) -> None:
         self._app_id = app_id
@@ -54,7 +54,7 @@ class PublishApi:
         traceparent, common = _traceparent(context), dict(request.metadata)
         refused: BrokerDown | None = None
         for entry in request.entries:
-            # What is said of the whole bulk reaches an entry only when it has metadata itself.
+            # The metadata of the bulk shapes an entry's CloudEvent only if the entry has metadata of its own.
             metadata = {**common, **entry.metadata} if entry.metadata else {}
             body = self._body(request, entry.event, entry.content_type, metadata, common, traceparent)
             try:
@@ -62,7 +62,8 @@ class PublishApi:
             except BrokerDown as error:
                 refused = error
         if refused is not None:
-            # Also when others of the bulk were taken (dapr 1.18, pkg/api/grpc/grpc.go, bulkPublishEvent).
+            # The call fails even if the broker took some entries (dapr 1.18, pkg/api/grpc/grpc.go,
+            # bulkPublishEvent).
             raise _not_published(request, refused)
         return api_v1.BulkPublishResponse()
 

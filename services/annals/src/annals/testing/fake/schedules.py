@@ -1,6 +1,7 @@
-"""When a job is due, in the words that the scheduler takes.
+"""Parses the schedules and due times that Dapr's scheduler accepts.
 
-Six fields (seconds first), `@every 1h30m`, `@daily` and the like; a due time as RFC 3339 or a duration.
+A schedule is six fields (seconds first), `@every 1h30m`, `@daily` or the like; a due time is RFC 3339 or a
+duration.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _GO_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:h|ms|m|s))+")
 _GO_PART = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _ISO_DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_LAST_YEARS = 8  # the longest between two 29ths of February
+_LAST_YEARS = 8  # the longest time between two 29ths of February
 
 Next = Callable[[datetime], datetime | None]
 
 
 def duration(text: str) -> timedelta | None:
-    """A duration as Go or ISO 8601 spell it; None when it is none."""
+    """Return a duration in the notation of Go or ISO 8601; None if `text` is neither."""
     if _GO_DURATION.fullmatch(text):
         return timedelta(seconds=sum(float(count) * _UNITS[unit] for count, unit in _GO_PART.findall(text)))
     match = _ISO_DURATION.fullmatch(text)
@@ -43,7 +44,7 @@ def duration(text: str) -> timedelta | None:
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """A moment, given as such or as a duration from now. Raises ValueError."""
+    """Return a moment that is given in RFC 3339 or as a duration from `now`. Raises ValueError."""
     after = duration(text)
     if after is not None:
         return now + after
@@ -52,7 +53,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def schedule(text: str) -> Next:
-    """What gives the tick after a moment. Raises ValueError."""
+    """Return a function that gives the next tick after a moment, or None. Raises ValueError."""
     if text.startswith("@every "):
         every = duration(text.removeprefix("@every ").strip())
         if not every:
@@ -69,7 +70,7 @@ def schedule(text: str) -> Next:
 
     def fits(day: datetime) -> bool:
         in_month, in_week = day.day in days, (day.weekday() + 1) % 7 in weekdays
-        # As in every cron: when both are restricted, either will do.
+        # As in cron: if both the day and the weekday are restricted, one match is enough.
         return day.month in months and (
             in_month and in_week if any_day or any_weekday else in_month or in_week
         )
@@ -105,7 +106,7 @@ def _part(part: str, low: int, high: int, names: dict[str, int]) -> Iterable[int
 
     def number(text: str) -> int:
         value = names[text.lower()] if text.lower() in names else int(text)
-        value = 0 if names is _DAYS and value == 7 else value  # Sunday, by its other number
+        value = 0 if names is _DAYS and value == 7 else value  # 7 is Sunday too
         if not low <= value <= high:
             raise ValueError(f"{value} is not between {low} and {high}")
         return value

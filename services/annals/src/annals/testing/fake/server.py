@@ -1,4 +1,4 @@
-"""A sidecar in the test's own process: Dapr's gRPC API on one port, what goes by HTTP on another."""
+"""A sidecar in the test's own process: Dapr's gRPC API on one port, its HTTP API on another."""
 
 from __future__ import annotations
 
@@ -32,9 +32,10 @@ _NOT_FOUND = 404
 class FakeSidecar:
     """The sidecar of an app, or of a test: `async with FakeSidecar("command") as sidecar:`.
 
-    `app` is the port of an app on this machine, or an ASGI app. Sidecars that are given the same `dapr` are
-    those of one machine; those of one app id are replicas. `kill` ends one as a crash would; what it was
-    delivering is delivered again by another, or by itself after another `start`, at the same ports.
+    `app` is the port of an app on this machine, or an ASGI app. Sidecars that are given the same `dapr` share
+    its broker, stores and clock; those with the same app id are replicas. `kill` stops a sidecar as a crash
+    would: what it was delivering is delivered again by a replica, or by itself after another `start`, on the
+    same ports.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class FakeSidecar:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the environment of an app says of its sidecar."""
+        """The environment variables that tell an app the ports of its sidecar."""
         return {"DAPR_GRPC_PORT": str(self.grpc_port), "DAPR_HTTP_PORT": str(self.http_port)}
 
     async def start(self) -> None:
@@ -86,7 +87,7 @@ class FakeSidecar:
             self._tasks.start(self._deliver(self.app), f"{self.app_id}: deliveries")
 
     async def stop(self, *, grace: float | None = 1.0) -> None:
-        """End it. Raises what went wrong in it."""
+        """Stop the sidecar. Raises what went wrong in its deliveries."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -103,7 +104,7 @@ class FakeSidecar:
                 self.app = None
 
     async def kill(self) -> None:
-        """End it as a crash would: what it was doing is left as it is."""
+        """Stop the sidecar as a crash would: calls and deliveries under way are cut off."""
         await self.stop(grace=None)
 
     def _register(self, server: grpc.aio.Server) -> None:
@@ -201,5 +202,5 @@ async def _programmatic(app: AppChannel) -> list[Subscription]:
 
 
 def _spelled(spec: dict[str, Any]) -> dict[str, Any]:
-    """A subscription of GET /dapr/subscribe, which may spell things as YAML does or as the SDKs do."""
+    """Rename the `pubsubName` of some SDKs in an answer to GET /dapr/subscribe to YAML's `pubsubname`."""
     return {"pubsubname": spec.get("pubsubname") or spec.get("pubsubName"), **spec}

@@ -1,6 +1,6 @@
-"""A state store in memory that keeps and breaks the rules which the real ones keep and break.
+"""A state store in memory that keeps the rules that real state stores keep, and breaks those that they break.
 
-Where a rule comes from: components-contrib 1.18, state/postgresql/v2/postgresql.go,
+The rules are those of components-contrib 1.18, state/postgresql/v2/postgresql.go,
 state/sqlite/sqlite_dbaccess.go, state/mysql/mysql.go and state/redis/redis.go.
 """
 
@@ -17,9 +17,10 @@ _MISMATCH = "possible etag mismatch. error from state store"
 
 
 class Flavour(StrEnum):
-    """Whose rules a store keeps. Redis ignores first-write in a transaction, and keeps half of it.
+    """The component whose rules a store follows.
 
-    MySQL reads what has expired as absent, and refuses to insert it all the same, until it was cleaned up.
+    Redis ignores first-write in a transaction, and does not roll back what a failed transaction wrote. MySQL
+    reads an expired key as absent, but refuses to insert it until it has been cleaned up.
     """
 
     POSTGRESQL = "state.postgresql"
@@ -29,7 +30,7 @@ class Flavour(StrEnum):
 
 
 class StateRefused(Exception):
-    """A write that the store refuses; `mismatch` when it calls that an etag's mismatch."""
+    """The store refuses a write; `mismatch` says whether it reports this as an etag mismatch."""
 
     def __init__(self, text: str, *, mismatch: bool) -> None:
         super().__init__(text)
@@ -38,7 +39,7 @@ class StateRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a key holds."""
+    """The value of a key. `first_written`: by a single first-write, which only Redis remembers."""
 
     data: bytes
     etag: str
@@ -48,7 +49,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One write. No `data` deletes."""
+    """One write; without `data`, it deletes the key."""
 
     key: str
     data: bytes | None = None
@@ -58,9 +59,9 @@ class Operation:
 
 
 class FakeState:
-    """A state store. Sidecars that are given the same one share it, as they share a database.
+    """A state store. Sidecars that are given the same store share it, as they would share a database.
 
-    `prefix_app_ids` keeps the keys of apps apart, as Dapr does unless `keyPrefix` says otherwise.
+    `prefix_app_ids` keeps the keys of different apps apart, as Dapr does unless `keyPrefix` says otherwise.
     """
 
     def __init__(
@@ -72,31 +73,34 @@ class FakeState:
         self._random = random.Random(seed)  # noqa: S311  # a test chooses it
 
     def get(self, key: str, now: datetime) -> Stored | None:
-        """What a key holds."""
+        """Return the value of a key; None if the key is absent or has expired."""
         stored = self._values.get(key)
         return None if stored is None or (stored.expires is not None and stored.expires < now) else stored
 
     def get_bulk(self, keys: Iterable[str], now: datetime) -> Iterator[tuple[str, Stored | None]]:
-        """What keys hold, each once, in any order."""
+        """Yield each key once with its value, in random order."""
         asked = list(dict.fromkeys(keys))
         self._random.shuffle(asked)
         for key in asked:
             yield key, self.get(key, now)
 
     def keys(self, now: datetime) -> list[str]:
-        """The keys that hold something. No API of Dapr lists them: it is for tests."""
+        """Return the keys that have a value. This is for tests: no API of Dapr lists keys."""
         return [key for key in self._values if self.get(key, now) is not None]
 
     def clean_up(self, now: datetime) -> None:
-        """Delete what has expired, as stores do each `cleanupInterval`."""
+        """Delete the expired keys, as real stores do at each `cleanupInterval`."""
         self._values = {key: stored for key, stored in self._values.items() if self.get(key, now) is not None}
 
     def write(self, operation: Operation, now: datetime) -> None:
-        """A write by itself. Raises StateRefused."""
+        """Apply a single write. Raises StateRefused."""
         self._keep({operation.key: self._written(self.get(operation.key, now), operation, now, alone=True)})
 
     def transact(self, operations: Iterable[Operation], now: datetime) -> None:
-        """Writes in their order, all or none (of Redis, those before it). Raises StateRefused."""
+        """Apply all writes in order, or none. Raises StateRefused.
+
+        Redis keeps the writes before a refused one.
+        """
         changed: dict[str, Stored | None] = {}
         for operation in operations:
             key = operation.key

@@ -16,7 +16,7 @@ _SEPARATOR = "||"
 
 
 class StateApi:
-    """The methods of the sidecar's API that are about state, by their names there."""
+    """The state methods of the sidecar's gRPC API, under their names there."""
 
     def __init__(self, app_id: str, stores: Mapping[str, FakeState], clock: Clock) -> None:
         self._app_id = app_id
@@ -48,7 +48,7 @@ class StateApi:
         if any(not item.key for item in request.states):
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, "state key cannot be empty", "ERR_STATE_SAVE")
         refused: list[StateRefused] = []
-        for item in request.states:  # each by itself: what one refuses the others do not mind
+        for item in request.states:  # one by one: a refused write does not stop the others
             try:
                 store.write(self._operation(store, item), self._clock.now())
             except StateRefused as error:
@@ -99,7 +99,7 @@ class StateApi:
         try:
             store.transact(operations, self._clock.now())
         except StateRefused as error:
-            # Whatever went wrong, a transaction says INTERNAL (see annals/dapr/errors.py).
+            # A transaction answers INTERNAL whatever went wrong (see annals/dapr/errors.py).
             text = f"error while executing state transaction: {error}"
             raise Refused(grpc.StatusCode.INTERNAL, text, "ERR_STATE_TRANSACTION") from error
         return EMPTY

@@ -1,4 +1,4 @@
-"""Who is told of what, how often a delivery is tried, and what the very files of Dapr say of both."""
+"""Subscriptions and retry policies, as a test declares them or as Dapr's own YAML files do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _BULK_DEFAULT = 100
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """An app's subscription to a topic; `bulk` is the most messages of one delivery, 0 for one at a time."""
+    """A subscription to a topic, of the apps in `scopes` or else of all apps.
+
+    `bulk` is the maximum number of messages in one delivery; 0 means that each is delivered by itself.
+    """
 
     pubsub: str
     topic: str
@@ -28,15 +31,16 @@ class Subscription:
     scopes: frozenset[str] = frozenset()
 
     def concerns(self, app_id: str) -> bool:
-        """Whether it is the subscription of an app."""
+        """Return whether this is a subscription of the app."""
         return not self.scopes or app_id in self.scopes
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often a failed delivery is tried again by the sidecar, and after how long.
+    """How often the sidecar repeats a failed delivery, and after which wait.
 
-    `most` is -1 for ever. A `longest` makes it exponential: each wait half as long again, up to that.
+    `most` is the number of retries; -1 means no limit. With `longest`, the waits are exponential: each is 1.5
+    times the one before, up to `longest`.
     """
 
     most: int = 3
@@ -44,7 +48,7 @@ class Retry:
     longest: timedelta | None = None
 
     def wait(self, failures: int) -> timedelta | None:
-        """The wait after so many failures; None to give up."""
+        """Return the wait after `failures` failed tries; None to give up."""
         if 0 <= self.most < failures:
             return None
         if self.longest is None:
@@ -53,7 +57,7 @@ class Retry:
 
 
 def read_subscriptions(path: Path) -> list[Subscription]:
-    """The subscriptions in a YAML file, or in all of a directory."""
+    """Return the subscriptions in a YAML file, or in all YAML files of a directory."""
     return [
         declared(document["spec"], document.get("scopes") or ())
         for document in _documents(path)
@@ -62,7 +66,7 @@ def read_subscriptions(path: Path) -> list[Subscription]:
 
 
 def read_retries(path: Path) -> dict[str, Retry]:
-    """The inbound retries of each pub/sub component, in a YAML file, or in all of a directory."""
+    """Return each component's inbound retry policy, from a YAML file or all YAML files of a directory."""
     retries = {}
     for document in _documents(path):
         if document.get("kind") != "Resiliency":
@@ -76,7 +80,10 @@ def read_retries(path: Path) -> dict[str, Retry]:
 
 
 def declared(spec: Mapping[str, Any], scopes: Sequence[str] = ()) -> Subscription:
-    """A subscription as Dapr spells it, in YAML or in an app's answer to GET /dapr/subscribe."""
+    """Return a subscription that is declared in YAML or in an app's answer to GET /dapr/subscribe.
+
+    Raises ValueError for routing rules, which the fake does not have, and for a missing route.
+    """
     routes = spec.get("routes") or {}
     if isinstance(routes, Mapping) and routes.get("rules"):
         raise ValueError(

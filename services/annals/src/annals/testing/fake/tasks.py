@@ -1,4 +1,4 @@
-"""Tasks with an owner, and waiting for something to be so."""
+"""Background tasks with an owner, and a signal with which tasks wait for conditions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class Tasks:
-    """Tasks that end with their owner, who then raises what went wrong in them.
+    """Background tasks of one owner, which calls `stop` at its end.
 
-    No TaskGroup: a fixture enters and leaves in two different tasks.
+    A TaskGroup would not do, because pytest enters and leaves a fixture in two different tasks.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Tasks:
         self._failed: list[Exception] = []
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Start one."""
+        """Start a task."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._ended)
@@ -32,7 +32,7 @@ class Tasks:
             self._failed.append(error)
 
     async def stop(self) -> None:
-        """Cancel all, wait until they have ended, and raise what went wrong."""
+        """Cancel all tasks, wait until they have ended, and raise what went wrong in them."""
         running = tuple(self._running)
         for task in running:
             task.cancel()
@@ -43,18 +43,18 @@ class Tasks:
 
 
 class Signal:
-    """Wakes whoever waits for something to be so."""
+    """Lets tasks wait for a condition that other tasks change."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
 
     def notify(self) -> None:
-        """Something has changed."""
+        """Make the waiting tasks check their conditions again."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def until(self, condition: Callable[[], T]) -> T:
-        """Wait until a condition holds and return what it gave."""
+        """Wait until `condition` returns a true value, and return that value."""
         while not (value := condition()):
             await self._changed.wait()
         return value

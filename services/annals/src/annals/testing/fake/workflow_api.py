@@ -1,4 +1,4 @@
-"""The two APIs that workflows have: Dapr's own, and that of the SDK's worker and client."""
+"""The two gRPC APIs for workflows: Dapr's own, and the one that the SDK's worker and client use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_ID = 64
 
 
 def _require_valid(instance: str) -> None:
-    """As Dapr's own API does; that of the SDK's client takes any."""
+    """Raise Refused for an id that Dapr's own API does not accept; the SDK's API accepts any id."""
     if len(instance.encode()) > _LONGEST_ID:
         text = f"workflow instance ID exceeds the max length of {_LONGEST_ID} characters"
         raise Refused(grpc.StatusCode.INVALID_ARGUMENT, text)
@@ -30,7 +30,7 @@ def _require_valid(instance: str) -> None:
 
 
 class WorkflowApi:
-    """The methods of the sidecar's API that manage workflows, by their names there."""
+    """The workflow methods of the sidecar's gRPC API, under their names there."""
 
     def __init__(self, app_id: str, workflows: FakeWorkflows) -> None:
         self._app_id = app_id
@@ -122,7 +122,7 @@ class WorkflowApi:
         except Refused as error:
             if not isinstance(error.__cause__, NoInstance):
                 raise
-            # Dapr formats the cause into a text that has no place for it.
+            # Dapr passes the cause to a format string without a verb for it: Go then appends this suffix.
             text = (
                 f"unable to find workflow with the provided instance ID: {instance}"
                 f"%!(EXTRA *errors.errorString={error.__cause__})"
@@ -131,7 +131,7 @@ class WorkflowApi:
 
 
 class TaskHub:
-    """The methods of TaskHubSidecarService, by their names there."""
+    """The methods of TaskHubSidecarService, under their names there."""
 
     def __init__(self, app_id: str, workflows: FakeWorkflows) -> None:
         self._app_id = app_id

@@ -1,6 +1,6 @@
-"""The history of a workflow, and what its worker's decisions make of it.
+"""The state of one workflow: its history, and how a worker's decisions change it.
 
-Where a rule comes from: durabletask-go, backend/runtimestate/applier.go and runtimestate.go.
+The rules are those of durabletask-go, backend/runtimestate/applier.go and runtimestate.go.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ _ENDED = (
 
 
 def stamp(moment: datetime) -> Any:
-    """A moment as protobuf keeps it."""
+    """Return a moment as a protobuf timestamp."""
     made = timestamp_pb2.Timestamp()  # type: ignore[attr-defined]
     made.FromDatetime(moment.astimezone(UTC))
     return made
 
 
 def event(now: datetime, number: int = -1, **kind: Any) -> pb.HistoryEvent:
-    """An event of a history."""
+    """Return a history event with the event id `number`; `kind` is the one field that says what happened."""
     return pb.HistoryEvent(eventId=number, timestamp=stamp(now), **kind)
 
 
 def text(value: str) -> Any:
-    """A text that may be absent, as protobuf keeps it."""
+    """Return a text as a protobuf StringValue, for fields whose text may be absent."""
     return wrappers_pb2.StringValue(value=value)  # type: ignore[attr-defined]
 
 
 @dataclass(slots=True)
 class Effects:
-    """What a decision asks for beyond its own history."""
+    """What a decision asks of the engine. `again` means that the workflow continues as new."""
 
     tasks: list[pb.HistoryEvent] = field(default_factory=list)
     timers: list[pb.HistoryEvent] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Effects:
 
 @dataclass(slots=True)
 class Instance:
-    """A workflow: its history, and the events that are still to be decided on."""
+    """A workflow: its history, the events in its `inbox`, and those that a worker is `deciding` on."""
 
     id: str
     app_id: str
@@ -67,7 +67,7 @@ class Instance:
 
     @property
     def status(self) -> pb.OrchestrationStatus.ValueType:
-        """Its status, as Dapr numbers it."""
+        """The status, as a value of Dapr's enumeration."""
         if self.stalled:
             return pb.ORCHESTRATION_STATUS_STALLED
         if not self.history:
@@ -78,11 +78,11 @@ class Instance:
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether the workflow completed, failed or was terminated."""
         return self.completed is not None and self.completed.workflowStatus in _ENDED
 
     def state(self) -> pb.WorkflowState:
-        """What the sidecar says of it."""
+        """Return the state as the sidecar reports it."""
         started = self.start.executionStarted
         state = pb.WorkflowState(
             instanceId=self.id,
@@ -103,18 +103,21 @@ class Instance:
         return state
 
     def begin(self, now: datetime) -> list[pb.HistoryEvent]:
-        """The new events of a decision, after the one that says what time it is."""
+        """Begin a decision and return its new events: one that tells the time, then the inbox."""
         started = event(now, workflowStarted=pb.WorkflowStartedEvent())
         self.deciding, self.inbox = [started, *self.inbox], []
         return self.deciding
 
     def abandon(self) -> None:
-        """The decision was not made: its events are still to be decided on."""
+        """Put the events of a decision that was not made back into the inbox."""
         self.inbox = [*self.deciding[1:], *self.inbox]
         self.deciding = []
 
     def decide(self, response: pb.WorkflowResponse, now: datetime) -> Effects:
-        """Take what the worker decided."""
+        """Apply a worker's decision to the history and return its effects.
+
+        A worker that does not know the workflow's version, or knows other patches, stalls it instead.
+        """
         patches, known = list(response.version.patches), self._patches()
         unknown = any(action.HasField("workflowVersionNotAvailable") for action in response.actions)
         if unknown or patches[: len(known)] != known:
@@ -126,7 +129,7 @@ class Instance:
             version = self.deciding[0].workflowStarted.version
             version.CopyFrom(response.version)
             if patches:
-                version.Clear()  # the name is not kept beside patches, nor one of them twice
+                version.Clear()  # history keeps no name beside patches, and each patch only once
                 version.patches.extend(patches[len(known) :])
         self.custom_status = response.customStatus.value if response.HasField("customStatus") else None
         self.history += self.deciding
@@ -145,7 +148,7 @@ class Instance:
         return effects
 
     def _patches(self) -> list[str]:
-        """What its worker has asked for whether it is so, up to now: dapr, orchestrator/versioning.go."""
+        """Return the patches that its worker has asked about so far (dapr, orchestrator/versioning.go)."""
         begun = [one.workflowStarted.version for one in self.history if one.HasField("workflowStarted")]
         return [patch for version in begun for patch in version.patches]
 

@@ -1,6 +1,6 @@
 """A workflow engine that keeps its instances in memory and its timers on the clock.
 
-It speaks the protocol of the SDK's own worker: the real WorkflowRuntime runs the real workflows.
+It speaks the protocol of the SDK's worker, so the real WorkflowRuntime runs the real workflows on it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from annals.testing.fake.workflow_state import Effects, Instance, event, text
 
 
 class NoInstance(Exception):
-    """There is no workflow of that id."""
+    """There is no workflow with that id."""
 
     def __init__(self) -> None:
         super().__init__("no such instance exists")
@@ -33,14 +33,14 @@ class StillRunning(Exception):
 
 
 class Stalled(Exception):
-    """The workflow waits for a worker that knows its version: until then nobody can do anything with it."""
+    """The workflow waits for a worker that knows its version; until then nobody can change it."""
 
     def __init__(self) -> None:
         super().__init__("actor is stalled")
 
 
 class AlreadyActive(Exception):
-    """A workflow of that id is there, and has not ended."""
+    """A workflow with that id exists and has not ended."""
 
     def __init__(self, instance: str) -> None:
         super().__init__(f"an active workflow with ID '{instance}' already exists")
@@ -52,7 +52,7 @@ class _Worker:
 
 
 class FakeWorkflows:
-    """The workflows of all apps."""
+    """The workflows of all apps, and the work items that wait for workers or are out with them."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -65,7 +65,7 @@ class FakeWorkflows:
         clock.before_moving("the workflows", self.idle)
 
     async def idle(self) -> None:
-        """Wait until no workflow and no activity runs, or could."""
+        """Wait until no workflow and no activity runs, and none waits that a worker could run."""
         await self._signal.until(
             lambda: (
                 not self._out
@@ -74,7 +74,7 @@ class FakeWorkflows:
         )
 
     def find(self, instance: str) -> Instance:
-        """Raises NoInstance."""
+        """Return a workflow. Raises NoInstance."""
         if instance not in self._instances:
             raise NoInstance
         return self._instances[instance]
@@ -82,9 +82,9 @@ class FakeWorkflows:
     async def start(
         self, app_id: str, instance: str, name: str, given: str | None, at: datetime | None = None
     ) -> None:
-        """Start a workflow and wait until it has begun, unless it is to begin later. Raises AlreadyActive.
+        """Start a workflow, and wait until it has begun unless `at` is later. Raises AlreadyActive.
 
-        One that has ended is started anew, and its history is gone.
+        A workflow with the same id that has ended is replaced, and its history is lost.
         """
         if instance in self._instances and not self._instances[instance].ended:
             raise AlreadyActive(instance)
@@ -106,23 +106,26 @@ class FakeWorkflows:
         await self.begun(instance)
 
     async def begun(self, instance: str) -> Instance:
-        """Wait until a workflow has begun. Raises NoInstance."""
+        """Wait until a workflow has begun, and return it. Raises NoInstance."""
         await self._signal.until(lambda: self.find(instance).status != pb.ORCHESTRATION_STATUS_PENDING)
         return self.find(instance)
 
     async def ended(self, instance: str) -> Instance:
-        """Wait until a workflow has ended. Raises NoInstance."""
+        """Wait until a workflow has ended, and return it. Raises NoInstance."""
         await self._signal.until(lambda: self.find(instance).ended)
         return self.find(instance)
 
     def raise_event(self, instance: str, name: str, data: str | None) -> None:
-        """Raise an event. Raises NoInstance and Stalled."""
+        """Raise an event in a workflow. Raises NoInstance and Stalled."""
         self._able(instance)
         raised = pb.EventRaisedEvent(name=name, input=None if data is None else text(data))
         self._tell(instance, event(self._clock.now(), eventRaised=raised))
 
     def terminate(self, instance: str, output: str | None = None, *, recursive: bool = True) -> None:
-        """End a workflow where it is, and those it runs when they can be. Raises NoInstance and Stalled."""
+        """End a workflow where it is, with its children if `recursive`. Raises NoInstance and Stalled.
+
+        A stalled child ends when a worker takes it up again.
+        """
         self._able(instance)
         self._terminate(instance, output, recursive=recursive)
 
@@ -134,17 +137,17 @@ class FakeWorkflows:
         self._tell(instance, event(self._clock.now(), executionTerminated=ended))
 
     def suspend(self, instance: str) -> None:
-        """Halt a workflow. Raises NoInstance and Stalled."""
+        """Suspend a workflow. Raises NoInstance and Stalled."""
         self._able(instance)
         self._tell(instance, event(self._clock.now(), executionSuspended=pb.ExecutionSuspendedEvent()))
 
     def resume(self, instance: str) -> None:
-        """Let a halted workflow go on. Raises NoInstance and Stalled."""
+        """Resume a suspended workflow. Raises NoInstance and Stalled."""
         self._able(instance)
         self._tell(instance, event(self._clock.now(), executionResumed=pb.ExecutionResumedEvent()))
 
     def purge(self, instance: str, *, recursive: bool = True) -> int:
-        """Forget a workflow that has ended; how many were.
+        """Delete an ended workflow, with its children if `recursive`, and return how many were deleted.
 
         Raises NoInstance, Stalled and StillRunning.
         """
@@ -161,7 +164,10 @@ class FakeWorkflows:
         return found
 
     async def work(self, app_id: str) -> AsyncIterator[pb.WorkItem]:
-        """What a worker is to do, as long as it is there; what it leaves undone another does."""
+        """Connect a worker and yield its work items. When it leaves, other workers get what it left undone.
+
+        A new worker may know the versions of stalled workflows, so these are offered to it first.
+        """
         worker = _Worker()
         self._workers[app_id].append(worker)
         for instance in self._instances.values():
@@ -181,9 +187,9 @@ class FakeWorkflows:
             self._hand_out(app_id)
 
     def decided(self, response: pb.WorkflowResponse) -> None:
-        """A worker has decided how a workflow goes on."""
+        """Take a worker's decision on how a workflow goes on."""
         if self._out.pop(response.completionToken, None) is None:
-            return  # another was asked since
+            return  # the item has been handed to another worker since
         instance = self._instances.get(response.instanceId)
         if instance is not None and instance.deciding:
             effects = instance.decide(response, self._clock.now())
@@ -193,7 +199,7 @@ class FakeWorkflows:
         self._signal.notify()
 
     def performed(self, response: pb.ActivityResponse) -> None:
-        """A worker has performed an activity."""
+        """Take the result of an activity from a worker."""
         if self._out.pop(response.completionToken, None) is None:
             return
         now = self._clock.now()
