@@ -1,4 +1,4 @@
-"""The thin asyncio client of the sidecar: what the services reach the outside with."""
+"""A thin asyncio client of the Dapr sidecar, through which the services reach everything outside."""
 
 from annals.dapr.configuration import Configuration, ConfigurationItem
 from annals.dapr.database import (

@@ -1,4 +1,4 @@
-"""Configuration: values that change while a service runs."""
+"""Dapr configuration: values that may change while a service runs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dapr.proto import api_v1
 from annals.dapr.errors import DaprError, SidecarUnavailable
 from annals.dapr.sidecar import DaprSidecar
 
-LOOK_SECONDS = 15.0
-_RETRY_SECONDS = 2.0
-_ANSWER_SECONDS = 5.0
+LOOK_SECONDS = 15.0  # between two reads, if no notice comes
+_RETRY_SECONDS = 2.0  # after an error
+_ANSWER_SECONDS = 5.0  # until the sidecar confirms a subscription
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigurationItem:
-    """What a key is set to; versions count up where the store has them."""
+    """The value of a key. `version` increases with each change, if the store has versions."""
 
     value: str
     version: str = ""
@@ -32,7 +32,7 @@ Items = Mapping[str, ConfigurationItem]
 
 
 class Configuration:
-    """One configuration component. `look_seconds` is how late a change is seen whose notice was lost."""
+    """One configuration component. A change whose notice was lost is seen after `look_seconds` at most."""
 
     def __init__(self, sidecar: DaprSidecar, store: str, *, look_seconds: float = LOOK_SECONDS) -> None:
         self._sidecar = sidecar
@@ -40,7 +40,7 @@ class Configuration:
         self._look_seconds = look_seconds
 
     async def get(self) -> Items:
-        """All that is set. Raises DaprError, also when there is no such component."""
+        """Return all items. Raises DaprError, also if the component does not exist."""
         answer = await self._sidecar.call(
             "GetConfiguration", api_v1.GetConfigurationRequest(store_name=self._store)
         )
@@ -50,13 +50,13 @@ class Configuration:
         }
 
     async def follow(self, take: Callable[[Items], None], fail: Callable[[DaprError], None]) -> NoReturn:
-        """Hand over all that is set, at once and after each change, for ever; failures too, and go on.
+        """Call `take` with all items, now and after each change, and `fail` with each error, until cancelled.
 
-        A notice is a hint to read: what it says is not looked at. Notices get lost: the sidecar answers
-        before it listens, and one whose database went away keeps the stream open and says nothing any
-        more (components-contrib 1.18, configuration/postgres/postgres.go, doSubscribe). So it is read
-        after each reconnection and every `look_seconds` as well, and a change that no notice told of
-        ends the subscription in favour of a new one.
+        A notice only prompts a read; its content is ignored. Notices get lost: the sidecar confirms a
+        subscription before it listens, and after it has lost its database it keeps the stream open but sends
+        nothing more (components-contrib 1.18, configuration/postgres/postgres.go, doSubscribe). The items are
+        therefore also read after each reconnection and every `look_seconds`. A change without a notice shows
+        that the subscription is deaf, and it is replaced. After an error, `take` gets all items again.
         """
         known: Items | None = None
         while True:
@@ -77,10 +77,10 @@ class Configuration:
 
     @asynccontextmanager
     async def _notices(self) -> AsyncIterator[Callable[[float], Awaitable[bool]]]:
-        """A subscription: `await noticed(seconds)` says whether a notice came in that time."""
+        """Subscribe. `await noticed(seconds)` returns whether a notice came within that time."""
         request = api_v1.SubscribeConfigurationRequest(store_name=self._store)
         async with self._sidecar.stream("SubscribeConfiguration", request) as read:
-            # Kept from one wait to the next: to cancel a read would end the stream.
+            # The read is kept from one wait to the next, because cancelling it would end the stream.
             reading = asyncio.ensure_future(read())
 
             async def noticed(seconds: float) -> bool:
@@ -92,7 +92,7 @@ class Configuration:
                 return bool(done)
 
             try:
-                if not await noticed(_ANSWER_SECONDS):  # the first is not of a change: it is subscribed
+                if not await noticed(_ANSWER_SECONDS):  # the first only confirms the subscription
                     raise SidecarUnavailable(grpc.StatusCode.DEADLINE_EXCEEDED, "no subscription was made")
                 yield noticed
             finally:

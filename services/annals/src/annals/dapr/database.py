@@ -12,26 +12,26 @@ from annals.dapr.sidecar import DaprSidecar
 
 
 class DatabaseError(Exception):
-    """A statement failed or was not answered; what it wrote is not known."""
+    """A statement failed or got no answer; whether it wrote anything is unknown."""
 
 
 class StatementRefused(DatabaseError):
-    """The database was reached and gave nothing: the statement failed, or the connection broke."""
+    """The database was reached but returned no row: the statement failed, or the connection broke."""
 
 
 class StatementTooLarge(StatementRefused):
-    """A statement, or what it gave, is larger than the sidecar takes: less at a time may be handed over."""
+    """A statement or its result is larger than the sidecar accepts; smaller parts may pass."""
 
 
 class Database(Protocol):
-    """Every statement that is fetched gives one row with one text: a JSON value.
+    """Runs SQL. A statement that is fetched must return one row with one text: a JSON value.
 
-    That row is the proof that the statement ran: bindings.postgresql answers a statement that
-    failed while it ran with no rows and no error (components-contrib, bindings/postgres, query).
+    The row proves that the statement ran. If a statement fails while it runs, bindings.postgresql answers
+    with no rows and no error (components-contrib, bindings/postgres, query).
     """
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
-        """Run a statement and return its JSON value. Parameters are texts; SQL casts them."""
+        """Run a statement and return its JSON value. Parameters are texts, which the SQL casts."""
         ...
 
     async def execute(self, sql: str) -> None:
@@ -40,10 +40,11 @@ class Database(Protocol):
 
 
 class BindingDatabase:
-    """See `Database`. `seconds` is for statements that may take longer than other calls.
+    """A `Database` behind the output binding `binding`.
 
-    `ping` is a write that changes nothing. Where that fails too, a statement that failed is not refused:
-    a database that is read-only now answers what is read.
+    `seconds` is the deadline for statements that may take longer than other calls. `ping` is a write that
+    changes nothing. It runs if a statement returns no row: if it fails too, the database takes no writes now,
+    for example because it is read-only. `fetch` then raises DatabaseError instead of StatementRefused.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class BindingDatabase:
         self._ping = ping
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
-        """See `Database`."""
+        """Run a statement and return its JSON value; see `Database`. Raises DatabaseError."""
         rows = await self._query(sql, params)
         if not rows:
             if self._ping is not None and not await self._query(self._ping, ()):
@@ -64,7 +65,7 @@ class BindingDatabase:
         return orjson.loads(rows[0][0])
 
     async def execute(self, sql: str) -> None:
-        """See `Database`."""
+        """Run statements in one transaction; see `Database`. Raises DatabaseError."""
         await self._invoke("exec", {"sql": sql})
 
     async def _query(self, sql: str, params: tuple[str | None, ...]) -> Any:

@@ -1,16 +1,16 @@
-"""The closed set of errors a call to the sidecar may end with."""
+"""The closed set of errors with which a call to the sidecar may fail."""
 
 from __future__ import annotations
 
 import grpc
 
-# The one way to know a conflict in a transaction: Dapr 1.18 answers INTERNAL to whatever went
-# wrong in it (pkg/api/grpc/grpc.go, ExecuteStateTransaction) and puts the store's own words in
-# the details: the first are PostgreSQL's, the second SQLite's and those of an etag mismatch, which
-# MySQL has too. Of two inserts at the same time MySQL refuses the later by its primary key instead
+# Only these texts tell a conflict in a transaction from other failures: Dapr 1.18 answers INTERNAL to
+# all of them (pkg/api/grpc/grpc.go, ExecuteStateTransaction) and puts the store's own text in the
+# details. The first is PostgreSQL's; the second is SQLite's and that of an etag mismatch, MySQL's
+# included. If two inserts are concurrent, MySQL refuses the later by its primary key, with the third
 # (components-contrib, state/mysql/mysql.go, setValue; the text is go-sql-driver's).
 _CONFLICT_TEXTS = ("no item was updated", "possible etag mismatch", "Error 1062 (23000): Duplicate entry")
-# What MySQL says of a key or a value that is longer than its column: no repetition changes that.
+# MySQL's text for a key or a value that is longer than its column; repeating the call cannot help.
 _TOO_LONG_TEXT = "Error 1406 (22001): Data too long"
 
 _UNAVAILABLE = frozenset(
@@ -19,7 +19,7 @@ _UNAVAILABLE = frozenset(
 
 
 class DaprError(Exception):
-    """The sidecar answered with an error; `code` is gRPC's, `details` the sidecar's own words."""
+    """The sidecar answered with an error; `code` is the gRPC code, `details` is the sidecar's own text."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(f"{code.name}: {details}")
@@ -28,19 +28,19 @@ class DaprError(Exception):
 
 
 class SidecarUnavailable(DaprError):
-    """No answer: the sidecar is away or late. Whether the call took effect is not known."""
+    """The sidecar is unreachable or late; whether the call took effect is unknown."""
 
 
 class StateConflict(DaprError):
-    """A first-write or an etag was refused by the state store; nothing of the call was written."""
+    """The state store refused a first-write or an etag; nothing of the call was written."""
 
 
 class StateTooLong(DaprError):
-    """A key or a value is longer than the state store can hold; nothing of the call was or is written."""
+    """A key or a value is longer than the state store can hold; nothing was written, and no retry helps."""
 
 
 def translate(error: grpc.aio.AioRpcError) -> DaprError:
-    """The error of this module that a gRPC error stands for."""
+    """Return the error of this module that corresponds to a gRPC error."""
     code, details = error.code(), error.details() or ""
     if code in _UNAVAILABLE:
         return SidecarUnavailable(code, details)

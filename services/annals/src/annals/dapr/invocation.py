@@ -1,4 +1,4 @@
-"""Service invocation: HTTP to another app by way of both sidecars."""
+"""Service invocation: HTTP calls to another app through both sidecars."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import aiohttp
 import orjson
 from yarl import URL
 
-CONNECTIONS = 200
+CONNECTIONS = 200  # open to the sidecar at the same time, at most
+# Types of problems that say that a service refuses the request itself.
 _REFUSALS = frozenset({"forbidden", "key-reused", "malformed", "not-found", "rule", "too-large"})
 
 
 class NotAnswered(Exception):
-    """No answer came: whether the other app did anything is not known."""
+    """No complete answer came; whether the other app did anything is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an app answered; `body` is its JSON, or its text when it is none."""
+    """An app's answer; `body` is its JSON, or its text if it is not JSON."""
 
     status: int
     body: Any
@@ -28,26 +29,26 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """Whether it is a success."""
+        """Whether the status says success (2xx)."""
         return 200 <= self.status < 300
 
     @property
     def problem(self) -> str:
-        """The kind of problem that it tells of, such as `rule`; empty when it is none of ours."""
+        """The type of problem that the answer reports, such as `rule`; empty if it is not one of Annals."""
         kind = self.body.get("type", "") if isinstance(self.body, dict) else ""
         return kind.removeprefix("urn:annals:problem:") if isinstance(kind, str) else ""
 
     @property
     def refused(self) -> bool:
-        """Whether one of our services refuses the request itself: the same will be refused again.
+        """Whether a service of Annals refuses the request itself, so that it will refuse it again.
 
-        A sidecar's own refusal is none, as while a token is being replaced.
+        A sidecar's own refusal does not count: it may pass, for example while a token is being replaced.
         """
         return self.problem in _REFUSALS
 
     @property
     def message(self) -> str:
-        """What it says, for people."""
+        """What the answer says, as a text for people."""
         if isinstance(self.body, dict):
             detail = self.body.get("detail") or self.body.get("message")
             errors = self.body.get("errors")
@@ -56,7 +57,7 @@ class Answer:
 
 
 class Opened:
-    """An answer whose body is still to come. Close it, whatever happens."""
+    """An answer whose body is still to come. The caller must close it in any case."""
 
     def __init__(self, app: str, response: aiohttp.ClientResponse) -> None:
         self._app = app
@@ -65,7 +66,7 @@ class Opened:
         self.headers: Mapping[str, str] = response.headers
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises NotAnswered when it breaks off."""
+        """Yield the body as it comes. Raises NotAnswered if it breaks off."""
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -73,14 +74,14 @@ class Opened:
             raise NotAnswered(f"{self._app} broke off: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Let go of it; what has not come yet is not waited for."""
+        """Close the answer without waiting for the rest of the body."""
         self._response.close()
 
 
 class ServiceInvocation:
-    """Calls other apps. Create it on the running loop, share it, close it.
+    """Calls other apps. Create one on the running event loop, share it, and close it.
 
-    How long another app may take is for the caller to say, with `asyncio.timeout`.
+    The caller limits how long a call may take, with `asyncio.timeout`; there is no other limit.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class ServiceInvocation:
         )
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the connections to the sidecar."""
         await self._session.close()
 
     async def invoke(
@@ -106,10 +107,11 @@ class ServiceInvocation:
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Call an app. Raises NotAnswered, also for JSON that broke off, and for a success that says nothing.
+        """Call an app and return its answer. Raises NotAnswered if the answer is missing or incomplete.
 
-        Where an app dies between the head of its answer and the body, the sidecar passes on the head, and
-        ends the body as if that were all (seen with daprd 1.18). A 204 is whole without one.
+        If an app dies between the head of its answer and the body, the sidecar passes on the head and ends
+        the body as if it were complete (seen with daprd 1.18). An answer is therefore incomplete if its JSON
+        breaks off, or if it is a success with an empty body other than 204.
         """
         url = f"/v1.0/invoke/{app}/method/{path}"
         body = None if json is None else orjson.dumps(json)
@@ -122,7 +124,7 @@ class ServiceInvocation:
         try:
             return Answer(response.status, orjson.loads(body), response.headers)
         except orjson.JSONDecodeError as error:
-            if response.content_type.endswith("json"):  # a problem is too
+            if response.content_type.endswith("json"):  # problem+json too
                 raise NotAnswered(f"{app} broke off in the middle of its answer") from error
             answer = Answer(response.status, body.decode(errors="replace"), response.headers)
             if answer.ok and not body and answer.status != 204:
@@ -138,7 +140,10 @@ class ServiceInvocation:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Opened:
-        """Call an app and pass its answer on as it comes: `path` is encoded already. Raises NotAnswered."""
+        """Call an app and return its answer while the body is still to come. Raises NotAnswered.
+
+        `path` must be URL-encoded already.
+        """
         url = URL(f"/v1.0/invoke/{app}/method/{path}", encoded=True)
         try:
             return Opened(app, await self._session.request(method, url, data=body, headers=headers))

@@ -1,4 +1,4 @@
-"""Locks that expire: so that something is done once at a time, mostly."""
+"""Locks that expire. They keep work from being done twice at the same time, in most cases but not all."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class LockTaken(Exception):
 
 
 class LockLost(Exception):
-    """The time ran out: the work was cancelled, and somebody else may hold the lock."""
+    """The lock's time ran out: the work was cancelled, and somebody else may hold the lock."""
 
 
 class Locks:
-    """One lock component. Dapr's lock API is alpha, and Redis its one component.
+    """One lock component. Dapr's lock API is alpha, and Redis is its only component.
 
-    It gives no fencing: the lock expires whatever its holder does, and what a holder sent before still
-    arrives. Where two at once would be wrong and not only wasteful, let the store refuse the second, as
-    the event store does by its insert-only keys.
+    A lock gives no fencing: it expires whatever its holder does, and requests that the holder has sent
+    still arrive. Where two holders at once would be wrong and not only wasteful, let the store refuse the
+    second write, as the event store does with its insert-only keys.
     """
 
     def __init__(self, sidecar: DaprSidecar, store: str) -> None:
@@ -38,16 +38,16 @@ class Locks:
 
     @asynccontextmanager
     async def hold(self, name: str, seconds: int) -> AsyncIterator[None]:
-        """Hold a lock for what is within, which is cancelled when the lock is about to expire.
+        """Hold a lock while the body runs; the body is cancelled when the lock is about to expire.
 
-        A lock cannot be renewed. Raises LockTaken before, LockLost for what took too long, DaprError when
-        the lock could not be asked for; then it may be held until it expires.
+        A lock cannot be renewed. Raises LockTaken if somebody else holds it, LockLost if the body took too
+        long, and DaprError if the request for the lock failed; the lock may then be held until it expires.
         """
-        owner = str(uuid4())  # of this holding, not of the process: a late release takes nobody else's
+        owner = str(uuid4())  # new for each holding, so that a late release frees no other holder's lock
         request = api_v1.TryLockRequest(
             store_name=self._store, resource_id=name, lock_owner=owner, expiry_in_seconds=seconds
         )
-        # Counted from before it was asked for, so that it ends here first.
+        # Counted from before the request, so that the time ends here before the lock expires.
         ends = asyncio.get_running_loop().time() + seconds
         if not (await self._sidecar.call("TryLockAlpha1", request)).success:
             raise LockTaken(f"{name} is locked by somebody else")
@@ -66,7 +66,7 @@ class Locks:
         try:
             answer = await self._sidecar.call("UnlockAlpha1", request)
         except DaprError as error:
-            # What was done is done, and the lock expires by itself.
+            # The work is over, and the lock expires by itself.
             _log.warning("a lock is left to expire", lock=name, error=str(error))
             return
         if answer.status != api_v1.UnlockResponse.SUCCESS:

@@ -1,4 +1,4 @@
-"""What is to be handed over, cut into parts that one message to the sidecar takes. Pure."""
+"""Cuts a sequence into parts that each fit into one message to the sidecar. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ T = TypeVar("T")
 def parts(
     items: Iterable[T], size: Callable[[T], int], most_bytes: int, most: int | None = None
 ) -> list[list[T]]:
-    """Items in their order, so many and of so many bytes at most together; alone what is larger by itself."""
+    """Return the items in order, in lists of at most `most` items and `most_bytes` bytes.
+
+    An item that is larger than `most_bytes` gets a list of its own.
+    """
     found: list[list[T]] = []
     held = 0
     for item in items:

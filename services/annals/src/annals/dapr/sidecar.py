@@ -1,8 +1,8 @@
-"""One asyncio gRPC channel to the sidecar, with a deadline on every call.
+"""One asyncio gRPC channel to the sidecar, with a deadline on every call but streams.
 
-The Dapr SDK's own client is not used: its transaction call cannot say first-write, its bulk
-publish takes no metadata per entry, and its constructor blocks the event loop. Its generated
-stubs are.
+The Dapr SDK's own client is not used: its transaction call cannot ask for first-write, its bulk
+publish takes no metadata per entry, and its constructor blocks the event loop. Only the SDK's
+generated stubs are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIRST_WRITE = common_v1.StateOptions(concurrency=common_v1.StateOptions.CONCURR
 
 @dataclass(frozen=True, slots=True)
 class StateValue:
-    """What a key holds, and the etag to change it with."""
+    """The value of a key, and the etag with which to change it."""
 
     data: bytes
     etag: str
@@ -31,7 +31,7 @@ class StateValue:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One upsert. `insert_only` refuses an existing key; `etag` refuses a changed one."""
+    """One upsert. With `insert_only` an existing key refuses it; with `etag`, a key that has changed."""
 
     key: str
     value: bytes
@@ -41,11 +41,14 @@ class Write:
 
     @classmethod
     def over(cls, key: str, value: bytes, there: StateValue | None) -> Write:
-        """What goes in the place of what was read, or of nothing: refused where another is there by now."""
+        """Return a write that replaces `there`, the value that was read, or inserts the key if that is None.
+
+        The store refuses the write if the key has changed since.
+        """
         return cls(key, value, insert_only=there is None, etag=there.etag if there else None)
 
     def item(self) -> common_v1.StateItem:
-        """The upsert as the sidecar's API spells it."""
+        """Return the upsert in the form of the sidecar's API."""
         return common_v1.StateItem(
             key=self.key,
             value=self.value,
@@ -66,7 +69,10 @@ class Message:
 
 
 class DaprSidecar:
-    """The sidecar of this process. Create it on the running loop, share it, close it."""
+    """The client of this process's sidecar. Create one on the running event loop, share it, and close it.
+
+    `timeout` is the deadline of a call, in seconds.
+    """
 
     def __init__(self, grpc_port: int, *, timeout: float = 5.0, api_token: str | None = None) -> None:
         self._timeout = timeout
@@ -76,10 +82,10 @@ class DaprSidecar:
             options=[
                 ("grpc.max_receive_message_length", -1),
                 ("grpc.max_send_message_length", -1),
-                # A sidecar that was killed is back within a second: look for it that often.
+                # A killed sidecar is back within a second, so the channel reconnects that often.
                 ("grpc.initial_reconnect_backoff_ms", 100),
                 ("grpc.max_reconnect_backoff_ms", 1000),
-                # The sidecar is beside its app: a proxy that the environment names does not know it.
+                # The sidecar is on this host, which a proxy from the environment could not reach.
                 ("grpc.enable_http_proxy", 0),
             ],
         )
@@ -90,24 +96,24 @@ class DaprSidecar:
         await self._channel.close()
 
     async def get(self, store: str, key: str) -> StateValue | None:
-        """Read one key; None says for certain that it does not exist."""
+        """Read one key; None means for certain that the key does not exist."""
         answer = await self._call(self._stub.GetState, api_v1.GetStateRequest(store_name=store, key=key))
         return StateValue(answer.data, answer.etag) if answer.etag else None
 
     async def get_certain(self, store: str, keys: Sequence[str]) -> dict[str, StateValue]:
-        """Like `get_bulk`, but a key that is left out does not exist."""
+        """Read many keys; a key that is left out does not exist, because absent keys are read again singly."""
         values = await self.get_bulk(store, keys)
         absent = [key for key in keys if key not in values]
         looked = await asyncio.gather(*(self.get(store, key) for key in absent))
         return values | {key: value for key, value in zip(absent, looked, strict=True) if value is not None}
 
     async def get_bulk(self, store: str, keys: Sequence[str]) -> dict[str, StateValue]:
-        """Read many keys in one round trip; what is there is true, what is left out may exist.
+        """Read many keys in one round trip. The values are right, but a key that is left out may exist.
 
-        state.postgresql does not look whether its query broke off half-way, as when the database
-        dies under it, and reports what had not arrived as absent (components-contrib 1.18,
-        state/postgresql/v2/postgresql.go, BulkGet). Whoever decides something by an absence asks
-        `get_certain`. An answer larger than the sidecar may send is fetched in halves.
+        state.postgresql does not check whether its query broke off half-way, for example because the
+        database died, and reports the keys that had not arrived as absent (components-contrib 1.18,
+        state/postgresql/v2/postgresql.go, BulkGet). A decision that relies on an absence needs
+        `get_certain`. If the answer is larger than the sidecar may send, the keys are read in halves.
         """
         if not keys:
             return {}
@@ -128,9 +134,10 @@ class DaprSidecar:
         return values
 
     async def transact(self, store: str, writes: Iterable[Write]) -> None:
-        """Apply all writes or none, in their order.
+        """Apply all writes in order, or none.
 
-        Raises StateConflict when one was refused; after any other error the outcome is unknown.
+        Raises StateConflict if one was refused and StateTooLong if one does not fit; nothing was written
+        then. After any other error the outcome is unknown.
         """
         request = api_v1.ExecuteStateTransactionRequest(
             storeName=store,
@@ -142,17 +149,17 @@ class DaprSidecar:
         await self._call(self._stub.ExecuteStateTransaction, request)
 
     async def save(self, store: str, write: Write) -> None:
-        """Apply a single write. Raises StateConflict when it was refused."""
+        """Apply a single write. Raises StateConflict if it was refused."""
         await self._call(
             self._stub.SaveState, api_v1.SaveStateRequest(store_name=store, states=[write.item()])
         )
 
     async def publish(self, topic: str, messages: Sequence[Message]) -> frozenset[str]:
-        """Publish a bulk; the answer names the entries that the broker did not take.
+        """Publish a bulk, and return the ids of the entries that the broker did not take.
 
-        Where the component reports an error with them there is no answer: of a DaprError nobody knows
-        what was taken (dapr 1.18, pkg/api/grpc/grpc.go, bulkPublishEvent).
-        Each topic is on a pub/sub component of its own name; see components/README.md.
+        If the component reports an error along with those entries, the sidecar passes on the error alone
+        (dapr 1.18, pkg/api/grpc/grpc.go, bulkPublishEvent): after a DaprError it is unknown what was taken.
+        Each topic is on a pub/sub component of the same name; see components/README.md.
         """
         request = api_v1.BulkPublishRequest(
             pubsub_name=topic,
@@ -178,13 +185,13 @@ class DaprSidecar:
         data: bytes = b"",
         seconds: float | None = None,
     ) -> bytes:
-        """Invoke an output binding and return what it answered, within its own time if one is given."""
+        """Invoke an output binding and return its answer; `seconds` replaces the usual deadline."""
         request = api_v1.InvokeBindingRequest(name=name, operation=operation, data=data, metadata=metadata)
         answer = await self._call(self._stub.InvokeBinding, request, seconds=seconds)
         return bytes(answer.data)
 
     async def secret(self, store: str, name: str) -> str:
-        """A secret from a secret store that keeps it under its own name."""
+        """Return a secret, from a store that keeps the value under the secret's own name."""
         request = api_v1.GetSecretRequest(store_name=store, key=name)
         answer = await self._call(self._stub.GetSecret, request)
         if name not in answer.data:
@@ -192,12 +199,12 @@ class DaprSidecar:
         return str(answer.data[name])
 
     async def components(self) -> dict[str, str]:
-        """The components that the sidecar has loaded: name to type."""
+        """Return the components that the sidecar has loaded: name to type."""
         answer = await self._call(self._stub.GetMetadata, api_v1.GetMetadataRequest())
         return {component.name: component.type for component in answer.registered_components}
 
     async def healthy(self) -> bool:
-        """Whether the sidecar answers at all."""
+        """Return whether the sidecar answers at all."""
         try:
             await self.components()
         except DaprError:
@@ -205,14 +212,14 @@ class DaprSidecar:
         return True
 
     async def call(self, method: str, request: object, traceparent: str | None = None) -> Any:
-        """Call a method of the sidecar's API by its name, as a part of a trace if one is named."""
+        """Call a method of the sidecar's API by its name, as a part of the trace that `traceparent` names."""
         return await self._call(getattr(self._stub, method), request, traceparent)
 
     @asynccontextmanager
     async def stream(self, method: str, request: object) -> AsyncIterator[Callable[[], Awaitable[Any]]]:
-        """Call a method that answers bit by bit: `await read()` is the next, and raises DaprError.
+        """Call a method that answers with a stream: `await read()` returns its next message.
 
-        That it ended is SidecarUnavailable too: no stream here has an end.
+        `read` raises DaprError, and SidecarUnavailable if the stream ends, because none is meant to.
         """
         call = getattr(self._stub, method)(request, metadata=self._metadata)
 

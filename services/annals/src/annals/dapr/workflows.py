@@ -1,4 +1,4 @@
-"""The management of workflows: started, told of events, halted and ended."""
+"""Manages workflows: starts them, raises events, and pauses, resumes, ends and deletes them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _STALLED = "is stalled"
 
 
 class WorkflowStalled(DaprError):
-    """Dapr holds the workflow: no worker that it has carries on what is in its history. Nothing was done."""
+    """The workflow is stalled: no connected worker can continue its history. The call had no effect."""
 
 
 class Workflows:
-    """The workflows of this app. All its methods raise DaprError when the sidecar does not do it.
+    """The workflows of this app. All methods raise DaprError if the sidecar fails the call.
 
-    gRPC, and not HTTP: only so is what a workflow does a part of the trace that started it.
+    They use gRPC, not HTTP: only then is what a workflow does a part of the trace that started it.
     """
 
     def __init__(self, sidecar: DaprSidecar) -> None:
         self._sidecar = sidecar
 
     async def start(self, name: str, instance: str, given: Any, traceparent: str | None) -> bool:
-        """Start a workflow; False when an instance of that id is running, whatever that was given.
+        """Start a workflow; return False if an instance with that id is running, whatever its input.
 
-        An instance that has ended is started anew: whoever calls this looks first.
+        Dapr starts an instance that has ended anew, so the caller must check for one first.
         """
         request = api_v1.StartWorkflowRequest(
             instance_id=instance,
@@ -51,9 +51,9 @@ class Workflows:
         return True
 
     async def raise_event(self, instance: str, event: str, data: Any) -> bool:
-        """Raise an event, to be kept until the workflow waits for it; False when there is no instance.
+        """Raise an event, which Dapr keeps until the workflow waits for it; return False without an instance.
 
-        Raises WorkflowStalled, beside the others.
+        Raises WorkflowStalled besides other DaprErrors.
         """
         request = api_v1.RaiseEventWorkflowRequest(
             instance_id=instance,
@@ -64,32 +64,33 @@ class Workflows:
         return await self._unless_missing("RaiseEventWorkflowBeta1", request)
 
     async def terminate(self, instance: str) -> None:
-        """End a workflow and those it runs where they are.
+        """End a workflow where it is, with its children. A workflow that does not exist is no error.
 
-        One of a version that no worker knows is held by Dapr, which lets nobody end it, until there is such
-        a worker. It is passed over: who calls this sees to it that what it asks for then counts for nothing.
+        Dapr does not let anybody end a workflow while no connected worker knows its version. This method
+        leaves such a workflow as it is: the caller must see to it that what the workflow asks for once there
+        is such a worker has no effect.
         """
         request = api_v1.TerminateWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         with suppress(WorkflowStalled):
             await self._unless_missing("TerminateWorkflowBeta1", request)
 
     async def pause(self, instance: str) -> bool:
-        """Halt a workflow; False when there is no instance."""
+        """Pause a workflow; return False if there is no instance."""
         request = api_v1.PauseWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         return await self._unless_missing("PauseWorkflowBeta1", request)
 
     async def resume(self, instance: str) -> None:
-        """Let a halted workflow go on."""
+        """Resume a paused workflow. A workflow that does not exist is no error."""
         request = api_v1.ResumeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         await self._unless_missing("ResumeWorkflowBeta1", request)
 
     async def purge(self, instance: str) -> None:
-        """Forget a workflow that has ended."""
+        """Delete a workflow that has ended. A workflow that does not exist is no error."""
         request = api_v1.PurgeWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         await self._unless_missing("PurgeWorkflowBeta1", request)
 
     async def _unless_missing(self, method: str, request: object) -> bool:
-        """Call a method; False when there is no instance. Raises WorkflowStalled, beside the others."""
+        """Call a method; return False if there is no instance. Raises DaprError, also as WorkflowStalled."""
         try:
             await self._sidecar.call(method, request)
         except DaprError as error:

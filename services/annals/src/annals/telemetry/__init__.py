@@ -1,1 +1,1 @@
-"""What is seen from outside: logs, traces, metrics."""
+"""Telemetry: logs, traces and metrics."""

@@ -23,7 +23,8 @@ def _add_trace(_logger: WrappedLogger, _method: str, fields: EventDict) -> Event
 def _to_json(fields: EventDict, **_: Any) -> str:
     try:
         return _dumped(fields)
-    except TypeError:  # half a character, an integer beyond 64 bits: a line that is not written tells nobody
+    except TypeError:
+        # A lone surrogate, or an integer beyond 64 bits: log it as text rather than lose the line.
         return _dumped({_text(name): _plain(value) for name, value in fields.items()})
 
 
@@ -44,7 +45,7 @@ def _text(value: Any) -> str:
 
 
 def configure(service: str, level: str = "info") -> None:
-    """Send the logs of this process, the libraries' too, to standard output."""
+    """Send all logs of this process, including those of libraries, to standard output as JSON."""
 
     def add_service(_logger: WrappedLogger, _method: str, fields: EventDict) -> EventDict:
         return {"service": service, **fields}
@@ -81,5 +82,5 @@ def configure(service: str, level: str = "info") -> None:
 
 
 def set_level(level: str) -> None:
-    """Log from this level on, from now on."""
+    """Set the lowest level that is logged, while the process runs."""
     logging.getLogger().setLevel(level.upper())

@@ -1,4 +1,4 @@
-"""Every Prometheus metric of the suite. Units are in the names, as Prometheus asks for."""
+"""Every Prometheus metric of the suite. The names contain the units, as Prometheus recommends."""
 
 from __future__ import annotations
 

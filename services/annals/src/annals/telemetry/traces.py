@@ -23,11 +23,11 @@ _propagator = TraceContextTextMapPropagator()
 def configure(service: str, zipkin_endpoint: str | None) -> None:
     """Export spans to Zipkin; without an endpoint, contexts are passed on and nothing is recorded.
 
-    Whether a trace is recorded is decided where it starts, by the first sidecar's sampling rate.
+    The sampling rate of the first sidecar decides whether a trace is recorded.
     """
     if zipkin_endpoint is None:
         return
-    # Without a parent there is nothing to sample: what starts here is the suite's own housekeeping.
+    # A span without a parent is not sampled: only the suite's own housekeeping starts traces here.
     provider = TracerProvider(
         sampler=ParentBased(root=ALWAYS_OFF), resource=Resource.create({SERVICE_NAME: service})
     )
@@ -36,7 +36,7 @@ def configure(service: str, zipkin_endpoint: str | None) -> None:
 
 
 def shutdown() -> None:
-    """Send what is still to be sent. It blocks."""
+    """Export the remaining spans, and block until that is done."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, TracerProvider):
         provider.shutdown()
@@ -46,7 +46,7 @@ def shutdown() -> None:
 def span(
     name: str, traceparent: str | None = None, kind: SpanKind = SpanKind.INTERNAL, **attributes: str
 ) -> Iterator[None]:
-    """A span round a piece of work, within the current one or the one that `traceparent` names."""
+    """Run a block in a span, whose parent is the span that `traceparent` names or else the current one."""
     context = _propagator.extract({"traceparent": traceparent}) if traceparent else None
     with _tracer.start_as_current_span(name, context, kind, attributes):
         yield
@@ -54,9 +54,9 @@ def span(
 
 @contextmanager
 def append_span(stream: StreamId, events: int) -> Iterator[None]:
-    """A span round an append, in the trace of its command; none when that is not sampled.
+    """Run an append in a span of its command's trace; without a span if that trace is not sampled.
 
-    The transaction it ends in serves other commands too: each has such a span in its own trace.
+    One transaction may commit the appends of several commands. Each has such a span, in its own trace.
     """
     if not trace.get_current_span().get_span_context().trace_flags.sampled:
         yield
@@ -71,17 +71,20 @@ def append_span(stream: StreamId, events: int) -> Iterator[None]:
 
 
 def current_traceparent() -> str | None:
-    """The current span as a W3C traceparent; None when there is no trace."""
+    """Return the current span as a W3C traceparent; None if there is no trace."""
     return _traceparent(trace.get_current_span().get_span_context())
 
 
 def publish_spans(topic: str, events: Sequence[RecordedEvent]) -> AbstractContextManager[list[str | None]]:
-    """A span in the trace of each sampled event, over one bulk publish; gives their traceparents."""
+    """Wrap a bulk publish in one span for each sampled event, in the event's own trace.
+
+    The context manager gives the traceparents to publish the events with, in their order.
+    """
     return _spans([f"publish {topic}"] * len(events), SpanKind.PRODUCER, events)
 
 
 def project_spans(events: Sequence[RecordedEvent]) -> AbstractContextManager[list[str | None]]:
-    """The same for a batch that is applied to the read models."""
+    """Wrap a batch that is applied to the read models in spans, as `publish_spans` does."""
     return _spans([f"project {event.event_type}" for event in events], SpanKind.CONSUMER, events)
 
 
@@ -89,7 +92,10 @@ def project_spans(events: Sequence[RecordedEvent]) -> AbstractContextManager[lis
 def _spans(
     names: Sequence[str], kind: SpanKind, events: Sequence[RecordedEvent]
 ) -> Iterator[list[str | None]]:
-    """A batch has as many parents as it has events: each trace gets a span, linked to the first's."""
+    """Start a span in the trace of each sampled event, because a span has one parent and a batch has many.
+
+    The spans of a batch are linked to the trace of its first sampled event.
+    """
     traceparents: list[str | None] = [event.traceparent for event in events]
     sampled = [index for index, parent in enumerate(traceparents) if parent and parent.endswith("-01")]
     if not sampled or not isinstance(trace.get_tracer_provider(), TracerProvider):
