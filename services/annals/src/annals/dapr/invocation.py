@@ -11,7 +11,7 @@ import orjson
 from yarl import URL
 
 CONNECTIONS = 200  # open to the sidecar at the same time, at most
-# Types of problems that say that a service refuses the request itself.
+# Problem types with which a service refuses the request itself.
 _REFUSALS = frozenset({"forbidden", "key-reused", "malformed", "not-found", "rule", "too-large"})
 
 
@@ -34,7 +34,7 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """The type of problem that the answer reports, such as `rule`; empty if it is not one of Annals."""
+        """The type of problem that the answer reports, such as `rule`; empty if it reports none."""
         kind = self.body.get("type", "") if isinstance(self.body, dict) else ""
         return kind.removeprefix("urn:annals:problem:") if isinstance(kind, str) else ""
 
@@ -111,7 +111,7 @@ class ServiceInvocation:
 
         If an app dies between the head of its answer and the body, the sidecar passes on the head and ends
         the body as if it were complete (seen with daprd 1.18). An answer is therefore incomplete if its JSON
-        breaks off, or if it is a success with an empty body other than 204.
+        breaks off, or if it is a success with an empty body and not a 204.
         """
         url = f"/v1.0/invoke/{app}/method/{path}"
         body = None if json is None else orjson.dumps(json)

@@ -25,7 +25,7 @@ class LockLost(Exception):
 
 
 class Locks:
-    """One lock component. Dapr's lock API is alpha, and Redis is its only component.
+    """One lock component. Dapr's lock API is alpha, and only Redis implements it.
 
     A lock gives no fencing: it expires whatever its holder does, and requests that the holder has sent
     still arrive. Where two holders at once would be wrong and not only wasteful, let the store refuse the

@@ -31,7 +31,7 @@ class StateValue:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One upsert. With `insert_only` an existing key refuses it; with `etag`, a key that has changed."""
+    """One upsert. The store refuses it if `insert_only` and the key exists, or if `etag` is not the key's."""
 
     key: str
     value: bytes
@@ -101,7 +101,7 @@ class DaprSidecar:
         return StateValue(answer.data, answer.etag) if answer.etag else None
 
     async def get_certain(self, store: str, keys: Sequence[str]) -> dict[str, StateValue]:
-        """Read many keys; a key that is left out does not exist, because absent keys are read again singly."""
+        """Read many keys; a key that is left out does not exist, because `get` looks for it again."""
         values = await self.get_bulk(store, keys)
         absent = [key for key in keys if key not in values]
         looked = await asyncio.gather(*(self.get(store, key) for key in absent))

@@ -51,9 +51,9 @@ class Workflows:
         return True
 
     async def raise_event(self, instance: str, event: str, data: Any) -> bool:
-        """Raise an event, which Dapr keeps until the workflow waits for it; return False without an instance.
+        """Raise an event, which Dapr keeps until the workflow waits for it.
 
-        Raises WorkflowStalled besides other DaprErrors.
+        Returns False if there is no instance. Raises WorkflowStalled besides other DaprErrors.
         """
         request = api_v1.RaiseEventWorkflowRequest(
             instance_id=instance,
@@ -67,8 +67,8 @@ class Workflows:
         """End a workflow where it is, with its children. A workflow that does not exist is no error.
 
         Dapr does not let anybody end a workflow while no connected worker knows its version. This method
-        leaves such a workflow as it is: the caller must see to it that what the workflow asks for once there
-        is such a worker has no effect.
+        leaves such a workflow as it is. Once there is such a worker, the workflow continues: the caller must
+        make sure that whatever it then asks for has no effect.
         """
         request = api_v1.TerminateWorkflowRequest(instance_id=instance, workflow_component=_ENGINE)
         with suppress(WorkflowStalled):
@@ -90,7 +90,7 @@ class Workflows:
         await self._unless_missing("PurgeWorkflowBeta1", request)
 
     async def _unless_missing(self, method: str, request: object) -> bool:
-        """Call a method; return False if there is no instance. Raises DaprError, also as WorkflowStalled."""
+        """Call a method; return False if there is no instance. Raises DaprError or WorkflowStalled."""
         try:
             await self._sidecar.call(method, request)
         except DaprError as error:

@@ -516,7 +516,7 @@ class _World:
 
     def _tell(self, news: Sequence[EventData]) -> None:
         for event in news:
-            # The state itself does not pass through JSON, unlike an aggregate's: only its events have limits.
+            # Unlike an aggregate's, the state does not pass through JSON: it has no limits beyond its events'.
             self.state = self.state.apply(stored(event))
 
 

@@ -30,7 +30,10 @@ class Record:
 
     @property
     def key(self) -> str | None:
-        """The partition key. Records with the same key are delivered in order, one at a time."""
+        """The partition key.
+
+        Records with the same key are delivered in order, one at a time; records without a key, in parallel.
+        """
         return next((self.metadata[name] for name in _KEYS if name in self.metadata), None)
 
 

@@ -39,7 +39,7 @@ class StateRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The value of a key. `first_written`: by a single first-write, which only Redis remembers."""
+    """The value of a key. Redis refuses a single first-write of a key only if `first_written` is set."""
 
     data: bytes
     etag: str

@@ -166,7 +166,7 @@ class FakeWorkflows:
     async def work(self, app_id: str) -> AsyncIterator[pb.WorkItem]:
         """Connect a worker and yield its work items. When it leaves, other workers get what it left undone.
 
-        A new worker may know the versions of stalled workflows, so these are offered to it first.
+        A new worker may know the versions of stalled workflows, so these are decided on again.
         """
         worker = _Worker()
         self._workers[app_id].append(worker)
@@ -189,7 +189,7 @@ class FakeWorkflows:
     def decided(self, response: pb.WorkflowResponse) -> None:
         """Take a worker's decision on how a workflow goes on."""
         if self._out.pop(response.completionToken, None) is None:
-            return  # the item has been handed to another worker since
+            return  # the worker's stream has ended since, and the item was put back for another
         instance = self._instances.get(response.instanceId)
         if instance is not None and instance.deciding:
             effects = instance.decide(response, self._clock.now())
