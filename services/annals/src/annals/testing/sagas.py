@@ -516,7 +516,8 @@ class _World:
 
     def _tell(self, news: Sequence[EventData]) -> None:
         for event in news:
-            # Unlike an aggregate's, the state does not pass through JSON: it has no limits beyond its events'.
+            # Unlike an aggregate's, the state is not read back from JSON: it has no limits beyond those of
+            # its events.
             self.state = self.state.apply(stored(event))
 
 
