@@ -34,7 +34,7 @@ class Workflows:
     async def start(self, name: str, instance: str, given: Any, traceparent: str | None) -> bool:
         """Start a workflow; return False if an instance with that id is running, whatever its input.
 
-        Dapr starts an instance that has ended anew, so the caller must check for one first.
+        If an instance with that id has ended, Dapr starts a new one in its place, so the caller checks first.
         """
         request = api_v1.StartWorkflowRequest(
             instance_id=instance,
