@@ -56,7 +56,9 @@ class Locks:
                 yield
         except TimeoutError as error:
             if limit.expired():
-                raise LockLost(f"{name} was held for {seconds} s, and the work was not done") from error
+                raise LockLost(
+                    f"the lock {name} ended after {seconds} s, before the work was done"
+                ) from error
             raise
         finally:
             await self._release(name, owner)
@@ -67,7 +69,7 @@ class Locks:
             answer = await self._sidecar.call("UnlockAlpha1", request)
         except DaprError as error:
             # The work is over, and the lock expires by itself.
-            _log.warning("a lock is left to expire", lock=name, error=str(error))
+            _log.warning("a lock could not be released: it will expire", lock=name, error=str(error))
             return
         if answer.status != api_v1.UnlockResponse.SUCCESS:
             status = api_v1.UnlockResponse.Status.Name(answer.status)

@@ -20,25 +20,27 @@ APPEND_BATCH_SIZE = Histogram(
     "annals_append_batch_commits", "Commits in one transaction.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 
-PUBLISH_BACKLOG = Gauge("annals_publish_backlog_commits", "Commits that are stored and not yet published.")
+PUBLISH_BACKLOG = Gauge("annals_publish_backlog_commits", "Commits that are stored but not yet published.")
 PUBLISH_BACKLOG_AGE = Gauge(
-    "annals_publish_backlog_age_seconds", "For how long the oldest of them has waited."
+    "annals_publish_backlog_age_seconds", "How long the oldest unpublished commit has waited."
 )
-PUBLISHED_EVENTS = Counter("annals_published_events_total", "Events that the broker took.")
+PUBLISHED_EVENTS = Counter("annals_published_events_total", "Events that the broker accepted.")
 PASSED_OVER_EVENTS = Counter(
     "annals_publish_passed_over_events_total",
-    "Events that were not published because the broker refused them, and only them, each time.",
+    "Events given up because the broker kept refusing them while it accepted others.",
 )
 
 PROJECTED_EVENTS = Counter("annals_projection_events_total", "Events applied to the read models.")
 PROJECTION_SKIPPED = Counter(
-    "annals_projection_skipped_events_total", "Events delivered that were applied before."
+    "annals_projection_skipped_events_total", "Delivered events that had been applied before."
 )
 PROJECTION_HEALED = Counter(
-    "annals_projection_healed_events_total", "Events that no message brought in time and the store did."
+    "annals_projection_healed_events_total",
+    "Events read from the store because no message brought them in time.",
 )
 PROJECTION_UNREADABLE = Counter(
-    "annals_projection_unreadable_messages_total", "Messages sent on to the dead letters unread."
+    "annals_projection_unreadable_messages_total",
+    "Messages that could not be read as events and became dead letters.",
 )
 PROJECTION_LAG = Gauge(
     "annals_projection_lag_commits",
@@ -46,31 +48,35 @@ PROJECTION_LAG = Gauge(
 )
 PROJECTION_SWEPT = Gauge(
     "annals_projection_swept_timestamp_seconds",
-    "When the whole store was last compared with the read models, and what was missing applied.",
+    "When the whole store was last compared with the read models and missing events were applied.",
 )
 PROJECTION_LAG_SECONDS = Histogram(
-    "annals_projection_lag_seconds", "From an event's time to its being visible.", buckets=_SECONDS
+    "annals_projection_lag_seconds", "From an event's time until its read model shows it.", buckets=_SECONDS
 )
 
 BUILT_EVENTS = Counter(
     "annals_projection_built_events_total",
-    "Events that tables which are not live were filled with.",
+    "Events applied to tables that are being built and are not live yet.",
     ["read_model"],
 )
 PROJECTION_POSITION = Gauge(
     "annals_projection_position",
-    "The sequence of a lane up to which a read model has everything; `generation` is live, or the number"
-    " of one that is being built.",
+    "The sequence of a lane up to which a read model has all events; `generation` is `live`, or the number"
+    " of a generation that is being built.",
     ["read_model", "generation", "lane"],
 )
-PARKED = Counter("annals_dead_letters_parked_total", "Times that something was parked.", ["consumer"])
+PARKED = Counter(
+    "annals_dead_letters_parked_total", "Times that a sequence or message was parked.", ["consumer"]
+)
 DEAD_LETTERS = Gauge("annals_dead_letters", "Sequences and messages that are parked now.")
 
 SAGA_TRANSITIONS = Counter(
-    "annals_saga_transitions_total", "Transitions of sagas by their type and the event's.", ["saga", "event"]
+    "annals_saga_transitions_total", "Saga transitions by type of saga and of event.", ["saga", "event"]
 )
 SAGA_ACTIONS = Counter(
-    "annals_saga_actions_total", "Tries of sagas' actions and compensations.", ["step", "outcome"]
+    "annals_saga_actions_total",
+    "Tries of saga actions and compensations by step and outcome.",
+    ["step", "outcome"],
 )
 
 STREAM_CLIENTS = Gauge("annals_stream_clients", "Clients of live streams on this replica.")
@@ -78,7 +84,9 @@ STREAM_CUT = Counter("annals_stream_cut_clients_total", "Clients cut off because
 STREAM_REFUSED = Counter("annals_stream_refused_clients_total", "Clients turned away by a full replica.")
 NOTIFICATIONS = Counter(
     "annals_notification_deliveries_total",
-    "Tries of deliveries by channel and outcome.",
+    "Delivery tries by channel and outcome.",
     ["channel", "outcome"],
 )
-REMINDERS = Counter("annals_reminders_fired_total", "Reminders that fired, and whether late.", ["late"])
+REMINDERS = Counter(
+    "annals_reminders_fired_total", "Reminders that fired, by whether they were late.", ["late"]
+)

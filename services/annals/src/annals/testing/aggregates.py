@@ -47,9 +47,9 @@ class Given(Generic[A]):
     def then(self, *events: EventData) -> Self:
         """Assert that the last decision was exactly these events, in this order."""
         if self.refused is not None:
-            raise AssertionError(f"it was refused: {self.refused}")
+            raise AssertionError(f"the decision was refused: {self.refused}")
         if self.decided != events:
-            raise AssertionError(f"it decided {self.decided}, not {events}")
+            raise AssertionError(f"the aggregate decided {self.decided}, not {events}")
         return self
 
     def then_refused(self, rule: str) -> None:
@@ -58,7 +58,7 @@ class Given(Generic[A]):
         if isinstance(self.refused, NotFound):
             found = "not_found"
         if found != rule:
-            raise AssertionError(f"expected {rule}, it was {found or 'not refused'}")
+            raise AssertionError(f"expected a refusal by {rule}, got {found or 'none'}")
 
 
 def given(aggregate: type[A], *events: EventData) -> Given[A]:

@@ -230,7 +230,7 @@ class Ran:
         """
         if self.state.status != status or self.state.left != left:
             raise AssertionError(
-                f"it is {self.state.status}, left {self.state.left}, because of {self.state.reason}"
+                f"the saga is {self.state.status} with {self.state.left} left, reason: {self.state.reason}"
             )
         if reason is not None and reason not in (self.state.reason or ""):
             raise AssertionError(f"the reason is {self.state.reason!r}")
@@ -239,7 +239,7 @@ class Ran:
     def then_did(self, *names: str) -> Self:
         """Assert that the saga asked others for exactly these things, in this order."""
         if self.did != names:
-            raise AssertionError(f"it did {self.did}")
+            raise AssertionError(f"the saga did {self.did}, not {names}")
         return self
 
 
@@ -324,7 +324,7 @@ class Scenario:
             workflow.drive(engine.run(self.saga, workflow, world.start()))
             done = (world.state, len(world.did))
             if lost.drive(running)["status"] != "ended" or (world.state, len(world.did)) != done:
-                raise AssertionError("a workflow that was replaced did more than to end")
+                raise AssertionError("a workflow that was replaced did more than end")
         ran = Ran(world.state, tuple(world.did), tuple(world.calls), workflow.now - _START)
         if not ran.state.status.ended:
             raise AssertionError(f"the workflow has ended, but the saga is {ran.state.status}")

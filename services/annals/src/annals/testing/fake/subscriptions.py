@@ -87,7 +87,7 @@ def declared(spec: Mapping[str, Any], scopes: Sequence[str] = ()) -> Subscriptio
     routes = spec.get("routes") or {}
     if isinstance(routes, Mapping) and routes.get("rules"):
         raise ValueError(
-            f"the fake knows no routing rules, as {spec['topic']} has: test them on a real sidecar"
+            f"the fake has no routing rules, which {spec['topic']} declares: test them on a real sidecar"
         )
     route = spec.get("route") or (routes.get("default") if isinstance(routes, Mapping) else None)
     if not route:
