@@ -1,4 +1,8 @@
-"""Applies events to the read models of a service, whatever order they come in and how often."""
+"""Applies events to the read models of a service, in whatever order and however often they come.
+
+Each row holds its stream's version. An event that a table has is skipped. Earlier events that a table lacks
+are read from the store and applied first. One statement writes a batch to all tables and to the event index.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
 
-_LARGEST_GAP = 1_000
-_ROUNDS = 10
+_LARGEST_GAP = 1_000  # versions; before more are read, the head must show that they exist
+_ROUNDS = 10  # of one batch: other replicas may move its rows each time
 _KNOWN_VERSIONS = 100_000
 _STATEMENT_EVENTS = 500
 _REFUSALS = 3
@@ -38,7 +42,7 @@ CROSS JOIN LATERAL (
   SELECT version FROM readmodels.{table} one
   WHERE one.tenant = wanted.tenant AND one.id = wanted.id OFFSET 0) known"""
 
-# A write that changes nothing: a database that is read-only now answers what is read.
+# A write that changes nothing: a database that has become read-only would still answer a read.
 _PING = """
 UPDATE readmodels.generations SET status = status
 WHERE (read_model, number) = (SELECT read_model, number FROM readmodels.generations LIMIT 1)
@@ -52,12 +56,12 @@ class ProjectionStalled(Exception):
 
 
 class RowRefused(Exception):
-    """The database does not take the row that a projection made."""
+    """The database refuses the row that a projection made."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Events of a stream in order, as many as one statement takes, and how far each table is behind."""
+    """Consecutive events of a stream that fit one statement, and the version of each table that lacks any."""
 
     stream: StreamId
     events: Sequence[RecordedEvent]
@@ -65,11 +69,11 @@ class _Piece:
 
 
 class Applier:
-    """One batch after the other. `on_applied` is told the positions that became visible.
+    """Applies one batch after the other. `on_applied` receives the positions that became visible.
 
-    `generations` gives the tables that are filled now. Without `on_applied` nothing is indexed: so is
-    a table filled that does not answer queries. What a projection fails on is parked: its stream
-    waits there, for that read model alone, and is indexed all the same.
+    `generations` returns the tables to fill now. Without `on_applied` nothing is indexed, as for a table that
+    does not answer queries. If a projection fails on an event, the event is parked: its stream waits there,
+    for that generation alone, and is indexed all the same.
     """
 
     def __init__(
@@ -92,11 +96,11 @@ class Applier:
         self._turn = asyncio.Lock()
 
     async def apply(self, events: Iterable[RecordedEvent]) -> frozenset[StreamId]:
-        """Make events visible, with those before them; those that are visible already are skipped.
+        """Make events visible, and all events before them; skip those that are visible already.
 
         Returns the streams that stay behind because the store lacks an earlier event of theirs. Raises
-        ProjectionStalled, DatabaseError, StoreError, DeadLettersUnknown, TooManyParked and DaprError:
-        then some of the events may be visible.
+        ProjectionStalled, DatabaseError, StoreError, DeadLettersUnknown, TooManyParked, DaprError and what
+        `generations` raises. Some of the events may then be visible.
         """
         lacking: set[StreamId] = set()
         given: dict[StreamId, dict[int, RecordedEvent]] = defaultdict(dict)
@@ -131,8 +135,8 @@ class Applier:
     async def _outstanding(
         self, given: Mapping[StreamId, Mapping[int, RecordedEvent]], lacking: set[StreamId]
     ) -> list[_Piece]:
-        """What is to be written of each stream: all that a table lacks, and what was given."""
-        # Asked once: what operators release meanwhile is another batch's.
+        """Return what to write of each stream: the given events, and all before them that a table lacks."""
+        # Asked only once: a sequence that operators release meanwhile is left to another batch.
         waiting = {stream: self._waiting(stream) for stream in given}
         versions = await self._versions(waiting)
         spans: dict[StreamId, range] = {}
@@ -142,7 +146,7 @@ class Applier:
             metrics.PROJECTION_SKIPPED.inc(sum(all(v >= version for v in behind) for version in events))
         for stream, span in list(spans.items()):
             if len(span) > _LARGEST_GAP:
-                # Before so many are looked for: a message may say anything, the store has the last word.
+                # Checked before so many events are read: a message may claim any version, the store decides.
                 head, _ = await self._store.load(stream, certain=True)
                 if head is None or head.version < max(given[stream]):
                     _log.error("the store has no such version", stream=str(stream), version=span[-1])
@@ -176,7 +180,7 @@ class Applier:
         return pieces
 
     def _waiting(self, stream: StreamId) -> list[Generation]:
-        """The tables that want a stream's events, but for those where it is parked."""
+        """Return the tables that want a stream's events, except those in which the stream is parked."""
         wanting = self._by_type.get(stream.name.partition("-")[0], [])
         return [one for one in wanting if not is_parked(self._dead_letters, one, stream)]
 
@@ -197,19 +201,19 @@ class Applier:
         self._known.move_to_end(place)
 
     async def _write(self, part: Sequence[_Piece]) -> set[StreamId]:
-        """Write pieces of different streams; gives the streams that are to be looked at again."""
+        """Write pieces of different streams. Return the streams that need another round."""
         try:
             return await self._write_at_once(part)
         except StatementRefused:
             if len(part) == 1:
                 return await self._write_refused(part[0])
-        # One row that the database does not take spoils the statement for all: find out which. Or they are
-        # more than it takes at a time.
+        # One row that the database refuses fails the statement for all, and halving finds it. It also cuts
+        # a batch that is too large for one statement.
         half = len(part) // 2
         return await self._write(part[:half]) | await self._write(part[half:])
 
     async def _write_refused(self, piece: _Piece) -> set[StreamId]:
-        """A statement of one stream was refused: park it, if it is so each time and nothing else is."""
+        """Park a stream's refused row if it is refused each time while the database takes other writes."""
         for _ in range(_REFUSALS):
             await self._database.fetch(_PING)
             try:
@@ -217,7 +221,7 @@ class Applier:
             except StatementRefused as error:
                 refused = error
         if len(piece.events) > 1 or len(piece.priors) > 1:
-            # Event by event and table by table, to park exactly where it begins.
+            # Event by event and table by table, to park at exactly the event that is refused.
             for event in piece.events:
                 for generation, prior in piece.priors.items():
                     if prior < event.version and not is_parked(self._dead_letters, generation, piece.stream):
@@ -242,7 +246,7 @@ class Applier:
                 events = [event for event in piece.events if event.version > prior]
                 change, last = await self._change(generation, events)
                 if last < events[-1].version:
-                    again.add(piece.stream)  # it was parked; what is left is indexed without this table
+                    again.add(piece.stream)  # parked: the next round indexes the rest without this table
                 if change is not None:
                     changes[generation].append(change_row(events[0], change, last, prior))
                     ends[generation, piece.stream] = last
@@ -251,7 +255,7 @@ class Applier:
                 index += [_index_row(event) | {"needs": needs} for event in piece.events]
         if not index and not ends:
             return again
-        # What does not answer queries makes nothing visible.
+        # A table that does not answer queries makes no event visible.
         visible = [event for piece in part for event in piece.events if indexed and piece.stream not in again]
         rows = (index, *changes.values()) if indexed else changes.values()
         parameters = [orjson.dumps(one).decode() for one in rows]
@@ -262,7 +266,7 @@ class Applier:
             if place in moved:
                 self._learn(place, last)
             else:
-                # Whatever did not advance was moved by another replica: look again.
+                # Another replica has moved the row: read its version anew in another round.
                 self._known.pop(place, None)
                 again.add(place[1])
         while len(self._known) > _KNOWN_VERSIONS:
@@ -280,7 +284,7 @@ class Applier:
     async def _change(
         self, generation: Generation, events: Sequence[RecordedEvent]
     ) -> tuple[Change | None, int]:
-        """What events change, and the last that was taken: an event that fails is parked there."""
+        """Return the change that events make, and the last version in it; an event that fails is parked."""
         projection = generation.projection
         change: Change | None = None
         last = events[0].version - 1
@@ -308,7 +312,7 @@ def is_parked(dead_letters: DeadLetters, generation: Generation, stream: StreamI
 async def versions(
     database: Database, generation: Generation, streams: Sequence[StreamId]
 ) -> dict[StreamId, int]:
-    """How far a table has each stream; 0 where it has no row. Raises DatabaseError."""
+    """Return the version that a table has of each stream, 0 without a row. Raises DatabaseError."""
     rows = await database.fetch(
         _VERSIONS.format(table=generation.name),
         orjson.dumps([{"tenant": one.tenant, "id": _id(one)} for one in streams]).decode(),
@@ -320,14 +324,14 @@ async def versions(
 def changed(
     projection: Projection, before: Change | None, event: RecordedEvent, dead_letters: DeadLetters
 ) -> Change:
-    """What a change comes to with one more event, as operators corrected it."""
+    """Return `before` merged with the change of one more event, as operators corrected that event."""
     corrected = dead_letters.corrected(projection.table.name, event)
     change = Patch({}) if corrected is None else projection.change(corrected)
     return change if before is None else merge(before, change, projection.table.maps)
 
 
 def _parts(pieces: Iterable[_Piece]) -> Iterable[list[_Piece]]:
-    """The pieces in parts that one statement takes; those of one stream are in different ones, in order."""
+    """Divide pieces into parts that fit one statement; those of one stream go to successive parts."""
     part: list[_Piece] = []
     streams: set[StreamId] = set()
     size = 0
@@ -347,7 +351,7 @@ def _id(stream: StreamId) -> str:
 
 
 def change_row(event: RecordedEvent, change: Change, version: int, prior: int) -> dict[str, Any]:
-    """What `apply_statement` takes of a stream: its change, from `prior` to `version`."""
+    """Return a row of the statement's parameters: a stream's change, from version `prior` to `version`."""
     row: dict[str, Any] = {
         "tenant": event.tenant_id,
         "id": event.aggregate_id,
@@ -381,7 +385,8 @@ def _index_row(event: RecordedEvent) -> dict[str, Any]:
         "source": event.source,
         "client": event.client,
     }
-    # PostgreSQL holds no NUL: one, as ids of commands could have, would keep the event's lane from advancing.
+    # PostgreSQL stores no NUL. A NUL in the id of a command would keep the event out of the index, and so
+    # hold up the checkpoint of the lane.
     return {
         name: value.replace("\0", "\ufffd") if isinstance(value, str) else value
         for name, value in row.items()

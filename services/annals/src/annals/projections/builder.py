@@ -1,9 +1,9 @@
-"""Fills the tables that are not live from the store: new ones from the beginning, old ones from then on.
+"""Fills generations that are not live from the store: new ones whole, retired ones from their retirement on.
 
-One replica at a time does it for a generation, by a lease in the catalogue. How far it is in each lane
-is kept every few pages: who takes over goes on there, and what is applied twice changes nothing. A
-generation that has gone live is filled on until a fill has ended that began when every replica knew that it
-is live: what was written to the one before until then is there too.
+A lease in the catalogue lets one replica at a time fill a generation. Every few pages, the replica saves how
+far it is in each lane. A replica that takes over resumes there; events that are applied twice change nothing.
+A generation that goes live is still filled until a fill ends that began after every replica knew of the
+switch. Then it also has all that replicas wrote to the previous generation until they knew.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from annals.telemetry import metrics
 _log = structlog.get_logger(__name__)
 
 NEAR_COMMITS = 4_000
-"""What a generation may be behind when it is switched to: once it is live, that is filled in a second."""
+"""Commits that a generation may lack when it is switched to; filling them takes about a second."""
 
 _PAGE_COMMITS = 4_000
-_LEAST_COMMITS = 64  # what is not there costs the store as much as what is
+_LEAST_COMMITS = 64  # in a first page: absent commits cost the store as much as existing ones
 _PAGES_AHEAD = 2
-_PAGE_BYTES = 8 * 1024 * 1024
-_HELD_BYTES = 16 * 1024 * 1024
-_KEEP_SECONDS = 2.0
+_PAGE_BYTES = 8 * 1024 * 1024  # of encoded events, after which a page is cut
+_HELD_BYTES = 16 * 1024 * 1024  # of encoded events, after which folded rows are written
+_KEEP_SECONDS = 2.0  # between two writes, each of which saves the progress
 _LOOK_SECONDS = 0.5
 _LEASE_SECONDS = 10
 
@@ -77,14 +77,14 @@ SELECT (EXISTS (SELECT FROM done))::text"""
 
 
 class _Lost(Exception):
-    """Another replica fills the generation, or it is not to be filled any more."""
+    """Another replica fills the generation, or it must not be filled any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events of a lane up to a sequence, of one aggregate type.
+    """Events of one aggregate type in a lane, up to the sequence `seq`.
 
-    It is not `whole` when it comes less far than was asked: the lane `ended`, or its events are large.
+    A page is not `whole` if it ends before the last commit asked for: the lane `ended`, or events are large.
     """
 
     seq: int
@@ -95,7 +95,7 @@ class Page:
 
 
 class Builder:
-    """See the module. `owner` names this replica."""
+    """Fills the generations that this code knows and that need it; `owner` names this replica in leases."""
 
     def __init__(
         self,
@@ -118,11 +118,11 @@ class Builder:
         self._wake = asyncio.Event()
 
     def look(self) -> None:
-        """Something was asked for: do not wait for the next look."""
+        """Look for generations to fill at once, because an operator has changed something."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Fill for ever, each generation at its own pace."""
+        """Fill generations until cancelled, each at its own pace."""
         async with asyncio.TaskGroup() as fills:
             while True:
                 self._wake.clear()
@@ -134,7 +134,7 @@ class Builder:
                     continue
 
     def _begin(self, fills: asyncio.TaskGroup) -> None:
-        """Fill each generation that is to be filled, and is not being filled, as far as the store is."""
+        """Start a fill up to the store's end for each generation that needs one and has none under way."""
         self._under_way = {one: task for one, task in self._under_way.items() if not task.done()}
         to_fill = {
             generation: known
@@ -154,7 +154,7 @@ class Builder:
             began = await self._lease(known)
             if began is not None:
                 await self._fill(known, generation, rows, began)
-            self._rows[generation] = rows  # not after an error
+            self._rows[generation] = rows  # kept for the next fill, but not after an error
         except _Lost:
             _log.info("no longer filled here", table=generation.name)
         except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
@@ -163,7 +163,7 @@ class Builder:
             _log.error("is not filled on", table=generation.name, error=str(error))
 
     async def _lease(self, known: Known) -> str | None:
-        """When it was, by the clock of the database; None where another replica fills the generation."""
+        """Take the lease. Return the time by the database's clock, or None if another replica holds it."""
         lease = f"{_LEASE_SECONDS} seconds"
         answer = await self._database.fetch(_LEASE, known.read_model, str(known.number), self._owner, lease)
         return answer["now"] if answer["mine"] else None
@@ -186,9 +186,9 @@ class Builder:
     async def _catch_up(
         self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
     ) -> bool:
-        """Fill until a fill has ended that began when little was lacking: under load something always is.
+        """Repeat fills until one ends that began near the store's end: under load, the end itself moves on.
 
-        Whether it has come so far; not, while a lane does not show all that it is said to have.
+        Return whether that was reached, and not if a lane does not show all commits that it is said to have.
         """
         while True:
             wanted = await self._store.reached()
@@ -202,14 +202,14 @@ class Builder:
     async def _fill_lanes(
         self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
     ) -> None:
-        """Fill the lanes that have gone on, each until it has ended once."""
+        """Fill the lanes that have new commits, each until its end is reached once."""
         for lane in await self._store.moved(progress):
             progress[lane] = await self._fill_lane(known, generation, rows, lane, progress.get(lane, 0))
 
     async def _fill_lane(
         self, known: Known, generation: Generation, rows: FoldedRows, lane: int, seq: int
     ) -> int:
-        """Page after page, the next ones read while one is folded; gives how far it came."""
+        """Fill a lane page by page, and read the next pages meanwhile. Return the last sequence filled."""
         aggregate_type = generation.projection.aggregate_type
         ahead: deque[asyncio.Task[Page]] = deque()
         asked = kept = seq
@@ -218,8 +218,8 @@ class Builder:
         try:
             while True:
                 began = time.monotonic()
-                # What is throttled goes by the second, or its lease ended while it waits. What answers
-                # queries is waited for by them.
+                # A throttled page takes about a second: in a longer pause the lease would end. A live
+                # generation is not throttled, because queries wait for it.
                 throttle = None if known.settling else known.throttle
                 most = min(page_commits, self._page, throttle or self._page)
                 while len(ahead) < _PAGES_AHEAD:
@@ -227,12 +227,12 @@ class Builder:
                     asked += most
                 page = await ahead.popleft()
                 if not page.whole:
-                    # What was read beyond does not follow: it has a gap before it.
+                    # The pages read ahead do not follow this page: commits between them would be left out.
                     await _cancelled(ahead)
                     asked = page.seq
                 await rows.take(page.events)
                 held += page.size
-                # About half of what a page may hold, that it is seldom cut.
+                # Aim at half of what a page may hold, so that it is seldom cut.
                 half = _PAGE_BYTES // 2
                 page_commits = fitting(
                     page_commits, page.seq - seq, page.size, bytes_held=half, most=self._page
@@ -254,7 +254,7 @@ class Builder:
     async def _read(self, lane: int, after: int, most: int, aggregate_type: str) -> Page:
         commits = await self._store.read_log(lane, after + 1, after + most)
         refs: list[tuple[StreamId, int]] = []
-        ends: list[int] = []  # how many of the refs are of the commits so far
+        ends: list[int] = []  # of each commit: how many refs there are up to its end
         for commit in commits:
             if commit.stream.name.startswith(f"{aggregate_type}-"):
                 refs += commit.refs
@@ -264,14 +264,14 @@ class Builder:
         async for some, their_size in event_pages(self._store, refs):
             events += some
             size += their_size
-            # What was read of a commit beyond is folded too, and passed over when it comes again.
+            # Events of a commit beyond that are folded too, and skipped when the commit comes again.
             read = bisect_right(ends, len(events))
             if size >= _PAGE_BYTES and 0 < read < len(commits):
                 return Page(commits[read - 1].position.seq, False, False, events, size)
         return Page(after + len(commits), len(commits) == most, len(commits) < most, events, size)
 
     async def _advance(self, known: Known, lane: int, seq: int) -> Known:
-        """Keep how far it is. Raises _Lost when it is paused, dropped or another's by now."""
+        """Save the progress. Raises _Lost if the generation was paused or dropped, or the lease was lost."""
         place = (known.read_model, str(known.number), self._owner)
         lease = f"{_LEASE_SECONDS} seconds"
         if not await self._database.fetch(_ADVANCE, *place, str(lane), str(seq), lease):
@@ -282,7 +282,7 @@ class Builder:
 
 
 async def _cancelled(tasks: deque[asyncio.Task[Page]]) -> None:
-    """End what is not needed; what came of it does not matter."""
+    """Cancel reads that are not needed any more, and ignore how they end."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -290,7 +290,7 @@ async def _cancelled(tasks: deque[asyncio.Task[Page]]) -> None:
 
 
 def _lacking(progress: Mapping[int, int], wanted: Mapping[int, int]) -> int:
-    """How many commits are wanted that were not filled."""
+    """Return how many of the wanted commits are not filled yet."""
     return sum(max(0, seq - progress.get(lane, 0)) for lane, seq in wanted.items())
 
 

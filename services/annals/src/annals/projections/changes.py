@@ -1,4 +1,4 @@
-"""Changes of rows, and what several of them come to. Pure."""
+"""Changes of rows, and how to merge and fold them. Pure."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """The row is this, whatever it was; columns that are not named are null."""
+    """Replaces the row, whatever it was; columns that are not named become null."""
 
     row: Row
 
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """These columns of the row change; no row, no change."""
+    """Changes these columns of the row; without a row it changes nothing."""
 
     row: Row
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """The row is gone."""
+    """Deletes the row."""
 
 
 Change = Put | Patch | Delete
 
 
 def merge(first: Change, then: Change, maps: Sequence[str] = ()) -> Change:
-    """The one change that two in a row come to; see `Table` for `maps`."""
+    """Return the one change that does what `first` and `then` do together; see `Table` for `maps`."""
     match first, then:
         case _, Put() | Delete():
             return then
@@ -46,7 +46,7 @@ def merge(first: Change, then: Change, maps: Sequence[str] = ()) -> Change:
 
 
 def fold(changes: Iterable[Change], maps: Sequence[str] = ()) -> Row | None:
-    """The row that changes leave behind, from none."""
+    """Return the row that changes leave when they begin without one."""
     row: Row | None = None
     for change in changes:
         match change:

@@ -1,4 +1,4 @@
-"""What differs between two generations of a read model, row by row."""
+"""Compares two generations of a read model row by row."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from annals.projections.projection import Table
 from annals.projections.tables import columns, table_name
 
 _SAMPLES = 50
-# A sidecar passes on 4 MiB, and JSON within JSON may take six times as many bytes.
+# Of all samples. A sidecar passes on at most 4 MiB, and JSON in a JSON string may take six times its bytes.
 _SAMPLE_BYTES = 512 * 1024
 
-# Rows at different versions are on their way, and say nothing.
+# Rows at different versions lack events in one generation, so their columns are not compared.
 _DIFFERENCE = """
 WITH paired AS (
   SELECT coalesce(old.tenant, new.tenant) AS tenant, coalesce(old.id, new.id) AS id,
@@ -49,10 +49,10 @@ SELECT json_build_object(
 async def difference(
     database: Database, tenant: str, old: tuple[Table, int], new: tuple[Table, int]
 ) -> dict[str, Any]:
-    """Counts over all tenants, and the rows of one tenant that differ, in the columns both have.
+    """Return counts over all tenants, and sample rows of one tenant that differ in the columns both have.
 
-    They are the first fifty, but for the largest of them where all together are too large for one answer.
-    Raises DatabaseError.
+    The samples are the first fifty; if these are too large for one answer, the largest are left out. Raises
+    DatabaseError.
     """
     shared = [name for name in columns(old[0]) if name in columns(new[0])]
     shown = [name for name in shared if name != "version"]

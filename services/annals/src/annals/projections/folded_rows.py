@@ -1,8 +1,8 @@
-"""Rows of a table that is filled from the store: folded in memory, written together.
+"""Folds events into rows in memory and writes the rows together, for a generation filled from the store.
 
-However many events of a stream come meanwhile, its row is written once. What is not as plain as that, a
-gap, an event that the projection fails on, a row that the database does not take or that another replica
-has moved, is left to an `Applier`, which asks the store.
+However many events of a stream come between two writes, its row is written once. Harder cases are left to an
+`Applier`, which reads the store: a gap, an event that the projection fails on, and a row that the database
+refuses or that another replica has moved.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from annals.store import EventReader
 
 _MOST_ROWS = 10_000
 _STATEMENT_ROWS = 500
-_LEFT_AT_ONCE = 200  # with all that the table lacks before them
-_STATEMENTS = 3  # at a time: rows are prepared while the database writes others
+_LEFT_AT_ONCE = 200  # streams in one batch of the applier, which also reads what they lack from the store
+_STATEMENTS = 3  # at the same time: rows are encoded while the database writes others
 _KNOWN_VERSIONS = 100_000
 
 
 @dataclass(slots=True)
 class _Row:
-    """What the events of a stream after `prior` and up to `last` come to."""
+    """The one change that the events of a stream after version `prior` and up to `last` make."""
 
     prior: int
     last: RecordedEvent
@@ -40,7 +40,7 @@ class _Row:
 
 
 class FoldedRows:
-    """The rows of one generation. After an error it is not to be used any more."""
+    """The folded rows of one generation. Discard the object after an error."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class FoldedRows:
 
     @property
     def full(self) -> bool:
-        """Whether it holds as much as it may."""
+        """Whether as many rows are held as may be, so that they must be written."""
         return len(self._rows) + len(self._left) >= _MOST_ROWS
 
     async def take(self, events: Sequence[RecordedEvent]) -> None:
@@ -117,6 +117,7 @@ class FoldedRows:
             row.last, row.change = event, change
 
     def _leave(self, stream: StreamId, event: RecordedEvent) -> None:
+        """Leave a stream to the applier, up to the latest event that is left."""
         left = self._left.get(stream)
         if left is None or left.version < event.version:
             self._left[stream] = event

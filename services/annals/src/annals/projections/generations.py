@@ -1,7 +1,7 @@
-"""The tables of read models: each is a generation, and a view says which of them answers.
+"""The generations of read models: each is a table, and a view selects the one that answers queries.
 
-The catalogue is a table beside them. Making, switching and dropping are single transactions, by which
-replicas that do it together take turns.
+The catalogue of generations is a table in the same database. Generations are created, switched and dropped in
+single transactions under an advisory lock, so replicas that change the catalogue together take turns.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ FROM readmodels.generations one WHERE status <> 'dropped'"""
 
 
 class GenerationStatus(StrEnum):
-    """What becomes of a generation."""
+    """The status of a generation."""
 
     BUILDING = "building"
-    """Filled from the store, then kept up to it: it may be switched to once it has caught up."""
+    """It is filled from the store and kept up to it; it can be switched to once it has caught up."""
 
     LIVE = "live"
-    """It answers queries, and what is delivered goes there."""
+    """It answers queries, and delivered events are written to it."""
 
     RETIRED = "retired"
-    """It answered before, and is still kept up to the store, so that one may switch back."""
+    """It answered before, and is still kept up to the store, so that it can be switched back to."""
 
     PAUSED = "paused"
     """Its building is halted."""
@@ -67,7 +67,7 @@ class GenerationStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A generation as the catalogue has it; its version may be one that this code does not know."""
+    """A generation as the catalogue has it; this code may not know its version."""
 
     read_model: str
     number: int
@@ -75,25 +75,25 @@ class Known:
     status: GenerationStatus
     reason: str
     automatic: bool
-    """Whether it is switched to by itself once it has caught up."""
+    """Whether it goes live by itself once it has caught up."""
     throttle: int | None
-    """Events a second that its building may take at most."""
+    """Most events a second that building it may take; None: no limit."""
     caught_up: bool
     started_at: str
     settling: bool
-    """Whether it went live and may lack what a replica that did not know so wrote to the one before."""
+    """Whether it went live, but may lack events that replicas wrote to the previous one after the switch."""
     progress: Mapping[int, int]
-    """How far it is in each lane, when it is filled from the store."""
+    """The sequence up to which each lane was filled from the store."""
     filled: bool = False
-    """Whether a replica fills it now: one that knows its version."""
+    """Whether a replica, which must know its version, fills it now."""
 
 
 class Outdated(Exception):
-    """A table answers queries that this code does not know how to fill: it must not say it has applied."""
+    """A live table has a version that this code cannot fill: events must not be reported as applied."""
 
 
 class Generations:
-    """The catalogue, and this code's projections for it. All methods raise DatabaseError."""
+    """The catalogue, and this code's projections. Coroutines other than `run` raise DatabaseError."""
 
     def __init__(
         self,
@@ -101,9 +101,9 @@ class Generations:
         projections: Iterable[Projection],
         patient: Database | None = None,
     ) -> None:
-        """`patient` is the same database, where a statement may take minutes.
+        """`patient` is the same database with a time limit of minutes, for making indexes.
 
-        Raises ValueError for two projections of one table and version: of one no event would be applied.
+        Raises ValueError for two projections of the same table and version: one would get no events.
         """
         self._database = database
         self._patient = patient or database
@@ -116,12 +116,13 @@ class Generations:
         self._foreign: Known | None = None
 
     async def prepare(self) -> None:
-        """Make what is missing: every read model has a generation of this code's version.
+        """Make what is missing, so that every read model has a generation of this code's version.
 
-        One that is new to an installation that has events, or has a higher version than the live one, is
-        built from the store and switched to when it has caught up. So is one that was live before, when its
-        release comes back; not while replicas of that release still run, which an operator went back from.
-        To a lower version only an operator switches: an older release may start anew during an upgrade.
+        If the read model is new to an installation with events, or its version is higher than the live one,
+        the generation is built from the store and goes live when it has caught up. So does a generation that
+        was live before, once its release comes back; but not while replicas of that release still run, from
+        which an operator went back. Only an operator switches to a lower version, because replicas of an
+        older release may restart during an upgrade.
         """
         for read_model in {name for name, _ in self._projections}:
             newest = max(
@@ -132,7 +133,7 @@ class Generations:
         await self.refresh()
 
     async def run(self) -> None:
-        """Keep what is known of the catalogue fresh, for ever; say now and then what is done without here."""
+        """Read the catalogue again and again until cancelled; each minute, warn of retired read models."""
         say_at = 0.0
         while True:
             try:
@@ -153,9 +154,9 @@ class Generations:
         self._live = tuple(generation for one in live if (generation := self.generation(one)) is not None)
 
     def _say_what_is_retired(self) -> None:
-        """Warn of read models that this code has, none of whose tables answers or is to.
+        """Warn of each retired read model of this code, if none of its generations is live or about to be.
 
-        Nothing else shows it: after a `retire` replicas of this release are to go on for a while.
+        Nothing else shows this, because after a `retire` replicas of this release must go on for a while.
         """
         for read_model in sorted({name for name, _ in self._projections}):
             of_it = [one for one in self.all if one.read_model == read_model]
@@ -171,7 +172,7 @@ class Generations:
 
     @property
     def live(self) -> tuple[Generation, ...]:
-        """The tables that answer queries. Raises Outdated, also before the catalogue was read."""
+        """The tables that answer queries. Raises Outdated, also until the catalogue has been read."""
         if self._live is None:
             raise Outdated("the catalogue of read models was not read yet")
         if self._foreign is not None:
@@ -194,23 +195,24 @@ class Generations:
         return f"switch to generation {own[-1].number} when it has caught up"
 
     def generation(self, known: Known) -> Generation | None:
-        """A generation with its projection; None for a version that this code does not have."""
+        """Return a generation with its projection, or None if this code does not have its version."""
         projection = self._projections.get((known.read_model, known.version))
         return None if projection is None else Generation(projection, known.number)
 
     def newest(self, read_model: str) -> Projection | None:
-        """The projection that a new generation of a read model is built by."""
+        """Return the projection that builds new generations of a read model; None if this code has none."""
         versions = [one for (name, _), one in self._projections.items() if name == read_model]
         return max(versions, key=lambda projection: projection.version, default=None)
 
     def find(self, read_model: str, number: int) -> Known | None:
-        """A generation as it was when the catalogue was last read."""
+        """Return a generation as of the last read of the catalogue, or None."""
         return next((one for one in self.all if (one.read_model, one.number) == (read_model, number)), None)
 
     async def create(self, projection: Projection, reason: str) -> int:
-        """Make a generation that is to be built, and return its number.
+        """Make a generation to be built, and return its number.
 
-        One of the projection's version that builds is returned; this code could not fill another's.
+        If one of the same version is being built or is paused, return its number instead. Those of other
+        versions do not count, because this code could not fill them.
         """
         name, version = projection.table.name, projection.version
         await self._database.execute(
@@ -228,16 +230,16 @@ class Generations:
         )
 
     async def index(self, generation: Generation) -> None:
-        """Make the indexes of a table that was filled without them. May be repeated."""
+        """Make the indexes of a table that was filled without them. A repeat changes nothing."""
         statements = index_sql(generation.projection.table, str(generation.number))
         if statements:
             await self._patient.execute(";".join(statements))
 
     async def switch(self, to: Known, *, unasked: bool = False) -> None:
-        """Have another generation answer; the one that did is retired. Nothing, when it does already.
+        """Make another generation live, and retire the live one. Does nothing if `to` is live already.
 
-        `unasked` is for one that is switched to by itself: nothing, when it is not any more. It is not once
-        another of its version or of a later one has gone live.
+        With `unasked`, it also does nothing if `to` is not to go live by itself any more, because another
+        generation of its version or of a later one has gone live.
         """
         name = to.read_model
         may = (
@@ -260,9 +262,9 @@ END $switch$"""
         await self.refresh()
 
     async def retire(self, known: Known) -> None:
-        """Have a read model do without a live generation: what is delivered is not written there any more.
+        """Retire a live generation without a successor: deliveries are no longer written to the read model.
 
-        Its table is kept up to the store, and goes on answering those who know it, until it is dropped.
+        Until it is dropped, the table is kept up to the store, and the view still shows it.
         """
         name = known.read_model
         await self._database.execute(
@@ -277,7 +279,7 @@ END $retire$"""
         await self.refresh()
 
     async def throttle(self, known: Known, events_a_second: int | None) -> None:
-        """Have the building of a generation take at most so many events a second; None: all it can."""
+        """Limit the building of a generation to so many events a second; None removes the limit."""
         limit = "NULL" if events_a_second is None else str(int(events_a_second))
         await self._database.execute(
             f"UPDATE readmodels.generations SET throttle = {limit}"
@@ -286,11 +288,11 @@ END $retire$"""
         await self.refresh()
 
     async def set_status(self, known: Known, status: GenerationStatus) -> None:
-        """Pause, go on or drop; what is live stays so, if it is of a read model that this code has."""
+        """Pause, resume or drop a generation; a live one is left alone if this code has its read model."""
         name = known.read_model
         kept = "'dropped'" if self.newest(name) is None else "'live', 'dropped'"
         table = table_name(name, known.number)
-        # The view goes with the table that it stands on, or with the last that could answer.
+        # The view goes with the table that it selects from, or with the last generation that could answer.
         drop = (
             f"IF EXISTS (SELECT FROM information_schema.view_table_usage WHERE view_schema = 'readmodels'"
             f" AND view_name = '{name}' AND table_schema = 'readmodels' AND table_name = '{table}')"

@@ -1,4 +1,4 @@
-"""Tables, brought up to what the code expects in numbered steps."""
+"""Brings a service's tables up to what its code expects, in numbered steps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _AGAIN_SECONDS = 0.5
 
 
 async def migrate(database: Database, schema: str, lock: int, migrations: Sequence[str]) -> None:
-    """Run the steps that have not run in a schema. Raises DatabaseError.
+    """Run the steps that have not run in a schema yet. Raises DatabaseError.
 
-    A step that has run anywhere is never changed. Replicas that start together take turns, by the
-    number of an advisory lock: one call runs in one transaction, which it is bound to.
+    Never change a step that has run anywhere. Each step runs in a transaction that holds the advisory lock
+    number `lock`, so replicas that start together take turns.
     """
     take_turns = f"SELECT pg_advisory_xact_lock({lock})"
     await database.execute(
@@ -40,7 +40,7 @@ END $migration$"""  # noqa: S608 - names, numbers and texts of the callers' own
 
 
 async def until_reached(prepare: Callable[[], Awaitable[None]], warning: str) -> None:
-    """Try to `prepare`, as to `migrate`, until what it needs can be had."""
+    """Call `prepare`, such as a migration, until it reaches what it needs; log `warning` when it does not."""
     while True:
         try:
             return await prepare()

@@ -1,4 +1,4 @@
-"""What a projection is: a table, and for each event it wants a function to a change of a row."""
+"""Declarations of projections: a table, and functions that turn events into changes of its rows. Pure."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
 STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 _HIDDEN = ("prior", "deleted")
 
-# PostgreSQL makes small letters of large ones, and cuts off what is longer than 63 of them.
+# PostgreSQL folds unquoted names to lower case, and truncates names of more than 63 bytes.
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _LONGEST = 63
 _LONGEST_TABLE = 48
-"""Behind it stand the numbers of a generation and of an index."""
+"""Characters of a table's name; leaves room for the numbers of a generation and of an index behind it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """A read model's table, which the library makes: a row belongs to one stream, `(tenant, id)`.
+    """The table of a read model, which the library creates; a row belongs to one stream, `(tenant, id)`.
 
-    `columns` takes a name to an SQL type; every row also has `version`, `created_at` and `updated_at`.
-    `indexes` are what stands behind `CREATE INDEX ON table`. A column in `maps` holds a JSON object, of
-    which a patch changes the members it names: its type is jsonb. Raises ValueError for what cannot be.
+    `columns` maps names to SQL types; every row also has `version`, `created_at` and `updated_at`. Each of
+    `indexes` is what follows `CREATE INDEX ON table`. A column in `maps` is of type jsonb and holds a JSON
+    object, of which a patch changes only the members it names. Raises ValueError for an invalid declaration.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Table:
     maps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        # A comma that was forgotten: a text would be taken letter by letter.
+        # A tuple of one without its comma is a string, which would be read letter by letter.
         if any(isinstance(given, str) for given in (self.indexes, self.maps)):
             raise ValueError(f"the table {self.name} takes a tuple of indexes, and one of maps, and no text")
         for name, most in ((self.name, _LONGEST_TABLE), *((name, _LONGEST) for name in self.columns)):
@@ -48,19 +48,19 @@ class Table:
             raise ValueError(f"the table {self.name} has these columns anyway: {', '.join(kept)}")
         if unknown := sorted(set(self.maps) - self.columns.keys()):
             raise ValueError(f"the table {self.name} has no columns for its maps: {', '.join(unknown)}")
-        # Two values of another type are not put together; one statement fills all tables, and would fail.
+        # `||` merges objects of jsonb only. One statement fills all tables, so it would fail for all of them.
         if other := sorted(name for name in self.maps if self.columns[name].strip().lower() != "jsonb"):
             raise ValueError(f"the table {self.name} has maps that are no jsonb: {', '.join(other)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Projection:
-    """Events of one aggregate type, to rows.
+    """A projection: turns the events of one aggregate type into the rows of a table.
 
-    `changes` takes the event to what it changes; every row also keeps its stream's `version` and
-    the time it last changed, which the library sees to. Other events of the type only advance those.
-    A projection whose rows come out otherwise than before has a higher `version`: its table is then
-    built anew beside the one that is in use. Raises ValueError for types that no event has.
+    `changes` maps an event type to the function that returns the change of the row. The library also keeps
+    the stream's `version` and the time of the last change in each row; event types without a function only
+    advance these two. If its rows come out differently than before, give the projection a higher `version`:
+    the table is then built anew beside the one in use. Raises ValueError for types that no event can have.
     """
 
     table: Table
@@ -74,10 +74,10 @@ class Projection:
             require_event_type(event_type)
 
     def change(self, event: RecordedEvent) -> Change:
-        """What an event of the aggregate type changes. Raises what its function raises.
+        """Return the change that an event of the aggregate type makes. Raises whatever its function raises.
 
-        Raises TypeError for what no row can be made of: found out later, with the rows of others, it would
-        fail for all of them, or spoil what the row has.
+        Raises TypeError for a change that no row can be made of. If only the statement found it, it would
+        fail for all streams of the batch, or damage the row.
         """
         moved = {"updated_at": event.timestamp.isoformat()}
         to_change = self.changes.get(event.event_type)
@@ -96,7 +96,7 @@ class Projection:
                 raise TypeError(f"a projection gives a Put, a Patch or a Delete, not {other!r}")
 
     def fold(self, events: Iterable[RecordedEvent]) -> Row | None:
-        """The row after a stream's events; None where there is none."""
+        """Return the row that a stream's events leave, or None if they leave no row."""
         version, stream_id = 0, ""
 
         def changes() -> Iterable[Change]:
@@ -109,7 +109,8 @@ class Projection:
         return None if row is None else {**row, "id": stream_id, "version": version}
 
     def _require_row(self, row: Row, *, patched: bool = False) -> None:
-        """Raises TypeError, also for what is nested too deep for a statement: two levels deeper there."""
+        """Raises TypeError for a row that is not JSON, or without an object in a column of `maps`."""
+        # As deep as in the statement's parameter, so that the encoder's limit on nesting is met here.
         orjson.dumps([{"row": row}])
         for name in self.table.maps:
             if name in row and not (isinstance(row[name], dict) or (row[name] is None and not patched)):

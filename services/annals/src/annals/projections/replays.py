@@ -1,4 +1,4 @@
-"""Handles again what operators release of the read models' dead letters, in order."""
+"""Replays the parked sequences of read models that operators have released, in the order of their events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TRY = "SELECT to_json(jsonb_populate_record(NULL::readmodels.{table}, $1::text:
 
 
 class Replays:
-    """See the module. Every replica does it: what two do changes nothing more."""
+    """Replays released sequences. Every replica does so: to apply a sequence twice changes nothing more."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Replays:
         self._dead_letters = dead_letters
 
     async def run(self) -> None:
-        """Replay for ever; what cannot be done now is done the next time."""
+        """Replay until cancelled; a sequence that cannot be replayed now is tried again the next time."""
         while True:
             try:
                 await self._end_gone()
@@ -65,10 +65,10 @@ class Replays:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _end_gone(self) -> None:
-        """End what waits for tables that were dropped."""
+        """End the dead letters of tables that were dropped."""
         unknown = [one for one in self._dead_letters.generations() if self._generations.find(*one) is None]
         if unknown:
-            # A letter may be of a table that was made since the catalogue was read.
+            # A letter may belong to a table that was made after the catalogue was read.
             await self._generations.refresh()
         for read_model, number in unknown:
             if self._generations.find(read_model, number) is None:
@@ -83,9 +83,9 @@ class Replays:
         generation = self._generations.generation(known)
         if generation is None:
             return  # another release fills it, and replays what is parked there
-        # The newest event brings all before it that the table lacks. A replica that did not know yet
-        # that the sequence is released may have passed over one that came meanwhile: what is done
-        # counts once every replica knows.
+        # To apply the newest event applies all before it that the table lacks. A replica that does not know
+        # yet that the sequence is released may skip an event that comes meanwhile. So a replay only ends
+        # the letter if it began once every replica knew.
         settled = time.time() - letter.released_at > SETTLED_SECONDS
         applier = self._applier
         if known.status is not GenerationStatus.LIVE:
@@ -96,7 +96,7 @@ class Replays:
             await self._dead_letters.done(letter)
 
     async def dry_run(self, letter: DeadLetter) -> dict[str, Any]:
-        """What a replay would come to: the row, or where it fails again. Changes nothing."""
+        """Return what a replay would lead to: the row, or where it fails again. Changes nothing."""
         if letter.kind is Kind.RAW:
             return {"would": "read", "note": "the text would be read again as the message it is"}
         known = self._generations.find(letter.consumer, letter.generation)

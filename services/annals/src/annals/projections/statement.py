@@ -25,12 +25,12 @@ INDEX_COLUMNS = {
     "client": "text",
 }
 
-# A row advances only from just behind the batch: `prior` is what its version was when the batch was
-# made. Both the snapshot that the change is worked out from and the row that is then locked must have
-# that version, and versions only grow: so they are the same row. Rows are taken in one order by
-# everybody, so that two replicas do not lock each other out. A row that is deleted stays, empty, for
-# its version: an event that comes late finds out that it is late. OFFSET 0 has each row looked up by its
-# key: PostgreSQL takes a batch to have 100 rows, and would rather read all of a table of 10,000.
+# A row advances only if its version is still `prior`, its version when the batch was made. Both the snapshot
+# that the change is computed from and the row that is then locked must have that version. Versions only
+# grow, so the two are the same row. All replicas lock rows in the same order, which prevents deadlocks. A
+# deleted row stays, empty, to keep its version, which shows that a late event is late. OFFSET 0 makes
+# PostgreSQL look up each row by its key: it expects 100 rows in any batch, and would otherwise read the
+# whole of a table of 10,000 rows.
 _TABLE = """{name}_written AS (
   INSERT INTO readmodels.{name} AS known (tenant, id, version, prior, deleted, {columns})
   SELECT change.tenant, change.id, change.version, change.prior, change.op = 'none', {new_columns}
@@ -57,8 +57,8 @@ _TABLE = """{name}_written AS (
   RETURNING tenant, id
 )"""
 
-# An event is indexed once every read model that wants it has it: what is not indexed is what the
-# sweeper looks for. `needs` is how many do.
+# An event is indexed once every read model that wants it has it: the sweeper looks for events that are not
+# indexed. `needs` is how many tables this batch must advance for that.
 _INDEX = """indexed AS (
   INSERT INTO readmodels.event_index ({names})
   SELECT {names} FROM jsonb_to_recordset($1::text::jsonb) AS batch ({typed}, id text, needs integer)
@@ -72,10 +72,10 @@ SELECT coalesce(json_agg(json_build_array(place, tenant, stream)), '[]')::text F
 
 
 def apply_statement(generations: Sequence[Generation], *, indexed: bool = True) -> str:
-    """SQL whose parameters are JSON texts: index rows, if `indexed`, then each generation's changes.
+    """Return SQL whose parameters are JSON texts: index rows, if `indexed`, then each generation's changes.
 
-    It gives what advanced: the generation's place among those given, tenant and stream. Whatever
-    belongs to others was left alone.
+    The statement returns what advanced, as the generation's place in `generations`, tenant and stream. A row
+    that another replica has moved meanwhile is left alone, and is not among them.
     """
     first = 2 if indexed else 1
     parts = [_table(generation, place) for place, generation in enumerate(generations, start=first)]

@@ -1,4 +1,8 @@
-"""Finds what no message brought: the lanes' sequences are dense, so a hole shows, also at their end."""
+"""Finds the commits that no message brought, and applies them from the store.
+
+A lane's sequences are dense, so a commit that is missing in the event index shows, even at the lane's end. A
+lane's checkpoint is the sequence up to which the index has every commit whole.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +25,14 @@ from annals.telemetry import metrics
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS = 1.0
-_GRACE = timedelta(seconds=1)
-_LOOK_AHEAD = 200
-_PASSED = 2_000  # commits that are looked for in the index, and in the log, at a time
+_GRACE = timedelta(seconds=1)  # for messages: a younger commit is not read from the store yet
+_LOOK_AHEAD = 200  # most missing commits in a page; also how far to read beyond the last indexed one
+_PASSED = 2_000  # indexed commits in a page, which are compared with the log
 
 CHECKPOINTS = """
 SELECT coalesce(json_object_agg(lane, seq), '{}')::text FROM readmodels.lane_checkpoints"""
 
-# Of each lane by itself: the highest of all in one look would read the whole index.
+# Each lane is looked up by itself: one aggregate over all lanes would read the whole index.
 _APPLIED = """
 SELECT coalesce(json_object_agg(lane, greatest(passed.seq, indexed.seq))
   FILTER (WHERE greatest(passed.seq, indexed.seq) IS NOT NULL), '{}')::text
@@ -56,12 +60,12 @@ SELECT seq::text FROM moved"""
 
 
 class Sweeper:
-    """Compares the store's lanes with the event index, and applies what is missing there."""
+    """Compares the store's lanes with the event index, and applies the commits that the index lacks."""
 
     def __init__(
         self, database: Database, store: EventReader, applier: Applier, read_models: Sequence[str]
     ) -> None:
-        """`read_models` are the names of those that the applier fills."""
+        """`read_models` are the names of the read models that the applier fills."""
         self._database = database
         self._store = store
         self._applier = applier
@@ -70,10 +74,10 @@ class Sweeper:
         self._looked: dict[int, int] = {}
         self._brought: dict[tuple[int, bool], set[Position]] = {}
         self.beyond: dict[int, int] = {}
-        """How far lanes were applied, of those that the store does not have so far: it is another one."""
+        """By lane, the last applied sequence if the store lacks its commit: it is a different store."""
 
     async def run(self) -> None:
-        """Sweep for ever; what cannot be reached now is swept the next time."""
+        """Sweep until cancelled; what cannot be reached now is swept the next time."""
         while True:
             full = False
             try:
@@ -85,24 +89,24 @@ class Sweeper:
             await asyncio.sleep(0 if full else _EVERY_SECONDS)
 
     async def sweep(self) -> bool:
-        """Look at every lane once. Returns whether there may be more at once, see `_sweep_page`."""
+        """Look at every lane once. Return whether to sweep again at once; see `_sweep_page`."""
         await self._look_beyond()
         full = False
         for lane, tail in (await self._store.tails(certain=False)).items():
             try:
                 full = await self._sweep_lane(lane, tail) or full
             except (ProjectionStalled, Undecodable) as error:
-                # It may stay so for long, which its lag tells, and has nothing to do with the other lanes.
+                # This may last, as the lag of the lane shows. The other lanes are not affected.
                 _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
         metrics.PROJECTION_SWEPT.set_to_current_time()
         return full
 
     async def _look_beyond(self) -> None:
-        """Find out whether the store has what was applied: one that was emptied and restored may not."""
-        # What a message brought may be far beyond the checkpoint, or in a lane that the store does not have.
+        """Find out whether the store has what was applied: an emptied and restored store may not."""
+        # An event from a message may be far beyond the checkpoint, or in a lane that the store does not have.
         found: dict[str, int] = await self._database.fetch(_APPLIED, str(max(ALL_LANES)))
         applied = {int(lane): seq for lane, seq in found.items()}
-        # After the index was read: what another replica has just applied was there before.
+        # Read after the index: whatever another replica has applied by then was in the store before.
         there = await asyncio.gather(*(self._is_there(lane, seq) for lane, seq in applied.items()))
         beyond = {lane: seq for (lane, seq), one in zip(applied.items(), there, strict=True) if not one}
         if beyond and beyond != self.beyond:
@@ -116,10 +120,10 @@ class Sweeper:
             return True
 
     async def _sweep_lane(self, lane: int, tail: int) -> bool:
-        """Look at what follows the checkpoint, and at one more page of what is behind that.
+        """Look at the page that follows the checkpoint and, if the lane goes on, at one page further on.
 
-        What stays missing holds up the checkpoint, and nothing else: behind it page follows page to the
-        lane's end, again and again.
+        An event that stays missing holds up the checkpoint, but nothing else: beyond that first page, each
+        sweep looks at the next page up to the lane's end, and then begins anew.
         """
         end, full = await self._sweep_page(lane, tail, 0)
         if end and not full:
@@ -129,10 +133,10 @@ class Sweeper:
         return full
 
     async def _sweep_page(self, lane: int, tail: int, after: int) -> tuple[int, bool]:
-        """Look at a page of a lane, which had come to `tail` at the least.
+        """Look at one page of a lane, after `after` or the checkpoint; the lane has reached at least `tail`.
 
-        Gives where the page ends, or 0 if the lane ends there; and whether the page was full of what was
-        missing and something of it was brought: there may be more in it.
+        Return where the page ends, or 0 if the lane ends in it; and whether to look at it again at once,
+        because it was full of missing commits and some of them were applied.
         """
         found: dict[str, Any] = await self._database.fetch(_SEEN, str(lane), str(_PASSED), str(after))
         checkpoint: int = found["checkpoint"]
@@ -151,17 +155,17 @@ class Sweeper:
             end = highest
         else:
             beyond = highest + _LOOK_AHEAD
-        # What is not seen; what is, between that, which may be so in part; what the store has beyond it.
+        # Commits not in the index; those between them, which may be indexed only in part; and those beyond.
         edges = [start, *missing, (end or highest) + 1]
         spans = [
             *((seq, seq) for seq in missing),
             *((one + 1, following - 1) for one, following in pairwise(edges)),
             (highest + 1, beyond),
         ]
-        # So much at the least, if the lane cannot be read.
+        # A lower bound, in case the lane cannot be read.
         self._tell_lag(lane, max(highest, tail) - reached)
         found_commits = await asyncio.gather(*(self._store.read_log(lane, *span) for span in spans))
-        # A commit is seen when all its events are: each came by a message of its own.
+        # Each event comes by a message of its own: a commit is indexed once all its events are.
         commits = [
             commit
             for span in found_commits
@@ -173,7 +177,7 @@ class Sweeper:
             await self._database.fetch(_ADVANCE, str(lane), str(reached))
         for name in self._read_models:
             metrics.PROJECTION_POSITION.labels(name, "live", str(lane)).set(reached)
-        # Before anything is healed: that may fail, or take long, just when there is much to be told.
+        # Set before healing, which may fail or take long just when the lag is large.
         last = max((span[-1].position.seq for span in found_commits if span), default=0)
         self._tell_lag(lane, max(highest, last, tail) - reached)
         late = [commit for commit in commits if datetime.now(UTC) - commit.time > _GRACE]
@@ -185,13 +189,13 @@ class Sweeper:
         metrics.PROJECTION_LAG.set(sum(self._lags.values()))
 
     async def _heal(self, commits: list[Commit], page: tuple[int, bool]) -> bool:
-        """Bring what no message brought; whether there was anything that was not brought in vain before."""
+        """Apply commits from the store. Return whether any of them was not already applied the last time."""
         refs = [ref for commit in commits for ref in commit.refs]
-        # What is missing again though it was brought the last time stays so: the store lacks the rest of it.
+        # A commit that was applied the last time and is missing again stays so: the store lacks a part of it.
         before = self._brought.pop(page, set())
         brought: set[Position] = set()
         self._brought[page] = brought
-        # One that the store lacks holds up no other: what is there is applied.
+        # With `certain`, an event that the store lacks is left out and holds up no other.
         async for events, _ in event_pages(self._store, refs, certain=True):
             lacking = await self._applier.apply(events)
             there = [event for event in events if event.stream not in lacking]

@@ -1,4 +1,4 @@
-"""What the tables of read models are called, have for columns, and are made by. Pure."""
+"""Names, columns and SQL of the tables of read models. Pure."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from annals.projections.projection import KEPT, STAMPS, Projection, Table
 
 LOCK = 4707280152
-"""What replicas that change the catalogue take turns by."""
+"""The advisory lock by which replicas take turns to change the catalogue of generations."""
 
 _SETTLE_SECONDS = 15
-"""So long after a switch every replica knows of it."""
+"""Time after a switch by which every replica knows of it."""
 
 _GONE = "10 minutes"
-"""A version that nobody filled for so long is not run any more: who starts then with it upgrades.
+"""A version that is not filled for this long counts as no longer running: a replica that starts is an upgrade.
 
-It is longer than a cluster waits before it starts anew what keeps failing.
+This is longer than a cluster waits before it restarts a container that keeps failing.
 """
 
 SETTLING = f"""switched_at IS NOT NULL AND
     coalesce(filled_at, switched_at) < switched_at + make_interval(secs => {_SETTLE_SECONDS})"""
-"""Whether what is live may lack what a replica that did not know of the switch wrote to the one before."""
+"""SQL condition: the live generation may lack events that replicas wrote to the previous one meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +37,17 @@ class Generation:
 
 
 def table_name(read_model: str, number: int) -> str:
-    """The table of a generation."""
+    """Return the name of a generation's table."""
     return f"{read_model}_{number}"
 
 
 def columns(table: Table) -> dict[str, str]:
-    """The columns that queries see, name to type."""
+    """Return the columns that queries see, as names to SQL types."""
     return KEPT | dict(table.columns) | STAMPS
 
 
 def prepare_sql(projection: Projection) -> str:
-    """See `Generations.prepare`."""
+    """Return the SQL that gives a read model the generation it lacks; see `Generations.prepare`."""
     name, version = projection.table.name, projection.version
     first = create_sql(projection, "live", "the first")
     build = create_sql(projection, "building", "its version is new", automatic=f"answering < {version}")
@@ -76,10 +76,10 @@ END $prepare$"""
 
 
 def retire_sql(read_model: str) -> str:
-    """Have nothing answer; a part of a DO block.
+    """Return the part of a DO block that retires the live generation, so that none answers.
 
-    What did has all that was looked through by then, and is kept up from there: unless it may lack what was
-    written to the one before it.
+    The generation has all commits up to the lanes' checkpoints, and is filled from the store from there on.
+    Only if it is still settling may it lack some of them: then it is filled from where its last fill ended.
     """
     return f"""INSERT INTO readmodels.build_progress AS known (read_model, number, lane, seq)
       SELECT read_model, number, lane, seq FROM readmodels.generations, readmodels.lane_checkpoints
@@ -90,7 +90,7 @@ def retire_sql(read_model: str) -> str:
 
 
 def create_sql(projection: Projection, status: str, reason: str, *, automatic: str = "false") -> str:
-    """Make the next generation; a part of a DO block, of which `automatic` is an expression."""
+    """Return the part of a DO block that creates the next generation; `automatic` is an SQL expression."""
     table = projection.table
     quoted = reason.replace("'", "''")
     defined = [
@@ -99,10 +99,10 @@ def create_sql(projection: Projection, status: str, reason: str, *, automatic: s
         *(f'"{name}" {kind}' for name, kind in (dict(table.columns) | STAMPS).items()),
     ]
     create = f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)})"
-    # One that is to be built is filled without its indexes, which is faster; see `Generations.index`.
+    # A generation to be built gets its indexes once it is filled, which is faster; see `Generations.index`.
     indexes = index_sql(table, "%1$s") if status == "live" else []
-    # Last: of indexes that seem alike, as all do while a table is empty, PostgreSQL takes the newest, and
-    # keeps to it until it has counted the rows.
+    # The primary key comes last. Of indexes that seem equally good, as all do while a table is empty, PostgreSQL
+    # uses the newest, and keeps to it until it has counted the rows.
     key = f"ALTER TABLE readmodels.{table.name}_%1$s ADD PRIMARY KEY (tenant, id)"
     statements = [create, *indexes, key]
     number = (
@@ -118,7 +118,7 @@ def create_sql(projection: Projection, status: str, reason: str, *, automatic: s
 
 
 def index_sql(table: Table, number: str) -> list[str]:
-    """The statements that make the indexes of a generation's table, unless they are there."""
+    """Return the statements that create the missing indexes of a generation's table."""
     return [
         f"CREATE INDEX IF NOT EXISTS {table.name}_{number}_by_{place}"
         f" ON readmodels.{table.name}_{number} {index}"
@@ -127,9 +127,9 @@ def index_sql(table: Table, number: str) -> list[str]:
 
 
 def view_sql(read_model: str) -> str:
-    """Have the live generation answer; a part of a DO block.
+    """Return the part of a DO block that points a read model's view at its live generation.
 
-    Its columns are those that the table has: also code of another version can do it.
+    The columns are read from the table itself, so that code of another version can do this too.
     """
     return f"""DROP VIEW IF EXISTS readmodels.{read_model};
     EXECUTE (
@@ -142,9 +142,9 @@ def view_sql(read_model: str) -> str:
 
 
 def _empty_view_sql(table: Table) -> str:
-    """Have nothing answer, until a generation was built; a part of a DO block.
+    """Return the part of a DO block that makes an empty view, which answers until a generation is built.
 
-    The view stands on no table: one that is building may be dropped, and shows nothing before it is whole.
+    The view selects from no table: a generation being built may be dropped, and must not show a part of it.
     """
     nothing = ", ".join(f"NULL::{kind} AS {name}" for name, kind in columns(table).items())
     return (

@@ -12,10 +12,10 @@ from annals.projections.tables import SETTLING
 from annals.store import EventReader, StoreError
 
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2)
-_LOOK_SECONDS = 2.0  # that the first look may take, however short the wait is to be
+_LOOK_SECONDS = 2.0  # for the first look, however short the wait
 
-# What the checkpoint has passed was seen whole; see `Sweeper`. A table that has only just begun to answer may
-# lack it, until it was filled that far from the store.
+# Every commit up to the checkpoint is indexed whole; see `Sweeper`. A table that has only just gone live may
+# lack one, until the table has been filled that far from the store.
 _SEEN = f"""
 SELECT json_build_object(
   'settled', NOT EXISTS (
@@ -34,7 +34,7 @@ class NotVisible(Exception):
 
 
 class Visibility:
-    """Knows what this replica applied, and asks the database about what others did."""
+    """Knows what this replica applies, and asks the database what other replicas have applied."""
 
     def __init__(self, database: Database, store: EventReader) -> None:
         self._database = database
@@ -42,13 +42,13 @@ class Visibility:
         self._waiting: dict[Position, set[asyncio.Event]] = {}
 
     def applied(self, positions: Iterable[Position]) -> None:
-        """Have those look again who wait for positions of which something became visible."""
+        """Wake the waits for these positions, of which at least one event became visible."""
         for position in positions:
             for applied in self._waiting.get(position, ()):
                 applied.set()
 
     async def wait(self, position: Position, seconds: float) -> None:
-        """Wait until all events of a position are visible; with 0, look once. Raises NotVisible."""
+        """Wait until all events of a position are visible; with 0 seconds, look once. Raises NotVisible."""
         applied = asyncio.Event()
         self._waiting.setdefault(position, set()).add(applied)
         end = asyncio.get_running_loop().time() + seconds
@@ -86,7 +86,7 @@ class Visibility:
             settled = seen["settled"]
             if settled and seen["passed"]:
                 return
-            # Each event came by a message of its own: the commit is seen when all its events are.
+            # Each event comes by a message of its own: the commit is visible once all its events are.
             events = events or await self._events_of(position)
             if settled and events is not None and seen["events"] >= events:
                 return
@@ -101,7 +101,7 @@ class Visibility:
             applied.clear()
 
     async def _events_of(self, position: Position) -> int | None:
-        """How many events a commit has; None while the store does not say."""
+        """Return how many events a commit has, or None if the store does not say now."""
         try:
             commits = await self._store.read_log(position.lane, position.seq, position.seq)
         except (StoreError, DaprError):
