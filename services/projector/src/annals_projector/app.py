@@ -38,7 +38,7 @@ from annals_projector.settings import ProjectorLive, ProjectorSettings
 
 
 def create(settings: ProjectorSettings) -> ServiceApp:
-    """The application; it reaches for its sidecar when it is started."""
+    """Create the application; it connects to its sidecar when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""The proof that nothing was altered, for operators: it is about all tenants."""
+"""The routes by which operators verify that nothing was altered; they cover all tenants."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SignedLane(Answer):
 
 
 class SignedLanes(Answer):
-    """All lanes that were ever written."""
+    """How far each lane that was ever written is signed."""
 
     items: list[SignedLane]
 
@@ -44,7 +44,7 @@ def routes(
     last_checkpoint: ReadLast,
     public_keys: Callable[[], Awaitable[str]],
 ) -> APIRouter:
-    """`/audit/verification`."""
+    """Return the routes `/audit/verification` and `/audit/checkpoints`."""
     router = APIRouter(prefix="/audit", tags=["audit"])
 
     @router.get(
@@ -53,7 +53,10 @@ def routes(
         response_class=StreamingResponse,
     )
     async def verification() -> StreamingResponse:
-        """Lines with `progress`, one with `finding` for each lane that does not hold, one with `result`."""
+        """JSON lines: some with `progress`, and one with `finding` for each lane that is not intact.
+
+        The last line has the `result`, or an `error` if the store could not be read to its end.
+        """
         try:
             trusted = VerificationKeys(await public_keys())
             lanes, importing = await store.reached(), await store.half_imported()
@@ -101,7 +104,7 @@ async def _lines(
     trusted: VerificationKeys,
     lanes: dict[int, int],
 ) -> AsyncIterator[bytes]:
-    """Ends without a result when the store cannot be read any more: the error says so."""
+    """Yield the lines of a verification. If the store cannot be read, an `error` replaces the `result`."""
     verified: dict[int, dict[str, int]] = {}
     findings, events = [], 0
     try:

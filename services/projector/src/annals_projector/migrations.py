@@ -1,4 +1,4 @@
-"""The tables round the read models, in numbered steps. A step that has run anywhere is never changed.
+"""The tables beside the read models, in numbered steps. Never change a step that has run anywhere.
 
 The read models' own tables are made from their projections: see `annals.projections.tables`.
 """
@@ -39,13 +39,13 @@ CREATE TABLE readmodels.build_progress (
   read_model text, number integer, lane integer, seq bigint NOT NULL,
   PRIMARY KEY (read_model, number, lane));
 """,
-    # When queries saw an event; what was indexed before this step does not say.
+    # When an event became visible to queries; null for events that were indexed before this step.
     """
 ALTER TABLE readmodels.event_index ADD COLUMN visible_at timestamptz;
 ALTER TABLE readmodels.event_index ALTER COLUMN visible_at SET DEFAULT clock_timestamp();
 """,
-    # When a fill began after which a generation lacked nothing. One that went live before this step is filled
-    # once more from where it was: it may lack something.
+    # When a fill began that left a generation complete. A generation that went live before this step is
+    # filled once more from where it was, because it may lack events.
     """
 ALTER TABLE readmodels.generations ADD COLUMN filled_at timestamptz;
 """,

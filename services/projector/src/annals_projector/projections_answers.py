@@ -1,4 +1,4 @@
-"""What operators are told of read models."""
+"""The answers of the `/projections` routes."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from annals.web.answers import Answer
 
 
 class Commits(Answer):
-    """How far a table is that is filled from the store."""
+    """How many of the store's commits a generation has been filled with."""
 
     done: int
     total: int
 
 
 class GenerationNow(Answer):
-    """A generation of a read model: a table of its own."""
+    """A generation of a read model, which is a table of its own."""
 
     number: int
     version: int
-    """Of the code that defines it."""
+    """The version of the projection that fills it."""
     status: GenerationStatus
     reason: str
-    """Why it is built."""
+    """Why it was built."""
     throttle: int | None
-    """Events a second at most."""
+    """The most events a second that building it may apply; null without a limit."""
     started_at: str
     caught_up: bool
     commits: Commits | None
-    """Null for the live one, which is filled from what is published."""
+    """Null for the live generation, which is filled from published events."""
 
 
 class Definition(Answer):
-    """What the code makes of a read model."""
+    """The definition of a read model in the running code."""
 
     aggregate_type: str
     columns: dict[str, str]
-    """Names to SQL types."""
+    """Column names to SQL types."""
     indexes: list[str]
     events: list[str]
-    """The types that it is made of."""
+    """The types of the events that change its rows."""
 
 
 class ReadModelNow(Answer):
-    """A read model, and its generations."""
+    """A read model and its generations."""
 
     name: str
     version: int | None
-    """Of the code; null for one that this code does not know."""
+    """The newest version in the running code; null if this code does not have the read model."""
     definition: Definition | None
     parked: int
-    """How many of the tenant's streams wait behind a dead letter."""
+    """How many of the tenant's streams wait behind a dead letter of the read model."""
     generations: list[GenerationNow]
 
 
 class LaneNow(Answer):
-    """How far the read models are in a lane of the store."""
+    """How far the read models have applied a lane of the store."""
 
     lane: int
     seq: int
@@ -64,11 +64,11 @@ class LaneNow(Answer):
 
 
 class ReadModelsNow(Answer):
-    """All read models."""
+    """All read models, and how far they are behind the store."""
 
     items: list[ReadModelNow]
     lag: int
-    """How many commits are in no read model yet."""
+    """Commits in the store, counted in each lane from the first that the read models lack."""
     positions: list[LaneNow]
 
 
@@ -80,32 +80,32 @@ class Begun(Answer):
 
 
 class Status(Answer):
-    """Where a generation stands now."""
+    """The status of a generation after the change."""
 
     status: GenerationStatus
 
 
 class Dropped(Answer):
-    """The number of the generation that is gone."""
+    """The number of the generation that was dropped."""
 
     dropped: int
 
 
 class Live(Answer):
-    """The number of the generation that answers."""
+    """The number of the generation that now answers queries."""
 
     live: int
 
 
 class Column(Answer):
-    """What two generations have in a column."""
+    """The values of two generations in a column."""
 
     old: Any
     new: Any
 
 
 class DifferingRow(Answer):
-    """A row that differs."""
+    """A row that differs between two generations."""
 
     id: str
     kind: Literal["only_old", "only_new", "differs", "on_its_way"]
@@ -113,7 +113,7 @@ class DifferingRow(Answer):
 
 
 class Difference(Answer):
-    """What differs between the live generation and another: counts of all tenants, rows of one."""
+    """How the live generation (old) and another (new) differ: counts over all tenants, rows of one tenant."""
 
     old_rows: int
     new_rows: int
@@ -121,7 +121,7 @@ class Difference(Answer):
     only_new: int
     differing: int
     on_their_way: int
-    """Rows of which one of the two has not seen all that it is going to."""
+    """Rows at different versions, because one of the two generations has not applied all events yet."""
     parked: int
-    """Sequences that are parked in one of the two: what waits there is on its way to nowhere."""
+    """Parked sequences in either generation; their rows stay behind until the dead letters are dealt with."""
     samples: list[DifferingRow]

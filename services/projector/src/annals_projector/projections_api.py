@@ -1,4 +1,4 @@
-"""What operators do with read models: look how far they are, build them anew, switch."""
+"""The routes by which operators inspect, rebuild and switch read models."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Throttling = Annotated[int, Field(ge=1, le=1_000_000, description="events a seco
 
 
 class Rebuild(BaseModel):
-    """How a generation is to be built."""
+    """How to build a generation."""
 
     model_config = ConfigDict(extra="forbid")
     reason: str = Field(default="asked for", min_length=1, max_length=200, pattern=r"^[^$\\\x00]*$")
@@ -50,7 +50,7 @@ class Rebuild(BaseModel):
 
 
 class Throttle(BaseModel):
-    """See `Rebuild`."""
+    """The limit on building a generation; null removes it."""
 
     model_config = ConfigDict(extra="forbid")
     throttle: Throttling | None
@@ -64,7 +64,7 @@ def routes(
     dead_letters: DeadLetters,
     operations: Operations,
 ) -> APIRouter:
-    """`/projections`. What operators change is recorded in the audit trail."""
+    """Return the routes under `/projections`. What operators change is recorded in the audit trail."""
     router = APIRouter(prefix="/projections", tags=["projections"])
     comparing: dict[tuple[str, str, str], asyncio.Task[dict[str, Any]]] = {}
 
@@ -98,7 +98,7 @@ def routes(
         )
 
     def require(read_model: str, number: int, wanted: GenerationStatus) -> None:
-        """Another may have been faster, or come since: an operator, or the switch that comes by itself."""
+        """Raise a Problem if another change came first or since: an operator's, or an automatic switch."""
         known = generations.find(read_model, number)
         now = GenerationStatus.DROPPED if known is None else known.status
         if now is not wanted:
@@ -184,8 +184,9 @@ def routes(
         new, old = generations.generation(find(read_model, number)), generations.generation(live(read_model))
         if new is None or old is None:
             raise Problem(409, "conflict", "this version of the service does not know both tables")
-        # It may take minutes, and one of the few connections that queries have too: one at a time, for all
-        # who ask for it meanwhile. Who does not wait that long, as the console, takes it from nobody else.
+        # A comparison may take minutes, and holds one of the few connections, which queries need too. So one
+        # runs at a time, for all who ask for it meanwhile. It goes on if one of them, such as the console,
+        # stops waiting.
         asked = (tenant, old.name, new.name)
         if asked not in comparing:
             if comparing:
@@ -243,14 +244,14 @@ def routes(
         if not known.caught_up and known.status is not GenerationStatus.LIVE:
             raise Problem(409, "conflict", "it has not caught up with the store yet")
         if generations.generation(known) is None and not known.filled:
-            # Nobody would fill it then, and none of those who answer could be asked to switch back.
+            # No replica could fill it then, and none would be ready to take the command to switch back.
             detail = f"no projector that runs knows version {known.version} of {read_model}: start one first"
             raise Problem(409, "conflict", detail)
         if known.status is not GenerationStatus.LIVE:
             with _problems():
                 commits = _commits(known, await store.reached())
             if (behind := commits.total - commits.done) > NEAR_COMMITS:
-                # It had caught up once, and was not kept up since.
+                # It had caught up once, but has not been kept up since.
                 detail = f"it is {behind} commits behind the store: switch when it has caught up"
                 paused = known.status is GenerationStatus.PAUSED
                 raise Problem(409, "conflict", f"{detail}; it is paused" if paused else detail)

@@ -9,14 +9,14 @@ from annals.web.settings import ServiceSettings
 
 
 class ProjectorLive(Live):
-    """What an operator may change while the service runs."""
+    """The settings that an operator may change while the service runs."""
 
     visibility_timeout: float = Field(default=5.0, ge=0, le=60)
-    """Seconds that a query with a position waits for it."""
+    """Seconds that a query waits for the position it names."""
 
 
 class ProjectorSettings(ProjectorLive, ServiceSettings):
-    """See `ServiceSettings`."""
+    """The settings of the projector, read from the environment at the start."""
 
     state_store: str = "eventstore"
     """The state store component that holds the events."""

@@ -1,4 +1,4 @@
-"""What the sidecar delivers: events in bulks, or one by one, as CloudEvents."""
+"""Receives what the sidecar delivers: CloudEvents, in bulk or one by one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOT_NOW = (
 
 
 class Inbound:
-    """Messages to events, and what cannot be read to the dead letters."""
+    """Applies the events in messages, and keeps unreadable messages as dead letters."""
 
     def __init__(self, applier: Applier, dead_letters: DeadLetters) -> None:
         self._applier = applier
@@ -39,7 +39,7 @@ class Inbound:
         self.read_again = self._unreadable.run
 
     async def deliver(self, entries: Mapping[str, Any]) -> dict[str, str]:
-        """Apply what can be read, and say for each entry what is to become of it."""
+        """Apply the readable events, and return the status of each entry for the sidecar."""
         statuses: dict[str, str] = {}
         events: dict[str, RecordedEvent] = {}
         for entry_id, cloudevent in entries.items():
@@ -58,9 +58,10 @@ class Inbound:
         }
 
     async def given_up(self, message: Any) -> str:
-        """Handle what the broker gave up, for the last time; what the sidecar is to be answered.
+        """Handle a message that the broker gave up, and return its status for the sidecar.
 
-        There is no place behind the dead letters' topic: what the store says nothing of, now, is kept.
+        No topic comes after the one for dead letters. So if the store lacks an earlier event of the stream
+        now, the message is kept as a dead letter, like one that is unreadable.
         """
         try:
             await self.handle(message)
@@ -73,15 +74,15 @@ class Inbound:
         return "SUCCESS"
 
     async def handle(self, cloudevent: Any) -> None:
-        """Handle a message that could not be read before. Raises ValueError when it still cannot be."""
+        """Apply one message. Raises ValueError if it is unreadable, or the store lacks an earlier event."""
         if await self._applier.apply([from_cloudevent(cloudevent, RecordedEvent)]):
             raise ValueError("an earlier event of the stream is not in the store")
 
 
 def routes(inbound: Inbound) -> APIRouter:
-    """The routes that `components/shared/subscriptions.yaml` names: each topic brings events alike.
+    """Return the routes that `components/shared/subscriptions.yaml` names; all topics of events are alike.
 
-    What the broker itself gives up comes back by the topic of dead letters: it is handled as if new.
+    A message that the broker gives up comes back by the topic of dead letters, and is handled as if new.
     """
     router = APIRouter()
 

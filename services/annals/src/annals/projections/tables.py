@@ -13,7 +13,7 @@ _SETTLE_SECONDS = 15
 """Time after a switch by which every replica knows of it."""
 
 _GONE = "10 minutes"
-"""A version that is not filled for this long counts as no longer running: a replica that starts is an upgrade.
+"""A version that was not filled for this long is not running: a replica of it that starts is an upgrade.
 
 This is longer than a cluster waits before it restarts a container that keeps failing.
 """
@@ -101,8 +101,8 @@ def create_sql(projection: Projection, status: str, reason: str, *, automatic: s
     create = f"CREATE TABLE readmodels.{table.name}_%1$s ({', '.join(defined)})"
     # A generation to be built gets its indexes once it is filled, which is faster; see `Generations.index`.
     indexes = index_sql(table, "%1$s") if status == "live" else []
-    # The primary key comes last. Of indexes that seem equally good, as all do while a table is empty, PostgreSQL
-    # uses the newest, and keeps to it until it has counted the rows.
+    # The primary key comes last. Of indexes that seem equally good, as all do while a table is empty,
+    # PostgreSQL uses the newest, and keeps to it until it has counted the rows.
     key = f"ALTER TABLE readmodels.{table.name}_%1$s ADD PRIMARY KEY (tenant, id)"
     statements = [create, *indexes, key]
     number = (

@@ -1,1 +1,1 @@
-"""The queries: what can be asked of the read models and of the store."""
+"""The queries on the read models and on the store."""

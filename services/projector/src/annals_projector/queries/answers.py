@@ -1,4 +1,4 @@
-"""What queries answer, for the OpenAPI document."""
+"""Models of the answers to queries, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SagaStatus = Literal["pending", "running", "completed", "compensating", "compens
 class _Row(Answer):
     id: str
     version: int
-    """The version of its stream that it shows."""
+    """The version of the stream that the row shows."""
     created_at: datetime
     updated_at: datetime
 
 
 class Task(_Row):
-    """A task as it is."""
+    """The current state of a task."""
 
     title: str
     description: str | None
@@ -33,20 +33,20 @@ class Task(_Row):
     tags: list[str]
     due: datetime | None
     assignee: str | None
-    """The member who has it."""
+    """The member whom the task is assigned to."""
     previous_assignee: str | None
     completed_at: datetime | None
 
 
 class Member(_Row):
-    """A member as they are."""
+    """The current state of a member."""
 
     name: str | None
-    """Null once the member was erased."""
+    """Null once the member's personal data was erased."""
     capacity: int
-    """How many tasks they take on."""
+    """How many tasks the member can have at once."""
     reserved: int
-    """For how many of those a place is reserved."""
+    """How many of these places are reserved."""
 
 
 class SagaFailure(Answer):
@@ -55,11 +55,11 @@ class SagaFailure(Answer):
     kind: Literal["rejected", "failed", "timeout"]
     message: str
     rule: str | None = None
-    """The rule by which a command was rejected."""
+    """The rule that rejected a command."""
 
 
 class SagaStep(Answer):
-    """A step of a saga. Only its name and status are there before it begins."""
+    """A step of a saga. Before it begins, it has only a name and a status."""
 
     name: str
     status: Literal[
@@ -74,42 +74,42 @@ class SagaStep(Answer):
         "compensation_failed",
     ]
     at: datetime | None = None
-    """When it came to this status."""
+    """When the step reached this status."""
     attempt: int | None = None
     error: SagaFailure | None = None
     waits_for: list[str] | None = None
-    """The events of which it waits for one."""
+    """The events that the step waits for; any one of them ends the wait."""
 
 
 class Saga(_Row):
-    """A saga as it is."""
+    """The current state of a saga."""
 
     type: str
     saga_version: int
-    """Of its declaration."""
+    """The version of the saga's declaration."""
     status: SagaStatus
     business_key: str | None
-    """What it is about; of a type there is one at a time for it."""
+    """What the saga is about; at most one saga of a type runs for a business key at a time."""
     parent: str | None
-    """The saga that started it."""
+    """The saga that started this one."""
     user_id: str | None
     correlation_id: str | None
     input: dict[str, Any]
     steps: list[SagaStep]
     waits_for: list[str] | None
-    """The events that its steps wait for: each waits for one of its own."""
+    """The events that the waiting steps wait for; each step waits for one of its own."""
     waits_until: datetime | None
     reason: str | None
-    """Why it is compensated, or has failed."""
+    """Why the saga is compensated, or has failed."""
     remaining: list[str] | None
-    """The steps of a failed saga that were not taken back."""
+    """The steps of a failed saga that were not compensated."""
     output: Any
     suspended: bool
     ended_at: datetime | None
 
 
 class SagaMoment(Answer):
-    """Something that happened to a saga, with the fields of that event."""
+    """An event in the history of a saga; the data of the event is in further fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -127,13 +127,13 @@ class SagaWithTimeline(Saga):
 
 
 class StoredEvent(RecordedEvent):
-    """An event of the store. Personal data of somebody who was erased is null."""
+    """An event in the store. Personal data of an erased subject is null."""
 
     @classmethod
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """With what follows from other fields: no fields of an event, and added to each answer."""
+        """Add `stream` and `position`, which follow from other fields and are in each answer."""
         schema = handler(core_schema)
         described = handler.resolve_ref_schema(schema)
         described["properties"] |= {
@@ -145,27 +145,27 @@ class StoredEvent(RecordedEvent):
 
 
 class FoundEvent(StoredEvent):
-    """An event that was looked for."""
+    """An event that a query found."""
 
     visible_at: datetime | None
-    """When queries saw it first; null for what was there before the index."""
+    """When the event became visible to queries; null if it was indexed before this was recorded."""
 
 
 class History(Answer):
-    """Events of a stream."""
+    """Some of the events of a stream."""
 
     items: list[StoredEvent]
     next: int | None
-    """The version that there may be more from, or up to when they are asked for backwards."""
+    """Where to read on: the next `from`, or the next `to` if `backwards`; null at the end."""
 
 
 class AuditEntry(Answer):
-    """Who did what."""
+    """An entry of the audit trail: who did what, and when."""
 
     time: datetime
     user: str | None
     type: str
-    """Of the event."""
+    """The type of the event."""
     stream: str
     version: int
     event_id: str
@@ -175,7 +175,7 @@ class AuditEntry(Answer):
     trace_id: str | None
     session: str | None
     client: str | None
-    """From where: the calling app, or the address that the edge saw."""
+    """Where the request came from: the calling app, or the address that the edge saw."""
     source: str | None
 
 

@@ -48,7 +48,7 @@ _OLDEST_FIRST = _ENTRIES.format(after=">", direction="ASC")
 
 
 class ExportFormat(StrEnum):
-    """How an export is written."""
+    """The format of an export."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -67,14 +67,14 @@ class _Filters:
     to_time: Annotated[Utc | None, Query(alias="to")] = None
 
     def parameters(self) -> list[str | None]:
-        """As the statement takes them."""
+        """Return the filters as the parameters of the statement."""
         times = [moment.isoformat() if moment else None for moment in (self.from_time, self.to_time)]
         names = ("type", "user", "stream", "correlation_id", "trace_id", "session", "client")
         return [*(getattr(self, name) for name in names), *times]
 
 
 def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awaitable[None]]) -> APIRouter:
-    """`/queries/audit`, and `/queries/audit/export`, which waits with `caught_up` for all that was stored."""
+    """Return the routes `/queries/audit` and `/queries/audit/export`; an export first awaits `caught_up`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
     @router.get("/audit", response_model=AuditPage)
@@ -84,7 +84,7 @@ def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awa
         limit: Limit = 100,
         cursor: Cursor = None,
     ) -> Response:
-        """Entries that fit all that is given, the newest first."""
+        """Entries that match all given filters, newest first."""
         after = decode_cursor(cursor, datetime, str)
         given = (tenant, *filters.parameters(), *after)
         rows, size = await as_many_as_fit(
@@ -99,14 +99,15 @@ def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awa
         filters: Annotated[_Filters, Depends()],
         format: ExportFormat = ExportFormat.JSONL,  # noqa: A002 - the parameter's public name
     ) -> StreamingResponse:
-        """Everything that fits and was stored when it was asked for, the oldest first; none is too large.
+        """All matching entries that were stored when the export was requested, oldest first, however many.
 
-        It ends at that time at the latest. What is stored later with an earlier time, as a saga's step that
-        could not be recorded at once, may be missing. The last line says that it is the end, and how many
-        entries there are: `{"end": {"entries": 3}}`, or `end` and the number in the first columns. One
-        without it broke off: a sidecar ends the answer of a service that dies as if that were all of it.
+        It has no entry with a time after the request. An event that is stored later with an earlier time,
+        such as a saga's step that could not be recorded at once, may be missing. The last line marks the end
+        and has the number of entries: `{"end": {"entries": 3}}`, or in CSV `end` and the number in the first
+        two columns. An export without this line is incomplete: if the service dies, its sidecar ends the
+        answer as if that were all.
         """
-        # Fixed before the wait: what comes meanwhile is of a later export.
+        # Fixed before the wait: entries that come meanwhile belong to a later export.
         now = datetime.now(UTC)
         until = min(filters.to_time or now, now)
         bounded = replace(filters, to_time=until).parameters()
@@ -125,7 +126,7 @@ def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awa
                 yield rows
                 after = [rows[-1]["time"], rows[-1]["event_id"]]
 
-        # The first page is read before the answer begins: what fails at once is an error, not an end.
+        # The first page is read before the answer begins, so that a failure at once is answered as an error.
         following = pages()
         first: Rows = await anext(following, [])
         write = _csv if format is ExportFormat.CSV else _jsonl
@@ -168,5 +169,5 @@ def _csv_lines(rows: list[list[Any]]) -> bytes:
 
 
 def _harmless(cell: Any) -> Any:
-    """A text that a spreadsheet would run as a formula is quoted. Source: OWASP, CSV injection."""
+    """Quote a text that a spreadsheet would run as a formula. Source: OWASP, CSV injection."""
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell

@@ -1,4 +1,4 @@
-"""Queries on events: one by its id, and events by what they are."""
+"""Queries on events: one by its id, or those that match filters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from annals_projector.queries.answers import EventPage, StoredEvent
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate
 
 PAGE_BYTES = 4 * 1024 * 1024
-"""About what the events of a page have at most, and the last one."""
+"""A page ends with the events that reach this size, so it may be somewhat larger."""
 
 _BY_ID = """
 SELECT coalesce(json_agg(json_build_array(stream, version)), '[]')::text
@@ -43,7 +43,7 @@ _NEWEST_FIRST = _EVENTS.format(after="<", direction="DESC")
 
 
 def routes(database: Database, store: EventReader, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
-    """`/queries/events`."""
+    """Return the routes under `/queries/events`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
     @router.get("/events/{event_id}", response_model=StoredEvent)
@@ -69,9 +69,9 @@ def routes(database: Database, store: EventReader, disclose: Disclose, up_to_dat
         cursor: Cursor = None,
         backwards: bool = False,
     ) -> Response:
-        """Events by type, time, correlation, user or stream, oldest first; backwards, the newest first.
+        """Events by type, time, correlation id, user or stream: oldest first, or newest first if `backwards`.
 
-        `visible_at` is when queries saw them: their lag is what lies between.
+        `visible_at` is when an event became visible to queries. Its lag is the time from `timestamp` to then.
         """
         after = decode_cursor(cursor, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
@@ -100,7 +100,7 @@ def routes(database: Database, store: EventReader, disclose: Disclose, up_to_dat
 
 
 def public(event: RecordedEvent) -> dict[str, Any]:
-    """An event as queries show it."""
+    """Return an event as queries show it."""
     return dict(orjson.loads(event.to_json())) | {
         "stream": event.stream.name,
         "position": str(event.position),

@@ -1,4 +1,4 @@
-"""What queries share: who asks, and from when on."""
+"""What queries share: the tenant, and the position that they wait for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from annals.web import Problem
 from annals.web.problems import malformed
 from annals.web.request_context import tenant_of
 
-_CAUGHT_UP_SECONDS = 20.0  # the console waits 30 for an answer to begin
+_CAUGHT_UP_SECONDS = 20.0  # less than the 30 that the console waits for an answer to begin
 
 T = TypeVar("T")
 Tenant = Annotated[str, Depends(tenant_of)]
@@ -26,12 +26,12 @@ class Disclose(Protocol):
     """Makes a tenant's personal data readable; see `annals.privacy.SubjectKeys.disclose`."""
 
     async def __call__(self, tenant: str, value: T, /) -> T:
-        """None stands where somebody was erased. Raises StoreUnavailable."""
+        """Return the value in clear text, with None for erased subjects. Raises StoreUnavailable."""
         ...
 
 
 class UpToDate:
-    """A dependency that waits for the position a caller names, so that it reads its own writes."""
+    """A dependency that waits for the position a caller names, so that callers read their own writes."""
 
     def __init__(self, visibility: Visibility, seconds: Callable[[], float]) -> None:
         self._visibility = visibility
@@ -40,7 +40,7 @@ class UpToDate:
     async def __call__(
         self, position: Annotated[str | None, Query(description="wait until this position is visible")] = None
     ) -> None:
-        """Wait. Raises a Problem: 400 for what is no position, 504 when it takes too long."""
+        """Wait for the position. Raises a Problem: 400 if it is malformed, 504 if it takes too long."""
         if position is None:
             return
         try:
@@ -52,9 +52,9 @@ class UpToDate:
 
 
 async def caught_up(visibility: Visibility, store: DaprEventReader) -> None:
-    """Wait until all that the store has is visible: for what must lack nothing.
+    """Wait until everything in the store is visible, for an answer that must be complete.
 
-    Raises a Problem when it takes too long, StoreUnavailable.
+    Raises a Problem if it takes too long, and StoreUnavailable.
     """
     reached = await store.reached()
     with _behind():

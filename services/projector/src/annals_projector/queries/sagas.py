@@ -51,12 +51,12 @@ _NOT_IN_TIMELINE = frozenset({"input", "user", "correlation_id", "started_at"})
 
 
 def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIRouter:
-    """`/queries/sagas`."""
+    """Return the routes under `/queries/sagas`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
     @router.get("/sagas/{saga_id}", response_model=SagaWithTimeline)
     async def saga(tenant: Tenant, saga_id: str) -> Response:
-        """One saga, with everything that happened to it, in order."""
+        """One saga, with its events in order."""
         try:
             stream = StreamId.of(tenant, "saga", saga_id)
         except ValueError as error:
@@ -79,7 +79,7 @@ def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIR
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        """Sagas by what they are, stand for and when they began, the newest first."""
+        """Sagas by status, type, business key, parent and start, newest first."""
         after = decode_cursor(cursor, str, datetime, str)
         times = [moment.isoformat() if moment else None for moment in (from_time, to_time)]
         filters = (status, type, business_key, parent, *times)
@@ -92,14 +92,14 @@ def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIR
 
 
 def unmoved(database: Database) -> APIRouter:
-    """`/sagas/unmoved`: all tenants', for the orchestrator."""
+    """Return the route `/sagas/unmoved`, by which the orchestrator finds stuck sagas of all tenants."""
     router = APIRouter(include_in_schema=False, dependencies=[ONLY_ITS_OWN])
 
     @router.get("/sagas/unmoved")
     async def sagas_unmoved(
         seconds: Annotated[float, Query(gt=0, le=1e6)], cursor: Cursor = None
     ) -> dict[str, Any]:
-        """The sagas without an event for so long that wait for nobody's answer and for no other saga."""
+        """Stuck sagas: they have had no event for `seconds`, and wait for no answer and for no child saga."""
         after = decode_cursor(cursor, str, str, str)
         rows = await database.fetch(_UNMOVED, str(seconds), *after[1:], str(_UNMOVED_PAGE))
         return page(rows, _UNMOVED_PAGE, "tenant")
@@ -108,10 +108,11 @@ def unmoved(database: Database) -> APIRouter:
 
 
 def _public(row: dict[str, Any]) -> dict[str, Any]:
-    """The steps in their order, each with its name, and all that they wait for."""
+    """Return a row with its steps in order, each with its name, and with all events that they wait for."""
     steps = [{"name": name, **row["steps"].get(name, {})} for name in row.pop("step_names")]
     waiting = [step for step in steps if (row["status"], step.get("status")) == ("running", "waiting")]
-    # Until version 3 is built version 2 answers, where a step that waits may have it in the row alone.
+    # Version 2 of the read model may have the events of a waiting step in the row alone. It answers until a
+    # newer version is built.
     events = [event for step in waiting for event in step.get("waits_for") or row["waits_for"] or ()]
     return row | {"steps": steps, "waits_for": events or None}
 

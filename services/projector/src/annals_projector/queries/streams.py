@@ -1,4 +1,4 @@
-"""Queries on a stream: its history, and its state as it was."""
+"""Queries on a stream: its history, and its state at a version or a time."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def routes(
     disclose: Disclose,
     up_to_date: UpToDate,
 ) -> APIRouter:
-    """`/queries/streams`."""
+    """Return the routes under `/queries/streams`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
-    # Of several read models of a type the first one's row is the state.
+    # If an aggregate type has several read models, the row of the first one is the state.
     by_type = {projection.aggregate_type: projection for projection in reversed(projections)}
 
     @router.get("/streams/{stream}/events", response_model=History)
@@ -43,7 +43,7 @@ def routes(
         limit: Limit = 100,
         backwards: bool = False,
     ) -> Response:
-        """A stream's events, straight from the store."""
+        """The events of a stream, straight from the store."""
         found = store.read_stream(
             _stream(tenant, stream),
             from_version=from_version,
@@ -74,9 +74,9 @@ def routes(
         version: Annotated[int | None, Query(ge=1)] = None,
         time: Utc | None = None,
     ) -> dict[str, Any]:
-        """What an aggregate was at a version or at a time: its read model's row as of then.
+        """The state of an aggregate at a version or at a time, as the row of its read model then.
 
-        Where operators edited or discarded what could not be projected, it is as they corrected it.
+        If operators edited or discarded events that could not be projected, it is the corrected state.
         """
         projection = by_type.get(stream.partition("-")[0])
         if projection is None:
@@ -84,12 +84,12 @@ def routes(
         last: RecordedEvent | None = None
         folded: Change | None = None
         async for event in store.read_stream(_stream(tenant, stream), to_version=version):
-            # Clocks of those who write differ: what is behind it had not happened either, whatever it says.
+            # Writers' clocks differ: events behind this one had not happened either, whatever their time.
             if time is not None and event.timestamp > time:
                 break
             try:
                 folded = changed(projection, folded, event, dead_letters)
-            except Exception as error:  # a projection may fail in any way, and says what people wrote
+            except Exception as error:  # of any kind; its text may quote what people wrote
                 what = f"version {event.version}, {event.event_type}, cannot be projected"
                 detail = f"{what} ({type(error).__name__}): an operator edits or discards its dead letter"
                 raise Problem(409, "not-projected", detail, version=event.version) from error

@@ -20,7 +20,7 @@ from annals_projector.queries.parameters import Disclose, Tenant, UpToDate
 
 
 class TaskSort(StrEnum):
-    """What tasks may be sorted by; a minus turns the order round."""
+    """The columns that tasks can be sorted by; a minus reverses the order."""
 
     CREATED = "created_at"
     CREATED_LAST = "-created_at"
@@ -32,7 +32,7 @@ class TaskSort(StrEnum):
     TITLE_LAST = "-title"
 
 
-# The only SQL that a sort brings in: each expression is compared and ordered by in the same form.
+# The only SQL that a sort inserts. Rows are compared with a cursor and ordered by the same expression.
 _SORTS = {
     "created_at": ("created_at", "timestamptz"),
     "updated_at": ("updated_at", "timestamptz"),
@@ -67,7 +67,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 
 
 def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
-    """`/queries/tasks` and `/queries/members`."""
+    """Return the routes under `/queries/tasks` and `/queries/members`."""
     router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
 
     async def one(table: str, tenant: str, row_id: str) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIR
         limit: Limit = 50,
         cursor: Cursor = None,
     ) -> Response:
-        """Tasks by who has them, what they are and when they are due."""
+        """Tasks by assignee, status, priority, tag, due date and text."""
         key, kind = _SORTS[sort.removeprefix("-")]
         down = sort.startswith("-")
         sql = _TASKS.format(

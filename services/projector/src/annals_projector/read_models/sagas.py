@@ -49,7 +49,7 @@ def _step_failed(event: RecordedEvent) -> Patch:
 
 
 def _waiting(event: RecordedEvent) -> Patch:
-    """Several steps may wait at the same time: `waits_for` of the row is what the last one does."""
+    """Several steps may wait at the same time; the row's own `waits_for` is that of the last one to begin."""
     data = event.data
     return _step(event, "waiting", status="running", waits_for=data["events"], waits_until=data["deadline"])
 
@@ -113,7 +113,7 @@ SAGAS = Projection(
         "saga.step_skipped": lambda event: _step(event, "skipped"),
         "saga.step_compensated": lambda event: _step(event, "compensated"),
         "saga.waiting": _waiting,
-        # It is to go on now; until when it would have waited says nothing any more.
+        # The saga goes on now, so the deadline of its wait no longer applies.
         "saga.event_raised": lambda _: Patch({"waits_until": None}),
         "saga.cancel_requested": lambda _: Patch({"waits_until": None}),
         "saga.resumed": _resumed,
