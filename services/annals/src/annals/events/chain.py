@@ -12,10 +12,10 @@ _OF_ITS_OWN = "hash"
 
 
 def chained(content: Mapping[str, Any], previous: str) -> str:
-    """SHA-256, in hex, of an event's JSON object behind the hash of the event before it.
+    """Return the SHA-256, in hex, of the previous event's hash followed by an event's JSON object.
 
-    `previous` is empty for the first event of a stream. The names are sorted, so a store that keeps
-    JSON in an order of its own changes nothing; the event's own hash is left out.
+    `previous` is empty for the first event of a stream. The names are sorted, so the hash is the same if a
+    store reorders JSON. The event's own hash is left out.
     """
     covered = {name: value for name, value in content.items() if name != _OF_ITS_OWN}
     return hashlib.sha256(previous.encode() + orjson.dumps(covered, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -1,4 +1,4 @@
-"""Events as CloudEvents 1.0 and back. Source: the CloudEvents specification 1.0.2, JSON format."""
+"""Converts events to CloudEvents 1.0 and back. Source: the CloudEvents specification 1.0.2, JSON format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from annals.events.envelope import DomainEvent, Event, RecordedEvent
 CONTENT_TYPE = "application/cloudevents+json"
 E = TypeVar("E", bound=Event)
 
-_SPAN = len("00-") + 32  # where a traceparent's span begins
+_SPAN = len("00-") + 32  # characters of a traceparent's version and trace id
 
 
 def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
@@ -37,8 +37,8 @@ def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
     optional = {
         "causationid": event.causation_id,
         "traceparent": traceparent,
-        # Dapr puts a trace context of its own over both unless this one is there (1.18,
-        # components-contrib, pubsub/envelope.go, FromCloudEvent).
+        # Without `traceid`, Dapr overwrites the trace context with its own (1.18, components-contrib,
+        # pubsub/envelope.go, FromCloudEvent).
         "traceid": traceparent,
         "tracestate": event.tracestate,
     }
@@ -46,20 +46,21 @@ def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
 
 
 def to_cloudevent_json(event: Event, *, traceparent: str | None = None) -> bytes:
-    """A CloudEvent in JSON whose data is the whole envelope.
+    """Return an event as a CloudEvent in JSON, whose data is the whole envelope.
 
-    `traceparent` says which span published it; the event's own is the default.
+    `traceparent` names the span that publishes it; the default is the event's own.
     """
     attributes = _attributes(event, traceparent)
     return orjson.dumps(attributes | {"data": orjson.Fragment(event.to_json())}, option=orjson.OPT_UTC_Z)
 
 
 def from_cloudevent(cloudevent: Any, kind: type[E]) -> E:
-    """The event in a CloudEvent, of the kind that its topic has.
+    """Return the event in a CloudEvent, as the `kind` of event that its topic has.
 
-    The trace context is the CloudEvent's: it names the span that published the event. What is recorded
-    keeps its own trace. So are the id and the time where the envelope has none: they are the same each
-    time it is delivered. Raises ValueError (pydantic's ValidationError is one) when it is none.
+    The event takes the CloudEvent's `traceparent`, which names the span that published it; a recorded event
+    takes it only if it is of the event's own trace. An envelope without an id or a time takes these from the
+    CloudEvent too, because they are the same on each delivery. Raises ValueError (pydantic's ValidationError
+    is one) if it is not such a CloudEvent.
     """
     if not isinstance(cloudevent, Mapping):
         raise ValueError("it is no CloudEvent: expected a JSON object")
@@ -71,7 +72,7 @@ def from_cloudevent(cloudevent: Any, kind: type[E]) -> E:
     if (given := cloudevent.get("time")) and not data.get("timestamp"):
         data = data | {"timestamp": given}
     traceparent, own = cloudevent.get("traceparent"), str(data.get("traceparent"))
-    # Where nothing is traced, Dapr gives each message of a bulk a trace that nothing else is of (1.18).
+    # Without tracing, Dapr invents a trace for each message of a bulk, which nothing else belongs to (1.18).
     invented = issubclass(kind, RecordedEvent) and own[:_SPAN] != str(traceparent)[:_SPAN]
     if isinstance(traceparent, str) and traceparent and not invented:
         data = data | {"traceparent": traceparent}

@@ -1,4 +1,4 @@
-"""Whether events stored under one JSON Schema can be read under another. Pure."""
+"""Checks whether events stored under one JSON Schema can be read under another. Pure."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ Schema = dict[str, Any]
 
 
 def incompatibilities(old: Schema, new: Schema) -> list[str]:
-    """What in `new` an event of `old` may not fulfil, or loses; empty when it is compatible.
+    """Return why an event of `old` may be invalid under `new`, or lose data; empty if they are compatible.
 
-    A field that went away is one: what it held would be forgotten. A type is compared as it is
-    written down, so a change of a shared definition counts too.
+    A removed field is a reason, because its data would be forgotten. References are resolved before types are
+    compared, so a changed shared definition counts too. The fields of nested objects are not compared.
     """
     found = []
     before, after = old.get("properties", {}), new.get("properties", {})
@@ -26,7 +26,7 @@ def incompatibilities(old: Schema, new: Schema) -> list[str]:
 
 
 def _types(schema: Schema, root: Schema) -> set[str]:
-    """The types a schema accepts, each as a text that can be compared."""
+    """Return the types that a schema accepts, each as a text that can be compared."""
     if "$ref" in schema:
         target = root["$defs"][schema["$ref"].rpartition("/")[2]]
         return _types(target, root)

@@ -1,4 +1,4 @@
-"""The envelopes: an event's metadata round its data."""
+"""The envelopes: the metadata of an event around its data."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from pydantic import (
 from annals.events.chain import chained
 from annals.events.identity import Position, StreamId, new_id
 
-# JSON numbers beyond this are rounded by whoever reads them as a double, Dapr's bulk delivery among them.
+# Readers that parse JSON numbers as doubles, such as Dapr's bulk delivery, round integers beyond this.
 _SAFE_INTEGER = 2**53 - 1
-# Deeper than anybody means it; JSON's readers and writers on the way end at some hundreds.
+# Levels of nesting in data. JSON parsers and encoders on the way fail at a few hundred.
 _DEEPEST = 100
 _LANE_AT_MOST = 2**31 - 1
-# What goes into headers on the way.
+# The characters of values that travel in headers.
 _VISIBLE = r"^[\x20-\x7e]*$"
 
 
 class Priority(StrEnum):
-    """How urgent an event is to those who handle it."""
+    """How urgent an event is to its handlers."""
 
     LOW = "low"
     NORMAL = "normal"
@@ -44,7 +44,7 @@ class Priority(StrEnum):
 
 
 def portable(value: Any, path: str = "data", depth: int = 0) -> Any:
-    """An event's data, if every broker and database takes it. Raises ValueError."""
+    """Return a JSON value unchanged. Raises ValueError for what some broker or database does not take."""
     if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, str):
@@ -53,7 +53,7 @@ def portable(value: Any, path: str = "data", depth: int = 0) -> Any:
     elif depth > _DEEPEST:
         raise ValueError(f"data: nested more than {_DEEPEST} deep")
     elif isinstance(value, int | float):
-        # Such a float is whole, and Go and PostgreSQL write it as an integer.
+        # A float beyond it is a whole number, which Go and PostgreSQL write as an integer.
         if abs(value) > _SAFE_INTEGER:
             raise ValueError(f"{path}: a number beyond 2^53-1 is rounded on its way; send it as a string")
         if math.isnan(value):
@@ -83,14 +83,14 @@ AggregateType = Annotated[str, StringConstraints(to_lower=True, pattern=r"(?i)^[
 """One word, in lower case: a stream's name begins with it."""
 
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,4}\.[0-9]{1,4}$")]
-"""`major.minor`: 1.0, 1.1, 2.0 and what comes."""
+"""`major.minor`, such as 1.0, 1.1 or 2.0."""
 
 
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def _dated(moment: Any) -> Any:
-    # Pydantic takes digits, in a text too, for Unix time: 20270131 for a day in 1970.
+    # Pydantic reads digits, even in a text, as Unix time: 20270131 would be a day in 1970.
     if isinstance(moment, datetime) or (isinstance(moment, str) and _DATE.match(moment)):
         return moment
     raise ValueError("expected a date and a time with its zone, like 2027-01-31T09:00:00Z")
@@ -99,7 +99,7 @@ def _dated(moment: Any) -> Any:
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
-    except OverflowError as error:  # the first and the last hours that a clock with a zone can show
+    except OverflowError as error:  # in the first hours of year 1 or the last of year 9999
         raise ValueError("a moment that UTC has no year for") from error
 
 
@@ -111,16 +111,16 @@ _AGGREGATE_TYPE: TypeAdapter[str] = TypeAdapter(AggregateType)
 
 
 def require_event_type(name: str) -> None:
-    """Raises ValueError for the type of an event, or of a command, that no envelope has as it is declared.
+    """Raise ValueError if the declared type of an event or a command is not what an envelope would hold.
 
-    It would be refused when it is first used, or be stored as another that nobody has declared.
+    Such a type would be refused at its first use, or be stored in lower case, as a type that nobody declared.
     """
     if not _as_it_is(_EVENT_TYPE, name):
         raise ValueError(f"{name!r} is no type such as task.created: small letters, digits, _ and a dot")
 
 
 def require_aggregate_type(name: str) -> None:
-    """See `require_event_type`. Raises ValueError."""
+    """Raise ValueError if a declared aggregate type is not what an envelope would hold."""
     if not _as_it_is(_AGGREGATE_TYPE, name):
         raise ValueError(f"{name!r} is no type of an aggregate such as task: small letters, digits and _")
 
@@ -141,9 +141,9 @@ def _now() -> datetime:
 
 
 class Event(BaseModel):
-    """What every event carries. Fields it does not know are kept."""
+    """The metadata that every event carries. Unknown fields are kept."""
 
-    # An error is logged, and kept with a dead letter: it says nothing of what may be personal.
+    # Errors are logged and kept with dead letters, so they must not quote input, which may be personal.
     model_config = ConfigDict(frozen=True, extra="allow", validate_default=False, hide_input_in_errors=True)
 
     event_id: Name = Field(default_factory=new_id)
@@ -157,7 +157,7 @@ class Event(BaseModel):
     tenant_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "default"
     session_id: str | None = Field(default=None, max_length=256)
     client: str | None = Field(default=None, max_length=256)
-    """From where it was asked for: the calling app, or the address that the edge saw."""
+    """Where the request came from: the calling app, or the address that the edge saw."""
     priority: Priority = Priority.NORMAL
     retry_count: Count = 0
     max_retries: Count = 3
@@ -169,7 +169,7 @@ class Event(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _correlate(cls, fields: Any) -> Any:
-        """Without a correlation id an event belongs to what caused it, else it starts one."""
+        """Set a missing correlation id to the causation id, or else to the id of the event itself."""
         if not isinstance(fields, dict) or fields.get("correlation_id"):
             return fields
         event_id = fields.get("event_id") or new_id()
@@ -177,20 +177,20 @@ class Event(BaseModel):
 
     @property
     def trace_id(self) -> str | None:
-        """The trace that it is of, out of `traceparent`."""
+        """The id of the event's trace, from `traceparent`."""
         return self.traceparent[3:35] if self.traceparent else None
 
     def with_context(self, **changes: Any) -> Self:
-        """A copy with other metadata. Raises pydantic's ValidationError for values that do not fit."""
+        """Return a copy with changed metadata. Raises pydantic's ValidationError for invalid values."""
         return type(self).model_validate(self.model_dump() | changes)
 
     def to_json(self) -> bytes:
-        """The envelope as JSON, unknown fields included."""
+        """Return the envelope as JSON, with its unknown fields."""
         return self.__pydantic_serializer__.to_json(self)
 
     @classmethod
     def from_json(cls, data: bytes) -> Self:
-        """See `to_json`. Raises pydantic's ValidationError."""
+        """Return the envelope in a JSON text. Raises pydantic's ValidationError."""
         return cls.model_validate_json(data)
 
 
@@ -216,13 +216,13 @@ class RecordedEvent(DomainEvent):
     lane: Annotated[int, Field(ge=0, le=_LANE_AT_MOST)]
     seq: Annotated[int, Field(ge=1, le=_SAFE_INTEGER)]
     hash: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{64})?$")] = ""
-    """See `annals.events.chain`."""
+    """The event's link in the hash chain of its stream; see `annals.events.chain`."""
 
     @classmethod
     def record(cls, event: DomainEvent, *, version: int, lane: int, seq: int, previous: str = "") -> Self:
-        """The event with its place, chained to the hash of the event before it.
+        """Return an event with its place, and with its hash chained to `previous`, the hash before it.
 
-        It was validated when it was made, and is not again.
+        The event was validated when it was made, and is not validated again.
         """
         place = {"version": version, "lane": lane, "seq": seq, "hash": ""}
         recorded = cls._of(event.__dict__ | place, event.model_fields_set, event.__pydantic_extra__)
@@ -231,10 +231,10 @@ class RecordedEvent(DomainEvent):
 
     @classmethod
     def stored(cls, data: bytes) -> Self:
-        """The event that the store holds as `to_json` wrote it: `from_json`, in a third of the time.
+        """Return an event that the store holds as `to_json` wrote it: `from_json` in a third of the time.
 
-        It was validated when it was made, and is not again, unless another version with other fields
-        wrote it. Raises ValueError.
+        The event was validated when it was made. It is validated again only if its fields are not those of
+        this class, because another version wrote it. Raises ValueError.
         """
         fields = orjson.loads(data)
         if fields.keys() != cls.__pydantic_fields__.keys():
@@ -247,7 +247,7 @@ class RecordedEvent(DomainEvent):
 
     @classmethod
     def _of(cls, fields: dict[str, Any], given: set[str], extra: dict[str, Any] | None) -> Self:
-        """What `model_construct` makes of fields that are all there, in a tenth of its time."""
+        """Make an event of a complete set of fields: `model_construct` in a tenth of its time."""
         made = cls.__new__(cls)
         object.__setattr__(made, "__dict__", fields)
         object.__setattr__(made, "__pydantic_fields_set__", given)
@@ -257,7 +257,7 @@ class RecordedEvent(DomainEvent):
 
     @property
     def position(self) -> Position:
-        """Where the event's commit stands in the log."""
+        """The position of the event's commit."""
         return Position(self.lane, self.seq)
 
 

@@ -1,4 +1,4 @@
-"""What names things: ids, streams and positions."""
+"""Identifiers: ids, tenants, streams and positions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_HEADER_ID = 256
 _HEADER_ID = rf"^[^\x00-\x20\x7f](?:[^\x00-\x1f\x7f]{{0,{MAX_HEADER_ID - 2}}}[^\x00-\x20\x7f])?$"
 
 HeaderId = Annotated[str, StringConstraints(pattern=_HEADER_ID)]
-"""An id as a header brings it and takes it on: without control characters, nor blanks round it."""
+"""An id that a header can carry: no control characters, and no blanks at its ends."""
 
 _REMEMBERED_STREAMS = 50_000
 
 
 def new_id() -> str:
-    """A UUIDv7: unique, and in the order of its creation (RFC 9562, 5.7)."""
+    """Return a UUIDv7, which is unique and sorts by the time of its creation (RFC 9562, 5.7)."""
     return str(uuid_utils.uuid7())
 
 
@@ -53,12 +53,12 @@ class StreamId:
 
     @classmethod
     def of(cls, tenant: str, aggregate_type: str, aggregate_id: str) -> StreamId:
-        """The stream of an aggregate."""
+        """Return the stream of an aggregate."""
         return cls.named(tenant, f"{aggregate_type}-{aggregate_id}")
 
     @staticmethod
     def named(tenant: str, name: str) -> StreamId:
-        """The stream of a name that was checked before, most likely: names are checked once."""
+        """Return the stream of a name. A cache keeps names that were checked, because most come again."""
         return _named(tenant, name)
 
     def __str__(self) -> str:
@@ -72,14 +72,14 @@ def _named(tenant: str, name: str) -> StreamId:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a commit stands: a lane, and the sequence in it. Its text is `lane-seq`."""
+    """The place of a commit: a lane, and the sequence in it. It is written as `lane-seq`."""
 
     lane: int
     seq: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The position of a text such as `0-42`. Raises ValueError."""
+        """Return the position in a text such as `0-42`. Raises ValueError."""
         match = _POSITION.fullmatch(text)
         if match is None:
             raise ValueError(f"a position is like 0-42, not {text!r}")

@@ -1,4 +1,4 @@
-"""What an event says, as a class for each type and version."""
+"""The base classes of event data, which has a class for each event type and version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class EventData(BaseModel):
     Fields that a class does not know are kept.
     """
 
-    # By name, too, because it is stored by name.
+    # Data is stored by field name, so a field with an alias must also be read by its name.
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True, hide_input_in_errors=True)
 
     event_type: ClassVar[str] = ""

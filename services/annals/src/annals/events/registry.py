@@ -1,4 +1,4 @@
-"""From an event's type and version to its class, old versions by way of upcasters."""
+"""Finds the data class of an event by its type and version; upcasters bring old versions to the newest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ AnyDomainEvent = TypeVar("AnyDomainEvent", bound=DomainEvent)
 
 
 class EventRegistry:
-    """The data classes of a service, one for each type: its newest version.
+    """The data classes of a service: one for each event type, of its newest version.
 
-    Raises ValueError for a type that no event is stored under, when one is registered twice, or when an
-    upcaster does not lead, by way of others, to a registered class.
+    Raises ValueError if no event can have a type, if a type is registered twice, or if an upcaster does not
+    lead to a registered class, directly or through others.
     """
 
     def __init__(self, classes: Iterable[type[EventData]], upcasters: Iterable[Upcaster] = ()) -> None:
@@ -42,10 +42,10 @@ class EventRegistry:
         return self._classes
 
     def decode(self, event: DomainEvent) -> EventData:
-        """What an event says, in its newest version; one of an unknown type is carried, not dropped.
+        """Return an event's data in its newest version, or as `UnknownEventData` if its type is unknown.
 
-        Raises ValueError for a version that is not known of a type that is: a newer release wrote it, and
-        whoever took it for nothing would decide without what it says.
+        Raises ValueError for an unknown version of a known type: a newer release wrote the event, and code
+        that ignored it would decide without its data.
         """
         event = self.upcast(event)
         cls = self._classes.get(event.event_type)
@@ -58,7 +58,7 @@ class EventRegistry:
         return cls.model_validate(event.data)
 
     def upcast(self, event: AnyDomainEvent) -> AnyDomainEvent:
-        """The event with its data and version as the newest code writes them."""
+        """Return the event with its data and version as the newest code writes them."""
         version, data = event.event_version, event.data
         while (upcaster := self._upcasters.get((event.event_type, version))) is not None:
             version, data = upcaster.to_version, upcaster.upcast(dict(data))
@@ -67,7 +67,7 @@ class EventRegistry:
         return event.model_copy(update={"event_version": version, "data": data})
 
     def schemas(self) -> dict[str, dict[str, Any]]:
-        """The JSON Schema of every registered class, by `type@version`."""
+        """Return the JSON Schema of every registered class, by `type@version`."""
         return {
             f"{name}@{cls.event_version}": cls.model_json_schema(by_alias=False)
             for name, cls in sorted(self._classes.items())

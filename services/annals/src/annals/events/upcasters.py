@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Upcaster:
-    """`upcast` is given a copy of the old data and returns the new."""
+    """Turns one version of an event type into another; `upcast` takes a copy of the old data."""
 
     event_type: str
     from_version: str
