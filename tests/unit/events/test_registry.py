@@ -76,7 +76,7 @@ def test_a_version_that_is_not_known_of_a_type_that_is_is_not_taken_for_nothing(
     [
         (UPCASTERS[:1], "no class"),
         ([*UPCASTERS, UPCASTERS[0]], "two upcasters"),
-        ([UPCASTERS[0], Upcaster("thing.renamed", "1.1", "1.0", split)], "circle"),
+        ([UPCASTERS[0], Upcaster("thing.renamed", "1.1", "1.0", split)], "cycle"),
         ([Upcaster("thing.other", "1.0", "2.0", split)], "no class"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_type_that_no_event_is_stored_under_is_refused(name: str) -> None:
     class Misnamed(EventData, type=name):
         pass
 
-    with pytest.raises(ValueError, match=f"'{name}' is no type such as"):
+    with pytest.raises(ValueError, match=f"'{name}' is not a type such as"):
         EventRegistry([Misnamed])
 
 

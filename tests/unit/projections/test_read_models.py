@@ -42,9 +42,9 @@ def test_a_projection_is_given_each_event_in_the_version_that_was_stored() -> No
 
 def test_a_projection_of_what_no_event_has_is_refused() -> None:
     table = Table("people", {"name": "text"})
-    with pytest.raises(ValueError, match="'Member' is no type of an aggregate"):
+    with pytest.raises(ValueError, match="'Member' is not an aggregate type"):
         Projection(table, "Member", {})
-    with pytest.raises(ValueError, match=r"'Member\.Left' is no type such as"):
+    with pytest.raises(ValueError, match=r"'Member\.Left' is not a type such as"):
         Projection(table, "member", {"Member.Left": lambda _: Put({})})
 
 

@@ -109,7 +109,7 @@ async def test_what_an_import_has_not_brought_yet_is_not_taken_for_altered(suite
     await suite.client.save("eventstore", Write(keys.imported(0), b"6"))
     refused = await suite.get("/audit/verification")
     assert refused.status_code == 503
-    assert "being filled from a backup, or was left half filled: lane 0 up to 6" in refused.json()["detail"]
+    assert "being imported, or its import was broken off: lane 0 up to 6" in refused.json()["detail"]
 
 
 async def test_what_was_lost_is_found_in_a_lane_that_was_once_imported(suite: Suite) -> None:

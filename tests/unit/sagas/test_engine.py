@@ -380,7 +380,7 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
         lambda: StartOn("Order.Placed", lambda data, _: data),
         lambda: CancelOn("order", lambda _, order: order),
     ):
-        with pytest.raises(ValueError, match="is no type such as"):
+        with pytest.raises(ValueError, match="is not a type such as"):
             mistaken()
     with pytest.raises(ValueError, match="0 at a time"):
         StartSagas("other", lambda _: [], concurrency=0)

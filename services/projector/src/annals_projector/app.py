@@ -110,7 +110,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                 if sweeper.beyond:
                     lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
                     missing["read models"] = (
-                        f"they are of another store, which had lane {lanes}: drop their schema"
+                        f"they belong to another store, which had lane {lanes}: drop their schema"
                     )
                 return missing
 

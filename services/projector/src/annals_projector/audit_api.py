@@ -66,7 +66,7 @@ def routes(
             raise Problem(500, "misconfigured", f"the audit's public keys: {error}") from error
         if importing:
             wanted = ", ".join(f"lane {lane} up to {end}" for lane, end in importing.items())
-            raise unavailable(f"the store is being filled from a backup, or was left half filled: {wanted}")
+            raise unavailable(f"a backup is being imported, or its import was broken off: {wanted}")
         return StreamingResponse(
             _lines(store, read_checkpoints, last_checkpoint, trusted, lanes),
             media_type="application/x-ndjson",

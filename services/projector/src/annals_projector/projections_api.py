@@ -38,7 +38,7 @@ from annals_projector.projections_answers import (
 
 Tenant = Annotated[str, Depends(tenant_of)]
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
-Throttling = Annotated[int, Field(ge=1, le=1_000_000, description="events a second at most")]
+Throttling = Annotated[int, Field(ge=1, le=1_000_000, description="the most events a second")]
 
 
 class Rebuild(BaseModel):
@@ -102,7 +102,7 @@ def routes(
         known = generations.find(read_model, number)
         now = GenerationStatus.DROPPED if known is None else known.status
         if now is not wanted:
-            raise Problem(409, "conflict", f"it is {now} now, by another change at the same time")
+            raise Problem(409, "conflict", f"the generation is {now} now, by another change at the same time")
 
     async def record(
         request: Request, action: str, read_model: str, number: int, body: OptionalReason = None
@@ -116,7 +116,7 @@ def routes(
         await fresh()
         known = find(read_model, number)
         if known.status not in (expected, to):
-            raise Problem(409, "conflict", f"it is {known.status}, not {expected}")
+            raise Problem(409, "conflict", f"the generation is {known.status}, not {expected}")
         with _problems():
             await generations.set_status(known, to)
         require(read_model, number, to)
@@ -190,7 +190,7 @@ def routes(
         asked = (tenant, old.name, new.name)
         if asked not in comparing:
             if comparing:
-                detail = "another comparison runs: ask again when it has ended"
+                detail = "another comparison is running: ask again when it has ended"
                 raise Problem(503, "busy", detail, headers={"Retry-After": "10"})
             pair = ((old.projection.table, old.number), (new.projection.table, new.number))
             comparing[asked] = asyncio.create_task(difference(database, tenant, *pair))
@@ -201,19 +201,19 @@ def routes(
         parked = sum(dead_letters.parked_in(read_model, one.number) for one in (old, new))
         return Difference.model_validate(found | {"parked": parked})
 
-    @router.post("/{read_model}/generations/{number}/pause", summary="Halt the building")
+    @router.post("/{read_model}/generations/{number}/pause", summary="Pause the building of a generation")
     async def pause(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Status:
         await record(request, "pause", read_model, number, body)
         return await change(read_model, number, GenerationStatus.BUILDING, GenerationStatus.PAUSED)
 
-    @router.post("/{read_model}/generations/{number}/resume", summary="Go on building")
+    @router.post("/{read_model}/generations/{number}/resume", summary="Resume the building of a generation")
     async def resume(
         request: Request, read_model: str, number: Number, body: OptionalReason = None
     ) -> Status:
         await record(request, "resume", read_model, number, body)
         return await change(read_model, number, GenerationStatus.PAUSED, GenerationStatus.BUILDING)
 
-    @router.put("/{read_model}/generations/{number}/throttle", summary="Events a second at most, or null")
+    @router.put("/{read_model}/generations/{number}/throttle", summary="Limit the building of a generation")
     async def throttle(request: Request, read_model: str, number: Number, body: Throttle) -> Throttle:
         await fresh()
         await record(request, f"throttle to {body.throttle or 'nothing'}", read_model, number)
@@ -221,38 +221,36 @@ def routes(
             await generations.throttle(find(read_model, number), body.throttle)
         return body
 
-    @router.delete(
-        "/{read_model}/generations/{number}", summary="Cancel the building, or drop what is retired"
-    )
+    @router.delete("/{read_model}/generations/{number}", summary="Cancel a building, or drop a generation")
     async def drop(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Dropped:
         await fresh()
         known = find(read_model, number)
         if known.status is GenerationStatus.LIVE and generations.newest(read_model) is not None:
-            raise Problem(409, "conflict", "it answers queries: switch to another first, or retire it")
+            raise Problem(
+                409, "conflict", "the generation answers queries: switch to another first, or retire it"
+            )
         await record(request, "drop", read_model, number, body)
         with _problems():
             await generations.set_status(known, GenerationStatus.DROPPED)
         require(read_model, number, GenerationStatus.DROPPED)
         return Dropped(dropped=number)
 
-    @router.post(
-        "/{read_model}/generations/{number}/switch", summary="Have it answer; to an older one: go back"
-    )
+    @router.post("/{read_model}/generations/{number}/switch", summary="Have a generation answer queries")
     async def switch(request: Request, read_model: str, number: Number, body: OptionalReason = None) -> Live:
         await fresh()
         known = find(read_model, number)
         if not known.caught_up and known.status is not GenerationStatus.LIVE:
-            raise Problem(409, "conflict", "it has not caught up with the store yet")
+            raise Problem(409, "conflict", "the generation has not caught up with the store yet")
         if generations.generation(known) is None and not known.filled:
             # No replica could fill it then, and none would be ready to take the command to switch back.
-            detail = f"no projector that runs knows version {known.version} of {read_model}: start one first"
+            detail = f"no running projector knows version {known.version} of {read_model}: start one first"
             raise Problem(409, "conflict", detail)
         if known.status is not GenerationStatus.LIVE:
             with _problems():
                 commits = _commits(known, await store.reached())
             if (behind := commits.total - commits.done) > NEAR_COMMITS:
                 # It had caught up once, but has not been kept up since.
-                detail = f"it is {behind} commits behind the store: switch when it has caught up"
+                detail = f"the generation is {behind} commits behind the store: switch when it has caught up"
                 paused = known.status is GenerationStatus.PAUSED
                 raise Problem(409, "conflict", f"{detail}; it is paused" if paused else detail)
         await record(request, "switch", read_model, number, body)
@@ -263,7 +261,7 @@ def routes(
 
     @router.post(
         "/{read_model}/generations/{number}/retire",
-        summary="Do without the read model; before a release that does not have it",
+        summary="Retire a read model, before a release that does not have it",
     )
     async def retire(
         request: Request, read_model: str, number: Number, body: OptionalReason = None
@@ -271,7 +269,7 @@ def routes(
         await fresh()
         known = find(read_model, number)
         if known.status not in (GenerationStatus.LIVE, GenerationStatus.RETIRED):
-            raise Problem(409, "conflict", f"it is {known.status}, not {GenerationStatus.LIVE}")
+            raise Problem(409, "conflict", f"the generation is {known.status}, not {GenerationStatus.LIVE}")
         await record(request, "retire", read_model, number, body)
         with _problems():
             await generations.retire(known)

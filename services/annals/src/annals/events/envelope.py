@@ -100,7 +100,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:  # in the first hours of year 1 or the last of year 9999
-        raise ValueError("a moment that UTC has no year for") from error
+        raise ValueError("the time in UTC is before year 1 or after year 9999") from error
 
 
 Utc = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
@@ -116,13 +116,13 @@ def require_event_type(name: str) -> None:
     Such a type would be refused at its first use, or be stored in lower case, as a type that nobody declared.
     """
     if not _as_it_is(_EVENT_TYPE, name):
-        raise ValueError(f"{name!r} is no type such as task.created: small letters, digits, _ and a dot")
+        raise ValueError(f"{name!r} is not a type such as task.created: small letters, digits, _ and a dot")
 
 
 def require_aggregate_type(name: str) -> None:
     """Raise ValueError if a declared aggregate type is not what an envelope would hold."""
     if not _as_it_is(_AGGREGATE_TYPE, name):
-        raise ValueError(f"{name!r} is no type of an aggregate such as task: small letters, digits and _")
+        raise ValueError(f"{name!r} is not an aggregate type such as task: small letters, digits and _")
 
 
 def _as_it_is(kind: TypeAdapter[str], name: str) -> bool:

@@ -53,7 +53,7 @@ class EventRegistry:
             return UnknownEventData.model_validate(event.data)
         if cls.event_version != event.event_version:
             raise ValueError(
-                f"{event.event_type} {event.event_version} is not known here, {cls.event_version} is"
+                f"{event.event_type} {event.event_version} is not known here: newest is {cls.event_version}"
             )
         return cls.model_validate(event.data)
 
@@ -78,7 +78,7 @@ class EventRegistry:
         version = upcaster.to_version
         while (following := self._upcasters.get((upcaster.event_type, version))) is not None:
             if version in seen:
-                raise ValueError(f"the upcasters of {upcaster.event_type} go in a circle")
+                raise ValueError(f"the upcasters of {upcaster.event_type} form a cycle")
             seen.add(version)
             version = following.to_version
         cls = self._classes.get(upcaster.event_type)

@@ -156,11 +156,11 @@ class Builder:
                 await self._fill(known, generation, rows, began)
             self._rows[generation] = rows  # kept for the next fill, but not after an error
         except _Lost:
-            _log.info("no longer filled here", table=generation.name)
+            _log.info("a table is no longer filled by this replica", table=generation.name)
         except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
-            _log.warning("cannot be filled now", table=generation.name, error=str(error))
+            _log.warning("a table cannot be filled now", table=generation.name, error=str(error))
         except (DeadLettersUnknown, TooManyParked) as error:
-            _log.error("is not filled on", table=generation.name, error=str(error))
+            _log.error("a table is not filled any further", table=generation.name, error=str(error))
 
     async def _lease(self, known: Known) -> str | None:
         """Take the lease. Return the time by the database's clock, or None if another replica holds it."""
@@ -177,7 +177,7 @@ class Builder:
             if not await self._catch_up(known, generation, rows, progress):
                 return
             await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
-            _log.info("caught up with the store", table=generation.name)
+            _log.info("a table has caught up with the store", table=generation.name)
         if known.status is GenerationStatus.BUILDING and known.automatic:
             await self._generations.switch(known, unasked=True)
         if known.settling and not _lacking(progress, wanted):

@@ -165,7 +165,7 @@ class Generations:
             ]
             if retired and not any(one.status is GenerationStatus.LIVE or one.automatic for one in of_it):
                 _log.warning(
-                    "a read model was retired: nothing that is delivered is written there",
+                    "a read model is retired: delivered events are not written to it",
                     read_model=read_model,
                     to_have_it_again=f"annals projections switch {read_model} {retired[-1].number}",
                 )
@@ -174,11 +174,11 @@ class Generations:
     def live(self) -> tuple[Generation, ...]:
         """The tables that answer queries. Raises Outdated, also until the catalogue has been read."""
         if self._live is None:
-            raise Outdated("the catalogue of read models was not read yet")
+            raise Outdated("the catalogue of read models has not been read yet")
         if self._foreign is not None:
             one = self._foreign
             raise Outdated(
-                f"version {one.version} of {one.read_model} answers queries, which this code does not know:"
+                f"version {one.version} of {one.read_model}, which this code does not know, answers queries:"
                 f" {self._way_out(one)}"
             )
         return self._live

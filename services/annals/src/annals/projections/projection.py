@@ -39,18 +39,22 @@ class Table:
     def __post_init__(self) -> None:
         # A tuple of one without its comma is a string, which would be read letter by letter.
         if any(isinstance(given, str) for given in (self.indexes, self.maps)):
-            raise ValueError(f"the table {self.name} takes a tuple of indexes, and one of maps, and no text")
+            raise ValueError(
+                f"the table {self.name} takes its indexes and its maps as tuples, not as one text"
+            )
         for name, most in ((self.name, _LONGEST_TABLE), *((name, _LONGEST) for name in self.columns)):
             if len(name) > most or not _NAME.fullmatch(name):
-                what = f"no name of at most {most} small letters, digits and _"
+                what = f"not a name of at most {most} small letters, digits and _"
                 raise ValueError(f"the table {self.name}: {name!r} is {what}")
         if kept := sorted(self.columns.keys() & {*KEPT, *STAMPS, *_HIDDEN}):
-            raise ValueError(f"the table {self.name} has these columns anyway: {', '.join(kept)}")
+            raise ValueError(
+                f"the table {self.name} must not declare columns that every table has: {', '.join(kept)}"
+            )
         if unknown := sorted(set(self.maps) - self.columns.keys()):
             raise ValueError(f"the table {self.name} has no columns for its maps: {', '.join(unknown)}")
         # `||` merges objects of jsonb only. One statement fills all tables, so it would fail for all of them.
         if other := sorted(name for name in self.maps if self.columns[name].strip().lower() != "jsonb"):
-            raise ValueError(f"the table {self.name} has maps that are no jsonb: {', '.join(other)}")
+            raise ValueError(f"the table {self.name} has maps that are not of type jsonb: {', '.join(other)}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

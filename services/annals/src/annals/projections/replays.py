@@ -52,16 +52,18 @@ class Replays:
             try:
                 await self._end_gone()
             except (DatabaseError, DaprError, DeadLettersUnknown) as error:
-                _log.warning("what waits for a table that is gone cannot be ended now", error=str(error))
+                _log.warning("the dead letters of a dropped table cannot be ended now", error=str(error))
             for letter in self._dead_letters.released():
                 if letter.kind is not Kind.EVENT:
                     continue
                 try:
                     await self._replay(letter)
                 except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
-                    _log.warning("cannot be replayed now", dead_letter=letter.id, error=str(error))
+                    _log.warning(
+                        "a dead letter cannot be replayed now", dead_letter=letter.id, error=str(error)
+                    )
                 except (DeadLettersUnknown, TooManyParked, Outdated) as error:
-                    _log.error("is not replayed", dead_letter=letter.id, error=str(error))
+                    _log.error("a dead letter is not replayed", dead_letter=letter.id, error=str(error))
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _end_gone(self) -> None:
@@ -72,7 +74,9 @@ class Replays:
             await self._generations.refresh()
         for read_model, number in unknown:
             if self._generations.find(read_model, number) is None:
-                _log.info("nothing waits for it any more", read_model=read_model, generation=number)
+                _log.info(
+                    "the dead letters of a dropped table are ended", read_model=read_model, generation=number
+                )
                 await self._dead_letters.end(read_model, number)
 
     async def _replay(self, letter: DeadLetter) -> None:
@@ -98,14 +102,14 @@ class Replays:
     async def dry_run(self, letter: DeadLetter) -> dict[str, Any]:
         """Return what a replay would lead to: the row, or where it fails again. Changes nothing."""
         if letter.kind is Kind.RAW:
-            return {"would": "read", "note": "the text would be read again as the message it is"}
+            return {"would": "read", "note": "the text would be read again as a message"}
         known = self._generations.find(letter.consumer, letter.generation)
         if known is None:
-            return {"would": "end", "note": "the table that it is for is gone"}
+            return {"would": "end", "note": "the letter's table has been dropped"}
         generation = self._generations.generation(known)
         if generation is None:
             table = f"version {known.version} of {letter.consumer}"
-            return {"would": "wait", "note": f"another release fills the table that it is for: {table}"}
+            return {"would": "wait", "note": f"another release fills the letter's table: {table}"}
         change: Change | None = None
         events = 0
         async for event in self._store.read_stream(letter.sequence):

@@ -110,7 +110,7 @@ class Sweeper:
         there = await asyncio.gather(*(self._is_there(lane, seq) for lane, seq in applied.items()))
         beyond = {lane: seq for (lane, seq), one in zip(applied.items(), there, strict=True) if not one}
         if beyond and beyond != self.beyond:
-            _log.error("the read models are ahead of the store, and not of what it has", applied=beyond)
+            _log.error("the read models have applied commits that the store does not have", applied=beyond)
         self.beyond = beyond
 
     async def _is_there(self, lane: int, seq: int) -> bool:
@@ -203,5 +203,7 @@ class Sweeper:
             if new := [event for event in there if event.position not in before]:
                 metrics.PROJECTION_HEALED.inc(len(new))
                 first = str(new[0].position)
-                _log.info("read from the store what no message brought", events=len(new), first=first)
+                _log.info(
+                    "events that no message brought were read from the store", events=len(new), first=first
+                )
         return not brought <= before

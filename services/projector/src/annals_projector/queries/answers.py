@@ -138,7 +138,10 @@ class StoredEvent(RecordedEvent):
         described = handler.resolve_ref_schema(schema)
         described["properties"] |= {
             "stream": {"type": "string", "description": "The name of its stream."},
-            "position": {"type": "string", "description": "Of its commit; to wait for in queries."},
+            "position": {
+                "type": "string",
+                "description": "The position of its commit; queries can wait for it.",
+            },
         }
         described["required"] += ["stream", "position"]
         return schema

@@ -56,13 +56,13 @@ class ExportFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Filters:
-    type: Annotated[str | None, Query(description="of the event")] = None
+    type: Annotated[str | None, Query(description="the type of the event")] = None
     user: str | None = None
     stream: str | None = None
     correlation_id: str | None = None
     trace_id: str | None = None
     session: str | None = None
-    client: Annotated[str | None, Query(description="from where: an app, or the address the edge saw")] = None
+    client: Annotated[str | None, Query(description="the calling app, or the address the edge saw")] = None
     from_time: Annotated[Utc | None, Query(alias="from")] = None
     to_time: Annotated[Utc | None, Query(alias="to")] = None
 

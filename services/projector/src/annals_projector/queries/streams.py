@@ -91,11 +91,11 @@ def routes(
                 folded = changed(projection, folded, event, dead_letters)
             except Exception as error:  # of any kind; its text may quote what people wrote
                 what = f"version {event.version}, {event.event_type}, cannot be projected"
-                detail = f"{what} ({type(error).__name__}): an operator edits or discards its dead letter"
+                detail = f"{what} ({type(error).__name__}): an operator must edit or discard its dead letter"
                 raise Problem(409, "not-projected", detail, version=event.version) from error
             last = event
         if last is None or not isinstance(folded, Put):
-            raise Problem(404, "not-found", f"{stream} was not there, or not any more")
+            raise Problem(404, "not-found", f"{stream} does not exist at this version or time")
         row = {**folded.row, "id": last.aggregate_id, "version": last.version}
         return await disclose(tenant, {name: value for name, value in row.items() if name != "tenant"})
 
