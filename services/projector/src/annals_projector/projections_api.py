@@ -249,7 +249,7 @@ def routes(
             with _problems():
                 commits = _commits(known, await store.reached())
             if (behind := commits.total - commits.done) > NEAR_COMMITS:
-                # It had caught up once, but has not been kept up since.
+                # It had caught up once, but has not been kept up to date since.
                 detail = f"the generation is {behind} commits behind the store: switch when it has caught up"
                 paused = known.status is GenerationStatus.PAUSED
                 raise Problem(409, "conflict", f"{detail}; it is paused" if paused else detail)

@@ -51,13 +51,13 @@ class GenerationStatus(StrEnum):
     """The status of a generation."""
 
     BUILDING = "building"
-    """It is filled from the store and kept up to it; it can be switched to once it has caught up."""
+    """It is filled from the store and kept up to date; it can be switched to once it has caught up."""
 
     LIVE = "live"
     """It answers queries, and delivered events are written to it."""
 
     RETIRED = "retired"
-    """It answered before, and is still kept up to the store, so that it can be switched back to."""
+    """It answered before, and is kept up to date from the store, so that it can be switched back to."""
 
     PAUSED = "paused"
     """Its building is halted."""
@@ -264,7 +264,7 @@ END $switch$"""
     async def retire(self, known: Known) -> None:
         """Retire a live generation without a successor: deliveries are no longer written to the read model.
 
-        Until it is dropped, the table is kept up to the store, and the view still shows it.
+        Until it is dropped, the table is kept up to date from the store, and the view still shows it.
         """
         name = known.read_model
         await self._database.execute(
