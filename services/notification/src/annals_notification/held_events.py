@@ -1,4 +1,4 @@
-"""Events that are to be published later, on whatever broker there is."""
+"""Holds integration events in a table until they are due, so that any broker can delay them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = structlog.get_logger(__name__)
 
 TOPIC = "integration-events"
 
-# What a repeated request says anew.
+# These may differ when a request is sent again; the comparison of two events leaves them out.
 _OF_A_REQUEST = "'{timestamp, user_id, session_id, correlation_id, traceparent, tracestate}'::text[]"
 
 _HOLD = f"""
@@ -40,7 +40,7 @@ _PUBLISHED = counted("""
 UPDATE notifications.held_events SET published_at = now()
 WHERE tenant = $1 AND id = $2 AND published_at IS NULL""")
 
-# Told to drop an event before it was told to hold it, it holds none: messages come in any order.
+# Messages arrive in any order. If a drop comes first, its row keeps a later hold from taking effect.
 _DROP = counted("""
 INSERT INTO notifications.held_events AS held (tenant, id, topic, event, due, published_at)
 VALUES ($1, $2, $3, '{}', now(), now())
@@ -50,7 +50,7 @@ _DUE = statement_of_due("held_events", "due", "published_at IS NULL")
 
 
 class HeldEvents:
-    """See `due.Kind`."""
+    """Holds events and publishes each when it is due; implements `due.Kind`."""
 
     name = "held_event"
 
@@ -62,17 +62,18 @@ class HeldEvents:
         *,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        """What would take more than `max_event_bytes` on the broker is refused: it could not be published."""
+        """Refuse events that take more than `max_event_bytes` on the broker: they could not be published."""
         self._database = database
         self._sidecar = sidecar
         self._alarms = alarms
         self._max_event_bytes = max_event_bytes
 
     async def hold(self, event: IntegrationEvent, asked: datetime) -> bool:
-        """Hold an event until its `delay_until`; one that need not wait is published a moment later.
+        """Hold an event until its `delay_until`; an event that is due already is published at once.
 
-        `asked` is when somebody wanted that. False when another was held under its id: that one stays.
-        Raises DatabaseError when it is not known to be held, and AppendTooLarge.
+        `asked` is the time of the request. Returns False if a different event was held, or dropped, under
+        the same id; that one stays. Raises AppendTooLarge, and DatabaseError if it is unknown whether the
+        event is held.
         """
         require_publishable(event.event_type, to_cloudevent_json(event), self._max_event_bytes)
         due = event.delay_until or datetime.now(UTC)
@@ -84,18 +85,22 @@ class HeldEvents:
             try:
                 await self.fire(event.tenant_id, event.event_id)
             except (NotNow, DatabaseError) as error:
-                # It is held: whoever was told otherwise would send it again, and it would be published twice.
+                # The event is held all the same. On an error the caller might send it again under another id,
+                # and it would be published twice.
                 _log.warning("a held event waits to be looked for", id=event.event_id, error=str(error))
         else:
             self._alarms.set(self.name, event.tenant_id, event.event_id, due)
         return True
 
     async def drop(self, tenant: str, row_id: str) -> None:
-        """Let a held event not be published, unless it was; also one that is yet to come."""
+        """Keep an event from being published, unless it already was; also one that is held only later."""
         await self._database.fetch(_DROP, tenant, row_id, TOPIC)
 
     async def fire(self, tenant: str, row_id: str) -> None:
-        """See `due.Kind`. Published first and marked second: consumers know it by its id."""
+        """Publish an event, then mark it as published: see `due.Kind`.
+
+        After a crash in between it is published again; consumers recognise it by its id.
+        """
         held = (await self._database.fetch(_ONE, tenant, row_id))["event"]
         if held is None:
             return
@@ -111,5 +116,5 @@ class HeldEvents:
         await self._database.fetch(_PUBLISHED, tenant, row_id)
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
-        """See `due.Kind`."""
+        """Return a page of events that are due: see `due.Kind`."""
         return await rows_due(self._database, _DUE, after, ahead)

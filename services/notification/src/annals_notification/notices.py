@@ -1,4 +1,4 @@
-"""From something that happened to deliveries in the log."""
+"""Turns a notice into deliveries in the delivery log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from annals_notification.deliveries.preferences import Channel
 
 
 class Notices:
-    """`added` is called when there is something to send."""
+    """Logs the deliveries of notices; `added` is called when some of them have yet to be sent."""
 
     def __init__(self, log: DeliveryLog, added: Callable[[], None]) -> None:
         self._log = log
         self._added = added
 
     async def tell(self, notice: Notice) -> None:
-        """Log what is to be delivered of a notice; once, however often it is told. Raises DatabaseError.
+        """Log the deliveries of a notice, each once however often this is called. Raises DatabaseError.
 
-        What happened before this service was there is told to nobody, for a first start is given all
-        that the broker still has; nor what is older than what is kept.
+        A notice that occurred before `since` is ignored. Before the first start: a new service receives
+        everything that the broker still has. Before the retention limit: its deliveries were deleted.
         """
         since, preferences = await self._log.interested(notice)
         if notice.occurred < since:

@@ -1,4 +1,4 @@
-"""What a user wants to be told, and was told: preferences, inbox and deliveries."""
+"""The routes of a user's preferences and inbox, and of the delivery log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from annals_notification.parameters import Name, Tenant
 
 
 def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
-    """See the module."""
+    """Return the router for preferences, inboxes and deliveries."""
     router = APIRouter()
 
     @router.get(
@@ -114,7 +114,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
 
 
 def _shown(preferences: Preferences) -> dict[str, Any]:
-    """Preferences without the secret, which nobody is to read back."""
+    """Return preferences without the webhook's secret, which must not be readable."""
     shown = preferences.model_dump(mode="json")
     if shown["webhook"] is not None:
         shown["webhook"] = {"url": shown["webhook"]["url"]}

@@ -1,1 +1,1 @@
-"""Deliveries: who is told of what, over which channel, and what came of it."""
+"""Deliveries: who is told of what, over which channel, and with what outcome."""

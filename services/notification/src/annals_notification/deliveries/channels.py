@@ -1,4 +1,4 @@
-"""How an e-mail and a webhook are sent. Each answers what was said, or raises NotDelivered."""
+"""Sends webhooks and e-mails. Each sender returns what to log as the answer, or raises NotDelivered."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from annals_notification.deliveries.log import Claimed
 from annals_notification.deliveries.preferences import Webhook, signing_key
 
 WEBHOOK_SECONDS = 10.0
-"""How long a webhook may take, to find its host included."""
+"""How long a webhook may take, including the DNS lookup."""
 MAIL_SECONDS = 60.0
-"""How long an e-mail may take: a mail server takes its time, and what was given up may be sent yet."""
+"""How long an e-mail may take: mail servers are slow, and an e-mail that was given up may still be sent."""
 _GONE = 410
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""An IPv4 address is behind each of these, in its last bits: RFC 6052."""
+"""The NAT64 prefix (RFC 6052): the last 32 bits of such an address are an IPv4 address."""
 _LEADING_ANYWHERE = (
     ipaddress.IPv6Network("64:ff9b:1::/48"),
     ipaddress.IPv6Network("::/96"),
     ipaddress.IPv6Network("::ffff:0:0:0/96"),
 )
-"""As behind these, where nobody knows in which bits (RFC 8215), or may still (RFC 4291, 2.5.5.1; 2765)."""
+"""More prefixes that may lead to an IPv4 address: local NAT64, where its bits are unknown (RFC 8215), and
+the obsolete IPv4-compatible and IPv4-translated addresses (RFC 4291, 2.5.5.1; RFC 2765)."""
 
 
 class NotDelivered(Exception):
-    """It did not arrive, or it is not known to have. `final`: to try it again is of no use."""
+    """A delivery failed, or it is unknown whether it arrived. If `final`, a retry cannot help."""
 
     def __init__(self, reason: str, *, final: bool = False) -> None:
         super().__init__(reason)
@@ -45,11 +46,14 @@ class NotDelivered(Exception):
 
 
 class Forbidden(OSError):
-    """A webhook's host is in a network that must not be reached, or cannot be anywhere."""
+    """A webhook's host is in a network that must not be reached, or has an impossible name or address."""
 
 
 class _PublicResolver(AbstractResolver):
-    """Resolves hosts, and refuses private ones: also when a name changes between check and use."""
+    """Resolves host names and refuses private addresses.
+
+    Requests use it too, not only the check before: a name's address may change in between.
+    """
 
     def __init__(self) -> None:
         self._resolver = aiohttp.ThreadedResolver()
@@ -75,7 +79,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.is_site_local or any(address in network for network in _LEADING_ANYWHERE):
             return False
-        # Of such a one Python before 3.11.10 says that 100.64.0.0/10 is public.
+        # Python before 3.11.10 takes an IPv4-mapped address in 100.64.0.0/10 for public.
         if address.ipv4_mapped is not None:
             return _is_public(address.ipv4_mapped)
         if address in _NAT64:
@@ -86,45 +90,45 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 
 class WebhookSender:
-    """Posts signed notices, as the Standard Webhooks specification 1.0 has it."""
+    """Posts signed notices according to the Standard Webhooks specification 1.0."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
         resolver = None if allow_private else _PublicResolver()
         self._session = aiohttp.ClientSession(
-            # How many are sent at a time is the dispatcher's to say.
+            # The dispatcher limits how many are sent at a time.
             connector=aiohttp.TCPConnector(resolver=resolver, limit=0),
             timeout=aiohttp.ClientTimeout(),
-            # One session posts for everybody: a cookie would go on to others' receivers.
+            # One session posts for all users: a cookie set for one of them must not go to another's receiver.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
     async def close(self) -> None:
-        """Close its connections."""
+        """Close the HTTP session and its connections."""
         await self._session.close()
 
     async def check(self, webhook: Webhook) -> None:
-        """Raise Forbidden or OSError for a URL that will not be posted to."""
+        """Raise Forbidden if the URL must not be posted to, or OSError if its host cannot be found."""
         parts = urlsplit(webhook.address)
         host = parts.hostname or ""
         if self._allow_private:
             return
         try:
             _require_public(host)
-        except ValueError:  # no literal address: a name
+        except ValueError:  # not an IP address but a host name
             resolver = _PublicResolver()
             try:
                 async with asyncio.timeout(WEBHOOK_SECONDS):
                     await resolver.resolve(host, parts.port or 443, socket.AF_UNSPEC)
             except TimeoutError as error:
                 raise TimeoutError(f"{host} was not found in {WEBHOOK_SECONDS:g} seconds") from error
-            except UnicodeError as error:  # what Python says of a label that is too long
+            except UnicodeError as error:  # raised by Python for a label that is too long
                 raise Forbidden(f"{host} is no name of a host") from error
             finally:
                 await resolver.close()
 
     async def send(self, webhook: Webhook, claimed: Claimed) -> str:
-        """Post one notice."""
+        """Post one notice; return the status and the beginning of the answer. Raises NotDelivered."""
         body = orjson.dumps(
             {
                 "id": claimed.id,
@@ -154,12 +158,12 @@ class WebhookSender:
 
 
 def signed(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The headers by which a receiver knows that a message is ours and new."""
+    """Return the headers by which a receiver verifies the sender and the time of a message."""
     stamp = str(int(at.timestamp()))
     content = f"{message_id}.{stamp}.".encode() + body
     try:
         key = signing_key(secret)
-    except ValueError:  # from when nobody looked
+    except ValueError:  # stored before secrets were validated
         key = secret.encode()
     signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
     return {
@@ -171,11 +175,11 @@ def signed(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str,
 
 
 class MailSender:
-    """Sends e-mails by the output binding `email`, one after the other.
+    """Sends e-mails through an output binding, one at a time.
 
-    bindings.smtp writes recipient and subject of each call into the one Mailer that all calls share
+    bindings.smtp writes the recipient and subject of each call into one Mailer that all calls share
     (components-contrib 1.18, bindings/smtp/smtp.go, mergeWithRequestMetadata: `merged := metadata`
-    copies a pointer). Of two calls at a time one would go to the other's recipient.
+    copies a pointer). With two calls at a time, one e-mail would go to the other's recipient.
     """
 
     def __init__(self, sidecar: DaprSidecar, binding: str) -> None:
@@ -184,7 +188,7 @@ class MailSender:
         self._turn = asyncio.Lock()
 
     async def send(self, address: str, claimed: Sequence[Claimed]) -> str:
-        """Send one e-mail about one or several notices, when it is its turn."""
+        """Send one e-mail about one or several notices, after those before it. Raises NotDelivered."""
         subject, html = texts.mail(claimed)
         metadata = {"emailTo": address, "subject": subject}
         try:

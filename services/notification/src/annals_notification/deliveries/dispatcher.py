@@ -1,8 +1,8 @@
-"""Sends what is due, and logs what came of it.
+"""Sends the deliveries that are due, and logs their outcomes.
 
-E-mails and webhooks do not wait for one another, nor does a receiver for another one: there are so many
-places, each for one receiver, and one that is free again is given to the next in the line. A receiver has
-one place, so that it takes no other's however much waits for it.
+Each channel has a fixed number of places. A place serves one receiver at a time; once free, it goes to the
+next receiver in line. So e-mails and webhooks do not wait for each other, nor does one receiver for another.
+A receiver has one place at most, however many deliveries wait for it.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from annals_notification.deliveries.users import Users
 
 _log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 5.0  # the longest pause between two looks for what is due
 _SHORTEST_WAIT_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """How many receivers are sent to at a time, and how many deliveries each has claimed at most."""
+    """How many receivers a channel serves at a time, and how many deliveries of each it claims at most."""
 
     receivers: int
     of_each: int
     lease: timedelta
-    """Longer than a claimed delivery takes, with what it waits for."""
+    """Longer than a claimed delivery takes, including those that it waits for."""
 
     def fewer(self) -> _Places:
-        """One receiver at a time, and then less and less of it."""
+        """Return the next smaller claim: first one receiver at a time, then ever fewer of its deliveries."""
         of_each = self.of_each if self.receivers > 1 else max(self.of_each // 4, 1)
         return replace(self, receivers=1, of_each=of_each)
 
 
 _PLACES = {
-    # One is being sent and one is at hand: see MailSender. What one is claimed with is one e-mail.
+    # MailSender sends one at a time; a second is ready. All that is claimed for a receiver is one e-mail.
     Channel.EMAIL: _Places(2, 200, timedelta(seconds=2 * MAIL_SECONDS + 60)),
     Channel.WEBHOOK: _Places(50, 4, timedelta(seconds=WEBHOOK_SECONDS + 50)),
 }
@@ -62,9 +62,10 @@ WEBHOOKS_AT_ONCE = _PLACES[Channel.WEBHOOK].receivers * _PLACES[Channel.WEBHOOK]
 
 
 class Dispatcher:
-    """`retry_seconds` are the waits after failed tries; after the last of them a delivery has failed.
+    """Claims deliveries, sends them and logs the outcomes.
 
-    While `paused` says so nothing is taken up; what is being sent is finished.
+    `retry_seconds` are the waits after failed attempts; a delivery that fails after the last wait is given up.
+    While `paused` returns true nothing is claimed; what is being sent is finished.
     """
 
     def __init__(
@@ -84,15 +85,15 @@ class Dispatcher:
         self._paused = paused
         self._wake = {channel: asyncio.Event() for channel in _PLACES}
         self._fewer: dict[Channel, tuple[_Places, float]] = {}
-        """What is claimed at once where all was too large, and until when."""
+        """By channel: a smaller claim after one that was too large, and the monotonic time when it ends."""
 
     def look(self) -> None:
-        """Something may be due now."""
+        """Look for due deliveries now, without waiting for the next look."""
         for wake in self._wake.values():
             wake.set()
 
     async def run(self) -> None:
-        """Send for ever. What is being sent ends with it."""
+        """Send until cancelled; that cancels what is being sent, too."""
         async with asyncio.TaskGroup() as channels:
             for channel, places in _PLACES.items():
                 channels.create_task(self._run(channel, places))
@@ -128,7 +129,7 @@ class Dispatcher:
                     continue
 
     async def _claim(self, channel: Channel, places: _Places, busy: Collection[Receiver]) -> Due:
-        """What is due, for as many receivers as there are places free; nothing while it cannot be claimed."""
+        """Claim what is due, for as many receivers as places are free; nothing if the database fails."""
         at_once, fewer_until = self._fewer.get(channel, (places, 0.0))
         if time.monotonic() > fewer_until:
             at_once = places
@@ -137,8 +138,8 @@ class Dispatcher:
             due = await self._deliveries.claim(channel, busy, free, at_once.of_each, places.lease)
         except DatabaseError as error:
             if isinstance(error, StatementTooLarge):
-                # It is claimed all the same, and due again together when its lease is over:
-                # what is too large must not keep others from being sent for ever.
+                # The rows are claimed all the same, and due again together when their lease is over. Claimed
+                # as they were, they would be too large again, and block the channel for good.
                 fewer_until = time.monotonic() + 2 * places.lease.total_seconds()
                 self._fewer[channel] = at_once.fewer(), fewer_until
             _log.warning("deliveries cannot be made now", channel=channel, error=str(error))
@@ -149,13 +150,13 @@ class Dispatcher:
         return due
 
     async def _send(self, channel: Channel, claimed: list[Claimed]) -> None:
-        """Send to one receiver: an e-mail of all that is due together, or each to the webhook.
+        """Send one receiver's deliveries: all in one e-mail, or each to the webhook by itself.
 
-        While this waited it may have become quiet.
+        If quiet hours have begun since they were due, they are put off instead.
         """
         now = datetime.now(UTC)
         if (due := claimed[0].preferences.sendable(channel, now)) > now:
-            # By a database's clock that is ahead it would be due at once, again and again.
+            # If the database's clock is ahead, a closer time would be due at once, again and again.
             due = max(due, now + timedelta(seconds=_LOOK_SECONDS))
             await asyncio.gather(*(self._end(Ended(one, "pending", "", due, tried=False)) for one in claimed))
             return
@@ -170,7 +171,7 @@ class Dispatcher:
             answer = await self._over(channel, together)
         except NotDelivered as error:
             await self._failed(channel, together, error)
-        except Exception as error:  # noqa: BLE001 - what cannot be sent holds up no other
+        except Exception as error:  # noqa: BLE001 - one that cannot be sent must not hold up others
             if len(groups := _in_words(together)) > 1:
                 await self._deliver_each(channel, groups)
                 return
@@ -199,12 +200,12 @@ class Dispatcher:
             await self._end(Ended(one, "failed", str(error)))
         else:
             again = datetime.now(UTC) + timedelta(seconds=self._retry_seconds[one.attempts - 1])
-            # By then it may have become quiet.
+            # The retry may fall into quiet hours.
             due = one.preferences.undisturbed(again)
             await self._end(Ended(one, "pending", str(error), due))
 
     async def _end(self, ended: Ended) -> None:
-        """Log an outcome; one that cannot be logged is the only one, and is sent again after its lease."""
+        """Log an outcome. If that fails, only this delivery is affected: it is sent again after its lease."""
         one = ended.claimed
         webhook = one.preferences.webhook if one.channel is Channel.WEBHOOK else None
         try:
@@ -227,13 +228,13 @@ def _by_receiver(claimed: Sequence[Claimed]) -> dict[Receiver, list[Claimed]]:
 
 
 def _in_words(together: list[Claimed]) -> list[list[Claimed]]:
-    """What an e-mail can tell of together, and each of the others by itself."""
+    """Split notices into those that one e-mail can render, and each of the others by itself."""
     told: list[Claimed] = []
     odd: list[list[Claimed]] = []
     for one in together:
         try:
             texts.mail([one])
-        except Exception:  # noqa: BLE001 - whatever it is, it is told where this one is sent by itself
+        except Exception:  # noqa: BLE001 - it is logged when this one is sent by itself
             odd.append([one])
         else:
             told.append(one)

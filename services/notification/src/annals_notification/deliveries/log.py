@@ -1,4 +1,4 @@
-"""The delivery log: every delivery is a row, made once for an event, a user and a channel."""
+"""The delivery log: one row for each delivery, made once for each event, user and channel."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from annals_notification.gathered import Gathered
 from annals_notification.stored_text import stored_text
 
 _BYTES_AT_ONCE = 2_000_000
-"""Of an answer that is about many; the last of them may go beyond it, up to `_MOST_BYTES`."""
+"""When an answer takes no further row; the last row may go beyond this, up to `_MOST_BYTES`."""
 _MOST_BYTES = 4_190_000
-"""Of an answer, without what is round its rows. A sidecar takes 4 MiB."""
+"""The most that the rows of an answer may take. A sidecar takes 4 MiB, with what surrounds the rows."""
 _ROW_BYTES = 1_000
-"""What a row of an answer takes beside the JSON that it holds."""
+"""What a row of an answer takes in addition to its data and preferences."""
 _PLANNED_AT_ONCE = 5_000
-"""Deliveries that one statement logs."""
+"""Deliveries that one statement logs at most."""
 _LOOKED_AT = 200
-"""Rows in a line of which the first of each receiver is looked for."""
+"""How many due deliveries a claim looks through, oldest first, to find receivers."""
 
 
 def _bytes_answered(text: str) -> str:
-    """SQL for the bytes that a text takes where it is a string in a sidecar's answer.
+    """Return SQL for the number of bytes that a text takes as a string in a sidecar's answer.
 
-    Go's encoding/json, with which bindings.postgresql writes it (components-contrib 1.18), spells more
-    out than PostgreSQL does.
+    bindings.postgresql writes the answer with Go's encoding/json (components-contrib 1.18), which escapes
+    more characters than PostgreSQL does.
     """
     written = f"to_json({text})::text"
     for character in "<>&\u2028\u2029":
@@ -41,7 +41,7 @@ def _bytes_answered(text: str) -> str:
     return f"octet_length({written})"
 
 
-# Those who want to be told of what does not concern them are few, and have an index of their own.
+# Few users want to be told of what does not concern them: the index `preferences_of_all` finds these.
 _INTERESTED = f"""
 WITH asked AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (
@@ -74,7 +74,7 @@ SELECT json_build_object(
   'more', (SELECT coalesce(json_agg(DISTINCT place), '[]')
     FROM line WHERE before >= {_BYTES_AT_ONCE}))::text"""  # noqa: S608 - constants of this module
 
-# The inbox is a table here: a delivery to it is made by the statement that logs it.
+# The inbox is a table of this database: the statement that logs a delivery to it also makes it.
 _ADD = """
 WITH planned AS (
   -- The notice is given once, for all who are told of it: it may be large.
@@ -99,8 +99,8 @@ shown AS (
 SELECT coalesce(json_object_agg(channel, much), '{}')::text FROM (
   SELECT channel, count(*) AS much FROM added GROUP BY channel) channels"""
 
-# Whoever locks the first row of a receiver has all of theirs: replicas that claim at the same time
-# would share them out otherwise, and one receiver would get an e-mail from each.
+# A replica that locks a receiver's first row claims all rows of that receiver. Otherwise replicas that claim
+# at the same time would divide them, and the receiver would get an e-mail from each.
 _CLAIM = f"""
 WITH looked_at AS MATERIALIZED (
   SELECT id, tenant, user_id, due, status FROM notifications.deliveries
@@ -172,7 +172,7 @@ SELECT count(*)::text FROM moved"""
 
 
 class _Asked(NamedTuple):
-    """Who may want to be told of a kind of event, behind one of them."""
+    """A question: which users may want a notice? `after` is the last user of the page before."""
 
     tenant: str
     kind: str
@@ -182,7 +182,7 @@ class _Asked(NamedTuple):
 
 
 class _Interested(NamedTuple):
-    """Some of those, in their order; whether there are `more` behind them."""
+    """A page of the answer: users in order, with their preferences, and whether `more` follow."""
 
     since: datetime
     preferences: dict[str, Preferences]
@@ -190,7 +190,7 @@ class _Interested(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    """A user who is sent to; each channel has its own."""
+    """A user to whom deliveries are sent. Each channel counts its receivers by itself."""
 
     tenant: str
     user: str
@@ -198,7 +198,7 @@ class Receiver(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A delivery that this process is to send, and nobody else for a while."""
+    """A delivery that this process has claimed: until the lease is over, no other process sends it."""
 
     id: str
     tenant: str
@@ -210,38 +210,38 @@ class Claimed:
     attempts: int
     traceparent: str | None
     preferences: Preferences
-    """Of the receiver, all but the subscriptions."""
+    """The receiver's preferences, without the subscriptions."""
 
     @property
     def receiver(self) -> Receiver:
-        """To whom it is sent."""
+        """Return the user to whom the delivery is sent."""
         return Receiver(self.tenant, self.user)
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What was claimed, and in how many seconds there is more to claim; None: nobody knows of any."""
+    """The claimed deliveries, and in how many seconds more are due; None if no more are known."""
 
     claimed: list[Claimed]
     seconds: float | None
     too_large: int = 0
-    """How many have failed instead of being claimed."""
+    """How many deliveries were too large to be claimed, and have failed instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What came of a claimed delivery: sent, failed, or pending again until `due`."""
+    """The outcome of a claimed delivery: sent, failed, or pending again until `due`."""
 
     claimed: Claimed
     status: str
     answer: str
     due: datetime | None = None
     tried: bool = True
-    """If not, it counts as no try, and what came of the last one stays."""
+    """If false, this does not count as an attempt, and the answer of the last attempt stays."""
 
 
 class _Outcome(NamedTuple):
-    """A row of what came of deliveries."""
+    """The outcome of a delivery as a row for the database."""
 
     id: str
     attempts: int
@@ -252,7 +252,7 @@ class _Outcome(NamedTuple):
 
 
 class DeliveryLog:
-    """See the module. All raise DatabaseError."""
+    """Reads and writes the delivery log. All methods raise DatabaseError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -260,7 +260,7 @@ class DeliveryLog:
         self._ended: Gathered[_Outcome, None] = Gathered(self._end)
 
     async def interested(self, notice: Notice) -> tuple[datetime, dict[str, Preferences]]:
-        """Since when there is this service, and the preferences of all who may want a notice."""
+        """Return the time before which notices are ignored, and the preferences of all who may want it."""
         asked = _Asked(notice.tenant, notice.kind, tuple(sorted(notice.concerns)), notice.addressed)
         preferences: dict[str, Preferences] = {}
         while True:
@@ -284,7 +284,7 @@ class DeliveryLog:
         }
 
     async def add(self, notice: Notice, planned: Sequence[Planned]) -> dict[str, int]:
-        """Log deliveries that are to be made; how many are new, by channel."""
+        """Log planned deliveries; return how many of them are new, by channel."""
         told = {
             "tenant": notice.tenant,
             "event_id": notice.event_id,
@@ -317,11 +317,10 @@ class DeliveryLog:
     async def claim(
         self, channel: Channel, busy: Collection[Receiver], receivers: int, of_each: int, lease: timedelta
     ) -> Due:
-        """Take what is due of so many receivers who are not busy, and so many deliveries of each.
+        """Claim due deliveries of at most `receivers` receivers, and at most `of_each` deliveries of each.
 
-        What no sidecar would answer with has failed by that.
-        One whose process died is due again when the lease is over. What waits for those who are busy is
-        passed over, row by row.
+        A delivery that is too large for a sidecar's answer fails instead. If this process dies, what it has
+        claimed is due again when the lease is over. Deliveries to `busy` receivers are read and passed over.
         """
         found = await self._database.fetch(
             _CLAIM,
@@ -350,7 +349,7 @@ class DeliveryLog:
         return Due(claimed, found["seconds"], found["too_large"])
 
     async def end(self, ended: Ended) -> None:
-        """Log what came of a delivery, unless somebody else has claimed it since."""
+        """Log the outcome of a delivery, unless another process has claimed the delivery since."""
         one, answer = ended.claimed, stored_text(ended.answer, 1000)
         due = ended.due.isoformat() if ended.due else None
         await self._ended.get(_Outcome(one.id, one.attempts, ended.status, due, answer, ended.tried))

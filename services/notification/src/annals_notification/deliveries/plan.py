@@ -1,4 +1,4 @@
-"""From something that happened to who is told of it. Pure."""
+"""Decides who is told of an event, over which channels, and when. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from annals.events import DomainEvent, Event, IntegrationEvent
 from annals_notification.deliveries.preferences import Channel, Preferences
 
 _CONCERNED = ("user", "assignee", "previous")
-"""The fields of an event's data that name whom it concerns."""
+"""The fields of an event's data that name the users whom it concerns."""
 
 _SOMEBODY = "member"
-"""The type of the aggregates that are somebody: their events concern who they are."""
+"""The type of the aggregates that stand for a user, with the user's id: their events concern that user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to be told: `kind` is an event's type, `concerns` whom it is about."""
+    """Something to tell users: `kind` is the event type or the like, `concerns` the users it is about."""
 
     tenant: str
     event_id: str
@@ -31,11 +31,11 @@ class Notice:
     causation_id: str | None = None
     traceparent: str | None = None
     addressed: bool = False
-    """Whether it is for those alone whom it concerns: what all of the tenant may see is in the store."""
+    """Whether only the users in `concerns` are told. Events in the store are open to the whole tenant."""
 
     @classmethod
     def of(cls, event: Event) -> Notice:
-        """The notice of an event."""
+        """Return the notice of an event."""
         data: dict[str, Any] = event.data if isinstance(event, DomainEvent | IntegrationEvent) else {}
         subject = {"stream": event.stream.name} if isinstance(event, DomainEvent) else {}
         named = {data[name] for name in _CONCERNED if isinstance(data.get(name), str)}
@@ -57,21 +57,21 @@ class Notice:
 
 
 def notices_of(event: Event) -> list[Notice]:
-    """The notices of an event: a task that is created for somebody is assigned to them by that."""
+    """Return the notices of an event. A task that is created for somebody is also an assignment to them."""
     notice = Notice.of(event)
     if notice.kind != "task.created" or not notice.concerns:
         return [notice]
-    # Without the task's texts, as every assignment.
+    # Without the task's texts, like any other assignment.
     data = {name: notice.data.get(name) for name in ("assignee", "previous", "stream")}
     told = replace(notice, kind="task.assigned", data=data)
-    # One event is told once to a user on a channel, by the first of these that they asked for: to those whom
-    # it concerns what they are to do, to all others the creation, which says more.
+    # A user is told of an event once on a channel, by the first of these notices that the user subscribes to.
+    # The users whom it concerns get the assignment first, all others the creation, which says more.
     return [replace(told, addressed=True), notice, told]
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One delivery that is to be made."""
+    """One delivery to be made."""
 
     user: str
     channel: Channel
@@ -79,7 +79,7 @@ class Planned:
 
 
 def plan(notice: Notice, preferences: Mapping[str, Preferences], now: datetime) -> list[Planned]:
-    """Who is told over which channels, and when. `preferences` are those of all who may be."""
+    """Return who is told, over which channels, and when. `preferences` are those of all who may be told."""
     users = sorted(notice.concerns if notice.addressed else notice.concerns | set(preferences))
     planned: list[Planned] = []
     for user in users:

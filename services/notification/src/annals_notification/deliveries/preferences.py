@@ -1,4 +1,4 @@
-"""What a user wants to be told, and how. Pure."""
+"""A user's preferences: which events to be told of, over which channels, and when. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pydantic import (
 
 
 class Channel(StrEnum):
-    """Ways to reach somebody."""
+    """A channel over which a user is told."""
 
     INBOX = "inbox"
     EMAIL = "email"
@@ -44,7 +44,7 @@ def _by_the_users_clock(given: time) -> time:
 
 
 def _normal(text: str) -> str:
-    """The normal form of an address: the host's name as name servers know it."""
+    """Return the normal form of a URL, with the host name as DNS knows it."""
     try:
         return str(HttpUrl(text))
     except ValueError:
@@ -63,7 +63,7 @@ def _followed(events: str) -> str:
 
 
 Zone = Annotated[str, AfterValidator(_zone)]
-# What JSON Schema calls a time has an offset always.
+# A pattern, because the format `time` of JSON Schema requires an offset.
 Clock = Annotated[
     time,
     AfterValidator(_by_the_users_clock),
@@ -73,13 +73,13 @@ Address = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>]{1,64}@[^@\s,;<>
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$"), AfterValidator(_url)]
 Secret = Annotated[str, StringConstraints(min_length=16, max_length=256)]
 Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$")]
-"""An event type, or the beginning of some and a star: `task.*`."""
+"""An event type, or a prefix with a star at its end, as in `task.*`."""
 
 
 Channels = Annotated[
     tuple[Channel, ...],
     Field(min_length=1),
-    # Each once, however often it is named: statements answer with the preferences of many.
+    # Without duplicates, of which there could be any number: statements answer with many users' preferences.
     AfterValidator(lambda named: tuple(dict.fromkeys(named))),
 ]
 
@@ -89,10 +89,10 @@ _KEY_BYTES = range(24, 65)
 
 
 def signing_key(secret: str) -> bytes:
-    """What a webhook is signed with. Raises ValueError.
+    """Return the key that a secret stands for. Raises ValueError.
 
-    The Standard Webhooks specification has a secret with a prefix and its key in Base64; what has no
-    such prefix is a key itself.
+    In the Standard Webhooks specification, a secret is the prefix `whsec_` and the key in Base64. A secret
+    without the prefix is itself the key.
     """
     if not secret.startswith(_ENCODED):
         return secret.encode()
@@ -115,46 +115,46 @@ class _Model(BaseModel):
 
 
 class QuietHours(_Model):
-    """When not to be disturbed, by the clock of the user's time zone; it may span midnight."""
+    """When not to disturb the user, in the user's time zone; the hours may span midnight."""
 
     start: Clock
     end: Clock
 
     def cover(self, clock: time) -> bool:
-        """Whether it is quiet at that time of a day."""
+        """Return whether a time of day is within the quiet hours."""
         if self.start > self.end:
             return clock >= self.start or clock < self.end
         return self.start <= clock < self.end
 
     def until(self, now: datetime, zone: ZoneInfo) -> datetime | None:
-        """When the quiet that it is now ends; None when it is not quiet."""
+        """Return when the present quiet hours end, or None outside them."""
         local = now.astimezone(zone)
         clock = local.timetz().replace(tzinfo=None)
         if not self.cover(clock):
             return None
         day = local.date() + timedelta(days=1 if clock >= self.start > self.end else 0)
-        # Where clocks are set back an end may come twice: the first one may be past, and the second is meant.
+        # When clocks are set back, the end may come twice. The second is meant, as the first may be past.
         ends = (datetime.combine(day, self.end.replace(fold=fold), zone) for fold in (0, 1))
         return max(end.astimezone(UTC) for end in ends)
 
 
 class Webhook(_Model):
-    """Where to post, and what to sign it with."""
+    """A webhook: the URL to post to, and the secret to sign with."""
 
     url: Url
-    """As it is stored: what is logged of the webhook is looked up by it."""
+    """As stored, not in normal form: the counts of failures find the webhook by this text."""
     secret: Secret
 
     @property
     def address(self) -> str:
-        """Where to post, in the normal form; what was stored before there was one is in another."""
+        """Return the URL in normal form; one that an earlier release stored may be in another form."""
         return _normal(self.url)
 
 
 class Subscription(_Model):
-    """Events to be told of. `mine`: only those that concern the user.
+    """Events to be told of. With `mine`, only those that concern the user.
 
-    What somebody else is told, as a reminder of theirs, nobody is told beside them.
+    What is addressed to somebody else, such as their reminders, is never included.
     """
 
     events: Pattern
@@ -163,11 +163,11 @@ class Subscription(_Model):
 
 
 _USUAL = ("notification.*", "reminder.*", "task.assigned")
-_MOST = 100
+_MOST = 100  # subscriptions of one user
 
 
 class Preferences(_Model):
-    """See the module. Without any, a user is told in the inbox of what concerns them most."""
+    """What a user is told, and how. By default, what concerns the user most goes to the inbox."""
 
     subscriptions: Annotated[tuple[Subscription, ...], Field(max_length=_MOST)] = tuple(
         Subscription(events=events) for events in _USUAL
@@ -175,13 +175,16 @@ class Preferences(_Model):
     timezone: Zone = "UTC"
     quiet_hours: QuietHours | None = None
     digest_at: Clock | None = None
-    """When the day's e-mails come together, as one; without it each comes by itself."""
+    """The time of day at which all e-mails come as one; without it, each comes by itself."""
     email: Address | None = None
     webhook: Webhook | None = None
 
     @classmethod
     def stored(cls, data: Mapping[str, Any]) -> Preferences:
-        """What was stored of them, as far as it still holds: time zones go, and rules come."""
+        """Return stored preferences, with defaults for fields that are not valid any more.
+
+        Time zones are abolished, and the rules of a later release may be stricter.
+        """
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -189,7 +192,7 @@ class Preferences(_Model):
             return cls.model_validate({name: value for name, value in data.items() if name not in wrong})
 
     def channels_for(self, kind: str, *, mine: bool) -> tuple[Channel, ...]:
-        """The channels of an event that concerns the user, or does not."""
+        """Return the channels for an event type; `mine` says whether the event concerns the user."""
         wanted = {
             channel
             for subscription in self.subscriptions
@@ -204,7 +207,7 @@ class Preferences(_Model):
         return tuple(channel for channel in Channel if channel in wanted and reachable[channel])
 
     def due(self, channel: Channel, now: datetime) -> datetime:
-        """When something that comes up now is to go out over a channel."""
+        """Return when something that comes up now is due on a channel."""
         at = now
         if channel is Channel.EMAIL and self.digest_at is not None:
             zone = ZoneInfo(self.timezone)
@@ -217,34 +220,36 @@ class Preferences(_Model):
         return at
 
     def undisturbed(self, at: datetime) -> datetime:
-        """A time, or when the quiet that it is then ends."""
+        """Return `at`, or the end of the quiet hours that it falls into."""
         if self.quiet_hours is None:
             return at
         return self.quiet_hours.until(at, ZoneInfo(self.timezone)) or at
 
     def sendable(self, channel: Channel, at: datetime) -> datetime:
-        """When what is due by a time may go out: in the quiet only a digest that is to come in it."""
+        """Return when to send what is due at `at`: after any quiet hours.
+
+        Only a digest whose own time is within the quiet hours is sent during them.
+        """
         digest = self.digest_at if channel is Channel.EMAIL else None
         wanted = digest is not None and self.quiet_hours is not None and self.quiet_hours.cover(digest)
         return at if wanted else self.undisturbed(at)
 
 
 class GivenWebhook(_Model):
-    """A webhook as its user gives it."""
+    """A webhook to set. A secret cannot be read back; without one, the secret stored for this URL stays."""
 
     url: Annotated[Url, AfterValidator(_normal)]
     secret: Annotated[Secret, AfterValidator(_signs)] | None = None
-    """Nobody can read it back: without one, that which is kept for this address stays."""
 
 
 class GivenSubscription(Subscription):
-    """A subscription as its user gives it: what sagas record is told on live streams alone."""
+    """A subscription to set. The events of sagas are available on live streams only."""
 
     events: Annotated[Pattern, AfterValidator(_followed)]
 
 
 class GivenPreferences(Preferences):
-    """Preferences as their user gives them."""
+    """The preferences to set."""
 
     subscriptions: Annotated[tuple[GivenSubscription, ...], Field(max_length=_MOST)] = tuple(
         GivenSubscription(events=events) for events in _USUAL
@@ -252,7 +257,7 @@ class GivenPreferences(Preferences):
     webhook: GivenWebhook | None = None  # type: ignore[assignment]
 
     def kept(self, stored: Preferences) -> Preferences:
-        """What is to be kept, when this was stored before. Raises ValidationError for a secret that lacks."""
+        """Return what to store, given what is stored. Raises ValidationError if a secret is missing."""
         data = self.model_dump(exclude_none=True)
         given, before = self.webhook, stored.webhook
         if given is not None and before is not None and given.url == before.address:
@@ -261,5 +266,5 @@ class GivenPreferences(Preferences):
 
 
 def matches(pattern: str, kind: str) -> bool:
-    """Whether an event is of a type, or of one that begins so where a star ends it."""
+    """Return whether an event type matches a pattern, which may end with a star."""
     return kind.startswith(pattern[:-1]) if pattern.endswith("*") else kind == pattern

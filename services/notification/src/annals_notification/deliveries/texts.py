@@ -1,4 +1,7 @@
-"""What deliveries say to people. The templates are Jinja's, and escape what they are given."""
+"""Renders the titles of notices and the e-mails about them, with Jinja templates.
+
+Titles are plain text. The template of e-mails escapes what it is given.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _ASKED_TO_BE_TOLD = "notification.requested"
 
 _TASK = "Task {{ stream | replace('task-', '', 1) }}"
 
-# An e-mail of 200 notices at their longest, spelt as HTML does, is one that a sidecar takes.
+# Texts are truncated here and in `_MAIL`, so that a sidecar takes an e-mail of 200 notices, escaped as HTML.
 _TITLES = {
     _ASKED_TO_BE_TOLD: "{{ (title or '') | string | truncate(500) }}",
     "task.created": f"{_TASK} is new: {{{{ title }}}}",
@@ -43,13 +46,13 @@ _MAIL = """<!doctype html><html><body style="font-family: sans-serif">
 {% endfor %}</body></html>"""
 
 _html = Environment(autoescape=True, undefined=StrictUndefined)
-_text = Environment(autoescape=False, undefined=StrictUndefined)  # noqa: S701 - a subject is no HTML
+_text = Environment(autoescape=False, undefined=StrictUndefined)  # noqa: S701 - titles are plain text
 _mail = _html.from_string(_MAIL)
 _titles = {kind: _text.from_string(text) for kind, text in _TITLES.items()}
 
 
 def title(kind: str, data: dict[str, Any]) -> str:
-    """One line that says what happened."""
+    """Return one line that says what happened, or `kind` if there is no text for it."""
     template = _titles.get(str(data.get("kind"))) or _titles.get(kind)
     if template is None:
         return kind
@@ -70,7 +73,7 @@ def _body(kind: str, data: Mapping[str, Any]) -> str:
 
 
 def mail(claimed: Sequence[Claimed]) -> tuple[str, str]:
-    """Subject and HTML of an e-mail about one thing, or of a digest of several."""
+    """Return the subject and the HTML of an e-mail about one notice, or of a digest of several."""
     notices = [
         {
             "title": title(one.kind, dict(one.data)),

@@ -1,4 +1,4 @@
-"""Users' preferences and inboxes, as they are stored."""
+"""Stores users' preferences and inboxes, and reads the delivery log."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from annals_notification.counted import counted
 from annals_notification.deliveries.preferences import Preferences
 from annals_notification.stored_text import stored_text
 
-_FAILURES_UNTIL_OFF = 5
+_FAILURES_UNTIL_OFF = 5  # deliveries that fail in a row before a webhook is switched off
 _AT_ONCE = 1_000
-"""Rows that a statement changes: of what a user has there may be more than a sidecar waits for."""
+"""Rows that one statement changes at most: all rows of a user may take longer than the sidecar waits."""
 
 _GET = """
 SELECT json_build_object('data', (
@@ -86,21 +86,21 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 
 
 class Users:
-    """See the module. All raise DatabaseError."""
+    """The stored preferences, inbox and deliveries of users. All methods raise DatabaseError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def forget(self, tenant: str, user: str) -> None:
-        """Delete what is kept of a user: addresses, inbox, and what was delivered to them."""
-        # First what more would be delivered by.
+        """Delete all data of a user: preferences with addresses, inbox, and deliveries."""
+        # Preferences first: without their addresses no further e-mail or webhook is sent.
         await self._database.fetch(_FORGET_PREFERENCES, tenant, user)
         for some in _FORGET_SOME:
             while await self._database.fetch(some, tenant, user):
                 pass
 
     async def preferences(self, tenant: str, user: str) -> Preferences:
-        """A user's preferences, or the defaults."""
+        """Return a user's preferences, or the defaults."""
         found = await self._database.fetch(_GET, tenant, user)
         return Preferences.stored(found["data"] or {})
 
@@ -110,32 +110,32 @@ class Users:
         await self._database.fetch(_PUT, tenant, user, data)
 
     async def webhook_works(self, tenant: str, user: str, url: str) -> None:
-        """Its failures so far do not count any more, unless the user has another by now."""
+        """Reset the count of a webhook's failures, unless the user has another webhook by now."""
         await self._database.fetch(_WORKS, tenant, user, url)
 
     async def webhook_fails(self, tenant: str, user: str, url: str, answer: str) -> None:
-        """Count a delivery that was given up, unless the user has another webhook by now, or none.
+        """Count a failed delivery against a webhook, unless the user has another or none by now.
 
-        After some the webhook is off, and the user is told.
+        After `_FAILURES_UNTIL_OFF` failures in a row the webhook is off, and the user is told in the inbox.
         """
         await self._database.fetch(_FAILS, tenant, user, stored_text(answer, 500), url)
 
     async def inbox(
         self, tenant: str, user: str, *, unread: bool, after: Sequence[str | None], limit: int
     ) -> dict[str, Any]:
-        """How many are unread, and a page of rows, the newest first."""
+        """Return the number of unread notices and a page of notices, newest first."""
         only = "unread" if unread else None
         found: dict[str, Any] = await self._database.fetch(_INBOX, tenant, user, only, *after, str(limit))
         return found
 
     async def mark(self, tenant: str, user: str, notice: str, *, read: bool) -> int:
-        """Mark a notice as read or unread; how many changed."""
+        """Mark a notice as read or unread; return how many changed."""
         return int(await self._database.fetch(_MARK, tenant, user, notice, "true" if read else "false"))
 
     async def read_all(self, tenant: str, user: str) -> int:
-        """Mark all notices as read; how many changed."""
+        """Mark all notices as read; return how many changed."""
         changed = some = int(await self._database.fetch(_READ_SOME, tenant, user))
-        # Less than that were the last ones: what comes meanwhile is not waited for.
+        # Fewer than `_AT_ONCE` were the last: new notices that keep arriving cannot keep this going.
         while some == _AT_ONCE:
             some = int(await self._database.fetch(_READ_SOME, tenant, user))
             changed += some
@@ -144,7 +144,10 @@ class Users:
     async def deliveries(
         self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
     ) -> list[dict[str, Any]]:
-        """A page of the delivery log by user, status, event, channel and chain, the newest first."""
+        """Return a page of the delivery log, newest first.
+
+        `filters` are the user, status, event id, channel and correlation id; None is no condition.
+        """
         rows: list[dict[str, Any]] = await self._database.fetch(
             _DELIVERIES, tenant, *filters, *after, str(limit)
         )
