@@ -1,4 +1,4 @@
-"""`python -m annals_notification`"""
+"""Runs the service: `python -m annals_notification`."""
 
 from annals.web import serve
 from annals_notification.app import create

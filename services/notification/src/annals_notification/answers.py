@@ -1,4 +1,4 @@
-"""What the service answers, for the OpenAPI document."""
+"""The answers of the service, as models for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from annals_notification.recurrence import Recurrence
 
 
 class ShownWebhook(Answer):
-    """Where a user's notices are posted."""
+    """The webhook to which a user's notices are posted."""
 
     url: str
 
@@ -27,11 +27,11 @@ class ShownPreferences(Preferences):
 
 
 class InboxNotice(Answer):
-    """What a user was told in the inbox."""
+    """A notice in a user's inbox."""
 
     id: str
     kind: str
-    """The type of what happened: an event's, `reminder.due` and others."""
+    """What happened: the type of an event, or another type such as `reminder.due`."""
     data: dict[str, Any]
     created_at: datetime
     read_at: datetime | None
@@ -41,18 +41,18 @@ class Inbox(Page[InboxNotice]):
     """A page of a user's inbox."""
 
     unread: int
-    """How many notices are unread, of all."""
+    """How many notices in the whole inbox are unread."""
 
 
 class Changed(Answer):
-    """What a change came to."""
+    """The result of marking notices as read or unread."""
 
     changed: int
-    """How many notices were marked by it."""
+    """How many notices were changed."""
 
 
 class Delivery(Answer):
-    """A notice that was to be told to a user over a channel."""
+    """The delivery of a notice to a user over a channel."""
 
     id: str
     event_id: str
@@ -62,10 +62,10 @@ class Delivery(Answer):
     data: dict[str, Any]
     status: Literal["pending", "sending", "sent", "failed"]
     answer: str | None
-    """What came of the last attempt."""
+    """The receiver's answer to the last attempt, or why it failed."""
     attempts: int
     occurred: datetime
-    """When that happened which it tells of."""
+    """When the reported event happened."""
     due: datetime
     created_at: datetime
     ended_at: datetime | None
@@ -86,32 +86,32 @@ class ReminderNow(Answer):
     fires: datetime
     status: Literal["scheduled", "fired", "cancelled"]
     late: bool | None
-    """Whether it fired more than a minute late; null before that."""
+    """Whether it fired more than a minute late; null until it fires."""
     fired_at: datetime | None
     version: int
-    """The task's version that it was planned by."""
+    """The version of the task that it was planned by."""
     correlation_id: str | None
     causation_id: str | None
 
 
 class RecurrenceNow(Recurrence):
-    """A command that recurs, and how far it is."""
+    """A recurring command and its progress."""
 
     model_config = ConfigDict(extra="ignore", use_attribute_docstrings=True)
 
     id: str
     next: datetime | None
-    """When it comes next; null when it is paused or has come to its end."""
+    """The time of the next occurrence; null if it is paused or has ended."""
     last: datetime
-    """Until when it was looked what was due."""
+    """The time up to which due occurrences were handled."""
     occurrences: int
     last_error: str | None
-    """Why the last occurrence was refused."""
+    """Why the last command was refused, or why the rule cannot be evaluated any more; otherwise null."""
     created_at: datetime
 
 
 class Held(Answer):
-    """An event that is published when its time comes."""
+    """An accepted event. It is published at `delay_until`, or at once without one."""
 
     event_id: str
     delay_until: datetime | None

@@ -1,4 +1,4 @@
-"""The notification service: live streams, deliveries, reminders, and what recurs."""
+"""The notification service: live streams, deliveries, reminders, recurrences and held events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from annals_notification.streams.hub import Hub
 
 
 def create(settings: NotificationSettings) -> ServiceApp:
-    """The application; it reaches for its sidecar when it is started."""
+    """Create the application. It connects to its sidecar when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
@@ -101,7 +101,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(follower.run())
                     tasks.create_task(due.run())
-                    # Nobody knows before what an operator wants: whether to send, and for how long to keep.
+                    # Only then is known what the operator has set: whether to send, and how long to keep.
                     await live.asked.wait()
                     tasks.create_task(dispatcher.run())
                     tasks.create_task(retention.run())

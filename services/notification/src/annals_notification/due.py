@@ -1,10 +1,10 @@
-"""What is due at a time: a job calls back, and a look at the tables finds what no job called for.
+"""Fires what is due at a time: a job calls back, and a sweep of the tables finds what no job called for.
 
-A table says what is due; the job is an alarm clock. Whatever it rings for is read again, so that an
-alarm that rings twice, late, or for something that was moved meanwhile does no harm.
+A table says what is due; a job is only an alarm clock. When an alarm rings, its row is read again, so that
+an alarm that rings twice, late, or for a row that was moved meanwhile does no harm.
 
-An alarm is set an hour ahead and no sooner: the scheduler pays for each job it keeps, and most of what
-is planned for a far day is moved or cancelled before.
+An alarm is set at most an hour ahead: each job that the scheduler keeps has a cost, and most of what is
+planned for a distant day is moved or cancelled before.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from annals.store import StoreError
 
 _log = structlog.get_logger(__name__)
 
-SWEEP_SECONDS = 10.0
-AHEAD = timedelta(hours=1)
+SWEEP_SECONDS = 10.0  # between two sweeps of a table
+AHEAD = timedelta(hours=1)  # how far ahead alarms are set
 CLOCKS_APART = "interval '1 second'"
-"""By how much a job may ring early by the database's clock: what it does not find then comes late."""
+"""How early a job may ring by the database's clock; earlier still, its row is not found and fires late."""
 _OVERDUE = timedelta(seconds=5)
-"""For how long a job may keep one waiting before the look at the tables takes over."""
+"""How long a row is left to its job before the sweep fires it."""
 _AT_ONCE = 8
-"""How many rows of a kind that are overdue are done at the same time."""
-_PAGE = 500
+"""How many overdue rows of a kind are fired at the same time."""
+_PAGE = 500  # rows
 _WANTED_AT_MOST = 10_000
 """Alarms that may wait to be set."""
 
 
 class NotNow(Exception):
-    """It cannot be done now, and is to be tried again."""
+    """Something cannot be done now and must be tried again later."""
 
 
 class Row(NamedTuple):
-    """What is due, and when; in this order."""
+    """A row that is due, and when; rows are sorted by these fields."""
 
     due: datetime
     tenant: str
@@ -51,26 +51,30 @@ _FIRST = Row(datetime.min.replace(tzinfo=UTC), "", "")
 
 
 class Kind(Protocol):
-    """A kind of thing that is due: reminders, recurrences, held events."""
+    """A kind of rows that become due: reminders, recurrences or held events."""
 
     name: str
 
     async def fire(self, tenant: str, row_id: str) -> None:
-        """Do what is due of one row, once in effect. Raises NotNow, DatabaseError and StoreError."""
+        """Do what is due for one row; repeated, it takes effect once.
+
+        Raises NotNow, DatabaseError and StoreError.
+        """
         ...
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
-        """The next rows after one, of what is due in so long a time by the database's clock.
+        """Return the page after `after` of the rows that are due within `ahead`, by the database's clock.
 
-        A negative time is for what has been due for as long. Raises DatabaseError.
+        A negative `ahead` is for rows that have been due for that long. Raises DatabaseError.
         """
         ...
 
 
 def statement_of_due(table: str, time: str, waits: str) -> str:
-    """What `rows_due` asks of a table: by the column that has the time, where a condition holds.
+    """Return the statement for `rows_due`: `time` is the column to sort by, `waits` a condition.
 
-    Python has no year for the first and the last hours of UTC in the database's own zone.
+    Times are read in UTC: the database's own zone may shift the first and the last hours of the calendar into
+    years that Python does not have.
     """
     return f"""
 SELECT coalesce(json_agg(json_build_array({time} AT TIME ZONE 'UTC', tenant, id)), '[]')::text FROM (
@@ -81,7 +85,7 @@ SELECT coalesce(json_agg(json_build_array({time} AT TIME ZONE 'UTC', tenant, id)
 
 
 async def rows_due(database: Database, statement: str, after: Row, ahead: timedelta) -> list[Row]:
-    """See `Kind.due`. Raises DatabaseError."""
+    """Return a page of rows by a statement of `statement_of_due`: see `Kind.due`. Raises DatabaseError."""
     since, upto = after.due.isoformat(), f"{ahead.total_seconds()} seconds"
     rows = await database.fetch(statement, since, after.tenant, after.row_id, upto)
     return [
@@ -90,10 +94,10 @@ async def rows_due(database: Database, statement: str, after: Row, ahead: timede
 
 
 class Alarms:
-    """Sets the jobs. `run` must be running.
+    """Schedules jobs as alarms, in the background. `run` must be running.
 
-    While the scheduler is away each takes as long as a call may: whoever wants an alarm hands it over, and
-    waits for none.
+    While the scheduler is down, each job takes until its call times out. So callers only put an alarm into a
+    queue, and do not wait for it.
     """
 
     def __init__(self, jobs: Jobs) -> None:
@@ -101,9 +105,9 @@ class Alarms:
         self._wanted: asyncio.Queue[tuple[str, Row]] = asyncio.Queue(_WANTED_AT_MOST)
 
     def set(self, kind: str, tenant: str, row_id: str, due: datetime) -> None:
-        """Be called at a time; for an alarm that is lost the look at the tables stands in.
+        """Queue an alarm for a row. If the alarm is lost, the sweep fires the row instead.
 
-        What is far off has its alarm set by `Due.run`, when the time is near.
+        A row that is due later than `AHEAD` gets its alarm from `Due.run`, when its time is near.
         """
         if due > datetime.now(UTC) + AHEAD:
             return
@@ -113,7 +117,7 @@ class Alarms:
             _log.warning("no alarm is set: too many are wanted", kind=kind, id=row_id)
 
     async def run(self) -> NoReturn:
-        """Set what was handed over, for ever."""
+        """Set the queued alarms until cancelled."""
         while True:
             kind, row = await self._wanted.get()
             try:
@@ -122,20 +126,20 @@ class Alarms:
                 _log.warning("no alarm could be set", kind=kind, id=row.row_id, error=str(error))
 
     async def set_near(self, kind: str, row: Row) -> None:
-        """Be called at a time that is near. Raises DaprError."""
+        """Set the alarm of a row whose time is near. Raises DaprError."""
         name = f"{kind}-{uuid5(NAMESPACE_URL, f'{row.tenant}/{row.row_id}')}"
         await self._jobs.schedule(name, row.due, {"kind": kind, "tenant": row.tenant, "id": row.row_id})
 
 
 class Due:
-    """Fires what is due, by whichever way it was noticed."""
+    """Fires what is due, whether a job or the sweep has noticed it."""
 
     def __init__(self, alarms: Alarms, *kinds: Kind) -> None:
         self._alarms = alarms
         self._kinds = {kind.name: kind for kind in kinds}
 
     async def ring(self, data: Mapping[str, Any]) -> bool:
-        """Answer a job; False to be called again."""
+        """Handle the call of a job; return False to be called again."""
         kind = self._kinds.get(str(data.get("kind")))
         if kind is None:
             _log.error("a job of an unknown kind", data=dict(data))
@@ -143,9 +147,9 @@ class Due:
         return await self._fire(kind, str(data["tenant"]), str(data["id"]))
 
     async def run(self) -> None:
-        """Look at the tables for ever: what is due, and what has come near enough for an alarm.
+        """Sweep the tables until cancelled: fire what is overdue, and set alarms for what is near.
 
-        Each by itself, and each kind: what one of them waits for keeps no other waiting.
+        Each kind has a task of its own for either, so that none of them waits for another.
         """
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._alarms.run())
@@ -165,7 +169,7 @@ class Due:
     async def _set_alarms(self, kind: Kind) -> NoReturn:
         alarmed = _FIRST
         while True:
-            # What is past by now is fired, and needs no alarm.
+            # A row whose time has passed is fired by the sweep, and needs no alarm.
             alarmed = max(alarmed, Row(datetime.now(UTC), "", ""))
             try:
                 async for rows in _pages(kind, alarmed, AHEAD):
@@ -193,7 +197,7 @@ class Due:
         except (NotNow, DatabaseError, StoreError, DaprError) as error:
             _log.warning("what is due cannot be done now", kind=kind.name, id=row_id, error=str(error))
             return False
-        except Exception as error:  # noqa: BLE001 - one row that cannot be handled holds up no other
+        except Exception as error:  # noqa: BLE001 - one bad row must not hold up others
             _log.error("what is due cannot be done", kind=kind.name, id=row_id, exc_info=error)
             return False
         return True

@@ -1,4 +1,4 @@
-"""Many that ask at the same time are answered by one statement."""
+"""Answers many concurrent requests with one statement."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ V = TypeVar("V")
 
 
 class Gathered(Generic[K, V]):
-    """`work` is given all keys that came while it was busy, and answers for each.
+    """Calls `work` with all keys that arrived while it was busy; `work` returns an answer for each.
 
-    What it does for a key begins after the key came. Where the database refuses a statement, or a value
-    of the store cannot be decoded, each key gets one of its own, so that one bad value spoils nothing
-    for others.
+    The work for a key begins after the key has arrived. If the database refuses a statement, or a value of
+    the store cannot be decoded, each key is worked on by itself, so that one bad value spoils nothing for
+    the others.
     """
 
     def __init__(self, work: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]]) -> None:
@@ -27,13 +27,13 @@ class Gathered(Generic[K, V]):
         self._worker: asyncio.Task[None] | None = None
 
     async def get(self, key: K) -> V:
-        """The answer for a key. Raises what `work` raises."""
+        """Return the answer for a key. Raises what `work` raises."""
         if key not in self._waiting:
             self._waiting[key] = asyncio.get_running_loop().create_future()
         answer = self._waiting[key]
         if self._worker is None:
             self._worker = asyncio.create_task(self._run())
-        return await asyncio.shield(answer)  # others wait for it too
+        return await asyncio.shield(answer)  # other callers may wait for it too
 
     async def _run(self) -> None:
         try:
@@ -46,7 +46,7 @@ class Gathered(Generic[K, V]):
     async def _answer(self, waiting: Mapping[K, asyncio.Future[V]]) -> None:
         try:
             found = await self._work(list(waiting))
-        except Exception as error:  # noqa: BLE001 - it is theirs who asked
+        except Exception as error:  # noqa: BLE001 - it goes to the callers
             if isinstance(error, StatementRefused | Undecodable) and len(waiting) > 1:
                 for key, answer in waiting.items():
                     await self._answer({key: answer})

@@ -6,7 +6,7 @@ SCHEMA = "notifications"
 LOCK = 4707280152
 """The advisory lock by which replicas that start together take turns."""
 PING = "UPDATE notifications.service SET since = since RETURNING '1'::text"
-"""See `annals.dapr.BindingDatabase`."""
+"""A write that changes nothing: see `annals.dapr.BindingDatabase`."""
 
 MIGRATIONS: tuple[str, ...] = (
     """

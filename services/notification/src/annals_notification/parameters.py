@@ -1,4 +1,4 @@
-"""What the addresses of this service's API are made of."""
+"""Parameters that the routes of this service share: the tenant, and the names in a path."""
 
 from __future__ import annotations
 

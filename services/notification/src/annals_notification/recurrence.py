@@ -1,8 +1,8 @@
-"""When something recurs: iCalendar's RRULE in a time zone. Pure.
+"""Calculates the occurrences of a recurring command: iCalendar's RRULE in a time zone. Pure.
 
-A rule is counted in the zone's own clock, so that nine o'clock stays nine o'clock when the clocks
-change. A time that the clock skips is taken as the same time by the clock before the change; one that
-comes twice is taken the first time.
+A rule is evaluated in the zone's local time, so that nine o'clock stays nine o'clock when the clocks
+change. A local time that a change skips is taken with the offset from before the change; of a local time
+that comes twice, the first is taken.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from annals.events import HeaderId, Utc
 from annals_notification.deliveries.preferences import Zone
 
-_MOST_LOOKED_AT = 100_000
-_SHORTEST = timedelta(minutes=1)
+_MOST_LOOKED_AT = 100_000  # occurrences that one search goes through
+_SHORTEST = timedelta(minutes=1)  # between two occurrences
 _MOST_AT_ONCE = 100
-"""Missed occurrences that are made before it is written down how far they are made."""
-COUNTING_SECONDS = 0.5
+"""Missed occurrences that are made up for before the progress is saved."""
+COUNTING_SECONDS = 0.5  # of processor time, for the evaluation of a rule
 _PERIODS = {
     "WEEKLY": timedelta(weeks=1),
     "DAILY": timedelta(days=1),
@@ -41,11 +41,12 @@ _MONTHS = {"YEARLY": 12, "MONTHLY": 1}
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Ends what counts for too long, by ValueError; in the main thread, where the service runs.
+    """Raise ValueError in the block once it has used `seconds` of processor time.
 
-    A rule that matches no day is counted to the end of the calendar before it gives anything, and one
-    with a COUNT from its start; nothing else is done meanwhile. There is one timer: what has a time of its
-    own, as the making of a `Recurrence` has, is done before.
+    A rule that matches no day is evaluated to the end of the calendar before it yields anything, and a rule
+    with a COUNT from its start; the event loop is blocked meanwhile. This works in the main thread only,
+    where the service runs. There is only one timer, so blocks cannot be nested: a `Recurrence`, which limits
+    its own validation, must be made before.
     """
     if signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
         raise RuntimeError("what is counted within a time is not to set one of its own")
@@ -63,7 +64,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 class CatchUp(StrEnum):
-    """What of that which came due while everything was down is made up for."""
+    """Which occurrences missed during an outage are made up for: the last one, all, or none."""
 
     ONE = "one"
     ALL = "all"
@@ -80,9 +81,10 @@ class RecurringCommand(BaseModel):
 
 
 class Recurrence(BaseModel):
-    """A rule, and what it does.
+    """A rule and the command that recurs by it.
 
-    `start` is its first moment, from which an interval is counted; it is now where none is given.
+    No occurrence is before `start`, from which intervals are counted. It defaults to the start stored under
+    the same id, if any, or else to now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,17 +94,17 @@ class Recurrence(BaseModel):
     command: RecurringCommand
     start: Utc = Field(default_factory=lambda: datetime.now(UTC))
     skip: Annotated[tuple[Utc, ...], Field(max_length=1_000)] = ()
-    """Occurrences that are left out."""
+    """Occurrences to leave out."""
     moved: Annotated[dict[Utc, Utc], Field(max_length=1_000)] = {}
-    """Occurrences that come at another time."""
+    """Occurrences to move: the time by the rule, and the new time."""
     paused: bool = False
     catch_up: CatchUp = CatchUp.ONE
     user: HeaderId | None = None
-    """In whose name the command is sent."""
+    """The user in whose name the command is sent."""
 
     @classmethod
     def stored(cls, data: Mapping[str, Any]) -> Recurrence:
-        """What was stored of it, as far as it still holds: once any text was taken for a user."""
+        """Return a stored recurrence, without a `user` that is not valid: earlier releases took any text."""
         try:
             return cls.model_validate(data)
         except ValidationError:
@@ -121,10 +123,10 @@ class Recurrence(BaseModel):
         return self
 
     def _rule(self, after: datetime | None = None) -> rrule | rruleset:
-        """All of it; or what comes after a moment of the zone's clock, and perhaps some before it."""
+        """Return the rule; with `after`, only what comes after this local time and perhaps some before."""
         zone = ZoneInfo(self.timezone)
         start = self.start.astimezone(zone).replace(tzinfo=None)
-        # UNTIL is in UTC by the standard; the rule is counted by the zone's clock, without a zone.
+        # UNTIL is in UTC by the standard, but the rule is evaluated in local times without a zone.
         parts = {}
         for part in self.rule.removeprefix("RRULE:").split(";"):
             name, _, value = part.partition("=")
@@ -142,27 +144,31 @@ class Recurrence(BaseModel):
         )
 
     def after(self, moment: datetime) -> Iterator[tuple[datetime, datetime]]:
-        """The occurrences that come after a moment, as they come: when by the rule, and when; both UTC."""
+        """Return an iterator over the occurrences after a moment, in the order in which they come.
+
+        An occurrence is a pair of times in UTC: the time by the rule, and the time when it comes, which may
+        be moved.
+        """
         moved = [(one, other) for one, other in self.moved.items() if other > moment and one not in self.skip]
         unmoved = ((exact, exact) for exact in self._unmoved(moment))
         return merge(sorted(moved, key=_comes), unmoved, key=_comes)
 
     def _unmoved(self, moment: datetime) -> Iterator[datetime]:
-        """Those that come after a moment when the rule says."""
+        """Yield the occurrences after a moment that are neither skipped nor moved."""
         zone = ZoneInfo(self.timezone)
         elsewhere = {*self.skip, *self.moved}
-        # From a little before: a clock that is set back makes local times run twice.
+        # Start a little earlier: when the clock is set back, some local times come twice.
         local = moment.astimezone(zone).replace(tzinfo=None) - timedelta(hours=3)
         skipped_by_the_clock: list[datetime] = []
         for occurrence in islice(self._rule(local).xafter(local, inc=True), _MOST_LOOKED_AT):
             try:
                 exact = occurrence.replace(tzinfo=zone).astimezone(UTC)
-            except OverflowError:  # UTC's last year is over, and the zone's is not
+            except OverflowError:  # the year is 9999 in the zone, but already over in UTC
                 break
             if exact <= moment or exact in elsewhere:
                 continue
             if exact.astimezone(zone).replace(tzinfo=None) != occurrence:
-                # Such a time comes after some that the rule has behind it.
+                # A time that the clock skips may come after some that follow it in the rule.
                 skipped_by_the_clock.append(exact)
                 continue
             while skipped_by_the_clock and skipped_by_the_clock[0] <= exact:
@@ -173,23 +179,26 @@ class Recurrence(BaseModel):
         yield from skipped_by_the_clock
 
     def first_after(self, moment: datetime) -> tuple[datetime, datetime] | None:
-        """The first of `after`; None when the rule has come to its end."""
+        """Return the first occurrence after a moment, or None if the rule has ended."""
         return next(self.after(moment), None)
 
     def missed(self, since: datetime, now: datetime) -> list[datetime]:
-        """The occurrences to be made now, of those between two moments, by the catch-up policy."""
+        """Return which occurrences between two moments to send now, by the catch-up policy.
+
+        They are given by their times in the rule.
+        """
         match self.catch_up:
             case CatchUp.ALL:
                 due = list(self._between(since, now))
             case CatchUp.ONE:
                 due = self._last_between(since, now)
             case CatchUp.NONE:
-                # What is just so long ago still counts.
+                # An occurrence of exactly a minute ago still counts.
                 due = list(self._between(max(since, now - _SHORTEST - timedelta.resolution), now))
         return [exact for exact, _ in due]
 
     def reach(self, since: datetime, now: datetime) -> datetime:
-        """How far to go at once from one moment towards another: after an outage there may be very much."""
+        """Return up to which moment to go in one step: a long outage is made up for in several steps."""
         if self.catch_up is not CatchUp.ALL:
             return now
         some = list(islice(self._between(since, now), _MOST_AT_ONCE))
@@ -199,9 +208,9 @@ class Recurrence(BaseModel):
         return takewhile(lambda pair: _comes(pair) <= now, self.after(since))
 
     def _last_between(self, since: datetime, now: datetime) -> list[tuple[datetime, datetime]]:
-        """The last, if there is one; of very many not all are counted: the half that has none goes."""
+        """Return the last occurrence between two moments, if any; among very many, find it by bisection."""
         while (
-            not self._counted()  # that is from its start each time
+            not self._counted()  # which would be evaluated from its start each time
             and now - since > _SHORTEST
             and len(list(islice(self._between(since, now), _MOST_AT_ONCE))) == _MOST_AT_ONCE
         ):
@@ -213,7 +222,7 @@ class Recurrence(BaseModel):
         return list(deque(self._between(since, now), maxlen=1))
 
     def _counted(self) -> bool:
-        """Whether it ends with a number of occurrences."""
+        """Return whether the rule ends after a number of occurrences (COUNT)."""
         return "COUNT=" in self.rule.upper()
 
 
@@ -222,12 +231,12 @@ def _comes(occurrence: tuple[datetime, datetime]) -> datetime:
 
 
 def _later_start(start: datetime, frequency: str, interval: int, after: datetime) -> datetime:
-    """A start from which the same occurrences come after a moment, as late as it can be.
+    """Return a later start from which the rule has the same occurrences after the moment `after`.
 
-    Without a COUNT a rule repeats itself with each interval, so that those that are long over need not
-    be counted. Two intervals before the moment are left: the first may be cut short by its start.
+    Without a COUNT a rule repeats itself with each interval, so intervals long past need not be evaluated.
+    Two intervals before the moment are kept, as the first may be cut short by the new start.
     """
-    if interval == 0:  # of which dateutil makes nothing when its UNTIL is over
+    if interval == 0:  # is only accepted with an UNTIL before the start: dateutil then yields nothing
         return start
     if period := _PERIODS.get(frequency):
         step = interval * (period // timedelta(seconds=1))

@@ -1,4 +1,4 @@
-"""Commands that recur."""
+"""Stores recurrences, and sends the command of each occurrence when it is due."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 
 
 class Recurrences:
-    """See `due.Kind`. What it stores raises DatabaseError."""
+    """The stored recurrences; implements `due.Kind`. All methods raise DatabaseError."""
 
     name = "recurrence"
 
@@ -66,17 +66,18 @@ class Recurrences:
         *,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        """A command whose event would take more than `max_event_bytes` is not taken: it would be refused."""
+        """Refuse commands whose event would take more than `max_event_bytes`: they would fail each time."""
         self._database = database
         self._invocation = invocation
         self._alarms = alarms
         self._max_event_bytes = max_event_bytes
 
     async def put(self, tenant: str, row_id: str, recurrence: Recurrence) -> dict[str, Any]:
-        """Set what recurs under an id. What was due until now is not made up for.
+        """Create or replace a recurrence, and return it.
 
-        Raises ValueError for what takes too long to count, also of one that pauses: it could not go on; and
-        AppendTooLarge.
+        Occurrences before now are not made up for, unless the recurrence is the same as before. Raises
+        ValueError if the rule takes too long to evaluate, even when paused, as it could not be resumed; also
+        AppendTooLarge, and NotNow if the recurrence was deleted at the same time.
         """
         command = recurrence.command
         require_publishable(command.type, orjson.dumps(command.data), self._max_event_bytes)
@@ -96,14 +97,15 @@ class Recurrences:
         return row
 
     async def get(self, tenant: str, row_id: str) -> dict[str, Any] | None:
-        """One, as it stands."""
+        """Return a recurrence and its progress, or None."""
         row: dict[str, Any] | None = (await self._database.fetch(_GET, tenant, row_id))["row"]
         return row
 
     async def pause(self, tenant: str, row_id: str, paused: bool) -> dict[str, Any] | None:
-        """Let one pause, or go on, and be what it is otherwise. What came due meanwhile is not made up for.
+        """Pause or resume a recurrence, and return it; None if there is none.
 
-        Raises ValueError for what takes too long to count, and NotNow when it is changed at the same time.
+        Occurrences that came due while it was paused are not made up for. Raises ValueError if the rule takes
+        too long to evaluate, and NotNow if the recurrence was changed at the same time.
         """
         row = await self.get(tenant, row_id)
         if row is None or row["data"]["paused"] == paused:
@@ -126,11 +128,14 @@ class Recurrences:
         return await self.get(tenant, row_id)
 
     async def delete(self, tenant: str, row_id: str) -> bool:
-        """Let it recur no more; whether it was there."""
+        """Delete a recurrence; return whether it existed."""
         return bool(await self._database.fetch(_DELETE, tenant, row_id))
 
     async def fire(self, tenant: str, row_id: str) -> None:
-        """See `due.Kind`. Every occurrence has a key of its own, and takes effect once."""
+        """Send the commands that are due: see `due.Kind`.
+
+        Each occurrence has its own idempotency key, so that its command takes effect once.
+        """
         row = await self.get(tenant, row_id)
         if row is None or row["next"] is None:
             return
@@ -142,7 +147,8 @@ class Recurrences:
                 now = recurrence.reach(last, now)
                 due = recurrence.missed(last, now)
                 coming = recurrence.first_after(now)
-        except ValueError as error:  # its start has become too long ago: it stands still, and says so
+        except ValueError as error:
+            # By now the start is too long ago for the rule to be evaluated in time: it stops and says why.
             stopped = (row["last"], now.isoformat(), None, "0", str(error))
             await self._database.fetch(_ADVANCE, tenant, row_id, *stopped)
             return
@@ -158,18 +164,18 @@ class Recurrences:
             self._alarms.set(self.name, tenant, row_id, coming[1])
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
-        """See `due.Kind`."""
+        """Return a page of recurrences that are due: see `due.Kind`."""
         return await rows_due(self._database, _DUE, after, ahead)
 
     async def page(self, tenant: str, after: Sequence[str | None], limit: int) -> list[dict[str, Any]]:
-        """A page of what recurs."""
+        """Return a page of recurrences, oldest first."""
         rows: list[dict[str, Any]] = await self._database.fetch(_LIST, tenant, *after, str(limit))
         return rows
 
     async def _send(
         self, tenant: str, row_id: str, recurrence: Recurrence, occurrence: datetime
     ) -> str | None:
-        """Send the command of an occurrence; why it was refused, if it was. Raises NotNow."""
+        """Send the command of an occurrence; return why it was refused, or None. Raises NotNow."""
         key = f"recurrence:{row_id}:{occurrence.isoformat()}"
         data = dict(recurrence.command.data)
         made_up = recurrence.command.type.endswith(".create") and "id" not in data
@@ -186,12 +192,13 @@ class Recurrences:
             raise NotNow(f"the command service: {error}") from error
         if answer.ok:
             return None
-        # Where no version is expected, a conflict says that others were faster, and nothing was changed.
+        # Without an expected version, a conflict only means that others were faster: it is tried again.
         conflicts = answer.status == _CONFLICT and data.get("expected_version") is not None
-        # A sidecar that denies a command does so for as long as nobody allows it.
+        # A sidecar that denies a command will deny it until somebody changes its configuration.
         denied = answer.status == _DENIED or answer.problem == _UNKNOWN
         if answer.refused or denied or conflicts:
-            # Under an id that was made up it is this one's: it was made already, and its key forgotten.
+            # The generated id is this occurrence's own. If it exists, the command was carried out before, and
+            # its idempotency key has expired.
             rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
             return None if made_up and rule.endswith(".exists") else stored_text(answer.message, 1000)
         raise NotNow(answer.message)

@@ -1,4 +1,7 @@
-"""Reminders of due dates."""
+"""Plans and fires the reminders of tasks' due dates.
+
+An event only says that a task changed. What is planned and sent follows from the task as the store has it.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,13 @@ from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due,
 from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
-_LATE = timedelta(minutes=1)
+_LATE = timedelta(minutes=1)  # after its time, a reminder counts as late
 _WAITED_FOR = timedelta(days=1)
 """How long a reminder waits for a release that can read its task."""
 _EVER = datetime.min.replace(tzinfo=UTC)
 
-# What a task had before is looked up by the task (OFFSET 0) and cancelled by its key, as an insertion in
-# conflict: whatever PostgreSQL takes the numbers of rows to be, it reads no others.
+# A task's earlier reminders are looked up by the task (OFFSET 0), and cancelled by their keys, as conflicting
+# insertions: so PostgreSQL reads no other rows, whatever numbers of rows it expects.
 _SET = """
 WITH tasks AS (
   SELECT * FROM jsonb_to_recordset($1::text::jsonb) AS row (tenant text, task_id text, version bigint)),
@@ -102,7 +105,7 @@ WHERE tenant = $1 AND task_id = $2 AND status = 'scheduled'""")
 
 @dataclass(frozen=True, slots=True)
 class Reminder:
-    """One reminder that a task is to have."""
+    """A reminder that a task should have."""
 
     kind: str
     due: datetime
@@ -110,7 +113,7 @@ class Reminder:
 
 
 def plan(task: Mapping[str, Any] | None, before: Sequence[timedelta], since: datetime) -> list[Reminder]:
-    """The reminders of a task as it is: none that would already be past at a time. Pure."""
+    """Return the reminders that a task's state calls for, of those that fire after `since`. Pure."""
     if task is None or task.get("status") != "todo" or not task.get("due"):
         return []
     due = datetime.fromisoformat(task["due"])
@@ -128,11 +131,12 @@ def _of_another_history(
     heads: Mapping[StreamId, Head | None],
     since: Mapping[StreamId, datetime],
 ) -> list[dict[str, Any]]:
-    """Rows that the heads, which were read later, do not explain, with the version that each is to have.
+    """Return the reminders whose version the heads do not explain, with the version that each must get.
 
-    A version beyond the head's is of a history that is gone; one that is the head's may be. What is of it
-    is made older than the head, and so planned anew. Of what is due when the task is stays what shows the
-    task as it is, and what would not be planned any more: that may be to be told of now.
+    `heads` are read after `had`. A reminder with a version beyond the head's belongs to a history that an
+    import has replaced; one with the head's own version may. It is made older than the head, and so planned
+    anew. But a scheduled one for the task's own due date gets the head's version and stays if it shows the
+    task as it is, or if its time has passed: it would not be planned again, and may have to fire now.
     """
     found = []
     for row in had:
@@ -153,13 +157,13 @@ def _of_another_history(
 
 
 def _shown(task: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Whose a task is and its title, as its reminders show them."""
+    """Return a task's assignee and title, as its reminders show them."""
     return task.get("assignee"), task.get("title", "")
 
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """That a task was changed, by an event; what is to be reminded of since then."""
+    """A change of a task by an event. Reminders are planned that fire after `since`."""
 
     stream: StreamId
     since: datetime
@@ -169,9 +173,10 @@ class _Change:
 
 
 class Reminders:
-    """See `due.Kind`. `before` is how long before a due date to remind.
+    """Plans reminders and fires them when they are due; implements `due.Kind`.
 
-    `being_imported` says whether the store is being filled from a backup.
+    `before` says how long before a due date to remind, `being_imported` whether the store is being filled
+    from a backup.
     """
 
     name = "reminder"
@@ -192,17 +197,17 @@ class Reminders:
         self._before = before
         self._being_imported = being_imported
         self._followed: Gathered[_Change, None] = Gathered(self._follow)
-        # To look takes a read of every lane: together, and no more once it is known.
+        # The check reads every lane: concurrent callers share it, and it ends once the store is filled.
         self._whether_filled: Gathered[None, bool] = Gathered(self._look_whether_filled)
         self._filled = False
         for late in ("true", "false"):
-            # Born with the first late one the counter would show no increase, and alert nobody.
+            # A counter that only appears with the first late reminder shows no increase, and raises no alert.
             metrics.REMINDERS.labels(late)
 
     async def on_event(self, event: RecordedEvent) -> None:
-        """Follow what changes a task's reminders. Raises DatabaseError and StoreError.
+        """Update the reminders of a task after an event. Raises DatabaseError and StoreError.
 
-        What came due since it happened, while this service was away, is reminded of late.
+        Reminders that came due since the event, while this service was down, are sent late.
         """
         match event.event_type:
             case "task.created" if event.data.get("due") is None:
@@ -215,20 +220,21 @@ class Reminders:
                 await self._show(event.stream)
 
     async def on_imported(self, event: RecordedEvent) -> None:
-        """The same for what came from a backup: only what is still to come is reminded of.
+        """Update the reminders of a task after an imported event: only future ones are planned.
 
-        Whatever it says: a task that was written through several lanes has no state before its last event
-        is there, and that may be any of them. What is kept from before of a history that is not the
-        imported one gives way; as long as it may still be, who asks is to ask again.
+        The type of the event does not matter: a task that was written through several lanes has no state
+        before its last event is imported, which may be of any type. Reminders of a history that the import
+        replaced give way. While the import may still explain them, this raises StoreUnavailable, so that the
+        event is handled again.
         """
         if event.aggregate_type == "task":
             await self._changed(event, datetime.now(UTC), imported=True)
 
     async def _show(self, stream: StreamId) -> None:
-        """Have the list of reminders show whose the task is, and its title.
+        """Update the assignee and the title that the list of reminders shows for a task.
 
-        Who is told of what is read when one fires. The event that told of it is a hint: of two that
-        replicas wrote at once, either may come last.
+        A reminder that fires reads both anew. They are not taken from the event: of two events that replicas
+        wrote at the same time, either may come last.
         """
         head, _ = await self._store.load(stream, certain=True)
         if head is None or head.state is None or not head.state.get("due"):
@@ -241,10 +247,10 @@ class Reminders:
         await self._followed.get(_Change(event.stream, since, event.correlation_id, event.event_id, imported))
 
     async def _follow(self, changes: Sequence[_Change]) -> dict[_Change, None]:
-        """Bring tasks' reminders in line with what the tasks are now.
+        """Bring the reminders of tasks in line with the tasks as the store has them now.
 
-        The event that told of a change is a hint: a task is read from the store. What comes of its
-        reminders belongs to the chain of that event, the last one where several told of the same task.
+        New reminders get the correlation and causation of the event: the last one, if there are several for
+        the same task.
         """
         last: dict[StreamId, _Change] = {}
         since: dict[StreamId, datetime] = {}
@@ -257,7 +263,7 @@ class Reminders:
         if any(row["version"] > row["head"] for row in gone):
             if await self._being_imported():
                 raise StoreUnavailable("tasks that there are reminders of are still being imported")
-            # Only after an import was through their heads are whole.
+            # The heads are certain to be complete only if they are read after the end of an import.
             heads = await self._heads(last)
             gone = _of_another_history(had, heads, since)
         if gone:
@@ -265,7 +271,8 @@ class Reminders:
         tasks, rows = [], []
         for stream, change in last.items():
             head = heads[stream]
-            # The rest of it is still to be imported, and then told of; or no release that can read it had it.
+            # Either more of the task is still to be imported, and its events will follow, or no release that
+            # imported it could read it.
             if head is None or head.state is None:
                 continue
             task_id = stream.name.removeprefix("task-")
@@ -293,7 +300,7 @@ class Reminders:
         return dict.fromkeys(changes)
 
     async def _had(self, streams: Iterable[StreamId]) -> list[dict[str, Any]]:
-        """The reminders that these tasks have."""
+        """Return the stored reminders of tasks."""
         tasks = [{"tenant": one.tenant, "task_id": one.name.removeprefix("task-")} for one in streams]
         had: list[dict[str, Any]] = []
         if tasks:
@@ -306,7 +313,7 @@ class Reminders:
         return {stream: head for stream, (head, _) in zip(streams, found, strict=True)}
 
     async def fire(self, tenant: str, row_id: str) -> None:
-        """See `due.Kind`."""
+        """Tell the assignee of a due date, if the task is still to do and still due then: see `due.Kind`."""
         row = (await self._database.fetch(_ONE, tenant, row_id))["row"]
         if row is None:
             return
@@ -315,7 +322,7 @@ class Reminders:
         still = state.get("status") == "todo" and state.get("due") is not None
         status, late = "cancelled", datetime.now(UTC) - fires > _LATE
         if still and datetime.fromisoformat(state["due"]) == due:
-            # Told first and marked second: told again it is the same notice, and counts once.
+            # Tell first and mark second: a repeat is the same notice, and is delivered once.
             assignee = state.get("assignee")
             await self._notices.tell(
                 Notice(
@@ -341,16 +348,16 @@ class Reminders:
         await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
 
     async def _state(self, task: StreamId, version: int, fires: datetime) -> Mapping[str, Any]:
-        """A task as it is, once no import into the store is under way. Raises NotNow.
+        """Return a task's state, once no import into the store is under way. Raises NotNow.
 
-        Empty where it is gone, or has had no state for so long that nobody is to be told any more.
+        The state is empty if the task is gone, or has had no state for so long that nobody is told any more.
         """
         head, _ = await self._store.load(task, certain=True)
-        # While an import is under way, what comes after a head may be still to come, whatever its version.
+        # While an import is under way, events after the head may be still to come, whatever its version.
         if not self._filled or head is None or head.version < version:
             if not await self._whether_filled.get(None):
                 raise NotNow(f"{task} may still be to be imported")
-            # Only after an import was through its head is whole.
+            # The head is certain to be complete only if it is read after the end of an import.
             head, _ = await self._store.load(task, certain=True)
         state = head.state if head is not None else {}
         if state is None and datetime.now(UTC) - fires < _WAITED_FOR:
@@ -358,20 +365,23 @@ class Reminders:
         return state or {}
 
     async def _look_whether_filled(self, asked: Sequence[None]) -> dict[None, bool]:
-        """Whether no import is under way, nor can begin any more: it would need an empty store.
+        """Find out whether the store is filled: no import is under way, and none can begin any more.
 
-        A store without a lane was emptied, and is to be filled.
+        An import needs an empty store. A store without a lane was emptied, and an import may follow.
         """
         self._filled = bool(await self._store.tails()) and not await self._being_imported()
         return dict.fromkeys(asked, self._filled)
 
     async def due(self, after: Row, ahead: timedelta) -> list[Row]:
-        """See `due.Kind`."""
+        """Return a page of reminders that are due: see `due.Kind`."""
         return await rows_due(self._database, _DUE, after, ahead)
 
     async def page(
         self, tenant: str, filters: tuple[str | None, ...], after: Sequence[str | None], limit: int
     ) -> list[dict[str, Any]]:
-        """A page of reminders by task, user and status. Raises DatabaseError."""
+        """Return a page of reminders, by the time they fire. Raises DatabaseError.
+
+        `filters` are the task, user and status; None is no condition.
+        """
         rows: list[dict[str, Any]] = await self._database.fetch(_LIST, tenant, *filters, *after, str(limit))
         return rows

@@ -1,8 +1,9 @@
-"""What is over is forgotten after some time: deliveries, read notices, reminders and published events.
+"""Deletes what is over after some time: deliveries, read notices, reminders and published events.
 
-What is forgotten must not be done again when its event comes again. So nobody is told of what was before
-a moment, which moves on first; an hour later, when nothing under way can have missed that, what was
-before it is deleted. Nor is it, if the setting was taken back within that hour.
+What is deleted must not be done again when its event is delivered again. So deletion has two stages. First
+the time `since` moves forward: nothing from before it is acted on. An hour later, when no work under way can
+have missed this, `forgotten` follows, and what is older is deleted. If an operator raises the setting again
+within that hour, what it covers is kept.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ _log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 600.0
 _AT_ONCE = 1_000
-"""Rows of a table that a statement deletes: it holds up nobody for long."""
+"""Rows that one statement deletes at most, so that it holds up nobody for long."""
 
-# Of replicas that look together one moves it on.
+# When several replicas look at the same time, only one of them moves the times forward.
 _MOVE_ON = counted("""
 UPDATE notifications.service
 SET forgotten = least(since, now() - $1::text::interval),
@@ -49,14 +50,14 @@ _DELETE = {table: _delete(table) for table in _OVER}
 
 
 class Retention:
-    """`days` is for how long what is over is kept; 0: for ever."""
+    """Deletes old rows. `days` says for how long what is over is kept; 0: without limit."""
 
     def __init__(self, database: Database, days: Callable[[], int]) -> None:
         self._database = database
         self._days = days
 
     async def run(self) -> NoReturn:
-        """Look for what is to be forgotten, for ever."""
+        """Delete what is too old, from time to time, until cancelled."""
         while True:
             try:
                 await self.look()
@@ -65,7 +66,7 @@ class Retention:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> dict[str, int]:
-        """Move on and delete what is to be forgotten by now; how many rows of each table.
+        """Move the times forward and delete what is too old; return how many rows of each table.
 
         Raises DatabaseError.
         """

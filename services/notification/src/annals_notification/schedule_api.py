@@ -1,4 +1,4 @@
-"""What is to happen later: reminders, what recurs, and events that are held until their time comes."""
+"""The routes of reminders, recurrences, and events that are held until they are due."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from annals_notification.reminders import Reminders
 
 
 class EventToPublish(IntegrationEvent):
-    """An integration event. Its tenant is the caller's, whatever it says.
+    """An integration event to publish. Its tenant is always that of the request.
 
-    Without a user, correlation or trace it has those of the request.
+    Without a user, correlation id or trace of its own, it gets those of the request.
     """
 
     source: str = Field(default="notification", min_length=1, max_length=256)
-    # These become headers on the broker.
+    # The id and the routing key become headers on the broker.
     event_id: HeaderId = Field(default_factory=new_id)
     routing_key: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> APIRouter:
-    """See the module."""
+    """Return the router for reminders, recurrences and held events."""
     router = APIRouter()
 
     @router.get(

@@ -15,17 +15,17 @@ class NotificationLive(Live):
     """What an operator may change while the service runs."""
 
     paused: bool = False
-    """Send no e-mails and no webhooks: they wait. Inboxes and live streams go on."""
+    """Send no e-mails and no webhooks; they wait. Inboxes and live streams go on."""
 
     max_stream_clients: int = Field(default=2_000, ge=0)
-    """Clients of live streams that one replica serves; those who are connected stay."""
+    """Live-stream clients that one replica accepts at most; a lower value disconnects nobody."""
 
     retention_days: int = Field(default=365, ge=0, le=36_500)
-    """Days for which deliveries, read notices, past reminders and published events are kept; 0: for ever."""
+    """Days for which deliveries, read notices, past reminders and published events are kept; 0: no limit."""
 
 
 class NotificationSettings(NotificationLive, ServiceSettings):
-    """See `ServiceSettings`."""
+    """The settings of this service, from the environment; see also `ServiceSettings`."""
 
     state_store: str = "eventstore"
     """The state store component that holds the events."""
@@ -34,7 +34,7 @@ class NotificationSettings(NotificationLive, ServiceSettings):
     """The binding component of the service's own tables."""
 
     maintenance_timeout: float = 600.0
-    """Seconds that a change of tables may take."""
+    """Seconds that a migration of the tables, or a deletion of old rows, may take."""
 
     email: str = "email"
     """The output binding that sends e-mails."""
@@ -46,11 +46,11 @@ class NotificationSettings(NotificationLive, ServiceSettings):
     """How long before a due date to remind."""
 
     delivery_retry_seconds: tuple[float, ...] = (5, 30, 120, 600, 3_600, 10_800, 21_600)
-    """The waits after failed tries of a delivery; after the last it has failed."""
+    """Waits after failed attempts of a delivery; one that fails after the last wait is given up."""
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
-    """Bytes that an event may take on the broker, whose largest message is larger: more is not held, and
-    no command recurs that has more."""
+    """Bytes that an event may take on the broker, which must accept larger messages than this. A larger event
+    is not held, and a recurring command with more data is refused."""
 
     webhook_allow_private: bool = False
-    """Whether webhooks may be in private networks: for a laptop."""
+    """Whether webhooks may be in private networks, as on a developer's machine."""

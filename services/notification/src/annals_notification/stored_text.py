@@ -1,8 +1,8 @@
-"""What others said, as the database takes it."""
+"""Makes texts of other systems fit for the database."""
 
 from __future__ import annotations
 
 
 def stored_text(said: str, at_most: int) -> str:
-    """Its beginning, with a mark where PostgreSQL would refuse it: for a NUL, or half a character."""
+    """Return the start of a text, with NULs and lone surrogates replaced: PostgreSQL refuses them."""
     return said[:at_most].replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""What the sidecar delivers: integration events, that there are others in the store, and jobs."""
+"""Handles what the sidecar delivers: integration events, hints at new events in the store, and jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Inbound:
-    """What becomes of an event."""
+    """Handles events: those of the store, and the integration events of the broker."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Inbound:
         self._users = users
 
     async def recorded(self, event: RecordedEvent) -> None:
-        """An event that the store has. Raises DatabaseError and StoreError."""
+        """Handle an event of the store. Raises DatabaseError and StoreError."""
         if event.event_type == "subject.erased":
             await self._users.forget(event.tenant_id, event.aggregate_id)
         await self._reminders.on_event(event)
@@ -53,15 +53,16 @@ class Inbound:
             await self._notices.tell(notice)
 
     async def delivered(self, cloudevent: Any, *, last: bool = False) -> str:
-        """An integration event, which only the broker has; what the sidecar is answered.
+        """Handle an integration event, which only the broker has; return the status for the sidecar.
 
-        At `last`, what the database has refused each time is kept: there is no other place for it.
+        With `last`, the broker has given the event up. If the database refuses it again, it is kept as a dead
+        letter, for there is no other copy.
         """
         handle = self._handle_at_last if last else self._handle
         try:
             await handle(cloudevent)
         except ValueError as error:
-            # To deliver it again would change nothing.
+            # Another delivery would end the same way.
             return await self._unreadable.keep(cloudevent, str(error))
         except DatabaseError as error:
             _log.warning("an event is to be delivered again", error=str(error))
@@ -69,20 +70,20 @@ class Inbound:
         return "SUCCESS"
 
     async def _handle_at_last(self, cloudevent: Any) -> None:
-        """The same as `_handle`, where what the database refuses counts as what cannot be read."""
+        """Like `_handle`, but an event that the database refuses counts as one that cannot be read."""
         try:
             await self._handle(cloudevent)
         except StatementRefused as error:
             raise ValueError(str(error)) from error
 
     async def _handle(self, cloudevent: Any) -> None:
-        """Raises ValueError for what cannot be read, and DatabaseError."""
+        """Handle an integration event. Raises ValueError if it cannot be read, and DatabaseError."""
         event = from_cloudevent(cloudevent, IntegrationEvent)
         try:
             match event.event_type:
                 case "reminder.requested":
                     if not await self._held.hold(_as_reminder(event), event.timestamp):
-                        # No error: what takes a reminder back may come before what asks for it.
+                        # Not an error: the cancellation of a reminder may arrive before the request.
                         _log.warning(
                             "a reminder is not held: under its id another was, or it was taken back",
                             tenant=event.tenant_id,
@@ -106,7 +107,7 @@ def _reminder_id(event: IntegrationEvent) -> str:
 
 
 def _as_reminder(event: IntegrationEvent) -> IntegrationEvent:
-    """A reminder that somebody asked for is a notification that is held until then."""
+    """Return the notification for a requested reminder, to be held until the time of the reminder."""
     return event.with_context(
         event_id=_reminder_id(event),
         event_type="notification.requested",
@@ -117,9 +118,9 @@ def _as_reminder(event: IntegrationEvent) -> IntegrationEvent:
 
 
 def routes(inbound: Inbound, looks: Sequence[Callable[[], None]], due: Due) -> APIRouter:
-    """The routes that `components/shared/subscriptions.yaml` names, and `/job/{name}`.
+    """Return the router for the routes in `components/shared/subscriptions.yaml`, and `/job/{name}`.
 
-    `looks` are called when there is something new in the event store.
+    `looks` are called when the event store may have something new.
     """
     router = APIRouter()
 

@@ -39,7 +39,7 @@ _SHORTEST_WAIT_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """How many receivers a channel serves at a time, and how many deliveries of each it claims at most."""
+    """How many receivers a channel serves at a time, and how many deliveries it claims of each at most."""
 
     receivers: int
     of_each: int
@@ -47,7 +47,7 @@ class _Places:
     """Longer than a claimed delivery takes, including those that it waits for."""
 
     def fewer(self) -> _Places:
-        """Return the next smaller claim: first one receiver at a time, then ever fewer of its deliveries."""
+        """Return a smaller claim: first one receiver at a time, then ever fewer of its deliveries."""
         of_each = self.of_each if self.receivers > 1 else max(self.of_each // 4, 1)
         return replace(self, receivers=1, of_each=of_each)
 
@@ -64,7 +64,7 @@ WEBHOOKS_AT_ONCE = _PLACES[Channel.WEBHOOK].receivers * _PLACES[Channel.WEBHOOK]
 class Dispatcher:
     """Claims deliveries, sends them and logs the outcomes.
 
-    `retry_seconds` are the waits after failed attempts; a delivery that fails after the last wait is given up.
+    `retry_seconds` are the waits after failed attempts; one that fails after the last wait is given up.
     While `paused` returns true nothing is claimed; what is being sent is finished.
     """
 

@@ -1,1 +1,1 @@
-"""Live streams: what happens, to whoever looks, from wherever they left off."""
+"""Live streams: clients get events as they happen, and continue where they left off."""

@@ -1,4 +1,4 @@
-"""Which events a client wants. Pure."""
+"""Selects the events that a client of a live stream wants. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOPICS = ("domain-events", "saga-events")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Nothing named is no condition. A type may end in `*`, as in `task.*`."""
+    """What a client wants. An empty field is no condition; a type may end in `*`, as in `task.*`."""
 
     tenant: str
     topics: tuple[str, ...] = ()
@@ -21,17 +21,17 @@ class Filter:
     users: tuple[str, ...] = ()
 
     def matches(self, event: RecordedEvent) -> bool:
-        """Whether the client is to be told of an event."""
+        """Return whether the client wants an event."""
         return (
             event.tenant_id == self.tenant
             and (not self.topics or topic_of(event) in self.topics)
             and (not self.types or any(matches(kind, event.event_type) for kind in self.types))
             and (not self.streams or event.stream.name in self.streams)
-            # An aggregate of one's own may call anything its assignee.
+            # In another domain `assignee` may be any JSON value: `in` on a tuple does not hash it.
             and (not self.users or event.user_id in self.users or event.data.get("assignee") in self.users)
         )
 
 
 def topic_of(event: RecordedEvent) -> str:
-    """The topic that an event was published on."""
+    """Return the topic on which an event was published."""
     return "saga-events" if event.aggregate_type == "saga" else "domain-events"

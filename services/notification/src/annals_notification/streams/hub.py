@@ -1,4 +1,7 @@
-"""Clients and what waits for each: a slow one is told so and cut, and holds nobody up."""
+"""Passes commits on to the clients of live streams, each with a buffer.
+
+A client that is too slow is cut off and told why, so that it holds nobody up.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,22 @@ from annals_notification.streams.filters import Filter
 from annals_notification.streams.tail import Commit, Tail
 
 HEARTBEAT_SECONDS = 15.0
-_TICK_SECONDS = 1.0
+_TICK_SECONDS = 1.0  # until a waiting client notices that it is cut off, or that the replica drains
 _BEHIND_BYTES = 32 * 1024 * 1024
-"""Of JSON that may have come since what a client is to be sent next: all clients together keep no more."""
+"""How much JSON may arrive after the commit that a client is to be sent next. Clients share the commits, so
+all buffers together hold no more than this."""
 
 
 class TooSlow(Exception):
-    """The client does not take what it is sent."""
+    """The client is too far behind and is cut off."""
 
 
 class TooMany(Exception):
-    """This replica serves as many clients as it may."""
+    """This replica already serves as many clients as it may."""
 
 
 class Client:
-    """One that looks, and what waits to be sent to it."""
+    """A client of a live stream, and the commits that wait to be sent to it."""
 
     def __init__(self, wanted: Filter, buffer: int) -> None:
         self.wanted = wanted
@@ -36,9 +40,9 @@ class Client:
         self._oldest = 0
 
     def offer(self, commit: Commit, told: int) -> None:
-        """Put a commit into its buffer, or cut it off when that is full: it may come back for what waits.
+        """Put a commit into the buffer. If the client is too far behind, cut it off; it may come back.
 
-        `told` are the bytes of all commits so far, with this one.
+        `told` is the length of all JSON so far, including that of this commit.
         """
         if self.cut:
             return
@@ -53,13 +57,13 @@ class Client:
             self.queue.put_nowait((told, commit))
 
     async def take(self) -> Commit:
-        """What it is to be sent next, when there is something."""
+        """Wait for the commit to be sent next, and return it."""
         self._oldest, commit = await self.queue.get()
         return commit
 
 
 class Hub:
-    """Tells every client of what the tail brings. `run` must be running."""
+    """Offers every commit of the tail to every client. `run` must be running."""
 
     def __init__(
         self,
@@ -78,25 +82,25 @@ class Hub:
         metrics.STREAM_CLIENTS.set_function(lambda: len(self._clients))
 
     def look(self) -> None:
-        """Something was published."""
+        """Look for new commits now, as something was published."""
         self._tail.look()
 
     async def run(self) -> None:
-        """Follow the store for ever."""
+        """Follow the store until cancelled."""
         told = 0
         async for commit in self._tail.follow():
             told += sum(len(text) for _, text in commit.events)
             for client in self._clients:
                 client.offer(commit, told)
-            # Who takes what they are sent takes it now: a page of commits comes at once, and may be large.
+            # Let the clients take this commit now: a page of commits comes at once, and may be large.
             await asyncio.sleep(0)
 
     async def listen(
         self, wanted: Filter, after: Mapping[int, int] | None
     ) -> AsyncIterator[tuple[str, list[str]]]:
-        """What a client is sent: what it has seen then, and events as JSON; no events, a heartbeat.
+        """Yield what to send to a client: its position then, and events as JSON. No events are a heartbeat.
 
-        `after` is what it had seen when it was last here; without it, it is told what is new.
+        `after` is the position at which the client left off; without it, only new events are sent.
         Raises TooSlow, TooMany and StoreError.
         """
         if len(self._clients) >= (most := self._max_clients()):
@@ -119,13 +123,13 @@ class Hub:
             self._clients.discard(client)
 
     async def _ahead(self, after: Mapping[int, int], joined: Mapping[int, int]) -> dict[int, int]:
-        """What a client has seen, on another replica, that this one's tail has yet to read."""
+        """Return how far a client has seen lanes, on another replica, beyond this replica's tail."""
         beyond = positions.beyond(after, joined)
-        # A client may name any lane; those that there are, are looked at in one read, and once more each
-        # where there is nothing.
+        # A client may name any lane. Only lanes that can exist are read: all at once, and again each by
+        # itself where nothing was found.
         ahead = {lane: seq for lane, seq in beyond.items() if lane in ALL_LANES}
         found = await asyncio.gather(*(self._store.read_log(lane, seq, seq) for lane, seq in ahead.items()))
-        # What lies beyond the store too was seen of another one: this was restored, or made anew.
+        # A position beyond the end of the store is of another store: this one was restored, or is new.
         return {lane: ahead[lane] for lane, commits in zip(ahead, found, strict=True) if commits}
 
     async def _missed(
@@ -147,13 +151,13 @@ class Hub:
             except Undecodable as error:
                 damaged = error
         if damaged is not None:
-            # What it missed cannot be told: it comes back for that, and is told what else is new.
+            # The rest of this lane cannot be sent: the client is to come back for it. It has got the others.
             raise damaged
 
     async def _live(
         self, client: Client, joined: dict[int, int], ahead: dict[int, int]
     ) -> AsyncIterator[tuple[str, list[str]]]:
-        """What comes behind what the tail had seen when the client joined, and what the client is ahead."""
+        """Yield what comes after both the tail's position at joining and what the client has seen ahead."""
         known = joined | ahead
         heartbeat = _Heartbeat()
         while not self._draining():
@@ -164,7 +168,7 @@ class Hub:
                 async with asyncio.timeout(_TICK_SECONDS):
                     commit = await client.take()
             except TimeoutError:
-                # What waits to be sent, or did, was seen by the tail, and not by the client.
+                # Not while commits wait, or were dropped: the tail has seen those, and the client has not.
                 if heartbeat.is_due() and client.queue.empty() and not client.cut:
                     ahead = positions.beyond(ahead, self._tail.seen)
                     yield positions.render(self._tail.seen | ahead), []
@@ -181,17 +185,17 @@ class Hub:
 
 
 class _Heartbeat:
-    """When a client was last sent something, and is to be told that the stream is alive."""
+    """Knows when a client was last sent something, and so when a heartbeat is due."""
 
     def __init__(self) -> None:
         self.sent()
 
     def sent(self) -> None:
-        """Something was sent now."""
+        """Note that something is sent now."""
         self._at = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether nothing was sent for long."""
+        """Return whether nothing was sent for `HEARTBEAT_SECONDS`."""
         return time.monotonic() - self._at >= HEARTBEAT_SECONDS
 
 

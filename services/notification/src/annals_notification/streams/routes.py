@@ -1,4 +1,4 @@
-"""`/stream` (Server-Sent Events) and `/ws` (WebSocket)."""
+"""The routes of live streams: `/stream` (Server-Sent Events) and `/ws` (WebSocket)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from annals_notification.streams.filters import TOPICS, Filter
 from annals_notification.streams.hub import Hub, TooMany, TooSlow
 
 _FILTERS = ("topic", "type", "stream", "user")
-# Each event of a tenant is compared with all of them, of all its clients, and nothing else is done meanwhile.
+# Values of one filter. Each event is compared with all filters of all clients, which blocks the event loop.
 _MOST_NAMED = 20
 _Named = Annotated[list[str] | None, Query(description=f"up to {_MOST_NAMED} of them")]
 _EVENT_STREAM = "text/event-stream"
@@ -28,7 +28,7 @@ _REASON_BYTES = 123
 
 
 def routes(hub: Hub) -> APIRouter:
-    """See the module."""
+    """Return the router for live streams."""
     router = APIRouter()
 
     @router.get(
@@ -46,7 +46,7 @@ def routes(hub: Hub) -> APIRouter:
         after: str | None = None,
         last_event_id: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
     ) -> StreamingResponse:
-        """`Last-Event-ID`, or `after`, continues where a client left off, on whichever replica."""
+        """To continue where a stream ended, on any replica, send its last id: `Last-Event-ID`, or `after`."""
         wanted = _filter(request.query_params, tenant_of(request))
         seen = _seen(last_event_id or after)
         listening = hub.listen(wanted, seen)
@@ -84,15 +84,15 @@ def routes(hub: Hub) -> APIRouter:
 async def _sse(
     first: tuple[str, list[str]], listening: AsyncIterator[tuple[str, list[str]]]
 ) -> AsyncIterator[str]:
-    """An event of type `alive` moves the client's position on, and shows it nothing: a heartbeat.
+    """Yield a live stream as Server-Sent Events, with heartbeats of type `alive`.
 
-    It has data, for without any a browser tells its page of nothing.
+    A heartbeat moves the client's position on. It has data, as a browser ignores an event without any.
     """
     yield f"retry: 1000\n{_alive(first[0])}"
     try:
         async for seen, events in listening:
-            # Of a commit with several events only the last has the id: one cut off half-way is sent
-            # again from its first.
+            # Only the last event of a commit has the id: a client that is cut off halfway gets the whole
+            # commit again.
             for text in events[:-1]:
                 yield f"data: {text}\n\n"
             yield f"id: {seen}\ndata: {events[-1]}\n\n" if events else _alive(seen)
@@ -101,7 +101,7 @@ async def _sse(
 
 
 def _reason(text: str) -> str:
-    """As much of it as a close frame holds: RFC 6455, 5.5."""
+    """Return as much of a text as fits into a close frame (RFC 6455, 5.5)."""
     return text.encode()[:_REASON_BYTES].decode(errors="ignore")
 
 

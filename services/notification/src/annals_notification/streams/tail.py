@@ -1,7 +1,8 @@
-"""Follows the event store: every replica reads all of it, whichever of them a message came to.
+"""Follows the event store for the clients of live streams: every replica reads all lanes.
 
-The lanes are dense, so nothing is missed and nothing comes twice; a message from the broker only says
-that it is time to look. A lane with a value that cannot be decoded waits there until it is mended.
+The lanes are dense, so nothing is missed and nothing comes twice. A message from the broker, which only one
+replica gets, just says that it is time to look. A lane with a value that cannot be decoded waits there until
+the value is repaired; the others go on.
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from annals_notification.streams import positions
 
 _log = structlog.get_logger(__name__)
 
-_PAGE = 200
-_POLL_SECONDS = 0.5
-# Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
+_PAGE = 200  # commits
+_POLL_SECONDS = 0.5  # until the next read without a message from the broker
+# Minimum pause between two reads: commits that arrive meanwhile are then read in one page, which costs less.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = 1.0
-# Nobody hears of a client that is gone before it was answered: it would keep its place while it waits.
+# How long a client waits for the tail to begin. It keeps its place until then, even if it has disconnected:
+# that goes unnoticed before the first answer.
 _BEGIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A commit's events with what a client has seen once it has seen them."""
+    """A commit's events; `seen` is the position of a client that has got them."""
 
     lane: int
     seq: int
     seen: str
     events: tuple[tuple[RecordedEvent, str], ...]
-    """Each with its JSON, made once for all clients."""
+    """Each event with its JSON, which is made once for all clients."""
 
 
 class Tail:
-    """See the module. It reads while somebody listens, and begins anew where the store is then."""
+    """Reads all lanes while somebody listens; after a pause, it begins at the store's current end."""
 
     def __init__(self, store: DaprEventReader) -> None:
         self._store = store
@@ -53,12 +55,12 @@ class Tail:
         self._started = asyncio.Event()
 
     def look(self) -> None:
-        """Something was published: do not wait for the next look."""
+        """Read again now, as something was published."""
         self._wake.set()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Inside, all that is committed is followed. Raises StoreUnavailable where that does not begin."""
+        """Keep the tail reading during the block. Raises StoreUnavailable if it does not begin in time."""
         self._listeners += 1
         self._listened.set()
         try:
@@ -72,7 +74,7 @@ class Tail:
             self._listeners -= 1
 
     async def follow(self) -> AsyncIterator[Commit]:
-        """Every commit while somebody listens, for ever."""
+        """Yield every commit while somebody listens, until cancelled."""
         while True:
             if not self._listeners:
                 self._started.clear()
@@ -85,7 +87,7 @@ class Tail:
                     self.seen = await self._store.reached()
                     self._started.set()
                 for lane in await self._store.moved(self.seen, await self._lanes.of(self.seen)):
-                    # One that waits does so right there.
+                    # Of a damaged lane, read only the next commit, to see whether it is repaired.
                     last = self.seen.get(lane, 0) + (1 if lane in self._damaged else _PAGE)
                     try:
                         async for commit in read(self._store, self.seen, lane, last):
@@ -112,7 +114,7 @@ class Tail:
 async def read(
     store: DaprEventReader, seen: Mapping[int, int], lane: int, last: int
 ) -> AsyncIterator[Commit]:
-    """A lane's commits behind what was seen, up to a sequence, or a damaged one. Raises StoreError then."""
+    """Yield a lane's commits after `seen`, up to `last`; at a damaged commit, raise StoreError."""
     reached = dict(seen)
     most = _PAGE
     while reached.get(lane, 0) < last:
@@ -125,7 +127,7 @@ async def read(
         except Undecodable:
             if upto == first:
                 raise
-            most = 1  # what is before the damaged one is whole
+            most = 1  # yield the commits before the damaged one
             continue
         if len(events) != len(refs):
             raise StoreError(
@@ -146,6 +148,6 @@ async def read(
 
 
 def _public(event: RecordedEvent) -> str:
-    """The envelope with its stream and position, as the queries give it."""
+    """Return an event's envelope with its stream and position, as the query API does."""
     envelope = event.to_json().decode()
     return f'{envelope[:-1]},"stream":"{event.stream.name}","position":"{event.position}"}}'
