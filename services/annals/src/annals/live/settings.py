@@ -1,4 +1,7 @@
-"""A service's live settings: a frozen model, from the environment, then from the configuration store."""
+"""A service's live settings: values of the environment, replaced by those of the configuration store.
+
+The current settings are a frozen model. Each change in the store replaces it with a new one.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +23,23 @@ _BOOL = TypeAdapter(bool)
 
 
 class Live(BaseModel):
-    """What every service lets an operator change. A service's own model adds to it.
+    """The live settings of every service. A service's own model adds to them.
 
-    Each field is a plain value with a type, a default and a docstring. It is a setting of the environment
-    as well, which is what holds while nothing is set live.
+    Each field is a plain value with a type, a default and a docstring. It is also a setting of the
+    environment, which applies while no value is set in the store.
     """
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged: debug, info, warning or error, and what is worse."""
+    """The lowest level that is logged: debug, info, warning or error."""
 
 
 S = TypeVar("S", bound=Live)
 
 
 class NoSuchSetting(Exception):
-    """The service has no live setting of that name; `known` are those it has."""
+    """The service has no live setting of that name; `known` lists the names that it has."""
 
     def __init__(self, name: str, known: list[str]) -> None:
         super().__init__(f"there is no live setting {name}")
@@ -44,12 +47,12 @@ class NoSuchSetting(Exception):
 
 
 class SettingRefused(Exception):
-    """A value is not of the setting's type; the text says what was expected."""
+    """A value is not valid for its setting; the text says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A live setting as it is now. `by`, `why` and `at` are of who set it, as far as that was said."""
+    """A live setting as it is now. `by`, `why` and `at` say who set it, why and when, as far as known."""
 
     key: str
     value: Any
@@ -71,33 +74,33 @@ class LiveSettings(Generic[S]):
     ) -> None:
         self.current = defaults
         self.asked = asyncio.Event()
-        """The store was asked, whatever it answered: before that nobody knows what an operator wants."""
+        """Set once the store has answered, even with an error: only then is known what an operator wants."""
         self.read_only = self._read_only = read_only
-        """What `command.read_only` is set to: not only `command` lets people write to the event store.
+        """The value of `command.read_only`: other services that write to the event store respect it, too.
 
-        Until it is, what the environment of the service says.
+        While it is not set, the value from this service's environment applies.
         """
         self.unreached: str | None = "it has not been asked yet"
         self._defaults = defaults
         self._configuration = configuration
-        # The PostgreSQL component takes no hyphen in a key.
+        # The PostgreSQL component accepts no hyphen in a key.
         self._prefix = service.replace("-", "_") + "."
         self._items: Mapping[str, ConfigurationItem] = {}
         self._refused: dict[str, tuple[str, str]] = {}
 
     async def run(self) -> NoReturn:
-        """Follow the store for ever. What cannot be read leaves all as it is."""
+        """Follow the store until cancelled. While it cannot be read, all settings stay as they are."""
         await self._configuration.follow(self._take, self._fail)
 
     def key(self, name: str) -> str:
-        """The key that a setting has in the store. Raises NoSuchSetting."""
+        """Return the key of a setting in the store. Raises NoSuchSetting."""
         known = list(type(self._defaults).model_fields)
         if name not in known:
             raise NoSuchSetting(name, known)
         return self._prefix + name
 
     def parse(self, name: str, value: str) -> Any:
-        """The value that a text stands for. Raises NoSuchSetting and SettingRefused."""
+        """Return a setting's value from its text. Raises NoSuchSetting and SettingRefused."""
         self.key(name)
         try:
             parsed = type(self._defaults).model_validate_strings({name: value})
@@ -106,7 +109,7 @@ class LiveSettings(Generic[S]):
         return getattr(parsed, name)
 
     def describe(self) -> list[Setting]:
-        """All of them as they are now, and what is set under names that are none."""
+        """Return all settings as they are now, and what the store has under unknown names."""
         found = [self._describe(name) for name in type(self._defaults).model_fields]
         unknown = self._refused.keys() - {one.key for one in found}
         return found + [
@@ -130,7 +133,7 @@ class LiveSettings(Generic[S]):
 
     def _take(self, items: Mapping[str, ConfigurationItem]) -> None:
         mine = {key: item for key, item in items.items() if key.startswith(self._prefix)}
-        # An item that says so was taken back: the history of a key stays in the store.
+        # An item marked `unset` was taken back; it stays in the store for the history of its key.
         self._items = {key: item for key, item in mine.items() if "unset" not in item.metadata}
         refused: dict[str, tuple[str, str]] = {}
         values = {}
@@ -160,7 +163,7 @@ class LiveSettings(Generic[S]):
             return self._read_only
         try:
             return _BOOL.validate_strings(item.value)
-        except ValidationError:  # the service whose it is says so
+        except ValidationError:  # `command`, whose setting it is, logs the error
             return self.read_only
 
     def _use(self, settings: S) -> None:

@@ -1,7 +1,7 @@
-"""The ciphers: a subject's key for its data, and a key-encryption key round the subject's. Pure.
+"""The ciphers: a subject's key encrypts its data, and a key-encryption key wraps the subject's key. Pure.
 
-Data is encrypted with AES-SIV (RFC 5297), which gives the same text for the same plain text: a command
-that is sent again has the same fingerprint. Subjects' keys are wrapped with AES-256-GCM.
+Data is encrypted with AES-SIV (RFC 5297), which gives the same ciphertext for the same text: a command that
+is sent again has the same fingerprint. Subjects' keys are wrapped with AES-256-GCM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _KEY_BYTES = 32
 
 
 class InvalidKeys(ValueError):
-    """The secret store's key-encryption keys cannot be used; the text says why."""
+    """A key-encryption key or a wrapped key cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,16 @@ class SubjectKey:
 
     @classmethod
     def generate(cls, tenant: str, subject: str) -> SubjectKey:
-        """A new key."""
+        """Return a new random key."""
         return cls(tenant, subject, AESSIV.generate_key(512))
 
     def encrypt(self, field: str, text: str) -> Token:
-        """A field of the subject as a token."""
+        """Encrypt a field of the subject; return its token."""
         sealed = AESSIV(self.key).encrypt(text.encode(), self._bound_to(field))
         return Token(self.subject, field, base64.urlsafe_b64encode(sealed).decode().rstrip("="))
 
     def decrypt(self, token: Token) -> str | None:
-        """What a token stands for; None when it was not made with this key."""
+        """Return the text of a token, or None if it was not made with this key."""
         try:
             padded = token.ciphertext + "=" * (-len(token.ciphertext) % 4)
             sealed = base64.b64decode(padded, altchars=b"-_", validate=True)
@@ -53,26 +53,26 @@ class SubjectKey:
             return None
 
     def _bound_to(self, field: str) -> list[bytes]:
-        """What a ciphertext belongs to: it cannot be moved elsewhere."""
+        """Return what a field's ciphertext is bound to, so that it cannot be moved elsewhere."""
         return [self.tenant.encode(), self.subject.encode(), field.encode()]
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """A subject's key under a key-encryption key, which `wrapped_by` names."""
+    """A subject's key, encrypted with the key-encryption key that `wrapped_by` names."""
 
     wrapped_by: str
     sealed: str
 
 
 class KeyEncryptionKeys:
-    """The keys round the subjects' keys: 32 bytes in base64 each, several divided by commas.
+    """The keys that wrap the subjects' keys: 32 bytes each, in base64, separated by commas.
 
-    The first wraps; all unwrap, so that a key can be replaced by putting a new one before it.
+    The first key wraps and all unwrap, so a key is replaced by putting a new one before it.
     """
 
     def __init__(self, encoded: str) -> None:
-        """Raises InvalidKeys."""
+        """Decode the keys. Raises InvalidKeys."""
         try:
             keys = [base64.b64decode(one.strip(), validate=True) for one in encoded.split(",")]
         except ValueError as error:
@@ -83,18 +83,18 @@ class KeyEncryptionKeys:
         self._first = _key_id(keys[0])
 
     def __contains__(self, key_id: str) -> bool:
-        """Whether a key that `Wrapped.wrapped_by` names is among these."""
+        """Return whether the key that a `Wrapped.wrapped_by` names is among these."""
         return key_id in self._keys
 
     def wrap(self, key: SubjectKey) -> Wrapped:
-        """See `unwrap`."""
+        """Wrap a subject's key with the first key-encryption key."""
         nonce = os.urandom(_NONCE_BYTES)
         cipher = AESGCM(self._keys[self._first])
         sealed = nonce + cipher.encrypt(nonce, key.key, _owner(key.tenant, key.subject))
         return Wrapped(self._first, base64.b64encode(sealed).decode())
 
     def unwrap(self, tenant: str, subject: str, wrapped: Wrapped) -> SubjectKey:
-        """The subject's key. Raises InvalidKeys when it was wrapped by none of these, or altered."""
+        """Return the subject's key. Raises InvalidKeys if none of these wrapped it, or if it was altered."""
         if wrapped.wrapped_by not in self:
             raise InvalidKeys(f"the key-encryption key {wrapped.wrapped_by} is not in the secret store")
         cipher = AESGCM(self._keys[wrapped.wrapped_by])

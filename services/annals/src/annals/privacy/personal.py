@@ -1,4 +1,4 @@
-"""Which fields are personal, and how an encrypted one is written down. Pure.
+"""Marks fields as personal, and defines the tokens that take the place of their values. Pure.
 
 A command's personal fields are encrypted before anything is decided, so that aggregates, events, read
 models and topics only ever hold tokens: `annals-enc.v1/{subject}/{field}/{ciphertext}`.
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel
 
 _PREFIX = "annals-enc.v1"
-# A ciphertext is 16 bytes and more, in base64 for URLs without padding.
+# A ciphertext has at least 16 bytes, and is in URL-safe base64 without padding.
 _TOKEN = re.compile(
     re.escape(_PREFIX) + r"/([A-Za-z0-9._~@:-]{1,128})/([A-Za-z_][A-Za-z0-9_]*)"
     r"/((?=.{22})(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2,3})?)"
@@ -26,7 +26,7 @@ _TOKEN = re.compile(
 class Personal:
     """Marks a text field as personal: `name: Annotated[str, PERSONAL]`. Its subject is the aggregate.
 
-    One that may be left out is `Annotated[str, PERSONAL] | None`.
+    An optional field is `Annotated[str, PERSONAL] | None`.
     """
 
 
@@ -34,13 +34,14 @@ PERSONAL = Personal()
 
 
 class SubjectErased(Exception):
-    """The subject's key was shredded: nothing personal can be recorded of it any more."""
+    """The subject's key was shredded: no personal data of the subject can be recorded any more."""
 
 
 def personal_fields(model: type[BaseModel]) -> tuple[str, ...]:
-    """The names of a model's personal fields.
+    """Return the names of a model's personal fields.
 
-    Raises ValueError for a mark on anything but a text of the model's own: it would be stored as it is.
+    Raises ValueError if a mark is on anything but a text field of the model itself: such a value would be
+    stored unencrypted.
     """
     found = []
     for name, field in model.model_fields.items():
@@ -53,7 +54,7 @@ def personal_fields(model: type[BaseModel]) -> tuple[str, ...]:
 
 
 def _marked(kinds: Iterable[Any], seen: set[Any]) -> bool:
-    """Whether a mark stands anywhere in types, of which `seen` were looked through."""
+    """Return whether any of these types contains a mark; those in `seen` are not searched again."""
     return any(isinstance(kind, Personal) or _marked(_parts(kind, seen), seen) for kind in kinds)
 
 
@@ -74,7 +75,7 @@ def _parts(kind: Any, seen: set[Any]) -> Iterable[Any]:
 
 
 def _members(kind: Any) -> list[Any]:
-    """What a value may be of, without what is said of it beside."""
+    """Return the types that a value may have: unions and aliases resolved, annotations left out."""
     kind = _value(kind)
     if get_origin(kind) is Annotated:
         return _members(get_args(kind)[0])
@@ -86,18 +87,18 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _is_text(kind: Any) -> bool:
-    kind = getattr(kind, "__supertype__", kind)  # of a NewType
+    kind = getattr(kind, "__supertype__", kind)  # the type behind a NewType
     return kind is NoneType or (isinstance(kind, type) and issubclass(kind, str))
 
 
 def _value(kind: Any) -> Any:
-    """What a type's alias stands for."""
+    """Return the type that an alias stands for, or the type itself."""
     return getattr(kind, "__value__", kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An encrypted field. No part of it can hold a slash: ids cannot, by their own rules."""
+    """An encrypted field. None of its parts can contain a slash: the rules for ids exclude it."""
 
     subject: str
     field: str
@@ -108,7 +109,7 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token | None:
-        """None for any other text: people write what they like where a field is not personal."""
+        """Return the token that a text is, or None: a field that is not personal may hold any text."""
         match = _TOKEN.fullmatch(text)
         return cls(match[1], match[2], match[3]) if match else None
 
@@ -117,7 +118,7 @@ T = TypeVar("T")
 
 
 def tokens_in(value: Any) -> set[Token]:
-    """All tokens in a JSON value."""
+    """Return all tokens in a JSON value."""
     if isinstance(value, str):
         token = Token.parse(value)
         return {token} if token else set()
@@ -129,7 +130,7 @@ def tokens_in(value: Any) -> set[Token]:
 
 
 def replaced(value: T, plain: dict[Token, str | None]) -> T | Any:
-    """A JSON value with those tokens as what they stand for; None for what cannot be read any more."""
+    """Return a JSON value with each token replaced by its text in `plain`; by None if that is None."""
     if isinstance(value, str):
         token = Token.parse(value)
         return plain.get(token, value) if token else value

@@ -1,4 +1,4 @@
-"""The subjects' keys in the state store: made on first use, cached for seconds, shredded for ever."""
+"""The subjects' keys in the state store: created on first use, cached for seconds, shredded for good."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from annals.store import StoreUnavailable, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
-_CACHE_SECONDS = 5.0
-_SECRET_SECONDS = 5.0
-_CACHED = 10_000
-_BULK = 200
+_CACHE_SECONDS = 5.0  # for a key; another instance may use one for this long after it is shredded
+_SECRET_SECONDS = 5.0  # at least, before the secret is read again
+_CACHED = 10_000  # keys
+_BULK = 200  # keys in one read
 
 T = TypeVar("T")
 _Place = tuple[str, str]
 
 
 class SubjectKeys:
-    """See the module. `secret` reads the key-encryption keys from the secret store.
+    """Encrypts and decrypts personal data; `secret` reads the key-encryption keys from the secret store.
 
-    Every method raises StoreUnavailable when a key cannot be read, `protect` also when it is not unwrapped.
+    Every method raises StoreUnavailable if a key cannot be read, `protect` also if it cannot be unwrapped.
     """
 
     def __init__(self, sidecar: DaprSidecar, store: str, secret: Callable[[], Awaitable[str]]) -> None:
@@ -45,15 +45,16 @@ class SubjectKeys:
         self._cache: OrderedDict[_Place, tuple[float, SubjectKey | None]] = OrderedDict()
 
     async def protect(self, tenant: str, subject: str, fields: Mapping[str, str]) -> dict[str, str]:
-        """Fields of a subject as tokens. Raises SubjectErased."""
+        """Encrypt fields of a subject; return their tokens. Raises SubjectErased."""
         with _unavailable():
             key = await self._cached_or_read(tenant, subject) or await self._make(tenant, subject)
         return {field: str(key.encrypt(field, text)) for field, text in fields.items()}
 
     async def disclose(self, tenant: str, value: T) -> T:
-        """A JSON value in which tokens of the tenant's subjects are readable, or None where erased.
+        """Return a JSON value with the tokens of the tenant's subjects decrypted; None if erased.
 
-        What no key was found for that fits stays as it is, and the log says why.
+        A token that the subject's key does not decrypt stays as it is. So does one whose key cannot be
+        unwrapped; that is logged.
         """
         tokens = tokens_in(value)
         if not tokens:
@@ -72,9 +73,9 @@ class SubjectKeys:
         self._cache.pop((tenant, subject), None)
 
     async def _shredded(self, name: str) -> bool:
-        """False when somebody wrote the key meanwhile."""
+        """Try to shred a key; return False if another instance wrote it meanwhile."""
         value = await self._sidecar.get(self._store, name)
-        with suppress(Undecodable):  # what is left of a key that was damaged goes too
+        with suppress(Undecodable):  # a damaged key is overwritten, too
             if value is not None and records.decoded(name, value.data, _wrapped) is None:
                 return True
         erased = orjson.dumps({"erased_at": datetime.now(UTC)})
@@ -85,7 +86,7 @@ class SubjectKeys:
         return True
 
     async def _cached_or_read(self, tenant: str, subject: str) -> SubjectKey | None:
-        """None when there is no key yet. Raises SubjectErased."""
+        """Return a subject's key, or None if there is none yet. Raises SubjectErased."""
         fresh = self._fresh((tenant, subject))
         if fresh is not None and fresh[1] is not None:
             return fresh[1]
@@ -106,7 +107,7 @@ class SubjectKeys:
         try:
             await self._sidecar.save(self._store, write)
         except StateConflict:
-            # Another was faster, or this very write was applied though its reply was lost.
+            # Another instance was faster, or this write was applied although its reply was lost.
             made = await self._cached_or_read(tenant, subject)
             if made is None:
                 raise
@@ -115,7 +116,10 @@ class SubjectKeys:
         return key
 
     async def _read_all(self, tenant: str, subjects: set[str]) -> dict[str, SubjectKey | None]:
-        """None for a subject that was erased, or never had a key; nothing where it cannot be unwrapped."""
+        """Return the keys of subjects; None for a subject that was erased, or never had a key.
+
+        A subject whose key cannot be decoded or unwrapped is left out.
+        """
         known: dict[str, SubjectKey | None] = {}
         wanted = []
         for subject in sorted(subjects):
@@ -144,7 +148,10 @@ class SubjectKeys:
         return (await self._key_encryption_keys(wrapped)).unwrap(tenant, subject, wrapped)
 
     async def _key_encryption_keys(self, wrapped: Wrapped | None = None) -> KeyEncryptionKeys:
-        """They are read once, and again for a key that none of them wrapped: others may have a new one."""
+        """Return the key-encryption keys, which are read once.
+
+        They are read again for a key that none of them wrapped: other instances may already use a new one.
+        """
         async with self._reading:
             known = self._wrapping
             lacking = known is not None and wrapped is not None and wrapped.wrapped_by not in known
@@ -165,13 +172,13 @@ class SubjectKeys:
 
 
 def _wrapped(data: bytes) -> Wrapped | None:
-    """None once it was shredded."""
+    """Decode a stored key; None if it was shredded."""
     fields = orjson.loads(data)
     return None if "erased_at" in fields else Wrapped(str(fields["wrapped_by"]), str(fields["sealed"]))
 
 
 def _shown(token: Token, key: SubjectKey | None) -> str | None:
-    """What a token stands for; itself when it was not made with the key, None when there is no key."""
+    """Return a token's text: the token itself if it was not made with `key`, None if there is no key."""
     if key is None:
         return None
     text = key.decrypt(token)
