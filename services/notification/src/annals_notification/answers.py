@@ -89,7 +89,7 @@ class ReminderNow(Answer):
     """Whether it fired more than a minute late; null until it fires."""
     fired_at: datetime | None
     version: int
-    """The version of the task that it was planned by."""
+    """The version of the task from which it was planned."""
     correlation_id: str | None
     causation_id: str | None
 

@@ -101,7 +101,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(follower.run())
                     tasks.create_task(due.run())
-                    # Only then is known what the operator has set: whether to send, and how long to keep.
+                    # Wait for the operator's settings: whether to send, and for how long to keep old rows.
                     await live.asked.wait()
                     tasks.create_task(dispatcher.run())
                     tasks.create_task(retention.run())

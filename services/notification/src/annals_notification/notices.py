@@ -21,8 +21,9 @@ class Notices:
     async def tell(self, notice: Notice) -> None:
         """Log the deliveries of a notice, each once however often this is called. Raises DatabaseError.
 
-        A notice that occurred before `since` is ignored. Before the first start: a new service receives
-        everything that the broker still has. Before the retention limit: its deliveries were deleted.
+        A notice from before `since` is ignored. At first, `since` is the first start of this service, which
+        receives everything that the broker still has. Later it follows the retention: the deliveries from
+        before it are deleted, and would be made again.
         """
         since, preferences = await self._log.interested(notice)
         if notice.occurred < since:

@@ -183,9 +183,9 @@ class Recurrence(BaseModel):
         return next(self.after(moment), None)
 
     def missed(self, since: datetime, now: datetime) -> list[datetime]:
-        """Return which occurrences between two moments to send now, by the catch-up policy.
+        """Return the occurrences between two moments that are to be sent, by the catch-up policy.
 
-        They are given by their times in the rule.
+        They are identified by their times in the rule.
         """
         match self.catch_up:
             case CatchUp.ALL:
@@ -198,7 +198,7 @@ class Recurrence(BaseModel):
         return [exact for exact, _ in due]
 
     def reach(self, since: datetime, now: datetime) -> datetime:
-        """Return up to which moment to go in one step: a long outage is made up for in several steps."""
+        """Return the moment up to which to catch up in one step; a long outage takes several steps."""
         if self.catch_up is not CatchUp.ALL:
             return now
         some = list(islice(self._between(since, now), _MOST_AT_ONCE))
@@ -236,7 +236,7 @@ def _later_start(start: datetime, frequency: str, interval: int, after: datetime
     Without a COUNT a rule repeats itself with each interval, so intervals long past need not be evaluated.
     Two intervals before the moment are kept, as the first may be cut short by the new start.
     """
-    if interval == 0:  # is only accepted with an UNTIL before the start: dateutil then yields nothing
+    if interval == 0:  # valid here only with an UNTIL before the start: nothing occurs
         return start
     if period := _PERIODS.get(frequency):
         step = interval * (period // timedelta(seconds=1))

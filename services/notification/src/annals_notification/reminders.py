@@ -23,7 +23,7 @@ from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due,
 from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
-_LATE = timedelta(minutes=1)  # after its time, a reminder counts as late
+_LATE = timedelta(minutes=1)  # past its time, a reminder counts as late
 _WAITED_FOR = timedelta(days=1)
 """How long a reminder waits for a release that can read its task."""
 _EVER = datetime.min.replace(tzinfo=UTC)
@@ -134,9 +134,10 @@ def _of_another_history(
     """Return the reminders whose version the heads do not explain, with the version that each must get.
 
     `heads` are read after `had`. A reminder with a version beyond the head's belongs to a history that an
-    import has replaced; one with the head's own version may. It is made older than the head, and so planned
-    anew. But a scheduled one for the task's own due date gets the head's version and stays if it shows the
-    task as it is, or if its time has passed: it would not be planned again, and may have to fire now.
+    import has replaced; one with the head's own version may belong to it, too. Such a reminder is made older
+    than the head, and so planned anew. But a scheduled reminder for the task's present due date gets the
+    head's version, and stays, if it shows the task as it is, or if its time has passed: it would not be
+    planned again, and may have to fire now.
     """
     found = []
     for row in had:
@@ -313,7 +314,7 @@ class Reminders:
         return {stream: head for stream, (head, _) in zip(streams, found, strict=True)}
 
     async def fire(self, tenant: str, row_id: str) -> None:
-        """Tell the assignee of a due date, if the task is still to do and still due then: see `due.Kind`."""
+        """Give notice of a due date, if the task is still to do and still due then: see `due.Kind`."""
         row = (await self._database.fetch(_ONE, tenant, row_id))["row"]
         if row is None:
             return

@@ -1,4 +1,4 @@
-"""Deletes what is over after some time: deliveries, read notices, reminders and published events.
+"""Deletes ended deliveries, read notices, past reminders and published events after some time.
 
 What is deleted must not be done again when its event is delivered again. So deletion has two stages. First
 the time `since` moves forward: nothing from before it is acted on. An hour later, when no work under way can
@@ -57,7 +57,7 @@ class Retention:
         self._days = days
 
     async def run(self) -> NoReturn:
-        """Delete what is too old, from time to time, until cancelled."""
+        """Delete what is too old, at intervals, until cancelled."""
         while True:
             try:
                 await self.look()

@@ -1,4 +1,4 @@
-"""Handles what the sidecar delivers: integration events, hints at new events in the store, and jobs."""
+"""Handles what the sidecar delivers: integration events, hints of new events in the store, and jobs."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
 
 
 def _shown(preferences: Preferences) -> dict[str, Any]:
-    """Return preferences without the webhook's secret, which must not be readable."""
+    """Return preferences without the webhook's secret, which nobody may read back."""
     shown = preferences.model_dump(mode="json")
     if shown["webhook"] is not None:
         shown["webhook"] = {"url": shown["webhook"]["url"]}

@@ -1,4 +1,4 @@
-"""A service's live settings: values of the environment, replaced by those of the configuration store.
+"""A service's live settings: values from the environment, overridden by the configuration store.
 
 The current settings are a frozen model. Each change in the store replaces it with a new one.
 """
@@ -74,7 +74,7 @@ class LiveSettings(Generic[S]):
     ) -> None:
         self.current = defaults
         self.asked = asyncio.Event()
-        """Set once the store has answered, even with an error: only then is known what an operator wants."""
+        """Set once the store has answered, even with an error. Until then, the live values are unknown."""
         self.read_only = self._read_only = read_only
         """The value of `command.read_only`: other services that write to the event store respect it, too.
 

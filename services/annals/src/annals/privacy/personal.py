@@ -109,7 +109,7 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> Token | None:
-        """Return the token that a text is, or None: a field that is not personal may hold any text."""
+        """Parse a token. Returns None for any other text, which a field that is not personal may hold."""
         match = _TOKEN.fullmatch(text)
         return cls(match[1], match[2], match[3]) if match else None
 
@@ -130,7 +130,7 @@ def tokens_in(value: Any) -> set[Token]:
 
 
 def replaced(value: T, plain: dict[Token, str | None]) -> T | Any:
-    """Return a JSON value with each token replaced by its text in `plain`; by None if that is None."""
+    """Return a JSON value with the tokens in `plain` replaced by their texts, or by None if erased."""
     if isinstance(value, str):
         token = Token.parse(value)
         return plain.get(token, value) if token else value

@@ -20,7 +20,7 @@ from annals.store import StoreUnavailable, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
-_CACHE_SECONDS = 5.0  # for a key; another instance may use one for this long after it is shredded
+_CACHE_SECONDS = 5.0  # for a key; other instances may use a shredded key for this long
 _SECRET_SECONDS = 5.0  # at least, before the secret is read again
 _CACHED = 10_000  # keys
 _BULK = 200  # keys in one read
@@ -51,7 +51,7 @@ class SubjectKeys:
         return {field: str(key.encrypt(field, text)) for field, text in fields.items()}
 
     async def disclose(self, tenant: str, value: T) -> T:
-        """Return a JSON value with the tokens of the tenant's subjects decrypted; None if erased.
+        """Decrypt the tokens of the tenant's subjects in a JSON value; those of erased subjects become None.
 
         A token that the subject's key does not decrypt stays as it is. So does one whose key cannot be
         unwrapped; that is logged.

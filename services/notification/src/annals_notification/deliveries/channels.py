@@ -33,7 +33,7 @@ _LEADING_ANYWHERE = (
     ipaddress.IPv6Network("::/96"),
     ipaddress.IPv6Network("::ffff:0:0:0/96"),
 )
-"""More prefixes that may lead to an IPv4 address: local NAT64, where its bits are unknown (RFC 8215), and
+"""More prefixes that may lead to an IPv4 address: local NAT64, where its place is unknown (RFC 8215), and
 the obsolete IPv4-compatible and IPv4-translated addresses (RFC 4291, 2.5.5.1; RFC 2765)."""
 
 
@@ -52,7 +52,7 @@ class Forbidden(OSError):
 class _PublicResolver(AbstractResolver):
     """Resolves host names and refuses private addresses.
 
-    Requests use it too, not only the check before: a name's address may change in between.
+    It serves the request as well as the check before it: a name's address may change in between.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class WebhookSender:
             # The dispatcher limits how many are sent at a time.
             connector=aiohttp.TCPConnector(resolver=resolver, limit=0),
             timeout=aiohttp.ClientTimeout(),
-            # One session posts for all users: a cookie set for one of them must not go to another's receiver.
+            # One session posts for all users, so it must not keep cookies for the next request.
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 

@@ -53,7 +53,8 @@ class _Places:
 
 
 _PLACES = {
-    # MailSender sends one at a time; a second is ready. All that is claimed for a receiver is one e-mail.
+    # MailSender sends one e-mail at a time; the second place has the next one ready. All deliveries that are
+    # claimed of one receiver go into one e-mail.
     Channel.EMAIL: _Places(2, 200, timedelta(seconds=2 * MAIL_SECONDS + 60)),
     Channel.WEBHOOK: _Places(50, 4, timedelta(seconds=WEBHOOK_SECONDS + 50)),
 }
@@ -64,8 +65,8 @@ WEBHOOKS_AT_ONCE = _PLACES[Channel.WEBHOOK].receivers * _PLACES[Channel.WEBHOOK]
 class Dispatcher:
     """Claims deliveries, sends them and logs the outcomes.
 
-    `retry_seconds` are the waits after failed attempts; one that fails after the last wait is given up.
-    While `paused` returns true nothing is claimed; what is being sent is finished.
+    `retry_seconds` are the waits after failed attempts. A delivery that fails after the last is given up.
+    While `paused` returns true, nothing is claimed; what is being sent is finished.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Dispatcher:
             wake.set()
 
     async def run(self) -> None:
-        """Send until cancelled; that cancels what is being sent, too."""
+        """Send until cancelled, which also cancels what is being sent."""
         async with asyncio.TaskGroup() as channels:
             for channel, places in _PLACES.items():
                 channels.create_task(self._run(channel, places))
@@ -156,7 +157,7 @@ class Dispatcher:
         """
         now = datetime.now(UTC)
         if (due := claimed[0].preferences.sendable(channel, now)) > now:
-            # If the database's clock is ahead, a closer time would be due at once, again and again.
+            # If the database's clock is ahead, an earlier time would be due at once, again and again.
             due = max(due, now + timedelta(seconds=_LOOK_SECONDS))
             await asyncio.gather(*(self._end(Ended(one, "pending", "", due, tried=False)) for one in claimed))
             return

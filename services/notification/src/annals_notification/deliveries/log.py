@@ -18,9 +18,9 @@ from annals_notification.gathered import Gathered
 from annals_notification.stored_text import stored_text
 
 _BYTES_AT_ONCE = 2_000_000
-"""When an answer takes no further row; the last row may go beyond this, up to `_MOST_BYTES`."""
+"""The size at which an answer takes no further row. The last row may go beyond it, up to `_MOST_BYTES`."""
 _MOST_BYTES = 4_190_000
-"""The most that the rows of an answer may take. A sidecar takes 4 MiB, with what surrounds the rows."""
+"""The most that all rows of an answer may take. A sidecar takes 4 MiB, including what surrounds them."""
 _ROW_BYTES = 1_000
 """What a row of an answer takes in addition to its data and preferences."""
 _PLANNED_AT_ONCE = 5_000
@@ -190,7 +190,7 @@ class _Interested(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    """A user to whom deliveries are sent. Each channel counts its receivers by itself."""
+    """A user to whom deliveries are sent. To each channel, the same user is a separate receiver."""
 
     tenant: str
     user: str
@@ -220,7 +220,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """The claimed deliveries, and in how many seconds more are due; None if no more are known."""
+    """The claimed deliveries, and the `seconds` until more are due; None if no more are known."""
 
     claimed: list[Claimed]
     seconds: float | None
@@ -260,7 +260,7 @@ class DeliveryLog:
         self._ended: Gathered[_Outcome, None] = Gathered(self._end)
 
     async def interested(self, notice: Notice) -> tuple[datetime, dict[str, Preferences]]:
-        """Return the time before which notices are ignored, and the preferences of all who may want it."""
+        """Return the time before which notices are ignored, and the preferences of those who may want one."""
         asked = _Asked(notice.tenant, notice.kind, tuple(sorted(notice.concerns)), notice.addressed)
         preferences: dict[str, Preferences] = {}
         while True:

@@ -19,7 +19,7 @@ _SOMEBODY = "member"
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something to tell users: `kind` is the event type or the like, `concerns` the users it is about."""
+    """Something to tell users: `kind` is an event type or `reminder.due`, `concerns` whom it is about."""
 
     tenant: str
     event_id: str

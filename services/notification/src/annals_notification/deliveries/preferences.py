@@ -22,7 +22,7 @@ from pydantic import (
 
 
 class Channel(StrEnum):
-    """A channel over which a user is told."""
+    """A channel over which a user is notified."""
 
     INBOX = "inbox"
     EMAIL = "email"
@@ -175,7 +175,7 @@ class Preferences(_Model):
     timezone: Zone = "UTC"
     quiet_hours: QuietHours | None = None
     digest_at: Clock | None = None
-    """The time of day at which all e-mails come as one; without it, each comes by itself."""
+    """The time of day at which all e-mails are sent as one; without it, each is sent by itself."""
     email: Address | None = None
     webhook: Webhook | None = None
 
@@ -207,7 +207,7 @@ class Preferences(_Model):
         return tuple(channel for channel in Channel if channel in wanted and reachable[channel])
 
     def due(self, channel: Channel, now: datetime) -> datetime:
-        """Return when something that comes up now is due on a channel."""
+        """Return when a notice that comes up at `now` is due on a channel."""
         at = now
         if channel is Channel.EMAIL and self.digest_at is not None:
             zone = ZoneInfo(self.timezone)

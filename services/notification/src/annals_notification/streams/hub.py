@@ -98,7 +98,7 @@ class Hub:
     async def listen(
         self, wanted: Filter, after: Mapping[int, int] | None
     ) -> AsyncIterator[tuple[str, list[str]]]:
-        """Yield what to send to a client: its position then, and events as JSON. No events are a heartbeat.
+        """Yield what to send to a client: its new position, and events as JSON. No events: a heartbeat.
 
         `after` is the position at which the client left off; without it, only new events are sent.
         Raises TooSlow, TooMany and StoreError.
@@ -123,7 +123,7 @@ class Hub:
             self._clients.discard(client)
 
     async def _ahead(self, after: Mapping[int, int], joined: Mapping[int, int]) -> dict[int, int]:
-        """Return how far a client has seen lanes, on another replica, beyond this replica's tail."""
+        """Return how far a client has seen lanes on another replica that this one's tail has yet to read."""
         beyond = positions.beyond(after, joined)
         # A client may name any lane. Only lanes that can exist are read: all at once, and again each by
         # itself where nothing was found.
@@ -157,7 +157,7 @@ class Hub:
     async def _live(
         self, client: Client, joined: dict[int, int], ahead: dict[int, int]
     ) -> AsyncIterator[tuple[str, list[str]]]:
-        """Yield what comes after both the tail's position at joining and what the client has seen ahead."""
+        """Yield the commits after `joined`, except what the client has seen on another replica (`ahead`)."""
         known = joined | ahead
         heartbeat = _Heartbeat()
         while not self._draining():

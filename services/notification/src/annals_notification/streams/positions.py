@@ -26,5 +26,5 @@ def render(seen: Seen, first: int | None = None) -> str:
 
 
 def beyond(seen: Seen, other: Seen) -> dict[int, int]:
-    """Return the lanes of `seen` that are further than in `other`."""
+    """Return the part of `seen` that goes beyond `other`."""
     return {lane: seq for lane, seq in seen.items() if seq > other.get(lane, 0)}
