@@ -23,9 +23,9 @@ _HOLD = f"""
 WITH held AS (
   INSERT INTO notifications.held_events AS known (tenant, id, topic, event, due)
   SELECT $1, $2, $3, $4::text::jsonb, $5::text::timestamptz
-  -- What was to be held before may be one that was published and forgotten.
+  -- An event from before `since` may have been published, and its row deleted.
   WHERE greatest($5::text::timestamptz, $6::text::timestamptz) >= (SELECT since FROM notifications.service)
-  -- It stays as it is. DO NOTHING would not show what another transaction has just written.
+  -- Keep the row that is there. DO NOTHING would not return one that another transaction has just written.
   ON CONFLICT (tenant, id) DO UPDATE SET id = known.id RETURNING event)
 SELECT coalesce((
   SELECT event - {_OF_A_REQUEST} = $4::text::jsonb - {_OF_A_REQUEST} FROM held), true)::text"""  # noqa: S608

@@ -43,7 +43,7 @@ written AS (
   SELECT tenant, id, task_id, user_id, kind, title, due, fires, 'scheduled', version, correlation_id,
     causation_id
   FROM planned
-  -- Before there was this service nobody was to be reminded by it.
+  -- No reminder from before the start of this service, or from before its retention.
   WHERE fires > (SELECT since FROM notifications.service)
   UNION ALL
   SELECT had.tenant, had.id, had.task_id, had.user_id, had.kind, had.title, had.due, had.fires, 'cancelled',

@@ -49,7 +49,7 @@ WITH asked AS (
 interested AS (
   SELECT place, one.user_id, data
   FROM asked CROSS JOIN LATERAL jsonb_array_elements_text(concerned) AS one (user_id)
-  -- Each by its key: of how many concern somebody PostgreSQL would guess too much, and read them all.
+  -- Each user by key: PostgreSQL overestimates how many users are concerned, and would read all rows.
   CROSS JOIN LATERAL (SELECT data FROM notifications.preferences known
     WHERE known.tenant = asked.tenant AND known.user_id = one.user_id OFFSET 0) known
   WHERE one.user_id > after
@@ -70,14 +70,14 @@ SELECT json_build_object(
   'interested', (SELECT coalesce(
     json_agg(json_build_array(place, user_id, data) ORDER BY place, user_id), '[]')
     FROM line WHERE before < {_BYTES_AT_ONCE}),
-  -- Of whom there are more, behind those.
+  -- The places for which more users follow.
   'more', (SELECT coalesce(json_agg(DISTINCT place), '[]')
     FROM line WHERE before >= {_BYTES_AT_ONCE}))::text"""  # noqa: S608 - constants of this module
 
 # The inbox is a table of this database: the statement that logs a delivery to it also makes it.
 _ADD = """
 WITH planned AS (
-  -- The notice is given once, for all who are told of it: it may be large.
+  -- The notice may be large: it is passed once for all deliveries.
   SELECT * FROM jsonb_to_record($1::text::jsonb) AS notice (
     tenant text, event_id text, kind text, data jsonb, occurred timestamptz, correlation_id text,
     causation_id text, traceparent text)
@@ -115,7 +115,7 @@ receivers AS (
     SELECT {_bytes_answered("(data - 'subscriptions')::text")} FROM notifications.preferences p
     WHERE p.tenant = d.tenant AND p.user_id = d.user_id), 0) AS bytes
   FROM firsts JOIN notifications.deliveries d USING (id)
-  -- As it was looked at: another may have claimed it since.
+  -- Only if the row is unchanged: another replica may have claimed it since.
   WHERE d.status = firsts.status AND d.due = firsts.due
   ORDER BY firsts.due LIMIT $3::text::integer FOR UPDATE OF d SKIP LOCKED),
 theirs AS (
@@ -125,8 +125,8 @@ theirs AS (
     WHERE d.channel = $1 AND d.tenant = receivers.tenant AND d.user_id = receivers.user_id
       AND d.status IN ('pending', 'sending') AND d.due <= now()
     ORDER BY d.due LIMIT $4::text::integer FOR UPDATE SKIP LOCKED) one),
--- What the sidecar would not take as an answer would be claimed all the same, and never sent: neither what
--- is too large by itself, which would keep others from being claimed with it, nor what is together.
+-- If the answer is too large for the sidecar, its rows are claimed but never sent. So a row that is too large
+-- by itself fails here, as it would keep others from being claimed, and all claimed rows fit together.
 too_large AS (
   UPDATE notifications.deliveries d SET status = 'failed', answer = 'too large to be sent', ended_at = now()
   FROM theirs WHERE d.id = theirs.id AND theirs.bytes > {_MOST_BYTES} RETURNING d.id),
@@ -142,15 +142,15 @@ SELECT json_build_object(
   'claimed', (SELECT coalesce(json_agg(json_build_object(
     'id', c.id, 'tenant', c.tenant, 'user', c.user_id, 'channel', c.channel, 'kind', c.kind,
     'data', c.data, 'attempts', c.attempts, 'traceparent', c.traceparent,
-    -- Python has no year for the first and the last hours of UTC in the database's own zone.
+    -- In UTC: the database's own zone may shift a time into a year that Python does not have.
     'occurred', c.occurred AT TIME ZONE 'UTC')
     ORDER BY c.occurred), '[]') FROM claimed c),
-  -- Once for all that is claimed of a receiver, and without what is needed no more: it may be large.
+  -- Once for each receiver, and without the subscriptions, which are no longer needed and may be large.
   'preferences', (SELECT coalesce(json_agg(json_build_array(tenant, user_id, data - 'subscriptions')), '[]')
     FROM notifications.preferences JOIN (SELECT DISTINCT tenant, user_id FROM claimed) c
       USING (tenant, user_id)),
   'too_large', (SELECT count(*) FROM too_large),
-  -- By this statement's time: what becomes due between two would be in neither.
+  -- By the time of this statement: a row that becomes due between two statements would be in neither.
   'seconds', CASE WHEN EXISTS (SELECT FROM looked_at) THEN 0 ELSE (
     SELECT extract(epoch FROM due - now()) FROM notifications.deliveries
     WHERE channel = $1 AND status IN ('pending', 'sending') AND due > now()
@@ -165,7 +165,7 @@ moved AS (
     answer = CASE WHEN ended.tried THEN ended.answer ELSE d.answer END,
     attempts = CASE WHEN ended.tried THEN d.attempts ELSE d.attempts - 1 END,
     due = coalesce(ended.due, d.due), ended_at = CASE WHEN ended.status = 'pending' THEN NULL ELSE now() END
-  -- As a CASE: an index of what is being sent would be read to its end, where it is taken for small.
+  -- CASE keeps PostgreSQL from an index of unsent deliveries, which it reads to the end if it expects few.
   FROM ended WHERE d.id = ended.id
     AND CASE d.status WHEN 'sending' THEN d.attempts END = ended.attempts RETURNING d.id)
 SELECT count(*)::text FROM moved"""
