@@ -157,7 +157,7 @@ async def test_a_name_that_no_host_can_have_is_refused() -> None:
     webhook = Webhook(url=f"http://{'x' * 64}.example/hook", secret="x" * 16)
     refusing, posting = WebhookSender(allow_private=False), WebhookSender(allow_private=True)
     try:
-        with pytest.raises(Forbidden, match="no name of a host"):
+        with pytest.raises(Forbidden, match="not a valid host name"):
             await refusing.check(webhook)
         with pytest.raises(NotDelivered) as raised:
             await posting.send(webhook, claimed("task.assigned"))
@@ -242,7 +242,7 @@ def test_several_are_one_digest() -> None:
     )
     subject, html = texts.mail([asked, claimed("task.assigned", stream="task-7", assignee="ada")])
     assert subject == "2 notifications"
-    assert "You are asked to take on task t1, by noon" in html
+    assert "You are asked to take on task t1; please answer by noon" in html
     assert "POST /sagas/s1/events/accept" in html
     assert "Task 7 was assigned to ada" in html
 
@@ -259,7 +259,7 @@ def test_a_task_is_named_by_its_whole_id(task: str) -> None:
     [
         ("task.created", {"title": "Write"}, "Task 7 is new: Write"),
         ("task.updated", {"changes": {"title": "Read"}}, "Task 7 was changed"),
-        ("task.unassigned", {"assignee": "ada"}, "Task 7 was taken from ada"),
+        ("task.unassigned", {"assignee": "ada"}, "Task 7 is no longer assigned to ada"),
         ("task.accepted", {"assignee": "ada"}, "Task 7 was taken on by ada"),
         ("task.reopened", {}, "Task 7 is open again"),
         ("task.deleted", {}, "Task 7 was deleted"),

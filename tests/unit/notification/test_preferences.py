@@ -193,10 +193,10 @@ def test_a_digest_comes_at_its_time() -> None:
     [
         ({"email": "nobody"}, "email"),
         ({"email": "a@b.c, d@e.f"}, "email"),
-        ({"timezone": "Mars/Base"}, "no time zone"),
+        ({"timezone": "Mars/Base"}, "not a time zone"),
         ({"webhook": {"url": "ftp://example.com", "secret": "x" * 16}}, "webhook"),
-        ({"webhook": {"url": "http://[x", "secret": "x" * 16}}, "no address"),
-        ({"webhook": {"url": "http://example.com:99999", "secret": "x" * 16}}, "no address"),
+        ({"webhook": {"url": "http://[x", "secret": "x" * 16}}, "not a URL"),
+        ({"webhook": {"url": "http://example.com:99999", "secret": "x" * 16}}, "not a URL"),
         ({"webhook": {"url": "https://example.com", "secret": "short"}}, "secret"),
         ({"subscriptions": [{"events": "task.*", "channels": ["pigeon"]}]}, "channels"),
         ({"quiet_hours": {"start": "22:00Z", "end": "07:00"}}, "has an offset"),
@@ -247,7 +247,7 @@ def test_what_sagas_record_nobody_can_ask_to_be_told_and_who_once_did_keeps_the_
         GivenPreferences.model_validate({"subscriptions": wanted})
     [error] = refused.value.errors()
     assert error["loc"] == ("subscriptions", 1, "events")
-    assert "live streams alone" in error["msg"]
+    assert "live streams only" in error["msg"]
     stored = Preferences.stored({"subscriptions": wanted})
     assert [one.events for one in stored.subscriptions] == ["task.*", events]
     assert GivenPreferences.model_validate({}).kept(stored) == prefer()

@@ -250,8 +250,8 @@ def test_what_is_due_is_what_comes_between_two_moments(
         ({"rule": "FREQ=SOMETIMES"}, "expected an RRULE"),
         ({"rule": "every monday"}, "expected an RRULE"),
         ({"rule": "FREQ=SECONDLY"}, "a minute apart"),
-        ({"rule": "FREQ=DAILY;DTSTART=20300101T000000Z"}, "a field of its own"),
-        ({"timezone": "Europe/Atlantis"}, "no time zone"),
+        ({"rule": "FREQ=DAILY;DTSTART=20300101T000000Z"}, "not supported in a rule"),
+        ({"timezone": "Europe/Atlantis"}, "not a time zone"),
         ({"start": "2030-01-01T09:00:00"}, "timezone"),
         ({"command": {"type": "nonsense", "data": {}}}, "pattern"),
         ({"user": "ada\r\nx-tenant-id: other"}, "user"),
@@ -267,7 +267,7 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) ->
 
 
 def test_a_rule_that_matches_no_day_is_not_counted_to_the_end_of_time() -> None:
-    with pytest.raises(ValidationError, match="counted sooner"):
+    with pytest.raises(ValidationError, match="evaluated faster"):
         recurring("FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30")
 
 
@@ -287,7 +287,7 @@ def test_an_interval_of_nothing_that_is_over_gives_nothing(frequency: str) -> No
 
 def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
     ancient = recurring("FREQ=MINUTELY;COUNT=2000000000", start="0001-01-02T00:00:00+00:00")
-    with pytest.raises(ValueError, match="counted sooner"), within(0.1):
+    with pytest.raises(ValueError, match="evaluated faster"), within(0.1):
         ancient.first_after(NOW)
 
 
@@ -310,7 +310,7 @@ def test_what_must_be_counted_from_its_start_is_counted_once_for_what_was_missed
 
 
 def test_a_time_to_count_in_is_not_ended_by_another() -> None:
-    with pytest.raises(RuntimeError, match="a time"), within(10):
+    with pytest.raises(RuntimeError, match="cannot be nested"), within(10):
         recurring("FREQ=DAILY")
 
 

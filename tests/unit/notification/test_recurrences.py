@@ -92,7 +92,7 @@ COUNTED = {"rule": "FREQ=MINUTELY;COUNT=5000000", "start": "1900-01-01T00:00:00Z
 async def test_what_must_be_counted_from_its_start_goes_on_only_if_that_takes_no_long() -> None:
     """It was stored when it could be put without being counted, or its start has become too long ago."""
     database = Database(paused=True, **COUNTED)
-    with pytest.raises(ValueError, match="counted sooner"):
+    with pytest.raises(ValueError, match="evaluated faster"):
         await recurrences(database, Alarms()).pause("t", "r", False)
     assert database.written == []
 
@@ -100,7 +100,7 @@ async def test_what_must_be_counted_from_its_start_goes_on_only_if_that_takes_no
 async def test_what_pauses_is_taken_only_if_it_could_go_on() -> None:
     database = Database()
     given = {"command": {"type": "task.create", "data": {}}, "paused": True}
-    with pytest.raises(ValueError, match="counted sooner"):
+    with pytest.raises(ValueError, match="evaluated faster"):
         await recurrences(database, Alarms()).put("t", "r", Recurrence.model_validate(given | COUNTED))
     assert database.written == []
     alarms = Alarms()
@@ -260,7 +260,7 @@ async def test_what_has_become_too_long_to_count_stands_still_and_says_so() -> N
     await recurs.fire("t", "r")
     [(_tenant, _id, found_by, _now, following, counted, why)] = database.written
     assert (found_by, following, counted) == (SET_UP, None, "0")
-    assert "counted sooner" in (why or "")
+    assert "evaluated faster" in (why or "")
     assert alarms.rings == []
 
 

@@ -369,7 +369,7 @@ def test_a_websocket_is_closed_with_as_much_of_the_reason_as_a_close_frame_holds
         ("&".join(f"type=task.t{n}*" for n in range(21)), "20"),
         ("&".join(f"stream=task-{n}" for n in range(21)), "20"),
         ("&".join(f"user=u{n}" for n in range(21)), "20"),
-        ("type=*.created", "at its end"),
+        ("type=*.created", "only at the end"),
     ],
 )
 def test_a_stream_is_of_so_many_names_and_no_more_and_a_star_ends_one(query: str, expected: str) -> None:

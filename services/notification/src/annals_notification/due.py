@@ -177,7 +177,7 @@ class Due:
                         await self._alarms.set_near(kind.name, row)
                         alarmed = row
             except DatabaseError as error:
-                _log.warning("cannot look for what comes near", kind=kind.name, error=str(error))
+                _log.warning("cannot look for rows that need an alarm", kind=kind.name, error=str(error))
             except DaprError as error:
                 _log.warning("no alarms can be set now", kind=kind.name, error=str(error))
             await asyncio.sleep(SWEEP_SECONDS)
@@ -195,10 +195,10 @@ class Due:
         try:
             await kind.fire(tenant, row_id)
         except (NotNow, DatabaseError, StoreError, DaprError) as error:
-            _log.warning("what is due cannot be done now", kind=kind.name, id=row_id, error=str(error))
+            _log.warning("a due row cannot be handled now", kind=kind.name, id=row_id, error=str(error))
             return False
         except Exception as error:  # noqa: BLE001 - one bad row must not hold up others
-            _log.error("what is due cannot be done", kind=kind.name, id=row_id, exc_info=error)
+            _log.error("a due row cannot be handled", kind=kind.name, id=row_id, exc_info=error)
             return False
         return True
 

@@ -87,7 +87,7 @@ class HeldEvents:
             except (NotNow, DatabaseError) as error:
                 # The event is held all the same. On an error the caller might send it again under another id,
                 # and it would be published twice.
-                _log.warning("a held event waits to be looked for", id=event.event_id, error=str(error))
+                _log.warning("a held event is not published yet", id=event.event_id, error=str(error))
         else:
             self._alarms.set(self.name, event.tenant_id, event.event_id, due)
         return True

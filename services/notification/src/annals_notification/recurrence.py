@@ -49,10 +49,10 @@ def within(seconds: float) -> Iterator[None]:
     its own validation, must be made before.
     """
     if signal.getitimer(signal.ITIMER_VIRTUAL)[0]:
-        raise RuntimeError("what is counted within a time is not to set one of its own")
+        raise RuntimeError("blocks that limit processor time cannot be nested")
 
     def stop(_signal: int, _frame: object) -> None:
-        raise ValueError("rule: expected one that is counted sooner: fewer occurrences, a later start")
+        raise ValueError("rule: expected one that is evaluated faster: fewer occurrences, a later start")
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -135,7 +135,7 @@ class Recurrence(BaseModel):
                 until = datetime.strptime(value, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
                 value = f"{until.astimezone(zone):%Y%m%dT%H%M%S}"
             if name in ("DTSTART", "EXDATE", "RDATE"):
-                raise ValueError(f"{name} has a field of its own here")
+                raise ValueError(f"{name} is not supported in a rule; see `start`, `skip` and `moved`")
             parts[name] = value
         if after is not None and "COUNT" not in parts:
             start = _later_start(start, parts.get("FREQ", "").upper(), int(parts.get("INTERVAL", 1)), after)

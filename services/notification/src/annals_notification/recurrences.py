@@ -93,7 +93,7 @@ class Recurrences:
             self._alarms.set(self.name, tenant, row_id, coming[1])
         row = await self.get(tenant, row_id)
         if row is None:
-            raise NotNow("it was deleted at the same time")
+            raise NotNow("the recurrence was deleted at the same time")
         return row
 
     async def get(self, tenant: str, row_id: str) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ class Recurrences:
             _PAUSE, tenant, row_id, row["last"], wanted, following, now.isoformat()
         )
         if not changed:
-            raise NotNow("it was changed at the same time")
+            raise NotNow("the recurrence was changed at the same time")
         if coming:
             self._alarms.set(self.name, tenant, row_id, coming[1])
         return await self.get(tenant, row_id)

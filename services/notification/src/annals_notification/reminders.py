@@ -263,7 +263,7 @@ class Reminders:
         gone = _of_another_history(had, heads, since)
         if any(row["version"] > row["head"] for row in gone):
             if await self._being_imported():
-                raise StoreUnavailable("tasks that there are reminders of are still being imported")
+                raise StoreUnavailable("tasks with reminders are still being imported")
             # The heads are certain to be complete only if they are read after the end of an import.
             heads = await self._heads(last)
             gone = _of_another_history(had, heads, since)
@@ -357,12 +357,12 @@ class Reminders:
         # While an import is under way, events after the head may be still to come, whatever its version.
         if not self._filled or head is None or head.version < version:
             if not await self._whether_filled.get(None):
-                raise NotNow(f"{task} may still be to be imported")
+                raise NotNow(f"{task} may not be imported completely yet")
             # The head is certain to be complete only if it is read after the end of an import.
             head, _ = await self._store.load(task, certain=True)
         state = head.state if head is not None else {}
         if state is None and datetime.now(UTC) - fires < _WAITED_FOR:
-            raise NotNow(f"{task} has no state: it was imported where nobody could read it")
+            raise NotNow(f"{task} has no state: no release that imported it could read it")
         return state or {}
 
     async def _look_whether_filled(self, asked: Sequence[None]) -> dict[None, bool]:

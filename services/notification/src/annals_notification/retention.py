@@ -62,7 +62,7 @@ class Retention:
             try:
                 await self.look()
             except DatabaseError as error:
-                _log.warning("what is over cannot be forgotten now", error=str(error))
+                _log.warning("old rows cannot be deleted now", error=str(error))
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def look(self) -> dict[str, int]:
@@ -82,5 +82,5 @@ class Retention:
             if deleted:
                 forgotten[table] = deleted
         if forgotten:
-            _log.info("what is over was forgotten", **forgotten)
+            _log.info("old rows were deleted", **forgotten)
         return forgotten

@@ -157,7 +157,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         with domain_problems():
             kept = await held.hold(event, datetime.now(UTC))
         if not kept:
-            raise Problem(409, "id-reused", f"another event was given under the id {event.event_id}")
+            raise Problem(409, "id-reused", f"the id {event.event_id} was already used for another event")
         return json_answer({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
 
     return router

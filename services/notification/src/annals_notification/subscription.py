@@ -65,7 +65,7 @@ class Inbound:
             # Another delivery would end the same way.
             return await self._unreadable.keep(cloudevent, str(error))
         except DatabaseError as error:
-            _log.warning("an event is to be delivered again", error=str(error))
+            _log.warning("an event cannot be handled now and is delivered again", error=str(error))
             return "RETRY"
         return "SUCCESS"
 
@@ -85,7 +85,7 @@ class Inbound:
                     if not await self._held.hold(_as_reminder(event), event.timestamp):
                         # Not an error: the cancellation of a reminder may arrive before the request.
                         _log.warning(
-                            "a reminder is not held: under its id another was, or it was taken back",
+                            "a reminder is not held: its id was used before, or it was cancelled",
                             tenant=event.tenant_id,
                             event_id=event.event_id,
                             reminder=event.data["reminder_id"],

@@ -76,7 +76,7 @@ class KeyEncryptionKeys:
         try:
             keys = [base64.b64decode(one.strip(), validate=True) for one in encoded.split(",")]
         except ValueError as error:
-            raise InvalidKeys("expected base64, several keys divided by commas") from error
+            raise InvalidKeys("expected base64, with commas between several keys") from error
         if any(len(key) != _KEY_BYTES for key in keys):
             raise InvalidKeys(f"expected keys of {_KEY_BYTES} bytes")
         self._keys: Mapping[str, bytes] = {_key_id(key): key for key in keys}

@@ -72,7 +72,7 @@ class _PublicResolver(AbstractResolver):
 
 def _require_public(address: str) -> None:
     if not _is_public(ipaddress.ip_address(address)):
-        raise Forbidden(f"{address} is a private or link-local address, leads to one, or is no host's")
+        raise Forbidden(f"{address} is a private or link-local address, leads to one, or cannot be a host")
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -123,7 +123,7 @@ class WebhookSender:
             except TimeoutError as error:
                 raise TimeoutError(f"{host} was not found in {WEBHOOK_SECONDS:g} seconds") from error
             except UnicodeError as error:  # raised by Python for a label that is too long
-                raise Forbidden(f"{host} is no name of a host") from error
+                raise Forbidden(f"{host} is not a valid host name") from error
             finally:
                 await resolver.close()
 

@@ -147,7 +147,7 @@ class Dispatcher:
             return Due([], None)
         if due.too_large:
             metrics.NOTIFICATIONS.labels(channel, "failed").inc(due.too_large)
-            _log.error("too large to be sent", channel=channel, deliveries=due.too_large)
+            _log.error("deliveries are too large to be sent", channel=channel, deliveries=due.too_large)
         return due
 
     async def _send(self, channel: Channel, claimed: list[Claimed]) -> None:
@@ -216,9 +216,9 @@ class Dispatcher:
             elif webhook is not None and ended.status == "failed":
                 await self._users.webhook_fails(one.tenant, one.user, webhook.url, ended.answer)
         except StatementRefused as error:
-            _log.error("what came of a delivery is refused", delivery=one.id, error=str(error))
+            _log.error("the database refuses the outcome of a delivery", delivery=one.id, error=str(error))
         except DatabaseError as error:
-            _log.warning("what came of a delivery is not logged", delivery=one.id, error=str(error))
+            _log.warning("the outcome of a delivery is not logged", delivery=one.id, error=str(error))
 
 
 def _by_receiver(claimed: Sequence[Claimed]) -> dict[Receiver, list[Claimed]]:

@@ -33,13 +33,13 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is no time zone; one is like Europe/Berlin") from None
+        raise ValueError(f"{name!r} is not a time zone such as Europe/Berlin") from None
     return name
 
 
 def _by_the_users_clock(given: time) -> time:
     if given.tzinfo is not None:
-        raise ValueError(f"{given} has an offset; a time is by the clock of `timezone`, like 22:00")
+        raise ValueError(f"{given} has an offset; expected a local time in `timezone`, such as 22:00")
     return given
 
 
@@ -48,7 +48,7 @@ def _normal(text: str) -> str:
     try:
         return str(HttpUrl(text))
     except ValueError:
-        raise ValueError(f"{text!r} is no address; one is like https://example.org/hook") from None
+        raise ValueError(f"{text!r} is not a URL such as https://example.org/hook") from None
 
 
 def _url(text: str) -> str:
@@ -58,7 +58,7 @@ def _url(text: str) -> str:
 
 def _followed(events: str) -> str:
     if events.startswith("saga."):
-        raise ValueError("an event that is none of a saga's: those are told on live streams alone")
+        raise ValueError("saga events cannot be subscribed to: they are on live streams only")
     return events
 
 
@@ -101,7 +101,7 @@ def signing_key(secret: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) not in _KEY_BYTES:
-        raise ValueError(f"behind {_ENCODED} come {_KEY_BYTES[0]} to {_KEY_BYTES[-1]} bytes in Base64")
+        raise ValueError(f"expected {_KEY_BYTES[0]} to {_KEY_BYTES[-1]} bytes in Base64 after {_ENCODED}")
     return key
 
 

@@ -163,7 +163,7 @@ class Hub:
         while not self._draining():
             if client.cut:
                 metrics.STREAM_CUT.inc()
-                raise TooSlow("too much waited to be sent: come back with your last id")
+                raise TooSlow("too much waited to be sent: reconnect with the last id")
             try:
                 async with asyncio.timeout(_TICK_SECONDS):
                     commit = await client.take()

@@ -120,7 +120,7 @@ def _filter(parameters: QueryParams, tenant: str) -> Filter:
             raise malformed("topic", f"one of {', '.join(TOPICS)}")
     for kind in named["type"]:
         if "*" in kind[:-1]:
-            raise malformed("type", "a star at its end alone, as in task.*")
+            raise malformed("type", "a star only at the end, as in task.*")
     return Filter(tenant, *named.values())
 
 
