@@ -64,7 +64,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
 
     @router.get(
         "/recurrences",
-        summary="What recurs",
+        summary="Recurrences, the oldest first",
         response_model=Page[RecurrenceNow],
         dependencies=[ONLY_ITS_OWN],
     )
@@ -75,7 +75,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
 
     @router.get(
         "/recurrences/{id}",
-        summary="One, with its next occurrence",
+        summary="A recurrence, with its next occurrence",
         response_model=RecurrenceNow,
         dependencies=[ONLY_ITS_OWN],
     )
@@ -87,9 +87,9 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
 
     @router.put(
         "/recurrences/{id}",
-        summary="Let a command recur",
+        summary="Create or replace a recurrence",
         response_model=RecurrenceNow,
-        responses={201: {"description": "It is new.", "model": RecurrenceNow}},
+        responses={201: {"description": "The recurrence is new.", "model": RecurrenceNow}},
         openapi_extra=json_body(Recurrence),
     )
     async def put_recurrence(request: Request, tenant: Tenant, id: Name) -> Response:  # noqa: A002
@@ -122,15 +122,15 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
             raise Problem(404, "not-found", f"there is no recurrence {row_id}")
         return json_answer(_recurs(row))
 
-    @router.post("/recurrences/{id}/pause", summary="Let it pause", response_model=RecurrenceNow)
+    @router.post("/recurrences/{id}/pause", summary="Pause a recurrence", response_model=RecurrenceNow)
     async def pause_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         return await steered(tenant, id, True)
 
-    @router.post("/recurrences/{id}/resume", summary="Let it go on", response_model=RecurrenceNow)
+    @router.post("/recurrences/{id}/resume", summary="Resume a recurrence", response_model=RecurrenceNow)
     async def resume_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         return await steered(tenant, id, False)
 
-    @router.delete("/recurrences/{id}", status_code=204, summary="Let it recur no more")
+    @router.delete("/recurrences/{id}", status_code=204, summary="Delete a recurrence")
     async def delete_recurrence(tenant: Tenant, id: Name) -> None:  # noqa: A002
         if not await recurrences.delete(tenant, id):
             raise Problem(404, "not-found", f"there is no recurrence {id}")
@@ -138,9 +138,9 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
     @router.post(
         "/events",
         status_code=202,
-        summary="Publish an integration event, when its time comes",
+        summary="Publish an integration event, now or at its `delay_until`",
         response_model=Held,
-        responses={409: problem("Another event was given under this `event_id`.")},
+        responses={409: problem("The `event_id` was already used for another event.")},
         openapi_extra=json_body(EventToPublish),
     )
     async def hold(request: Request, tenant: Tenant) -> Response:

@@ -27,7 +27,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
 
     @router.get(
         "/preferences/{user}",
-        summary="What a user wants to be told, and how",
+        summary="A user's preferences",
         response_model=ShownPreferences,
         dependencies=[ONLY_ITS_OWN],
     )
@@ -71,18 +71,18 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
 
     @router.post(
         "/inbox/{user}/read",
-        summary="Mark all of an inbox as read",
+        summary="Mark all notices of an inbox as read",
         response_model=Changed,
         dependencies=[ONLY_ITS_OWN],
     )
     async def read_all(tenant: Tenant, user: Name) -> Response:
         return json_answer({"changed": await users.read_all(tenant, user)})
 
-    @router.put("/inbox/{user}/{notice}/read", summary="Mark one as read", response_model=Changed)
+    @router.put("/inbox/{user}/{notice}/read", summary="Mark a notice as read", response_model=Changed)
     async def read(tenant: Tenant, user: Name, notice: Name) -> Response:
         return json_answer({"changed": await users.mark(tenant, user, notice, read=True)})
 
-    @router.delete("/inbox/{user}/{notice}/read", summary="Mark one as unread", response_model=Changed)
+    @router.delete("/inbox/{user}/{notice}/read", summary="Mark a notice as unread", response_model=Changed)
     async def unread(tenant: Tenant, user: Name, notice: Name) -> Response:
         return json_answer({"changed": await users.mark(tenant, user, notice, read=False)})
 

@@ -21,7 +21,7 @@ from annals_notification.streams.hub import Hub, TooMany, TooSlow
 _FILTERS = ("topic", "type", "stream", "user")
 # Values of one filter. Each event is compared with all filters of all clients, which blocks the event loop.
 _MOST_NAMED = 20
-_Named = Annotated[list[str] | None, Query(description=f"up to {_MOST_NAMED} of them")]
+_Named = Annotated[list[str] | None, Query(description=f"at most {_MOST_NAMED} values")]
 _EVENT_STREAM = "text/event-stream"
 _POLICY_VIOLATION, _TRY_AGAIN = 1008, 1013
 _REASON_BYTES = 123
@@ -33,7 +33,7 @@ def routes(hub: Hub) -> APIRouter:
 
     @router.get(
         "/stream",
-        summary="What happens, live, as Server-Sent Events",
+        summary="Live events, as Server-Sent Events",
         response_class=StreamingResponse,
         responses={200: {"content": {_EVENT_STREAM: {"schema": {"type": "string"}}}}},
     )
