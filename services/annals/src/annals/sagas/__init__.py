@@ -1,7 +1,7 @@
-"""Sagas: long-running transactions across services, declared in steps and taken back in reverse.
+"""Sagas: long-running transactions across services, declared as steps and compensated in reverse order.
 
-What is declared and how it runs is pure (`declaration`, `start`, `engine`, `state`); `workflow` and
-`activities` bring it onto Dapr.
+The declaration and the engine that runs it are pure (`declaration`, `start`, `engine`, `state`); `workflow`
+and `activities` run them on Dapr.
 """
 
 from annals.sagas.declaration import (

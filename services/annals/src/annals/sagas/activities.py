@@ -1,8 +1,8 @@
-"""What a saga's workflow has done for it: its actions, and the record of what happened.
+"""The activities of a saga's workflow: they perform its actions and record its transitions.
 
-Each of these may be called again for the same thing: after a crash, after a lost reply, at the same
-time as before. The history says what is done already; beyond that the idempotency key of an action,
-made of the saga, the step and the direction, lets it take effect once.
+Dapr may call an activity again for the same attempt: after a crash, after a lost reply, or while the first
+call still runs. What the history has recorded is not done again. Beyond that, the idempotency key of an
+action, made of the saga, the step and the direction, lets the action take effect once.
 """
 
 from __future__ import annotations
@@ -46,20 +46,21 @@ from annals.telemetry import metrics, traces
 _log = structlog.get_logger(__name__)
 
 _TOPIC = "integration-events"
-# Answers that say, whoever gives them, that nothing was changed: also a sidecar's own, as while a token is
-# being replaced, and those of an older release, which does not know a command yet.
+# Statuses that say that nothing was changed, whoever answers: the service, a sidecar (while a token is being
+# replaced, for example), or an older release that does not know the command yet.
 _NOT_TAKEN = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
-# How long it may be until a saga's workflow finds its beginning in the store, whose writer may be gone.
+# Pauses between looks for a saga's first event: 19 s in all, because the process that should write it may
+# have died, so that another has to take over.
 _BEGINS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-# Problems of ours that say that nothing was changed.
+# Problems of Annals services that say that nothing was changed.
 _UNCHANGED = frozenset({"busy", "read-only", "unavailable", "conflict"})
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityCall:
-    """What a function called by `CallActivity` is given.
+    """The argument of a function called by `CallActivity`.
 
-    `key` is the same each time it is tried. It is of one tenant's saga: another's may have the same.
+    `key` is the same at each attempt. It is unique only within `tenant`: another tenant may have the same.
     """
 
     tenant: str
@@ -72,7 +73,7 @@ Activity = Callable[[ActivityCall], Awaitable[Any]]
 
 
 class Rejected(Exception):
-    """Raised by a function called by `CallActivity`: to try it again would change nothing."""
+    """Raised by a function called by `CallActivity` to fail a step at once: a retry would change nothing."""
 
 
 class _Failure(Exception):
@@ -83,7 +84,7 @@ class _Failure(Exception):
 
 
 class SagaActivities:
-    """See the module."""
+    """The activities `perform` and `record`, for the workflows of all sagas."""
 
     def __init__(
         self,
@@ -98,9 +99,9 @@ class SagaActivities:
         self._functions = functions
 
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        """Record transitions. The answer tells whether the workflow has nothing more to do.
+        """Record transitions. In the answer, `over` says that the workflow has nothing more to do.
 
-        So it is when somebody ended the saga by force, another workflow goes on in its place, or the store
+        That is so if the saga was terminated, if the workflow of another run carries it on, or if the store
         does not have it.
         """
         state = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
@@ -108,7 +109,7 @@ class SagaActivities:
         return {"over": over, "cancel": state.cancel_reason} | _end(state, call)
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        """Try an action or a compensation once, with the record of that."""
+        """Make one attempt at an action or a compensation, and record it."""
         key, step, attempt, undo = SagaKey.of(call), call["step"], call["attempt"], call["undo"]
         begun = entry(StepStarted(step=step, attempt=attempt, compensation=undo), _now())
         state = await self._record(key, [*call["before"], begun], traceparent, call["run"])
@@ -118,7 +119,7 @@ class SagaActivities:
         if known is not None:
             return known
         if state.status.ended or (state.status is SagaStatus.COMPENSATING and not undo):
-            # Ended by force; or a call from before, come late to a saga that has moved on.
+            # The saga was terminated, or it has moved on and this call is late.
             return {"outcome": "ended"} | _end(state, call)
         with traces.span(f"saga step {step}{' (undo)' if undo else ''}", traceparent, SpanKind.INTERNAL):
             here = traces.current_traceparent() or traceparent
@@ -142,9 +143,9 @@ class SagaActivities:
     async def _record(
         self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
     ) -> SagaState:
-        """Record transitions; the status is `none` where the saga is not in the store, as after a restore.
+        """Record transitions. The status is `none` if the saga is not in the store, as after a restore.
 
-        Of steps that begin side by side one takes along that the saga was started: the others wait for it.
+        If a saga begins with parallel steps, the call of one of them records its start; the others wait.
         """
         for wait in _BEGINS_SECONDS:
             state = await self._told(key, entries, traceparent, run)
@@ -159,7 +160,7 @@ class SagaActivities:
     async def _told(
         self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
     ) -> SagaState:
-        """See `SagaHistory.record`; without results that are too large, where they are being taken back."""
+        """Record transitions. If these begin the compensation and are too large, omit the steps' results."""
         try:
             return await self._history.record(key, entries, traceparent, run)
         except AppendTooLarge:
@@ -206,7 +207,7 @@ class SagaActivities:
                     case "activity":
                         return await self._call(key, action, once)
                     case kind:
-                        # In an upgrade the next try may come to a replica that knows it, as with a function.
+                        # Not final: in an upgrade, the next attempt may reach a replica that knows the kind.
                         raise _Failure("failed", f"this orchestrator knows no action of kind {kind}")
         except TimeoutError:
             raise _Failure("timeout", f"no answer within {timeout:g} s", uncertain=True) from None
@@ -297,7 +298,7 @@ class SagaActivities:
         try:
             return to_jsonable_python(given)
         except ValueError as error:
-            # It has acted all the same, and what it gives the next time has none either.
+            # Uncertain, because the function has acted; final, because its next result would be no better.
             message = f"{action['name']} gave what has no JSON: {error}"
             raise _Failure("rejected", message, uncertain=True) from error
 
@@ -306,21 +307,21 @@ def _require_recordable(step: str, result: Any) -> None:
     try:
         require_recordable(step, result)
     except ValueError as error:
-        # It has acted all the same, and what it comes to the next time is no better.
+        # Uncertain, because the action was performed; final, because its next result would be no better.
         raise _Failure("rejected", str(error), uncertain=True) from error
 
 
 def _end(state: SagaState, call: Mapping[str, Any]) -> dict[str, Any]:
-    """How a saga ended, for whatever started it; nothing where it goes on, or another workflow does."""
+    """Return how a saga ended; nothing if it goes on, or if the workflow of another run carries it on."""
     if state.run != call["run"] or not state.status.ended:
         return {}
     return {"status": state.status, "reason": state.reason}
 
 
 def _known_result(state: SagaState, step: str, attempt: int, *, undo: bool) -> dict[str, Any] | None:
-    """What an earlier call for the same try came to, when that was recorded.
+    """Return the outcome that an earlier call for the same attempt recorded, or None.
 
-    A try that failed is not made again when its call comes twice: the saga has moved on, or is about to.
+    A failed attempt is not made again if its call comes twice: the saga has moved on, or is about to.
     """
     known = state.steps.get(step)
     if known is None or not known.over(attempt, undo=undo):

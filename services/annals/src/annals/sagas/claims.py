@@ -1,8 +1,8 @@
-"""One running saga for a business key: a key of the state store says which.
+"""Claims on business keys, which let only one saga of a type run for a business key at a time.
 
-The claim holds all that the saga is started with. Whoever finds the claim of a saga that has no
-stream yet, because its starter stopped half-way or is about to go on, starts that saga first: so
-no claim is ever taken from a saga that may still come into being.
+A claim is a key of the state store. It names the saga, and holds everything that the saga is started with.
+The saga may have no stream yet, because its starter stopped half-way or is about to go on. Whoever finds such
+a claim starts that saga first, so no claim is ever taken from a saga that may still begin.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Begin = Callable[[SagaKey, SagaStarted], Awaitable[SagaState]]
 
 
 class ClaimContended(Exception):
-    """Others were faster each time."""
+    """Other starts changed the claim at every attempt to take it."""
 
 
 class SagaRuns(Exception):
-    """A saga of the same type runs for the business key."""
+    """Another saga of the same type runs for the business key."""
 
     def __init__(self, key: SagaKey, state: SagaState) -> None:
         super().__init__(f"saga {key.id} runs for {state.business_key}")
@@ -65,7 +65,11 @@ class Claims:
     async def holder(
         self, tenant: str, saga_type: str, business_key: str, begin: Begin
     ) -> tuple[str, SagaState] | None:
-        """The saga that last claimed a business key; see `take` for `begin`, and what is raised."""
+        """Return the saga that last claimed a business key, or None.
+
+        `begin` starts that saga if it has not begun. Raises Undecodable, DaprError, the errors of the store
+        and what `begin` raises.
+        """
         place = _key(tenant, saga_type, business_key)
         value = await self._sidecar.get(self._store, place)
         if value is None:
@@ -74,10 +78,11 @@ class Claims:
         return claim.key.id, await self._begun(claim, begin)
 
     async def take(self, key: SagaKey, started: SagaStarted, begin: Begin) -> None:
-        """Claim the business key of a saga that is to start.
+        """Claim the business key of a saga that is about to start.
 
-        `begin` starts the saga of somebody else's claim. Raises SagaRuns, ClaimContended, Undecodable, and
-        DaprError, after which the claim may have been made: to take it again finds that out.
+        If another saga has the claim and has not begun, `begin` starts that saga first. Raises SagaRuns,
+        ClaimContended, Undecodable, DaprError, the errors of the store and what `begin` raises. After a
+        DaprError the claim may have been made; a repeat finds out.
         """
         if started.business_key is None:
             return
@@ -104,9 +109,9 @@ class Claims:
         return await begin(claim.key, claim.started) if state.status is SagaStatus.NONE else state
 
     async def keep(self, key: SagaKey, started: SagaStarted) -> None:
-        """See to it that the business key of a saga that runs is claimed. Raises DaprError.
+        """Claim the business key of a running saga unless there is a claim on it already. Raises DaprError.
 
-        A backup has the saga, and not its claim.
+        After a restore the claim may be missing: a backup has the saga, but not its claim.
         """
         if started.business_key is None:
             return

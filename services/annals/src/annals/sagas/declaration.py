@@ -1,7 +1,7 @@
-"""How a saga is declared: its steps, what each does, and how that is taken back. Pure.
+"""The declaration of a saga: its steps, their actions and their compensations. Pure.
 
-Whatever is given as a function of the `SagaContext` is called again whenever the workflow is
-replayed: it may look at the context and at nothing else (no clock, no random numbers, no I/O).
+Functions of the `SagaContext` are called again at each replay of the workflow. Their results must therefore
+depend on the context alone: no clock, no random numbers, no I/O.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from pydantic import BaseModel, ConfigDict
 from annals.events import require_event_type
 
 _COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,145}")
-"""It is in the idempotency key of the command, with the saga's id: no service takes another one."""
+"""Matches the name of a step that sends a command. The name is part of the command's idempotency key, and no
+service accepts a key of another shape."""
 
 
 class SagaInput(BaseModel):
-    """Base of what a saga is started with; it is validated when it is started, and again at each turn.
+    """Base class of saga inputs. An input is validated at the start, and again at each turn of the workflow.
 
-    So a validator, or a default, looks at the value and at nothing else: no clock, such as `FutureDatetime`
-    has. A saga whose input is refused later stands still.
+    Validators and defaults must therefore depend on the value alone, and not on a clock as `FutureDatetime`
+    does. If an input is refused at a later turn, its saga stands still.
     """
 
-    # By name, too, because it is stored by name.
+    # Inputs are stored by field name, so a field with an alias must be accepted by its name, too.
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, hide_input_in_errors=True)
 
 
@@ -38,7 +39,7 @@ I = TypeVar("I", bound=SagaInput)  # noqa: E741 - the one letter for an input
 
 @dataclass(frozen=True, slots=True)
 class SagaContext(Generic[I]):
-    """What a declaration's functions may look at. `results` has what each completed step gave."""
+    """The argument of a declaration's functions. `results` maps each completed step to its result."""
 
     id: str
     tenant: str
@@ -49,7 +50,7 @@ class SagaContext(Generic[I]):
 
 
 def _require_names(what: str, *given: tuple[str, ...]) -> None:
-    """A text where a tuple belongs is a comma that was forgotten: it would be taken letter by letter."""
+    """Raise ValueError for a string in place of a tuple, whose letters would be taken for names."""
     if any(isinstance(names, str) for names in given):
         raise ValueError(f"{what} takes a tuple of names, and was given {given}")
 
@@ -60,11 +61,11 @@ Given = Callable[[SagaContext[Any]], Any]
 
 @dataclass(frozen=True, slots=True)
 class SendCommand:
-    """Send a command by service invocation; its reply, a body or 204, is the step's result.
+    """Send a command by service invocation. The body of the reply, empty for a 204, is the step's result.
 
-    `accept` names rules whose refusal is as good as success: what was wanted is so already. A
-    missing aggregate is the rule `not_found`. `user` says in whose name it is sent, where that is
-    not whoever started the saga.
+    `accept` names rules whose refusal counts as success, because the wanted state is already there. A
+    missing aggregate counts as the rule `not_found`. `user` gives the user in whose name the command is
+    sent; the default is the user who started the saga.
     """
 
     type: str
@@ -79,9 +80,9 @@ class SendCommand:
 
 @dataclass(frozen=True, slots=True)
 class AskQuery:
-    """Ask another service, by a GET of a path; `fields` of its answer are the step's result.
+    """Query another service with a GET of `path`. The `fields` of its answer are the step's result.
 
-    A result is kept in the saga's history: what is not needed is best left out.
+    The result is kept in the saga's history, so list only the fields that are needed later.
     """
 
     path: Given
@@ -94,7 +95,7 @@ class AskQuery:
 
 @dataclass(frozen=True, slots=True)
 class PublishEvent:
-    """Publish an integration event, under an id that is the same each time it is tried."""
+    """Publish an integration event. Its id is the same at each attempt."""
 
     type: str
     data: Given
@@ -109,7 +110,7 @@ class PublishEvent:
 class CallActivity:
     """Call a function of the orchestrator; see `annals.sagas.activities`.
 
-    It may be called more than once for one step, and is given a key that stays the same.
+    The function may be called more than once for one action, each time with the same key.
     """
 
     name: str
@@ -118,12 +119,13 @@ class CallActivity:
 
 @dataclass(frozen=True, slots=True)
 class AwaitEvent:
-    """Wait until somebody raises one of some events. A refusal, or the deadline, fails the step.
+    """Wait until somebody raises an event. A refusal or a missed deadline fails the step.
 
-    `by` is the user who alone may raise them. From the saga's input it is known at once, and an answer may
-    come before the step waits; from a result, an answer is refused until that is there. Without it, or where
-    it gives None, whoever may ask the orchestrator may. An event names no step; whichever step waits
-    takes it. So steps that wait at the same time, or of which one sets `by`, must not share one.
+    `deadline` gives how long to wait, as a timedelta. `by` gives the only user who may raise the events. If
+    `by` looks at the saga's input alone, an answer may come before the step waits. If it looks at a step's
+    result, an answer is refused until that result exists. Without `by`, or if it gives None, anybody who may
+    call the orchestrator may answer. An event names no step: the step that waits takes it. So two steps must
+    not share an event if they wait at the same time, or if one of them sets `by`.
     """
 
     events: tuple[str, ...]
@@ -136,13 +138,13 @@ class AwaitEvent:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that may be raised."""
+        """The events and the refusals."""
         return (*self.events, *self.refusals)
 
 
 @dataclass(frozen=True, slots=True)
 class StartSaga:
-    """Run another saga and wait for its end; one that does not complete fails the step."""
+    """Run another saga and wait for its end. If that saga does not complete, the step fails."""
 
     saga: str
     input: Given
@@ -150,7 +152,7 @@ class StartSaga:
 
 @dataclass(frozen=True, slots=True)
 class StartSagas:
-    """Run a saga for each of many inputs, so many at a time. Some may fail: the result counts them."""
+    """Run a saga for each input, `concurrency` at a time. Some may fail: the result counts them."""
 
     saga: str
     inputs: Callable[[SagaContext[Any]], Sequence[Mapping[str, Any]]]
@@ -166,25 +168,25 @@ Action = SendCommand | AskQuery | PublishEvent | CallActivity
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often an action is tried again, and after what wait: `first`, doubled each time, to `cap`."""
+    """How often an action is retried. The wait before a retry is `first`, doubled each time, up to `cap`."""
 
     max_retries: int = 3
     first: timedelta = timedelta(seconds=1)
     cap: timedelta = timedelta(seconds=30)
 
     def wait(self, attempt: int) -> timedelta:
-        """How long to wait after a failed attempt, counted from 1."""
+        """Return how long to wait after a failed attempt. Attempts count from 1."""
         doublings: int = 2 ** min(attempt - 1, 30)
         return min(self.first * doublings, self.cap)
 
 
 COMPENSATION_RETRY = Retry(max_retries=10)
-"""What is given up here is left to people: a compensation is tried for some minutes."""
+"""A compensation is retried for some minutes, because people have to see to one that is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `when` says whether it is needed at all; `timeout` is that of one attempt."""
+    """One step of a saga. It is skipped if `when` returns false; `timeout` limits a single attempt."""
 
     name: str
     action: Action | AwaitEvent | StartSaga | StartSagas
@@ -197,7 +199,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Steps that run at the same time. When one fails the others are waited for, then all is undone."""
+    """Steps that run at the same time. If one fails, the saga is compensated once the others are over."""
 
     steps: tuple[Step, ...]
 
@@ -207,11 +209,11 @@ class Parallel:
 
 @dataclass(frozen=True, slots=True)
 class StartOn:
-    """Start a saga when a domain event is published; None from `input` is a no."""
+    """Start a saga when a domain event happens."""
 
     event_type: str
     input: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None]
-    """Takes the event's data and its aggregate's id."""
+    """Takes the event's data and its aggregate's id; returns the saga's input, or None to start no saga."""
 
     def __post_init__(self) -> None:
         require_event_type(self.event_type)
@@ -219,11 +221,11 @@ class StartOn:
 
 @dataclass(frozen=True, slots=True)
 class CancelOn:
-    """Cancel the saga that runs for a business key when a domain event is published. It must have one."""
+    """Cancel the saga that runs for a business key when a domain event happens."""
 
     event_type: str
     business_key: Callable[[Mapping[str, Any], str], str | None]
-    """Takes the event's data and its aggregate's id."""
+    """Takes the event's data and its aggregate's id; returns the business key, or None to cancel no saga."""
 
     def __post_init__(self) -> None:
         require_event_type(self.event_type)
@@ -231,11 +233,12 @@ class CancelOn:
 
 @dataclass(frozen=True, slots=True)
 class Saga(Generic[I]):
-    """A saga. Of one `business_key` no two run at the same time.
+    """The declaration of a saga. Only one saga of a type runs for a `business_key` at a time.
 
-    A changed saga is a new `version`, declared beside the old one: what runs goes on under the
-    version it was started with. Raises ValueError for step names that are not unique, or under which no
-    command can be sent, for an event of which nobody could say whose it is, and for what cancels nothing.
+    A changed saga is a new `version`, declared beside the old one: a running saga goes on under the version
+    that it was started with. Raises ValueError for step names that are not unique, or that no command can be
+    sent under; for an event that could be meant for several waits; and for a `CancelOn` without a
+    `business_key`.
     """
 
     type: str
@@ -273,7 +276,7 @@ class Saga(Generic[I]):
                 raise ValueError(f"{self.type}: {both}: give each events of its own")
 
     def flat(self) -> Iterator[Step]:
-        """All steps, those in parallel too."""
+        """Yield all steps, including those in `Parallel` blocks."""
         for _, step in self._placed():
             yield step
 
@@ -289,9 +292,9 @@ class Saga(Generic[I]):
 
 
 class SagaCatalog:
-    """The sagas of an orchestrator.
+    """The sagas that an orchestrator declares.
 
-    Raises ValueError when one is declared twice, and when one starts another that is not here.
+    Raises ValueError if a version is declared twice, or if a saga starts one that is not in the catalogue.
     """
 
     def __init__(self, *sagas: Saga[Any]) -> None:
@@ -308,7 +311,7 @@ class SagaCatalog:
 
     @property
     def types(self) -> list[str]:
-        """What sagas there are."""
+        """The types of the sagas, sorted."""
         return sorted(self._versions)
 
     def all(self) -> list[Saga[Any]]:
@@ -316,14 +319,14 @@ class SagaCatalog:
         return [saga for versions in self._versions.values() for saga in versions.values()]
 
     def newest(self, saga_type: str) -> Saga[Any]:
-        """The version that is started. Raises KeyError."""
+        """Return the newest version of a saga, the one that is started. Raises KeyError."""
         versions = self._versions[saga_type]
         return versions[max(versions)]
 
     def get(self, saga_type: str, version: int) -> Saga[Any]:
-        """One version. Raises KeyError."""
+        """Return one version of a saga. Raises KeyError."""
         return self._versions[saga_type][version]
 
     def find(self, saga_type: str, version: int) -> Saga[Any] | None:
-        """One version, if it is here."""
+        """Return one version of a saga, or None if it is not declared."""
         return self._versions.get(saga_type, {}).get(version)

@@ -1,16 +1,16 @@
-"""How a declared saga runs: a generator that asks a workflow for one thing after another. Pure.
+"""The engine of a declared saga: a generator that asks a workflow for one task after another. Pure.
 
-It runs on Dapr Workflow (`annals.sagas.workflow`) and in tests (`annals.testing`). The workflow is
-replayed from its history, so this code and the declaration must ask for the same things in the same
-order each time: whoever changes that order here breaks the sagas that run.
+It runs on Dapr Workflow (`annals.sagas.workflow`) and in tests (`annals.testing`). A workflow is replayed
+from its history, so this code and the declaration must ask for the same tasks in the same order each time. A
+change of that order here breaks the sagas that are running.
 
-What happens is recorded in the saga's stream by the activities: each takes along what came to pass
-since the last one, so that history costs no activity of its own while actions follow actions. It has one
-where all that is left of steps beside each other is to wait, which may be for days.
+Activities record the transitions of a saga in its stream. Each activity takes along the transitions since the
+last one, so the history costs no activity of its own while action follows action. There is one exception,
+because a wait may take days: once parallel steps do nothing but wait, an activity records what came before.
 
-A saga whose workflow stands still is run again from what its stream says (`known` and what goes with it,
-below): what was done is not asked for again, what was begun is asked for once more under its key, a wait
-goes on to its deadline, and an event that was raised and not taken is there.
+If a workflow is lost, the saga is run again from its stream (see `run`). Completed steps are not asked for
+again; a step that had begun is asked for once more, under the same key; a wait goes on to its deadline; and
+an event that was raised and not taken is delivered.
 """
 
 from __future__ import annotations
@@ -59,63 +59,69 @@ from annals.sagas.start import child_id, context_of, entry
 from annals.sagas.state import StepState, StepStatus
 
 CANCEL = "annals.cancel"
-"""The event that asks a running saga to be taken back."""
+"""The workflow event that cancels a running saga."""
 
 
 class Task(Protocol):
-    """Something that a workflow was asked for and that completes some time."""
+    """A task that the engine has asked a workflow for. It completes at some time."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has completed."""
+        """Whether the task has completed."""
         ...
 
     def get_result(self) -> Any:
-        """What it came to."""
+        """Return the result of the completed task, or raise its error."""
         ...
 
 
 class Workflow(Protocol):
-    """What the engine asks of whatever it runs on."""
+    """The workflow runtime that the engine runs on."""
 
     @property
     def now(self) -> datetime:
-        """The time, the same when it is replayed."""
+        """The current time; a replay sees the same one."""
         ...
 
     @property
     def tells(self) -> bool:
-        """Whether it has what came to pass told before it only waits: not if it began before this was so."""
+        """Whether transitions are recorded before parallel steps do nothing but wait.
+
+        False for a workflow that an older release began: its history has no such activity.
+        """
         ...
 
     def activity(self, name: str, call: Mapping[str, Any]) -> Task:
-        """`perform` or `record` of `SagaActivities`, `begin_child` or `cancel_child` of `Orchestrator`."""
+        """Call `SagaActivities.perform` or `.record`, or `Orchestrator.begin_child` or `.cancel_child`."""
         ...
 
     def child(self, start: Mapping[str, Any]) -> Task:
-        """Run another saga; gives what its engine returns."""
+        """Run another saga. The result is what its engine returns."""
         ...
 
     def event(self, name: str) -> Task:
-        """The next event of a name."""
+        """Wait for the next event of a name."""
         ...
 
     def raised(self, name: str) -> Task | None:
-        """The next event of a name if it was raised by now; None where nothing is waited for."""
+        """Return the next event of a name if it has been raised already, or else None.
+
+        In a workflow that an older release began, this returns a wait for the event instead of None.
+        """
         ...
 
     def timer(self, delay: timedelta) -> Task:
-        """Nothing, later."""
+        """Complete after `delay`, with no result."""
         ...
 
     def any(self, tasks: Sequence[Task]) -> Task:
-        """Completes with the first of several."""
+        """Complete as soon as one of several tasks completes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _AnyOf:
-    """The first of several tasks. Branches that run side by side may name the same one."""
+    """A wait for the first of several tasks. Parallel branches may wait for the same task."""
 
     tasks: tuple[Task, ...]
 
@@ -126,7 +132,7 @@ class _AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class _Raised:
-    """An event that was raised before this workflow began: nothing is to be waited for."""
+    """A completed task, for an event that was raised before this workflow began."""
 
     payload: Mapping[str, Any]
     is_complete: bool = True
@@ -140,13 +146,13 @@ _Steps = Generator[_Wanted, Any, Any]
 
 
 class _Stop(Exception):
-    """The saga will not complete."""
+    """The saga will not complete, and has to be compensated. The message is the reason."""
 
 
 class _Ended(BaseException):
-    """The saga's stream says that it was ended, and maybe how: nothing more is to be done.
+    """An activity has found that the workflow has nothing more to do. `how` is the saga's end, if known.
 
-    No Exception, so that nothing which lets a declaration or an activity fail in any way holds it up.
+    This is no `Exception`, so that no handler for the errors of declarations and activities catches it.
     """
 
     def __init__(self, told: Mapping[str, Any]) -> None:
@@ -155,10 +161,10 @@ class _Ended(BaseException):
 
 
 def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
-    """What an activity is to do, in JSON: it knows no declaration.
+    """Return an action as JSON for an activity, which knows no declarations.
 
-    A moment, an id or a model is put as pydantic does. Raises ValueError for what has no JSON, before the
-    step has begun.
+    Values such as dates, ids and models become JSON as pydantic makes it. Raises ValueError for a value that
+    has no JSON, before the step has begun.
     """
     described: dict[str, Any] = to_jsonable_python(_described(action, context))
     return described
@@ -188,11 +194,11 @@ def _described(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
 def run(
     saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]
 ) -> Generator[Task, Any, dict[str, Any]]:
-    """Run a saga, or take back what `start["undo"]` names. Returns its status and output.
+    """Run a saga, or compensate the steps that `start["undo"]` names. Return its status and output or reason.
 
-    `start` is what `start_of` gives. In that of a saga that is run again `known` has its
-    steps, `undo_order` what would be taken back, `raised` the events that no step has taken, and `cancel`
-    why it is to be taken back, if it is.
+    `start` comes from `start_of`. For a saga that is run again, `known` has the states of its steps,
+    `undo_order` the steps that a compensation would undo, `raised` the events that no step has taken, and
+    `cancel` the reason for a cancellation, if one was requested.
     """
     steps = _Run(saga, workflow, start).run()
     try:
@@ -205,7 +211,7 @@ def run(
                 continue
             try:
                 result = yield wanted
-            except Exception as error:  # noqa: BLE001 - it is the saga's to handle
+            except Exception as error:  # noqa: BLE001 - the saga handles it
                 wanted = steps.throw(error)
             else:
                 wanted = steps.send(result)
@@ -215,23 +221,23 @@ def run(
 
 
 def _feed(branch: _Steps, completed: _Wanted) -> _Wanted:
-    """Let a branch go on with what it waited for."""
+    """Continue a branch with the result or error of what it waited for; return what it waits for next."""
     if isinstance(completed, _AnyOf):
         return branch.send(None)
     try:
         result = completed.get_result()
-    except Exception as error:  # noqa: BLE001 - it is the branch's to handle
+    except Exception as error:  # noqa: BLE001 - the branch handles it
         return branch.throw(error)
     return branch.send(result)
 
 
 def _told(error: Exception) -> str:
-    """What nobody foresaw, in a saga's history."""
+    """Return an unforeseen error as text for a saga's history."""
     return recordable(f"{type(error).__name__}: {error}")
 
 
 def _why(failed: StepState) -> str:
-    """Why a step failed, in the words of the run that saw it."""
+    """Return why a step failed, from what an earlier run recorded."""
     if failed.error is not None:
         return failed.error.message
     return (failed.result or {}).get("event") or "nobody answered in time"
@@ -287,7 +293,8 @@ class _Run:
         for index, block in enumerate(self._saga.steps):
             steps = block.steps if isinstance(block, Parallel) else (block,)
             if all(self._known[step.name].status is StepStatus.PENDING for step in steps):
-                # What was begun before this workflow is seen through: it may have to be taken back.
+                # A block that an earlier run began is entered even after a cancel: what it began may have to
+                # be compensated.
                 self._stop_if_cancelled()
             needed = []
             for step in steps:
@@ -309,7 +316,7 @@ class _Run:
         return output
 
     def _branch(self, step: Step) -> _Steps:
-        """A step beside others: its failure, whatever it is, is told once they are all over."""
+        """Run a parallel step. Return its failure, whatever it is: it is raised once all steps are over."""
         try:
             yield from self._step(step, last=False)
         except _Stop as stop:
@@ -343,12 +350,12 @@ class _Run:
         while True:
             attempt += 1
             final = attempt > step.retry.max_retries
-            # What belongs to the last step's success is recorded with it.
+            # The completion of the saga is recorded together with the success of its last step.
             then = [entry(SagaCompleted())] if last else []
             try:
                 done = yield from self._perform(step, call, attempt, final=final, then=then, undo=False)
             except Exception as error:
-                # Nobody knows how far it came: it is taken back as what may have taken effect is.
+                # The activity itself failed, and its action may have taken effect: it is compensated.
                 message = _told(error)
                 why = SagaError(kind="failed", message=message)
                 self._note(StepFailed(step=step.name, attempt=attempt, error=why, final=True, uncertain=True))
@@ -365,7 +372,7 @@ class _Run:
             uncertain = uncertain or done["uncertain"]
             if final or done["outcome"] == "rejected":
                 if uncertain:
-                    # It may have taken effect: taken back it does no harm.
+                    # The step may have taken effect. If it has not, compensating it does no harm.
                     self._undo.append((step, 0))
                 raise _Stop(f"{step.name}: {done['message']}")
             yield from self._until_the_next_try(step, attempt, uncertain=uncertain)
@@ -486,7 +493,7 @@ class _Run:
         yield from self._record(StepStarted(step=step.name, attempt=1))
 
     def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> _Steps:
-        """A saga beside others: whatever becomes of it, they go on."""
+        """Run a child saga, and return how it ended. Failures are returned, too, so that others go on."""
         saga_id = child_id(self._start["id"], step.name, index)
         try:
             ended = yield from self._child_to_its_end(step, saga, saga_id, given)
@@ -513,14 +520,14 @@ class _Run:
         try:
             return child.get_result()
         except Exception:
-            # Its workflow was ended by force, or failed. Its history says what became of it and why.
+            # The child's workflow was terminated, or it failed. The child's stream says how it ended and why.
             found = yield self._workflow.activity("begin_child", self._common | call | {"begun": True})
             if found["start"] is not None:
                 raise
             return found
 
     def _concurrently(self, branches: Sequence[_Steps], limit: int) -> _Steps:
-        """Run branches side by side, `limit` at a time; their returns, in order."""
+        """Run branches side by side, `limit` at a time. Return their results in the order of `branches`."""
         returned: list[Any] = [None] * len(branches)
         waiting = deque(enumerate(branches))
         running: dict[int, tuple[_Steps, _Wanted]] = {}
@@ -578,7 +585,7 @@ class _Run:
 
         try:
             call = describe(compensation, self._context)
-        except Exception as error:  # noqa: BLE001 - as above; what it would take back is left
+        except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
             failed(error, tried + 1, final=True)
             return False
         retry: Retry = step.compensation_retry
@@ -587,7 +594,7 @@ class _Run:
             number = tried + attempt
             try:
                 done = yield from self._perform(step, call, number, final=final, then=(), undo=True)
-            except Exception as error:  # noqa: BLE001 - what else was done is still to be taken back
+            except Exception as error:  # noqa: BLE001 - the other steps are still to be compensated
                 failed(error, number, final=final)
                 done = {"outcome": "failed"}
             if done["outcome"] == "done":
@@ -610,23 +617,24 @@ class _Run:
         return taken
 
     def _telling(self, before: list[dict[str, Any]], name: str, call: dict[str, Any]) -> _Steps:
-        """Have an activity done that takes along what came to pass before; where it fails, the next does."""
+        """Call an activity that records the transitions in `before`. If it fails, the next one does."""
         try:
             return (yield self._workflow.activity(name, self._common | call))
         except Exception:
-            # What is recorded twice is news once. Steps beside this one may have more to tell by now.
+            # The entries may be recorded already; recording them again does no harm. They go before those
+            # that parallel steps may have added by now.
             self._unrecorded[:0] = before
             raise
 
     def _tell(self) -> _Steps:
-        """Record what came to pass while nothing is done that would take it along."""
+        """Record the transitions so far, while there is no other activity to take them along."""
         if not self._workflow.tells:
             return
-        with suppress(Exception):  # the next activity takes it along, and fails where this one did
+        with suppress(Exception):  # the next activity records them, or fails visibly
             yield from self._record()
 
     def _record(self, *events: EventData) -> _Steps:
-        """Record something with what came to pass before; where that fails, it has not come to pass."""
+        """Record the transitions so far and `events`. If that fails, only the transitions are tried again."""
         before = self._take()
         entries = [*before, *(entry(event, self._workflow.now.isoformat()) for event in events)]
         done = yield from self._telling(before, "record", {"entries": entries})
@@ -644,7 +652,7 @@ class _Run:
             raise _Stop(self._cancel_reason)
 
     def _event(self, name: str) -> Task:
-        """The one wait for an event: two of them would take turns at what is raised."""
+        """Return the only wait for events of a name: two waits would take turns at the raised events."""
         if name not in self._events:
             before = next((one for one in self._raised if one["event"] == name), None)
             if before is not None:

@@ -1,4 +1,4 @@
-"""The events of a saga's stream, `saga-{id}`: every transition it went through."""
+"""The events of a saga's stream, `saga-{id}`: one for each transition of the saga."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from annals.events import Data, EventData, EventRegistry, portable
 
-_LONGEST_MESSAGE = 2_000
+_LONGEST_MESSAGE = 2_000  # characters of an error
 
 
 def recordable(message: str) -> str:
-    """An error's words as a history can hold them: they may quote a text that nothing stores."""
+    """Shorten an error message, and replace the characters in it that no store takes."""
     return message[:_LONGEST_MESSAGE].encode(errors="replace").decode().replace("\0", "?")
 
 
 def require_recordable(step: str, result: Any) -> None:
-    """Raises ValueError for what a step came to where the store would refuse the record of it.
+    """Raise ValueError if the store would refuse the record of a step's result.
 
-    That is made with the next step: it would fail for good, and so would all that takes the saga back.
+    A result is recorded together with the transitions that follow. One that is refused would block them for
+    good, and with them the compensation of the saga.
     """
     try:
         orjson.dumps(portable({"result": result}))
@@ -29,7 +30,7 @@ def require_recordable(step: str, result: Any) -> None:
 
 
 class SagaError(BaseModel):
-    """Why a try failed. `kind`: rejected, failed, timeout; `rule` is a rejecting rule's name."""
+    """Why an attempt failed. `kind`: `rejected`, `failed` or `timeout`; `rule`: the rule that refused it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,9 +40,9 @@ class SagaError(BaseModel):
 
 
 class SagaStarted(EventData, type="saga.started"):
-    """A saga began. `parent` is the saga that started it.
+    """A saga was started. `parent` is the id of the saga that started it, if one did.
 
-    `caused_at` is when that happened which it was started for, if it was by a domain event.
+    `caused_at` is the time of the domain event that started it, if one did.
     """
 
     started_at: AwareDatetime
@@ -57,7 +58,7 @@ class SagaStarted(EventData, type="saga.started"):
 
 
 class StepStarted(EventData, type="saga.step_started"):
-    """An action is tried. `compensation`: it is the one that takes the step back."""
+    """An attempt at a step's action began, or at its compensation if `compensation` is true."""
 
     step: str
     attempt: int
@@ -73,7 +74,10 @@ class StepCompleted(EventData, type="saga.step_completed"):
 
 
 class StepFailed(EventData, type="saga.step_failed"):
-    """A try failed. `final`: it was the last; `uncertain`: it may have taken effect all the same."""
+    """An attempt at a step's action failed, or at its compensation if `compensation` is true.
+
+    `final`: no further attempt follows. `uncertain`: the attempt may have taken effect all the same.
+    """
 
     step: str
     attempt: int
@@ -84,20 +88,20 @@ class StepFailed(EventData, type="saga.step_failed"):
 
 
 class StepSkipped(EventData, type="saga.step_skipped"):
-    """A step's condition said that it is not needed."""
+    """A step was skipped, because its condition says that it is not needed."""
 
     step: str
 
 
 class StepCompensated(EventData, type="saga.step_compensated"):
-    """What a step did was taken back."""
+    """A step's compensation succeeded."""
 
     step: str
     attempt: int
 
 
 class SagaWaiting(EventData, type="saga.waiting"):
-    """A step waits for somebody to raise one of these events."""
+    """A step waits until `deadline` for somebody to raise one of `events`."""
 
     step: str
     events: tuple[str, ...]
@@ -105,7 +109,7 @@ class SagaWaiting(EventData, type="saga.waiting"):
 
 
 class EventRaised(EventData, type="saga.event_raised"):
-    """Somebody raised an event that a step waits for, or will. `number` counts those of the saga, from 1."""
+    """Somebody raised an event that a step waits for, now or later. `number` counts raised events from 1."""
 
     event: str
     number: int
@@ -114,9 +118,9 @@ class EventRaised(EventData, type="saga.event_raised"):
 
 
 class SagaResumed(EventData, type="saga.resumed"):
-    """The wait is over: `event` was raised, or none was in time. `refused`: it was a refusal.
+    """A step's wait is over: `event` was raised, or the deadline passed and `event` is null.
 
-    `number` is that of the event.
+    `refused`: the event is a refusal. `number` is the number of the `saga.event_raised`.
     """
 
     step: str
@@ -128,7 +132,7 @@ class SagaResumed(EventData, type="saga.resumed"):
 
 
 class SagaCompensating(EventData, type="saga.compensating"):
-    """The saga will not complete: what it did is being taken back."""
+    """The saga will not complete: its steps are being compensated."""
 
     reason: str
 
@@ -140,48 +144,48 @@ class SagaCompleted(EventData, type="saga.completed"):
 
 
 class SagaCompensated(EventData, type="saga.compensated"):
-    """Everything was taken back."""
+    """The saga has ended without completing, and every compensation succeeded."""
 
     reason: str
 
 
 class SagaFailed(EventData, type="saga.failed"):
-    """Some steps could not be taken back: `left` names them, for people to see to."""
+    """The saga has ended, and some compensations failed. People must see to the steps that `left` names."""
 
     reason: str
     left: tuple[str, ...]
 
 
 class SagaCancelRequested(EventData, type="saga.cancel_requested"):
-    """Somebody asked that the saga be taken back."""
+    """A cancellation was requested. The saga is compensated unless it ends before."""
 
     reason: str
 
 
 class SagaTerminated(EventData, type="saga.terminated"):
-    """Somebody ended the saga where it was. What `left` names was not taken back."""
+    """Somebody terminated the saga where it stood. The steps that `left` names were not compensated."""
 
     reason: str
     left: tuple[str, ...]
 
 
 class SagaSuspended(EventData, type="saga.suspended"):
-    """Somebody halted the saga."""
+    """Somebody suspended the saga."""
 
 
 class SagaContinued(EventData, type="saga.continued"):
-    """Somebody let a halted saga go on."""
+    """Somebody resumed the suspended saga."""
 
 
 class SagaRestarted(EventData, type="saga.restarted"):
-    """The saga stood still: another workflow goes on from where its history is. `run` counts them."""
+    """The saga was restarted: a new workflow, number `run`, carries it on from its history."""
 
     run: int
     reason: str
 
 
 class CompensationRetried(EventData, type="saga.compensation_retried"):
-    """Somebody asked to try again what could not be taken back. `run` counts the times."""
+    """Somebody asked to compensate the steps that were `left`. A new workflow, number `run`, tries it."""
 
     run: int
     left: tuple[str, ...]

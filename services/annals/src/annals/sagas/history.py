@@ -1,4 +1,4 @@
-"""A saga's stream in the event store: loaded, decided on, appended to."""
+"""Loads sagas from their streams in the event store, and appends what is decided on them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
-_CACHED = 5_000
+_CACHED = 5_000  # sagas whose state is kept in memory
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _SOURCE = "saga-orchestrator"
-# What a saga may have once more on its way back: why, and what becomes of each of its steps.
+# Bytes of a transaction kept free for the compensation: its reason, and the outcome of each step.
 _WAY_BACK_BYTES = 100_000
-# What makes it as large as its steps and people like.
+# The events with data of any size, from a step's result or from a user.
 _LARGE = (EventRaised, SagaResumed, StepCompleted)
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """What happened to a saga, and when if that is not now."""
+    """An event of a saga, and when it happened if that is not now."""
 
     event: EventData
     at: datetime | None = None
@@ -43,7 +43,7 @@ Decide = Callable[[SagaState], Decided]
 
 @dataclass(frozen=True, slots=True)
 class SagaKey:
-    """Which saga, on whose behalf; what its events carry."""
+    """The id and tenant of a saga, and the user and correlation id that its events carry."""
 
     id: str
     tenant: str
@@ -57,12 +57,12 @@ class SagaKey:
 
     @classmethod
     def of(cls, call: Mapping[str, Any]) -> SagaKey:
-        """The key that the engine gives to each activity."""
+        """Return the key of the saga that an activity is called for."""
         return cls(call["id"], call["tenant"], call.get("user"), call.get("correlation_id"))
 
 
 class SagaHistory:
-    """Appends to the streams of sagas, each transition once however often it is told."""
+    """Loads sagas, and appends to their streams. A transition that is reported twice is appended once."""
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
@@ -70,10 +70,10 @@ class SagaHistory:
         self._known: dict[StreamId, tuple[int, SagaState]] = {}
 
     async def load(self, key: SagaKey, *, certain: bool = True) -> tuple[int, SagaState]:
-        """The saga as it is now, with its stream's version; version 0 when there is none.
+        """Return the version of a saga's stream and the saga's state; version 0 if there is no stream.
 
         A missing stream is confirmed by a second read unless `certain` is False. Raises StreamUnreadable for
-        one that only a newer release can read, and the errors of the store.
+        a stream that only a newer release can read, and the errors of the store.
         """
         head, _ = await self._store.load(key.stream, certain=certain)
         if head is None:
@@ -83,12 +83,12 @@ class SagaHistory:
     async def decide(
         self, key: SagaKey, decide: Decide, *, traceparent: str | None = None, user: str | None = None
     ) -> SagaState:
-        """Append what `decide` says of the saga as it is now; gives the saga after that.
+        """Append the events that `decide` returns for the saga's current state; return the state after them.
 
-        `decide` may be called several times. Raises what it raises, and the errors of the store.
+        `decide` may be called several times. Raises what `decide` raises, and the errors of the store.
         """
         async with self._locks.hold(key.stream):
-            # Forgotten until it is known what came of this.
+            # The cached state is dropped until the outcome of this append is known.
             known = self._known.pop(key.stream, None)
             while True:
                 version, state = known or await self.load(key)
@@ -102,8 +102,8 @@ class SagaHistory:
                     if known is None:
                         self._remember(key.stream, version, state)
                         return state
-                    # An append would find out what another replica appended since. Without one, only what
-                    # is certainly so is refused, or left as it is.
+                    # The cached state may miss what another replica appended. An append would find that out.
+                    # Without one, the decision is made again on the stored state.
                     known = None
                     continue
                 after = state
@@ -121,7 +121,7 @@ class SagaHistory:
                         )
                     )
                 except ConflictError:
-                    # Somebody else wrote, or a reply to our own write was lost: `decide` will tell.
+                    # Another replica wrote, or the reply to our own write was lost: `decide` finds out which.
                     known = None
                     continue
                 for one in said:
@@ -132,10 +132,10 @@ class SagaHistory:
     async def record(
         self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int = 0
     ) -> SagaState:
-        """Append those of the engine's entries that are news, however long the store is away.
+        """Append the engine's entries that the saga does not know yet, however long the store is away.
 
-        What the workflow of another `run` than the saga's tells is none: another goes on in its place. Raises
-        AppendTooLarge: of what the store will never take the workflow is to know.
+        Entries from another `run` than the saga's current one are dropped: another workflow carries the saga
+        on. Raises AppendTooLarge, so that the workflow learns that the store will never take them.
         """
         told = [_decode(entry) for entry in entries]
 
@@ -156,7 +156,7 @@ class SagaHistory:
             except AppendTooLarge:
                 raise
             except StoreError as error:
-                # To give up here would leave the saga's history with a hole.
+                # Giving up here would leave a hole in the saga's history.
                 _log.warning("a transition cannot be recorded yet", saga=key.id, error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
@@ -170,7 +170,10 @@ class SagaHistory:
 
 
 def _reserve(said: Sequence[Transition], after: SagaState) -> int:
-    """How much is to be left for taking the saga back; a cancel or an end may have that too."""
+    """Return how many bytes of a transaction to keep free for the compensation.
+
+    Only the large events of a running saga must leave that room. Others, such as a cancel, may use it.
+    """
     grows = after.status is SagaStatus.RUNNING and any(isinstance(one.event, _LARGE) for one in said)
     return _WAY_BACK_BYTES if grows else 0
 

@@ -1,9 +1,9 @@
-"""What may be asked of sagas.
+"""Carries out requests on sagas: start one, raise an event, cancel, terminate, suspend, restart and others.
 
-A start schedules the workflow first, which from then on happens whatever dies; its first record is
-that it was started. Everything else is an event of the saga's stream first, which says what is
-wanted, and then the workflow is made to follow. Nothing is acknowledged before both are done, and
-each may be asked for again: a repeat does what is left to do.
+A start schedules the workflow first. From then on the workflow runs, whatever process dies, and its first
+record is that the saga was started. Every other request first appends an event to the saga's stream, which
+says what is wanted, and then makes the workflow follow. A request is acknowledged only when both are done. It
+may be repeated: the repeat does what is left to do.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_NOT_YET_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-_INSIST_SECONDS = 1.0
+_NOT_YET_SECONDS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # pauses before each look for a workflow
+_INSIST_SECONDS = 1.0  # between the attempts of `_insist`
 _UNWANTED = "the saga that started it had ended, or was cancelled"
 _UNBEGUN = "its workflow did not begin"
 _HELD = "it was cancelled while its workflow was held"
@@ -46,7 +46,7 @@ _LOST = "its workflow was lost, and the saga that started it went on"
 
 
 class UnknownSaga(Exception):
-    """No saga has this type; `known` lists those there are."""
+    """No saga of this type is declared; `known` lists the types that are."""
 
     def __init__(self, saga_type: str, known: list[str]) -> None:
         super().__init__(f"no saga is called {saga_type!r}")
@@ -54,23 +54,23 @@ class UnknownSaga(Exception):
 
 
 class NotBegun(Exception):
-    """A saga's workflow is not there yet; it will be."""
+    """A saga's workflow does not exist yet, but will."""
 
     def __init__(self, key: SagaKey) -> None:
         super().__init__(f"the workflow of saga {key.id} has not begun yet")
 
 
 class NotDeclared(Exception):
-    """A saga was started with a version, or with an input, that this replica does not know.
+    """This replica does not declare the version of a saga, or refuses its input: not yet, or not any more.
 
-    Not yet, or not any more: what needs what it declares is refused. A workflow of it would be held by Dapr
-    until somebody knows the version, or fail at its first turn.
+    A request that needs the declaration is refused. A workflow for it would be held by Dapr until a worker
+    knows the version, or would fail at its first turn.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks something of a saga, in which trace."""
+    """The user who makes a request on a saga, and the trace of the request."""
 
     user: str | None = None
     traceparent: str | None = None
@@ -78,14 +78,14 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a start came to. `created`: this request began the saga, and no earlier one."""
+    """The outcome of a start. `created` is false if an earlier request already started this saga."""
 
     id: str
     created: bool
 
 
 class Orchestrator:
-    """See the module."""
+    """Carries out the requests on the sagas of a catalogue, and begins and cancels children for workflows."""
 
     def __init__(
         self,
@@ -96,10 +96,10 @@ class Orchestrator:
         *,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ) -> None:
-        """What is asked with more than `max_event_bytes` is refused.
+        """A start is refused if its event takes more than `max_event_bytes`.
 
-        What has happened to a saga is recorded however large it is: a history with a hole is worse than an
-        event that only the store has.
+        Later events of a saga are recorded however large they are: a hole in the history would be worse than
+        an event that only the store has.
         """
         self._catalog = catalog
         self._history = history
@@ -107,7 +107,7 @@ class Orchestrator:
         self._workflows = workflows
         self._max_event_bytes = max_event_bytes
         for saga_type in catalog.types:
-            # Born at its first failure the counter would show no increase, and alert nobody.
+            # A counter that appears with its first failure would show no increase, and alert nobody.
             metrics.SAGA_TRANSITIONS.labels(saga_type, SagaFailed.event_type)
 
     async def start(
@@ -120,15 +120,15 @@ class Orchestrator:
         new: bool = False,
         caused_at: datetime | None = None,
     ) -> Started:
-        """Start a saga. A repeat, by id or by business key with the same input, finds the first.
+        """Start a saga. A repeat with the same input, under the same id or business key, finds the first.
 
-        `new` says that the id was made up just now, `caused_at` when that happened which asks for it, if a
-        domain event does. Raises UnknownSaga, pydantic's ValidationError,
-        SagaRuns, RuleViolation, ClaimContended, DaprError and the errors of the store.
+        `new` says that the id was generated just now. `caused_at` is the time of the domain event that asks
+        for the saga, if one does. Raises UnknownSaga, pydantic's ValidationError, SagaRuns, RuleViolation,
+        ClaimContended, DaprError and the errors of the store.
         """
         started = self._started(key, saga_type, given, caused_at=caused_at)
         if not new:
-            # Before anything is claimed: what is refused claims nothing, and what has ended holds nothing.
+            # Before the claim: neither a start that is refused nor a saga that has ended may claim a key.
             _, known = await self._history.load(key, certain=False)
             if known.status is not SagaStatus.NONE:
                 self._require_same(known, started, given)
@@ -143,16 +143,17 @@ class Orchestrator:
         return Started(key.id, created=True)
 
     async def begin_claimed(self, key: SagaKey, started: SagaStarted) -> SagaState:
-        """Begin the saga of somebody else's claim, if it has no workflow of its parent's to come."""
+        """Begin a saga that another request has claimed. The workflow of a child is left to its parent."""
         if started.parent is None:
             return await self._begin(key, started, None)
         return await self._history.record(key, [beginning(started)], None)
 
     async def begin_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        """Begin a saga that the workflow of another will run, or go on with it where that runs again.
+        """Begin a child saga for its parent's workflow, or go on with it if the parent is run again.
 
-        Of one that has `begun` it is only told how it is. `start` of the answer is for the workflow. Without
-        it the saga was `refused`, or had ended before.
+        `start` in the answer is the input of the child's workflow. Without it, the child was `refused`, or it
+        has ended. A call with `begun` comes after the child's workflow failed: if the child has not ended, it
+        is given up (see `_give_up`).
         """
         return await _insist(lambda: self._begin_child(call, traceparent))
 
@@ -189,19 +190,19 @@ class Orchestrator:
         return {"refused": None, "start": None, "status": status, "reason": state.reason}
 
     async def _is_wanted(self, parent: SagaKey, run: int) -> bool:
-        """Whether the saga whose run `run` begins another will see it through, or its next run will.
+        """Return whether a parent will see its new child through, in run `run` or in its next run.
 
-        Asked when the other is in the store: who ends this one, or goes back with it, has seen it there, or
-        is seen here.
+        The child is in the store before this is asked. So whoever ends or cancels the parent either finds the
+        child there, or is noticed here.
         """
         above = await self.load(parent)
         return above.goes_on and (above.run == run or not above.cancel_requested)
 
     async def _give_up(self, key: SagaKey, parent: SagaKey, run: int, traceparent: str | None) -> None:
-        """Have a saga taken back whose workflow is lost, and which counts as failed where it was started.
+        """Cancel a child saga whose workflow is lost, and which its parent counts as failed.
 
-        Who finds that it stands still restarts it. Not so when what started it was itself restarted, and
-        goes on with it.
+        The watch restarts the child when it finds it standing still, and so has it compensated. If the parent
+        was restarted itself, its new run goes on with the child, which is not cancelled.
         """
         above = await self.load(parent)
         if above.goes_on and above.run == run:
@@ -211,7 +212,7 @@ class Orchestrator:
             )
 
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        """Have a saga taken back, when the one that runs it is."""
+        """Cancel a child saga, because its parent was cancelled."""
         key = replace(SagaKey.of(call), id=call["child"])
         why, asker = "the saga that started it was cancelled", Asker(key.user, traceparent)
         try:
@@ -221,7 +222,7 @@ class Orchestrator:
         return {}
 
     async def load(self, key: SagaKey) -> SagaState:
-        """A saga as it is now; its status is `none` when there is none."""
+        """Return the current state of a saga; its status is `none` if there is no such saga."""
         _, state = await self._history.load(key)
         return state
 
@@ -243,7 +244,7 @@ class Orchestrator:
         except Exception as error:
             if event in state.waits_for:
                 raise
-            # It may be for a step to find out that is not over yet.
+            # `by` may need the result of a step that is not over yet.
             raise RuleViolation("saga.not_waiting", f"nobody can say yet who may raise {event}") from error
         if allowed is not None and user != allowed:
             raise PermissionError(f"only {allowed} may answer this")
@@ -256,45 +257,47 @@ class Orchestrator:
             raise NotBegun(key)
 
     async def cancel(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
-        """Ask that a saga be taken back. Raises NotFound, RuleViolation and DaprError, as do the others."""
+        """Cancel a saga, which is then compensated. Raises NotFound, RuleViolation and DaprError."""
         state = await self._decide(key, lambda state: state.cancel(reason), asker)
         if state.status is not SagaStatus.COMPENSATING:
-            # Where there is none to tell it was lost: the one that goes on in its place reads of it.
+            # A workflow that is missing was lost. The one that replaces it reads the cancel from the stream.
             try:
                 await self._raised(key, state, CANCEL, {"reason": state.cancel_reason})
             except WorkflowStalled:
-                # Dapr may hold it for ever, and what tells of all events would wait for it. Nor would it
-                # read of this when it goes on: it is replaced, unless nobody here may carry it on. One that
-                # another runs, which may be who asks, or that somebody halted is left to the watch.
+                # Dapr may hold the workflow for ever, and the follower of domain events would wait for it.
+                # Nor would the workflow learn of the cancel once it goes on. So it is replaced, unless the
+                # saga is not declared here. A suspended saga is left to the watch, and so is a child, whose
+                # parent may be the one that asks.
                 if len(await self.lineage(key, state)) == 1 and not state.suspended:
                     with suppress(NotDeclared):
                         return await self.restart(key, _HELD, asker)
         return state
 
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
-        """Raise an event to the workflow of a saga's run; False when that is not there."""
+        """Raise an event to the workflow of a saga's current run; return False if there is none."""
         return await self._told(
             key, state, lambda instance: self._workflows.raise_event(instance, event, payload)
         )
 
     async def _told(self, key: SagaKey, state: SagaState, tell: Callable[[str], Awaitable[bool]]) -> bool:
-        """Tell the workflow of a saga's run something; False when that is not there."""
+        """Call `tell` for the workflow of a saga's current run; return False if there is none."""
         for wait in _NOT_YET_SECONDS:
-            # One that another saga runs, or that is restarted, is in its stream before it has a workflow.
+            # A child saga, or one that is restarted, is in its stream before it has a workflow.
             await asyncio.sleep(wait)
             if await tell(instance_id(key, state.run)):
                 return True
         return False
 
     async def terminate(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
-        """End a saga, and those it runs, where they are, with nothing taken back.
+        """End a saga and its children where they stand, without compensation.
 
-        Of one whose version is not declared here nobody knows what could be taken back: whatever it did is
-        left. Nor, as of one whose input is refused here, which sagas it runs: see `end_with_parent`.
+        If the saga's version is not declared here, nobody knows which steps have a compensation: all steps
+        with an effect count as left. If its version is not declared or its input is refused, its children are
+        not known either: see `end_with_parent`.
         """
         state = await self._decide(key, lambda state: state.terminate(reason, self._undoable(state)), asker)
         await self._end_workflows(key, state.run + 1)
-        # Dapr ends the workflows of the sagas that this one runs; their streams are to say so too.
+        # Dapr ends the workflows of the children with this one. Their streams must say so, too.
         for child in self._running_children(key, state) or ():
             child_state = await self.load(child)
             if child_state.active and child_state.parent == key.id:
@@ -302,10 +305,10 @@ class Orchestrator:
         return state
 
     async def end_with_parent(self, key: SagaKey, state: SagaState, asker: Asker) -> bool:
-        """Terminate a saga whose parent was terminated where nobody knew what that ran; False for any other.
+        """Terminate a child that was not known when its parent was terminated; return False for other sagas.
 
-        Dapr ended its workflow with the parent's. One that is cancelled may be one that its parent went on
-        without: it is to be taken back.
+        Dapr ended the child's workflow together with the parent's. A cancelled child is not terminated: its
+        parent may have gone on without it, and it has to be compensated.
         """
         if state.parent is None or not state.goes_on or state.cancel_requested:
             return False
@@ -316,24 +319,24 @@ class Orchestrator:
         return True
 
     async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Halt a saga. Raises NotBegun, beside the others: one that is not halted yet would go on."""
+        """Suspend a saga. Also raises NotBegun: a workflow that begins later would not be suspended."""
         state = await self._decide(key, lambda state: state.suspend(), asker)
         if not await self._told(key, state, self._workflows.pause):
             raise NotBegun(key)
         return state
 
     async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Let a halted saga go on."""
+        """Resume a suspended saga."""
         state = await self._decide(key, lambda state: state.resume(), asker)
         await self._workflows.resume(instance_id(key, state.run))
         return state
 
     async def restart(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
-        """Have a saga that stands still go on from where its history is, in a workflow of its own.
+        """Let a saga that stands still go on from its history, in a new workflow.
 
-        What the one before it does from then on counts for nothing. A saga that another runs is restarted
-        with that one, for as long as that one waits for it. Raises NotDeclared, before anything is recorded,
-        where nobody may ever carry it on.
+        What the earlier workflow does from then on has no effect. A child is restarted with its parent, for
+        as long as the parent waits for it. Raises NotDeclared, before anything is recorded, if this replica
+        cannot run the saga.
         """
         state = await self.load(key)
         root, _ = (await self.lineage(key, state))[-1]
@@ -346,24 +349,24 @@ class Orchestrator:
         return state
 
     async def replace_workflow(self, key: SagaKey, state: SagaState, asker: Asker) -> None:
-        """Have the workflow of a saga's last run go on in the place of those before it.
+        """End the workflows of a saga's earlier runs, and start that of its current run.
 
-        This is what a restart that failed behind its record has left to do; it may be done again.
+        This is what a restart still has to do if it fails after its record. It may be repeated.
         """
         await self._end_workflows(key, state.run)
         await self._claims.keep(key, state.as_started())
         await self._start_workflow(key, state, asker.traceparent)
 
     async def _end_workflows(self, key: SagaKey, runs: int) -> None:
-        """End those of its first runs: a restart may have failed before it ended the one that it replaced."""
+        """End the workflows of the first `runs` runs: an earlier restart may have failed before it did so."""
         for run in range(runs):
             await self._workflows.terminate(instance_id(key, run))
 
     async def lineage(self, key: SagaKey, state: SagaState) -> list[tuple[SagaKey, SagaState]]:
-        """A saga, the one that it runs for, and so on to the one that nothing else runs.
+        """Return a saga, its parent, and so on to the saga that no other waits for.
 
-        One whose workflow was lost runs for none any more once the saga that started it went on without it,
-        nor does one that people retry.
+        A parent no longer waits if it has ended, or if it went on without a child whose workflow was lost.
+        Nor does it wait for a saga that people retry.
         """
         line = [(key, state)]
         while state.goes_on and state.parent is not None:
@@ -378,13 +381,13 @@ class Orchestrator:
         return line
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Try again what could not be taken back. Raises NotDeclared, as does `restart`."""
+        """Compensate the steps that are left. Raises NotDeclared, as `restart` does."""
         state = await self._decide_here(key, SagaState.retry_compensation, asker)
         await self._start_workflow(key, state, asker.traceparent)
         return state
 
     async def purge(self, key: SagaKey) -> None:
-        """Forget the workflow of a saga that has ended; its own history stays. Raises RuleViolation."""
+        """Purge the workflows of an ended saga; its stream stays. Raises NotFound and RuleViolation."""
         state = await self.load(key)
         state.require_ended()
         for run in range(state.run + 1):
@@ -405,7 +408,7 @@ class Orchestrator:
             raise UnknownSaga(saga_type, self._catalog.types) from None
         validated = saga.input.model_validate(given)
         stored = validated.model_dump(mode="json")
-        saga.input.model_validate(stored)  # each of its turns begins with this
+        saga.input.model_validate(stored)  # each turn of the workflow begins with this
         started = SagaStarted(
             started_at=datetime.now(UTC),
             caused_at=caused_at,
@@ -426,11 +429,10 @@ class Orchestrator:
     async def _begin(self, key: SagaKey, started: SagaStarted, traceparent: str | None) -> SagaState:
         """Schedule the workflow and record the start.
 
-        Where there is a workflow already, it may have been given something else: what that records is the
-        saga. One that records nothing is replaced, so that what is acknowledged is what happens.
+        If there is a workflow already, it may have another input: what it records is then the saga. If it
+        records nothing, it is replaced, so that the start that is acknowledged is the one that happens.
 
-        Should the saga have run and ended after all, it runs again over what it has recorded, and finds each
-        of its steps done.
+        If the saga has run and ended after all, it runs again over its own records, and finds each step done.
         """
         if await self._start_workflow(key, SagaState().apply(started), traceparent):
             return await self._history.record(key, [beginning(started)], traceparent)
@@ -454,7 +456,7 @@ class Orchestrator:
         return await self._history.decide(key, decide, traceparent=asker.traceparent, user=asker.user)
 
     async def _decide_here(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
-        """Decide what a workflow is to carry out. Raises NotDeclared, unless the saga itself refuses it."""
+        """Decide on what a workflow will carry out. Raises NotDeclared, unless `decide` refuses before."""
 
         def decided(state: SagaState) -> Decided:
             events = decide(state)
@@ -464,7 +466,7 @@ class Orchestrator:
         return await self._decide(key, decided, asker)
 
     def _running_children(self, key: SagaKey, state: SagaState) -> list[SagaKey] | None:
-        """The sagas that one runs; None where its declaration is not here, or refuses its input now."""
+        """Return the children that a saga runs; None if its version is not declared or refuses its input."""
         saga = self._declared(state)
         if saga is None:
             return None
@@ -485,12 +487,16 @@ class Orchestrator:
         return frozenset(step.name for step in saga.flat() if step.compensation is not None)
 
     def _require_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> None:
-        """Refuse to start a saga under the id of another."""
+        """Raise RuleViolation if the id of the saga to start belongs to another saga."""
         if not self._is_same(known, started, given):
             raise RuleViolation("saga.exists", _TAKEN)
 
     def _is_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> bool:
-        """Whether a saga is the one that is to start: a newer version may make more of what it was given."""
+        """Return whether `known` is the saga to start.
+
+        A newer version may validate the same input to another value, so `given` is also compared as the
+        version of `known` reads it.
+        """
         if known.saga_type != started.saga_type:
             return False
         if known.input == started.input:
@@ -503,7 +509,7 @@ class Orchestrator:
         return asked is not None and asked.model_dump(mode="json") == known.input
 
     def require_declared(self, state: SagaState) -> Saga[Any]:
-        """The declaration of a saga. Raises NotDeclared."""
+        """Return the declaration of a saga. Raises NotDeclared if it is not here, or refuses the input."""
         saga = self._declared(state)
         if saga is None:
             raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")
@@ -522,7 +528,7 @@ def _terminated(parent: SagaKey) -> str:
 
 
 async def _insist(work: Callable[[], Awaitable[T]]) -> T:
-    """Do what may be repeated, however long the store is away: the saga that asks for it would fail by it."""
+    """Repeat `work` for as long as the store is away: an error would fail the saga that asks for it."""
     while True:
         try:
             return await work()
@@ -531,14 +537,14 @@ async def _insist(work: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(_INSIST_SECONDS)
 
 
-# Together they stay within the 64 characters that Dapr's workflow API takes.
+# In characters. With the hyphen, they stay within the 64 that Dapr's workflow API takes.
 _ID_SHOWN, _DIGEST = 30, 32
 
 
 def instance_id(key: SagaKey, run: int = 0) -> str:
-    """The workflow of a saga: of its tenant's and of nobody else's, whatever ids others choose.
+    """Return the id of the workflow of a saga's run. No saga of another tenant has it, whatever its own id.
 
-    It begins with the saga's id, for people; what tells it from others is the rest.
+    It begins with the saga's id, for people to read; the digest makes it unique.
     """
     digest = hashlib.sha256(f"{key.tenant}/{key.id}/{run}".encode()).hexdigest()
     return f"{key.id[:_ID_SHOWN]}-{digest[:_DIGEST]}"

@@ -1,6 +1,7 @@
-"""What a saga's workflow is given, and what its declaration says of it then. Pure.
+"""The input of a saga's workflow, and what the saga's declaration says about it. Pure.
 
-`annals.sagas.engine` runs what is given here. Who orchestrates sagas needs it too, and runs none of them.
+`annals.sagas.engine` runs a workflow from this input. `annals.sagas.orchestrator` makes the input, and asks
+the declaration without running anything.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from annals.sagas.state import SagaState, SagaStatus
 
 
 def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
-    """A transition as an activity takes it along; `at` is when it came to pass."""
+    """Return a transition as JSON, for an activity to record. It happened at `at`, or when it is recorded."""
     return {"type": event.event_type, "data": event.model_dump(mode="json"), "at": at}
 
 
 def beginning(started: SagaStarted) -> dict[str, Any]:
-    """The first transition of all."""
+    """Return the entry of a saga's first transition."""
     return entry(started, started.started_at.isoformat())
 
 
 def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
-    """What a saga's workflow is given; see `annals.sagas.engine.run`."""
+    """Return the input of a saga's workflow; see `annals.sagas.engine.run`."""
     given: dict[str, Any] = {
         "id": saga_id,
         "tenant": tenant,
@@ -53,12 +54,12 @@ def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
 
 
 def child_id(parent: str, step: str, index: int) -> str:
-    """The id of a saga that another started: always the same."""
+    """Return the id of the saga that a step starts for its input number `index`. It is always the same."""
     return str(uuid5(NAMESPACE_URL, f"annals:saga:{parent}/{step}/{index}"))
 
 
 def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]:
-    """The ids of all sagas that a step starts, whether they have begun or not."""
+    """Return the ids of all sagas that a step starts, whether they have begun or not."""
     match step.action:
         case StartSaga():
             count = 1
@@ -70,12 +71,12 @@ def children(saga: Saga[Any], step: Step, start: Mapping[str, Any]) -> list[str]
 
 
 def waits(saga: Saga[Any]) -> dict[str, tuple[str, ...]]:
-    """The steps that wait, and the events that each waits for."""
+    """Return the steps that wait, each with the events that it waits for."""
     return {step.name: step.action.names for step in saga.flat() if isinstance(step.action, AwaitEvent)}
 
 
 def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | None:
-    """The user who alone may raise an event that a saga waits for, or will; None when anybody may."""
+    """Return the only user who may raise an event, or None if anybody may. Raises what `by` raises."""
     for step in saga.flat():
         wait = step.action
         if isinstance(wait, AwaitEvent) and wait.by and event in wait.names:
@@ -85,7 +86,7 @@ def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | Non
 
 
 def context_of(saga: Saga[Any], start: Mapping[str, Any]) -> SagaContext[Any]:
-    """What the functions of a declaration are told of a saga."""
+    """Return the context that the functions of a saga's declaration are called with."""
     return SagaContext(
         start["id"],
         start["tenant"],

@@ -1,4 +1,4 @@
-"""A saga as its stream tells it: what it did, what it waits for, what people asked of it. Pure."""
+"""The state of a saga, folded from its stream, and the decisions on what may be appended to it. Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from annals.sagas.events import (
 
 
 class SagaStatus(StrEnum):
-    """Where a saga stands. `pending`: its first step has not begun."""
+    """The status of a saga. `pending`: its first step has not begun; `none`: there is no such saga."""
 
     NONE = "none"
     PENDING = "pending"
@@ -47,12 +47,12 @@ class SagaStatus(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing happens any more by itself."""
+        """Whether nothing more happens unless somebody asks for it."""
         return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
 
 
 class StepStatus(StrEnum):
-    """Where a step stands."""
+    """The status of a step."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -65,18 +65,18 @@ class StepStatus(StrEnum):
     COMPENSATION_FAILED = "compensation_failed"
 
 
-# How far a try has come: what is no further than what is known is not news.
+# The phases of an attempt. A transition is new only if it goes beyond the attempt and phase that are known.
 _BEGUN, _OVER = 1, 2
-# Where a step stands whose last try has begun, or has failed; and one that is being taken back.
+# The statuses of a step whose last attempt has begun or has failed: at its action, and at its compensation.
 _TRIED = (StepStatus.RUNNING, StepStatus.FAILED)
 _UNDO_TRIED = (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED)
 
 
 class StepState(BaseModel):
-    """One step. `attempts` and `undo_attempts` count the tries of its action and its compensation.
+    """The state of a step. `attempts` counts the tries of its action, `undo_attempts` of its compensation.
 
-    `uncertain`: a try of its action may have taken effect although it was not seen to. `deadline` is until
-    when it waits, `waits_for` the events of which it does for one.
+    `uncertain`: an attempt at the action failed, and may have taken effect all the same. A step that waits
+    does so until `deadline`, for one of the events in `waits_for`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -93,32 +93,32 @@ class StepState(BaseModel):
     waits_for: tuple[str, ...] = ()
 
     def knows(self, attempt: int, phase: int, *, undo: bool) -> bool:
-        """Whether this try was seen to come as far already."""
+        """Return whether this attempt has reached `phase`, or a later attempt has begun."""
         known = (self.undo_attempts, self.undo_phase) if undo else (self.attempts, self.phase)
         return known >= (attempt, phase)
 
     def over(self, attempt: int, *, undo: bool) -> bool:
-        """Whether it is known what came of this try, or of a later one."""
+        """Return whether the outcome of this attempt is known, or a later attempt has begun."""
         return self.knows(attempt, _OVER, undo=undo)
 
     @property
     def tried(self) -> int:
-        """The tries of its action of which it is known what came."""
+        """The number of attempts at the action whose outcome is known."""
         return self.attempts - (self.phase == _BEGUN)
 
     @property
     def undo_tried(self) -> int:
-        """The same of its compensation."""
+        """The number of attempts at the compensation whose outcome is known."""
         return self.undo_attempts - (self.undo_phase == _BEGUN)
 
     def open_to_events(self, now: datetime | None) -> bool:
-        """Whether it waits for an event, or will: after its deadline none counts that comes now."""
+        """Return whether the step can take an event: it is pending, or it waits and `now` is in time."""
         late = now is not None and self.deadline is not None and self.deadline < now
         return self.status is StepStatus.PENDING or (self.status is StepStatus.WAITING and not late)
 
     @property
     def has_effect(self) -> bool:
-        """Whether it did something, or may have, that was not taken back."""
+        """Whether the step has, or may have, an effect that is not compensated."""
         return self.status in (
             StepStatus.RUNNING,
             StepStatus.COMPLETED,
@@ -128,7 +128,7 @@ class StepState(BaseModel):
 
 
 class Raised(BaseModel):
-    """An event that was raised and that no step has taken."""
+    """A raised event that no step has taken yet."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -139,7 +139,12 @@ class Raised(BaseModel):
 
 
 class SagaState(Aggregate):
-    """See the module."""
+    """The state of a saga.
+
+    `record` decides on a transition that a workflow reports; the other methods that return events decide on a
+    request. `run` is the number of the workflow that carries the saga on. `left` names the steps of a failed
+    saga that were not compensated.
+    """
 
     aggregate_type: ClassVar[str] = "saga"
     state_schema: ClassVar[int] = 3
@@ -168,10 +173,10 @@ class SagaState(Aggregate):
     output: Any = None
 
     def record(self, event: EventData) -> tuple[EventData, ...]:
-        """What of a transition that the workflow went through is news: a repeat is not.
+        """Return the event if its transition is new to the saga, and nothing if it is a repeat.
 
-        The workflow of a saga that was ended by force is told so by `status` and records nothing. Nor does
-        one of a saga that has not begun: all but its beginning would be in a stream that never did.
+        A saga that has ended takes no transitions; its workflow learns of the end from `status`. A saga that
+        has not begun takes only `saga.started`, because no stream may lack its beginning.
         """
         if self.status.ended or (self.status is SagaStatus.NONE) is not isinstance(event, SagaStarted):
             return ()
@@ -182,8 +187,8 @@ class SagaState(Aggregate):
                 news = not self._knows(event.step, event.attempt, _BEGUN, undo=event.compensation)
             case StepFailed():
                 news = not self._knows(event.step, event.attempt, _OVER, undo=event.compensation)
-            # Of two calls for the same try that overlap one may fail and the other succeed: then it did. The
-            # last step's tells of it by itself, and may do so when the next try has begun.
+            # Two calls for the same attempt may overlap. If one fails and the other succeeds, the attempt
+            # succeeded. The last step's call records its success itself, maybe after the next attempt began.
             case StepCompleted():
                 known = self.step(event.step)
                 failed = known.attempts >= event.attempt and known.status in _TRIED
@@ -205,22 +210,22 @@ class SagaState(Aggregate):
         return (event,) if news else ()
 
     def begin_anew(self, started: SagaStarted, reason: str) -> tuple[EventData, ...]:
-        """Begin it in another workflow than the one there is, unless that has begun it."""
+        """Begin the saga as run 1, in a new workflow, unless the workflow of run 0 has begun it."""
         return () if self.status is not SagaStatus.NONE else (started, SagaRestarted(run=1, reason=reason))
 
     def cancel(self, reason: str) -> tuple[EventData, ...]:
-        """Ask that it be taken back; once is enough."""
+        """Cancel the saga. A repeat adds nothing."""
         self._require_active()
         return () if self.cancel_requested else (SagaCancelRequested(reason=reason),)
 
     def end_unbegun(self, reason: str) -> tuple[EventData, ...]:
-        """End it where nothing is to be taken back, unless a step or another run has begun."""
+        """End a saga that has done nothing yet. Once a step or another run has begun, this adds nothing."""
         if self.status is not SagaStatus.PENDING or self.run:
             return ()
         return (SagaCompensating(reason=reason), SagaCompensated(reason=reason))
 
     def terminate(self, reason: str, undoable: frozenset[str]) -> tuple[EventData, ...]:
-        """End it where it is. `undoable` names the steps that have a compensation."""
+        """End the saga where it stands. `undoable` names the steps that have a compensation."""
         self._require_there()
         if self.terminated:
             return ()
@@ -229,21 +234,22 @@ class SagaState(Aggregate):
         return (SagaTerminated(reason=reason, left=left),)
 
     def suspend(self) -> tuple[EventData, ...]:
-        """Halt it."""
+        """Suspend the saga. A repeat adds nothing."""
         self._require_active()
         return () if self.suspended else (SagaSuspended(),)
 
     def resume(self) -> tuple[EventData, ...]:
-        """Let it go on."""
+        """Resume the saga. This adds nothing if it is not suspended."""
         self._require_active()
         return (SagaContinued(),) if self.suspended else ()
 
     def raise_event(
         self, event: str, data: Any, user: str | None, declared: dict[str, tuple[str, ...]], now: datetime
     ) -> tuple[EventData, ...]:
-        """Raise an event. The same from the same user is a repeat until a step has taken the first.
+        """Raise an event. Until a step takes it, the same event with the same data and user is a repeat.
 
-        `declared`: step to its events. More than there are steps for is refused.
+        `declared` maps the steps that wait to their events. An event is refused if every step that can still
+        take it has one already.
         """
         open_steps = self.require_raisable(event, declared, now)
         there = [one for one in self.raised if one.event == event]
@@ -254,12 +260,12 @@ class SagaState(Aggregate):
         return (EventRaised(event=event, number=self.raises + 1, data=data, user=user),)
 
     def restart(self, run: int, reason: str) -> tuple[EventData, ...]:
-        """Have the workflow of run `run` go on in the place of the one there is. Once is enough."""
+        """Let the workflow of `run` carry the saga on in place of the earlier one. A repeat adds nothing."""
         self._require_active()
         return (SagaRestarted(run=run, reason=reason),) if self.run < run else ()
 
     def retry_compensation(self) -> tuple[EventData, ...]:
-        """Try again what could not be taken back."""
+        """Compensate the steps that are `left`, in a new run. A repeat adds nothing."""
         self._require_there()
         if self.status is SagaStatus.COMPENSATING and self.run:
             return ()
@@ -268,13 +274,13 @@ class SagaState(Aggregate):
         return (CompensationRetried(run=self.run + 1, left=self.left),)
 
     def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]], now: datetime) -> int:
-        """How many steps wait for an event, now or later. Refuses one that none does."""
+        """Return how many steps wait for an event, now or later. Raises RuleViolation if none does."""
         self._require_active()
         steps = [step for step, events in declared.items() if event in events]
         if not steps:
             known = sorted({name for events in declared.values() for name in events})
             raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
-        # What was raised in time counts, and so does its repeat.
+        # If the event was raised in time, a repeat counts even after the deadline.
         asked = None if any(one.event == event for one in self.raised) else now
         count = sum(self.step(step).open_to_events(asked) for step in steps)
         if self.status is SagaStatus.COMPENSATING or not count:
@@ -282,7 +288,7 @@ class SagaState(Aggregate):
         return count
 
     def apply(self, event: EventData) -> Self:
-        """See `Aggregate`."""
+        """Return the state after an event."""
         match event:
             case SagaStarted():
                 return self._with(
@@ -371,7 +377,7 @@ class SagaState(Aggregate):
 
     @property
     def waits_for(self) -> tuple[str, ...]:
-        """The events of which it waits for one, or for one for each of the steps that wait."""
+        """The events that the saga's waiting steps wait for. Each step takes one."""
         if self.status is not SagaStatus.RUNNING:
             return ()
         waiting = [step for step in self.steps.values() if step.status is StepStatus.WAITING]
@@ -379,9 +385,9 @@ class SagaState(Aggregate):
 
     @property
     def results(self) -> dict[str, Any]:
-        """What the steps came to that completed, also where that was None.
+        """The results of the steps that completed, including results of None.
 
-        An uncertain one that is being taken back may have failed: with None it is not among them.
+        An uncertain step that is being compensated may have failed: with None it is left out.
         """
         return {
             name: step.result
@@ -393,27 +399,30 @@ class SagaState(Aggregate):
 
     @property
     def active(self) -> bool:
-        """Whether a workflow is to be at it."""
+        """Whether a workflow has to carry the saga on: it has begun, and has not ended."""
         return self.status is not SagaStatus.NONE and not self.status.ended
 
     @property
     def goes_on(self) -> bool:
-        """Whether it is active for whatever started it: what people retry is theirs."""
+        """Whether the saga is active, and not only because people retry what was `left`.
+
+        The saga that started this one does not wait for such a retry.
+        """
         return self.active and not self.left
 
     def step(self, name: str) -> StepState:
-        """How a step stands, also one that was not declared when the saga began."""
+        """Return the state of a step; a step that was not declared when the saga began is pending."""
         return self.steps.get(name) or StepState()
 
     def runs_for(self, saga_type: str, business_key: str) -> bool:
-        """Whether it is the saga of a type that runs for a business key.
+        """Return whether this is the active saga of a type for a business key.
 
-        A claim may name one that is not: it was made for a start that was refused after all.
+        A claim may name a saga for which this is false, because its start was refused after the claim.
         """
         return self.active and (self.saga_type, self.business_key) == (saga_type, business_key)
 
     def as_started(self) -> SagaStarted:
-        """The event that began the saga."""
+        """Return the event that began the saga."""
         return SagaStarted(
             started_at=self.started_at or datetime.min.replace(tzinfo=UTC),
             caused_at=self.caused_at,
@@ -428,15 +437,16 @@ class SagaState(Aggregate):
         )
 
     def require_ended(self) -> None:
-        """Refuse what is only done to a saga that has ended."""
+        """Raise NotFound or RuleViolation unless the saga has ended."""
         self._require_there()
         if not self.status.ended:
             raise RuleViolation("saga.active", f"the saga is {self.status}; cancel or terminate it first")
 
     def to_undo(self) -> list[tuple[str, int]]:
-        """What is left to take back, the first thing done first, and how often that was tried to the end.
+        """Return the steps to compensate, the earliest first, each with its number of finished compensations.
 
-        That is what an earlier run left, or what this one has not taken back yet.
+        These are the steps that an earlier run left, or those that this run has not compensated yet. A
+        compensation that failed counts as finished.
         """
         done = dict.fromkeys(self.undo_order)
         done |= dict.fromkeys(name for name, step in self.steps.items() if step.uncertain)

@@ -1,4 +1,4 @@
-"""What domain events ask of sagas: that one be started, or taken back."""
+"""Starts and cancels sagas on domain events, as the triggers of their declarations say."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from annals.store import AppendTooLarge
 
 _log = structlog.get_logger(__name__)
 
-# In no id: neither Dapr takes it in a workflow's, nor the API in a saga's.
+# The characters that the id of a saga or of a Dapr workflow may not have.
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 _CLOCKS_APART = timedelta(minutes=15)
-"""By how much an event may seem to be from before a saga that was there when it happened.
+"""How much older than a saga an event may seem although the saga was there when the event happened.
 
-Its time is by the clock of the replica that decided on it, and from before it was in the store.
+An event is timed by the clock of the replica that decided on it, before the event is in the store.
 """
 
 
 class Triggers:
-    """See the module."""
+    """Applies the triggers of the sagas of a catalogue."""
 
     def __init__(self, catalog: SagaCatalog, claims: Claims, orchestrator: Orchestrator) -> None:
         self._catalog = catalog
@@ -39,10 +39,10 @@ class Triggers:
         self._orchestrator = orchestrator
 
     async def on_domain_event(self, event: RecordedEvent) -> None:
-        """Do what sagas declare for a domain event. It may be told of one more than once, and late.
+        """Start and cancel sagas whose triggers name this event, which may come late and more than once.
 
-        The newest version of a saga is started; what runs is cancelled by what its own says, unless that
-        happened before it was asked for: what then was to be cancelled was another.
+        Only the newest version's `StartOn` counts, and only the `CancelOn` of the version that a saga runs
+        under. An event from before the saga was asked for does not cancel it: it meant an earlier saga.
         """
         data, aggregate_id = event.data, event.aggregate_id
         for saga in self._catalog.all():
@@ -69,7 +69,7 @@ class Triggers:
                 key, saga.type, given, event.traceparent, caused_at=event.timestamp
             )
         except (ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
-            # Told again it would be refused again.
+            # Not raised: the follower would hand over the event again, and it would be refused again.
             _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
 
     async def _cancel(self, saga: Saga[Any], business_key: str, event: RecordedEvent) -> None:
@@ -94,6 +94,6 @@ class Triggers:
 
 
 def _is_older(event: RecordedEvent, state: SagaState) -> bool:
-    """Whether an event is from before a saga was asked for: by somebody, or by what happened then."""
+    """Return whether an event is from before the saga was asked for, by a caller or by a domain event."""
     asked = state.caused_at or state.started_at
     return asked is not None and asked - event.timestamp > _CLOCKS_APART

@@ -1,12 +1,12 @@
-"""A workflow's turns, as the worker is given them and answers them: what Dapr mixes up is put right here.
+"""Guards the turns of workflows between Dapr and the worker, because Dapr confuses the answers to them.
 
-Dapr runs one turn of a workflow at a time. It gives up waiting for one when its streams are made anew, as
-when a worker comes back, and hands the same turn out again while the worker still has it. An answer carries
-nothing that tells which of the two it is for (daprd 1.18, durabletask-go, backend/executor.go: what is
-pending is known by its instance alone, and completion tokens are empty). Dapr then takes the late answer to
-the first copy for the answer to the second, and the second's answer for that to the following turn, which
-counts as done without having run: the workflow stands still for ever, or its history holds twice what it
-scheduled.
+Dapr runs one turn of a workflow at a time. When its streams are opened anew, as when a worker reconnects, it
+gives up waiting for a turn and hands the same turn out again, while the worker still has the first copy. An
+answer does not say which of the two copies it is for (daprd 1.18, durabletask-go, backend/executor.go: a
+pending turn is known by its instance alone, and completion tokens are empty). Dapr then takes the late answer
+to the first copy for the answer to the second, and the answer to the second for the answer to the following
+turn, which counts as done without having run. So the workflow stands still for ever, or its history holds
+twice what it scheduled (docs/decisions/0017).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _OURS = "annals-turn-"
 class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor):
     """Lets through only the answer to the turn of a workflow that was handed out last.
 
-    An answer to one before it is dropped: nobody waits for it. The SDK gives back the completion token of
-    the turn that it answers, so each turn gets one here, which Dapr does not see. A Dapr that gives tokens
-    itself (durabletask-go after v0.12.4) knows which answer is for which turn, and is left alone.
+    Answers to earlier turns are dropped: nobody waits for them. The SDK returns the completion token of the
+    turn that it answers. So each turn gets a token here, which is removed before Dapr sees the answer. A Dapr
+    that sets tokens itself (durabletask-go after v0.12.4) can tell the answers apart, and is left alone.
     """
 
     def __init__(self) -> None:
@@ -38,11 +38,11 @@ class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor)
         self._last: dict[str, str] = {}
 
     def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Iterator[Any]:
-        """See gRPC. Work items come by the one stream that the worker opens."""
+        """Give each turn a token as it arrives. Work items come by the one stream that the worker opens."""
         return map(self._handed_out, continuation(details, request))
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
-        """See gRPC."""
+        """Pass on a call, unless it is a late answer to a turn that was handed out again."""
         if not details.method.endswith("/CompleteOrchestratorTask"):
             return continuation(details, request)
         instance, token = request.instanceId, request.completionToken
@@ -67,16 +67,16 @@ class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor)
 
 
 def history_once(item: Any) -> Any:
-    """A work item in which a workflow's history says once what the workflow scheduled.
+    """Return the work item without the repeated scheduling events in its workflow's history.
 
-    Where an answer was taken for that to the next turn, it is there twice. The SDK takes the second for the
-    trace of another workflow and fails this one.
+    They are there if an answer was taken for the answer to the next turn. The SDK would take them for a sign
+    that the workflow is not deterministic, and fail the workflow.
     """
     past: Any = item.workflowRequest.pastEvents if item.HasField("workflowRequest") else ()
     once: list[Any] = []
     scheduled: set[int] = set()
     for event in past:
-        # What a workflow asks for is numbered; what happens to it is not.
+        # Events that the workflow scheduled are numbered; events that happened to it have a negative id.
         if event.eventId < 0 or event.eventId not in scheduled:
             once.append(event)
             scheduled.add(event.eventId)

@@ -1,7 +1,7 @@
-"""Sagas that stand still are found, and restarted.
+"""Finds sagas that stand still, and restarts them.
 
-A workflow can be lost although its saga is not: Dapr does not read back what became of a save whose reply
-was lost, and what that turn had asked for is then never done (docs/decisions/0018).
+A workflow can be lost although its saga is not. If the reply to a save is lost, Dapr does not read back
+whether the save was made, and what the workflow's turn had asked for is never done (docs/decisions/0018).
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _log = structlog.get_logger(__name__)
 
 _MOST_DOUBLINGS = 6
 _REASON = "it stood still"
-_AWAY = (StoreError, DaprError, NotAnswered, TimeoutError)
-_ITS_OWN = (StreamUnreadable, Undecodable)
+_AWAY = (StoreError, DaprError, NotAnswered, TimeoutError)  # errors that end the whole look
+_ITS_OWN = (StreamUnreadable, Undecodable)  # errors that concern one saga alone
 
 Unmoved = Callable[[], Awaitable[Sequence[SagaKey]]]
-"""The sagas that have had no event for a while, and whose declaration may yet say that this is right."""
+"""Returns the sagas that have had no event for a while. Their declarations may still allow for that."""
 
 BeingImported = Callable[[], Awaitable[bool]]
-"""Whether the store is being filled from a backup."""
+"""Returns whether the store is being filled from a backup."""
 
 
 class Watch:
-    """Looks at sagas that have not moved, and restarts those that have not for as long as it watched them.
+    """Restarts sagas that have had no event for too long while it watched them.
 
-    It goes by its own clock and by what it saw itself, so that sagas that stood still only because
-    their orchestrator was away get their time. To restart one that does move does no harm.
+    It counts only the time that it has watched a saga itself, by its own clock. So sagas that stood still
+    only because their orchestrator was away get their time. Restarting a saga that does move does no harm.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Watch:
         self._clock = clock
         self._seen: dict[SagaKey, tuple[int, float]] = {}
         self._looked = clock()
-        # Restarted, as their streams say, but the workflow engine did not answer.
+        # Sagas whose restart is recorded in their streams but not carried out, because Dapr did not answer.
         self._to_replace: set[SagaKey] = set()
 
     async def run(self) -> None:
-        """Look now and then, until cancelled."""
+        """Look at the sagas every `seconds / 2`, until cancelled."""
         while True:
             await asyncio.sleep(self._seconds / 2)
             try:
@@ -74,12 +74,12 @@ class Watch:
                 _log.warning("sagas that stand still cannot be looked for", error=str(error))
 
     async def look(self) -> None:
-        """Look once. Raises StoreError, DaprError, NotAnswered and TimeoutError."""
+        """Look at the sagas once. Raises StoreError, DaprError, NotAnswered and TimeoutError."""
         before, self._seen = self._seen, {}
         try:
             await self._look(before)
         except _AWAY:
-            # The time since the last look was not watched; what was seen until then counts as before.
+            # The time since the last look does not count as watched; the time before it still does.
             unwatched = self._clock() - self._looked
             kept = {key: (version, since + unwatched) for key, (version, since) in before.items()}
             self._seen = kept | self._seen
@@ -92,7 +92,7 @@ class Watch:
         restarted = set(to_replace)
         unmoved = await self._unmoved()
         if (unmoved or to_replace) and await self._being_imported():
-            # How they went on is in a part that is still to come, and would not fit behind a restart.
+            # Their later events may still be imported, and would not fit behind a restart.
             _log.warning("no saga is restarted before the import into the store is through")
             return
         for key in dict.fromkeys((*to_replace, *unmoved)):
@@ -101,11 +101,12 @@ class Watch:
                     await self._replace(key)
                 else:
                     await self._look_at(key, before.get(key), restarted)
-                before.pop(key, None)  # what was restarted is timed anew, though this look fails at another
+                before.pop(key, None)  # timed anew, even if this look fails at another saga
             except Exception as error:
                 if isinstance(error, _AWAY) and not isinstance(error, _ITS_OWN):
                     raise
-                # As a history that a newer version wrote: it ends neither the others nor the watch.
+                # An error of one saga, such as a stream that a newer release wrote, stops neither the other
+                # sagas nor the watch.
                 _log.exception("a saga cannot be looked at", saga=key.id, tenant=key.tenant)
 
     async def _look_at(self, key: SagaKey, seen: tuple[int, float] | None, restarted: set[SagaKey]) -> None:
@@ -126,7 +127,7 @@ class Watch:
             return
         lineage = await self._orchestrator.lineage(key, state)
         if any(one.suspended for _, one in lineage):
-            # It stands still because somebody wants it to: a restart would let them all go on.
+            # Somebody suspended a saga of this lineage: a restart would resume all of them.
             return
         root, of_root = lineage[-1]
         if root not in restarted:
@@ -145,12 +146,12 @@ class Watch:
         except NotDeclared as error:
             _log.warning("a saga cannot be restarted here", saga=root.id, reason=str(error))
         except DaprError as error:
-            # It is its own: the next ones have their turn, and this one again at the next look.
+            # This concerns one saga: the others have their turn, and this one again at the next look.
             self._to_replace.add(root)
             _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
 
     async def _replace(self, root: SagaKey) -> None:
-        """See through the restart that was recorded. Another one would only make it wait for longer."""
+        """Finish a restart that is recorded already. Recording another would only lengthen the wait."""
         _, state = await self._history.load(root)
         if state.active and state.suspended:
             return
@@ -163,13 +164,13 @@ class Watch:
         self._to_replace.discard(root)
 
     def _patience(self, saga: Saga[Any], state: SagaState) -> float:
-        """Seconds; the more the more often a restart did not help."""
+        """Return the seconds that a saga may stand still. They double with each restart that did not help."""
         doublings: int = 2 ** min(state.run, _MOST_DOUBLINGS)
         return self._seconds * doublings + pause(saga, state, datetime.now(UTC)).total_seconds()
 
 
 def pause(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
-    """How long nothing need happen to a saga: while it tries, until it tries again, or for an answer."""
+    """Return how long a saga may rightly have no event: during an attempt, before a retry, or in a wait."""
     pauses = [timedelta(0)]
     answered = (
         state.cancel_requested

@@ -1,4 +1,4 @@
-"""The engine on Dapr Workflow: each version of each saga is a workflow of its own name and version."""
+"""Runs the engine on Dapr Workflow. Each saga type is a workflow, and has its versions."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ from annals.telemetry import traces
 Activity = Callable[[Mapping[str, Any], str | None], Awaitable[dict[str, Any]]]
 
 _CHANNEL = (
-    # The sidecar's limit holds. One of the worker's own would end the stream by which all workflows come,
-    # each time that the one which is larger comes by it.
+    # The sidecar's limit is enough. With a limit of the worker's own, each workflow that exceeds it would end
+    # the stream by which all workflows come.
     ("grpc.max_receive_message_length", -1),
-    # The sidecar is beside its app: a proxy that the environment names does not know it.
+    # The sidecar runs beside its app, where a proxy that the environment names cannot reach it.
     ("grpc.enable_http_proxy", 0),
 )
 
-# What a workflow that began before this was so has in its history: a wait for what it only looks for now.
+# Patches: a workflow that began before one must go on as its history says. Before this patch, a workflow
+# waited for a cancel where it now only looks for one.
 _LOOKS = "annals.looks-for-a-cancel"
-# And nothing where steps beside each other only wait, and it tells what came to pass before that now.
+# Before this patch, a workflow recorded nothing when all that parallel steps still did was wait.
 _TELLS = "annals.tells-before-it-waits"
 
 
 class _DaprWorkflow:
-    """See `engine.Workflow`."""
+    """Implements `engine.Workflow` on the context of a Dapr workflow."""
 
     def __init__(self, context: DaprWorkflowContext, saga: Saga[Any]) -> None:
         self._context = context
-        # Both are asked at the beginning. What came while a workflow was suspended the SDK replays before the
-        # patches of the turn that took it (1.18): one that was asked for there is not found again.
+        # Both patches are asked for at the beginning. The SDK (1.18) replays what came while a workflow was
+        # suspended before the patches of the turn that took it: a patch asked for there is not found again.
         self._looks = context.is_patched(_LOOKS)
         beside = any(isinstance(block, Parallel) for block in saga.steps)
         self.tells = beside and context.is_patched(_TELLS)
@@ -65,7 +66,7 @@ class _DaprWorkflow:
     def raised(self, name: str) -> engine.Task | None:
         if not self._looks:
             return self.event(name)
-        # The SDK ends such a wait at once. Any other costs the scheduler a job, and two deletions at the end.
+        # The SDK ends this wait at once. Others cost the scheduler a job, and two deletions at the end.
         found = self._context.wait_for_external_event(name, timeout=timedelta(0))
         return None if found.is_failed else found
 
@@ -77,9 +78,9 @@ class _DaprWorkflow:
 
 
 class SagaWorker:
-    """Runs workflows and activities for the sidecar, on threads of its own.
+    """Runs the workflows and activities that the sidecar hands out, on threads of the SDK.
 
-    The activities run on the loop that this was created on, where their connections are.
+    The activities run on the event loop that the worker was created on, where their connections are.
     """
 
     def __init__(self, grpc_port: int, catalog: SagaCatalog, activities: Mapping[str, Activity]) -> None:
@@ -88,11 +89,11 @@ class SagaWorker:
         self._runtime = WorkflowRuntime(
             host="127.0.0.1",
             port=str(grpc_port),
-            # No handler of its own: what it says goes where all else goes.
+            # No handler of the SDK's own: its messages go to the service's log.
             logger_options=LoggerOptions("WARNING", logging.NullHandler()),
             interceptors=[Turns()],
         )
-        # The SDK has no public way (1.18).
+        # The SDK (1.18) has no public way to set the channel's options.
         self._runtime._WorkflowRuntime__worker._channel_options = _CHANNEL  # type: ignore[attr-defined]  # noqa: SLF001
         logging.getLogger("durabletask-worker").setLevel(logging.WARNING)
         newest = {saga_type: catalog.newest(saga_type).version for saga_type in catalog.types}
@@ -107,14 +108,14 @@ class SagaWorker:
             self._runtime.register_activity(self._bridge(activity), name=name)
 
     async def run(self) -> None:
-        """Connect, and work until cancelled; what is under way then is done again elsewhere."""
+        """Connect, and work until cancelled. Work that is under way then is done again elsewhere."""
         try:
             await asyncio.to_thread(self._runtime.start)
             self.connected = True
             await asyncio.Event().wait()
         finally:
             self.connected = False
-            # Also of a start that waits for the sidecar, and would for ever.
+            # This also ends a start that still waits for the sidecar, and would wait for ever.
             await asyncio.shield(asyncio.to_thread(self._runtime.shutdown))
 
     def _bridge(self, activity: Activity) -> Callable[..., Awaitable[dict[str, Any]]]:
@@ -129,12 +130,12 @@ def _workflow(
     catalog: SagaCatalog, saga: Saga[Any]
 ) -> Callable[[DaprWorkflowContext, dict[str, Any]], Generator[Any, Any, Any]]:
     def run(context: DaprWorkflowContext, start: dict[str, Any]) -> Generator[Any, Any, Any]:
-        # Which version a workflow began with Dapr forgets where there is a patch (1.18, versioning.go,
-        # compactPatches), and gives it to the newest; a saga may be older than its workflow, too.
+        # The input says which version to run. Dapr (1.18, versioning.go, compactPatches) forgets the version
+        # of a workflow with a patch, and runs it as the newest. A saga may also be older than its workflow.
         try:
             declared = saga if start["version"] == saga.version else catalog.get(saga.type, start["version"])
         except KeyError:
-            # As while an upgrade is under way: Dapr holds the workflow until a worker that knows it comes.
+            # As during an upgrade: Dapr holds the workflow until a worker comes that knows the version.
             raise VersionNotRegisteredException from None
         return (yield from engine.run(declared, _DaprWorkflow(context, declared), start))
 
