@@ -11,15 +11,15 @@ from annals.sagas.activities import Activity, ActivityCall, Rejected
 _PAGE = 500
 
 MOST_TASKS = 400
-"""So many one off-boarding hands over: each is 4 to 9 kB of the history of its workflow, and a sidecar halts
-a workflow that comes near the largest body that it takes, which is 4 MiB where nothing else is said."""
+"""The most tasks that one off-boarding hands over. Each adds 4 to 9 kB to the history of the off-boarding's
+workflow, and a sidecar halts a workflow that comes near the largest body it takes, by default 4 MiB."""
 
 
 def functions(invocation: ServiceInvocation) -> Mapping[str, Activity]:
-    """The functions by name."""
+    """Return the functions by name."""
 
     async def open_tasks(call: ActivityCall) -> list[str]:
-        """The ids of an assignee's open tasks, the oldest first."""
+        """Return the ids of an assignee's open tasks, the oldest first."""
         found: list[str] = []
         cursor: str | None = None
         while True:

@@ -1,4 +1,4 @@
-"""What the service answers, for the OpenAPI document."""
+"""The answers of the service, for the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from annals.web.answers import Answer
 
 
 class SagaStepNow(Answer):
-    """A step of a saga as it is now."""
+    """The current state of a step of a saga."""
 
     name: str
     status: StepStatus
     attempts: int
-    """Tries of its action."""
+    """How often the step's action was attempted."""
     undo_attempts: int
-    """Tries of its compensation."""
+    """How often the step's compensation was attempted."""
     uncertain: bool
-    """Whether a try may have taken effect although it was not seen to."""
+    """Whether an attempt at the action failed and may have taken effect all the same."""
     result: Any
     error: SagaError | None
     deadline: datetime | None
-    """Until when it waits."""
+    """Until when the step waits for an event."""
     waits_for: list[str]
-    """The events of which it waits for one."""
+    """The events that the step waits for; one of them ends the wait."""
 
 
 class SagaNow(Answer):
-    """A saga as it is now, by its history."""
+    """The current state of a saga, by its history."""
 
     id: str
     type: str
     version: int
-    """Of its declaration."""
+    """The version of the saga's declaration."""
     status: SagaStatus
     started_at: datetime | None
     caused_at: datetime | None
-    """When that happened which it was started for, if it was by a domain event."""
+    """The time of the domain event that started the saga, if one did."""
     user: str | None
     correlation_id: str | None
     business_key: str | None
-    """What it is about; of a type there is one at a time for it."""
+    """What the saga is about. Only one saga of a type runs for a business key at a time."""
     parent: str | None
-    """The saga that started it."""
+    """The id of the saga that started this one, if one did."""
     input: dict[str, Any]
     steps: list[SagaStepNow]
     waits_for: list[str]
-    """The events that its steps wait for: each waits for one of its own."""
+    """The events that the saga's steps wait for. Each step takes one."""
     cancel_requested: bool
     cancel_reason: str | None
     terminated: bool
     suspended: bool
     reason: str | None
-    """Why it is compensated, or has failed."""
+    """Why the saga is compensated, has failed, or was terminated."""
     left: list[str]
-    """The steps of a failed saga that were not taken back."""
+    """The steps of a failed saga that were not compensated."""
     output: Any
 
 
 class SagaFound(Answer):
-    """A saga as the projector's `/queries/sagas` has it, where its other fields are described."""
+    """A saga as the projector's `/queries/sagas` lists it. Its other fields are described there."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -78,7 +78,7 @@ class SagaFound(Answer):
 
 
 class Raised(Answer):
-    """That an event was raised."""
+    """The confirmation that an event was raised."""
 
     id: str
     event: str

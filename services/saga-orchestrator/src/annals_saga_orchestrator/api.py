@@ -1,4 +1,4 @@
-"""The HTTP side of the sagas."""
+"""The HTTP API of the sagas."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from annals_saga_orchestrator.answers import Raised, SagaFound, SagaNow
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
 _LIST_SECONDS = 10.0
-# It is in the history of the saga's workflow several times.
+# Bytes of the data of a raised event: the history of the saga's workflow has it several times.
 _LARGEST_DATA = 64 * 1024
 _RETRY_SECONDS = 1
-# The projector reads them, and refuses any other.
+# Query parameters that are passed on to the projector, which refuses any other.
 _LISTED_BY = {
     **dict.fromkeys(("status", "type", "business_key", "parent", "from", "to"), "string"),
     "limit": "integer",
@@ -56,10 +56,10 @@ def routes(
     operations: Operations,
     admit: Callable[[], None] = lambda: None,
 ) -> APIRouter:
-    """`/sagas`.
+    """Return the routes under `/sagas`.
 
-    `admit` raises a Problem while nothing is taken that writes to a saga's stream: an import fits no store
-    that somebody wrote to before it, nor a stream that went on before its rest came.
+    `admit` raises a Problem while requests that write to a saga's stream are refused. An import needs that:
+    it fits no store that was written to before, nor a stream that went on before the rest of it came.
     """
     router = APIRouter(prefix="/sagas")
     inputs: list[Any] = [catalog.newest(saga_type).input for saga_type in catalog.types]
@@ -81,7 +81,7 @@ def routes(
             raise unavailable(f"the projector: {error}", seconds=_RETRY_SECONDS) from error
         if answer.ok:
             return json_answer(answer.body)
-        if not answer.problem:  # the sidecar's own: it found no projector, or none that it could reach
+        if not answer.problem:  # the sidecar's own answer: it found or reached no projector
             raise unavailable(f"the projector: {answer.message}", seconds=_RETRY_SECONDS)
         kept = {name: answer.headers[name] for name in _KEPT_HEADERS if name in answer.headers}
         return json_answer(answer.body, answer.status, kept)
@@ -138,7 +138,7 @@ def routes(
         return json_answer({"id": saga_id, "event": event}, 202)
 
     def operation(name: str, summary: str, ask: Ask, *, recorded: bool = False) -> None:
-        """`recorded`: the saga's own history says who asked and why."""
+        """Add the route of an operation. `recorded`: the saga's own history says who asked and why."""
 
         async def operate(request: Request, saga_id: SagaId) -> Response:
             admit()
@@ -212,7 +212,7 @@ def _public(saga_id: str, state: SagaState) -> dict[str, Any]:
 
 @contextmanager
 def _problems() -> Iterator[None]:
-    """Each way to fail becomes its problem here and nowhere else."""
+    """Turn the errors of the orchestrator into problems, here and nowhere else."""
     with domain_problems():
         try:
             yield

@@ -32,7 +32,7 @@ from annals_saga_orchestrator.unmoved import unmoved
 
 
 def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp:
-    """The application for a catalogue of sagas; it reaches for its sidecar when it is started."""
+    """Return the application for a catalogue of sagas. It connects to its sidecar when it is started."""
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:

@@ -10,17 +10,17 @@ from annals.web.settings import ServiceSettings
 
 
 class SagaLive(Live):
-    """What an operator may change while the service runs."""
+    """The settings that an operator may change while the service runs."""
 
     max_backlog: int = Field(default=100_000, ge=0)
     """Commits that may wait for the broker before requests are answered with 503."""
 
 
 class SagaSettings(SagaLive, ServiceSettings):
-    """See `ServiceSettings`."""
+    """The settings of the saga orchestrator, beside those of every service; see `ServiceSettings`."""
 
     read_only: bool = False
-    """Take nothing about sagas that people send, as long as nobody sets `command.read_only`."""
+    """Refuse requests that change sagas while the live setting `command.read_only` is unset."""
 
     state_store: str = "eventstore"
     """The state store component that holds the sagas' streams."""
@@ -29,7 +29,7 @@ class SagaSettings(SagaLive, ServiceSettings):
     """Seconds without an event, beyond what its declaration allows, after which a saga is restarted."""
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
-    """Bytes that the start of a saga may take on the broker: less than its largest message."""
+    """Bytes that the event of a saga's start may take: less than the broker's largest message."""
 
     topic: str = "saga-events"
     """The topic of the sagas' events, and the pub/sub component it is on."""

@@ -1,4 +1,4 @@
-"""What the sidecar delivers: that there are new events. They are read from the store itself."""
+"""The subscription to domain events. A delivery only says that the store has new events to read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from annals.web.deliveries import hinted
 
 
 def triggers(catalog: SagaCatalog) -> frozenset[str]:
-    """The types of the events that concern a saga."""
+    """Return the types of the domain events that start or cancel a saga."""
     return frozenset(trigger.event_type for saga in catalog.all() for trigger in saga.triggers)
 
 
 def routes(follower: Follower) -> APIRouter:
-    """The route that `components/shared/subscriptions.yaml` names."""
+    """Return the route that `components/shared/subscriptions.yaml` names."""
     router = APIRouter()
 
     @router.post("/events/domain-events", include_in_schema=False)

@@ -1,4 +1,4 @@
-"""The sagas that have not moved for a while, as the projector's read model has them."""
+"""Asks the projector, whose read model knows it, which sagas have not moved for a while."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _PAGE_SECONDS = 10.0
 
 
 def unmoved(invocation: ServiceInvocation, seconds: float) -> Unmoved:
-    """Asks for those without an event for so long. Raises NotAnswered and TimeoutError."""
+    """Return a function that asks for the sagas without an event for `seconds`.
+
+    The function raises NotAnswered and TimeoutError.
+    """
 
     async def ask() -> Sequence[SagaKey]:
         found: list[SagaKey] = []

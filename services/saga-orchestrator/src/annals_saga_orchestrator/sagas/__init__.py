@@ -1,4 +1,4 @@
-"""The sagas: a file for each."""
+"""The sagas of this orchestrator, one file each."""
 
 from annals.sagas import SagaCatalog
 from annals_saga_orchestrator.sagas.capacity_release import CAPACITY_RELEASE

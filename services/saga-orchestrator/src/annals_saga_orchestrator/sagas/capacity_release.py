@@ -1,4 +1,4 @@
-"""A task is done or deleted, or goes to somebody else: the place that was reserved for it is free again."""
+"""Frees the place reserved with a member for a task that is completed, deleted, or no longer theirs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 from annals.sagas import Retry, Saga, SagaInput, SendCommand, StartOn, Step
 from annals_saga_orchestrator.sagas.fields import Id
 
-# There is nothing to take back, and nobody waits for it: to give up would leave the place taken for ever.
-# So it outlasts what keeps the command service away, for about a day.
+# There is nothing to compensate and nobody waits, but giving up would leave the place taken for ever. So the
+# retries go on for about a day, to outlast an absence of the command service.
 _PATIENT = Retry(max_retries=160, cap=timedelta(minutes=10))
 
 
-# A hand-over that is taken back at the same time frees its place itself.
+# A hand-over that is compensated at the same time frees its place itself, so the place may be free already.
 _NOTHING_TAKEN = ("member.not_reserved", "not_found")
 
 
 class CapacityRelease(SagaInput):
-    """Whose place, reserved for which task.
+    """The member whose place is freed, and the task that the place was reserved for.
 
-    `previous` had the task before `member`: while it is handed over, both have a place for it, and no third.
+    `previous` had the task before `member`. During a hand-over both have a place for it, and nobody else has.
     """
 
     member: Id

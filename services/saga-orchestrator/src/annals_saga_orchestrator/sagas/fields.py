@@ -1,4 +1,4 @@
-"""The fields that inputs share, with their bounds."""
+"""The fields that the inputs of several sagas share, with their bounds."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Context = SagaContext["MemberOffboarding"]
 
 
 class MemberOffboarding(SagaInput):
-    """Who leaves, and who is asked, in turn, to take over."""
+    """The member who leaves, and the successors, who are asked in turn to take over the tasks."""
 
     member: Id
     successors: Annotated[tuple[Id, ...], Field(min_length=1, max_length=1_000)]
@@ -57,7 +57,7 @@ MEMBER_OFFBOARDING = Saga(
     (
         Step("find-open-tasks", CallActivity("open-tasks", lambda saga: {"assignee": saga.input.member})),
         Step("hand-over", StartSagas("task-handover", _handovers, concurrency=_AT_A_TIME)),
-        # What was declined is theirs again, and what came in late was not handed over.
+        # A task that was declined is the member's again, and one that came in late was not handed over.
         Step("find-rest", CallActivity("open-tasks", lambda saga: {"assignee": saga.input.member})),
     ),
     business_key=lambda given: given.member,

@@ -1,4 +1,4 @@
-"""The hand-over of a task: somebody is asked to take it on, and it comes back if they do not."""
+"""The hand-over of a task: somebody is asked to take the task on, and if they do not, it goes back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Context = SagaContext["TaskHandover"]
 
 
 class TaskHandover(SagaInput):
-    """What a hand-over is started with."""
+    """The task to hand over, the member who is asked to take it on, and how long their answer may take."""
 
     task_id: Id
     assignee: Id
@@ -31,12 +31,12 @@ class TaskHandover(SagaInput):
 
 
 def _place(saga: Context) -> dict[str, Any]:
-    """Named as this hand-over's own: another may have reserved the same, and keeps it."""
+    """Return the reservation, marked with this hand-over: a reservation by another one is not released."""
     return {"id": saga.input.assignee, "task_id": saga.input.task_id, "handover": saga.id}
 
 
 def _assignment(saga: Context) -> dict[str, Any]:
-    """See `_place`."""
+    """Return the assignment, marked with this hand-over: an assignment by other means is not reverted."""
     return {"id": saga.input.task_id, "assignee": saga.input.assignee, "handover": saga.id}
 
 
@@ -66,7 +66,7 @@ def _withdrawal(saga: Context) -> dict[str, Any]:
 
 
 def _reminder(saga: Context) -> dict[str, Any]:
-    """Half-way to the deadline."""
+    """Return a reminder that is due half-way to the deadline."""
     at = saga.started + saga.input.deadline / 2
     return _request(saga) | {"kind": "handover_reminder", "reminder_id": saga.id, "at": at.isoformat()}
 
