@@ -1,4 +1,4 @@
-"""What an aggregate is: a state that decides commands and is folded from events. Pure."""
+"""Base classes of commands and aggregates: states that decide commands, folded from events. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from annals.events import EventData
 
 
 class RuleViolation(Exception):
-    """A command that a rule of the domain refuses; `rule` names it for programs."""
+    """A rule of the domain refuses a command. `rule` is the name of the rule, for programs."""
 
     def __init__(self, rule: str, message: str) -> None:
         super().__init__(message)
@@ -19,38 +19,38 @@ class RuleViolation(Exception):
 
 
 class NotFound(Exception):
-    """The aggregate that a command is for does not exist, or does not any more."""
+    """The aggregate that a command is for does not exist, or no longer exists."""
 
 
 class Command(BaseModel):
-    """Base of the commands: what a caller may say, validated. `command_type` is its public name."""
+    """Base class of commands: the validated data that a caller sends. `command_type` is the public name."""
 
-    # An error is logged, and what was said may be personal.
+    # Validation errors are logged, and the input may be personal data.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     command_type: ClassVar[str]
 
 
 class Aggregate(BaseModel):
-    """Base of the states. A new aggregate is the class with its defaults, at version 0.
+    """Base class of aggregates. A new aggregate is the class with its defaults, at version 0.
 
-    `state_schema` is counted up when the fields change their meaning: states stored under an older
-    number are not read, their events are folded again.
+    Increase `state_schema` whenever the fields change their meaning: a state stored under another number is
+    not read, and its events are folded again.
     """
 
-    # By name, too, because it is stored by name.
+    # States are stored by field name, so a field with an alias must be accepted by its name, too.
     model_config = ConfigDict(frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     aggregate_type: ClassVar[str]
     state_schema: ClassVar[int] = 1
 
     def apply(self, event: EventData) -> Self:
-        """The state after an event. It never refuses: what happened, happened."""
+        """Return the state after an event. It never refuses an event: what happened, happened."""
         raise NotImplementedError
 
 
 def decided(decision: EventData | Iterable[EventData]) -> tuple[EventData, ...]:
-    """The events of a decision. Raises TypeError where there is none: nothing could be stored or repeated."""
+    """Return the events of a decision. Raises TypeError for none: nothing could be stored, nor repeated."""
     events = (decision,) if isinstance(decision, EventData) else tuple(decision)
     if not events:
         raise TypeError("a decision is at least one event, or a RuleViolation")

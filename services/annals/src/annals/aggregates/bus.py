@@ -38,15 +38,15 @@ from annals.store.protocol import (
     StoreUnavailable,
 )
 
-# After a conflict, at most so long for each one before it: instances that are equally fast are not to meet at
-# the same version each time.
+# The random pause after a conflict lasts at most this long for each conflict before it. Without a pause,
+# equally fast instances would meet at the same version each time.
 _PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
-# Of one stream, the one whose turn it is included.
+# Commands on one stream that may wait at a time, including the one that runs.
 _COMMANDS_A_STREAM = 1_000
-# Of states as JSON, which take a few times as much at the worst; a small one takes about so many beside.
+# Size of the cached states as JSON. The objects take up to a few times as much memory.
 _CACHED_BYTES = 32_000_000
-_STATE_BYTES = 1_000
+_STATE_BYTES = 1_000  # what a state takes beside its JSON
 _KEYED_IDS = uuid.UUID("6f0f7a8e-2f3b-5d0e-9a51-1f6f0a3f9f57")
 
 C = TypeVar("C", bound=Command)
@@ -59,7 +59,7 @@ class KeyReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CommandContext:
-    """Who asks, in what context."""
+    """Who sends a command, and in which session, correlation and trace."""
 
     tenant: str = "default"
     user: str | None = None
@@ -70,15 +70,16 @@ class CommandContext:
 
     @property
     def trace_id(self) -> str | None:
-        """The trace that it is asked in, out of `traceparent`."""
+        """The id of the command's trace, from `traceparent`."""
         return self.traceparent[3:35] if self.traceparent else None
 
 
 @dataclass(frozen=True, slots=True)
 class CommandRequest:
-    """A command, for whom, and how it may be repeated.
+    """A command as a caller sends it.
 
-    `idempotency_key` is the caller's: a repeat with the same key gets the first outcome.
+    `idempotency_key` is chosen by the caller: a repeat with the same key gets the first outcome. A command
+    with an `expected_version` fails with ConflictError if its aggregate is at another version.
     """
 
     type: str
@@ -90,7 +91,7 @@ class CommandRequest:
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """What a command came to. `created` says that its aggregate is new."""
+    """The outcome of a command. `created` says that the command created its aggregate."""
 
     aggregate_id: str
     appended: Appended
@@ -99,11 +100,11 @@ class CommandResult:
 
 @dataclass(frozen=True, slots=True)
 class Handler(Generic[C, A]):
-    """One use case: the command, the aggregate it is for, and the decision.
+    """One use case: the command, the aggregate that it is for, and the decision.
 
-    `decide` gives at least one event: where nothing is to change, it raises a RuleViolation.
-    `identify` gives the aggregate's id; None lets the bus choose one, for a command that creates.
-    `sender` gives the user who alone may send it, where it is not for everybody to send.
+    `decide` returns at least one event; if nothing is to change, it raises a RuleViolation. `identify`
+    returns the aggregate's id; for a command that creates, None lets the bus choose one. `sender` returns the
+    only user who may send the command; without it, everybody may.
     """
 
     command: type[C]
@@ -122,7 +123,7 @@ Middleware = Callable[[CommandRequest, Next], Awaitable[CommandResult]]
 
 
 class UnknownCommand(Exception):
-    """No use case has this type; `known` lists those there are."""
+    """No handler has this command type; `known` lists the types that have one."""
 
     def __init__(self, command_type: str, known: list[str]) -> None:
         super().__init__(f"no command is called {command_type!r}")
@@ -130,7 +131,7 @@ class UnknownCommand(Exception):
 
 
 class CommandBus:
-    """Carries out commands, those of one stream one after the other."""
+    """Executes commands; commands on the same stream run one at a time."""
 
     def __init__(
         self,
@@ -143,10 +144,10 @@ class CommandBus:
         middleware: Iterable[Middleware] = (),
         deadline_seconds: float = 10.0,
     ) -> None:
-        """`protect` is needed for commands with personal fields; without it they are a ValueError.
+        """Raise ValueError if `protect` is missing for personal fields, or if no event can carry a type.
 
-        So is a type, of a command or an aggregate, that no event can carry.
-        `deadline_seconds` are from a command's arrival to its answer, the wait for its turn included.
+        `protect` encrypts the personal fields of commands. The types are those of commands and aggregates.
+        `deadline_seconds` run from a command's arrival to its answer, including the wait for its turn.
         """
         self._store = store
         self._registry = registry
@@ -171,11 +172,11 @@ class CommandBus:
 
     @property
     def handlers(self) -> Mapping[str, Handler[Any, Any]]:
-        """The use cases by command type."""
+        """The handlers by command type."""
         return self._handlers
 
     async def execute(self, request: CommandRequest) -> CommandResult:
-        """Carry out a command.
+        """Execute a command.
 
         Raises UnknownCommand, pydantic's ValidationError, PermissionError, NotFound, RuleViolation,
         KeyReused and the errors of `EventStore.append`.
@@ -211,7 +212,7 @@ class CommandBus:
             raise StoreUnavailable("the command was not carried out in time") from None
 
     async def _protected(self, command: C, request: CommandRequest, subject: str) -> tuple[C, CommandRequest]:
-        """The command and its request with tokens where they were personal. Raises SubjectErased."""
+        """Return the command and its request with personal fields encrypted. Raises SubjectErased."""
         plain = {name: getattr(command, name) for name in self._personal[request.type]}
         given = {name: text for name, text in plain.items() if text is not None}
         if self._protect is None or not given:
@@ -221,9 +222,10 @@ class CommandBus:
         return command.model_copy(update=tokens), dataclasses.replace(request, data=data)
 
     async def _first_outcome(self, request: CommandRequest, stream: StreamId) -> Appended | None:
-        """What the same command came to before its subject was erased.
+        """Return the outcome of the same command from before its subject was erased, or None.
 
-        Its tokens cannot be made again, so nor its fingerprint: it is the same by its key, stream and type.
+        Its personal fields cannot be encrypted again as they were, so there is no fingerprint to compare. A
+        command with the same key, stream and type counts as the same.
         """
         if request.idempotency_key is None:
             return None
@@ -237,7 +239,7 @@ class CommandBus:
     def _address(
         self, handler: Handler[C, A], command: C, request: CommandRequest
     ) -> tuple[StreamId, str, bool]:
-        """The command's stream and aggregate id, and whether that id was made up just now."""
+        """Return the command's stream and aggregate id, and whether that id was generated just now."""
         aggregate_id, chosen = handler.identify(command), False
         if aggregate_id is None:
             if request.idempotency_key is None:
@@ -275,8 +277,8 @@ class CommandBus:
             except (ConflictError, NotFound, RuleViolation):
                 if certain:
                     raise
-                # Refuse only what is certainly so now: another instance may have changed the
-                # aggregate since, and what a first look did not find may be there.
+                # Refuse only on a certain read: another instance may have changed the aggregate since,
+                # and what the first read did not find may exist (docs/decisions/0005).
                 self._forget(stream)
                 certain = True
                 continue
@@ -292,7 +294,7 @@ class CommandBus:
                 fingerprint,
                 deadline=limit.when(),
             )
-            # From here on the store keeps to it: it alone knows whether anything was begun.
+            # From here on the store keeps the deadline: it alone knows whether the append was begun.
             limit.reschedule(None)
             try:
                 appended = await self._store.append(append)
@@ -316,7 +318,7 @@ class CommandBus:
     async def _repeated(
         self, handler: Handler[C, A], request: CommandRequest, aggregate_id: str, first: Appended
     ) -> CommandResult:
-        """The first outcome of a command that is sent again, by which the stream began or went on."""
+        """Return the first outcome of a command that is sent again, and whether it created the aggregate."""
         created = handler.creates
         if created and first.version > 1:
             began = self._store.read_stream(first.stream, to_version=1)
@@ -326,7 +328,7 @@ class CommandBus:
     async def _current(
         self, aggregate: type[A], stream: StreamId, key: str | None, *, new: bool, certain: bool
     ) -> tuple[int, A, Outcome | None]:
-        """What is to be decided on, and the outcome of a command that was sent before with this key."""
+        """Return the version and state to decide on, and the outcome of an earlier command with this key."""
         if new:
             return 0, aggregate(), None
         if not certain and key is None and stream in self._states:
@@ -334,7 +336,7 @@ class CommandBus:
         return await self._load(aggregate, stream, key, certain=certain)
 
     def _cached(self, aggregate: type[A], stream: StreamId) -> tuple[int, A]:
-        """The last state this process wrote. When it is stale, the append will be a conflict."""
+        """Return the last version and state that this process wrote. If stale, the append will conflict."""
         self._states.move_to_end(stream)
         version, state, _ = self._states[stream]
         if not isinstance(state, aggregate):

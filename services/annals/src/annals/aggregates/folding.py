@@ -1,4 +1,4 @@
-"""States from events alone: what an import makes the heads of streams with."""
+"""Folds states from events alone. An import makes the heads of streams with it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from annals.store.protocol import Fold, Head, State
 
 
 def folding(registry: EventRegistry, handlers: Iterable[Handler[Any, Any]]) -> Fold:
-    """A function from a stream's head and the events that follow to its new state and its schema.
+    """Return a function that folds events onto a stream's head; it returns the new state and its schema.
 
-    The state is None for a stream of an aggregate that no handler is for, and so is not kept. There is
-    no answer where the head's state is of another schema: all events are to be folded anew.
+    If no handler is for the stream's aggregate, the state is None, and is not kept. If the state of the head
+    has another schema, the function returns None: all events have to be folded again.
     """
     aggregates = {handler.aggregate.aggregate_type: handler.aggregate for handler in handlers}
 

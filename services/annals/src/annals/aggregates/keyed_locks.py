@@ -11,13 +11,13 @@ K = TypeVar("K", bound=Hashable)
 
 
 class KeyedLocks(Generic[K]):
-    """First come, first served, each key by itself."""
+    """Locks by key. Each is given to those who wait for it in the order of their arrival."""
 
     def __init__(self) -> None:
         self._locks: dict[K, tuple[asyncio.Lock, int]] = {}
 
     def users(self, key: K) -> int:
-        """How many hold the lock of a key or wait for it."""
+        """Return how many hold the lock of a key or wait for it."""
         return self._locks[key][1] if key in self._locks else 0
 
     @asynccontextmanager

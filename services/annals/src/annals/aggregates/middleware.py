@@ -1,4 +1,4 @@
-"""What goes round every command: functions `(request, next) -> result`, outermost first."""
+"""The middleware round every command: functions `(request, next) -> result`, the outermost first."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _outcome(error: Exception) -> str:
 
 
 async def log_commands(request: CommandRequest, following: Next) -> CommandResult:
-    """Log what became of each command, with its ids."""
+    """Log the outcome of each command, with its ids."""
     try:
         result = await following(request)
     except Exception as error:
@@ -76,13 +76,13 @@ def _ids(request: CommandRequest) -> dict[str, str | None]:
 async def count_commands(request: CommandRequest, following: Next) -> CommandResult:
     """Count commands by type and outcome, and time them."""
     started = time.perf_counter()
-    # What is cancelled comes to none of the branches below.
+    # A command that is cancelled reaches none of the branches below.
     outcome = "cancelled"
     command_type = request.type
     try:
         result = await following(request)
     except UnknownCommand as error:
-        # Whatever a caller makes up must not become a series of its own.
+        # A type that a caller makes up must not become a time series of its own.
         outcome, command_type = _outcome(error), "unknown"
         raise
     except Exception as error:
@@ -97,7 +97,7 @@ async def count_commands(request: CommandRequest, following: Next) -> CommandRes
 
 
 async def trace_commands(request: CommandRequest, following: Next) -> CommandResult:
-    """A span round the command; its events carry that span as their cause."""
+    """Open a span round a sampled command. The command's events carry that span in `traceparent`."""
     parent = request.context.traceparent
     if parent is None or not parent.endswith("-01"):
         return await following(request)

@@ -1,4 +1,4 @@
-"""An aggregate as the store has it: its head's state, or all of its events folded anew."""
+"""Reads the state of an aggregate from the store: from its head, or by folding all of its events again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ A = TypeVar("A", bound=Aggregate)
 async def stored_state(
     store: EventStore, registry: EventRegistry, aggregate: type[A], stream: StreamId, head: Head
 ) -> A:
-    """The state of a stream whose head was loaded.
+    """Return the state of a stream whose head was loaded.
 
-    Raises StreamUnreadable for one that only a newer release can read, and the errors of the store.
+    Raises StreamUnreadable for a stream that only a newer release can read, and the errors of the store.
     """
     try:
         if head.state is not None and head.state_schema == aggregate.state_schema:
@@ -29,7 +29,7 @@ async def stored_state(
         async for event in store.read_stream(stream, to_version=head.version):
             state = state.apply(registry.decode(event))
     except ValueError as error:
-        # It says nothing of what is asked of the aggregate, though it looks like a refusal of that.
+        # A ValueError would look as if the command or the request were refused as invalid.
         _log.error("a stream cannot be read", stream=str(stream), version=head.version, error=str(error))
         raise StreamUnreadable(stream, head.version) from error
     else:
