@@ -180,7 +180,7 @@ def test_a_declaration_that_is_not_deterministic_is_found() -> None:
 
 
 def test_step_names_are_unique() -> None:
-    with pytest.raises(ValueError, match="must be unique"):
+    with pytest.raises(ValueError, match="with unique names"):
         saga(command("a"), Parallel(command("a")))
 
 
@@ -222,7 +222,7 @@ def test_an_event_of_which_nobody_could_say_which_step_it_is_for_is_refused(step
     ],
 )
 def test_events_that_dapr_takes_for_one_are_refused(steps: Any) -> None:
-    with pytest.raises(ValueError, match="Yes and yes are one event to Dapr"):
+    with pytest.raises(ValueError, match="Yes and yes are the same event to Dapr"):
         saga(*steps)
     saga(wait("a", "Yes"), wait("b", "Yes"))
 
@@ -316,7 +316,7 @@ def test_an_event_that_is_refused_fails_the_test() -> None:
     scenario(saga(wait("w", "yes", by=lambda _: "ada")), {}).raised("yes", by="ada").run().then("completed")
     with pytest.raises(AssertionError, match="yes is refused: only ada may answer this, not bob"):
         scenario(saga(wait("w", "yes", by=lambda _: "ada")), {}).raised("yes", by="bob").run()
-    with pytest.raises(AssertionError, match="yse is refused: this saga waits for"):
+    with pytest.raises(AssertionError, match="yse is refused: no step waits for yse"):
         scenario(saga(wait("w", "yes")), {}).raised("yse").run()
     with pytest.raises(AttributeError, match="reviewr"):
         scenario(saga(wait("w", "yes", by=lambda context: context.input.reviewr)), {}).raised("yes").run()
@@ -382,10 +382,10 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="is not a type such as"):
             mistaken()
-    with pytest.raises(ValueError, match="0 at a time"):
+    with pytest.raises(ValueError, match="at least 1, not 0"):
         StartSagas("other", lambda _: [], concurrency=0)
-    with pytest.raises(ValueError, match="test: what a CancelOn cancels is found by its business key"):
+    with pytest.raises(ValueError, match="test: a CancelOn finds its saga by the business key"):
         saga(command("a"), triggers=(CancelOn("task.deleted", lambda _, task_id: task_id),))
     for action in (StartSaga("other", lambda _: {}), StartSagas("other", lambda _: [])):
-        with pytest.raises(ValueError, match="s starts other, which is not here"):
+        with pytest.raises(ValueError, match="s starts other, which is not declared"):
             SagaCatalog(saga(Step("s", action)))

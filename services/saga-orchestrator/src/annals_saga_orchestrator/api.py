@@ -67,7 +67,7 @@ def routes(
 
     @router.get(
         "",
-        summary="List and search sagas, as the projector's `/queries/sagas`",
+        summary="List and search sagas, like the projector's `/queries/sagas`",
         response_model=Page[SagaFound],
         openapi_extra={"parameters": [parameter(name, kind) for name, kind in _LISTED_BY.items()]},
     )
@@ -130,7 +130,7 @@ def routes(
         admit()
         body = await request.body()
         if len(body) > _LARGEST_DATA:
-            raise Problem(413, "too-large", f"the data of an event may have {_LARGEST_DATA} bytes")
+            raise Problem(413, "too-large", f"the data of an event may have at most {_LARGEST_DATA} bytes")
         data = json_value(body) if body else None
         asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
         with _problems():
@@ -164,28 +164,30 @@ def routes(
             openapi_extra=json_body(GivenReason, required=False),
         )
 
-    operation("cancel", "Take a saga back", orchestrator.cancel, recorded=True)
+    operation("cancel", "Cancel a saga, and compensate what it did", orchestrator.cancel, recorded=True)
     operation(
         "terminate",
-        "End a saga where it is: nothing is taken back, the answer names what is left",
+        "End a saga without compensation; the answer names the steps that are left",
         orchestrator.terminate,
         recorded=True,
     )
-    operation("suspend", "Halt a saga", lambda key, _, asker: orchestrator.suspend(key, asker))
-    operation("resume", "Let a halted saga go on", lambda key, _, asker: orchestrator.resume(key, asker))
+    operation("suspend", "Suspend a saga", lambda key, _, asker: orchestrator.suspend(key, asker))
+    operation("resume", "Resume a suspended saga", lambda key, _, asker: orchestrator.resume(key, asker))
     operation(
         "restart",
-        "Let a saga that stands still go on from where its history is",
+        "Restart a saga that stands still; it goes on from its history",
         orchestrator.restart,
         recorded=True,
     )
     operation(
         "retry",
-        "Try again what could not be taken back",
+        "Retry the compensation of the steps that are left",
         lambda key, _, asker: orchestrator.retry(key, asker),
     )
 
-    @router.post("/{saga_id}/purge", status_code=204, summary="Forget an ended saga's workflow")
+    @router.post(
+        "/{saga_id}/purge", status_code=204, summary="Delete the workflow of an ended saga; its history stays"
+    )
     async def purge(request: Request, saga_id: SagaId) -> None:
         await operations.requested(request, "purge", saga_id, None)
         with _problems():
@@ -223,5 +225,7 @@ def _problems() -> Iterator[None]:
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
         except (ClaimContended, DaprError, NotBegun, NotDeclared) as error:
-            detail = f"{error}; send it again, with the same id or Idempotency-Key: it takes effect once"
+            detail = (
+                f"{error}; send the request again with the same id or Idempotency-Key: it takes effect once"
+            )
             raise unavailable(detail, seconds=_RETRY_SECONDS) from error

@@ -154,7 +154,7 @@ class SagaActivities:
             await asyncio.sleep(wait)
         state = await self._told(key, entries, traceparent, run)
         if state.status is SagaStatus.NONE:
-            _log.warning("the workflow of a saga that the store does not have is over", saga=key.id)
+            _log.warning("a workflow ends because the store does not have its saga", saga=key.id)
         return state
 
     async def _told(

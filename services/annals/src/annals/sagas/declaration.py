@@ -160,7 +160,7 @@ class StartSagas:
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
-            raise ValueError(f"none of {self.saga} would ever start {self.concurrency} at a time")
+            raise ValueError(f"the concurrency of {self.saga} must be at least 1, not {self.concurrency}")
 
 
 Action = SendCommand | AskQuery | PublishEvent | CallActivity
@@ -252,7 +252,7 @@ class Saga(Generic[I]):
     def __post_init__(self) -> None:
         names = [step.name for step in self.flat()]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"{self.type}: step names must be unique, and there must be one: {names}")
+            raise ValueError(f"{self.type}: a saga needs steps, with unique names: {names}")
         for step in self.flat():
             sends = isinstance(step.action, SendCommand) or isinstance(step.compensation, SendCommand)
             if sends and not _COMMANDS_STEP.fullmatch(step.name):
@@ -261,13 +261,11 @@ class Saga(Generic[I]):
                 )
                 raise ValueError(f"{self.type}: {shape}: {step.name!r}")
         if self.business_key is None and any(isinstance(one, CancelOn) for one in self.triggers):
-            raise ValueError(
-                f"{self.type}: what a CancelOn cancels is found by its business key: give it one"
-            )
+            raise ValueError(f"{self.type}: a CancelOn finds its saga by the business key: give it one")
         spelt: dict[str, str] = {}
         for event in (event for _, _, wait in self._waits() for event in wait.names):
             if (same := spelt.setdefault(event.casefold(), event)) != event:
-                both = f"{same} and {event} are one event to Dapr, which does not look at case"
+                both = f"{same} and {event} are the same event to Dapr, which ignores case"
                 raise ValueError(f"{self.type}: {both}: give each another name")
         for (place, name, wait), (other_place, other_name, other) in combinations(self._waits(), 2):
             shared = sorted({*wait.names} & {*other.names})
@@ -307,7 +305,9 @@ class SagaCatalog:
         for saga in sagas:
             for step in saga.flat():
                 if isinstance(step.action, StartSaga | StartSagas) and step.action.saga not in self._versions:
-                    raise ValueError(f"{saga.type}: {step.name} starts {step.action.saga}, which is not here")
+                    raise ValueError(
+                        f"{saga.type}: {step.name} starts {step.action.saga}, which is not declared"
+                    )
 
     @property
     def types(self) -> list[str]:

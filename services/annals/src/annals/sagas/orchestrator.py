@@ -512,11 +512,11 @@ class Orchestrator:
         """Return the declaration of a saga. Raises NotDeclared if it is not here, or refuses the input."""
         saga = self._declared(state)
         if saga is None:
-            raise NotDeclared(f"version {state.saga_version} of {state.saga_type} is not declared here")
+            raise NotDeclared(f"this replica has no version {state.saga_version} of {state.saga_type}")
         try:
             saga.input.model_validate(state.input)
         except ValidationError as error:
-            raise NotDeclared(f"what it was started with is refused here: {error}") from error
+            raise NotDeclared(f"this replica refuses the input of the saga: {error}") from error
         return saga
 
     def _declared(self, state: SagaState) -> Saga[Any] | None:
@@ -533,7 +533,7 @@ async def _insist(work: Callable[[], Awaitable[T]]) -> T:
         try:
             return await work()
         except (StoreError, DaprError, ClaimContended) as error:
-            _log.warning("a saga that another runs has to wait", error=str(error))
+            _log.warning("a child saga has to wait", error=str(error))
             await asyncio.sleep(_INSIST_SECONDS)
 
 

@@ -256,7 +256,9 @@ class SagaState(Aggregate):
         if any((one.data, one.user) == (data, user) for one in there):
             return ()
         if len(there) >= open_steps:
-            raise RuleViolation("saga.already_raised", f"{event} was raised already, otherwise than now")
+            raise RuleViolation(
+                "saga.already_raised", f"{event} was raised already, with other data or by another user"
+            )
         return (EventRaised(event=event, number=self.raises + 1, data=data, user=user),)
 
     def restart(self, run: int, reason: str) -> tuple[EventData, ...]:
@@ -279,7 +281,9 @@ class SagaState(Aggregate):
         steps = [step for step, events in declared.items() if event in events]
         if not steps:
             known = sorted({name for events in declared.values() for name in events})
-            raise RuleViolation("saga.unknown_event", f"this saga waits for {known or 'no events'}")
+            events = ", ".join(known) or "no events"
+            message = f"no step waits for {event}; the steps of this saga wait for {events}"
+            raise RuleViolation("saga.unknown_event", message)
         # If the event was raised in time, a repeat counts even after the deadline.
         asked = None if any(one.event == event for one in self.raised) else now
         count = sum(self.step(step).open_to_events(asked) for step in steps)

@@ -82,9 +82,7 @@ class Triggers:
         if not state.runs_for(saga.type, business_key) or saga is not its_own:
             return
         if _is_older(event, state):
-            _log.info(
-                "a saga is not cancelled by what happened before it", saga=holder, event_id=event.event_id
-            )
+            _log.info("an event older than a saga does not cancel it", saga=holder, event_id=event.event_id)
             return
         try:
             key = SagaKey(holder, event.tenant_id)

@@ -49,7 +49,7 @@ class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor)
         if not token.startswith(_OURS):
             return continuation(details, request)
         if self._last.get(instance) != token:
-            _log.warning("the answer to a turn that was handed out again is dropped", workflow=instance)
+            _log.warning("a late answer to a workflow turn is dropped", workflow=instance)
             dropped: Future[Any] = Future()
             dropped.set_result(CompleteTaskResponse())
             return dropped
@@ -81,7 +81,9 @@ def history_once(item: Any) -> Any:
             once.append(event)
             scheduled.add(event.eventId)
     if len(once) < len(past):
-        _log.warning("a history repeats itself", workflow=item.workflowRequest.instanceId)
+        _log.warning(
+            "repeated events of a workflow history are removed", workflow=item.workflowRequest.instanceId
+        )
         kept = [type(event).FromString(event.SerializeToString()) for event in once]
         del past[:]
         past.extend(kept)

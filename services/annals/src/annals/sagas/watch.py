@@ -71,7 +71,7 @@ class Watch:
             try:
                 await self.look()
             except _AWAY as error:
-                _log.warning("sagas that stand still cannot be looked for", error=str(error))
+                _log.warning("the search for sagas that stand still failed", error=str(error))
 
     async def look(self) -> None:
         """Look at the sagas once. Raises StoreError, DaprError, NotAnswered and TimeoutError."""
@@ -93,7 +93,7 @@ class Watch:
         unmoved = await self._unmoved()
         if (unmoved or to_replace) and await self._being_imported():
             # Their later events may still be imported, and would not fit behind a restart.
-            _log.warning("no saga is restarted before the import into the store is through")
+            _log.warning("no saga is restarted until the import into the store is complete")
             return
         for key in dict.fromkeys((*to_replace, *unmoved)):
             try:
@@ -107,7 +107,7 @@ class Watch:
                     raise
                 # An error of one saga, such as a stream that a newer release wrote, stops neither the other
                 # sagas nor the watch.
-                _log.exception("a saga cannot be looked at", saga=key.id, tenant=key.tenant)
+                _log.exception("a saga cannot be checked", saga=key.id, tenant=key.tenant)
 
     async def _look_at(self, key: SagaKey, seen: tuple[int, float] | None, restarted: set[SagaKey]) -> None:
         version, state = await self._history.load(key)
@@ -117,7 +117,7 @@ class Watch:
         try:
             saga = self._orchestrator.require_declared(state)
         except NotDeclared as error:
-            _log.warning("a saga stands still that is not declared here", reason=str(error), **about)
+            _log.warning("a saga stands still, and cannot be run here", reason=str(error), **about)
             return
         if state.steps.keys() != {step.name for step in saga.flat()}:
             _log.error("a saga was changed without a new version", **about)
@@ -137,7 +137,9 @@ class Watch:
     async def _restart(self, root: SagaKey, state: SagaState) -> None:
         try:
             if await self._orchestrator.end_with_parent(root, state, Asker()):
-                _log.warning("a saga stood still: it ended with its parent", saga=root.id, tenant=root.tenant)
+                _log.warning(
+                    "a saga stood still: it was terminated with its parent", saga=root.id, tenant=root.tenant
+                )
                 return
             await self._orchestrator.restart(root, _REASON, Asker())
             _log.warning("a saga stood still: it was restarted", saga=root.id, tenant=root.tenant)
