@@ -1,4 +1,4 @@
-"""Base classes of commands and aggregates: states that decide commands, folded from events. Pure."""
+"""Base classes of commands and aggregates. An aggregate is a state that is folded from events. Pure."""
 
 from __future__ import annotations
 

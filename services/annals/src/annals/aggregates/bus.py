@@ -44,9 +44,9 @@ _PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
 # Commands on one stream that may wait at a time, including the one that runs.
 _COMMANDS_A_STREAM = 1_000
-# Size of the cached states as JSON. The objects take up to a few times as much memory.
+# Limit of the cached states, in bytes of JSON. The objects take up to a few times as much memory.
 _CACHED_BYTES = 32_000_000
-_STATE_BYTES = 1_000  # what a state takes beside its JSON
+_STATE_BYTES = 1_000  # counted for each state beside its JSON
 _KEYED_IDS = uuid.UUID("6f0f7a8e-2f3b-5d0e-9a51-1f6f0a3f9f57")
 
 C = TypeVar("C", bound=Command)

@@ -11,7 +11,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class KeyedLocks(Generic[K]):
-    """Locks by key. Each is given to those who wait for it in the order of their arrival."""
+    """One lock for each key. Tasks that wait for a lock get it in the order of their arrival."""
 
     def __init__(self) -> None:
         self._locks: dict[K, tuple[asyncio.Lock, int]] = {}

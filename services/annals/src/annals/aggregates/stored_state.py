@@ -29,7 +29,7 @@ async def stored_state(
         async for event in store.read_stream(stream, to_version=head.version):
             state = state.apply(registry.decode(event))
     except ValueError as error:
-        # A ValueError would look as if the command or the request were refused as invalid.
+        # A ValueError would be taken for an invalid request, and the request is not what is wrong.
         _log.error("a stream cannot be read", stream=str(stream), version=head.version, error=str(error))
         raise StreamUnreadable(stream, head.version) from error
     else:

@@ -101,7 +101,7 @@ class SagaActivities:
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Record transitions. In the answer, `over` says that the workflow has nothing more to do.
 
-        That is so if the saga was terminated, if the workflow of another run carries it on, or if the store
+        That is so if the saga was terminated, if the workflow of another run continues it, or if the store
         does not have it.
         """
         state = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
@@ -312,7 +312,7 @@ def _require_recordable(step: str, result: Any) -> None:
 
 
 def _end(state: SagaState, call: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how a saga ended; nothing if it goes on, or if the workflow of another run carries it on."""
+    """Return how a saga ended; nothing if it goes on, or if the workflow of another run continues it."""
     if state.run != call["run"] or not state.status.ended:
         return {}
     return {"status": state.status, "reason": state.reason}

@@ -181,7 +181,7 @@ class Retry:
 
 
 COMPENSATION_RETRY = Retry(max_retries=10)
-"""A compensation is retried for some minutes, because people have to see to one that is given up."""
+"""The default for compensations. It lasts some minutes, because people must see to one that is given up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,14 +178,14 @@ class SagaContinued(EventData, type="saga.continued"):
 
 
 class SagaRestarted(EventData, type="saga.restarted"):
-    """The saga was restarted: a new workflow, number `run`, carries it on from its history."""
+    """The saga was restarted: a new workflow, number `run`, continues it from its history."""
 
     run: int
     reason: str
 
 
 class CompensationRetried(EventData, type="saga.compensation_retried"):
-    """Somebody asked to compensate the steps that were `left`. A new workflow, number `run`, tries it."""
+    """Somebody asked to compensate the steps that were `left`. A new workflow, number `run`, does so."""
 
     run: int
     left: tuple[str, ...]

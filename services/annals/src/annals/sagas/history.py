@@ -134,8 +134,8 @@ class SagaHistory:
     ) -> SagaState:
         """Append the engine's entries that the saga does not know yet, however long the store is away.
 
-        Entries from another `run` than the saga's current one are dropped: another workflow carries the saga
-        on. Raises AppendTooLarge, so that the workflow learns that the store will never take them.
+        Entries from another `run` than the saga's current one are dropped: another workflow runs the saga.
+        Raises AppendTooLarge, so that the workflow learns that the store will never take them.
         """
         told = [_decode(entry) for entry in entries]
 

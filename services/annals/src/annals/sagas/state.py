@@ -142,7 +142,7 @@ class SagaState(Aggregate):
     """The state of a saga.
 
     `record` decides on a transition that a workflow reports; the other methods that return events decide on a
-    request. `run` is the number of the workflow that carries the saga on. `left` names the steps of a failed
+    request. `run` is the number of the workflow that runs the saga now. `left` names the steps of a failed
     saga that were not compensated.
     """
 
@@ -262,7 +262,7 @@ class SagaState(Aggregate):
         return (EventRaised(event=event, number=self.raises + 1, data=data, user=user),)
 
     def restart(self, run: int, reason: str) -> tuple[EventData, ...]:
-        """Let the workflow of `run` carry the saga on in place of the earlier one. A repeat adds nothing."""
+        """Let the workflow of `run` continue the saga in place of the earlier one. A repeat adds nothing."""
         self._require_active()
         return (SagaRestarted(run=run, reason=reason),) if self.run < run else ()
 
@@ -403,7 +403,7 @@ class SagaState(Aggregate):
 
     @property
     def active(self) -> bool:
-        """Whether a workflow has to carry the saga on: it has begun, and has not ended."""
+        """Whether a workflow has to run the saga: it has begun, and has not ended."""
         return self.status is not SagaStatus.NONE and not self.status.ended
 
     @property

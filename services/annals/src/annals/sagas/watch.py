@@ -148,7 +148,7 @@ class Watch:
         except NotDeclared as error:
             _log.warning("a saga cannot be restarted here", saga=root.id, reason=str(error))
         except DaprError as error:
-            # This concerns one saga: the others have their turn, and this one again at the next look.
+            # The failure concerns this saga alone: go on with the others, and try it again at the next look.
             self._to_replace.add(root)
             _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
 

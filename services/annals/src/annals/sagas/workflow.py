@@ -1,4 +1,4 @@
-"""Runs the engine on Dapr Workflow. Each saga type is a workflow, and has its versions."""
+"""Runs the engine on Dapr Workflow. Each saga type is a workflow with the versions of the saga."""
 
 from __future__ import annotations
 
