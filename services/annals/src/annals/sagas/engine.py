@@ -18,24 +18,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from annals.events import EventData
+from annals.sagas.branches import Branch, run_branch, run_concurrently
+from annals.sagas.calls import describe
 from annals.sagas.declaration import (
     Action,
-    AskQuery,
     AwaitEvent,
-    CallActivity,
     Parallel,
-    PublishEvent,
     Retry,
     Saga,
-    SagaContext,
-    SendCommand,
     StartSaga,
     StartSagas,
     Step,
@@ -57,92 +53,10 @@ from annals.sagas.events import (
 )
 from annals.sagas.start import child_id, context_of, entry
 from annals.sagas.state import StepState, StepStatus
+from annals.sagas.tasks import AnyOf, Raised, Task, Workflow
 
 CANCEL = "annals.cancel"
 """The workflow event that cancels a running saga."""
-
-
-class Task(Protocol):
-    """A task that the engine has asked a workflow for. It completes at some time."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the task has completed."""
-        ...
-
-    def get_result(self) -> Any:
-        """Return the result of the completed task, or raise its error."""
-        ...
-
-
-class Workflow(Protocol):
-    """The workflow runtime that the engine runs on."""
-
-    @property
-    def now(self) -> datetime:
-        """The current time; a replay sees the same one."""
-        ...
-
-    @property
-    def tells(self) -> bool:
-        """Whether transitions are recorded before parallel steps do nothing but wait.
-
-        False for a workflow that an older release began: its history has no such activity.
-        """
-        ...
-
-    def activity(self, name: str, call: Mapping[str, Any]) -> Task:
-        """Call `SagaActivities.perform` or `.record`, or `Orchestrator.begin_child` or `.cancel_child`."""
-        ...
-
-    def child(self, start: Mapping[str, Any]) -> Task:
-        """Run another saga. The result is what its engine returns."""
-        ...
-
-    def event(self, name: str) -> Task:
-        """Wait for the next event of a name."""
-        ...
-
-    def raised(self, name: str) -> Task | None:
-        """Return the next event of a name if it has been raised already, or else None.
-
-        In a workflow that an older release began, this returns a wait for the event instead of None.
-        """
-        ...
-
-    def timer(self, delay: timedelta) -> Task:
-        """Complete after `delay`, with no result."""
-        ...
-
-    def any(self, tasks: Sequence[Task]) -> Task:
-        """Complete as soon as one of several tasks completes."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _AnyOf:
-    """A wait for the first of several tasks. Parallel branches may wait for the same task."""
-
-    tasks: tuple[Task, ...]
-
-    @property
-    def is_complete(self) -> bool:
-        return any(task.is_complete for task in self.tasks)
-
-
-@dataclass(frozen=True, slots=True)
-class _Raised:
-    """A completed task, for an event that was raised before this workflow began."""
-
-    payload: Mapping[str, Any]
-    is_complete: bool = True
-
-    def get_result(self) -> Any:
-        return self.payload
-
-
-_Wanted = Task | _AnyOf
-_Steps = Generator[_Wanted, Any, Any]
 
 
 class _Stop(Exception):
@@ -160,37 +74,6 @@ class _Ended(BaseException):
         self.how = {"status": told.get("status", "ended"), "reason": told.get("reason")}
 
 
-def describe(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
-    """Return an action as JSON for an activity, which knows no declarations.
-
-    Values such as dates, ids and models become JSON as pydantic makes it. Raises ValueError for a value that
-    has no JSON, before the step has begun.
-    """
-    described: dict[str, Any] = to_jsonable_python(_described(action, context))
-    return described
-
-
-def _described(action: Action, context: SagaContext[Any]) -> dict[str, Any]:
-    match action:
-        case SendCommand():
-            return {
-                "kind": "command",
-                "app": action.app,
-                "type": action.type,
-                "data": action.data(context),
-                "accept": list(action.accept),
-                "user": action.user(context) if action.user else None,
-            }
-        case AskQuery():
-            path, fields = action.path(context), list(action.fields)
-            return {"kind": "query", "app": action.app, "path": path, "fields": fields}
-        case PublishEvent():
-            data = action.data(context)
-            return {"kind": "publish", "type": action.type, "data": data, "targets": list(action.targets)}
-        case CallActivity():
-            return {"kind": "activity", "name": action.name, "input": action.input(context)}
-
-
 def run(
     saga: Saga[Any], workflow: Workflow, start: Mapping[str, Any]
 ) -> Generator[Task, Any, dict[str, Any]]:
@@ -200,35 +83,8 @@ def run(
     `undo_order` the steps that a compensation would undo, `raised` the events that no step has taken, and
     `cancel` the reason for a cancellation, if one was requested.
     """
-    steps = _Run(saga, workflow, start).run()
-    try:
-        wanted = next(steps)
-        while True:
-            if isinstance(wanted, _AnyOf):
-                if not wanted.is_complete:
-                    yield workflow.any(wanted.tasks)
-                wanted = steps.send(None)
-                continue
-            try:
-                result = yield wanted
-            except Exception as error:  # noqa: BLE001 - the saga handles it
-                wanted = steps.throw(error)
-            else:
-                wanted = steps.send(result)
-    except StopIteration as stop:
-        ended: dict[str, Any] = stop.value
-        return ended
-
-
-def _feed(branch: _Steps, completed: _Wanted) -> _Wanted:
-    """Continue a branch with the result or error of what it waited for; return what it waits for next."""
-    if isinstance(completed, _AnyOf):
-        return branch.send(None)
-    try:
-        result = completed.get_result()
-    except Exception as error:  # noqa: BLE001 - the branch handles it
-        return branch.throw(error)
-    return branch.send(result)
+    ended: dict[str, Any] = yield from run_branch(_Run(saga, workflow, start).run(), workflow)
+    return ended
 
 
 def _told(error: Exception) -> str:
@@ -269,9 +125,9 @@ class _Run:
         self._raised = deque(start.get("raised") or ())
         self._taken: set[int] = set()
         if start.get("cancel") is not None:
-            self._events[CANCEL] = _Raised({"reason": start["cancel"]})
+            self._events[CANCEL] = Raised({"reason": start["cancel"]})
 
-    def run(self) -> _Steps:
+    def run(self) -> Branch:
         try:
             if (undo := self._start.get("undo")) is not None:
                 self._undo.extend((self._steps[name], tried) for name, tried in undo)
@@ -289,7 +145,7 @@ class _Run:
 
     # --- forward ---
 
-    def _forward(self) -> _Steps:
+    def _forward(self) -> Branch:
         for index, block in enumerate(self._saga.steps):
             steps = block.steps if isinstance(block, Parallel) else (block,)
             if all(self._known[step.name].status is StepStatus.PENDING for step in steps):
@@ -315,7 +171,7 @@ class _Run:
             yield from self._record(SagaCompleted(output=output))
         return output
 
-    def _branch(self, step: Step) -> _Steps:
+    def _branch(self, step: Step) -> Branch:
         """Run a parallel step. Return its failure, whatever it is: it is raised once all steps are over."""
         try:
             yield from self._step(step, last=False)
@@ -325,7 +181,7 @@ class _Run:
             return _Stop(f"{step.name}: {_told(error)}")
         return None
 
-    def _step(self, step: Step, *, last: bool) -> _Steps:
+    def _step(self, step: Step, *, last: bool) -> Branch:
         known = self._known[step.name]
         if known.status is StepStatus.COMPLETED:
             return
@@ -341,7 +197,7 @@ class _Run:
             case action:
                 yield from self._act(step, action, last=last)
 
-    def _act(self, step: Step, action: Action, *, last: bool) -> _Steps:
+    def _act(self, step: Step, action: Action, *, last: bool) -> Branch:
         call = describe(action, self._context)
         known = self._known[step.name]
         uncertain, attempt = known.uncertain, known.tried
@@ -386,7 +242,7 @@ class _Run:
         final: bool,
         then: Sequence[Mapping[str, Any]],
         undo: bool,
-    ) -> _Steps:
+    ) -> Branch:
         before = self._take()
         asked = {
             "before": before,
@@ -404,17 +260,17 @@ class _Run:
         self._cancel_reason = self._cancel_reason or done["cancel"]
         return done
 
-    def _until_the_next_try(self, step: Step, attempt: int, *, uncertain: bool) -> _Steps:
+    def _until_the_next_try(self, step: Step, attempt: int, *, uncertain: bool) -> Branch:
         try:
             self._stop_if_cancelled()
-            yield _AnyOf((self._workflow.timer(step.retry.wait(attempt)), self._event(CANCEL)))
+            yield AnyOf((self._workflow.timer(step.retry.wait(attempt)), self._event(CANCEL)))
             self._stop_if_cancelled()
         except _Stop:
             if uncertain:
                 self._undo.append((step, 0))
             raise
 
-    def _await(self, step: Step, action: AwaitEvent) -> _Steps:
+    def _await(self, step: Step, action: AwaitEvent) -> Branch:
         cancel = self._event(CANCEL)
         names = action.names
         deadline = self._known[step.name].deadline
@@ -430,7 +286,7 @@ class _Run:
         raised, payload = None, dict[str, Any]()
         while True:
             waited = {name: self._event(name) for name in names}
-            yield _AnyOf((*waited.values(), cancel, timer))
+            yield AnyOf((*waited.values(), cancel, timer))
             raised = next((name for name in names if waited[name].is_complete), None)
             if raised is None:
                 self._stop_if_cancelled()
@@ -454,7 +310,7 @@ class _Run:
 
     # --- other sagas ---
 
-    def _run_child(self, step: Step, action: StartSaga) -> _Steps:
+    def _run_child(self, step: Step, action: StartSaga) -> Branch:
         [ended] = yield from self._children(step, action.saga, [action.input(self._context)], 1)
         if ended["status"] != "completed":
             message = ended.get("reason") or f"saga {ended['id']} ended {ended['status']}"
@@ -463,7 +319,7 @@ class _Run:
             raise _Stop(f"{step.name}: {message}")
         self._step_done(step, ended)
 
-    def _run_children(self, step: Step, action: StartSagas) -> _Steps:
+    def _run_children(self, step: Step, action: StartSagas) -> Branch:
         inputs = list(action.inputs(self._context))
         ended = yield from self._children(step, action.saga, inputs, action.concurrency)
         counts: dict[str, int] = {}
@@ -479,7 +335,7 @@ class _Run:
 
     def _children(
         self, step: Step, saga: str, inputs: Sequence[Mapping[str, Any]], concurrency: int
-    ) -> _Steps:
+    ) -> Branch:
         plain = to_jsonable_python(list(inputs))
         yield from self._record_started(step)
         branches = [self._child(step, saga, index, given) for index, given in enumerate(plain)]
@@ -489,10 +345,10 @@ class _Run:
             self._stop_if_cancelled()
         return ended
 
-    def _record_started(self, step: Step) -> _Steps:
+    def _record_started(self, step: Step) -> Branch:
         yield from self._record(StepStarted(step=step.name, attempt=1))
 
-    def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> _Steps:
+    def _child(self, step: Step, saga: str, index: int, given: Mapping[str, Any]) -> Branch:
         """Run a child saga, and return how it ended. Failures are returned, too, so that others go on."""
         saga_id = child_id(self._start["id"], step.name, index)
         try:
@@ -501,7 +357,7 @@ class _Run:
             ended = {"status": "failed", "reason": _told(error)}
         return {"id": saga_id, "status": ended["status"], "reason": ended.get("reason")}
 
-    def _child_to_its_end(self, step: Step, saga: str, saga_id: str, given: Mapping[str, Any]) -> _Steps:
+    def _child_to_its_end(self, step: Step, saga: str, saga_id: str, given: Mapping[str, Any]) -> Branch:
         cancel = self._event(CANCEL)
         may_have_begun = self._known[step.name].status is StepStatus.RUNNING
         if cancel.is_complete and not may_have_begun:
@@ -513,10 +369,10 @@ class _Run:
         if begun["start"] is None:
             return begun
         child = self._workflow.child(begun["start"])
-        yield _AnyOf((child, cancel))
+        yield AnyOf((child, cancel))
         if not child.is_complete:
             yield self._workflow.activity("cancel_child", self._common | {"child": saga_id})
-            yield _AnyOf((child,))
+            yield AnyOf((child,))
         try:
             return child.get_result()
         except Exception:
@@ -526,44 +382,12 @@ class _Run:
                 raise
             return found
 
-    def _concurrently(self, branches: Sequence[_Steps], limit: int) -> _Steps:
-        """Run branches side by side, `limit` at a time. Return their results in the order of `branches`."""
-        returned: list[Any] = [None] * len(branches)
-        waiting = deque(enumerate(branches))
-        running: dict[int, tuple[_Steps, _Wanted]] = {}
-
-        def advance(index: int, branch: _Steps, wanted: _Wanted | None) -> None:
-            try:
-                wanted = next(branch) if wanted is None else _feed(branch, wanted)
-                while wanted.is_complete:
-                    wanted = _feed(branch, wanted)
-            except StopIteration as stop:
-                returned[index] = stop.value
-                running.pop(index, None)
-            else:
-                running[index] = (branch, wanted)
-
-        while waiting or running:
-            while waiting and len(running) < limit:
-                index, branch = waiting.popleft()
-                advance(index, branch, None)
-            if not running:
-                continue
-            if self._unrecorded and all(isinstance(wanted, _AnyOf) for _, wanted in running.values()):
-                yield from self._tell()
-            tasks: dict[int, Task] = {}
-            for _, wanted in running.values():
-                for task in wanted.tasks if isinstance(wanted, _AnyOf) else (wanted,):
-                    tasks[id(task)] = task
-            yield _AnyOf(tuple(tasks.values()))
-            for index, (branch, wanted) in list(running.items()):
-                if wanted.is_complete:
-                    advance(index, branch, wanted)
-        return returned
+    def _concurrently(self, branches: Sequence[Branch], limit: int) -> Branch:
+        return (yield from run_concurrently(branches, limit, self._tell))
 
     # --- back ---
 
-    def _compensate(self, reason: str) -> _Steps:
+    def _compensate(self, reason: str) -> Branch:
         self._note(SagaCompensating(reason=reason))
         left: list[str] = []
         while self._undo:
@@ -578,7 +402,7 @@ class _Run:
             yield from self._record(SagaCompensated(reason=reason))
         return {"status": "failed" if left else "compensated", "reason": reason}
 
-    def _take_back(self, step: Step, compensation: Action, tried: int) -> _Steps:
+    def _take_back(self, step: Step, compensation: Action, tried: int) -> Branch:
         def failed(error: Exception, attempt: int, *, final: bool) -> None:
             why = SagaError(kind="failed", message=_told(error))
             self._note(StepFailed(step=step.name, attempt=attempt, error=why, final=final, compensation=True))
@@ -616,7 +440,7 @@ class _Run:
         taken, self._unrecorded = self._unrecorded, []
         return taken
 
-    def _telling(self, before: list[dict[str, Any]], name: str, call: dict[str, Any]) -> _Steps:
+    def _telling(self, before: list[dict[str, Any]], name: str, call: dict[str, Any]) -> Branch:
         """Call an activity that records the transitions in `before`. If it fails, the next one does."""
         try:
             return (yield self._workflow.activity(name, self._common | call))
@@ -626,14 +450,14 @@ class _Run:
             self._unrecorded[:0] = before
             raise
 
-    def _tell(self) -> _Steps:
+    def _tell(self) -> Branch:
         """Record the transitions so far, while there is no other activity to take them along."""
-        if not self._workflow.tells:
+        if not self._unrecorded or not self._workflow.tells:
             return
         with suppress(Exception):  # the next activity records them, or fails visibly
             yield from self._record()
 
-    def _record(self, *events: EventData) -> _Steps:
+    def _record(self, *events: EventData) -> Branch:
         """Record the transitions so far and `events`. If that fails, only the transitions are tried again."""
         before = self._take()
         entries = [*before, *(entry(event, self._workflow.now.isoformat()) for event in events)]
@@ -657,7 +481,7 @@ class _Run:
             before = next((one for one in self._raised if one["event"] == name), None)
             if before is not None:
                 self._raised.remove(before)
-            self._events[name] = self._workflow.event(name) if before is None else _Raised(before)
+            self._events[name] = self._workflow.event(name) if before is None else Raised(before)
         return self._events[name]
 
     def _consume(self, name: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 
 from annals.sagas import engine
 from annals.sagas.declaration import Parallel, Saga, SagaCatalog
+from annals.sagas.tasks import Task
 from annals.sagas.turns import Turns
 from annals.telemetry import traces
 
@@ -40,7 +41,7 @@ _TELLS = "annals.tells-before-it-waits"
 
 
 class _DaprWorkflow:
-    """Implements `engine.Workflow` on the context of a Dapr workflow."""
+    """Implements `tasks.Workflow` on the context of a Dapr workflow."""
 
     def __init__(self, context: DaprWorkflowContext, saga: Saga[Any]) -> None:
         self._context = context
@@ -54,26 +55,26 @@ class _DaprWorkflow:
     def now(self) -> datetime:
         return self._context.current_utc_datetime.replace(tzinfo=UTC)
 
-    def activity(self, name: str, call: Mapping[str, Any]) -> engine.Task:
+    def activity(self, name: str, call: Mapping[str, Any]) -> Task:
         return self._context.call_activity(name, input=call)
 
-    def child(self, start: Mapping[str, Any]) -> engine.Task:
+    def child(self, start: Mapping[str, Any]) -> Task:
         return self._context.call_child_workflow(start["type"], input=start, instance_id=start["instance"])
 
-    def event(self, name: str) -> engine.Task:
+    def event(self, name: str) -> Task:
         return self._context.wait_for_external_event(name)
 
-    def raised(self, name: str) -> engine.Task | None:
+    def raised(self, name: str) -> Task | None:
         if not self._looks:
             return self.event(name)
         # The SDK ends this wait at once. Others cost the scheduler a job, and two deletions at the end.
         found = self._context.wait_for_external_event(name, timeout=timedelta(0))
         return None if found.is_failed else found
 
-    def timer(self, delay: timedelta) -> engine.Task:
+    def timer(self, delay: timedelta) -> Task:
         return self._context.create_timer(delay)
 
-    def any(self, tasks: Sequence[engine.Task]) -> engine.Task:
+    def any(self, tasks: Sequence[Task]) -> Task:
         return when_any(list(tasks))  # type: ignore[arg-type]  # all are its own
 
 

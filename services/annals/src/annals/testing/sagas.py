@@ -43,6 +43,7 @@ from annals.sagas.events import (
 from annals.sagas.events import SagaError as Error
 from annals.sagas.start import answerer, entry, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.sagas.tasks import Task
 from annals.testing.aggregates import stored
 
 _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
@@ -100,7 +101,7 @@ class _Task:
 
 
 class _VirtualWorkflow:
-    """An `engine.Workflow` whose tasks complete on a virtual clock.
+    """An `annals.sagas.tasks.Workflow` whose tasks complete on a virtual clock.
 
     Requests, answers and events pass through the SDK's JSON, as on Dapr Workflow.
     """
@@ -114,7 +115,7 @@ class _VirtualWorkflow:
         self.moments = 0
         self.asked: list[str] = []
         self._answer = answer
-        self._wanted: engine.Task | None = None
+        self._wanted: Task | None = None
         self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._raised: dict[str, deque[Any]] = defaultdict(deque)
@@ -144,7 +145,7 @@ class _VirtualWorkflow:
     def raised(self, name: str) -> _Task | None:
         return self.event(name) if self._raised[name] else None
 
-    def any(self, tasks: Sequence[engine.Task]) -> _Task:
+    def any(self, tasks: Sequence[Task]) -> _Task:
         first = _Task()
         for task in tasks:
             if not isinstance(task, _Task):
@@ -167,9 +168,7 @@ class _VirtualWorkflow:
         else:
             self._raised[name].append(payload)
 
-    def drive(
-        self, generator: Generator[engine.Task, Any, dict[str, Any]], moments: int | None = None
-    ) -> Any:
+    def drive(self, generator: Generator[Task, Any, dict[str, Any]], moments: int | None = None) -> Any:
         """Run to the end and return the generator's result, or None once `moments` things have happened."""
         try:
             task = self._wanted = self._wanted or next(generator)
