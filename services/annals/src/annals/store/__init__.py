@@ -1,4 +1,4 @@
-"""The event store: streams of events, appended all or none, and the log of all commits."""
+"""The event store: streams of events, appended atomically, and the log of all commits."""
 
 from annals.store.begun_lanes import BegunLanes
 from annals.store.damaged import Damaged

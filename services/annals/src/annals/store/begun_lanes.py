@@ -1,4 +1,4 @@
-"""Which lanes a follower has to read: those that have begun. All are looked at now and then only."""
+"""Finds the lanes that a follower has to read: those that have begun. It checks the others once a second."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from annals.store.dapr_store import DaprEventReader
 from annals.store.lease import ALL_LANES
 
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 1.0  # between two checks of the lanes that have not begun
 
 
 class BegunLanes:
-    """Those of `lanes` that have begun; one that begins is noticed within a second."""
+    """Finds which of `lanes` have begun. A lane that begins is noticed within about a second."""
 
     def __init__(self, reader: DaprEventReader, lanes: Iterable[int] = ALL_LANES) -> None:
         self._reader = reader
@@ -20,7 +20,7 @@ class BegunLanes:
         self._looked_at = float("-inf")
 
     async def of(self, seen: Mapping[int, int]) -> list[int]:
-        """The lanes for a follower who has seen them up to these sequences. Raises StoreError."""
+        """Return the lanes to read for a follower that has seen lanes up to `seen`. Raises StoreError."""
         begun = sorted(lane for lane in self._lanes if seen.get(lane))
         if not begun or time.monotonic() - self._looked_at > _LOOK_SECONDS:
             self._looked_at = time.monotonic()

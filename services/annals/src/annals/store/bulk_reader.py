@@ -1,4 +1,4 @@
-"""Reads that wait share one bulk get: the more callers, the fewer round trips for each."""
+"""Lets reads that wait share one bulk get: the more callers there are, the fewer round trips each costs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from annals.dapr import DaprError, DaprSidecar
 
 KEYS_A_READ = 500
-"""More keys than these are better asked for in several calls, which are answered side by side."""
+"""Most keys that callers share in one bulk get. More keys are read faster by several concurrent gets."""
 _READS_AT_ONCE = 2
 
 
 class BulkReader:
-    """Gathers the keys that are asked for while earlier reads are under way."""
+    """Collects the keys that callers ask for while earlier reads are under way, and reads them together."""
 
     def __init__(self, sidecar: DaprSidecar, store: str) -> None:
         self._sidecar = sidecar
@@ -23,7 +23,7 @@ class BulkReader:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, keys: Sequence[str]) -> dict[str, bytes]:
-        """The values of keys, those that exist. The read begins after this call, never before."""
+        """Return the values of the keys that were found. The read begins after this call, never before it."""
         future: asyncio.Future[dict[str, bytes]] = asyncio.get_running_loop().create_future()
         self._waiting.append((keys, future))
         if self._readers < _READS_AT_ONCE:
@@ -34,8 +34,8 @@ class BulkReader:
         return await future
 
     async def _read(self) -> None:
-        # The count goes down in the very step that finds nothing waiting. A done callback runs only
-        # after the callers that this reader woke, and what they ask for next would wait for nobody.
+        # The count must go down in the same step that finds nothing waiting. A done callback would run only
+        # after the callers that this reader woke, whose next reads would rely on a reader that has ended.
         try:
             await self._read_waiting()
         finally:

@@ -1,4 +1,4 @@
-"""What waits until a stored value is mended: a lane, or a stream, and nothing beside it."""
+"""Keeps track of the lanes and streams that wait until a damaged value is repaired; all others go on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Damaged:
-    """The lanes and streams that wait for whoever follows them. What they wait for is told of once."""
+    """The lanes and streams that a follower cannot read on. Each damaged value is logged once."""
 
     def __init__(self) -> None:
         self._values: dict[int | StreamId, str] = {}
@@ -20,12 +20,12 @@ class Damaged:
         return where in self._values
 
     def add(self, where: int | StreamId, error: Undecodable) -> None:
-        """It waits; for something else maybe than before."""
+        """Record that a lane or stream waits; it may be for another value than before."""
         if self._values.get(where) != error.key:
             named = {"lane": where} if isinstance(where, int) else {"stream": str(where)}
             _log.error("nothing more is followed here until a value is mended", **named, error=str(error))
         self._values[where] = error.key
 
     def remove(self, where: int | StreamId) -> None:
-        """It goes on."""
+        """Record that a lane or stream goes on."""
         self._values.pop(where, None)

@@ -1,4 +1,4 @@
-"""The event store on Dapr's state API: any transactional state store with first-write will do."""
+"""The event store on Dapr's state API: it works on any transactional state store with first-write."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _PROBE_SECONDS = 0.5
-_KNOWN_VERSIONS = 50_000
-# The version of a stream that is not there, and the hash before its first event.
+_KNOWN_VERSIONS = 50_000  # streams whose version is remembered
+# The version of a stream that does not exist, and the hash before its first event.
 _NEW = (0, "")
 
 
 class DaprEventReader:
-    """See `EventReader`: reads what any instance wrote."""
+    """Reads the event store through the sidecar, whichever instance wrote it; see `EventReader`."""
 
     def __init__(self, sidecar: DaprSidecar, store: str = "eventstore") -> None:
         self._sidecar = sidecar
@@ -58,7 +58,7 @@ class DaprEventReader:
     async def load(
         self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
-        """See `EventReader`."""
+        """Return the stream's head and the outcome of a command id; see `EventReader.load`."""
         head_key, before = keys.head(stream), None
         wanted = [head_key]
         if command_id is not None:
@@ -66,7 +66,7 @@ class DaprEventReader:
             before = keys.command_of_before(stream.tenant, command_id)
         values = await self._get(wanted, certain=certain)
         if before is not None:
-            # Certain in any case: no append is refused for it.
+            # Always read for certain: no append inserts this key, so none is refused if it was overlooked.
             values |= await self._one_by_one([before])
         head = values.pop(head_key, None)
         outcome = next(iter(values.items()), None)
@@ -84,21 +84,21 @@ class DaprEventReader:
         limit: int | None = None,
         backwards: bool = False,
     ) -> AsyncIterator[RecordedEvent]:
-        """See `EventReader`."""
+        """Yield a stream's events; see `EventReader.read_stream`."""
         head, _ = await self.load(stream, certain=True)
         first = max(from_version, 1)
         last = min(head.version if head else 0, to_version if to_version is not None else 1 << 62)
         versions = range(last, first - 1, -1) if backwards else range(first, last + 1)
-        # Of versions up to the head's none is absent.
+        # Every version up to the head's exists: one that is not found is an error.
         async for events, _ in event_pages(self, [(stream, version) for version in versions[:limit]]):
             for event in events:
                 yield event
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
-        """See `EventReader`."""
+        """Return events by stream and version; see `EventReader.read_events`."""
 
         async def decoded(wanted: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
-            # Each page as it comes, while the sidecar reads the others.
+            # Decode each page as it arrives, while the sidecar reads the others.
             raw = await self.read_raw_events(wanted)
             return [
                 records.decoded(keys.event(*ref), one, RecordedEvent.stored)
@@ -111,17 +111,17 @@ class DaprEventReader:
     async def read_raw_events(
         self, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
     ) -> list[bytes | None]:
-        """See `EventReader`."""
+        """Return the stored bytes of events; see `EventReader.read_raw_events`."""
         wanted = [keys.event(stream, version) for stream, version in refs]
         pages = await asyncio.gather(*(self._get(page, certain=certain) for page in _pages(wanted)))
         values = {key: value for page in pages for key, value in page.items()}
         return [values.get(key) for key in wanted]
 
     async def read_log(self, lane: int, first: int, last: int, *, certain: bool = True) -> list[Commit]:
-        """See `EventReader`.
+        """Return a lane's commits from `first` to `last`; see `EventReader.read_log`.
 
-        Where it need not be `certain`, it may end before a commit that exists, and does before one that
-        cannot be decoded, but for the first.
+        Raises Undecodable for a damaged commit. Unless `certain`, the answer may end before a commit that
+        exists, and it ends before a damaged commit, unless that is the first one.
         """
         commits: list[Commit] = []
         spans = _pages(range(max(first, 1), last + 1))
@@ -144,17 +144,17 @@ class DaprEventReader:
         return commits
 
     async def tails(self, *, certain: bool = True) -> dict[int, int]:
-        """See `EventReader`."""
+        """Return the lanes that were ever written, with their tails; see `EventReader.tails`."""
         with _readable():
             return await self._leases().tails(certain=certain)
 
     async def moved(self, after: Mapping[int, int], lanes: Iterable[int] = ALL_LANES) -> list[int]:
-        """Which lanes have gone beyond these sequences, in one read; one may be left out once."""
+        """Return the lanes that have gone beyond these sequences. The one read may miss a lane at times."""
         following = {keys.log(lane, after.get(lane, 0) + 1): lane for lane in lanes}
         return sorted(following[key] for key in await self._get(list(following)))
 
     async def reached(self, *, certain: bool = True) -> dict[int, int]:
-        """Return the last sequence of each lane that was ever written: see `tails`."""
+        """Return the last sequence of each lane that was ever written; `certain` is as for `tails`."""
         leases = self._leases()
         with _readable():
             tails = await leases.tails(certain=certain)
@@ -164,14 +164,14 @@ class DaprEventReader:
         return Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
 
     async def being_imported(self, lanes: Iterable[int] = ALL_LANES) -> bool:
-        """Whether one of these is being filled from a backup: see `half_imported`."""
+        """Return whether one of `lanes` is being filled from a backup, or was left half filled."""
         return bool(await self.half_imported(lanes))
 
     async def half_imported(self, lanes: Iterable[int] = ALL_LANES) -> dict[int, int]:
-        """Those being filled from a backup, or left half filled, and up to where it goes: see `Restore`.
+        """Return which of `lanes` are being filled from a backup, or were left half filled; see `Restore`.
 
-        A lane that was signed beyond that was filled, whatever it has lost since: nobody signs it before,
-        and a backup has no checkpoint of what it lacks.
+        Each comes with the sequence at which its backup ends. A lane with a checkpoint beyond that was filled
+        completely, whatever it has lost since: it is not signed before, and a backup has no such checkpoint.
         """
         wanted = {keys.imported(lane): lane for lane in lanes}
         marks = await self._get(list(wanted), certain=True)
@@ -185,7 +185,7 @@ class DaprEventReader:
         }
 
     async def _get(self, wanted: Sequence[str], *, certain: bool = False) -> dict[str, bytes]:
-        """What keys hold. What a bulk leaves out may be there: to be `certain`, ask one by one."""
+        """Return the values of keys. If `certain`, the keys that the bulk left out are read one by one."""
         with _readable():
             values = await self._reader.get(wanted)
         if certain:
@@ -199,7 +199,7 @@ class DaprEventReader:
 
 
 class DaprEventStore(DaprEventReader):
-    """See `EventStore`. `run` owns the lane and must be running for appends to return."""
+    """An `EventStore` on the state API. `run` owns the lane and must be running for appends to return."""
 
     def __init__(
         self,
@@ -213,7 +213,11 @@ class DaprEventStore(DaprEventReader):
         max_backlog: Callable[[], int] = lambda: 100_000,
         max_event_bytes: int | None = None,
     ) -> None:
-        """See the class. Events that would take more than `max_event_bytes` on the broker are refused."""
+        """Create the store; `owner` names this instance, see `Leases`.
+
+        Appends are refused while more than `max_backlog` commits wait to be published, and if an event would
+        take more than `max_event_bytes` on the broker.
+        """
         super().__init__(sidecar, store)
         self._max_event_bytes = max_event_bytes
         self._known: OrderedDict[StreamId, tuple[int, str]] = OrderedDict()
@@ -230,7 +234,7 @@ class DaprEventStore(DaprEventReader):
 
     @property
     def lane(self) -> int | None:
-        """The lane that this process writes now; None while it has none."""
+        """The lane that this process writes now, or None."""
         return self._lane.held
 
     async def run(self) -> None:
@@ -248,26 +252,26 @@ class DaprEventStore(DaprEventReader):
         await self._lane.run()
 
     async def drain(self) -> None:
-        """Take no more appends; `run` finishes what waits and returns."""
+        """Refuse new appends; `run` finishes those that wait and returns."""
         await self._lane.drain()
 
     async def load(
         self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
-        """See `EventReader`."""
+        """Return the stream's head and the outcome of a command id; see `EventReader.load`."""
         head, outcome = await super().load(stream, command_id, certain=certain)
         if head is not None:
             self._learn(stream, head.version, head.hash)
         return head, outcome
 
     async def append(self, append: Append) -> Appended:
-        """See `EventStore`."""
+        """Append events to a stream; see `EventStore.append`."""
         data = [orjson.dumps(event.data) for event in append.events]
         if self._max_event_bytes is not None:
             for event, encoded in zip(append.events, data, strict=True):
                 require_publishable(event.event_type, encoded, self._max_event_bytes)
-        # The insert-only event keys refuse a version that is taken, but not one that leaves a
-        # gap: that the expected version exists must be known, and versions never go back.
+        # The insert-only event keys refuse a version that is taken, but not one that leaves a gap. So the
+        # expected version must be known to exist. Once it does, it always will: versions never go back.
         version, previous = self._known.get(append.stream, _NEW)
         if version < append.expected_version:
             await self.load(append.stream, certain=True)
@@ -305,12 +309,12 @@ def _pages(of: Sequence[T]) -> list[Sequence[T]]:
 
 
 def _signed(key: str, checkpoint: bytes | None) -> int:
-    """How far a lane is signed, as its last checkpoint says."""
+    """Return the sequence up to which a lane is signed, according to its last checkpoint."""
     if checkpoint is None:
         return 0
     return records.decoded(key, checkpoint, lambda data: index(orjson.loads(data)["seq"]))
 
 
 def _size(append: Append, data: Sequence[bytes]) -> int:
-    """About how many bytes an append takes in a transaction, rather more than less."""
+    """Return about how many bytes an append takes in a transaction, rather too many than too few."""
     return len(orjson.dumps(append.state)) + sum(len(one) + ENVELOPE_BYTES for one in data)

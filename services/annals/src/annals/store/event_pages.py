@@ -1,4 +1,7 @@
-"""Many events, of which only some are held at a time: how large one is, is known when it was read."""
+"""Reads many events page by page, so that only some are in memory at a time.
+
+An event's size is known only after it was read, so the size of each page is estimated from the one before.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from annals.store import keys, records
 from annals.store.protocol import EventReader, StoreUnavailable
 
 _PAGE_BYTES = 2 * 1024 * 1024
-_FIRST_EVENTS = 128
+_FIRST_EVENTS = 128  # in the first page, before any size is known
 MOST_EVENTS = 256
-"""The most events read at once, however small the last page was: the next may be as large as events get."""
+"""Most events in one page, however small the last ones were: the next may be as large as events can be."""
 
 
 def fitting(before: int, found: int, size: int, *, bytes_held: int, most: int) -> int:
-    """How many to ask for after `before`, of which those found had `size` bytes: about `bytes_held`."""
+    """Return how many events to ask for so that they take about `bytes_held`, given that `found` took `size`.
+
+    `before` is how many were asked for last: the answer at most doubles that, and never exceeds `most`.
+    """
     return min(2 * before, most, max(1, bytes_held * found // max(size, 1)))
 
 
@@ -26,11 +32,10 @@ async def event_pages(
     certain: bool = False,
     first: int = _FIRST_EVENTS,
 ) -> AsyncIterator[tuple[list[RecordedEvent], int]]:
-    """Events in the order asked, a few at a time where they are large, each time with their bytes.
+    """Yield events in the order asked, page by page, each page with its size in bytes.
 
-    The `first` are read before it is known how large they are.
-
-    None is left out, but for what does not exist if that is to be `certain`: raises StoreUnavailable.
+    `first` limits the first page, which is read before any size is known. If an event is missing from a page,
+    raises StoreUnavailable; with `certain`, the event does not exist and is left out.
     """
     start, most = 0, first
     while start < len(refs):
@@ -38,7 +43,7 @@ async def event_pages(
         found = await reader.read_raw_events(wanted, certain=certain)
         raw = [(ref, one) for ref, one in zip(wanted, found, strict=True) if one is not None]
         if len(raw) < len(wanted) and not certain:
-            # The answer broke off, see DaprSidecar.get_bulk.
+            # The answer broke off: see DaprSidecar.get_bulk.
             raise StoreUnavailable(f"{len(wanted)} events were asked for, {len(raw)} came")
         start += len(wanted)
         size = sum(len(one) for _, one in raw)

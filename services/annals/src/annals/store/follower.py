@@ -1,10 +1,9 @@
 """Follows the event store from a saved place: every event, at least once, whatever the broker loses.
 
-The lanes are dense, so nothing is left out, and where the follower stands is kept in the state store,
-in the same key that says which instance follows now. A message from the broker only says that it is
-time to look. An event that cannot be handled is parked, and what comes after it in its stream waits
-behind it; other streams go on. A lane with a value that cannot be decoded waits there until it is mended;
-other lanes go on.
+The lanes are dense, so no event is left out. The follower's place is kept in the state store, in the same key
+that says which instance follows now. A message from the broker only says that it is time to read the lanes.
+An event that cannot be handled is parked, and later events of its stream wait behind it; other streams go on.
+A lane with a value that cannot be decoded waits there until the value is repaired; other lanes go on.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ from annals.store.protocol import AppendTooLarge, Commit, StoreError, StreamUnre
 
 _log = structlog.get_logger(__name__)
 
-_MOST_COMMITS = 200  # that are read at a time, and the least that are asked for
-_LEAST_COMMITS = 16
+_MOST_COMMITS = 200  # in one page of a lane
+_LEAST_COMMITS = 16  # asked for in a page, however few have arrived lately
 _LEASE_SECONDS = 10.0
-_SAVE_SECONDS = 1.0
-_POLL_SECONDS = 0.25
-# Not sooner after a look: what is committed meanwhile is read together, which costs the store a fraction.
+_SAVE_SECONDS = 1.0  # between two saves of the place
+_POLL_SECONDS = 0.25  # between two reads of the lanes while no message arrives
+# Minimum pause between two reads: commits that arrive meanwhile are then read together, at far less cost.
 _PACE_SECONDS = 0.05
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-_ATTEMPTS = 5
+_ATTEMPTS = 5  # before an event is parked, not counting those that fail with a transient error
 
 Handle = Callable[[RecordedEvent], Awaitable[None]]
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether an error is of the surroundings, and not of what is being handled: it will pass."""
+    """Return whether an error will pass, because it comes from the surroundings and not from the event."""
     if isinstance(error, DatabaseError):
         return not isinstance(error, StatementRefused)
     if isinstance(error, DaprError):
@@ -61,9 +60,9 @@ def is_transient(error: Exception) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """What a follower's key says: who follows, until when, and how far each lane was seen.
+    """The value of a follower's key: which instance follows, until when, and how far it has seen each lane.
 
-    `old` is up to where lanes with imported commits were written before.
+    `old` says, for lanes with imported commits, up to where they had been written when following began.
     """
 
     owner: str
@@ -86,13 +85,13 @@ def _by_lane(sequences: dict[str, Any]) -> dict[int, int]:
 
 
 class _Lost(Exception):
-    """Another instance follows now, or may."""
+    """Another instance follows now, or may follow."""
 
 
 async def _until_one_fails(*work: Coroutine[Any, Any, None]) -> None:
-    """Do all of it at the same time; when one fails, or all is to end, none goes on. Raises what it does."""
-    # A TaskGroup that ends by an error may leave who waits for it counted as cancelled (Python before 3.13),
-    # and what `gather` raises may hide that it was.
+    """Run coroutines concurrently; raise the error of one that fails, after the others were cancelled."""
+    # A TaskGroup that ends with an error may leave the task that awaits it marked as cancelled (Python before
+    # 3.13), and an error that `gather` raises may hide that this task was cancelled.
     tasks = [asyncio.create_task(one) for one in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -105,11 +104,12 @@ async def _until_one_fails(*work: Coroutine[Any, Any, None]) -> None:
 
 
 class Follower:
-    """See the module. One instance of a `name` follows the domain's lanes at a time; `owner` names this one.
+    """Follows the domain's lanes and hands each event to `handle`.
 
-    `handle` is given the events of a stream one after the other, those of several at the same time.
-    It must be idempotent. What it raises makes it be called again, later: for ever where the error
-    `is_transient`, else until the event is parked under the follower's name.
+    One instance per `name` follows at a time; `owner` names this instance. `handle` is given the events of a
+    stream one after the other, and those of different streams concurrently. It must be idempotent. If it
+    raises, it is called again later: without limit while the error `is_transient`, else until the event is
+    parked under the follower's name.
     """
 
     def __init__(
@@ -123,11 +123,10 @@ class Follower:
         types: frozenset[str] | None = None,
         imported: Handle | None = None,
     ) -> None:
-        """See the class.
+        """Create a follower of the event types `types`, or of all; commits without these types are not read.
 
-        `types` are those of the events to be handled, if not all: others are not even read. What
-        came into the store from a backup is not handled again, but given to `imported`, if there is one:
-        also by who has never followed before.
+        Events imported from a backup are not given to `handle`, but to `imported`, if there is one. A
+        follower without a saved place hands over the imported events too.
         """
         self._sidecar = sidecar
         self._state_store = store
@@ -151,14 +150,14 @@ class Follower:
         self._saved_at = 0.0
         self._saving = asyncio.Lock()
         self.placed = False
-        """Whether it is saved from where on events are handled, by this instance or another."""
+        """Whether the place from which events are handled is saved, by this instance or another."""
 
     def look(self) -> None:
-        """Something was published: do not wait for the next look."""
+        """Read the lanes without waiting for the next poll, since something was published."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Follow for ever; where nobody has followed before, from now on."""
+        """Follow the lanes until cancelled. A follower without a saved place starts at the current end."""
         while True:
             try:
                 if await self._acquire():
@@ -175,9 +174,10 @@ class Follower:
         value = await self._sidecar.get(self._state_store, self._key)
         if value is None:
             self._etag = None
-            self._imported_up_to = {}  # of a store that was emptied since
+            self._imported_up_to = {}  # any marks are of a store that was emptied since
             reached = await self._reader.reached()
-            # Behind: an import begins with the marks, and then is reached as a whole, before it is there.
+            # Read the marks after the ends: an import first writes its marks and watermarks, and its lanes
+            # then count as written to the end. Marks read earlier could miss it: its events would be skipped.
             imported = await self._imported_of(reached) if self._imported is not None else ()
             self._old = {lane: reached[lane] for lane in imported}
             self._seen = reached | dict.fromkeys(imported, 0)
@@ -194,9 +194,9 @@ class Follower:
         return True
 
     async def _save(self, patience: float) -> None:
-        """Renew the lease and say how far this instance has come, in one write. Raises _Lost.
+        """Renew the lease and save the place in one write. Raises _Lost.
 
-        Not before `patience` seconds have gone since the last time.
+        Does nothing within `patience` seconds after the last save.
         """
         async with self._saving:
             if time.monotonic() - self._saved_at > patience:
@@ -208,7 +208,8 @@ class Follower:
             expires = time.time() + _LEASE_SECONDS
             data = _Place(self._owner, expires, self._seen, self._old).encode()
             write = Write(self._key, data, insert_only=self._etag is None, etag=self._etag)
-            # What is read back says for whom it was refused: after a reply that was lost, for this one.
+            # If the write was refused, the value read back shows whose write came first: if the reply to an
+            # earlier attempt was lost, it was this instance's own.
             with suppress(StateConflict):
                 await self._sidecar.save(self._state_store, write)
             value = await self._sidecar.get(self._state_store, self._key)
@@ -221,19 +222,19 @@ class Follower:
         raise _Lost
 
     async def _renew(self) -> None:
-        """Keep the lease, however long a page takes. Raises _Lost, at the latest when the lease is over."""
+        """Renew the lease, however long a page takes. Raises _Lost, at the latest when the lease runs out."""
         while self._left() > 0:
             await asyncio.sleep(min(_LEASE_SECONDS / 3, self._left()))
             try:
                 async with asyncio.timeout(self._left()):
                     await self._save(_SAVE_SECONDS)
             except (DaprError, TimeoutError) as error:
-                # The lease holds until it is over, and what is being handled need not begin anew.
+                # The lease is valid until it runs out, so the events in hand need not be begun again.
                 _log.warning("cannot renew the lease", follower=self._key, error=repr(error))
         raise _Lost
 
     def _left(self) -> float:
-        """Seconds for which nobody else can follow."""
+        """Return for how many more seconds the lease keeps other instances from following."""
         return self._saved_at + _LEASE_SECONDS - time.monotonic()
 
     async def _follow(self) -> None:
@@ -253,7 +254,7 @@ class Follower:
                 else:
                     self._damaged.remove(lane)
             most = max((len(commits) for _, commits in ahead), default=0)
-            # What is not there costs the store as much as what is: ask for about as many as come.
+            # A commit that does not exist costs the store as much as one that does: ask for few in vain.
             self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
             if self._seen != before:
                 await self._save(_SAVE_SECONDS)
@@ -266,13 +267,13 @@ class Follower:
                     continue
 
     async def _ahead(self) -> list[tuple[int, list[Commit]]]:
-        """A page of each lane that has gone on, all in one read."""
+        """Return a page of commits of each lane that has gone on, all read together."""
         lanes = await self._lanes.of(self._seen)
         found = await asyncio.gather(*map(self._page_of, lanes))
         return [(lane, commits) for lane, commits in zip(lanes, found, strict=True) if commits]
 
     async def _page_of(self, lane: int) -> list[Commit]:
-        # One that waits does so right there.
+        # A damaged lane waits at exactly this commit.
         most = 1 if lane in self._damaged else self._page
         try:
             if self._seen.get(lane, 0) == 0 or lane not in self._imported_up_to:
@@ -284,7 +285,7 @@ class Follower:
             return []
 
     async def _take(self, lane: int, commits: Sequence[Commit]) -> None:
-        """Handle a page of a lane. Raises Undecodable, once what is before the damaged commit is handled."""
+        """Handle a page of a lane. Raises Undecodable after handling the commits before the damaged one."""
         try:
             await self._take_all(lane, commits)
         except Undecodable:
@@ -309,12 +310,15 @@ class Follower:
         self._seen[lane] = commits[-1].position.seq
 
     async def _imported_of(self, lanes: Iterable[int]) -> list[int]:
-        """Those of these lanes that begin with what came from a backup."""
+        """Return which of `lanes` begin with events imported from a backup."""
         wanted = {keys.imported(lane): lane for lane in lanes}
         return [wanted[key] for key in await self._sidecar.get_certain(self._state_store, list(wanted))]
 
     async def _note_import(self, lane: int) -> None:
-        """Only an empty lane is imported into: after its first commit was handled, this does not change."""
+        """Read up to where a lane was imported; without an `imported` handler, skip that part.
+
+        Only an empty lane is imported into, so the mark does not change once the first commit was handled.
+        """
         key = keys.imported(lane)
         mark = await self._sidecar.get(self._state_store, key)
         self._imported_up_to[lane] = records.decoded(key, mark.data, int) if mark else 0
@@ -322,7 +326,7 @@ class Follower:
             self._seen[lane] = max(self._seen.get(lane, 0), self._imported_up_to[lane])
 
     def _handle_for(self, event: RecordedEvent) -> Handle | None:
-        """What is to be done with an event; None when nothing is."""
+        """Return the handler of an event, or None if it is to be skipped."""
         if self._types is not None and event.event_type not in self._types:
             return None
         if event.seq <= self._imported_up_to.get(event.lane, 0):
@@ -332,15 +336,15 @@ class Follower:
     async def _handle_stream(self, events: Sequence[RecordedEvent]) -> None:
         for event in events:
             letter = self._dead_letters.find(self._name, event.stream)
-            # What another lane had before the letter's event comes by itself, and only here.
+            # An earlier event, from another lane, is handled here: the replay will not read it.
             if letter is not None and event.version >= letter.version:
-                return  # they wait; a replay reads them from the store
+                return  # these events wait; a replay reads them from the store
             error = await self._try(event)
             if error is not None:
                 await self._dead_letters.park(*of_event(self._name, event, error, attempts=_ATTEMPTS))
 
     async def _try(self, event: RecordedEvent) -> Exception | None:
-        """Handle an event, as often as it takes; gives the error of one that is to be parked."""
+        """Handle an event, with retries; return the error if the event is to be parked."""
         handle = self._handle_for(event)
         if handle is None:
             return None
@@ -362,11 +366,11 @@ class Follower:
                 return None
 
     async def _replay(self, letter: DeadLetter) -> None:
-        """Handle a released sequence, up to where the lanes were read; what is beyond comes by itself.
+        """Handle a released sequence up to where the lanes were read; later events arrive as usual.
 
-        Where a later event was read and passed over already and an earlier one was not, because another
-        lane has it, the sequence stays released until that lane is there too; so it does while one of its
-        events, or its head, is damaged.
+        The sequence stays released while an event in another lane has not been read yet, although a later
+        event was read already and had to wait. It also stays released while one of its events, or its head,
+        is damaged.
         """
         last = letter.version - 1
         try:

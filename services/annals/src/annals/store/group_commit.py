@@ -1,12 +1,12 @@
 """Group commit: the appends that wait for a lane go into one transaction together.
 
-The whole safety of the store hangs on three rules here:
+The safety of the store depends on three rules:
 
-* a log key, an event key and a command key can only be inserted, so of two transactions that
-  want the same one at most one is ever applied;
-* a transaction whose reply was lost is sent again *unchanged* until the store answers for good.
-  Whichever of the two is applied, the other is refused, and both hold the same commits;
-* after a refusal the guarding keys are read back, and they say who is to blame.
+* log keys, event keys and command keys can only be inserted, so of two transactions that want the
+  same key at most one is ever applied;
+* a transaction whose reply was lost is sent again *unchanged* until the store gives a definite answer.
+  Whichever of the attempts is applied, the others are refused, and all hold the same commits;
+* after a refusal the guarding keys are read back, and they show which appends caused it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from annals.store.protocol import (
 
 _log = structlog.get_logger(__name__)
 
-# Errors that say that nothing was tried: the request itself is wrong for this store.
+# Codes which say that nothing was tried, because the request itself is wrong for this store.
 _REFUSED = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -50,7 +50,7 @@ _RETRY_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 class OneUnfit(Exception):
-    """The store does not take one of several, and does not say which: nothing of the batch was appended."""
+    """The store refuses one append of several without saying which: nothing of the batch was appended."""
 
 
 class LaneTaken(Exception):
@@ -59,22 +59,24 @@ class LaneTaken(Exception):
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """An append and whoever waits for it."""
+    """An append that waits for its outcome, with the future that gives the caller the outcome."""
 
     append: Append
     previous: str
-    """The hash of the event that the append goes behind."""
+    """Hash of the stream's last event before the append."""
     size: int
+    """Approximate bytes in a transaction."""
     done: asyncio.Future[Appended] = field(repr=False)
     begun: bool = False
+    """Whether it is in a batch, so that its outcome is unknown until the store answers."""
 
     def resolve(self, appended: Appended) -> None:
-        """Tell the caller, if it still waits."""
+        """Give the caller the result, if it still waits."""
         if not self.done.done():
             self.done.set_result(appended)
 
     def reject(self, error: StoreError) -> None:
-        """Tell the caller, if it still waits."""
+        """Give the caller the error, if it still waits."""
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -97,10 +99,10 @@ class GroupCommit:
         self._command_ttl_seconds = command_ttl_seconds
 
     async def commit(self, lane: int, tail: int, batch: Sequence[Waiting]) -> list[Committed]:
-        """Append a batch behind the lane's tail and settle those that are refused.
+        """Append a batch behind the lane's tail, and reject the appends that are refused.
 
-        Returns what was committed, in the lane's order. Raises LaneTaken and OneUnfit when none of it was,
-        and none of it will be. No two appends of a batch may share a stream or a command id.
+        Returns the commits in the lane's order. Raises LaneTaken or OneUnfit if nothing of the batch was
+        appended or ever will be. No two appends of a batch may share a stream or a command id.
         """
         remaining = list(batch)
         blameless = False
@@ -115,12 +117,12 @@ class GroupCommit:
                 if len(refused) > len(remaining):
                     continue
                 if not blameless:
-                    # Nobody is to blame any more: an outcome's TTL ran out between the two looks.
+                    # No guard explains the refusal, as when an outcome's TTL ran out before the read-back.
                     blameless = True
                     await asyncio.sleep(_RETRY_SECONDS[0])
                     continue
-                # MySQL reads an outcome whose TTL ran out as absent, but lets none be inserted in its place
-                # before it was cleaned up (components-contrib, state/mysql/mysql.go, setValue).
+                # MySQL reads an outcome whose TTL ran out as absent, but refuses an insert in its place
+                # until the row was cleaned up (components-contrib, state/mysql/mysql.go, setValue).
                 _require_alone(remaining, error)
                 _reject_unfit(remaining, error)
                 return []
@@ -161,12 +163,12 @@ class GroupCommit:
                         ttl_seconds=self._command_ttl_seconds,
                     )
                 )
-        # One order for everybody: two transactions that share keys must not lock them crosswise.
+        # The same order in every transaction: two that lock shared keys in different orders would deadlock.
         writes.sort(key=lambda write: write.key)
         return committed, writes
 
     async def _transact(self, writes: Sequence[Write]) -> None:
-        """Send one transaction until the store has answered it for good."""
+        """Send one transaction, again if necessary, until the store gives a definite answer."""
         attempt = 0
         while True:
             try:
@@ -174,7 +176,7 @@ class GroupCommit:
             except (StateConflict, StateTooLong):
                 raise
             except DaprError as error:
-                # After a lost reply even a refusal says nothing of the attempt before it.
+                # After a lost reply, a refusal of this attempt says nothing about the one before.
                 if attempt == 0 and error.code in _REFUSED:
                     raise
                 _log.warning("append not answered, sending it again", error=str(error), attempt=attempt)
@@ -182,7 +184,7 @@ class GroupCommit:
                 attempt += 1
 
     async def _is_ours(self, lane: int, tail: int, batch: Sequence[Waiting]) -> bool:
-        """Whether a refused transaction was refused because it had been applied already."""
+        """Return whether a transaction was refused because it had already been applied. Raises LaneTaken."""
         key = keys.log(lane, tail + 1)
         found = (await self._read([key])).get(key)
         if found is None:
@@ -198,7 +200,7 @@ class GroupCommit:
         return True
 
     async def _settle_refused(self, batch: Sequence[Waiting]) -> list[Waiting]:
-        """Answer the appends whose stream or command id was taken; the others may try again."""
+        """Reject the appends whose version or command id is taken; return the others, to be tried again."""
         guards = []
         for waiting in batch:
             append = waiting.append
@@ -211,12 +213,13 @@ class GroupCommit:
             if (why := _blame(waiting.append, values)) is not None:
                 waiting.reject(why)
             else:
-                # Also what came between the reads of its head and of its event: next time both are there.
+                # A commit that came between the reads of its head and its event is seen only by half, and
+                # ends up here too: the next round finds both.
                 remaining.append(waiting)
         return remaining
 
     async def _read(self, wanted: list[str]) -> dict[str, bytes]:
-        """Read back what decides an outcome: until it answers, nothing can be said."""
+        """Read keys for certain, again and again until the store answers: outcomes depend on them."""
         attempt = 0
         while True:
             try:
@@ -230,7 +233,7 @@ class GroupCommit:
 
 
 def _blame(append: Append, values: Mapping[str, bytes]) -> StoreError | None:
-    """Why an append was refused, by its guards; None where it was not for them."""
+    """Return why an append was refused, according to its guarding keys; None if they do not explain it."""
     head = keys.head(append.stream)
     try:
         if append.command_id is not None:

@@ -1,6 +1,6 @@
-"""The keys of the event store on a state API, all computed: that API cannot list what it has.
+"""The keys of the event store on the state API. Every key is computed, since that API cannot list its keys.
 
-No part may hold `||`, which Dapr keeps for itself; streams and tenants cannot by their own rules.
+No part of a key may contain `||`, which Dapr reserves; the rules for stream and tenant names exclude it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,21 @@ import hashlib
 
 from annals.events import StreamId
 
-_LONGEST = 255  # of a key on state.mysql
+_LONGEST = 255  # characters of a key on state.mysql
 
 
 def event(stream: StreamId, version: int) -> str:
-    """One event."""
+    """Return the key of one event."""
     return f"stream/{stream.tenant}/{stream.name}/{version}"
 
 
 def head(stream: StreamId) -> str:
-    """A stream's version and folded state."""
+    """Return the key of a stream's head: its version and folded state."""
     return f"stream/{stream.tenant}/{stream.name}/head"
 
 
 def command(tenant: str, command_id: str) -> str:
-    """The outcome of a command; the tenant in it keeps one from reading another's."""
+    """Return the key of a command's outcome; the tenant in it keeps tenants from reading each other's."""
     key = _whole(tenant, command_id)
     if len(key) <= _LONGEST:
         return key
@@ -31,7 +31,7 @@ def command(tenant: str, command_id: str) -> str:
 
 
 def command_of_before(tenant: str, command_id: str) -> str | None:
-    """Where a command whose id is that long had its outcome, on stores that take it, until digests came."""
+    """Return the key that releases without digests used for a long command id; None for a short id."""
     key = _whole(tenant, command_id)
     return key if len(key) > _LONGEST else None
 
@@ -41,35 +41,35 @@ def _whole(tenant: str, command_id: str) -> str:
 
 
 def log(lane: int, seq: int) -> str:
-    """One commit of a lane."""
+    """Return the key of one commit of a lane."""
     return f"log/{lane}/{seq}"
 
 
 def lease(lane: int) -> str:
-    """Who may write a lane, and until when."""
+    """Return the key of a lane's lease: who may write the lane, and until when."""
     return f"lane/{lane}/lease"
 
 
 def published(lane: int) -> str:
-    """How far a lane is published."""
+    """Return the key of a lane's watermark: how far the lane is published."""
     return f"lane/{lane}/published"
 
 
 def checkpoint(lane: int, number: int | None = None) -> str:
-    """A signed checkpoint of a lane's log; without a number, the last."""
+    """Return the key of a signed checkpoint of a lane's log; without `number`, of the last one."""
     return f"checkpoint/{lane}" if number is None else f"checkpoint/{lane}/{number}"
 
 
 def subject(tenant: str, subject_id: str) -> str:
-    """The wrapped key of somebody whose personal data is kept."""
+    """Return the key that holds a subject's wrapped encryption key."""
     return f"subject/{tenant}/{subject_id}"
 
 
 def imported(lane: int) -> str:
-    """Up to where a lane came from a backup: what follows the store does not act on it again."""
+    """Return the key that says up to where a lane was imported; followers do not act on that part again."""
     return f"lane/{lane}/imported"
 
 
 def follower(name: str) -> str:
-    """Who follows the store under a name, and how far they have come."""
+    """Return the key of a follower's place: which instance follows under a name, and how far it has come."""
     return f"follower/{name}"

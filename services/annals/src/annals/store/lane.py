@@ -1,4 +1,4 @@
-"""A lane's owner: takes a lease, writes what waits, publishes it, and looks after orphaned lanes."""
+"""The owner of a lane: leases it, writes the appends that wait, publishes them, and adopts orphaned lanes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from annals.telemetry import metrics
 
 _log = structlog.get_logger(__name__)
 
-_BATCH_COMMITS = 64
-_WAITING_COMMITS = 5_000
-# As they are written; in memory they take a few times as much.
+_BATCH_COMMITS = 64  # in one transaction
+_WAITING_COMMITS = 5_000  # in the line; beyond it appends are refused
+# Encoded size of the line; the objects themselves take several times as much memory.
 _WAITING_BYTES = 32_000_000
-_DEADLINE_SECONDS = 10.0  # of an append that says none itself
+_DEADLINE_SECONDS = 10.0  # for an append that sets no deadline
 _RETRY_SECONDS = 0.5
-_DRAIN_SECONDS = 10.0
-_ADOPTED_LANES = 8  # at a time; other instances take the rest
+_DRAIN_SECONDS = 10.0  # for each part of a drain: the batch in progress, then publishing and release
+_ADOPTED_LANES = 8  # at a time; other instances adopt the rest
 
 
 class Lane:
@@ -52,14 +52,14 @@ class Lane:
         self._new_publisher = new_publisher
         self._max_backlog = max_backlog
         self._line = Line()
-        self._alone = 0  # of those first in the line, which are not written together
+        self._alone = 0  # how many appends at the front of the line are to be written one by one
         self._wake = asyncio.Event()
         self._draining = False
-        self._patience: asyncio.Timeout | None = None  # with the store, while it has a batch
+        self._patience: asyncio.Timeout | None = None  # of the batch in progress, if there is one
         self._lane: int | None = None
         self._tail = 0
         self._publisher: Publisher | None = None
-        self._adopted: dict[int, Publisher] = {}  # by their lanes
+        self._adopted: dict[int, Publisher] = {}  # by lane
         metrics.PUBLISH_BACKLOG.set_function(lambda: sum(one.backlog for one in self._publishers()))
         metrics.PUBLISH_BACKLOG_AGE.set_function(
             lambda: max((one.backlog_age for one in self._publishers()), default=0.0)
@@ -67,11 +67,11 @@ class Lane:
 
     @property
     def held(self) -> int | None:
-        """The lane that is held now; None while there is none."""
+        """The lane that this process holds now, or None."""
         return self._lane
 
     async def append(self, append: Append, previous: str, size: int) -> Appended:
-        """Put an append into the next batch and wait for its outcome; see `Waiting` for `previous`."""
+        """Put an append into the line and wait for its outcome; see `Waiting` for `previous` and `size`."""
         most = TRANSACTION_BYTES - append.reserve
         if size > most:
             raise AppendTooLarge(f"the events take {size} bytes, one append may take {most}")
@@ -103,7 +103,7 @@ class Lane:
             self._line.leave(waiting)
 
     async def run(self) -> None:
-        """Hold a lane and write it, for ever; after a drain, until nothing waits any more."""
+        """Hold a lane and write what waits, and take another lane when one is lost. Returns after `drain`."""
         while not self._draining:
             try:
                 lane = await self._leases.acquire()
@@ -117,13 +117,14 @@ class Lane:
 
     @property
     def draining(self) -> bool:
-        """Whether it was told to end."""
+        """Whether shutdown has been requested."""
         return self._draining
 
     async def drain(self) -> None:
-        """Take no more appends; `run` then finishes what waits, publishes it and lets the lane go.
+        """Refuse new appends; `run` then writes and publishes what waits, releases the lane and returns.
 
-        A store that does not answer does not keep it: the outcome is unknown then, and the lane stays leased.
+        If the store does not answer, `run` returns all the same. The outcome of the appends is then unknown,
+        and the lane stays leased until its lease runs out.
         """
         self._draining = True
         self._wake.set()
@@ -158,7 +159,7 @@ class Lane:
             _log.warning("left the lane with a backlog; its next owner publishes it", error=str(error))
 
     async def _write(self, lane: int, lost: asyncio.Event, publisher: Publisher) -> bool:
-        """Write what waits until the lane is lost or left; False when the store owes an answer still."""
+        """Write what waits until the lane is lost or drained; False if the store left a batch unanswered."""
         while not lost.is_set():
             batch = self._take()
             if not batch:
@@ -182,7 +183,7 @@ class Lane:
                 self._line.put_back(batch)
                 return True
             except OneUnfit:
-                # Each by itself: whoever it is has that answer alone.
+                # Write each append by itself, so that only the unfit one is refused.
                 self._line.put_back(batch)
                 self._alone = len(batch)
                 continue
@@ -194,7 +195,7 @@ class Lane:
         return True
 
     async def _commit(self, lane: int, batch: list[Waiting]) -> list[Committed]:
-        """See `GroupCommit`. Raises TimeoutError when this is to end and the store does not answer."""
+        """Commit a batch; see `GroupCommit`. Raises TimeoutError when a drain has waited for too long."""
         async with asyncio.timeout(_DRAIN_SECONDS if self._draining else None) as self._patience:
             try:
                 return await self._group_commit.commit(lane, self._tail, batch)
@@ -202,7 +203,7 @@ class Lane:
                 self._patience = None
 
     def _take(self) -> list[Waiting]:
-        """The next batch: one append a stream and a command id, the others stay in their order."""
+        """Take the next batch: at most one append per stream and command id; the others keep their order."""
         batch: list[Waiting] = []
         later: list[Waiting] = []
         busy: set[object] = set()
@@ -212,7 +213,7 @@ class Lane:
         while self._line and len(batch) < most:
             waiting = self._line.take()
             if waiting.done.done():
-                continue  # its caller gave up before it was begun
+                continue  # its caller gave up before it was taken
             append = waiting.append
             claims: set[object] = {append.stream}
             if append.command_id is not None:
@@ -237,8 +238,12 @@ class Lane:
         self._wake.set()
 
     async def _keep(self, lane: int, end: Callable[[], int]) -> None:
-        """Renew a lease until the lane is lost. `end` is the last commit that is known of the lane."""
-        written: int | None = None  # the tail behind which somebody had written at the last look
+        """Renew a lease until the lane is lost. `end` returns the sequence of the lane's last known commit.
+
+        A further commit behind that end counts as foreign only if two checks find it with the same end: at
+        one check, it may be a commit of this instance that the store has not answered yet.
+        """
+        written: int | None = None  # the end at the last check, if a commit was found behind it
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             tail = end()
@@ -246,13 +251,13 @@ class Lane:
                 kept = await self._leases.renew(lane, tail)
                 further = kept and await self._leases.reaches(lane, tail + 1)
             except DaprError as error:
-                # The lane stays safe to write: a new owner would show at the next insert.
+                # Writing the lane stays safe: a new owner's commit would make the next insert fail.
                 _log.warning("cannot renew the lease", lane=lane, error=str(error))
                 continue
             if not kept:
                 reason = "its lease went to another instance"
             elif further and written == tail:
-                # By who had it before and was slow: it is found, and published, when the lane is taken anew.
+                # A former owner wrote it late. Taking the lane again finds the commit and publishes it.
                 reason = "there is a commit behind its end that is not of this instance"
             else:
                 written = tail if further else None
@@ -261,18 +266,18 @@ class Lane:
             return
 
     def _publishers(self) -> list[Publisher]:
-        """Those of the lanes that this process looks after now."""
+        """Return the publishers of the lanes that this process looks after now."""
         return [*([self._publisher] if self._publisher else []), *self._adopted.values()]
 
     async def _adopt(self, own: int) -> None:
-        """Publish what instances that are gone left behind in their lanes."""
+        """Publish the backlogs that instances left behind in lanes they no longer hold."""
         async with asyncio.TaskGroup() as tasks:
             while True:
                 try:
                     for lane, (lease, etag) in (await self._leases.read()).items():
                         if len(self._adopted) == _ADOPTED_LANES:
                             break
-                        # One whose lease could not be renewed for a while is free, and still in hand.
+                        # An adopted lane whose lease could not be renewed looks free, and is still in hand.
                         if lane != own and lane not in self._adopted and lease.free(time.time()):
                             await self._take_orphan(tasks, lane, lease.tail, etag)
                 except DaprError as error:

@@ -1,8 +1,7 @@
-"""Which instance writes a lane: a lease, taken and renewed by compare-and-set.
+"""Leases: which instance writes a lane. A lease is taken and renewed by compare-and-set.
 
-A lease only keeps writers from getting in each other's way. What makes a late owner harmless is
-that the keys of the log can only be inserted, so clocks that differ cost time, a lease's length at the
-most, and never an event.
+A lease only keeps writers out of each other's way. A late owner is harmless because the keys of the log can
+only be inserted. So clocks that differ cost time, at most the length of a lease, and never an event.
 """
 
 from __future__ import annotations
@@ -26,39 +25,40 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LANES = 64
-# A lane is published to one topic, whoever publishes it: each writing service has lanes of its own.
+# Each writing service has its own lanes, because a lane is published to one topic, whoever publishes it.
 DOMAIN_LANES = range(48)
 SAGA_LANES = range(48, LANES)
 ALL_LANES = range(LANES)
 LEASE_SECONDS = 10.0
-_PAGE = 256
+_PAGE = 256  # commits read at a time when the end of a lane is searched for
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a lane's lease key says. `tail` is a sequence that the lane had reached then."""
+    """The value of a lane's lease key. `tail` is a sequence that the lane had reached when it was written."""
 
     owner: str
     expires: float
     tail: int
 
     def free(self, now: float) -> bool:
-        """Whether another may take the lane."""
+        """Return whether another instance may take the lane."""
         return self.expires <= now
 
 
 class Sightings:
-    """How long leases of others are believed: from when this process saw each as it is, by its own clock.
+    """Limits how long other instances' leases are believed: a lease's length, by this process's own clock.
 
-    The clock of whoever wrote one may be ahead of all others, and whoever it was may be gone: nobody waits
-    for longer than a lease's length. Who is alive renews theirs before, whatever its clock says.
+    The time runs from when this process first saw the lease in its present version. The clock of the
+    instance that wrote it may be far ahead, and the instance may be gone: nobody waits longer than a lease's
+    length for it. A living instance renews its lease within that time, whatever its clock says.
     """
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, float]] = {}
 
     def ends(self, key: str, etag: str, expires: float, seconds: float) -> float:
-        """When a lease of so many seconds ends, by the clock on the wall: at `expires` at the latest."""
+        """Return the wall-clock time at which a lease of `seconds` ends: at `expires` or earlier."""
         now = time.monotonic()
         seen, since = self._seen.get(key, ("", now))
         if seen != etag:
@@ -68,7 +68,7 @@ class Sightings:
 
 
 _NOBODYS = Lease("", 0.0, 0)
-# Nobody takes it: how far the lane had come is not known, and a hole would be taken for its end.
+# Nobody takes the lane: its tail is no longer known, and a search for it could take a hole for the end.
 _DAMAGED = Lease("", inf, 0)
 
 
@@ -78,7 +78,7 @@ def _decode(data: bytes) -> Lease:
 
 
 def _lease(lane: int, value: StateValue | None) -> Lease:
-    """What a lane's lease key says; one that was damaged never ends."""
+    """Return the lease in a lane's key; a damaged one never ends."""
     if value is None:
         return _NOBODYS
     said = "nobody takes a lane whose lease was damaged, until it is mended"
@@ -86,7 +86,7 @@ def _lease(lane: int, value: StateValue | None) -> Lease:
 
 
 def watermark(lane: int, value: StateValue | None) -> int:
-    """How far a lane is published, as its key says; where that was damaged all of it is published again."""
+    """Return how far a lane is published; 0 if the value is damaged, to publish the whole lane again."""
     if value is None:
         return 0
     return _told(keys.published(lane), value, int, 0, "a lane is looked at without its watermark")
@@ -96,7 +96,7 @@ def _told(key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: 
     try:
         return records.decoded(key, value.data, decode)
     except Undecodable as error:
-        # Who only reads does without it, and who holds the lane makes it whole.
+        # A reader can do without the value, and the instance that holds the lane writes it anew.
         _log.warning(said, error=str(error))
         return otherwise
 
@@ -106,14 +106,14 @@ def _hint(lane: int, lease: StateValue | None, published: StateValue | None) -> 
 
 
 class StoreEmptied(Exception):
-    """What this instance wrote is not in the store any more; nor may be what else it remembers of it."""
+    """The store has lost what this instance wrote, so what the instance remembers of it cannot be trusted."""
 
 
 class Leases:
     """The leases of one store, as one owner sees them.
 
-    `owner` names the instance and outlives its process (a pod's name): an instance that restarts
-    takes its own lane again at once. `lanes` are those that its service may write.
+    `owner` is a name of the instance that outlives its process, such as a pod's name: after a restart, the
+    instance takes its own lane again at once. `lanes` are the lanes that its service may write.
     """
 
     def __init__(self, sidecar: DaprSidecar, store: str, owner: str, lanes: range = DOMAIN_LANES) -> None:
@@ -124,9 +124,10 @@ class Leases:
         self._sightings = Sightings()
 
     async def read(self) -> dict[int, tuple[Lease, str]]:
-        """Every lane of the service that was ever leased, with its lease as it is believed, and its etag.
+        """Return the lease and its etag for each of the service's lanes that was ever leased.
 
-        One whose lease was damaged is free for nobody until who holds the lane makes it whole.
+        A lease ends as `Sightings` says. A damaged one is free for nobody until the instance that holds the
+        lane writes it anew.
         """
         by_key = {keys.lease(lane): lane for lane in self._lanes}
         values = await self._sidecar.get_bulk(self._store, list(by_key))
@@ -140,7 +141,7 @@ class Leases:
         return dict(sorted(leases.items()))
 
     async def acquire(self) -> int:
-        """Take a lane: one's own, else the first that is free. Raises StoreUnavailable."""
+        """Take a lane: the one this owner had before, else the first free one. Raises StoreUnavailable."""
         for _ in self._lanes:
             now, leases = time.time(), await self.read()
             own = [lane for lane, (lease, _) in leases.items() if lease.owner == self._owner]
@@ -154,27 +155,27 @@ class Leases:
         raise StoreUnavailable("no lane could be leased: other instances were faster each time")
 
     async def take(self, lane: int, tail: int, etag: str | None) -> bool:
-        """Take one lane, unless another was faster."""
+        """Take one lane; returns False if another instance was faster."""
         taken = await self._write(lane, etag, LEASE_SECONDS, tail)
         if taken:
             _log.info("lane leased", lane=lane, owner=self._owner)
         return taken
 
     async def renew(self, lane: int, tail: int) -> bool:
-        """Keep the lane for another while; False when it went to another owner. Raises StoreEmptied."""
+        """Renew a lane's lease; returns False if it has another owner. Raises StoreEmptied if it is gone."""
         value = await self._sidecar.get(self._store, keys.lease(lane))
         if value is None:
             raise StoreEmptied(f"the lease of lane {lane} is gone, which nobody removes")
         return await self._write_own(lane, value, LEASE_SECONDS, tail)
 
     async def release(self, lane: int, tail: int) -> None:
-        """Leave the lane to whoever comes next."""
+        """End the lease of a lane now, so that another instance can take it."""
         value = await self._sidecar.get(self._store, keys.lease(lane))
         if value is not None:
             await self._write_own(lane, value, 0.0, tail)
 
     async def tail(self, lane: int) -> int:
-        """Return the lane's last sequence; 0 if the lane is empty."""
+        """Return the lane's last sequence for certain; 0 if the lane is empty."""
         lease = await self._sidecar.get(self._store, keys.lease(lane))
         published = await self._sidecar.get(self._store, keys.published(lane))
         return await self.end(lane, _hint(lane, lease, published))
@@ -185,20 +186,20 @@ class Leases:
             page = [keys.log(lane, seq + step) for step in range(1, _PAGE + 1)]
             found = await self._sidecar.get_bulk(self._store, page)
             for key in page:
-                # Where the log ends one read by itself says so: see DaprSidecar.get_bulk.
+                # Only a single get proves that a commit does not exist: see DaprSidecar.get_bulk.
                 if key not in found and await self._sidecar.get(self._store, key) is None:
                     return seq
                 seq += 1
 
     async def reaches(self, lane: int, seq: int) -> bool:
-        """Whether the lane has a commit at this sequence."""
+        """Return whether the lane has a commit at this sequence."""
         return await self._sidecar.get(self._store, keys.log(lane, seq)) is not None
 
     async def tails(self, *, certain: bool) -> dict[int, int]:
-        """Return the lanes that were ever written: see `EventReader.tails`.
+        """Return the lanes that were ever written, with their tails; see `EventReader.tails`.
 
-        A lane that lost its first commit is known by its lease or watermark, one that was imported by
-        its first commit alone.
+        A lane that lost its first commit is known by its lease or watermark, a lane that has only just
+        begun by its first commit.
         """
         wanted = {lane: (keys.log(lane, 1), keys.lease(lane), keys.published(lane)) for lane in self._lanes}
         read = self._sidecar.get_certain if certain else self._sidecar.get_bulk
@@ -210,7 +211,7 @@ class Leases:
         return {lane: tail for lane, tail in tails.items() if tail}
 
     async def published(self, lane: int) -> int:
-        """The lane's saved watermark."""
+        """Return the lane's saved watermark."""
         return watermark(lane, await self._sidecar.get(self._store, keys.published(lane)))
 
     async def _write_own(self, lane: int, value: StateValue, seconds: float, tail: int) -> bool:

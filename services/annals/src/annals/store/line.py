@@ -1,4 +1,4 @@
-"""The line before a lane: what waits to be written, in its order. Pure."""
+"""The line: the queue of appends that wait to be written to a lane. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annals.store.group_commit import Waiting
 
 
 class Line:
-    """Whoever leaves it is out of it at once, with all that they brought."""
+    """A first-in, first-out queue of appends. An append that leaves early frees its bytes at once."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[Waiting, None] = OrderedDict()
@@ -19,24 +19,24 @@ class Line:
         return len(self._waiting)
 
     def join(self, waiting: Waiting) -> None:
-        """Be the last."""
+        """Add an append at the end."""
         self._waiting[waiting] = None
         self.bytes += waiting.size
 
     def leave(self, waiting: Waiting) -> None:
-        """Be in the line no more; it may be that its turn has come already."""
+        """Remove an append. Does nothing if `take` has already removed it."""
         if waiting in self._waiting:
             del self._waiting[waiting]
             self.bytes -= waiting.size
 
     def take(self) -> Waiting:
-        """The first."""
+        """Remove the first append and return it."""
         waiting, _ = self._waiting.popitem(last=False)
         self.bytes -= waiting.size
         return waiting
 
     def put_back(self, taken: Sequence[Waiting]) -> None:
-        """Those that were taken and of which nothing was begun after all are the first again."""
+        """Put taken appends that were not written back at the front, except those that nobody waits for."""
         for waiting in reversed(taken):
             waiting.begun = False
             if not waiting.done.done():

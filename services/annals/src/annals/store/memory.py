@@ -1,4 +1,4 @@
-"""An event store in memory, for unit tests: one lane, nothing durable, every rule kept."""
+"""An event store in memory, for unit tests: it has one lane, keeps every rule, and is not durable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LANE = 0
 
 
 class MemoryEventStore:
-    """See `EventStore`."""
+    """An `EventStore` in memory."""
 
     def __init__(self) -> None:
         self._streams: dict[StreamId, list[RecordedEvent]] = {}
@@ -30,7 +30,7 @@ class MemoryEventStore:
         self._log: list[Commit] = []
 
     async def append(self, append: Append) -> Appended:
-        """See `EventStore`."""
+        """Append events to a stream; see `EventStore.append`."""
         key = (append.stream.tenant, append.command_id or "")
         if key in self._outcomes:
             raise DuplicateCommand(self._outcomes[key])
@@ -65,7 +65,7 @@ class MemoryEventStore:
         *,
         certain: bool = False,  # noqa: ARG002 - it always is
     ) -> tuple[Head | None, Outcome | None]:
-        """See `EventReader`."""
+        """Return the stream's head and the outcome of a command id; see `EventReader.load`."""
         return self._heads.get(stream), self._outcomes.get((stream.tenant, command_id or ""))
 
     async def read_stream(
@@ -77,13 +77,13 @@ class MemoryEventStore:
         limit: int | None = None,
         backwards: bool = False,
     ) -> AsyncIterator[RecordedEvent]:
-        """See `EventReader`."""
+        """Yield a stream's events; see `EventReader.read_stream`."""
         events = self._streams.get(stream, [])[max(from_version, 1) - 1 : to_version]
         for event in (events[::-1] if backwards else events)[:limit]:
             yield event
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
-        """See `EventReader`."""
+        """Return events by stream and version; see `EventReader.read_events`."""
         return [
             self._streams[stream][version - 1]
             for stream, version in refs
@@ -96,14 +96,14 @@ class MemoryEventStore:
         *,
         certain: bool = False,  # noqa: ARG002 - it always is
     ) -> list[bytes | None]:
-        """See `EventReader`."""
+        """Return the stored bytes of events; see `EventReader.read_raw_events`."""
         found = {(event.stream, event.version): event.to_json() for event in await self.read_events(refs)}
         return [found.get(ref) for ref in refs]
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
-        """See `EventReader`."""
+        """Return a lane's commits from `first` to `last`; see `EventReader.read_log`."""
         return self._log[max(first, 1) - 1 : last] if lane == _LANE else []
 
     async def tails(self, *, certain: bool = True) -> dict[int, int]:  # noqa: ARG002 - it always is
-        """See `EventReader`."""
+        """Return the lane and its end, once it was written; see `EventReader.tails`."""
         return {_LANE: len(self._log)} if self._log else {}

@@ -1,4 +1,4 @@
-"""The event store on PostgreSQL itself, for tools and for comparing. No service uses it."""
+"""The event store directly on PostgreSQL, for tools and for comparisons. No service uses it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from annals.store.protocol import (
 )
 
 _LANE = 0
-# One writer at a time takes the log's next sequence: that is what keeps it dense.
+# The key of an advisory lock: one writer at a time takes the log's next sequence, which keeps the log dense.
 _LOG_LOCK = 0x616E6E616C73
 
 _SCHEMA = """
@@ -36,17 +36,17 @@ CREATE TABLE IF NOT EXISTS log (seq bigint PRIMARY KEY, value bytea NOT NULL);
 
 
 class PostgresEventStore:
-    """See `EventStore`."""
+    """An `EventStore` on a pool of connections: one lane, and one append at a time."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
     async def create_tables(self) -> None:
-        """Create what is not there yet."""
+        """Create the tables that do not exist yet."""
         await self._pool.execute(_SCHEMA)
 
     async def append(self, append: Append) -> Appended:
-        """See `EventStore`."""
+        """Append events to a stream; see `EventStore.append`."""
         tenant, name = append.stream.tenant, append.stream.name
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOG_LOCK)
@@ -91,7 +91,7 @@ class PostgresEventStore:
         *,
         certain: bool = False,  # noqa: ARG002 - it always is
     ) -> tuple[Head | None, Outcome | None]:
-        """See `EventReader`."""
+        """Return the stream's head and the outcome of a command id; see `EventReader.load`."""
         async with self._pool.acquire() as connection:
             return await _load(connection, stream, command_id)
 
@@ -104,7 +104,7 @@ class PostgresEventStore:
         limit: int | None = None,
         backwards: bool = False,
     ) -> AsyncIterator[RecordedEvent]:
-        """See `EventReader`."""
+        """Yield a stream's events; see `EventReader.read_stream`."""
         rows = await self._pool.fetch(
             """SELECT value FROM events WHERE tenant = $1 AND stream = $2 AND version >= $3
                AND ($4::bigint IS NULL OR version <= $4)
@@ -120,7 +120,7 @@ class PostgresEventStore:
             yield RecordedEvent.from_json(row["value"])
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
-        """See `EventReader`."""
+        """Return events by stream and version; see `EventReader.read_events`."""
         found = await self.read_raw_events(refs)
         return [RecordedEvent.from_json(value) for value in found if value is not None]
 
@@ -130,7 +130,7 @@ class PostgresEventStore:
         *,
         certain: bool = False,  # noqa: ARG002 - it always is
     ) -> list[bytes | None]:
-        """See `EventReader`."""
+        """Return the stored bytes of events; see `EventReader.read_raw_events`."""
         rows = await self._pool.fetch(
             """SELECT value FROM unnest($1::text[], $2::text[], $3::bigint[])
                WITH ORDINALITY AS ref (tenant, stream, version, place)
@@ -142,7 +142,7 @@ class PostgresEventStore:
         return [row["value"] for row in rows]
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
-        """See `EventReader`."""
+        """Return a lane's commits from `first` to `last`; see `EventReader.read_log`."""
         if lane != _LANE:
             return []
         rows = await self._pool.fetch(
@@ -151,7 +151,7 @@ class PostgresEventStore:
         return [records.decode_commit(row["value"], Position(_LANE, row["seq"])) for row in rows]
 
     async def tails(self, *, certain: bool = True) -> dict[int, int]:  # noqa: ARG002 - it always is
-        """See `EventReader`."""
+        """Return the lane and its end, once it was written; see `EventReader.tails`."""
         last = await self._pool.fetchval("SELECT max(seq) FROM log")
         return {_LANE: last} if last else {}
 

@@ -1,4 +1,4 @@
-"""Ask a state store, before anything is entrusted to it, whether it can hold an event store."""
+"""Tests whether a state store can hold an event store, before anything is entrusted to it."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import uuid
 
 from annals.dapr import DaprSidecar, StateConflict, Write
 
-_TTL_SECONDS = 60
+_TTL_SECONDS = 60  # after which the store removes the keys of the probe
 
 
 class UnfitStore(Exception):
-    """The state store does not keep the rules that the event store stands on."""
+    """The state store breaks a rule that the event store depends on."""
 
 
 async def probe(sidecar: DaprSidecar, store: str) -> None:
-    """Insert keys that differ by case, then try to insert one again in a transaction with another key.
+    """Insert keys that differ only by case, then try to insert one again in a transaction with another key.
 
-    The first transaction must be taken: keys are case-sensitive, which they are not on a MySQL whose
-    database was made as by default. The second must be refused and must leave nothing behind.
-    state.redis, for one, overwrites what is there and keeps a part of it (components-contrib,
-    state/redis/redis.go, Multi), and would lose events without a word.
+    The store must accept the keys that differ by case; a MySQL database with the default collation does
+    not. It must refuse to insert a key again, and that transaction must leave nothing behind. state.redis,
+    for example, overwrites the key and keeps a part of the transaction (components-contrib,
+    state/redis/redis.go, Multi): it would lose events silently.
 
-    Raises UnfitStore; DaprError when the store cannot be asked.
+    Raises UnfitStore, or DaprError if the store cannot be reached.
     """
     taken, other = (f"probe/{uuid.uuid4()}" for _ in range(2))
 

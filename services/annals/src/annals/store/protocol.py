@@ -1,4 +1,4 @@
-"""What an event store is: the protocol, what passes through it, and how it may fail."""
+"""The protocol of an event store: its methods, the values it takes and returns, and its errors."""
 
 from __future__ import annotations
 
@@ -16,33 +16,34 @@ State = Mapping[str, Any]
 class Head:
     """A stream's latest version and the state folded from it, as JSON.
 
-    `state_schema` numbers the shape of `state`: when the aggregate's own number moved on, its
-    events are folded again.
+    `state_schema` is the number of the shape of `state`. If the aggregate's own number differs, its events
+    are folded again.
     """
 
     version: int
     state: State | None
     state_schema: int
     hash: str
-    """Of the stream's last event; see `annals.events.chain`."""
+    """Hash of the stream's last event; see `annals.events.chain`."""
 
 
 Fold = Callable[[StreamId, Head | None, Sequence[RecordedEvent]], tuple[State | None, int] | None]
-"""A stream's state after more events, and its schema; no head before means the first event is next.
+"""Folds events into a stream's state, and returns the new state with its schema number.
 
-None where the head's state is none that it can go on from.
+The events follow the given head; without a head, they start with the stream's first. Returns None if the
+head's state has another schema: the caller then folds from the first event.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """Events to put behind a stream's `expected_version` (0: the stream is new), all or none.
+    """Events to append behind a stream's `expected_version` (0: the stream is new), all or none.
 
-    `command_id` is set when the caller chose it and may send the command again: its outcome is
-    then kept, beside a `fingerprint` of what was asked, so that a repeat gets the first outcome.
+    `command_id` is set if the caller chose it and may send the command again. The store then keeps the
+    outcome with a `fingerprint` of the request, so that a repeat gets the first outcome.
 
-    Nobody waits for an answer after `deadline`, by the clock of the event loop. So many bytes as `reserve`
-    says are kept of what one append may take: for one that may have to follow, and is larger.
+    After `deadline`, in the event loop's time, nobody waits for an answer. `reserve` lowers the size limit of
+    this append by so many bytes, so that a larger append, which may have to follow, still fits.
     """
 
     stream: StreamId
@@ -63,24 +64,24 @@ class Append:
 
     @property
     def first(self) -> int:
-        """The version that the first event gets."""
+        """The version of the first event."""
         return self.expected_version + 1
 
     @property
     def last(self) -> int:
-        """The version that the last event gets."""
+        """The version of the last event."""
         return self.expected_version + len(self.events)
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What an append came to: the stream's new version, and where in the log it stands."""
+    """The result of an append: the stream's new version, and the position of the commit in the log."""
 
     stream: StreamId
     version: int
     position: Position
     hash: str = field(default="", compare=False)
-    """Of the last event; empty where the outcome of an earlier command is told again."""
+    """Hash of the last event; may be empty in the recorded outcome of an earlier command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One entry of a lane's log: the events of one append. Its id is its first event's."""
+    """One entry of a lane's log: the events of one append. Its id is that of its first event."""
 
     position: Position
     stream: StreamId
@@ -103,16 +104,16 @@ class Commit:
     time: datetime
     commit_id: str
     hash: str
-    """Of its last event."""
+    """Hash of the last event."""
 
     @property
     def versions(self) -> range:
-        """Those of its events in the stream."""
+        """The versions of its events in the stream."""
         return range(self.first, self.last + 1)
 
     @property
     def refs(self) -> list[tuple[StreamId, int]]:
-        """Where its events are; what `EventReader.read_events` takes."""
+        """The stream and version of each event, as `EventReader.read_events` takes them."""
         return [(self.stream, version) for version in self.versions]
 
 
@@ -131,7 +132,7 @@ class ConflictError(StoreError):
 
 
 class DuplicateCommand(StoreError):
-    """The command id was used before; `outcome` is what it came to. Nothing was appended."""
+    """The command id was used before, with this `outcome`; nothing was appended."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(f"the command was carried out at {outcome.appended.position}")
@@ -143,7 +144,7 @@ class StoreUnavailable(StoreError):
 
 
 class Undecodable(StoreError):
-    """A value that the store has says nothing: it was damaged, or a release wrote it that this one is not."""
+    """A stored value cannot be decoded: it is damaged, or another release wrote it in another format."""
 
     def __init__(self, key: str, error: Exception) -> None:
         super().__init__(f"{key} cannot be decoded: {error!r}")
@@ -151,9 +152,9 @@ class Undecodable(StoreError):
 
 
 class StreamUnreadable(StoreUnavailable):
-    """What is stored of a stream is none that this release can read; nothing was appended.
+    """This release cannot read what is stored of a stream; nothing was appended.
 
-    A newer release that wrote it can.
+    The newer release that wrote it can read it.
     """
 
     def __init__(self, stream: StreamId, version: int) -> None:
@@ -165,7 +166,7 @@ class StreamUnreadable(StoreUnavailable):
 class OutcomeUnknown(StoreError):
     """The reply was lost: whether the events were appended is not known yet.
 
-    Sent again with the same command id, the command takes effect once.
+    A caller may send the command again with the same command id: it takes effect only once.
     """
 
 
@@ -178,7 +179,7 @@ class Backpressure(StoreError):
 
 
 class AppendTooLarge(StoreError):
-    """The events are larger than one transaction of the store may be, or one is than the broker takes."""
+    """The events exceed the limit of one transaction, or one of them exceeds the limit of the broker."""
 
 
 class EventReader(Protocol):
@@ -187,10 +188,11 @@ class EventReader(Protocol):
     async def load(
         self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
     ) -> tuple[Head | None, Outcome | None]:
-        """The stream's head and the outcome of a command id, in one round trip.
+        """Return the stream's head and the outcome of a command id, in one round trip.
 
-        What is absent may exist all the same, unless `certain`, which costs another round trip for
-        it. To append on an absence is safe, the append would be refused; to refuse on it is not.
+        Unless `certain`, a None does not prove that the value is absent. It is safe to append on such an
+        answer, since a wrong append is refused; it is not safe to refuse a request on it. `certain` costs
+        another round trip for an absent value.
         """
         ...
 
@@ -203,39 +205,40 @@ class EventReader(Protocol):
         limit: int | None = None,
         backwards: bool = False,
     ) -> AsyncIterator[RecordedEvent]:
-        """The stream's events between two versions, both included, oldest first or last.
+        """Yield the stream's events between two versions, both included, oldest first unless `backwards`.
 
-        None is left out: raises StoreUnavailable when they cannot all be read.
+        No event is left out: raises StoreUnavailable if one cannot be read.
         """
         ...
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
-        """Events by stream and version, in the order asked; those that do not exist are left out."""
+        """Return events by stream and version, in the order asked; those that are not found are left out."""
         ...
 
     async def read_raw_events(
         self, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
     ) -> list[bytes | None]:
-        """Events as the store holds them, byte by byte, in the order asked; None for what is absent.
+        """Return the stored bytes of events, in the order asked; None for an event that was not found.
 
-        What is absent may exist all the same, unless `certain`.
+        Unless `certain`, such an event may exist all the same.
         """
         ...
 
     async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
-        """A lane's commits from `first` to `last`, ending before the first that does not exist."""
+        """Return a lane's commits from `first` to `last`, ending before the first that does not exist."""
         ...
 
     async def tails(self, *, certain: bool = True) -> dict[int, int]:
-        """Return every lane that was ever written, each with a sequence that it reached some seconds ago.
+        """Return every lane that was ever written, each with a sequence that it has reached, in one read.
 
-        One read. Unless it is `certain`, a lane may be missing, or its sequence may be older.
+        The sequence may lag behind the lane's end by some seconds. Unless `certain`, a lane may be missing,
+        or its sequence may be older still.
         """
         ...
 
 
 class EventStore(EventReader, Protocol):
-    """An event store: what `EventReader` reads, and the append."""
+    """An event store: an `EventReader` that can also append."""
 
     async def append(self, append: Append) -> Appended:
         """Append events to a stream; once it returns they are durable.

@@ -1,7 +1,7 @@
 """The publisher: follows a lane behind its writer and publishes what was committed.
 
-The lane is the outbox. The watermark is saved after the broker has taken the events, never
-before, so a crash makes duplicates and no holes; whoever takes the lane over goes on from it.
+The lane is the outbox. The watermark says how far it is published, and is saved only after the broker has
+taken the events: a crash causes duplicates but no gaps. The lane's next owner goes on from the watermark.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ _log = structlog.get_logger(__name__)
 
 _BULK_EVENTS = 100
 _BULK_BYTES = 2_000_000
-_FIRST_EVENTS = 8  # that are read of a backlog before it is known how large they are
-_BUFFERED_BYTES = 20_000_000
-_MARK_SECONDS = 0.5
+_FIRST_EVENTS = 8  # in the first page read from a backlog, before any size is known
+_BUFFERED_BYTES = 20_000_000  # of commits kept in memory until they are published
+_MARK_SECONDS = 0.5  # between two saves of the watermark
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TOGETHER = 3  # tries of a bulk before its events are tried one by one
-_REFUSALS = 10  # of one event, and never of another in its place, before it is passed over
-_NEAR = 20  # commits among which that other one is looked for at a time
-_FAR = 1_000  # commits among which it is looked for at all
+_REFUSALS = 10  # of one event, each while the broker takes another, before it is passed over
+_NEAR = 20  # commits that one search for such another event reads
+_FAR = 1_000  # commits among which these searches look
 
 
 @dataclass(frozen=True, slots=True)
 class _Unpublished:
-    """A commit that waits, since a time of the clock on the wall: that of whoever wrote it."""
+    """A commit that waits to be published, `since` a wall-clock time of the instance that wrote it."""
 
     seq: int
     since: float
     events: list[RecordedEvent]
     size: int = 0
-    """Bytes, about, of what is kept at hand."""
+    """Approximate bytes that it takes in the buffer; 0 if it was read from the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ class _Outgoing:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Bytes of the message's body."""
         return len(self.message.body)
 
 
 class Publisher:
-    """Publishes one lane from its watermark on."""
+    """Publishes one lane from its watermark on; `run` must be running."""
 
     def __init__(
         self,
@@ -82,8 +82,8 @@ class Publisher:
         self._lane = lane
         self._tail = tail
         self._published = self._marked = published
-        self._taken: _Outgoing | None = None  # the smallest that the broker took
-        self._looks = 0
+        self._taken: _Outgoing | None = None  # the smallest event that the broker took so far
+        self._looks = 0  # searches for a nearby event
         self._buffer: deque[_Unpublished] = deque()
         self._buffered = 0
         self._more = asyncio.Event()
@@ -97,13 +97,13 @@ class Publisher:
 
     @property
     def backlog_age(self) -> float:
-        """For how many seconds the oldest of them has waited; what another left behind, once it is read."""
+        """Seconds that the oldest commit has waited; counted from the start until a backlog found then is read."""
         return 0.0 if self._oldest_since is None else max(0.0, time.time() - self._oldest_since)
 
     def offer(self, committed: Sequence[Committed]) -> None:
-        """Take note of what was committed.
+        """Add commits to the backlog.
 
-        The events are kept at hand while there is room; beyond it they are read from the store.
+        Their events are kept in memory while there is room; the others are read from the store later.
         """
         now = time.time()
         for commit in committed:
@@ -118,7 +118,7 @@ class Publisher:
         self._more.set()
 
     async def run(self) -> None:
-        """Publish for ever."""
+        """Publish the backlog, and what is added to it, until cancelled."""
         marked_at = time.monotonic()
         while True:
             while self.backlog:
@@ -134,7 +134,7 @@ class Publisher:
             self._caught_up.set()
             self._more.clear()
             try:
-                # An idle lane's watermark is saved too: a restart would publish it all again.
+                # Save the watermark of an idle lane too: a restart would publish the same commits again.
                 async with asyncio.timeout(_MARK_SECONDS if self._marked < self._published else None):
                     await self._more.wait()
             except TimeoutError:
@@ -142,15 +142,15 @@ class Publisher:
                 marked_at = time.monotonic()
 
     async def drain(self) -> None:
-        """Wait until all is published and the watermark says so; `run` does the work."""
+        """Wait until `run` has published the backlog, and save the watermark."""
         while self.backlog:
             await self._caught_up.wait()
         if self._marked < self._published:
-            # Else it is what was found, or by now what an import made of it.
+            # Otherwise the store has it: as it was found or saved, or as an import has set it since.
             await self._write_mark()
 
     async def _next(self) -> list[_Unpublished]:
-        """The next commits with their events: from the buffer when it has them, else from the store."""
+        """Return the next commits with their events, from the buffer if it has them, else from the store."""
         while self._buffer and self._buffer[0].seq <= self._published:
             self._from_buffer()
         batch: list[_Unpublished] = []
@@ -168,7 +168,7 @@ class Publisher:
         return first
 
     async def _read(self) -> list[_Unpublished]:
-        """The next commits from the store, however long it takes until they can all be read."""
+        """Read the next commits from the store, however long it takes until it can be read."""
         first, last = self._published + 1, min(self._published + _BULK_EVENTS, self._tail)
         attempt = 0
         while True:
@@ -179,13 +179,13 @@ class Publisher:
                     "cannot read the backlog", lane=self._lane, error=str(error), backlog=self.backlog
                 )
                 if isinstance(error, Undecodable):
-                    last = first  # what is before the damaged one is whole
+                    last = first  # one at a time: the commits before the damaged one can be read
                 attempt = await _pause(attempt)
 
     async def _read_log(self, first: int, last: int) -> list[_Unpublished]:
         commits = await self._reader.read_log(self._lane, first, last)
         if not commits:
-            # A read that broke off; or a hole indeed, which waits here until somebody has seen to it.
+            # The read broke off, or there is a real hole: then publishing waits here until it is repaired.
             raise StoreUnavailable(f"the log of lane {self._lane} has a hole between {first} and {last}")
         refs = [ref for commit in commits for ref in commit.refs]
         events: list[RecordedEvent] = []
@@ -193,7 +193,7 @@ class Publisher:
         async for some, size in event_pages(self._reader, refs, first=_FIRST_EVENTS):
             events += some
             held += size
-            # One bulk takes no more, and all of the lanes that are looked after hold as much, for long maybe.
+            # One bulk takes no more, and each lane that is looked after may hold this much for a long time.
             if held >= _BULK_BYTES and len(events) >= len(commits[0].versions):
                 break
         found = iter(events)
@@ -206,7 +206,7 @@ class Publisher:
         return batch
 
     async def _publish(self, events: Sequence[RecordedEvent]) -> None:
-        """Publish all events, in order, however long the broker is away."""
+        """Publish all events, in order within each stream, however long the broker is away."""
         with traces.publish_spans(self._topic, events) as traceparents:
             outgoing = [
                 _Outgoing(event, _message(event, event.stream, traceparent))
@@ -216,10 +216,10 @@ class Publisher:
                 await self._publish_bulk(bulk)
 
     async def _publish_bulk(self, bulk: Sequence[_Outgoing]) -> None:
-        """Publish a bulk, but for what the broker refuses again and again while it takes other events.
+        """Publish a bulk, except for events that the broker keeps refusing while it takes others.
 
-        A sidecar answers a bulk of which one event was refused as if all were (dapr 1.18,
-        pkg/api/grpc/grpc.go, bulkPublishEvent): what keeps failing together is tried one by one.
+        If one event of a bulk was refused, a sidecar answers as if all were (dapr 1.18,
+        pkg/api/grpc/grpc.go, bulkPublishEvent). So after some tries the events are published one by one.
         """
         waiting, refusals, attempt = list(bulk), Counter[str](), 0
         while True:
@@ -232,7 +232,7 @@ class Publisher:
             attempt = await _pause(attempt)
 
     async def _offer_to_broker(self, outgoing: Sequence[_Outgoing]) -> list[_Outgoing]:
-        """Publish in one call; gives what was not taken, as far as the sidecar says."""
+        """Publish events in one call; return those that were not taken, as far as the sidecar tells."""
         try:
             failed = await self._sidecar.publish(self._topic, [one.message for one in outgoing])
         except DaprError as error:
@@ -250,10 +250,10 @@ class Publisher:
         return refused
 
     async def _one_by_one(self, outgoing: Sequence[_Outgoing], refusals: Counter[str]) -> list[_Outgoing]:
-        """Publish each in a call of its own, while the broker is there; gives what is still to be published.
+        """Publish each event in a call of its own, while the broker is there; return those still to publish.
 
-        `refusals` are those of each event so far. What is passed over is not lost: who must not miss an
-        event reads it from the store.
+        `refusals` counts the refusals of each event so far. An event that is passed over is not lost: a
+        consumer that must not miss it reads it from the store.
         """
         left: list[_Outgoing] = []
         for index, one in enumerate(outgoing):
@@ -277,11 +277,12 @@ class Publisher:
         return left
 
     async def _takes_another(self, refused: RecordedEvent) -> bool:
-        """Whether the broker takes an event that it took before, or a small one from near, so is not away.
+        """Return whether the broker takes another event, and so is not away.
 
-        It goes where the refused one would, under its key: one partition of a broker may be away alone.
-        That it is published twice is nothing new to whoever gets it; but it must not come before others of
-        its stream, so it is one that was published, or where there are none the first of its stream.
+        The other event is the smallest that the broker has taken, or a small one from a nearby commit. It is
+        published under the refused event's key, because a single partition of a broker may be away.
+        Consumers expect duplicates, so to publish it twice is harmless; but it must not overtake its stream.
+        So it was published before or, if nothing of the lane was, it is the first of its stream.
         """
         other = self._taken.event if self._taken is not None else await self._near(refused.seq)
         if other is None:
@@ -289,9 +290,9 @@ class Publisher:
         return not await self._offer_to_broker([_Outgoing(other, _message(other, refused.stream))])
 
     async def _near(self, seq: int) -> RecordedEvent | None:
-        """The smallest event among nearby commits.
+        """Return the smallest of the first events of some nearby commits, or None.
 
-        Each call looks further away, since near ones may be refused too.
+        Each call looks further away, since the nearest ones may be refused too.
         """
         away = self._looks * _NEAR % min(self._published or self._tail, _FAR)
         self._looks += 1
@@ -309,7 +310,7 @@ class Publisher:
         return min(events, key=lambda event: len(event.to_json()), default=None)
 
     async def _write_mark(self) -> None:
-        """Save the watermark, which never goes back: whoever else publishes the lane may be further."""
+        """Save the watermark. It never goes back: another instance that publishes the lane may be further."""
         mark, key = self._published, keys.published(self._lane)
         while self._marked < mark:
             try:
@@ -317,22 +318,22 @@ class Publisher:
                 if watermark(self._lane, there) < mark:
                     await self._sidecar.save(self._store, Write.over(key, orjson.dumps(mark), there))
             except StateConflict:
-                continue  # another was faster: who is further is to be seen anew
+                continue  # another instance was faster: compare again
             except DaprError as error:
-                # It stays behind until the next time, which costs a restart some duplicates.
+                # The watermark stays behind until the next save: a restart would cause some duplicates.
                 _log.warning("cannot save the watermark", lane=self._lane, error=str(error))
                 return
             self._marked = mark
 
 
 async def _pause(attempt: int) -> int:
-    """Wait, the longer the more attempts there were; gives the number of the next."""
+    """Wait, longer after more attempts, and return the number of the next attempt."""
     await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
     return attempt + 1
 
 
 def _message(event: RecordedEvent, key: StreamId, traceparent: str | None = None) -> Message:
-    """An event as a message, ordered among those of a stream."""
+    """Return the message of an event; the broker keeps its order among the messages of the stream `key`."""
     return Message(
         entry_id=event.event_id,
         body=to_cloudevent_json(event, traceparent=traceparent),
@@ -342,10 +343,10 @@ def _message(event: RecordedEvent, key: StreamId, traceparent: str | None = None
 
 
 def _bulks(outgoing: Sequence[_Outgoing]) -> list[list[_Outgoing]]:
-    """Events in bulks that a sidecar takes, to be published one after the other.
+    """Return events in bulks that a sidecar takes, to be published one after the other.
 
-    A bulk holds no two events of one stream: where a broker has no bulk publish of its own, as
-    pubsub.jetstream has not, Dapr publishes a bulk's messages at the same time, in any order
+    A bulk has at most one event of each stream. For a broker without a bulk publish of its own, such as
+    pubsub.jetstream, Dapr publishes the messages of a bulk at the same time, in any order
     (dapr, pkg/runtime/pubsub/default_bulkpub.go).
     """
     waves: list[list[_Outgoing]] = []

@@ -1,4 +1,4 @@
-"""The values of the event store, to bytes and back."""
+"""Encodes and decodes the values of the event store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def decoded(key: str, data: bytes, decode: Callable[[bytes], T]) -> T:
-    """What a key holds. Raises Undecodable, which names the key."""
+    """Return the decoded value of a key. Raises Undecodable, which names the key."""
     try:
         return decode(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -24,7 +24,7 @@ def decoded(key: str, data: bytes, decode: Callable[[bytes], T]) -> T:
 
 
 def record(append: Append, position: Position, previous: str) -> list[RecordedEvent]:
-    """The events of an append as they are stored: with version, position, and hashes behind `previous`."""
+    """Return an append's events as stored: with version, position, and hashes chained to `previous`."""
     events: list[RecordedEvent] = []
     for version, event in enumerate(append.events, start=append.first):
         recorded = RecordedEvent.record(
@@ -36,12 +36,12 @@ def record(append: Append, position: Position, previous: str) -> list[RecordedEv
 
 
 def head_after(append: Append, hash_: str) -> Head:
-    """The head that a stream has after an append, with the hash of its last event."""
+    """Return the head that a stream has after an append; `hash_` is that of the last event."""
     return Head(append.last, append.state, append.state_schema, hash_)
 
 
 def encode_head(head: Head, part: Head | None = None) -> bytes:
-    """See `decode_head`; `part` is for a stream that is not all there yet: see `decode_part`."""
+    """Encode a head; `part` is for a stream that is only partly imported: see `decode_part`."""
     value: dict[str, Any] = {
         "version": head.version,
         "state": head.state,
@@ -52,12 +52,15 @@ def encode_head(head: Head, part: Head | None = None) -> bytes:
 
 
 def decode_head(data: bytes) -> Head:
-    """See `encode_head`."""
+    """Decode a head; see `encode_head`."""
     return _head(orjson.loads(data))
 
 
 def decode_part(data: bytes) -> Head:
-    """The head that a stream would have if it ended at its first hole; an import leaves some for a while."""
+    """Decode the head that a stream would have if it ended at its first hole.
+
+    An import fills lane after lane, so a stream written through several lanes has holes for a while.
+    """
     value = orjson.loads(data)
     return _head(value.get("part", value))
 
@@ -67,7 +70,7 @@ def _head(value: dict[str, Any]) -> Head:
 
 
 def encode_outcome(append: Append, position: Position) -> bytes:
-    """What the command of an append came to."""
+    """Encode the outcome of the command that made an append."""
     return orjson.dumps(
         {
             "fingerprint": append.fingerprint,
@@ -80,7 +83,7 @@ def encode_outcome(append: Append, position: Position) -> bytes:
 
 
 def decode_outcome(data: bytes) -> Outcome:
-    """See `encode_outcome`."""
+    """Decode the outcome of a command; see `encode_outcome`."""
     value = orjson.loads(data)
     stream = StreamId(value["tenant"], value["stream"])
     return Outcome(
@@ -89,7 +92,7 @@ def decode_outcome(data: bytes) -> Outcome:
 
 
 def encode_commit(append: Append, time: datetime, hash_: str) -> bytes:
-    """A commit as the log holds it, with the hash of its last event; its position is its key."""
+    """Encode a commit for the log, with the hash of its last event. Its position is in its key."""
     return orjson.dumps(
         {
             "id": append.events[0].event_id,
@@ -106,7 +109,7 @@ def encode_commit(append: Append, time: datetime, hash_: str) -> bytes:
 
 
 def decode_commit(data: bytes, position: Position) -> Commit:
-    """See `encode_commit`."""
+    """Decode the commit at a position; see `encode_commit`."""
     value: dict[str, Any] = orjson.loads(data)
     return Commit(
         position,
