@@ -1,4 +1,4 @@
-"""The audit trail's proof: signed checkpoints of the log, and the verification of every event."""
+"""Proof of the audit trail: signed checkpoints of the log, and the verification of every event."""
 
 from annals.audit.checkpoint import Checkpoint, SigningKey, VerificationKeys, rolled
 from annals.audit.checkpointer import Checkpointer

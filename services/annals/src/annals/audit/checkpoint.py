@@ -1,7 +1,7 @@
-"""Checkpoints: what a lane's log was, up to a sequence, signed with Ed25519. Pure.
+"""Checkpoints: digests of a lane's log up to a sequence, signed with Ed25519. Pure.
 
-The private key is only where checkpoints are signed. Who can write to the database, but has not that
-key, cannot change what a checkpoint covers without a verification that fails.
+The private key is only where checkpoints are signed. Anyone who can write to the database but does not have
+that key cannot change what a checkpoint covers without failing the verification.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from annals.store.protocol import Commit
 
 
 def rolled(digest: str, commit: Commit) -> str:
-    """The digest of a lane's log with one more commit; the digest of an empty log is empty."""
+    """Return the digest of a lane's log after one more commit; the digest of an empty log is ""."""
     stream = commit.stream
     said = [digest, commit.position.seq, stream.tenant, stream.name, commit.first, commit.last, commit.hash]
     return hashlib.sha256(orjson.dumps(said)).hexdigest()
@@ -29,7 +29,10 @@ def rolled(digest: str, commit: Commit) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Signs a lane's log up to `seq`, behind the checkpoint before it (`previous`, its signature)."""
+    """A signed digest of a lane's log up to `seq`; see `rolled`.
+
+    `previous` is the signature of the checkpoint before it, `key` the id of the key that signed it.
+    """
 
     lane: int
     number: int
@@ -41,19 +44,19 @@ class Checkpoint:
     signature: str = ""
 
     def to_json(self) -> bytes:
-        """See `from_json`."""
+        """Encode the checkpoint as JSON; see `from_json`."""
         return orjson.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Checkpoint:
-        """Raises ValueError or TypeError for what is no checkpoint."""
+        """Decode a checkpoint. Raises ValueError or TypeError for anything else."""
         made = cls(**orjson.loads(data))
         for number in (made.lane, made.number, made.seq):
             index(number)
         return made
 
     def signed_content(self) -> bytes:
-        """What the signature is of."""
+        """Return the bytes that the signature covers: all fields except the signature itself."""
         fields = dataclasses.asdict(self)
         del fields["signature"]
         return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)
@@ -67,25 +70,25 @@ class SigningKey:
     """An Ed25519 private key, from its 32 bytes in base64."""
 
     def __init__(self, encoded: str) -> None:
-        """Raises ValueError for what is no such key."""
+        """Decode the key. Raises ValueError if it is not one."""
         self._private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(encoded.strip(), validate=True))
         self.key_id = _key_id(self._private.public_key())
 
     def sign(self, checkpoint: Checkpoint) -> Checkpoint:
-        """The checkpoint, signed."""
+        """Return the checkpoint with this key's id and signature."""
         named = dataclasses.replace(checkpoint, key=self.key_id)
         signature = self._private.sign(named.signed_content())
         return dataclasses.replace(named, signature=base64.b64encode(signature).decode())
 
 
 class VerificationKeys:
-    """The public keys that checkpoints are trusted by: base64, several of them divided by commas.
+    """The public keys whose signatures are trusted: in base64, separated by commas.
 
-    A key that signs no more stays in the list for what it has signed.
+    A key that no longer signs stays in the list for the checkpoints that it has signed.
     """
 
     def __init__(self, encoded: str) -> None:
-        """Raises ValueError for what is no such key."""
+        """Decode the keys. Raises ValueError if one is not a key."""
         keys = [
             Ed25519PublicKey.from_public_bytes(base64.b64decode(one.strip(), validate=True))
             for one in encoded.split(",")
@@ -93,7 +96,7 @@ class VerificationKeys:
         self._keys: Mapping[str, Ed25519PublicKey] = {_key_id(key): key for key in keys}
 
     def verifies(self, checkpoint: Checkpoint) -> bool:
-        """Whether a trusted key signed it just so."""
+        """Return whether a trusted key signed exactly this checkpoint."""
         try:
             key = self._keys[checkpoint.key]
             key.verify(base64.b64decode(checkpoint.signature), checkpoint.signed_content())

@@ -1,4 +1,4 @@
-"""Signs what was committed, now and then."""
+"""Signs the log at intervals: writes a checkpoint of every lane that has new commits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from annals.store import DaprEventReader, StoreError, Undecodable, keys, records
 
 _log = structlog.get_logger(__name__)
 
-_PAGE = 1_000
-_COMMITS_A_CHECKPOINT = 10_000
+_PAGE = 1_000  # commits in one read
+_COMMITS_A_CHECKPOINT = 10_000  # more commits make another checkpoint
 
 
 class Checkpointer:
-    """Writes a checkpoint of every lane that has moved. Any number of replicas may run one.
+    """Writes a checkpoint of every lane that has new commits. Any number of replicas may run one.
 
-    A checkpoint follows from the log and from the one before it: where two replicas write the same,
-    the second is refused, and nothing is lost.
+    A checkpoint follows from the log and the checkpoint before it: if two replicas write the same one, the
+    second is refused, and nothing is lost.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Checkpointer:
         self._every_seconds = every_seconds
 
     async def run(self) -> None:
-        """Sign for ever; what cannot be signed now is signed the next time."""
+        """Sign the lanes at intervals until cancelled; what cannot be signed now is signed the next time."""
         while True:
             try:
                 await self.sign()
@@ -58,9 +58,12 @@ class Checkpointer:
                 _log.error("a lane cannot be signed", lane=lane, error=str(error))
 
     async def _sign_lane(self, lane: int, key: SigningKey, tail: int) -> bool:
-        """One checkpoint of a lane that had come to `tail`; False when there is nothing more to sign."""
+        """Write one checkpoint of a lane; return whether there may be more to sign.
+
+        The lane is known to have reached `tail`, so a log that ends before it has lost a commit.
+        """
         if await self._store.being_imported([lane]):
-            return False  # the backup has checkpoints of its own
+            return False  # the backup brings its own checkpoints
         last_key = keys.checkpoint(lane)
         value = await self._sidecar.get(self._store_name, last_key)
         last = records.decoded(last_key, value.data, Checkpoint.from_json) if value else None
@@ -99,6 +102,6 @@ class Checkpointer:
             )
         except StateConflict:
             return False
-        # The log line is a witness outside the store: a checkpoint that is put back to an older one shows.
+        # This log line is a witness outside the store: it exposes a checkpoint replaced by an older one.
         _log.info("checkpoint", lane=lane, number=checkpoint.number, seq=seq, digest=digest, key=key.key_id)
         return seq - first >= _COMMITS_A_CHECKPOINT

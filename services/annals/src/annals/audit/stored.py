@@ -1,4 +1,4 @@
-"""The checkpoints as the store holds them."""
+"""Reads the checkpoints that are in the store."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _PAGE = 100
 
 
 async def last_checkpoint(sidecar: DaprSidecar, store: str, lane: int) -> Checkpoint | None:
-    """The last of a lane. Raises DaprError and Undecodable."""
+    """Return the last checkpoint of a lane, or None. Raises DaprError and Undecodable."""
     key = keys.checkpoint(lane)
     value = await sidecar.get(store, key)
     return records.decoded(key, value.data, Checkpoint.from_json) if value else None
 
 
 async def read_checkpoints(sidecar: DaprSidecar, store: str, lane: int, first: int) -> list[Checkpoint]:
-    """Checkpoints of a lane from a number on, at most a page, ending before the first absent.
+    """Return a lane's checkpoints from number `first` on: at most a page, ending before the first absent one.
 
     Raises DaprError and Undecodable.
     """

@@ -15,18 +15,18 @@ from annals.events import Position, StreamId, chained
 from annals.store import ALL_LANES, Commit, EventReader, Undecodable
 
 _PAGE = 256
-_REMEMBERED = 100_000  # streams
+_REMEMBERED = 100_000  # streams kept in memory
 
 ReadCheckpoints = Callable[[int, int], Awaitable[list[Checkpoint]]]
-"""The checkpoints of a lane from a number on: at most a page, ending before the first absent."""
+"""Reads a lane's checkpoints from a number on: at most a page, ending before the first absent one."""
 
 ReadLast = Callable[[int], Awaitable[Checkpoint | None]]
-"""The last checkpoint of a lane."""
+"""Reads the last checkpoint of a lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What does not hold, and where: an event, or else a place in a lane's log."""
+    """A fault that the verification found, and where: at an event, or else at a sequence of a lane's log."""
 
     reason: str
     lane: int
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a lane is verified, and up to where it is signed; `events` is of all lanes so far."""
+    """How far a lane is verified, and how far it is signed; `events` counts those of all lanes so far."""
 
     lane: int
     seq: int
@@ -59,15 +59,15 @@ async def verify(
     last_checkpoint: ReadLast,
     trusted: VerificationKeys,
 ) -> AsyncIterator[Progress | Finding]:
-    """Progress while it goes on; in each lane that does not hold, the first thing that is wrong.
+    """Verify the store; yield progress and, for each lane that fails, the first fault in it.
 
-    Memory does not grow with the store. Raises StoreError when it cannot be read.
+    Its memory does not grow with the store. Raises StoreError if the store cannot be read.
     """
     events = 0
     logged = _Logged(store)
     chain, heads = _Chain(store, logged), _Heads(store, logged)
     walked: dict[int, int] = {}
-    for lane in ALL_LANES:  # those that have begun by their log alone are fewer: its beginning may be gone
+    for lane in ALL_LANES:  # and not only those with a first commit, which may have been removed
         signed = _Signed(lane, read_checkpoints, last_checkpoint, trusted)
         seq, digest = 0, ""
         try:
@@ -95,7 +95,7 @@ async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -
         return commits
     beyond = await signed.reaches_beyond(seq)
     tail = (await store.tails(certain=False)).get(lane, 0)
-    # It may have been written, and signed, just now: then the log has grown.
+    # The commits may have been written, and signed, since the first read: read again.
     if beyond or tail > seq:
         commits = await store.read_log(lane, seq + 1, seq + _PAGE)
     if not commits and beyond:
@@ -106,7 +106,7 @@ async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -
 
 
 class _Logged:
-    """Events that streams have must be in a log too: who walks the logs alone does not meet the others."""
+    """Checks that the events of streams are also in a log: a walk of the logs does not find the others."""
 
     def __init__(self, store: EventReader) -> None:
         self._store = store
@@ -114,13 +114,13 @@ class _Logged:
         self._findings: dict[int, Finding] = {}
 
     async def check(self, events: Sequence[tuple[StreamId, int, bytes | None, Position]]) -> None:
-        """Look at events, each with the place in a log that leads to it, for what the log has of them."""
+        """Check that events are in a log; each comes with the position of the commit that led to it."""
         for wrong in await asyncio.gather(*(self._wrong(*event) for event in events)):
             if wrong is not None:
                 self._findings.setdefault(wrong.lane, wrong)
 
     async def findings(self, walked: Mapping[int, int]) -> list[Finding]:
-        """The first in each of the lanes that held, up to where they were walked."""
+        """Return a finding for each lane in `walked` that has one: the lanes that held, with their ends."""
         for lane, (seq, finding) in self._furthest.items():
             if lane in walked and not await self._reaches(lane, walked[lane], seq):
                 self._findings.setdefault(finding.lane, finding)
@@ -137,7 +137,7 @@ class _Logged:
             return wrong
         try:
             found = await self._store.read_log(position.lane, position.seq, position.seq)
-        except Undecodable:  # which is found when its lane is walked
+        except Undecodable:  # reported when the lane itself is walked
             found = None
         if found is not None and not any(one.stream == stream and version in one.versions for one in found):
             return wrong
@@ -146,7 +146,7 @@ class _Logged:
         return None
 
     async def _reaches(self, lane: int, walked: int, seq: int) -> bool:
-        """Whether a lane's log comes to a sequence without a hole; it may have grown since it was walked."""
+        """Return whether a lane's log reaches `seq` without a hole; it may have grown since it was walked."""
         try:
             while walked < seq and (commits := await self._store.read_log(lane, walked + 1, walked + _PAGE)):
                 walked = commits[-1].position.seq
@@ -156,7 +156,7 @@ class _Logged:
 
 
 class _Heads:
-    """The heads of the streams, which may be ahead of what was seen of the logs so far."""
+    """Checks the heads of the streams, which may be ahead of the part of the logs that was walked so far."""
 
     def __init__(self, store: EventReader, logged: _Logged) -> None:
         self._store = store
@@ -164,7 +164,7 @@ class _Heads:
         self._ahead: OrderedDict[StreamId, tuple[int, Position]] = OrderedDict()
 
     async def check(self, commits: Sequence[Commit]) -> None:
-        """Compare them with the commits that follow in a log. Raises _Altered."""
+        """Compare the heads of the commits' streams with the commits. Raises _Altered."""
         streams = list({commit.stream for commit in commits})
         loaded = await asyncio.gather(*(self._store.load(stream) for stream in streams))
         heads = {stream: head for stream, (head, _) in zip(streams, loaded, strict=True)}
@@ -180,7 +180,8 @@ class _Heads:
                 self._ahead[commit.stream] = head.version, commit.position
             else:
                 behind[commit.stream, commit.last + 1] = commit.position
-        # Nothing is there unless the stream has just grown, so no second look is taken at what is left out.
+        # Events behind a head exist only if the stream has just grown, or was tampered with. As there are
+        # usually none, their absence is not made certain, which would cost one read each.
         raw = await self._store.read_raw_events(list(behind))
         there = zip(behind.items(), raw, strict=True)
         await self._logged.check([(*ref, value, place) for (ref, place), value in there if value is not None])
@@ -188,7 +189,7 @@ class _Heads:
             await self._check_oldest()
 
     async def check_rest(self) -> None:
-        """Look for what no log has shown."""
+        """Check the last events of the streams whose heads are ahead of all that the logs have shown."""
         while self._ahead:
             await self._check_oldest()
 
@@ -203,7 +204,7 @@ class _Heads:
 
 
 class _Chain:
-    """The events' hashes, whichever lanes a stream was written through."""
+    """Checks the hash chains of the streams, whichever lanes a stream was written through."""
 
     def __init__(self, store: EventReader, logged: _Logged) -> None:
         self._store = store
@@ -211,7 +212,7 @@ class _Chain:
         self._hashes: OrderedDict[tuple[StreamId, int], str] = OrderedDict()
 
     async def check(self, commits: Sequence[Commit]) -> int:
-        """How many events were verified. Raises _Altered."""
+        """Verify the events of commits, and return how many they are. Raises _Altered."""
         own = [ref for commit in commits for ref in commit.refs]
         before = {
             (commit.stream, commit.first - 1): commit.position for commit in commits if commit.first > 1
@@ -267,7 +268,7 @@ class _Chain:
 
 
 class _Signed:
-    """The checkpoints of one lane."""
+    """Checks the log of one lane against its checkpoints."""
 
     def __init__(
         self, lane: int, read: ReadCheckpoints, read_last: ReadLast, trusted: VerificationKeys
@@ -282,7 +283,7 @@ class _Signed:
 
     @property
     def seq(self) -> int:
-        """Up to where the log agrees with what is signed."""
+        """The sequence up to which the log agrees with its checkpoints."""
         return self._last.seq if self._last else 0
 
     async def check(self, commit: Commit, digest: str) -> None:
@@ -295,7 +296,7 @@ class _Signed:
         self._last = self._page.pop(0)
 
     async def reaches_beyond(self, seq: int) -> bool:
-        """Whether more than this is signed."""
+        """Return whether a checkpoint covers more than the log up to `seq`."""
         following = await self._next()
         return following is not None and following.seq > seq
 
@@ -308,7 +309,7 @@ class _Signed:
         return self._page[0] if self._page else None
 
     async def _read_to_the_last(self, number: int) -> list[Checkpoint]:
-        """The checkpoints from one on that was absent: none, unless it was signed just now."""
+        """Return the checkpoints from `number` on, which was absent: none, unless it was signed just now."""
         last = await self._read_last(self._lane)
         if last is None:
             return []
@@ -330,12 +331,12 @@ class _Signed:
             before = one
 
     def wrong(self, reason: str) -> _Altered:
-        """What is to be raised where the checkpoints show that something is wrong."""
+        """Return the error to raise if the checkpoints show that something is wrong."""
         return _Altered(Finding(reason, self._lane, self.seq))
 
 
 def _said(value: bytes | None) -> dict[str, Any]:
-    """What an event says of itself; nothing where it is none."""
+    """Return the fields of a stored event; none if it is absent or not a JSON object."""
     try:
         content = orjson.loads(value or b"")
     except ValueError:
@@ -344,12 +345,12 @@ def _said(value: bytes | None) -> dict[str, Any]:
 
 
 def _hash(value: bytes | None) -> str:
-    """What an event says its hash is; whether that is true is checked where it is committed."""
+    """Return the hash that an event claims to have; it is checked when the event's own commit is."""
     return str(_said(value).get("hash", ""))
 
 
 def _position(value: bytes) -> Position | None:
-    """Where an event says that it is committed, if it can be there."""
+    """Return the position that an event claims to have; None if there is no such position."""
     said = _said(value)
     lane, seq = said.get("lane"), said.get("seq")
     return Position(lane, seq) if type(lane) is type(seq) is int and lane in ALL_LANES and seq > 0 else None

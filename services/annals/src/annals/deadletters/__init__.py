@@ -1,4 +1,4 @@
-"""Dead letters: what a consumer gave up is kept, with what waits behind it, until somebody decides."""
+"""Dead letters: messages that a consumer gave up, kept with the events behind them until somebody decides."""
 
 from annals.deadletters.dead_letters import (
     SETTLED_SECONDS,

@@ -1,9 +1,9 @@
-"""The dead letters of one service, in the state store: every replica knows what is parked.
+"""The dead letters of one service, kept in the state store, so that every replica knows what is parked.
 
-An index key holds all that is parked and what operators corrected, bounded; each letter's details have
-a key of their own. Changes are first-write on the index: of two that change it at once, one looks again.
-The index is written whole, with the details that change, in one message, and a sidecar takes 4 MiB: only so
-many letters are taken in that there is room for whatever is done to them later.
+One index key holds all letters and the operators' corrections, both bounded; the details of each letter have
+a key of their own. The index is changed by first-write: of two concurrent changes, one is refused and tried
+again. It is written as a whole, with the details that change, in one message to the sidecar, which accepts
+4 MiB. So only as many letters are accepted as leave room for what is done to them later.
 """
 
 from __future__ import annotations
@@ -32,40 +32,41 @@ _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _REFRESH_SECONDS = 0.5
-_STALE_SECONDS = 2.0
+_STALE_SECONDS = 2.0  # after which a copy of the index is too old to go by
 SETTLED_SECONDS = 2 * _STALE_SECONDS
-"""After this every replica knows of a change, or has stopped."""
+"""After this time every replica knows of a change, or has stopped handling events."""
 
 _MAX_PARKED = 1_000
+"""Parked sequences of one consumer, or of one generation of a read model."""
 _MOST_PARKED = 4 * _MAX_PARKED
-"""Of all together."""
+"""Parked sequences of all consumers together."""
 _MOST_BYTES = 2_000_000
-"""Of the letters, when one more is taken in: what is done to those there makes them little larger."""
+"""Bytes of the letters up to which another one is accepted. Later changes make them only a little larger."""
 _MOST_EDITED = 1_000_000
-"""Of the index, the data that operators wrote: it stays there for ever."""
+"""Bytes of corrections in which operators edited data. They stay in the index permanently."""
 _MOST_DISCARDED = 500_000
-"""Of the index, what they discarded: beyond it there would come to be no room for what fails."""
-_MAX_DONE = 200
-_ATTEMPTS = 20
+"""Bytes of corrections in which operators discarded events. More would leave no room for new letters."""
+_MAX_DONE = 200  # letters that are kept in the index after they are done
+_ATTEMPTS = 20  # of a change, while others change the index at the same time
 _AT_ONCE = 100
-"""Letters that are changed in one transaction."""
+"""Letters changed in one transaction."""
 _BYTES_AT_ONCE = 4_000_000
-"""What the index and the details of several take in it."""
+"""Bytes of the index and of the details of several letters in one transaction."""
 
 
 Revise = Callable[[Detail], Detail]
 
 
 class TooManyParked(Exception):
-    """So many of a consumer are parked that it is not single messages that are wrong: it stops."""
+    """So many sequences are parked that something general must be wrong: the consumer stops."""
 
 
 class TooMuchEdited(Exception):
-    """What operators corrected takes as much as there is room for."""
+    """A correction does not fit any more: operators' corrections take as much room as there is for them."""
 
 
 class MovedOn(Exception):
-    """A sequence waits at another event than the one that was looked at."""
+    """A sequence waits at another event by now than the one that the operator looked at."""
 
     def __init__(self, letter_id: str, expected: int, actual: int) -> None:
         super().__init__(f"{letter_id} waits at version {actual}, not {expected}")
@@ -74,11 +75,11 @@ class MovedOn(Exception):
 
 
 class UnknownLetter(Exception):
-    """There is no such dead letter, or not any more."""
+    """There is no such dead letter, or there no longer is."""
 
 
 class DeadLettersUnknown(Exception):
-    """What is parked cannot be read now, or was damaged."""
+    """The dead letters cannot be read or changed now, or their stored value is damaged."""
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ class _Index:
     done: dict[str, DeadLetter] = field(default_factory=dict)
     corrections: dict[str, dict[str, Any]] = field(default_factory=dict)
     size: int = 0
-    """Bytes of the letters, as they were read."""
+    """Bytes of the letters when the index was read."""
 
     @classmethod
     def decode(cls, data: bytes | None) -> _Index:
@@ -98,7 +99,7 @@ class _Index:
         return cls(
             {one["id"]: _letter(one) for one in value["parked"]},
             {one["id"]: _letter(one) for one in value["done"]},
-            # Older releases keep here, too, who corrected it and why.
+            # Older releases also stored here who made the correction and why.
             {place: {"data": one["data"]} for place, one in corrections.items()},
             len(data) - len(orjson.dumps(corrections)),
         )
@@ -114,7 +115,10 @@ class _Index:
 
 
 class DeadLetters:
-    """See the module. `run` must be running; methods that write raise DaprError and DeadLettersUnknown."""
+    """The dead letters of one service. `run` must be running.
+
+    Methods that write raise DaprError and DeadLettersUnknown.
+    """
 
     def __init__(self, sidecar: DaprSidecar, store: str, service: str) -> None:
         self._sidecar = sidecar
@@ -127,7 +131,7 @@ class DeadLetters:
         metrics.DEAD_LETTERS.set_function(lambda: len(self._index.parked))
 
     async def run(self) -> None:
-        """Keep what is known of the parked fresh, for ever."""
+        """Refresh this replica's copy of the index at intervals, until cancelled."""
         while True:
             try:
                 await self.refresh()
@@ -136,21 +140,22 @@ class DeadLetters:
             await asyncio.sleep(_REFRESH_SECONDS)
 
     async def refresh(self) -> None:
-        """Read what is parked. Raises DaprError and DeadLettersUnknown."""
+        """Read the index. Raises DaprError and DeadLettersUnknown."""
         while True:
             began, changes = time.monotonic(), self._changes
             value = await self._sidecar.get(self._store, self._prefix)
             if changes == self._changes:
                 break
-            # It may have been read before what was changed here: an event would go past the one it waits for.
+            # The value may be older than a change made here meanwhile: with it, an event could overtake the
+            # parked one that it must wait for.
         if began >= self._read_at:
             self._index = _decoded(self._prefix, value, _Index.decode)
             self._read_at = began
 
     def require_fresh(self, consumer: str, generation: int = 0) -> None:
-        """Raises DeadLettersUnknown when what is known is too old to go by, TooManyParked of the consumer.
+        """Raise DeadLettersUnknown if the index is too old a copy, TooManyParked if the consumer has to stop.
 
-        What is released stops nobody: it is to be handled again, by who asks here first.
+        Released letters do not count here: the consumer that asks is the one that will handle them again.
         """
         if time.monotonic() - self._read_at > _STALE_SECONDS:
             raise DeadLettersUnknown("what is parked is not known now")
@@ -158,13 +163,13 @@ class DeadLetters:
         _require_few(waiting, consumer, generation)
 
     def find(self, consumer: str, stream: StreamId, generation: int = 0) -> DeadLetter | None:
-        """The letter behind which a stream's events wait, as far as this replica knows."""
+        """Return the letter behind which a stream's events wait, as far as this replica knows, or None."""
         if not self._index.parked:
             return None
         return self._index.parked.get(letters.sequence_id(consumer, stream, generation))
 
     def corrected(self, consumer: str, event: RecordedEvent) -> RecordedEvent | None:
-        """The event as it is to be handled; None when it is to be passed over."""
+        """Return the event as the consumer must handle it; None if an operator discarded it."""
         if self._index.corrections:
             correction = self._index.corrections.get(_place(consumer, event.stream, event.version))
             if correction is not None:
@@ -172,10 +177,11 @@ class DeadLetters:
         return event
 
     async def park(self, letter: DeadLetter, detail: Detail) -> None:
-        """Park. What is parked already stays at its first failure, with one attempt more.
+        """Park a letter. Raises TooManyParked.
 
-        A released sequence that fails again is parked again, where it fails now. A text that comes again
-        stays as operators made it, and released if it is. Raises TooManyParked.
+        A sequence that is parked already stays at its first event that failed, and the attempts add up. A
+        released sequence is parked again at the event that fails now. An unreadable message that arrives
+        again keeps the text that operators gave it, and stays released if it is.
         """
         known: DeadLetter | None = None
 
@@ -183,7 +189,7 @@ class DeadLetters:
             nonlocal known
             known = index.parked.get(letter.id)
             if known is None:
-                # What is released counts here: it may fail again, and is not one more then.
+                # Released letters count here: one that fails again is parked without this check.
                 _require_few(index.parked.values(), letter.consumer, letter.generation)
                 if index.size >= _MOST_BYTES:
                     raise TooManyParked(
@@ -221,7 +227,7 @@ class DeadLetters:
         metrics.PARKED.labels(letter.consumer).inc()
 
     async def park_again(self, letter: DeadLetter, reason: str) -> None:
-        """Park what was released and cannot be handled yet, unless it was released anew meanwhile."""
+        """Park a released letter that still cannot be handled, unless it was released again meanwhile."""
 
         def change(index: _Index) -> None:
             known = _require(index, letter.id)
@@ -235,19 +241,19 @@ class DeadLetters:
         await self._change(change)
 
     def parked(self, tenant: str) -> list[DeadLetter]:
-        """What is parked, oldest first."""
+        """Return a tenant's letters that are parked or released, oldest first."""
         return [one for one in self._index.parked.values() if one.tenant == tenant]
 
     def tenants(self) -> dict[str, int]:
-        """Whose letters are parked, and how many, the most first."""
+        """Return how many letters each tenant has that are parked or released, the largest number first."""
         return dict(Counter(one.tenant for one in self._index.parked.values()).most_common())
 
     def released(self) -> list[DeadLetter]:
-        """The letters that are to be handled again."""
+        """Return the letters that are to be handled again."""
         return [one for one in self._index.parked.values() if one.status is Status.RELEASED]
 
     async def known(self, tenant: str, letter_id: str) -> DeadLetter:
-        """One letter, parked or done. Raises UnknownLetter."""
+        """Return one letter, parked or done. Raises UnknownLetter."""
         await self.refresh()
         letter = self._index.parked.get(letter_id) or self._index.done.get(letter_id)
         if letter is None or letter.tenant != tenant:
@@ -255,18 +261,18 @@ class DeadLetters:
         return letter
 
     async def get(self, tenant: str, letter_id: str) -> tuple[DeadLetter, Detail]:
-        """One letter, parked or done, with its detail. Raises UnknownLetter."""
+        """Return one letter, parked or done, with its detail. Raises UnknownLetter."""
         letter, key = await self.known(tenant, letter_id), self._key(letter_id)
         return letter, _detail(key, await self._sidecar.get(self._store, key))
 
     async def correct(
         self, letter: DeadLetter, data: dict[str, Any] | None, who: str | None, reason: str
     ) -> None:
-        """Have the consumer see other data in the event that failed; None: have it pass the event over.
+        """Give the consumer other data for the event that failed, or with None make it skip the event.
 
-        The event itself stays what it is. The correction holds for every later time as well, also
-        when the read model is built anew. Raises TooMuchEdited, of what takes more room than there is;
-        what is discarded takes little. Raises MovedOn where it is another event by now than that of `letter`.
+        The event itself does not change. The correction also applies each time that the consumer handles the
+        event later, as when its read model is built anew. Raises TooMuchEdited if there is no room for the
+        correction, and MovedOn if the sequence waits at another event by now than that of `letter`.
         """
         what = "discarded" if data is None else "edited"
         entry = letters.action(what, who, reason, version=letter.version, data=data)
@@ -283,7 +289,7 @@ class DeadLetters:
         await self._change(change, {letter: partial(_noted, entry)})
 
     async def rewrite(self, letter: DeadLetter, raw: str, who: str | None, reason: str) -> None:
-        """Replace the text of what could not be read."""
+        """Replace the text of an unreadable message."""
 
         def revise(detail: Detail) -> Detail:
             entry = letters.action("edited", who, reason, before=detail.raw)
@@ -292,7 +298,7 @@ class DeadLetters:
         await self._change(lambda index: _require(index, letter.id), {letter: revise})
 
     async def release(self, found: Sequence[DeadLetter], who: str | None, reason: str | None) -> int:
-        """Have parked sequences handled again, from their first events on; how many are still parked."""
+        """Release letters, to be handled again from their first events on; return how many still existed."""
         entry = letters.action("replayed", who, reason)
         released = 0
         for start in range(0, len(found), _AT_ONCE):
@@ -311,7 +317,7 @@ class DeadLetters:
         return released
 
     async def done(self, letter: DeadLetter, who: str | None = None, reason: str | None = None) -> None:
-        """A released sequence was handled to its end, or a text was discarded."""
+        """Mark a letter as done: its sequence was handled to the end, or its text was read or discarded."""
         revisions: dict[DeadLetter, Revise] = {}
         if who is not None or reason is not None:
             revisions[letter] = partial(_noted, letters.action("discarded", who, reason))
@@ -319,14 +325,14 @@ class DeadLetters:
         def change(index: _Index) -> None:
             known = index.parked.get(letter.id)
             if known is None or (letter.kind is Kind.EVENT and known != letter):
-                return  # it failed again meanwhile
+                return  # it is done already, or it failed again meanwhile
             del index.parked[letter.id]
             index.done[letter.id] = replace(known, status=Status.DONE)
 
         await self._change(change, revisions)
 
     async def end(self, read_model: str, generation: int) -> None:
-        """Nothing waits for a table that is gone."""
+        """Mark all letters of a read model's generation as done, because its table is gone."""
 
         def change(index: _Index) -> None:
             for one in _of(index.parked.values(), read_model, generation):
@@ -336,12 +342,12 @@ class DeadLetters:
         await self._change(change)
 
     def parked_in(self, read_model: str, generation: int) -> int:
-        """How many sequences wait in a table, of all tenants, until an operator has a look."""
+        """Return how many sequences of all tenants are parked, and not released, in one generation."""
         found = _of(self._index.parked.values(), read_model, generation)
         return sum(one.status is Status.PARKED for one in found)
 
     def generations(self) -> set[tuple[str, int]]:
-        """The read models' generations that something waits for."""
+        """Return the read models' generations for which letters are parked or released."""
         return {(one.consumer, one.generation) for one in self._index.parked.values() if one.generation}
 
     def _key(self, letter_id: str) -> str:
@@ -352,7 +358,7 @@ class DeadLetters:
         change: Callable[[_Index], object],
         revisions: Mapping[DeadLetter, Revise] = MappingProxyType({}),
     ) -> None:
-        """Change the index and, with it, the details of some letters."""
+        """Change the index and the details of some letters, in one transaction."""
         async with self._changing:
             await self._change_alone(change, revisions)
 
@@ -365,7 +371,8 @@ class DeadLetters:
             value = await self._sidecar.get(self._store, self._prefix)
             index = _decoded(self._prefix, value, _Index.decode)
             change(index)
-            # After the index: whoever changes a detail changes that too, and then this is refused.
+            # Read the details after the index: a concurrent change of a detail also changes the index, and so
+            # makes the store refuse this transaction.
             details = await self._sidecar.get_certain(self._store, list(by_key))
             writes = [
                 Write.over(self._prefix, index.encode(), value),
@@ -393,19 +400,20 @@ def _detail(key: str, value: StateValue | None) -> Detail:
 
 
 def _to_revise(letter: DeadLetter, key: str, value: StateValue | None) -> Detail:
-    """A letter's detail, which is to be changed. Raises DeadLettersUnknown where a text was damaged."""
+    """Return a letter's detail before a change. Raises DeadLettersUnknown if a message's text is damaged."""
     try:
         return _detail(key, value)
     except DeadLettersUnknown as error:
         if letter.kind is Kind.RAW:
             raise
-        # It only tells of an event, whose id is its sequence's for ever: others would wait for the telling.
+        # Begin an event's detail anew, since it only describes the event. The id of a sequence never changes:
+        # otherwise all later letters of the stream would wait for a repair too.
         _log.error("what was known of a dead letter was damaged, and begins anew", error=str(error))
         return Detail()
 
 
 def _decoded(key: str, value: StateValue | None, decode: Callable[[bytes | None], T]) -> T:
-    """What a key holds. Raises DeadLettersUnknown, which names one that was damaged."""
+    """Return the decoded value of a key. Raises DeadLettersUnknown, which names the key, if it is damaged."""
     try:
         return decode(value.data if value else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -449,7 +457,7 @@ def _require_room(corrections: Mapping[str, Mapping[str, Any]], *, editing: bool
 
 
 def _short(reason: str, known: DeadLetter, index: _Index) -> str:
-    """The reason of what failed again: where there is no room, no longer than before."""
+    """Return the reason of a repeated failure, no longer than the one before if there is no room."""
     short = reason[: letters.REASON_LENGTH]
     if index.size < _MOST_BYTES:
         return short

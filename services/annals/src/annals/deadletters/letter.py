@@ -1,4 +1,4 @@
-"""What is kept of a message that a consumer gave up. Pure."""
+"""A dead letter: what is kept of a message that a consumer gave up. Pure."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from typing import Any
 
 from annals.events import RecordedEvent, StreamId
 
-REASON_LENGTH = 500
-_STACK = 4_000
+REASON_LENGTH = 500  # characters
+_STACK = 4_000  # characters, from the end of a stack trace
 
 
 class Kind(StrEnum):
-    """What was given up: an event of a stream, with those behind it, or something unreadable."""
+    """What was given up: an event, with the later events of its stream, or an unreadable message."""
 
     EVENT = "event"
     RAW = "raw"
 
 
 class Status(StrEnum):
-    """Where a dead letter stands."""
+    """The status of a dead letter."""
 
     PARKED = "parked"
     RELEASED = "released"
-    """It is being handled again; what is behind it goes on after it."""
+    """It is to be handled again, and then the events that wait behind it."""
 
     DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A parked sequence: `version` is the first event of `stream` that waits, later ones wait behind it.
+    """A parked sequence: the event of `stream` at `version` waits, and later ones wait behind it.
 
-    For what cannot be read, `stream` is empty and `version` 0. `group` is the same for what failed alike.
+    An unreadable message has an empty `stream` and `version` 0. Letters that failed alike share a `group`.
     """
 
     id: str
@@ -54,19 +54,19 @@ class DeadLetter:
     trace_id: str | None
     parked_at: str
     generation: int = 0
-    """The generation of a read model that failed; 0 for other consumers."""
+    """The generation of the read model whose projection failed; 0 for other consumers."""
     status: Status = Status.PARKED
     released_at: float = 0.0
 
     @property
     def sequence(self) -> StreamId:
-        """The stream that is parked."""
+        """The stream whose events wait."""
         return StreamId(self.tenant, self.stream)
 
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """What only one who looks at a single dead letter wants: the stack, the raw text, what was done."""
+    """What only a look at a single dead letter needs: stack trace, raw text, and the operators' actions."""
 
     stack: str = ""
     raw: str | None = None
@@ -74,7 +74,7 @@ class Detail:
 
 
 def sequence_id(consumer: str, stream: StreamId, generation: int = 0) -> str:
-    """The id of a consumer's parked sequence: there is at most one for a stream."""
+    """Return the id of a consumer's parked sequence; there is at most one per stream and generation."""
     whole = f"{consumer}/{generation}/{stream.tenant}/{stream.name}"
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
@@ -82,7 +82,7 @@ def sequence_id(consumer: str, stream: StreamId, generation: int = 0) -> str:
 def of_event(
     consumer: str, event: RecordedEvent, error: BaseException, *, attempts: int, generation: int = 0
 ) -> tuple[DeadLetter, Detail]:
-    """The dead letter of an event that a consumer failed on."""
+    """Return the dead letter of an event that a consumer failed on."""
     letter = DeadLetter(
         id=sequence_id(consumer, event.stream, generation),
         generation=generation,
@@ -103,7 +103,7 @@ def of_event(
 
 
 def of_raw(consumer: str, tenant: str, raw: str, reason: str) -> tuple[DeadLetter, Detail]:
-    """The dead letter of a message that cannot be read; the same text gives the same id."""
+    """Return the dead letter of a message that cannot be read; the same text gets the same id."""
     digest = hashlib.sha256(f"{consumer}/{raw}".encode()).hexdigest()[:16]
     letter = DeadLetter(
         id=digest,
@@ -123,12 +123,12 @@ def of_raw(consumer: str, tenant: str, raw: str, reason: str) -> tuple[DeadLette
 
 
 def action(what: str, who: str | None, reason: str | None, **more: Any) -> dict[str, Any]:
-    """An entry of a dead letter's history: what an operator did."""
+    """Return an entry for a dead letter's history: what an operator did."""
     return {"action": what, "user": who, "reason": reason, "at": _now(), **more}
 
 
 def corrected(event: RecordedEvent, correction: Mapping[str, Any]) -> RecordedEvent | None:
-    """The event as an operator corrected it for a consumer; None when it is to be passed over."""
+    """Return the event as an operator corrected it for a consumer; None if it was discarded."""
     if correction["data"] is None:
         return None
     return event.model_copy(update={"data": correction["data"]})

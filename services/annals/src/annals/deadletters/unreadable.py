@@ -1,4 +1,4 @@
-"""Messages that cannot be read: kept as they came, and read again when somebody says so."""
+"""Keeps unreadable messages as they arrived, and reads them again when an operator releases them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ HandleMessage = Callable[[Any], Awaitable[None]]
 
 
 class Unreadable:
-    """Keeps messages, and hands them to `handle` again when they are released.
+    """Keeps unreadable messages, and hands them to `handle` when they are released.
 
-    `handle` raises ValueError for what it still cannot read, and whatever else for what it cannot do now.
+    `handle` raises ValueError for a message that it still cannot read, and any other error if it cannot
+    handle the message now.
     """
 
     def __init__(self, dead_letters: DeadLetters, handle: HandleMessage) -> None:
@@ -33,7 +34,7 @@ class Unreadable:
         self._handle = handle
 
     async def keep(self, message: Any, reason: str) -> str:
-        """Keep a message; gives what the sidecar is to be answered."""
+        """Keep a message; return the status with which to answer the sidecar."""
         try:
             await self._dead_letters.park(*of_raw(_CONSUMER, _tenant(message), _text(message), reason))
         except (DaprError, DeadLettersUnknown, TooManyParked) as error:
@@ -42,14 +43,14 @@ class Unreadable:
         return "SUCCESS"
 
     async def run(self) -> None:
-        """Read again what is released, for ever."""
+        """Read released messages again, until cancelled."""
         while True:
             for letter in self._dead_letters.released():
                 if letter.kind is Kind.RAW:
                     try:
                         await self._read_again(letter.tenant, letter.id)
                     except UnknownLetter:
-                        continue  # another replica has done it
+                        continue  # another replica has handled it
                     except Exception as error:  # noqa: BLE001 - it stays released, and is tried again
                         _log.warning("cannot be read again now", dead_letter=letter.id, error=str(error))
             await asyncio.sleep(_EVERY_SECONDS)
@@ -65,7 +66,7 @@ class Unreadable:
 
 
 def _tenant(message: Any) -> str:
-    """Whose operators are to see it: a name that no tenant can have would hide it from everybody."""
+    """Return the tenant whose operators see the message; an impossible name would hide it from everybody."""
     data = message.get("data") if isinstance(message, dict) else None
     tenant = data.get("tenant_id") if isinstance(data, dict) else None
     return tenant if isinstance(tenant, str) and is_tenant(tenant) else "default"

@@ -1,9 +1,9 @@
-"""The whole store as lines of text: what a backup is, and what another store is filled from.
+"""Exports the whole store as lines of JSON, to back it up or to fill another store.
 
-The lines of a file, in this order: one with `format`; the first commit of every lane; the signed
-checkpoints; the other commits, lane by lane, in their order; one with `end`. A commit and its events stand in
-their lines as the store holds them, byte by byte, as texts. Subjects' keys come before the commits that
-need them, and only when they are asked for: a backup that has them undoes an erasure that comes later.
+A file has these lines, in this order: one with `format`; the first commit of every lane; the signed
+checkpoints; the other commits, lane by lane, in their order; one with `end`. A commit and its events are in
+their line as strings, byte for byte as the store holds them. Subjects' keys come before the commits that need
+them, and only on request: a backup that has them undoes an erasure that comes later.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from annals.store.event_pages import MOST_EVENTS, event_pages, fitting
 from annals.store.protocol import Commit, StoreError
 
 FORMAT = "annals-export/1"
-_PAGE = 500
-# What is held at a time, about: events of up to 240,000 bytes each, or what `max_event_bytes` says.
+_PAGE = 500  # commits
+# Bytes of events in memory at a time, roughly: one event may have 240,000, or as many as `max_event_bytes`.
 _BYTES = 4 * 1024 * 1024
-_FIRST_EVENTS = 64
+_FIRST_EVENTS = 64  # in the first page, before any size is known
 _CHECKPOINT_PAGE = 50
-_REMEMBERED_SUBJECTS = 100_000
+_REMEMBERED_SUBJECTS = 100_000  # whose keys are known to have been written
 _TOKEN = re.compile(rb'"annals-enc\.v1/([A-Za-z0-9._~@:-]{1,128})/')
 
 
 class Export:
-    """Reads a store into lines. Every method raises DaprError and StoreError, which names what is damaged."""
+    """Exports a store as lines. Its methods raise DaprError, and StoreError, which names a damaged value."""
 
     def __init__(self, sidecar: DaprSidecar, store: str, *, with_keys: bool) -> None:
         self._sidecar = sidecar
@@ -50,7 +50,7 @@ class Export:
         self._most = _FIRST_EVENTS
 
     async def pages(self) -> AsyncIterator[bytes]:
-        """The lines, many at a time, as they were when it began: what is appended meanwhile is not in it."""
+        """Yield the lines, many at a time. They do not contain what is appended while the export runs."""
         tails = await self._tails()
         yield self._lines([{"format": FORMAT, "exported_at": datetime.now(UTC), "lanes": tails}])
         for lane in tails:
@@ -63,19 +63,19 @@ class Export:
             for first in range(2, tail + 1, _PAGE):
                 async for page in self._commit_lines(lane, first, min(first + _PAGE - 1, tail)):
                     yield page
-        # The digest is of all that comes before: a file that was cut off or altered shows.
+        # The digest covers all the lines before, so that a file that was cut off or altered is detected.
         end = {"commits": self._commits, "events": self._events, "sha256": self._digest.hexdigest()}
         yield orjson.dumps({"end": end}) + b"\n"
 
     async def _tails(self) -> dict[int, int]:
-        """How far it takes each lane: no stream has a hole in it, whatever is appended meanwhile.
+        """Return the sequence at which the export of each lane ends, so that no stream in it has a hole.
 
-        The ends of lanes are read one after the other, so a stream that is written through two may have a
-        commit within them that stands on one beyond them. They are read twice. All that was there before
-        the second reading is within it, and so is what that stands on, which was there before. Only what
-        came after the first reading is looked at: a lane ends before a commit that stands on one beyond an
-        end. Such a commit came after the second reading began, as did all behind it in its lane; so nothing
-        that was there before is ever taken away, and what the first reading found is whole unlooked at.
+        The ends of the lanes are read one after the other, while appends go on. So if a stream is written
+        through two lanes, a commit within one end may follow a commit of the stream that is beyond the other
+        end. Therefore the ends are read twice. A commit that was there before the second reading is within
+        its ends, and so is the commit that it follows, which is older. So commits within the first reading's
+        ends need no check. Of the later ones, a commit that follows one beyond an end is cut off, with the
+        rest of its lane. All these came after the second reading began, so nothing older is cut off.
         """
         before = await self._reader.reached()
         tails = await self._reader.reached()
@@ -126,7 +126,7 @@ class Export:
             yield self._lines(subjects) + self._lines(lines)
 
     def _next(self, coming: deque[Commit]) -> list[Commit]:
-        """The next commits: one, and more as long as their events are not too many to be held."""
+        """Take the next commits: at least one, and more as long as they have at most `_most` events."""
         commits: list[Commit] = []
         events = 0
         while coming and (not commits or events + len(coming[0].versions) <= self._most):
@@ -144,7 +144,7 @@ class Export:
                 raise StoreError(f"event {ref[1]} of {ref[0]} is missing")
             records.decoded(keys.event(*ref), data, partial(_require_own, position))
             events[ref] = data
-        # How large they are is known when they were read: the next may be as large.
+        # Sizes are known only after reading. The next events are taken to be as large.
         size = sum(map(len, events.values()))
         self._most = fitting(self._most, len(events), size, bytes_held=_BYTES, most=MOST_EVENTS)
         return events
@@ -155,7 +155,7 @@ class Export:
             for (stream, _), data in events.items()
             for subject in _TOKEN.findall(data)
         } - self._subjects
-        # A key that is written twice does no harm; a memory that grows with the store does.
+        # To write a key twice does no harm, but memory that grows with the store would.
         self._subjects = named if len(self._subjects) > _REMEMBERED_SUBJECTS else self._subjects | named
         wanted = {keys.subject(*subject): subject for subject in sorted(named)}
         found = await self._sidecar.get_certain(self._store, list(wanted))
@@ -174,7 +174,7 @@ class Export:
             wanted = [keys.checkpoint(lane, one) for one in range(number, number + _CHECKPOINT_PAGE)]
             found = await self._sidecar.get_certain(self._store, wanted)
             raw = [(key, found[key].data) for key in wanted if key in found]
-            # One that was signed after the export began reaches beyond what is in it.
+            # A checkpoint that was signed after the export began covers commits that are not in the export.
             within = [data for key, data in raw if records.decoded(key, data, _seq) <= tail]
             yield self._lines([{"checkpoint": data.decode()} for data in within])
             if len(within) < _CHECKPOINT_PAGE:
@@ -188,7 +188,7 @@ class Export:
 
 
 def _require_own(position: Position, event: bytes) -> None:
-    """Raises ValueError for what an import would not take."""
+    """Raise ValueError for an event that cannot be read or names another position than the log does."""
     at = RecordedEvent.from_json(event).position
     if at != position:
         raise ValueError(f"it says that it is at {at}, and the log has it at {position}")

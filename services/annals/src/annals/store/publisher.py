@@ -97,7 +97,7 @@ class Publisher:
 
     @property
     def backlog_age(self) -> float:
-        """Seconds that the oldest commit has waited; counted from the start until a backlog found then is read."""
+        """Seconds that the oldest commit has waited; while a backlog is unread, since the publisher began."""
         return 0.0 if self._oldest_since is None else max(0.0, time.time() - self._oldest_since)
 
     def offer(self, committed: Sequence[Committed]) -> None:

@@ -1,8 +1,8 @@
 """Fills an empty store from the lines of an export; see `annals.store.export`.
 
-Every request may be sent again, and an import that was broken off goes on from anywhere: what is there
-already is compared and passed over. All of it is inserted, nothing overwritten, so whatever else writes
-to the store meanwhile makes the import fail, and is not harmed.
+Every request may be sent again, and an import that was broken off can go on from anywhere: commits that are
+there already are compared and skipped. Commits and events are only inserted, and a head is replaced only if
+it is still as it was read. So another writer makes the import fail, and is not harmed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from annals.store.sizes import TRANSACTION_BYTES
 
 _log = structlog.get_logger(__name__)
 
-_COMMITS = 64
-_BYTES = 1_500_000
+_COMMITS = 64  # in one transaction
+_BYTES = 1_500_000  # of events in one transaction, beside the heads, or read at a time
 
 _Read = Callable[[str, Sequence[str]], Awaitable[dict[str, StateValue]]]
 
 
 class NotImportable(StoreError):
-    """The lines are not an export, or the store holds something else; the text says which."""
+    """The lines are not an export, or the store holds something else; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A commit with its events, as they are to be stored."""
+    """A commit with the bytes of it and its events, as they will be stored."""
 
     commit: Commit
     raw: bytes
@@ -50,12 +50,12 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        """Bytes, about."""
+        """Approximate bytes in a transaction."""
         return len(self.raw) + sum(map(len, self.events))
 
 
 class Restore:
-    """See the module. `fold` makes the streams' states. Raises DaprError, StoreError, NotImportable."""
+    """Imports lines into a store. `fold` computes the streams' states."""
 
     def __init__(self, sidecar: DaprSidecar, store: str, fold: Fold) -> None:
         self._sidecar = sidecar
@@ -64,9 +64,10 @@ class Restore:
         self._fold = fold
 
     async def apply(self, body: bytes) -> int:
-        """Take some lines; those with `format` and the lanes' first commits together, before all others.
+        """Import some lines, and return how many commits the store did not have yet.
 
-        Returns how many commits the store did not have yet.
+        The line with `format` and the first commits of all lanes must come together, before all others.
+        Raises DaprError, StoreError and NotImportable.
         """
         lines = _parse(body)
         entries = [_entry(line) for line in lines if "commit" in line]
@@ -75,7 +76,7 @@ class Restore:
         for header in (line for line in lines if "format" in line):
             begins |= await self._begins(header, firsts)
         await self._require_begun(entries, begins)
-        await self._insert(_subject_writes(lines))  # before what they are the keys of
+        await self._insert(_subject_writes(lines))  # before the events that these keys decrypt
         taken = await self._begin(begins, firsts) if begins else 0
         await self._take_checkpoints([line["checkpoint"].encode() for line in lines if "checkpoint" in line])
         for batch in parts(entries, lambda entry: entry.size, _BYTES, _COMMITS):
@@ -83,7 +84,7 @@ class Restore:
         return taken
 
     async def _begins(self, header: dict[str, Any], firsts: list[_Entry]) -> dict[int, int]:
-        """The lanes that are to be begun, with their ends; none if they were."""
+        """Return the lanes to begin, with their ends; none if they were begun already."""
         if header["format"] != FORMAT:
             raise NotImportable(f"expected the format {FORMAT}, this is {header['format']}")
         lanes = {int(lane): int(tail) for lane, tail in header["lanes"].items()}
@@ -96,10 +97,15 @@ class Restore:
         return lanes
 
     async def _begin(self, lanes: dict[int, int], firsts: list[_Entry]) -> int:
-        """In one transaction, which is what refuses a store that others write to: so it is never divided."""
+        """Begin the lanes, and return the number of their first commits.
+
+        A single transaction does it, never divided, so that the store refuses all of it if anything else was
+        written there.
+        """
         writes = await self._writes(firsts, self._sidecar.get_certain)
         for lane, tail in lanes.items():
-            # Whoever owns the lane meets the first commit at its next append, looks, and goes on behind.
+            # If an instance owns the lane, the first commit makes its next append fail. It then finds the
+            # lane's end by the watermark, and goes on behind it.
             writes.append(Write(keys.imported(lane), orjson.dumps(tail), insert_only=True))
             writes.append(Write(keys.published(lane), orjson.dumps(tail)))
         try:
@@ -113,13 +119,13 @@ class Restore:
         return await self._marks(lanes) == lanes
 
     async def _marks(self, lanes: Iterable[int]) -> dict[int, int]:
-        """The ends of those of these lanes that were begun."""
+        """Return the ends of those of `lanes` that were begun."""
         by_key = {keys.imported(lane): lane for lane in lanes}
         marks = await self._sidecar.get_certain(self._store, list(by_key))
         return {by_key[key]: records.decoded(key, mark.data, int) for key, mark in marks.items()}
 
     async def _require_begun(self, entries: list[_Entry], begins: dict[int, int]) -> None:
-        """Raises NotImportable for what is in no lane that was begun, or is about to be."""
+        """Raise NotImportable for commits that are in no lane that was begun or is about to be begun."""
         last: dict[int, int] = {}
         for entry in entries:
             lane, seq = entry.commit.position.lane, entry.commit.position.seq
@@ -130,8 +136,8 @@ class Restore:
                 raise NotImportable("the import did not begin with the file's first lines")
 
     async def _take(self, batch: list[_Entry]) -> int:
-        # What a bulk leaves out may be there (see DaprSidecar.get_bulk). All is inserted, or written over
-        # what was read, so a wrong guess is refused; then it is read for certain.
+        # A bulk get may leave out keys that exist (see DaprSidecar.get_bulk). Every write is an insert or
+        # replaces the value that was read, so a wrong guess is refused, and the next round reads for certain.
         for read in (self._sidecar.get_bulk, self._sidecar.get_certain, self._sidecar.get_certain):
             missing = await self._missing(batch, read)
             if not missing:
@@ -144,12 +150,12 @@ class Restore:
             try:
                 await self._sidecar.transact(self._store, sorted(writes, key=lambda write: write.key))
             except StateConflict:
-                continue  # or it was applied by a request whose reply was lost, or something else is there
+                continue  # a key was left out, an earlier request applied this, or something else was written
             return len(missing)
         raise NotImportable("something else was written to a stream of the import")
 
     async def _missing(self, batch: list[_Entry], read: _Read) -> list[_Entry]:
-        """What the store does not have. Raises NotImportable where it has something else."""
+        """Return the commits that the store does not have. Raises NotImportable if it has a different one."""
         wanted = {_log_key(entry): entry for entry in batch}
         there = await read(self._store, list(wanted))
         for key, value in there.items():
@@ -158,7 +164,7 @@ class Restore:
         return [entry for key, entry in wanted.items() if key not in there]
 
     async def _writes(self, entries: list[_Entry], read: _Read) -> list[Write]:
-        """What puts commits into the store, and with them the heads of their streams."""
+        """Return the writes that store commits with their events, and the heads of their streams."""
         writes = []
         brought: defaultdict[StreamId, dict[int, bytes]] = defaultdict(dict)
         for entry in entries:
@@ -173,13 +179,14 @@ class Restore:
         return writes + await asyncio.gather(*heads)
 
     async def _head(self, stream: StreamId, brought: dict[int, bytes], there: StateValue | None) -> Write:
-        """A stream's head after more events: it has the state as soon as the stream has no hole.
+        """Return the write of a stream's head after more events; it has a state once the stream has no hole.
 
-        Holes are what was written through another lane, whose part comes later. How far the stream is until
-        then is kept in the head, so that nothing is read and folded twice. The head is written even if it
-        stays as it is: of two requests that each bring a part, one is refused and finds the other's.
+        A stream written through several lanes has holes until all of them are imported. Until then the head
+        also keeps the state up to the first hole, so that no event is read and folded twice. The head is
+        written even if it does not change: of two requests that each bring events of the stream, one is then
+        refused, and finds the other's events when it tries again.
 
-        A stream that this release cannot read gets no state. Its commands are refused, and nothing else is.
+        A stream that this release cannot read gets no state: its commands are refused, but nothing else is.
         """
         key = keys.head(stream)
         head = records.decoded(key, there.data, records.decode_head) if there else None
@@ -230,7 +237,7 @@ class Restore:
                 await self._sidecar.save(self._store, Write.over(key, raw, value))
 
     async def _insert(self, writes: list[Write]) -> None:
-        """Insert what is not there; what is there stays: a subject that was erased, for one."""
+        """Insert the keys that do not exist. Those that do stay as they are, such as an erased subject's."""
         for start in range(0, len(writes), _COMMITS):
             page = writes[start : start + _COMMITS]
             there = await self._sidecar.get_certain(self._store, [write.key for write in page])
