@@ -21,7 +21,7 @@ from annals.store.protocol import Commit
 
 
 def rolled(digest: str, commit: Commit) -> str:
-    """Return the digest of a lane's log after one more commit; the digest of an empty log is ""."""
+    """Return the digest of a lane's log after one more commit; that of an empty log is the empty string."""
     stream = commit.stream
     said = [digest, commit.position.seq, stream.tenant, stream.name, commit.first, commit.last, commit.hash]
     return hashlib.sha256(orjson.dumps(said)).hexdigest()

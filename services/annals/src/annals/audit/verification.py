@@ -106,7 +106,7 @@ async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -
 
 
 class _Logged:
-    """Checks that the events of streams are also in a log: a walk of the logs does not find the others."""
+    """Checks that the events of streams are also in a log. A walk of the logs cannot find those in none."""
 
     def __init__(self, store: EventReader) -> None:
         self._store = store
@@ -309,7 +309,7 @@ class _Signed:
         return self._page[0] if self._page else None
 
     async def _read_to_the_last(self, number: int) -> list[Checkpoint]:
-        """Return the checkpoints from `number` on, which was absent: none, unless it was signed just now."""
+        """Return the checkpoints from `number` on after a read found none; one may have been signed since."""
         last = await self._read_last(self._lane)
         if last is None:
             return []

@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 
 class Status(StrEnum):
-    """The status of a dead letter."""
+    """Whether a dead letter waits for an operator (parked), is to be handled again (released), or is done."""
 
     PARKED = "parked"
     RELEASED = "released"

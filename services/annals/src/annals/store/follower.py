@@ -254,7 +254,7 @@ class Follower:
                 else:
                     self._damaged.remove(lane)
             most = max((len(commits) for _, commits in ahead), default=0)
-            # A commit that does not exist costs the store as much as one that does: ask for few in vain.
+            # Asking for a commit that does not exist costs the store as much as one that does.
             self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
             if self._seen != before:
                 await self._save(_SAVE_SECONDS)

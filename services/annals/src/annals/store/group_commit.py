@@ -163,7 +163,7 @@ class GroupCommit:
                         ttl_seconds=self._command_ttl_seconds,
                     )
                 )
-        # The same order in every transaction: two that lock shared keys in different orders would deadlock.
+        # The same order in every transaction: two that lock shared keys in different orders could deadlock.
         writes.sort(key=lambda write: write.key)
         return committed, writes
 
@@ -233,7 +233,7 @@ class GroupCommit:
 
 
 def _blame(append: Append, values: Mapping[str, bytes]) -> StoreError | None:
-    """Return why an append was refused, according to its guarding keys; None if they do not explain it."""
+    """Return the reason for which the guarding keys refused an append; None if they do not explain it."""
     head = keys.head(append.stream)
     try:
         if append.command_id is not None:

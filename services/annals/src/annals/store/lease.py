@@ -35,7 +35,7 @@ _PAGE = 256  # commits read at a time when the end of a lane is searched for
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The value of a lane's lease key. `tail` is a sequence that the lane had reached when it was written."""
+    """The value of a lane's lease key. `tail` is a sequence that the lane had reached at the last write."""
 
     owner: str
     expires: float

@@ -36,8 +36,8 @@ _MARK_SECONDS = 0.5  # between two saves of the watermark
 _RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 _TOGETHER = 3  # tries of a bulk before its events are tried one by one
 _REFUSALS = 10  # of one event, each while the broker takes another, before it is passed over
-_NEAR = 20  # commits that one search for such another event reads
-_FAR = 1_000  # commits among which these searches look
+_NEAR = 20  # commits read in one search for such another event
+_FAR = 1_000  # commits within which these searches stay
 
 
 @dataclass(frozen=True, slots=True)

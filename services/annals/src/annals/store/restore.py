@@ -42,7 +42,7 @@ class NotImportable(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A commit with the bytes of it and its events, as they will be stored."""
+    """A commit, with its own bytes and those of its events as they will be stored."""
 
     commit: Commit
     raw: bytes
