@@ -136,7 +136,7 @@ async def test_a_missing_event_and_a_log_cut_off_are_found(ledger: Ledger) -> No
     for name in ("a", "b", "c"):
         await ledger.edit(f"stream/default/thing-{name}/head", version=9)
     (finding,) = await ledger.findings()
-    assert finding.reason == "the log ends at 10, and was signed beyond"
+    assert finding.reason == "the log ends at 10, but was signed beyond that"
 
 
 async def test_an_edited_head_is_found(ledger: Ledger) -> None:

@@ -136,7 +136,7 @@ async def test_what_nobody_altered_verifies(ledger: Ledger) -> None:
 
 async def test_a_lane_without_its_first_commit_is_not_passed_over(ledger: Ledger) -> None:
     await ledger.delete(keys.log(0, 1))
-    assert await ledger.findings() == [Finding("the log ends at 0, and was signed beyond", 0, 0)]
+    assert await ledger.findings() == [Finding("the log ends at 0, but was signed beyond that", 0, 0)]
 
 
 async def test_a_hole_in_what_is_not_signed_yet_is_found(ledger: Ledger) -> None:
@@ -145,7 +145,7 @@ async def test_a_hole_in_what_is_not_signed_yet_is_found(ledger: Ledger) -> None
     await ledger.delete(keys.log(0, 7))
     with capture_logs() as logs:
         await ledger.checkpointer.sign()
-    assert await ledger.findings() == [Finding("the log ends at 6, and was written up to 8", 0, 6)]
+    assert await ledger.findings() == [Finding("the log ends at 6, but was written up to 8", 0, 6)]
     (error,) = (log for log in logs if log["log_level"] == "error")
     assert (error["lane"], error["missing"], error["tail"]) == (0, 7, 8)
 
@@ -156,7 +156,7 @@ async def test_a_lane_whose_first_commit_is_missing_before_it_was_signed_is_foun
     await ledger.delete(keys.log(2, 1))
     with capture_logs() as logs:
         await ledger.checkpointer.sign()
-    assert await ledger.findings() == [Finding("the log ends at 0, and was written up to 2", 2, 0)]
+    assert await ledger.findings() == [Finding("the log ends at 0, but was written up to 2", 2, 0)]
     assert [(log["lane"], log["missing"]) for log in logs if log["log_level"] == "error"] == [(2, 1)]
 
 
@@ -174,7 +174,7 @@ async def test_a_checkpoint_that_is_missing_is_found_where_later_ones_are_there(
     await ledger.delete(keys.checkpoint(0, 3))
     await forge(ledger, A, 5)
     assert await ledger.findings() == [
-        Finding("checkpoint 3 is missing, and the last that is there is 5", 0, 2),
+        Finding("checkpoint 3 is missing, but checkpoint 5 exists", 0, 2),
     ]
 
 

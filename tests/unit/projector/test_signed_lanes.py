@@ -118,7 +118,7 @@ async def test_what_was_lost_is_found_in_a_lane_that_was_once_imported(suite: Su
     await suite.delete(keys.log(0, 5))
     verified = await suite.get("/audit/verification")
     assert verified.status_code == 200
-    assert b"the log ends at 4, and was signed beyond" in verified.content
+    assert b"the log ends at 4, but was signed beyond that" in verified.content
 
 
 async def test_what_cannot_be_signed_any_more_of_a_lane_that_was_once_imported_is_late(suite: Suite) -> None:

@@ -454,7 +454,7 @@ async def test_events_that_are_not_those_of_their_commit_are_refused(wrong: str)
         commit["events"][0] = orjson.dumps(first | {"seq": first["seq"] + 1}).decode()
     async with empty() as (_, into):
         restore = Restore(into, "eventstore", release(Box))
-        with pytest.raises(NotImportable, match="the events of commit 0-1 are not its own"):
+        with pytest.raises(NotImportable, match="the events in the line of commit 0-1 do not belong to it"):
             await restore.apply(b"".join(orjson.dumps(line) + b"\n" for line in lines))
 
 

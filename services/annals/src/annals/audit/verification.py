@@ -99,9 +99,9 @@ async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -
     if beyond or tail > seq:
         commits = await store.read_log(lane, seq + 1, seq + _PAGE)
     if not commits and beyond:
-        raise signed.wrong(f"the log ends at {seq}, and was signed beyond")
+        raise signed.wrong(f"the log ends at {seq}, but was signed beyond that")
     if not commits and tail > seq:
-        raise _Altered(Finding(f"the log ends at {seq}, and was written up to {tail}", lane, seq))
+        raise _Altered(Finding(f"the log ends at {seq}, but was written up to {tail}", lane, seq))
     return commits
 
 
@@ -319,7 +319,7 @@ class _Signed:
             return []
         page = await self._read(self._lane, number)
         if not page:
-            raise self.wrong(f"checkpoint {number} is missing, and the last that is there is {last.number}")
+            raise self.wrong(f"checkpoint {number} is missing, but checkpoint {last.number} exists")
         return page
 
     def _check_page(self) -> None:

@@ -158,7 +158,7 @@ class DeadLetters:
         Released letters do not count here: the consumer that asks is the one that will handle them again.
         """
         if time.monotonic() - self._read_at > _STALE_SECONDS:
-            raise DeadLettersUnknown("what is parked is not known now")
+            raise DeadLettersUnknown("the dead letters have not been read for too long")
         waiting = [one for one in self._index.parked.values() if one.status is Status.PARKED]
         _require_few(waiting, consumer, generation)
 
@@ -193,7 +193,7 @@ class DeadLetters:
                 _require_few(index.parked.values(), letter.consumer, letter.generation)
                 if index.size >= _MOST_BYTES:
                     raise TooManyParked(
-                        f"what is parked takes {index.size} bytes: something general is wrong"
+                        f"the dead letters take {index.size} bytes: something general is wrong"
                     )
                 index.parked[letter.id] = letter
             elif letter.kind is Kind.EVENT and (
@@ -221,7 +221,7 @@ class DeadLetters:
         try:
             await self._change(change, {letter: revise})
         except TooManyParked:
-            log.warning("failed, and is not parked: there is no room")
+            log.warning("an event or message failed, and there is no room to park it")
             raise
         log.error("parked")
         metrics.PARKED.labels(letter.consumer).inc()
@@ -388,7 +388,7 @@ class DeadLetters:
             self._index, self._read_at = index, max(self._read_at, began)
             self._changes += 1
             return
-        raise DeadLettersUnknown("the dead letters are being changed by many at once")
+        raise DeadLettersUnknown("the dead letters are being changed by too many requests at once")
 
 
 def _encoded(detail: Detail) -> bytes:
@@ -408,7 +408,7 @@ def _to_revise(letter: DeadLetter, key: str, value: StateValue | None) -> Detail
             raise
         # Begin an event's detail anew, since it only describes the event. The id of a sequence never changes:
         # otherwise all later letters of the stream would wait for a repair too.
-        _log.error("what was known of a dead letter was damaged, and begins anew", error=str(error))
+        _log.error("the details of a dead letter are damaged, and begin anew", error=str(error))
         return Detail()
 
 
@@ -446,13 +446,13 @@ def _require_room(corrections: Mapping[str, Mapping[str, Any]], *, editing: bool
     size = len(orjson.dumps(alike))
     if editing and size > _MOST_EDITED:
         raise TooMuchEdited(
-            f"all that was edited takes {size} bytes with it, of {_MOST_EDITED}: "
-            "mend what fails on the event, or discard it"
+            f"with this edit, the edited data takes {size} bytes, and at most {_MOST_EDITED} are kept: "
+            "fix the consumer that fails on the event, or discard the event"
         )
     if not editing and size > _MOST_DISCARDED:
         raise TooMuchEdited(
-            f"all that was discarded takes {size} bytes with it, of {_MOST_DISCARDED}: "
-            "mend what fails on the event by a release, which may pass it over"
+            f"with this event, the discarded ones take {size} bytes, and at most {_MOST_DISCARDED} are kept: "
+            "release a version of the consumer that handles the event or skips it"
         )
 
 

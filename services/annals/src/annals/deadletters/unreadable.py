@@ -52,7 +52,11 @@ class Unreadable:
                     except UnknownLetter:
                         continue  # another replica has handled it
                     except Exception as error:  # noqa: BLE001 - it stays released, and is tried again
-                        _log.warning("cannot be read again now", dead_letter=letter.id, error=str(error))
+                        _log.warning(
+                            "a released message cannot be handled now",
+                            dead_letter=letter.id,
+                            error=str(error),
+                        )
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _read_again(self, tenant: str, letter_id: str) -> None:

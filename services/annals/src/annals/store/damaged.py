@@ -23,7 +23,9 @@ class Damaged:
         """Record that a lane or stream waits; it may be for another value than before."""
         if self._values.get(where) != error.key:
             named = {"lane": where} if isinstance(where, int) else {"stream": str(where)}
-            _log.error("nothing more is followed here until a value is mended", **named, error=str(error))
+            _log.error(
+                "nothing more is read here until a damaged value is repaired", **named, error=str(error)
+            )
         self._values[where] = error.key
 
     def remove(self, where: int | StreamId) -> None:

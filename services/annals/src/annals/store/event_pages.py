@@ -44,7 +44,7 @@ async def event_pages(
         raw = [(ref, one) for ref, one in zip(wanted, found, strict=True) if one is not None]
         if len(raw) < len(wanted) and not certain:
             # The answer broke off: see DaprSidecar.get_bulk.
-            raise StoreUnavailable(f"{len(wanted)} events were asked for, {len(raw)} came")
+            raise StoreUnavailable(f"only {len(raw)} of {len(wanted)} events could be read")
         start += len(wanted)
         size = sum(len(one) for _, one in raw)
         most = fitting(most, len(wanted), size, bytes_held=_PAGE_BYTES, most=MOST_EVENTS)

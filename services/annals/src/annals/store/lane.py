@@ -110,7 +110,7 @@ class Lane:
                 self._tail = await self._leases.tail(lane)
                 published = await self._leases.published(lane)
             except (DaprError, StoreUnavailable) as error:
-                _log.warning("no lane yet", error=str(error))
+                _log.warning("no lane could be leased yet", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             await self._hold(lane, published)
@@ -258,7 +258,7 @@ class Lane:
                 reason = "its lease went to another instance"
             elif further and written == tail:
                 # A former owner wrote it late. Taking the lane again finds the commit and publishes it.
-                reason = "there is a commit behind its end that is not of this instance"
+                reason = "another instance wrote a commit behind its end"
             else:
                 written = tail if further else None
                 continue
@@ -305,4 +305,6 @@ class Lane:
         try:
             await self._leases.release(lane, tail)
         except DaprError as error:
-            _log.warning("cannot let an orphaned lane go; its lease runs out", lane=lane, error=str(error))
+            _log.warning(
+                "cannot release an orphaned lane; its lease will run out", lane=lane, error=str(error)
+            )

@@ -81,7 +81,7 @@ def _lease(lane: int, value: StateValue | None) -> Lease:
     """Return the lease in a lane's key; a damaged one never ends."""
     if value is None:
         return _NOBODYS
-    said = "nobody takes a lane whose lease was damaged, until it is mended"
+    said = "a lane cannot be taken until its damaged lease is repaired"
     return _told(keys.lease(lane), value, _decode, _DAMAGED, said)
 
 
@@ -89,7 +89,9 @@ def watermark(lane: int, value: StateValue | None) -> int:
     """Return how far a lane is published; 0 if the value is damaged, to publish the whole lane again."""
     if value is None:
         return 0
-    return _told(keys.published(lane), value, int, 0, "a lane is looked at without its watermark")
+    return _told(
+        keys.published(lane), value, int, 0, "the watermark of a lane is damaged, and is taken to be 0"
+    )
 
 
 def _told(key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: T, said: str) -> T:
@@ -151,7 +153,7 @@ class Leases:
                 if await self.take(lane, lease.tail if lease else 0, etag):
                     return lane
             if not own and not free:
-                raise StoreUnavailable(f"all {len(self._lanes)} lanes are leased, or their leases damaged")
+                raise StoreUnavailable(f"all {len(self._lanes)} lanes are leased, or have damaged leases")
         raise StoreUnavailable("no lane could be leased: other instances were faster each time")
 
     async def take(self, lane: int, tail: int, etag: str | None) -> bool:
@@ -165,7 +167,7 @@ class Leases:
         """Renew a lane's lease; returns False if it has another owner. Raises StoreEmptied if it is gone."""
         value = await self._sidecar.get(self._store, keys.lease(lane))
         if value is None:
-            raise StoreEmptied(f"the lease of lane {lane} is gone, which nobody removes")
+            raise StoreEmptied(f"the lease of lane {lane} is gone, although nothing ever removes one")
         return await self._write_own(lane, value, LEASE_SECONDS, tail)
 
     async def release(self, lane: int, tail: int) -> None:

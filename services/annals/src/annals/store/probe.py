@@ -33,7 +33,7 @@ async def probe(sidecar: DaprSidecar, store: str) -> None:
     try:
         await sidecar.transact(store, [write(taken.upper(), b"1"), write(f"{taken}/BESIDE", b"1")])
     except StateConflict:
-        faults.append("it takes keys for equal that differ by case (see components/stores/mysql)")
+        faults.append("it treats keys that differ only by case as equal (see components/stores/mysql)")
     try:
         await sidecar.transact(store, [write(other, b"2"), write(taken, b"2")])
     except StateConflict:

@@ -256,7 +256,7 @@ def _parse(body: bytes) -> list[dict[str, Any]]:
     except orjson.JSONDecodeError as error:
         raise NotImportable(f"a line is not JSON: {error}") from error
     if not all(isinstance(line, dict) for line in lines):
-        raise NotImportable("every line is an object")
+        raise NotImportable("every line must be a JSON object")
     return lines
 
 
@@ -270,7 +270,7 @@ def _entry(line: dict[str, Any]) -> _Entry:
         place = f"{line.get('lane')}-{line.get('seq')}"
         raise NotImportable(f"the line of commit {place} is not a commit: {error}") from error
     if len(events) != commit.last - commit.first + 1 or first.position != commit.position:
-        raise NotImportable(f"the events of commit {commit.position} are not its own")
+        raise NotImportable(f"the events in the line of commit {commit.position} do not belong to it")
     return _Entry(commit, raw, events)
 
 
