@@ -1,4 +1,4 @@
-"""What the services' HTTP sides share."""
+"""What every HTTP service is built from: the application, its settings, problems and serving."""
 
 from annals.web.app import ServiceApp, create_app
 from annals.web.problems import Problem, problem_response

@@ -1,4 +1,4 @@
-"""Whether what people send is taken at all, as an operator wants it now."""
+"""Admission: whether the service currently accepts requests that change something."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annals.web.problems import Problem, unavailable
 
 
 def admit(live: LiveSettings[Any]) -> None:
-    """Return when it is taken. Raises a Problem: 503 with Retry-After."""
+    """Raise a Problem (503 with Retry-After) unless the service currently accepts changes."""
     if not live.asked.is_set():
         detail = "the service has just started, and does not know yet whether it may take this"
         raise unavailable(detail, seconds=1)

@@ -1,8 +1,8 @@
-"""What routes answer, and how they say it in the OpenAPI document.
+"""Models and JSON of responses.
 
-Rows come out of the database as they are to be answered. A route names the model of its rows for the
-document, as its `response_model`, and answers by `json_answer`, which passes them on unlooked at; that
-the two agree is for the tests to show.
+The database returns rows in the shape of the response. A route names the model of its rows as
+`response_model`, for the OpenAPI document only, and returns the rows with `json_answer`, which does not
+validate them. The tests check that rows and models agree.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ T = TypeVar("T")
 
 
 class Answer(BaseModel):
-    """What a route answers, described by the docstrings of its fields."""
+    """Base of the response models; the docstrings of the fields become their descriptions."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class Page(Answer, Generic[T]):
-    """Some of what was found."""
+    """One page of results."""
 
     items: list[T]
     next: str | None
-    """The `cursor` of the page that follows; null when there is none."""
+    """The `cursor` of the next page; null if there is none."""
 
 
 def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A value as JSON; moments in UTC end in Z."""
+    """Return a JSON response; datetimes in UTC are written with a trailing Z."""
     return Response(orjson.dumps(value, option=orjson.OPT_UTC_Z), status, headers, "application/json")

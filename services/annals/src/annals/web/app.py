@@ -22,7 +22,7 @@ from annals.web.problems import Problem, invalid, malformed, not_json, on_proble
 from annals.web.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
-_POLICY_VIOLATION = 1008
+_POLICY_VIOLATION = 1008  # a WebSocket close code: RFC 6455, 7.4.1
 _NO_DOCS: Mapping[str, Any] = {"docs_url": None, "redoc_url": None}
 _OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 
@@ -35,29 +35,29 @@ async def _starting() -> Mapping[str, str]:
 
 
 class ServiceApp(FastAPI):
-    """A service; `draining` turns true once it was told to end."""
+    """A service's application; `draining` is true once shutdown has been requested."""
 
     draining = False
     ready: Ready
-    """What is missing, name to reason; nothing missing is ready. The lifespan, which knows, assigns it."""
+    """Returns what the service still lacks, name to reason; empty means ready. The lifespan assigns it."""
 
     def __init__(self, *, sidecar_only: str | None = None, **options: Any) -> None:
-        """`sidecar_only` is the token without which a request is refused."""
+        """If `sidecar_only` is given, refuse requests that do not carry this token (see `SidecarOnly`)."""
         super().__init__(**options)
         self._sidecar_only = sidecar_only
         self._direct: dict[str, Endpoint] = {}
         self.ready = _starting
 
     def direct(self, prefix: str, endpoint: Endpoint) -> None:
-        """Have a POST to anything just below `prefix` answered by `endpoint` alone.
+        """Let `endpoint` answer each POST to a path one segment below `prefix`, without FastAPI's layers.
 
-        FastAPI's own layers take longer than a command's decision. The routes are to be declared as well,
-        for the document, and for all that is not a POST.
+        Those layers take longer than deciding a command. Declare the routes as usual, too: the OpenAPI
+        document and all other methods need them.
         """
         self._direct[prefix] = endpoint
 
     def build_middleware_stack(self) -> ASGIApp:
-        """See Starlette."""
+        """Put direct endpoints, HEAD and the check of the sidecar's token in front of Starlette's layers."""
         layers = super().build_middleware_stack()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,9 +76,9 @@ class ServiceApp(FastAPI):
 
 
 def _head_alone(send: Send) -> Send:
-    """What HEAD is answered of the answer to GET (RFC 9110, 9.3.2): FastAPI's routes know no HEAD.
+    """Wrap `send` to answer HEAD with the head of GET's response (RFC 9110, 9.3.2): FastAPI has no HEAD.
 
-    It has ended with its head: a stream is told that nobody listens any more.
+    The response is complete after its head, so a streaming response is told that the client is gone.
     """
 
     async def send_head(message: Message) -> None:
@@ -94,14 +94,14 @@ async def _answer(endpoint: Endpoint, request: Request) -> Response:
         return await endpoint(request)
     except Problem as problem:
         return problem_response(problem)
-    except Exception as error:  # noqa: BLE001 - as FastAPI answers them
+    except Exception as error:  # noqa: BLE001 - FastAPI, which this path bypasses, would catch all too
         return failed(request, error)
 
 
 def failed(request: Request, error: Exception) -> Response:
-    """The answer to what nobody expected."""
+    """Return the response to an unexpected exception, and log it."""
     if isinstance(error, ClientDisconnect):
-        return Response(status_code=400)  # who asked is gone in the middle of it, and reads no answer
+        return Response(status_code=400)  # the client is gone, so nobody reads this
     _log.error("request failed", path=request.url.path, exc_info=error)
     return problem_response(Problem(500, "internal", "the service failed; its log says how"))
 
@@ -113,11 +113,12 @@ def create_app(
     lifespan: Callable[[Any], AbstractAsyncContextManager[None]],
     public: bool = False,
 ) -> ServiceApp:
-    """An application with health, metrics and problem details.
+    """Create an application with health checks, metrics and problem details.
 
-    A `public` one, which others than its sidecar reach, serves neither metrics nor the page about its API.
+    A `public` application is reachable by others than its sidecar, so it serves neither metrics nor the
+    documentation pages of its API.
     """
-    # The sidecar's spans show each request already, and the commands and projections have their own.
+    # The sidecar already records a span for each request, and commands and projections record their own.
     quiet: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
     token = settings.app_api_token
     app = ServiceApp(
@@ -130,7 +131,7 @@ def create_app(
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
-        """The process answers; what it depends on is /readyz's matter."""
+        """Answer that the process is alive; /readyz checks what it depends on."""
         return {"status": "ok"}
 
     @app.get("/readyz", include_in_schema=False)
@@ -149,7 +150,7 @@ def create_app(
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
-        if isinstance(error.body, bytes):  # FastAPI reads as JSON only what is said to be JSON
+        if isinstance(error.body, bytes):  # not parsed: its content type is not JSON
             return problem_response(malformed("content-type", "application/json"))
         errors = error.errors()
         if errors[0]["type"] == "json_invalid":
@@ -172,13 +173,13 @@ def create_app(
 
 
 class NoNul:
-    """Refuses addresses with a NUL in them: no database holds one, so nothing is ever found there."""
+    """Refuses URLs that contain NUL: databases cannot store it, so nothing has such a name."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Refuse the request, or pass it on."""
         if scope["type"] == "http" and ("\0" in scope["path"] or b"%00" in scope["query_string"]):
             await problem_response(malformed("(address)", "no NUL"))(scope, receive, send)
             return
@@ -186,14 +187,14 @@ class NoNul:
 
 
 class SidecarOnly:
-    """Refuses requests that do not come through the sidecar: those without its token."""
+    """Refuses requests without the token that only the sidecar knows, except health checks and metrics."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Refuse the request, or pass it on."""
         if scope["type"] in ("http", "websocket") and scope["path"] not in _OPEN_PATHS:
             given = dict(scope["headers"]).get(b"dapr-api-token", b"")
             if not hmac.compare_digest(given, self._token):

@@ -1,4 +1,4 @@
-"""Background tasks whose death is the service's death."""
+"""Background tasks; a service shuts down if one of them fails."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _log = structlog.get_logger(__name__)
 
 @asynccontextmanager
 async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[asyncio.Task[None]]:
-    """Run `work` beside what is within; at the end it is cancelled and waited for.
+    """Run `work` as a task while the context is open; on exit, cancel the task and wait for it.
 
-    When it fails the process is told to end: a service that lives without it would look healthy.
+    If the task fails, the process sends itself SIGTERM: without the task it would still look healthy.
     """
 
     def on_end(task: asyncio.Task[None]) -> None:
@@ -32,5 +32,5 @@ async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterato
         yield task
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError, Exception):  # on_end has said what it was
+        with suppress(asyncio.CancelledError, Exception):  # on_end has logged it
             await task

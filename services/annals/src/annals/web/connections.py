@@ -1,4 +1,4 @@
-"""What a service reaches the outside with, for as long as it runs."""
+"""A service's connections to its sidecar and, through the sidecar, to other apps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from annals.web.settings import ServiceSettings
 async def connected(
     settings: ServiceSettings, *, connections: int = CONNECTIONS
 ) -> AsyncIterator[tuple[DaprSidecar, ServiceInvocation]]:
-    """The sidecar, and the other apps behind it, over so many connections at most; closed at the end."""
+    """Yield clients for the sidecar and for other apps; `connections` limits those to other apps."""
     token = settings.sidecar_token
     sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
     invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=connections)

@@ -1,4 +1,4 @@
-"""What operators do with a service's dead letters."""
+"""The `/dead-letters` routes: operators inspect, edit, replay and discard a service's dead letters."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from annals.web.problems import Problem, malformed, unavailable
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of, tenant_of
 
-_WAITING_SHOWN = 20
+_WAITING_SHOWN = 20  # events of a parked sequence, if the request sets no limit
 
 Tenant = Annotated[str, Depends(tenant_of)]
 DryRun = Callable[[DeadLetter], Awaitable[dict[str, Any]]]
 
 
 class Why(BaseModel):
-    """Why an operator does it; kept in the letter's history."""
+    """An operator's reason, kept in the dead letter's history."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,38 +46,38 @@ class Why(BaseModel):
 
 
 class AsSeen(Why):
-    """Why, and the version of the event that was looked at: where another waits by now, nothing is done."""
+    """The reason, and the `version` that the operator saw: the request fails if another event waits now."""
 
     version: Annotated[int, Field(ge=0)] | None = None
 
 
 class Edit(AsSeen):
-    """The data that the consumer is to see instead, or the text of what could not be read."""
+    """The replacement: `data` for an event, `raw` for a message that could not be read."""
 
     data: Data | None = None
     raw: Text | None = None
 
 
 class Group(Why):
-    """What failed alike."""
+    """The group of dead letters to replay, and the reason."""
 
     group: Text
 
 
 class Parked(Answer):
-    """Dead letters."""
+    """A tenant's dead letters, oldest first."""
 
     items: list[DeadLetter]
 
 
 class LetterGroup(Answer):
-    """Dead letters that failed alike."""
+    """Dead letters that failed in the same way."""
 
     group: str
     count: int
     consumers: list[str]
     first: str
-    """When the first of them was parked."""
+    """When the first of them was parked; `last` is when the latest was."""
     last: str
 
 
@@ -95,7 +95,7 @@ class ParkedOf(Answer):
 
 
 class ParkedOfAll(Answer):
-    """The tenants that have dead letters, whose are the most first."""
+    """The tenants that have dead letters, the one with the most first."""
 
     items: list[ParkedOf]
 
@@ -113,19 +113,19 @@ WholeLetter = create_model(
 
 
 class Released(Answer):
-    """How many are handled again."""
+    """How many dead letters are being handled again."""
 
     released: int
 
 
 class Edited(Answer):
-    """The id of what was edited."""
+    """The id of the edited dead letter."""
 
     edited: str
 
 
 class Discarded(Answer):
-    """The id of what was passed over."""
+    """The id of the discarded dead letter."""
 
     discarded: str
 
@@ -133,7 +133,7 @@ class Discarded(Answer):
 def routes(
     dead_letters: DeadLetters, store: EventReader, dry_run: DryRun, operations: Operations
 ) -> APIRouter:
-    """`/dead-letters`. What operators change is in the letter's history, and in the audit trail."""
+    """Return the `/dead-letters` router. Changes are recorded in the letter's history and the audit trail."""
     router = APIRouter(prefix="/dead-letters", tags=["dead letters"])
 
     async def find(tenant: str, letter_id: str) -> DeadLetter:
@@ -173,7 +173,7 @@ def routes(
         ]
         return LetterGroups(items=sorted(items, key=lambda item: -item.count))
 
-    # Nothing that the edge passes on: it is about all tenants.
+    # The edge does not pass this route on, because it covers all tenants.
     @router.get(
         "/groups/tenants",
         summary="Whose letters are parked, of all tenants",
@@ -212,7 +212,7 @@ def routes(
         with _problems():
             return await dry_run(letter)
 
-    # Before the replay of one letter, whose path would take `groups` for an id.
+    # Declared before the replay of one letter, whose path would match `groups` as an id.
     @router.post("/groups/replay", status_code=202, summary="Handle all again that failed alike")
     async def replay_group(request: Request, tenant: Tenant, body: Group) -> Released:
         found = [one for one in await parked(tenant) if one.group == body.group]
@@ -270,7 +270,7 @@ def _target(letter: DeadLetter) -> str:
 
 
 async def not_tried_out(_letter: DeadLetter) -> dict[str, Any]:
-    """The dry run of a consumer whose handling is nothing but its effects."""
+    """Return the dry run of a consumer whose handling is only side effects: there is nothing to preview."""
     return {"would": "handle", "note": "what it does can only be done: no row comes of it to be shown"}
 
 

@@ -1,4 +1,4 @@
-"""Answers to what a sidecar delivers."""
+"""Reads the messages that a sidecar delivers, and builds the responses to them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from annals.web.request_body import parsed
 
 
 def delivery(body: bytes) -> Any:
-    """What a sidecar delivers where it may do so in bulks: a message, or an object with `entries`.
+    """Parse a delivery of a bulk subscription: a message, or a bulk, which is an object with `entries`.
 
-    An entry that is nested too deeply to be read keeps no other from being read. Raises a Problem for
-    what a sidecar does not send.
+    An entry nested too deeply for orjson does not keep the others from being read. Raises a Problem for a
+    body that no sidecar sends.
     """
     deep = False
     try:
@@ -40,8 +40,8 @@ def delivery(body: bytes) -> Any:
 
 
 def _deep(body: bytes) -> Any:
-    """JSON of any depth. Raises a Problem for anything else."""
-    # Not ijson.items: that says of everything where it is, which is as long as the body is deep.
+    """Parse JSON of any depth. Raises a Problem for anything else."""
+    # Not `ijson.items`: it builds the path of every value, whose length grows with the depth.
     builder: Any = ObjectBuilder()  # type: ignore[no-untyped-call]  # ijson has no types
     try:
         for event, value in ijson.basic_parse(io.BytesIO(body)):
@@ -52,7 +52,7 @@ def _deep(body: bytes) -> Any:
 
 
 def _plain(event: Any) -> Any:
-    """An event with its numbers as they are read elsewhere; one that is nested too deeply stays as it is."""
+    """Return an event with floats in place of `Decimal`; one nested too deeply for orjson stays as it is."""
     try:
         return orjson.loads(orjson.dumps(event, default=float))
     except orjson.JSONEncodeError:
@@ -60,7 +60,7 @@ def _plain(event: Any) -> Any:
 
 
 def message(body: bytes) -> Any:
-    """What a sidecar delivers by itself: JSON, or else text."""
+    """Parse a message that is delivered on its own, not in a bulk: JSON, otherwise text."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -68,9 +68,9 @@ def message(body: bytes) -> Any:
 
 
 def published(body: bytes) -> Any:
-    """What somebody published, from a delivery of a subscription with `rawPayload`: JSON, or else text.
+    """Return the message in a delivery of a `rawPayload` subscription: JSON, otherwise text.
 
-    Raises a Problem.
+    Raises a Problem for a body that is not JSON, or whose `data_base64` is not Base64.
     """
     value = parsed(body)
     given = value.get("data_base64") if isinstance(value, dict) else None
@@ -81,18 +81,18 @@ def published(body: bytes) -> Any:
 
 
 def statuses(by_entry: Mapping[str, str]) -> Response:
-    """What is to become of each entry of a bulk: SUCCESS, RETRY or DROP."""
+    """Answer a bulk with a status for each entry: SUCCESS, RETRY or DROP."""
     listed = [{"entryId": entry, "status": status} for entry, status in by_entry.items()]
     return json_answer({"statuses": listed})
 
 
 def status(what: str) -> Response:
-    """What is to become of a single message."""
+    """Answer a single message with its status: SUCCESS, RETRY or DROP."""
     return json_answer({"status": what})
 
 
 def hinted(body: bytes) -> Response:
-    """All of it was taken as a hint: what it says is read elsewhere. Raises a Problem."""
+    """Acknowledge a whole delivery of hints: the events are read from the store. Raises a Problem."""
     value = delivery(body)
     entries = value.get("entries") if isinstance(value, dict) else None
     if entries is None:

@@ -1,4 +1,4 @@
-"""What the domain and the event store refuse, as problems."""
+"""Problems for the exceptions of the domain and the event store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from annals.web.problems import Problem, from_validation, unavailable
 
 @contextmanager
 def domain_problems() -> Iterator[None]:
-    """Turn each way to fail into its problem, here and nowhere else."""
+    """Turn each exception of the domain and the event store into its Problem; only this code maps them."""
     try:
         yield
     except ValidationError as error:

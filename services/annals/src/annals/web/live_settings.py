@@ -1,4 +1,4 @@
-"""What operators do with a service's live settings."""
+"""The `/settings` routes: operators read and change a service's live settings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SET = "SELECT to_json(annals_set($1::text, $2::text, $3::text, $4::text))::text
 
 
 class Change(BaseModel):
-    """A value to set, as text; none takes back what was set. Both stay in the setting's history."""
+    """The value to set, as text, or null to restore the default. Value and reason stay in the history."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,19 +31,19 @@ class SettingsNow(Answer):
     """The live settings of one replica."""
 
     unreached: str | None
-    """Why the store cannot be read; then all is as it last was."""
+    """Why the settings cannot be read now, in which case the last known values apply; null if they can."""
     items: list[Setting]
 
 
 class Changed(Answer):
-    """A setting that was set."""
+    """The setting that was changed, and its new version."""
 
     key: str
     version: int
 
 
 def routes(live: LiveSettings[Any], writer: Database) -> APIRouter:
-    """`/settings`. They are written by a binding: Dapr's configuration API only reads."""
+    """Return the `/settings` router. `writer` is a binding because Dapr's configuration API is read-only."""
     router = APIRouter(prefix="/settings", tags=["settings"])
 
     @router.get("", summary="The live settings of this replica, as they are now")
@@ -52,7 +52,7 @@ def routes(live: LiveSettings[Any], writer: Database) -> APIRouter:
 
     @router.put("/{name}", status_code=202, summary="Set a live setting, or take it back")
     async def change(request: Request, name: str, body: Change) -> Changed:
-        """Every replica sees it without a restart: at once, or a few seconds later."""
+        """Every replica applies the change without a restart, at once or within a few seconds."""
         try:
             key = live.key(name)
             if body.value is not None:

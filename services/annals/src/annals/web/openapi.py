@@ -1,4 +1,4 @@
-"""What a service's OpenAPI document says beside what FastAPI knows: errors, and bodies that routes read."""
+"""Additions to FastAPI's OpenAPI document: problem details, and what routes read from requests themselves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _METHODS = frozenset({"get", "put", "post", "delete", "patch"})
 
 
 def headers(*names: str) -> list[dict[str, Any]]:
-    """The parameters of a route that reads these headers itself, beside who asks."""
+    """Describe headers that a route reads itself. Those for tenant and user are on every route anyway."""
     return [_header(name) for name in names]
 
 
@@ -57,19 +57,19 @@ def _header(name: str) -> dict[str, Any]:
 
 
 def parameter(name: str, kind: str, *, where: str = "query") -> dict[str, Any]:
-    """A parameter that a route reads, or passes on, itself."""
+    """Describe an optional parameter that a route reads, or passes on, without declaring it to FastAPI."""
     return {"name": name, "in": where, "required": False, "schema": {"type": kind}}
 
 
 def json_body(of: Any, *, required: bool = True) -> dict[str, Any]:
-    """The `openapi_extra` of a route that reads its body itself: the body is JSON, and of this type."""
+    """Return the `openapi_extra` of a route that reads its body itself, as JSON of type `of`."""
     return _body(
         "application/json", TypeAdapter(of).json_schema(ref_template=f"{_COMPONENTS}{{model}}"), required
     )
 
 
 def text_body(media_type: str) -> dict[str, Any]:
-    """The same for a body that is a text of some other kind."""
+    """Return the `openapi_extra` of a route that reads its body itself, as text of this media type."""
     return _body(media_type, {"type": "string"}, required=True)
 
 
@@ -78,14 +78,15 @@ def _body(media_type: str, schema: Mapping[str, Any], required: bool) -> dict[st
 
 
 def problem(description: str) -> dict[str, Any]:
-    """A route's answer to what it refuses, for its `responses`."""
+    """Return an entry of a route's `responses` for a request that it refuses."""
     return _ANSWER | {"description": description}
 
 
 def describe_api(app: FastAPI, *, public: bool) -> None:
-    """Have `/openapi.json` name problem details, not FastAPI's errors, and define what bodies are made of.
+    """Make `/openapi.json` describe problem details, not FastAPI's errors, and define the bodies' schemas.
 
-    And the headers that say who asks, unless it is `public`: there the edge knows.
+    Unless the app is `public`, also describe the tenant and user headers; a public app, which is the edge,
+    knows both from its own authentication.
     """
     describe = app.openapi
     shared = {} if public else {name: _header(name) for name in _OF_EVERYBODY}
@@ -107,7 +108,7 @@ def describe_api(app: FastAPI, *, public: bool) -> None:
                 operation["responses"]["default"] = _ANSWER
                 for name in shared:
                     reference = {"$ref": _PARAMETERS + name}
-                    # FastAPI gives the same document again.
+                    # FastAPI returns the same document object each time.
                     if reference not in (given := operation.setdefault("parameters", [])):
                         given.append(reference)
                 for content in operation.get("requestBody", {}).get("content", {}).values():
@@ -118,7 +119,7 @@ def describe_api(app: FastAPI, *, public: bool) -> None:
 
 
 def _define(schemas: dict[str, Any], definitions: Mapping[str, Any]) -> None:
-    """Put what a body's schema refers to where OpenAPI looks for it."""
+    """Move a body's definitions to the document's components. Raises ValueError if two of a name differ."""
     for name, schema in definitions.items():
         if schemas.setdefault(name, schema) != schema:
             raise ValueError(f"two schemas are called {name}")

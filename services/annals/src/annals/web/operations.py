@@ -1,4 +1,4 @@
-"""What operators do, in the audit trail: recorded before it is done, or not done."""
+"""Records operators' requests in the audit trail. A request that cannot be recorded is not carried out."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from annals.web.problems import Problem, unavailable
 from annals.web.request_body import Reason
 from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 
-_ANSWER_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0  # for the command service to record a request
 _TYPE = "operation.request"
 
 
 class GivenReason(BaseModel):
-    """Why an operator does it: the audit trail keeps it."""
+    """An operator's reason, kept in the audit trail."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,9 +29,9 @@ OptionalReason = Annotated[GivenReason | None, Body()]
 
 
 class Operations:
-    """Records an operator's request as an event of its own stream, by way of the command service.
+    """Records an operator's request as an event in a stream of its own, through the command service.
 
-    The state of a dead letter or of a read model is no aggregate, so it leaves no event by itself.
+    A dead letter or a read model is not an aggregate, so changing one leaves no event otherwise.
     """
 
     def __init__(self, invocation: ServiceInvocation, service: str) -> None:
@@ -39,7 +39,10 @@ class Operations:
         self._service = service
 
     async def requested(self, request: Request, action: str, target: str, reason: str | None) -> None:
-        """Record it: who, from where, in which session and trace, what, and why. Raises a Problem."""
+        """Record who requests what, why, from where, and in which session and trace.
+
+        Call this first: it raises a Problem if the request cannot be recorded, and then nothing is done.
+        """
         given = {
             "x-tenant-id": tenant_of(request),
             "x-user-id": id_of(request, "x-user-id"),

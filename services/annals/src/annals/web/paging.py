@@ -1,4 +1,4 @@
-"""Pages of rows, and the tokens that lead from one to the next."""
+"""Pages of rows, and the cursors that lead from one page to the next."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from annals.web.problems import malformed
 T = TypeVar("T")
 
 Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page at most; fewer where they are large")]
-# As long as of a page that is sorted by titles: 500 characters, each of which JSON writes with six at most.
+# Enough for a page sorted by title: 500 characters, each of which JSON writes as six at most, in Base64.
 Cursor = Annotated[str | None, Query(max_length=5_000, description="`next` of the page before")]
 
 
 def encode_cursor(*values: Any) -> str:
-    """An opaque token of where a page ended."""
+    """Return an opaque token for the place where a page ended."""
     return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str | None, *kinds: type[str] | type[datetime]) -> list[str | None]:
-    """See `encode_cursor`; without one, as many times None. Raises a Problem for something else.
+    """Return a cursor's values, one of each kind, as texts; each is None if there is no cursor.
 
-    All are texts that the database takes: a token may be anybody's own. A datetime, as PostgreSQL writes it,
-    is given in UTC.
+    A caller may forge a cursor, so each value is checked to be a text that the database accepts. A datetime
+    comes as PostgreSQL writes it and is returned in UTC. Raises a Problem for a malformed cursor.
     """
     if cursor is None:
         return [None] * len(kinds)
@@ -55,9 +55,9 @@ def _text(value: Any, kind: type[str] | type[datetime]) -> str:
 
 
 async def as_many_as_fit(read: Callable[[int], Awaitable[T]], limit: int) -> tuple[T, int]:
-    """What `read` gives of so many rows, and of how many: half as many, each time that they are too large.
+    """Return what `read` returns for `limit` rows, and that number, halved each time the rows are too large.
 
-    Raises what `read` raises.
+    Raises what `read` raises; StatementTooLarge only if a single row is too large.
     """
     while True:
         try:
@@ -71,13 +71,13 @@ async def as_many_as_fit(read: Callable[[int], Awaitable[T]], limit: int) -> tup
 async def page_that_fits(
     read: Callable[[int], Awaitable[list[dict[str, Any]]]], limit: int, sort: str
 ) -> dict[str, Any]:
-    """A page of what `read` gives of so many rows, or of as many as fit. Raises what `read` raises."""
+    """Return a page of `limit` rows from `read`, or of as many as fit. Raises what `read` raises."""
     rows, size = await as_many_as_fit(read, limit)
     return page(rows, size, sort)
 
 
 def page(rows: list[dict[str, Any]], limit: int, sort: str) -> dict[str, Any]:
-    """A page of rows that were read with their `sort_key`, so many at most, and where the next begins."""
+    """Return a page of rows, which have a `sort_key`; a page of `limit` rows has a `next` cursor."""
     last = rows[-1] if rows else {}
     return {
         "items": [row["row"] for row in rows],

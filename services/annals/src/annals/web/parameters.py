@@ -1,4 +1,4 @@
-"""The parameters that a route's query has, and no others: a typing error shows."""
+"""Refuses unknown query parameters, so that a misspelt one is not silently ignored."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ def _names(dependant: Dependant) -> Iterator[str]:
 
 
 ONLY_ITS_OWN = Depends(_refuse_others)
-"""Refuses what neither the route nor a dependency of it has, and what comes twice: one would not be heard."""
+"""Refuses parameters that the route and its dependencies do not declare, and repeated ones, as only one
+of the values would be used."""
 
 
 def require_known(given: QueryParams, once: Collection[str], often: Collection[str] = ()) -> None:
-    """Raise a Problem for parameters other than these; `often` may come more than once."""
+    """Raise a Problem for an unknown parameter, or a repeated one of `once`; those of `often` may repeat."""
     known = (*often, *once)
     for name in given:
         if name not in known:

@@ -14,9 +14,9 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):
-    """An answer that says what is wrong, for people and for programs.
+    """An error response that says what is wrong, for people and for programs.
 
-    `type` ends the problem's URI (`urn:annals:problem:<type>`); `fields` are its own members.
+    `type` is the end of the problem's URI (`urn:annals:problem:<type>`); `fields` are additional members.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Problem(Exception):
         self.fields = fields
 
     def body(self) -> dict[str, Any]:
-        """The problem as JSON."""
+        """Return the problem as a JSON object."""
         return {
             "type": f"urn:annals:problem:{self.type}",
             "title": HTTPStatus(self.status).phrase,
@@ -46,7 +46,7 @@ class Problem(Exception):
 
 
 def problem_response(problem: Problem) -> Response:
-    """The HTTP answer of a problem."""
+    """Return the HTTP response for a problem."""
     return Response(
         orjson.dumps(problem.body(), default=str),
         problem.status,
@@ -56,7 +56,7 @@ def problem_response(problem: Problem) -> Response:
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """A 400 that names each field and what was expected there, from pydantic's errors."""
+    """Return a 400 that names each field and what was expected there, from pydantic's errors."""
     return Problem(
         400,
         "malformed",
@@ -69,34 +69,34 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
 
 
 def malformed(field: str, expected: str) -> Problem:
-    """A 400 for one field."""
+    """Return a 400 for one field."""
     detail = "the request is not as expected"
     return Problem(400, "malformed", detail, errors=[{"field": field, "expected": expected}])
 
 
 def not_json(why: object) -> Problem:
-    """A 400 for a body that cannot be read."""
+    """Return a 400 for a body that is not JSON; `why` is the parser's message."""
     errors = [{"field": "(body)", "expected": "JSON"}]
     return Problem(400, "malformed", f"the body is not JSON: {why}", errors=errors)
 
 
 def unavailable(detail: str, *, seconds: int = 2) -> Problem:
-    """A 503 for what passes, with when to ask again."""
+    """Return a 503 for a temporary condition; `seconds` is its Retry-After."""
     return Problem(503, "unavailable", detail, headers={"Retry-After": str(seconds)})
 
 
 def from_validation(error: ValidationError) -> Problem:
-    """See `invalid`."""
+    """Return a 400 for a validation error, without the refused input. See `invalid`."""
     return invalid(error.errors(include_url=False, include_context=False, include_input=False))
 
 
 async def on_problem(_request: Request, error: Exception) -> Response:
-    """FastAPI's handler of `Problem`."""
+    """Answer a `Problem`; an exception handler for FastAPI."""
     if not isinstance(error, Problem):
         raise TypeError("only problems come here") from error
     return problem_response(error)
 
 
 async def on_unavailable(_request: Request, error: Exception) -> Response:
-    """FastAPI's handler of what passes: a database that cannot be reached, or not now."""
+    """Answer a temporary failure, such as of the database, with a 503; an exception handler for FastAPI."""
     return problem_response(unavailable(f"{error}; send it again", seconds=1))

@@ -1,4 +1,4 @@
-"""JSON bodies that no model describes, and the texts in those that one does."""
+"""JSON bodies that no model describes, and types of text for those that a model does."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pydantic import Field, StringConstraints
 from annals.web.problems import malformed, not_json
 
 _NUL = b"\\u0000"
-# orjson reads what is nested deeper than it writes; and a row, an event or a page comes round it.
+# orjson writes 254 levels and reads more. A body may have 200: a row, an event or a page comes around it.
 _WRITTEN_DEEP = 254
 _DEEPEST = 200
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-"""A text that databases hold: without NUL."""
+"""A text without NUL, which databases cannot store."""
 
 Reason = Annotated[Text, Field(min_length=1, max_length=500)]
-"""Why an operator does something."""
+"""An operator's reason for a request."""
 
 
 def parsed(body: bytes) -> Any:
-    """What a body holds. Raises a Problem when it is not JSON."""
+    """Parse a body. Raises a Problem if it is not JSON."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -30,9 +30,9 @@ def parsed(body: bytes) -> Any:
 
 
 def json_value(body: bytes) -> Any:
-    """What a caller sends.
+    """Parse a caller's body as JSON that can be stored and returned.
 
-    Raises a Problem when it is not JSON, holds a NUL, which databases do not, or is nested too deeply.
+    Raises a Problem if it is not JSON, contains NUL, which databases cannot store, or is nested too deeply.
     """
     value = parsed(body)
     if body.count(b"{") + body.count(b"[") > _DEEPEST and _too_deep(value):
@@ -43,7 +43,7 @@ def json_value(body: bytes) -> Any:
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The object that a body holds. Raises a Problem for anything else."""
+    """Parse a body as a JSON object; see `json_value`. Raises a Problem for anything else."""
     value = json_value(body)
     if not isinstance(value, dict):
         raise malformed("(body)", "a JSON object")

@@ -1,4 +1,4 @@
-"""Who asks: tenant, user and ids from a request's headers."""
+"""The context of a request: tenant, client, trace and ids, from its headers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?=
 
 
 def tenant_of(request: Request) -> str:
-    """The request's tenant; raises a Problem for a malformed one."""
+    """Return the request's tenant, by default `default`. Raises a Problem for a malformed one."""
     tenant = request.headers.get("x-tenant-id") or "default"
     if not is_tenant(tenant):
         raise malformed("x-tenant-id", f"like {TENANT.pattern}")
@@ -22,10 +22,10 @@ def tenant_of(request: Request) -> str:
 
 
 def client_of(request: Request) -> str | None:
-    """From where it is asked: the address that the edge saw, else the app that calls.
+    """Return where a request comes from: the address that the edge saw, otherwise the calling app's id.
 
-    Dapr names the calling app and puts the address of its host behind what `X-Forwarded-For` held
-    (1.18, pkg/messaging/direct_messaging.go); a call through the app's own sidecar gets neither.
+    Dapr names the calling app and appends the address of its host to `X-Forwarded-For` (1.18,
+    pkg/messaging/direct_messaging.go). For a call through the app's own sidecar it does neither.
     """
     caller = request.headers.get("dapr-caller-app-id")
     given = ",".join(request.headers.getlist("x-forwarded-for"))
@@ -35,13 +35,13 @@ def client_of(request: Request) -> str | None:
 
 
 def traceparent_of(request: Request) -> str | None:
-    """The trace that a request belongs to; a header that is none counts for nothing, as W3C has it."""
+    """Return the request's `traceparent`; None for an invalid one, which W3C says to ignore."""
     found = _TRACEPARENT.match(request.headers.get("traceparent", ""))
     return found[0] if found else None
 
 
 def id_of(request: Request, header: str) -> str | None:
-    """An id from a header; raises a Problem for what is no `HeaderId`."""
+    """Return the id in a header, if any. Raises a Problem for one that is not a `HeaderId`."""
     value = request.headers.get(header)
     if value is not None and not is_header_id(value):
         raise malformed(header, f"1 to {MAX_HEADER_ID} characters, no control characters among them")

@@ -1,4 +1,4 @@
-"""Serve an application until the process is told to end, then drain."""
+"""Serves an application until shutdown is requested, then drains it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from annals.telemetry import logs, traces
 from annals.web.app import ServiceApp
 from annals.web.settings import ServiceSettings
 
-_DRAIN_SECONDS = 15
-# Whoever calls is to be the first to let go of an idle connection: a request that is sent just as the server
-# closes it is lost. The sidecar keeps one for 90 s (Go's http.DefaultTransport), ingresses do for 60 s.
+_DRAIN_SECONDS = 15  # for requests under way when shutdown begins
+# The client must be the first to close an idle connection: a request that is sent just as the server closes
+# it is lost. The sidecar keeps idle connections for 90 s (Go's http.DefaultTransport), ingresses for 60 s.
 _KEEP_ALIVE_SECONDS = 120
 
 
 class _Server(uvicorn.Server):
-    """Says that it drains before it stops to listen, so that /readyz can say so too."""
+    """Marks the app as draining before it stops listening, so that /readyz reports it."""
 
     def handle_exit(self, sig: int, frame: object) -> None:
         app = self.config.app
@@ -25,7 +25,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(app: ServiceApp, settings: ServiceSettings, service: str) -> None:
-    """Run until SIGTERM: what is under way is finished, then the lifespan ends."""
+    """Serve until SIGTERM; then finish the requests under way and end the lifespan."""
     logs.configure(service, settings.log_level)
     traces.configure(service, settings.zipkin_endpoint)
     config = uvicorn.Config(
@@ -38,7 +38,7 @@ def serve(app: ServiceApp, settings: ServiceSettings, service: str) -> None:
         timeout_graceful_shutdown=_DRAIN_SECONDS,
         server_header=False,
         date_header=False,
-        # By default uvicorn believes whatever comes from this very host: also an address that is forged.
+        # By default uvicorn trusts the proxy headers of all requests from this host, even a forged address.
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
     )

@@ -1,4 +1,4 @@
-"""The settings that every service has, from its environment."""
+"""The settings that every service has, read from its environment."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ L = TypeVar("L", bound=Live)
 
 
 class ServiceSettings(Live, BaseSettings):
-    """Read once at the start. The names without a prefix are those that Dapr itself sets."""
+    """Settings of a service, read once at start. Dapr sets the variables without the `ANNALS_` prefix."""
 
     model_config = SettingsConfigDict(env_prefix="ANNALS_", frozen=True, populate_by_name=True)
 
     host: str = "127.0.0.1"
-    """The address to listen on; a sidecar is on the same host."""
+    """The address to listen on; the default suffices for a sidecar, which is on the same host."""
 
     trusted_proxies: str = ""
-    """Addresses or networks, with commas, whose X-Forwarded-For is believed: those of an ingress. None is."""
+    """Addresses or networks, comma-separated, of the proxies (an ingress) whose X-Forwarded-For is trusted."""
 
     app_port: int = Field(default=8000, validation_alias="APP_PORT")
     """The port to listen on."""
@@ -34,16 +34,16 @@ class ServiceSettings(Live, BaseSettings):
     """The sidecar's gRPC port."""
 
     dapr_api_token: SecretStr | None = Field(default=None, validation_alias="DAPR_API_TOKEN")
-    """What the sidecar asks of its app."""
+    """The token that the sidecar requires of its app."""
 
     app_api_token: SecretStr | None = Field(default=None, validation_alias="APP_API_TOKEN")
-    """What the app asks of its sidecar: requests without it are refused."""
+    """The token that the app requires of its sidecar: requests without it are refused."""
 
     instance: str = Field(default_factory=socket.gethostname)
-    """Names this instance, also after a restart: a pod's name."""
+    """The name of this instance, the same after a restart; in Kubernetes, the pod's name."""
 
     zipkin_endpoint: str | None = None
-    """Where spans go; without it none are recorded."""
+    """The Zipkin address that spans are sent to; without it, no spans are recorded."""
 
     settings_store: str = "settings"
     """The configuration component of the live settings."""
@@ -52,13 +52,13 @@ class ServiceSettings(Live, BaseSettings):
     """The binding component that live settings are written through."""
 
     sidecar_timeout: float = 5.0
-    """Seconds that one call to the sidecar may take."""
+    """Timeout of one call to the sidecar, in seconds."""
 
     @property
     def sidecar_token(self) -> str | None:
-        """What the sidecar is told at each call, where it asks for a token."""
+        """Return the token to send with each call to the sidecar, None if it requires none."""
         return self.dapr_api_token.get_secret_value() if self.dapr_api_token else None
 
     def live(self, model: type[L]) -> L:
-        """The part of these settings that may change while the service runs."""
+        """Return the settings that are fields of `model`: those that may change while the service runs."""
         return model.model_validate({name: getattr(self, name) for name in model.model_fields})
