@@ -1,4 +1,4 @@
-"""The HTTP side of the commands."""
+"""The HTTP API of commands: one command, one in its envelope, or a batch."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from annals.web.request_context import client_of, id_of, tenant_of, traceparent_
 from annals_command.openapi import CONTEXT, Written, described
 
 _BATCH = 1_000
-# Visible ASCII, as the header's draft has it, and without `||`, which Dapr keeps for itself in keys. The
-# commands of all callers share transactions: a key that no store takes would hold up everybody's.
+# Printable ASCII, as the draft of the header says, without `||`, which Dapr reserves in keys. Commands of all
+# callers share transactions, so a key that the store refuses would delay other callers' commands.
 _KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
 _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 
-# Where a command has these itself, it has them once: of two that differ one would not be heard.
+# What a command carries itself is refused in a header: if the two differed, one would be ignored.
 _OF_AN_ENVELOPE = {"Idempotency-Key": "`event_id` in the envelope", "If-Match": "`expected_version` in it"}
-# One key for several commands would take those that are equal for one, and refuse the others.
+# With one key for a batch, equal commands would count as repeats of one, and the others be refused.
 _OF_A_BATCH = {
     "Idempotency-Key": "`idempotency_key` of each command",
     "If-Match": "`expected_version` in the data of each",
@@ -46,26 +46,26 @@ _OF_A_BATCH = {
 
 
 class CommandToSend(CommandEvent):
-    """A command in its envelope. Its ids are held to what they are in headers, where they come again.
+    """A command in its envelope. Its ids must be valid in headers too, in which services pass them on.
 
-    Of the envelope, what nobody would act on is refused where it asks for something.
+    Fields that the service does not act on are refused unless they have the value that asks for nothing.
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     correlation_id: HeaderId | None = None
-    """Without it, that of the header, else `causation_id`, else the command begins one."""
+    """By default that of the header, else `causation_id`; without either, the command starts a new one."""
     user_id: HeaderId | None = None
     session_id: HeaderId | None = None
     client: None = None
-    """Null: the edge, or the sidecar, says from where a command comes."""
+    """Must be null: the edge or the sidecar says where a command comes from."""
     priority: Literal[Priority.NORMAL] = Priority.NORMAL
     delay_until: None = None
-    """Null: a command is carried out at once."""
+    """Must be null: a command is carried out at once."""
 
 
 class BatchItem(BaseModel):
-    """A command of several."""
+    """One command of a batch."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -78,13 +78,13 @@ Batch = Annotated[list[BatchItem], Field(min_length=1, max_length=_BATCH)]
 
 
 class BatchAnswer(BaseModel):
-    """What came of each command, in their order: a `status`, and what one is answered or its problem."""
+    """A result per command, in their order: its `status`, with the fields of its response or of a problem."""
 
     results: list[dict[str, Any]]
 
 
 def post_one(bus: CommandBus, admit: Callable[[], None]) -> Endpoint:
-    """`POST /commands/{type}`, with no validation by FastAPI: the bus validates, once."""
+    """Return the endpoint of `POST /commands/{type}`. FastAPI validates nothing: the bus does, once."""
 
     async def post(request: Request) -> Response:
         admit()
@@ -97,9 +97,9 @@ def post_one(bus: CommandBus, admit: Callable[[], None]) -> Endpoint:
 
 
 def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRouter:
-    """`POST /commands/{type}`, `/commands` and `/commands:batch`.
+    """Return the router of `POST /commands/{type}`, `/commands` and `/commands:batch`.
 
-    `admit` raises a Problem while no commands are taken.
+    `admit` raises a Problem while the service accepts no commands.
     """
     router = APIRouter()
     one = post_one(bus, admit)
@@ -137,12 +137,12 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
                 _said_once(request, "x-user-id", "user_id", envelope.user_id),
                 _said_once(request, "x-session-id", "session_id", envelope.session_id),
                 client_of(request),
-                # Not what was put in its place, where none was given.
+                # From the body: the model fills in a default, which the header must override.
                 _said_once(request, "x-correlation-id", "correlation_id", body.get("correlation_id") or None)
                 or envelope.correlation_id,
                 traceparent_of(request) or envelope.traceparent,
             ),
-            # Not one that was made up: for that no outcome need be kept.
+            # From the body: the outcome of a command whose id the model generated need not be kept.
             _key("event_id", body.get("event_id") or None),
             envelope.expected_version,
         )
@@ -184,7 +184,7 @@ def _refuse(request: Request, refused: dict[str, str]) -> None:
 
 
 def _said_once(request: Request, header: str, field: str, given: str | None) -> str | None:
-    """An id out of an envelope or a header. Raises a Problem for two that differ: one would not be heard."""
+    """Return an id from the envelope or the header. Raises a Problem if the two differ."""
     said = id_of(request, header)
     if said is not None and given is not None and given != said:
         raise malformed(field, f"what the header {header} says, or none")
@@ -233,14 +233,14 @@ def _request(request: Request, command_type: str, body: dict[str, Any], key: str
 
 
 def _key(field: str, given: str | None) -> str | None:
-    """A command's key as its caller gives it there. Raises a Problem for one that no store takes."""
+    """Return the idempotency key that `field` holds. Raises a Problem for a key that no store accepts."""
     if given is not None and not _KEY.fullmatch(given):
         raise malformed(field, f"like {_KEY.pattern}")
     return given
 
 
 async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
-    """Carry out a command; each way to fail becomes its problem."""
+    """Execute a command. Raises a Problem for every failure that is expected."""
     with domain_problems():
         try:
             return await bus.execute(command)

@@ -31,7 +31,7 @@ _SECONDS_A_DAY = 24 * 3600
 
 
 def create(settings: CommandSettings) -> ServiceApp:
-    """The application; it reaches for its sidecar when it is started."""
+    """Create the application, which connects to its sidecar when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:

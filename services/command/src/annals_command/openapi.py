@@ -1,4 +1,4 @@
-"""The OpenAPI description of each command: one path a type, as callers see it."""
+"""The OpenAPI description of each command: one path per command type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from annals.aggregates import Handler
 from annals.web.openapi import headers, json_body, problem
 
 CONTEXT = ("x-session-id", "x-correlation-id")
-"""What of the context of a command its headers may say, beside who asks."""
+"""The headers of a command's context, beside those for tenant and user."""
 _REFUSALS = {
     400: "Malformed: which fields, and what was expected.",
     403: "Only one user may send it, and this is somebody else.",
@@ -23,7 +23,7 @@ _REFUSALS = {
 
 
 class Written(BaseModel):
-    """What was written: the aggregate, its stream, its version, and the position that queries wait for."""
+    """What a command wrote: the aggregate's id, stream and version, and the position that queries wait for."""
 
     id: str
     stream: str
@@ -32,7 +32,7 @@ class Written(BaseModel):
 
 
 def described(handler: Handler[Any, Any]) -> dict[str, Any]:
-    """What FastAPI is to say of a command's route."""
+    """Return FastAPI's arguments for the route of a command."""
     return {
         "summary": (handler.command.__doc__ or "").strip(),
         "tags": [handler.aggregate.aggregate_type],

@@ -1,4 +1,4 @@
-"""What operators do with the event store: see its lanes, back it up, fill an empty one."""
+"""The `/store` routes: operators inspect the event store's lanes, export the store and fill an empty one."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ _log = structlog.get_logger(__name__)
 
 
 class LaneNow(Answer):
-    """A lane of the store."""
+    """A lane of the event store."""
 
     lane: int
     owner: str | None
-    """The replica that writes it."""
+    """The replica that holds the lane's lease and writes it; null if none does."""
     tail: int
-    """How many commits it has."""
+    """How many commits the lane has."""
     published: int
     backlog: int
-    """How many wait for the broker."""
+    """How many commits wait for the broker."""
 
 
 class LanesNow(Answer):
-    """All lanes that were ever written, and what waits for the broker in all of them."""
+    """All lanes that were ever leased or written, and how many commits wait for the broker in total."""
 
     items: list[LaneNow]
     backlog: int
 
 
 class Imported(Answer):
-    """How many commits a request brought."""
+    """How many commits of the request the store did not have yet."""
 
     commits: int
 
 
 def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
-    """`/store`."""
+    """Return the `/store` router; `fold` computes the states of imported streams."""
     router = APIRouter(prefix="/store", tags=["store"])
     leases = Leases(sidecar, store, owner="", lanes=ALL_LANES)
     reader = DaprEventReader(sidecar, store)
@@ -72,7 +72,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     async def lanes() -> LanesNow:
         with _problems():
             leased, written = await asyncio.gather(leases.read(), reader.tails(certain=False))
-            # Nobody ever leased what an import brought.
+            # A lane that an import filled may never have been leased.
             held = dict.fromkeys(written) | {lane: lease for lane, (lease, _) in leased.items()}
             items = await asyncio.gather(*(described(lane, held[lane]) for lane in sorted(held)))
         return LanesNow(items=items, backlog=sum(item.backlog for item in items))
@@ -81,7 +81,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
     async def export(
         keys: Annotated[bool, Query(description="with the wrapped keys of personal data")] = False,
     ) -> StreamingResponse:
-        """A file that has no line with `end` was cut off; where there is one with `failed`, it says why."""
+        """An export without a line `end` is incomplete; a line `failed`, if there is one, says why."""
         pages = Export(sidecar, store, with_keys=keys).pages()
         with _problems():
             first = await anext(pages)
@@ -93,7 +93,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
         openapi_extra=text_body("application/x-ndjson"),
     )
     async def import_(request: Request) -> Imported:
-        """The first request brings the lines up to the first commit of every lane; the others, a few each."""
+        """Send the lines in order, some per request. The first must include the first commit of each lane."""
         with _problems():
             return Imported(commits=await restore.apply(await request.body()))
 
@@ -107,7 +107,7 @@ async def _until_failure(first: bytes, pages: AsyncIterator[bytes]) -> AsyncIter
             yield page
     except (DaprError, StoreError) as error:
         _log.error("an export was broken off", error=str(error))
-        yield orjson.dumps({"failed": str(error)}) + b"\n"  # it is too late to answer anything else
+        yield orjson.dumps({"failed": str(error)}) + b"\n"  # the response has begun: no problem can follow
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class ServiceSettings(Live, BaseSettings):
     """The address to listen on; the default suffices for a sidecar, which is on the same host."""
 
     trusted_proxies: str = ""
-    """Addresses or networks, comma-separated, of the proxies (an ingress) whose X-Forwarded-For is trusted."""
+    """Proxies whose X-Forwarded-For is trusted, such as an ingress: comma-separated addresses or networks."""
 
     app_port: int = Field(default=8000, validation_alias="APP_PORT")
     """The port to listen on."""

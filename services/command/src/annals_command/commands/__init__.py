@@ -1,4 +1,4 @@
-"""The use cases: what may be asked of tasks, members, data subjects and operations, and who decides it."""
+"""The use cases: the commands on tasks, members, data subjects and operations, with their handlers."""
 
 from annals_command.commands import member_commands, operation_commands, subject_commands, task_commands
 

@@ -1,4 +1,4 @@
-"""The fields that commands share, with their bounds."""
+"""The types of fields that commands share, with their bounds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ NewId = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]*[A-Za-z0-9_~@:-][A-Za-z0-9._~@:-]*$", max_length=128),
 ]
-"""Of what is new, not of dots alone: whoever asks by a path for `..` asks for something else."""
+"""The id of a new aggregate: not of dots alone, because `..` in a URL's path means something else."""
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 Description = Annotated[str, StringConstraints(max_length=50_000)]
-"""In whatever script, its event is no larger than one may be by default (`annals.store.sizes`)."""
+"""Bounded so that its event, in any script, fits the default limit of events (`annals.store.sizes`)."""
 
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, strip_whitespace=True)]
 _FIRST_YEAR, _LAST_YEAR = 1900, 9998
@@ -33,4 +33,4 @@ def _reckonable(moment: datetime) -> datetime:
 
 
 Moment = Annotated[Utc, AfterValidator(_reckonable)]
-"""A moment in UTC (no database takes an offset of 16 hours), far from where calendars end."""
+"""A moment in a year far from the limits of dates, kept in UTC: databases refuse an offset of 16 hours."""

@@ -17,7 +17,7 @@ Capacity = Annotated[int, Field(ge=0, le=10_000)]
 
 
 class RegisterMember(Command):
-    """Register somebody, under their user id."""
+    """Register a member under their user id."""
 
     command_type: ClassVar[str] = "member.register"
 
@@ -27,7 +27,7 @@ class RegisterMember(Command):
 
 
 class SetCapacity(Command):
-    """Say how many tasks a member may hold at once."""
+    """Set how many tasks a member may hold at once."""
 
     command_type: ClassVar[str] = "member.set_capacity"
 
@@ -36,7 +36,7 @@ class SetCapacity(Command):
 
 
 class ReserveCapacity(Command):
-    """Reserve room for a task."""
+    """Reserve a member's place for a task."""
 
     command_type: ClassVar[str] = "member.reserve"
 
@@ -46,7 +46,7 @@ class ReserveCapacity(Command):
 
 
 class ReleaseCapacity(Command):
-    """Give the room for a task back; with a hand-over only what that one has reserved."""
+    """Release a member's place for a task; with `handover`, not if another hand-over reserved it."""
 
     command_type: ClassVar[str] = "member.release"
 
@@ -56,7 +56,7 @@ class ReleaseCapacity(Command):
 
 
 class LeaveMember(Command):
-    """Let a member go: successors, taken in turn, are asked to take over the open tasks."""
+    """Let a member leave; the successors are asked in turn to take over the open tasks."""
 
     command_type: ClassVar[str] = "member.leave"
 

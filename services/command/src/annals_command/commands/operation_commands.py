@@ -1,4 +1,4 @@
-"""The command by which the services record what operators ask of them."""
+"""The command with which services record the requests of operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class RequestOperation(Command):
-    """Record that an operator asked a service to do something; without an `id` it gets one."""
+    """Record an operator's request to a service; without an `id`, one is generated."""
 
     command_type: ClassVar[str] = "operation.request"
 

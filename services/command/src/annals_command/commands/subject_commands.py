@@ -12,9 +12,9 @@ from annals_command.domain.subject import Subject
 
 
 class EraseSubject(Command):
-    """Make everything personal that is kept of somebody unreadable, for ever (GDPR, article 17).
+    """Make all personal data of a data subject permanently unreadable (GDPR, article 17).
 
-    `reason` stays on record: it must not name them.
+    `reason` stays on record, so it must not name the person.
     """
 
     command_type: ClassVar[str] = "subject.erase"

@@ -15,7 +15,7 @@ Tags = Annotated[tuple[Tag, ...], Field(max_length=50)]
 
 
 class CreateTask(Command):
-    """Create a task; without an `id` it gets one."""
+    """Create a task; without an `id`, one is generated."""
 
     command_type: ClassVar[str] = "task.create"
 
@@ -29,7 +29,7 @@ class CreateTask(Command):
 
 
 class UpdateTask(Command):
-    """Change what a task says; fields that are left out stay as they are."""
+    """Change fields of a task; fields that are left out stay as they are."""
 
     command_type: ClassVar[str] = "task.update"
 
@@ -50,9 +50,9 @@ class UpdateTask(Command):
 
 
 class AssignTask(Command):
-    """Assign a task to somebody; `reserved` says that a place was reserved for it with them before.
+    """Assign a task to a member; `reserved` says whether they already have a place reserved for it.
 
-    That place is released when the task is done or deleted, or goes to somebody else.
+    That place is released when the task is completed, deleted, unassigned or assigned to somebody else.
     """
 
     command_type: ClassVar[str] = "task.assign"
@@ -72,7 +72,7 @@ class UnassignTask(Command):
 
 
 class AcceptTask(Command):
-    """Say that an assignee takes a task on; only they can."""
+    """Accept a task; only its assignee can send this."""
 
     command_type: ClassVar[str] = "task.accept"
 
@@ -81,9 +81,9 @@ class AcceptTask(Command):
 
 
 class RevertAssignment(Command):
-    """Take a task from an assignee and give it back to who had it before.
+    """Take a task from an assignee and give it back to the previous assignee, if there was one.
 
-    With a hand-over only if the assignee has it by that one.
+    With `handover`, only if that hand-over assigned the task.
     """
 
     command_type: ClassVar[str] = "task.revert_assignment"
@@ -94,7 +94,7 @@ class RevertAssignment(Command):
 
 
 class CompleteTask(Command):
-    """Say that a task is done."""
+    """Complete a task."""
 
     command_type: ClassVar[str] = "task.complete"
 
@@ -102,7 +102,7 @@ class CompleteTask(Command):
 
 
 class ReopenTask(Command):
-    """Say that a task is not done after all."""
+    """Reopen a completed task."""
 
     command_type: ClassVar[str] = "task.reopen"
 

@@ -1,1 +1,1 @@
-"""Tasks and members: what they decide, and the events they decide by. Pure."""
+"""The aggregates, which decide commands, and the events that they decide. Pure."""

@@ -1,6 +1,7 @@
-"""Every event of tasks and members. A changed meaning is a new version with an upcaster.
+"""All events of the domain. An event whose meaning changes gets a new version and an upcaster.
 
-`frees`, in an event of a task: the members who may still have a place reserved for it and need it no more.
+In an event of a task, `frees` lists the members who may still have a place reserved for it and no longer
+need it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class TaskPriority(StrEnum):
 
 
 class TaskCreated(EventData, type="task.created"):
-    """A task came into being."""
+    """A task was created."""
 
     title: str
     description: str | None = None
@@ -33,16 +34,16 @@ class TaskCreated(EventData, type="task.created"):
 
 
 class TaskUpdated(EventData, type="task.updated"):
-    """Some of a task's fields changed; `changes` holds those and no others. `assignee` has the task."""
+    """Fields of a task changed; `changes` holds only those. `assignee` has the task."""
 
     changes: dict[str, str | list[str] | None]
     assignee: str | None = None
 
 
 class TaskAssigned(EventData, type="task.assigned"):
-    """A task got an assignee, with whom a place may have been reserved for it; `previous` had it before.
+    """A task was assigned; `reserved` says whether the assignee has a place reserved for it.
 
-    `handover` is the hand-over that did it, if one did.
+    `previous` had the task before. `handover` is the hand-over that assigned it, if one did.
     """
 
     assignee: str
@@ -53,33 +54,33 @@ class TaskAssigned(EventData, type="task.assigned"):
 
 
 class TaskUnassigned(EventData, type="task.unassigned"):
-    """A task lost its assignee."""
+    """A task was taken from its assignee."""
 
     assignee: str
     frees: tuple[str, ...] = ()
 
 
 class TaskAccepted(EventData, type="task.accepted"):
-    """An assignee said that they take a task on."""
+    """An assignee accepted a task."""
 
     assignee: str
 
 
 class TaskCompleted(EventData, type="task.completed"):
-    """A task was done, by its assignee if it has one."""
+    """A task was completed; `assignee` had it, if anybody did."""
 
     assignee: str | None = None
     frees: tuple[str, ...] = ()
 
 
 class TaskReopened(EventData, type="task.reopened"):
-    """A task that was done is to do again, by its assignee if it has one."""
+    """A completed task was reopened; `assignee` has it, if anybody does."""
 
     assignee: str | None = None
 
 
 class TaskDeleted(EventData, type="task.deleted"):
-    """A task was deleted; `assignee` had it."""
+    """A task was deleted; `assignee` had it, if anybody did."""
 
     assignee: str | None = None
     frees: tuple[str, ...] = ()
@@ -93,22 +94,22 @@ class TaskDueDateSet(EventData, type="task.due_date_set"):
 
 
 class MemberRegistered(EventData, type="member.registered"):
-    """Somebody joined. `name` is personal: a token."""
+    """A member registered. `name` is personal data and is stored as an encrypted token."""
 
     name: str
     capacity: int
 
 
 class MemberCapacitySet(EventData, type="member.capacity_set"):
-    """How many tasks a member may hold changed."""
+    """The capacity of a member, which is how many tasks they may hold, changed."""
 
     capacity: int
 
 
 class MemberReserved(EventData, type="member.reserved"):
-    """A part of a member's capacity was reserved for a task; `reserved` counts all that is.
+    """A member's place was reserved for a task; `reserved` counts all the places that are now reserved.
 
-    `handover` is the hand-over that did it, if one did.
+    `handover` is the hand-over that reserved it, if one did.
     """
 
     task_id: str
@@ -117,27 +118,27 @@ class MemberReserved(EventData, type="member.reserved"):
 
 
 class MemberReleased(EventData, type="member.released"):
-    """A reservation was given back; `reserved` counts what is left."""
+    """A member's place for a task was released; `reserved` counts the places that are still reserved."""
 
     task_id: str
     reserved: int
 
 
 class MemberLeft(EventData, type="member.left"):
-    """A member takes on no more tasks; `successors` are asked to take over the open ones."""
+    """A member left and takes on no more tasks; `successors` are asked to take over the open ones."""
 
     successors: tuple[str, ...]
     deadline: str
 
 
 class SubjectErased(EventData, type="subject.erased"):
-    """Everything personal about somebody was made unreadable."""
+    """Erasure of a data subject was requested: their personal data becomes unreadable."""
 
     reason: str
 
 
 class OperationRequested(EventData, type="operation.requested"):
-    """An operator asked a service to do something; `target` is what it is done to."""
+    """An operator asked a service to do something; `target` is what the action applies to."""
 
     service: str
     action: str

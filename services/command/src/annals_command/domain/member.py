@@ -1,4 +1,4 @@
-"""A member: somebody who takes on tasks, no more than their capacity at once."""
+"""A member: a person who takes on tasks, at most `capacity` of them at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from annals_command.domain.events import (
 
 
 class Member(Aggregate):
-    """See the module. `reserved` takes a task to the hand-over that reserved room for it, if one did."""
+    """A member. `reserved` maps each task that has a place to the hand-over that reserved it, if one did."""
 
     aggregate_type: ClassVar[str] = "member"
     state_schema: ClassVar[int] = 3
@@ -30,18 +30,18 @@ class Member(Aggregate):
     left: bool = False
 
     def register_as(self, name: str, capacity: int) -> MemberRegistered:
-        """Join, once."""
+        """Register the member, once."""
         if self.registered:
             raise RuleViolation("member.exists", "a member with this id exists")
         return MemberRegistered(name=name, capacity=capacity)
 
     def set_capacity(self, capacity: int) -> MemberCapacitySet:
-        """Change the capacity. What is reserved beyond a smaller one stays reserved."""
+        """Change the capacity. Places that are reserved beyond a smaller capacity stay reserved."""
         self._require_registered()
         return MemberCapacitySet(capacity=capacity)
 
     def reserve(self, task_id: str, handover: str | None = None) -> MemberReserved:
-        """Reserve room for a task."""
+        """Reserve a place for a task."""
         self._require_registered()
         if self.left:
             raise RuleViolation("member.left", "the member has left and takes on no more tasks")
@@ -54,9 +54,9 @@ class Member(Aggregate):
         return MemberReserved(task_id=task_id, reserved=len(self.reserved) + 1, handover=handover)
 
     def release(self, task_id: str, handover: str | None = None) -> MemberReleased:
-        """Give the room for a task back; for a hand-over only what it has reserved itself.
+        """Release the place of a task, unless `handover` is given and another hand-over reserved the place.
 
-        Of what was reserved before hand-overs said so it is not known which did it: any of them may.
+        Older reservations do not say which hand-over made them, so any hand-over may release them.
         """
         self._require_registered()
         if task_id not in self.reserved:
@@ -66,14 +66,14 @@ class Member(Aggregate):
         return MemberReleased(task_id=task_id, reserved=len(self.reserved) - 1)
 
     def leave(self, successors: tuple[str, ...], deadline: str) -> MemberLeft:
-        """Take on no more tasks."""
+        """Leave: take on no more tasks. `successors` are asked to take over the open ones."""
         self._require_registered()
         if self.left:
             raise RuleViolation("member.left", "the member has left")
         return MemberLeft(successors=successors, deadline=deadline)
 
     def apply(self, event: EventData) -> Self:
-        """See `Aggregate`."""
+        """Return the state after an event."""
         match event:
             case MemberRegistered():
                 return self._with(registered=True, name=event.name, capacity=event.capacity)

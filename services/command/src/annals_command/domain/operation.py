@@ -1,4 +1,4 @@
-"""Something that an operator asked of the suite: its stream is the record of it."""
+"""An operator's request to a service, recorded in a stream of its own."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from annals_command.domain.events import OperationRequested
 
 
 class Operation(Aggregate):
-    """See the module. Each has a stream of one event."""
+    """An operator's request. Its stream has one event."""
 
     aggregate_type: ClassVar[str] = "operation"
 
     recorded: bool = False
 
     def request(self, requested: OperationRequested) -> OperationRequested:
-        """Record it, once."""
+        """Record the request, once."""
         if self.recorded:
             raise RuleViolation("operation.recorded", "this operation was recorded before")
         return requested
 
     def apply(self, event: EventData) -> Self:
-        """See `Aggregate`."""
+        """Return the state after an event."""
         return self.model_copy(update={"recorded": True}) if isinstance(event, OperationRequested) else self

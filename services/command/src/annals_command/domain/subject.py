@@ -1,4 +1,4 @@
-"""A data subject: somebody whose personal data is kept, until it is erased."""
+"""A data subject: a person whose personal data is kept until it is erased."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from annals_command.domain.events import SubjectErased
 
 
 class Subject(Aggregate):
-    """See the module. Its stream is the record that erasure was asked for."""
+    """A data subject. Its stream records that erasure was requested."""
 
     aggregate_type: ClassVar[str] = "subject"
 
     erased: bool = False
 
     def erase(self, reason: str) -> SubjectErased:
-        """Have everything personal made unreadable, for ever."""
+        """Request that all personal data of the subject become permanently unreadable."""
         if self.erased:
             raise RuleViolation("subject.erased", "the subject was erased before")
         return SubjectErased(reason=reason)
 
     def apply(self, event: EventData) -> Self:
-        """See `Aggregate`."""
+        """Return the state after an event."""
         return self.model_copy(update={"erased": True}) if isinstance(event, SubjectErased) else self

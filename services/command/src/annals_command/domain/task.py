@@ -1,4 +1,4 @@
-"""A task: what may happen to it, and what it is after it did."""
+"""A task: the rules for what may happen to it, and its state."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from annals_command.domain.events import (
 
 
 class TaskStatus(StrEnum):
-    """Where a task stands. `none`: it was never created."""
+    """The status of a task; `none` means that it was never created."""
 
     NONE = "none"
     TODO = "todo"
@@ -32,14 +32,15 @@ class TaskStatus(StrEnum):
 
 
 class Task(Aggregate):
-    """See the module.
+    """A task.
 
-    `reserved` are the members who may have a place for it: its assignee, and while it is being handed over
-    also who had it before. A hand-over takes those places and frees one of them itself; what it leaves is
-    freed by what happens to the task. To free a place that is free already does no harm: a name too many
-    is no mistake, a name too few would leave a place taken for ever.
+    `reserved` lists the members who may have a place reserved for it: the assignee and, during a hand-over,
+    also the previous assignee. Hand-overs reserve these places, and each frees one of the two itself. The
+    remaining place is freed through a later event of the task, whose `frees` names the member. Freeing a free
+    place does no harm, so a name too many in `reserved` is no mistake; a name too few would leave a place taken
+    forever.
 
-    `handover` is the hand-over by which its assignee has it, if it was one.
+    `handover` is the hand-over that assigned the task to its assignee, if one did.
     """
 
     aggregate_type: ClassVar[str] = "task"
@@ -57,7 +58,7 @@ class Task(Aggregate):
     handover: str | None = None
 
     def create(self, created: TaskCreated) -> TaskCreated:
-        """Only a task that is not there can be created."""
+        """Create the task. Its id must be unused, even by a deleted task."""
         if self.status is not TaskStatus.NONE:
             raise RuleViolation("task.exists", "a task with this id exists")
         return created
@@ -68,7 +69,7 @@ class Task(Aggregate):
         return TaskUpdated(changes=changes, assignee=self.assignee)
 
     def assign(self, assignee: str, *, reserved: bool = False, handover: str | None = None) -> TaskAssigned:
-        """Give an open task to somebody else, with whom a place is `reserved` for it, or not."""
+        """Assign an open task to another member; `reserved` says whether a place was reserved with them."""
         self._require_open()
         if self.assignee == assignee:
             raise RuleViolation("task.already_assigned", f"the task is assigned to {assignee}")
@@ -85,15 +86,15 @@ class Task(Aggregate):
         return TaskUnassigned(assignee=self.assignee, frees=self.reserved)
 
     def accept(self, assignee: str) -> TaskAccepted:
-        """Let its assignee take the task on."""
+        """Record that the assignee accepts the task."""
         self._require_open()
         self._require_assigned_to(assignee)
         return TaskAccepted(assignee=assignee)
 
     def revert_assignment(self, assignee: str, handover: str | None = None) -> TaskAssigned | TaskUnassigned:
-        """Take an open task from an assignee and give it back to who had it before.
+        """Take an open task from an assignee and give it back to the previous assignee, if there was one.
 
-        For a hand-over only if the assignee has it by that one.
+        With `handover`, only if that hand-over assigned the task.
         """
         self._require_open()
         self._require_assigned_to(assignee)
@@ -104,19 +105,19 @@ class Task(Aggregate):
         return TaskAssigned(assignee=self.previous_assignee, previous=assignee)
 
     def complete(self) -> TaskCompleted:
-        """Say that the task is done."""
+        """Complete the task."""
         self._require_open()
         return TaskCompleted(assignee=self.assignee, frees=self.reserved)
 
     def reopen(self) -> TaskReopened:
-        """Say that the task is not done after all."""
+        """Reopen the task, which must be completed."""
         self._require_there()
         if self.status is not TaskStatus.DONE:
             raise RuleViolation("task.not_completed", "the task is not completed")
         return TaskReopened(assignee=self.assignee)
 
     def delete(self) -> TaskDeleted:
-        """Delete the task, done or not."""
+        """Delete the task, completed or not."""
         self._require_there()
         return TaskDeleted(assignee=self.assignee, frees=self.reserved)
 
@@ -126,7 +127,7 @@ class Task(Aggregate):
         return TaskDueDateSet(due=due, assignee=self.assignee)
 
     def apply(self, event: EventData) -> Self:
-        """See `Aggregate`."""
+        """Return the state after an event."""
         match event:
             case TaskCreated():
                 return self._with(
