@@ -23,7 +23,7 @@ _REFUSALS = {
 
 
 class Written(BaseModel):
-    """What a command wrote: the aggregate's id, stream and version, and the position that queries wait for."""
+    """What a command wrote: the aggregate's id, stream and version, and the position to give to queries."""
 
     id: str
     stream: str

@@ -1,1 +1,1 @@
-"""The console: the web page that shows and steers the suite, and the edge before the services."""
+"""The console: the web page that shows and controls the suite, and the edge in front of the services."""

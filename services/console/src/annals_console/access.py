@@ -1,4 +1,4 @@
-"""Everything that may be asked of the services through the edge, and by whom. What is not here is refused."""
+"""The requests that the edge passes on to the services, and the role that each needs. All others are refused."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from annals_console.identity import Identity, Role
 
 VIEWER, MEMBER, OPERATOR, SUITE = Role.VIEWER, Role.MEMBER, Role.OPERATOR, Role.SUITE_OPERATOR
 OWN = "{user}"
-"""A place in a path where only the caller's own user id may stand."""
+"""A placeholder in a path for the caller's own user id; any other user id is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One request: `path` as the service knows it."""
+    """One request that is allowed; `path` is the path at the service."""
 
     method: str
     service: str
@@ -23,11 +23,14 @@ class Rule:
     role: Role
     summary: str
     of_others: Role | None = None
-    """Whoever is below it sees only what is their own: `user` is the caller, whatever else is asked for."""
+    """The lowest role that sees the data of other users; for roles below it, `user` is always the caller."""
 
     @property
     def with_id(self) -> Role | None:
-        """Whoever is below it may not choose the `id` of what they begin: another saga may use it later."""
+        """The lowest role that may choose the `id` of the saga that this request starts; None if it starts none.
+
+        A lower role could take an id that another saga needs later.
+        """
         begins = self.method == "POST" and self.path.rpartition("/")[0] == "sagas"
         return OPERATOR if begins else None
 
@@ -126,9 +129,9 @@ RULES: tuple[Rule, ...] = (
 
 
 def check_recurrence(identity: Identity, recurrence: dict[str, Any]) -> dict[str, Any]:
-    """A command that recurs is sent in the name of who set it up: only what they may send themselves.
+    """Return the recurrence with the caller as its user. Raises a Problem if they may not send its command.
 
-    Raises a Problem.
+    A command that recurs is sent in the name of the user who set it up.
     """
     command = recurrence.get("command")
     wanted = f"commands/{command.get('type')}" if isinstance(command, dict) else ""

@@ -1,4 +1,4 @@
-"""The console: serves the page, knows who asks, and passes on what they may ask of the services."""
+"""The console's application: serves the page, authenticates callers and passes allowed requests on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from annals_console.identity import Claims
 from annals_console.settings import AuthMode, ConsoleSettings
 from annals_console.tokens import Tokens
 
-_ISSUER_SECONDS = 10.0
+_ISSUER_SECONDS = 10.0  # for one request to the issuer
 _OWN_NAMES = ["127.0.0.1", "localhost"]
 
 
 def create(settings: ConsoleSettings) -> ServiceApp:
-    """The application; it reaches for its sidecar when it is started."""
+    """Create the application, which connects to its sidecar when it starts."""
 
     @asynccontextmanager
     async def lifespan(app: ServiceApp) -> AsyncIterator[None]:
@@ -72,7 +72,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
 
     app = create_app("Annals console", settings, lifespan=lifespan, public=True)
     if settings.auth is not AuthMode.OIDC:
-        # Another site's name that is made to lead here must not make anybody of anybody.
+        # Against DNS rebinding: a foreign site whose name resolves to this host could act as any user.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
     key = settings.session_key
     app.add_middleware(GZipMiddleware, minimum_size=1000)

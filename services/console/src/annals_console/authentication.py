@@ -1,4 +1,4 @@
-"""Who asks: a session's cookie, or a bearer token; in development whoever one says one is."""
+"""Authentication of callers: by session cookie or bearer token; in development, as whoever they choose."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 def of_issuer(tokens: Tokens, claims: Claims, audience: str) -> Callable[[Request], Awaitable[Identity]]:
-    """Recognises the bearer of a token, else who is signed in."""
+    """Return a function that authenticates a request by its bearer token, otherwise by its session."""
 
     async def authenticate(request: Request) -> Identity:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
@@ -43,7 +43,7 @@ def of_issuer(tokens: Tokens, claims: Claims, audience: str) -> Callable[[Reques
 
 
 async def of_development(request: Request) -> Identity:
-    """Whoever was chosen, else the developer."""
+    """Return the identity that the caller has chosen, otherwise `DEVELOPER`."""
     return _of_own_tenant(request, sessions.current(request.session) or DEVELOPER)
 
 
@@ -61,7 +61,7 @@ async def _bearer(tokens: Tokens, claims: Claims, audience: str, token: str) -> 
 
 
 def _of_own_tenant(request: Request, identity: Identity) -> Identity:
-    """The edge says whose data it is. Somebody who asks for another's is told so, not given their own."""
+    """Return the identity. Raises a Problem if the request names another tenant, which would be ignored."""
     asked = request.headers.get("x-tenant-id")
     if asked is not None and asked != identity.tenant:
         raise Problem(403, "forbidden", f"you are of the tenant {identity.tenant}, not of {asked[:64]}")

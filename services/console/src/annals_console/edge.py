@@ -1,4 +1,4 @@
-"""What the edge sees to in every request: where it comes from, and what browsers may do with the answer."""
+"""Refuses requests from other sites' pages, and tells browsers what they may do with each response."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annals.web.problems import Problem, problem_response
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# Nothing inline and nothing from elsewhere: what somebody writes into a title cannot become code.
+# Nothing inline and nothing from other origins, so that text from users, such as a title, cannot run as code.
 _CONTENT = "; ".join(
     (
         "default-src 'none'",
@@ -37,10 +37,10 @@ _HTTPS_ONLY = "max-age=31536000"
 
 
 class Edge:
-    """See the module.
+    """Middleware that checks the origin of requests, and adds security headers to responses.
 
-    A request that changes something must come from the console's own page: browsers say so by
-    `Sec-Fetch-Site`, and by `Origin`. What is no browser sends neither, and has no cookie to misuse.
+    A request that changes something must come from the console's own page, which browsers tell by
+    `Sec-Fetch-Site` and `Origin`. Other clients send neither, and have no cookie to misuse.
     """
 
     def __init__(self, app: ASGIApp, *, secure: bool) -> None:
@@ -48,7 +48,7 @@ class Edge:
         self._secure = secure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Refuse the request, or pass it on and add the headers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -74,5 +74,5 @@ def _same_origin(headers: Headers) -> bool:
     if site is not None:
         return site in ("same-origin", "none")
     origin = headers.get("origin")
-    # A browser's is nothing but `scheme://host:port`; others may send what cannot be parsed.
+    # Browsers send just `scheme://host:port`. Others may send anything, even what no URL parser accepts.
     return origin is None or origin.partition("://")[2] == headers.get("host")

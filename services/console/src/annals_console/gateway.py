@@ -1,4 +1,4 @@
-"""Passes on what the rules allow, through the sidecar, as it comes."""
+"""Passes requests that the rules allow to the services, through the sidecar, and streams the responses."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from annals_console.access import OWN, RULES, Rule, check_recurrence
 from annals_console.identity import Identity, Role
 
 CONNECTIONS = 2_500
-"""Connections to the sidecar. What is asked while all are taken waits."""
+"""The most connections to the sidecar. Requests wait while all are in use."""
 _STREAMS = 2_000
-"""Live streams, each of which keeps a connection for as long as somebody looks."""
+"""The most live streams; each keeps a connection for as long as somebody watches it."""
 _STREAMS_OF_ONE = 100
-"""Live streams of one user: a page has one."""
-_ANSWER_SECONDS = 30.0
-_DRAIN_SECONDS = 1.0
-_LARGEST_BODY = 1024 * 1024
+"""The most live streams of one user; a page opens one."""
+_ANSWER_SECONDS = 30.0  # for a service to begin its response
+_DRAIN_SECONDS = 1.0  # between two checks of whether a live stream has to end
+_LARGEST_BODY = 1024 * 1024  # bytes of a request
 _SEGMENT = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~@:-]{1,256}")
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _EVENT_STREAM = "text/event-stream"
 
-# What of a request and of its answer goes through. Everything that says who asks is the edge's own.
+# The headers that are passed on. The edge itself sets all headers that say who the caller is.
 _REQUEST_HEADERS = ("accept", "content-type", "idempotency-key", "if-match", "last-event-id")
 _RESPONSE_HEADERS = (
     "content-type",
@@ -47,25 +47,30 @@ _RESPONSE_HEADERS = (
 )
 
 _KEYS_OF_SERVICES = ("saga:", "recurrence:")
-"""So begin the keys of sagas' and recurrences' commands, which are refused where somebody used one before."""
+"""Prefixes of the idempotency keys of sagas and recurrences, which callers may not use: a service's command
+is refused if its key was used before, for another command."""
 
 Authenticate = Callable[[Request], Awaitable[Identity]]
 
 
 class _Streams:
-    """How many live streams are open, and whose: all else needs connections too."""
+    """Counts the open live streams, also by user: they must leave connections for all other requests."""
 
     def __init__(self) -> None:
         self._of: Counter[tuple[str, str]] = Counter()
 
     def room_for(self, identity: Identity) -> bool:
-        """Whether one may have another."""
+        """Whether the caller may open another live stream."""
         own = self._of[identity.tenant, identity.user]
         return own < _STREAMS_OF_ONE and self._of.total() < _STREAMS
 
     @contextmanager
     def held(self, identity: Identity) -> Iterator[None]:
-        """Count one for as long as it is sent: of an answer that nobody waits for any more nothing is."""
+        """Count a live stream while the context is open.
+
+        Enter it only once the response is being sent: if the client has gone before, nothing is sent, and
+        nothing would end the count.
+        """
         whose = Counter({(identity.tenant, identity.user): 1})
         self._of += whose
         try:
@@ -77,7 +82,7 @@ class _Streams:
 def routes(
     invocation: ServiceInvocation, authenticate: Authenticate, draining: Callable[[], bool]
 ) -> APIRouter:
-    """`/api/{service}/…`: a route for each rule."""
+    """Return the `/api/{service}/…` router, with a route for each rule."""
     router = APIRouter(prefix="/api")
     streams = _Streams()
 
@@ -112,7 +117,7 @@ def routes(
             return StreamingResponse(_whole(opened), opened.status, headers)
 
         public = rule.path.replace(OWN, "{own_user}")
-        # What it is made of, the service that reads it says.
+        # The service's own document describes the fields of the body.
         body = json_body(Any, required=False) if rule.method in ("POST", "PUT") else {}
         router.add_api_route(
             f"/{rule.service}/{public}",
@@ -123,7 +128,7 @@ def routes(
             + (f" Of others: {rule.of_others.title}." if rule.of_others else "")
             + (f" With an `id` of one's choice: {rule.with_id.title}." if rule.with_id else "")
             + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else ""),
-            response_class=Response,  # of whatever type the service answers with
+            response_class=Response,  # of the content type that the service sends
             responses={
                 "2XX": {"description": "As the service answers.", "content": {"application/json": {}}}
             },
@@ -142,7 +147,7 @@ def _described(name: str) -> dict[str, Any]:
 
 
 def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
-    """The path as the service knows it. Raises a Problem for what no id can be, and for somebody else's."""
+    """Return the path at the service. Raises a Problem for a malformed id, and for another user's path."""
     for value in given.values():
         if not _SEGMENT.fullmatch(value):
             raise Problem(400, "malformed", f"{value[:100]!r} is not an id")
@@ -153,9 +158,9 @@ def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
 
 
 def _query(rule: Rule, identity: Identity, request: Request) -> str:
-    """What is asked for, of the caller alone where the rule says so.
+    """Return the query string, with the caller as its `user` if the rule demands that.
 
-    Raises a Problem for somebody else's, and for an id that is not the caller's to choose.
+    Raises a Problem if the caller asks for another user's data, or chooses an id without the role for it.
     """
     if rule.with_id is not None and identity.role < rule.with_id and "id" in request.query_params:
         needed = rule.with_id.title
@@ -187,7 +192,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _headers(request: Request, identity: Identity) -> dict[str, str]:
-    """What a service is told. Raises a Problem for a key that is not the caller's to use."""
+    """Return the headers for the service. Raises a Problem for a key that callers may not use."""
     headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
     if headers.get("idempotency-key", "").startswith(_KEYS_OF_SERVICES):
         raise malformed("Idempotency-Key", f"nothing that begins with {' or '.join(_KEYS_OF_SERVICES)}")
@@ -215,7 +220,7 @@ async def _open(
 async def _known(
     invocation: ServiceInvocation, rule: Rule, path: str, headers: dict[str, str]
 ) -> dict[str, Any]:
-    """What a service knows of something. Raises a Problem."""
+    """Return the object that a service answers to a GET. Raises a Problem if there is no such answer."""
     async with _in_time(rule.service, "GET"):
         answer = await invocation.invoke(rule.service, "GET", path, headers=headers)
     if _is_away(answer):
@@ -226,22 +231,22 @@ async def _known(
 
 
 def _is_away(answer: Answer | Opened) -> bool:
-    """Whether the sidecar found nobody of that name, or nobody who answered.
+    """Whether the response is the sidecar's own: it did not find the service, or got no answer from it.
 
-    A service's own 500 is a problem. The sidecar's words name addresses within, which are nobody's outside.
+    A service's own 500 is a problem. The sidecar's text names internal addresses, so it is not passed on.
     """
     return answer.status == 500 and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE)
 
 
 def _unanswered(method: str, detail: str, status: int = 503, kind: str = "unavailable") -> Problem:
-    """No answer came. A change may have been made all the same."""
+    """Return the problem for a missing answer. Unless it was a GET, it may have taken effect all the same."""
     kind = kind if method == "GET" else "outcome-unknown"
     return Problem(status, kind, detail, headers={"Retry-After": "2"})
 
 
 @asynccontextmanager
 async def _in_time(service: str, method: str) -> AsyncIterator[None]:
-    """Raises a Problem for a service that does not answer, or not in time."""
+    """Raise a Problem if the service does not answer, or not in time."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
@@ -253,7 +258,7 @@ async def _in_time(service: str, method: str) -> AsyncIterator[None]:
 
 
 async def _whole(opened: Opened) -> AsyncIterator[bytes]:
-    """A body that breaks off breaks the connection off: nobody may take the half for the whole."""
+    """Yield a body. If it breaks off, so does the connection: nobody may take a part for the whole."""
     try:
         async for chunk in opened.chunks():
             yield chunk
@@ -264,9 +269,9 @@ async def _whole(opened: Opened) -> AsyncIterator[bytes]:
 async def _live(
     opened: Opened, held: AbstractContextManager[None], draining: Callable[[], bool], until: float
 ) -> AsyncIterator[bytes]:
-    """A live stream ends when the service it comes from does, or this one: the browser comes back.
+    """Yield a live stream until its service ends, the console drains, or the caller's identity expires.
 
-    It ends too when it is not known any more who looks: whoever comes back then is asked who they are.
+    The browser then reconnects and is authenticated again.
     """
     chunks = aiter(opened.chunks())
     coming: asyncio.Task[bytes] | None = None

@@ -1,4 +1,4 @@
-"""How the suite has been in the last minutes: looked at every few seconds, kept in memory."""
+"""The suite's health in the last quarter of an hour: sampled every few seconds, kept in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from annals.dapr import NotAnswered, ServiceInvocation
 from annals_console.gateway import Authenticate
 
 _EVERY_SECONDS = 3.0
-_KEPT = 300
-_ANSWER_SECONDS = 5.0
+_KEPT = 300  # samples
+_ANSWER_SECONDS = 5.0  # for one answer of a service
 
-# Each service has the metrics of all, through the library: only its own are its to tell.
+# The library gives every service the metrics of all services, so only its own are taken from each.
 _COUNTERS = {
     "command": {"annals_commands_total": "commands"},
     "projector": {"annals_projection_events_total": "projected"},
@@ -37,7 +37,7 @@ Buckets = dict[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What one replica of a service had counted."""
+    """The counters and histograms of one replica at the time `at`."""
 
     at: float
     counters: dict[str, float]
@@ -46,14 +46,14 @@ class Scrape:
 
 @dataclass(slots=True)
 class Health:
-    """See the module. A service with several replicas is asked at random: each is compared with itself."""
+    """Samples the suite's health. Replicas of a service answer at random: each is compared with itself."""
 
     samples: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _seen: dict[tuple[str, float], Scrape] = field(default_factory=dict)
     _commits: tuple[float, int] | None = None
 
     async def run(self, invocation: ServiceInvocation) -> None:
-        """Look for ever."""
+        """Take samples until cancelled."""
         while True:
             self.samples.append(await self._look(invocation))
             await asyncio.sleep(_EVERY_SECONDS)
@@ -69,7 +69,7 @@ class Health:
         }
         for service, text in zip(_COUNTERS, texts, strict=True):
             if isinstance(text, str):
-                with suppress(ValueError):  # of a service that died over it: it is not measured this time
+                with suppress(ValueError):  # a service that died while answering is not measured
                     sample |= self._rates(service, text)
         if isinstance(lanes, dict):
             sample["backlog"] = lanes["backlog"]
@@ -84,7 +84,7 @@ class Health:
         return None if before is None else max(0, total - before[1]) / (now - before[0])
 
     def _rates(self, service: str, text: str) -> dict[str, Any]:
-        """What a replica has done since it was last asked. Raises ValueError for an answer that broke off."""
+        """Return a replica's rates since its last scrape. Raises ValueError for an answer that broke off."""
         birth, scrape = _scrape(service, text)
         before = self._seen.get((service, birth))
         found = _between(before, scrape) if before else {}
@@ -108,14 +108,14 @@ def _between(before: Scrape, scrape: Scrape) -> dict[str, Any]:
 
 
 def _more(now: float, before: float) -> float:
-    """What was counted in between; a process never counts back, so then lines are missing."""
+    """Return an increase. Raises ValueError for a decrease, which means that lines are missing."""
     if now < before:
         raise ValueError("it broke off")
     return now - before
 
 
 def quantile(buckets: Buckets, share: float) -> float | None:
-    """The value below which a share of a histogram lies, as Prometheus reckons it; None when it is empty."""
+    """Return a quantile of a histogram, interpolated as Prometheus does; None if the histogram is empty."""
     total = buckets.get(float("inf"), 0)
     if total <= 0:
         return None
@@ -130,13 +130,13 @@ def quantile(buckets: Buckets, share: float) -> float | None:
 
 
 def _scrape(service: str, text: str) -> tuple[float, Scrape]:
-    """When the replica was born, and what it had counted. Raises ValueError for what are no metrics."""
+    """Return a replica's start time and its metrics. Raises ValueError for a text that is not metrics."""
     counted, timed = _COUNTERS[service], _DURATIONS.get(service, {})
     counters = dict.fromkeys(counted.values(), 0.0)
     durations: dict[str, Buckets] = {name: {} for name in timed.values()}
     birth = 0.0
     if not text.endswith("\n"):
-        raise ValueError("it broke off")  # half a number is a number
+        raise ValueError("it broke off")  # half a number would be read as a number
     for sample in (sample for family in parse(text) for sample in family.samples):
         if sample.name == _BIRTH:
             birth = sample.value
@@ -149,7 +149,7 @@ def _scrape(service: str, text: str) -> tuple[float, Scrape]:
 
 
 async def _ask(invocation: ServiceInvocation, app: str, path: str) -> Any:
-    """What an app says; None when it does not."""
+    """Return the body of an app's answer; None if it does not answer, or with an error."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await invocation.invoke(app, "GET", path)
@@ -159,7 +159,7 @@ async def _ask(invocation: ServiceInvocation, app: str, path: str) -> Any:
 
 
 def routes(health: Health, authenticate: Authenticate) -> APIRouter:
-    """`/api/health`."""
+    """Return the `/api/health` router."""
     router = APIRouter(prefix="/api", tags=["console"])
 
     @router.get("/health", summary="The last minutes: throughput, latency, backlog, lag")

@@ -1,4 +1,4 @@
-"""Who asks: a user of a tenant, with what they may do. Pure."""
+"""The identity of a caller: a user of a tenant, with a role. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _TENANT_MAY_BE = "up to 63 small letters, digits and _-, of which a letter or di
 
 
 class Role(IntEnum):
-    """What somebody may do; each may do what those before it may.
+    """A caller's role; each role may do what the roles before it may.
 
-    An operator steers what is their tenant's, a suite operator what is all tenants'.
+    An operator controls what belongs to their tenant, a suite operator also what all tenants share.
     """
 
     VIEWER = 1
@@ -28,12 +28,12 @@ class Role(IntEnum):
 
     @property
     def title(self) -> str:
-        """Its name for people and for tokens."""
+        """The role's name in messages and in tokens."""
         return self.name.lower().replace("_", "-")
 
 
 class Identity(BaseModel):
-    """Somebody who was recognised."""
+    """An authenticated caller."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -43,20 +43,20 @@ class Identity(BaseModel):
     role: Role
     session: str
     until: float
-    """Since the epoch: when this does not hold any more."""
+    """When the identity expires, in seconds since the epoch."""
 
     def public(self) -> dict[str, Any]:
-        """For the page."""
+        """Return the fields that the page shows."""
         return {"user": self.user, "name": self.name, "tenant": self.tenant, "role": self.role.title}
 
 
 class NotRecognised(Exception):
-    """A token says too little of who somebody is; the text says what it lacks."""
+    """A token does not identify a user of a tenant with a role; the text says what is missing or wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """Where a token says who somebody is. `suite_role` is what suite operators are called there."""
+    """The names of the claims that identify a caller; `suite_role` is the suite operators' role in them."""
 
     user: str
     name: str
@@ -66,7 +66,7 @@ class Claims:
     suite_role: str
 
     def identity(self, claims: Mapping[str, Any], session: str, until: float) -> Identity:
-        """Whom a token's claims are about, and until when. Raises NotRecognised."""
+        """Return the identity that a token's claims state, valid until `until`. Raises NotRecognised."""
         user = _find(claims, self.user)
         tenant = _find(claims, self.tenant) or self.default_tenant
         if not isinstance(user, str):
@@ -98,7 +98,7 @@ class Claims:
 
 
 def highest(names: object, suite_role: str = Role.SUITE_OPERATOR.title) -> Role | None:
-    """The highest of the roles that are named; other names are other applications' own."""
+    """Return the highest of the named roles, if any; other names are roles of other applications."""
     listed: Iterable[object] = (
         names.split() if isinstance(names, str) else names if isinstance(names, list) else ()
     )
@@ -111,7 +111,7 @@ def _names(suite_role: str) -> dict[str, Role]:
 
 
 def _find(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name, or by the way to it; names such as `https://x.y/roles` hold dots themselves."""
+    """Return a claim by name, else by dotted path: a name such as `https://x.y/roles` has dots itself."""
     if path in claims:
         return claims[path]
     found: Any = claims

@@ -1,4 +1,4 @@
-"""The page: the files that were built from `web/`, held in memory, each with its compressed forms."""
+"""The page: the files built from `web/`, held in memory, each with its compressed variants."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INDEX = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file; `bodies` by content encoding, the empty one is the file itself."""
+    """One file; `bodies` are by content encoding, which is empty for the file itself."""
 
     media_type: str
     etag: str
@@ -28,7 +28,7 @@ class File:
 
 
 def load(directory: Path) -> dict[str, File]:
-    """The files of a built page by their paths; none when it was not built."""
+    """Return the files of the built page by path; none if it was not built."""
     if not (directory / INDEX).is_file():
         return {}
     files = {}
@@ -50,9 +50,10 @@ def load(directory: Path) -> dict[str, File]:
 
 
 def serve_elsewhere(router: APIRouter, files: Mapping[str, File]) -> None:
-    """Answer each GET that no route of `router` is for: a file, or the page, which knows its own addresses.
+    """Answer each GET that no route matches with a file, or with the page, which knows its own paths.
 
-    A route for them would take what other routes refuse for its method.
+    This replaces the router's default: a route for all paths would also match a GET that another route
+    refuses for its method.
     """
     otherwise = router.default
 

@@ -20,65 +20,65 @@ _OIDC = ("oidc_issuer", "oidc_client_id", "session_key", "public_url")
 
 
 class AuthMode(StrEnum):
-    """How the console knows who asks."""
+    """How the console authenticates callers."""
 
     OIDC = "oidc"
     DEVELOPMENT = "development"
 
 
 class ConsoleSettings(ServiceSettings):
-    """See `ServiceSettings`."""
+    """The console's settings, beside those of `ServiceSettings`."""
 
     app_port: int = Field(default=8080, validation_alias="APP_PORT")
     """The port to listen on."""
 
     page: Path = Path("services/console/web/dist")
-    """The built page."""
+    """The directory of the built page."""
 
     metrics_port: int | None = None
-    """A port of its own for the metrics; without it none are served: the other one is for everybody."""
+    """A separate port for metrics; without it, none are served, because `app_port` is open to everybody."""
 
     zipkin_url: str | None = None
-    """Where people look at traces; without it the page shows their ids only."""
+    """The address at which people look at traces; without it, the page shows only their ids."""
 
     auth: AuthMode | None = None
-    """`oidc`, or `development`: everybody may be anybody. There is no default."""
+    """`oidc`, or `development`, in which every caller may act as any user. There is no default."""
 
     oidc_issuer: str | None = None
-    """The issuer, as its tokens name it; its configuration is looked up below it."""
+    """The issuer's URL, exactly as its tokens state it; its configuration is fetched from below that URL."""
 
     oidc_client_id: str | None = None
-    """What the console is at the issuer."""
+    """The console's client id at the issuer."""
 
     oidc_client_secret: SecretStr | None = None
-    """Its secret; a public client has none, and PKCE alone."""
+    """The console's client secret; a public client has none, only PKCE."""
 
     oidc_audience: str | None = None
-    """Whom a bearer token must be meant for; the client id when it is not set."""
+    """The audience that a bearer token must name; by default the client id."""
 
     oidc_scope: str = "openid profile"
-    """What is asked of the issuer."""
+    """The scopes that are requested of the issuer."""
 
     oidc_user_claim: str = "sub"
     oidc_name_claim: str = "name"
     oidc_tenant_claim: str = "tenant"
     oidc_roles_claim: str = "roles"
-    """The claims that say who somebody is; a dot leads into one, as in `realm_access.roles`."""
+    """The claims that identify a caller; a dot leads into a nested claim, as in `realm_access.roles`."""
 
     oidc_suite_role: str = "suite-operator"
-    """What the role that steers what is all tenants' is called among somebody's roles."""
+    """The name in tokens of the role that controls what all tenants share."""
 
     oidc_tenant: str | None = None
-    """The tenant of those whose token names none; without it they are refused."""
+    """The tenant of callers whose token names none; without it, they are refused."""
 
     session_key: SecretStr | None = None
-    """What signs the session's cookie: 32 random characters or more, the same for all replicas."""
+    """The key that signs session cookies: 32 random characters or more, the same for all replicas."""
 
     session_hours: float = Field(default=8, gt=0)
-    """How long somebody stays signed in."""
+    """Hours for which a user stays signed in."""
 
     public_url: str | None = None
-    """Where browsers find the console, such as https://annals.example; the issuer sends them back there."""
+    """The console's URL for browsers, such as https://annals.example; the issuer sends them back to it."""
 
     @model_validator(mode="after")
     def _says_how_to_authenticate(self) -> Self:
@@ -95,5 +95,5 @@ class ConsoleSettings(ServiceSettings):
 
     @property
     def secure(self) -> bool:
-        """Whether browsers come by HTTPS."""
+        """Whether browsers reach the console by HTTPS."""
         return (self.public_url or "").startswith("https://")

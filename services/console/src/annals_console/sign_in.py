@@ -1,4 +1,4 @@
-"""`/auth`: sign in at the issuer (authorisation code with PKCE), who one is, sign out."""
+"""The `/auth` routes: sign-in at the issuer (authorisation code with PKCE), the session, sign-out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NEXT = "next"
 
 
 class Developer(BaseModel):
-    """Whom one wants to be in development."""
+    """The identity to act as in development."""
 
     model_config = ConfigDict(extra="forbid")
     user: UserId
@@ -35,7 +35,7 @@ class Developer(BaseModel):
 
 
 def common(settings: ConsoleSettings, authenticate: Authenticate) -> APIRouter:
-    """Who one is, and signing out."""
+    """Return the routes for the current session and for signing out."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
 
     @router.get("/session", summary="Who one is, and what the page needs to know")
@@ -57,7 +57,7 @@ def common(settings: ConsoleSettings, authenticate: Authenticate) -> APIRouter:
 
 
 def of_development(settings: ConsoleSettings) -> APIRouter:
-    """Be somebody else."""
+    """Return the routes with which a caller chooses an identity in development."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
 
     @router.post("/development", summary="Be somebody else; there is no such thing but in development")
@@ -86,14 +86,14 @@ def of_development(settings: ConsoleSettings) -> APIRouter:
 def of_issuer(
     settings: ConsoleSettings, tokens: Tokens, claims: Claims, trusted: ssl.SSLContext
 ) -> APIRouter:
-    """To the issuer, which `trusted` certificates vouch for, and back."""
+    """Return the routes to the issuer and back; `trusted` holds the certificates to verify it with."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
     issuer, client_id = settings.oidc_issuer or "", settings.oidc_client_id or ""
     secret = settings.oidc_client_secret
-    oauth: Any = OAuth  # it has no types
+    oauth: Any = OAuth  # Authlib has no types
 
     async def client() -> Any:
-        """The issuer with its addresses as they are now. Raises IssuerUnavailable."""
+        """Return a client with the issuer's current addresses. Raises IssuerUnavailable."""
         said = await tokens.configuration()
         return oauth().register(
             "issuer",
@@ -105,7 +105,7 @@ def of_issuer(
             client_kwargs={
                 "scope": settings.oidc_scope,
                 "code_challenge_method": "S256",
-                # Without it each sign-in, and each that is only begun, reads all certificates of the machine.
+                # Otherwise each sign-in, even one that is only begun, reads all the machine's certificates.
                 "verify": trusted,
                 **({} if secret else {"token_endpoint_auth_method": "none"}),
             },
@@ -158,7 +158,7 @@ def of_issuer(
 
 
 def _told(request: Request, problem: Problem, wanted: str) -> Response:
-    """Show people the page, as who they are or with what went wrong; for programs raise the problem."""
+    """Send a browser to the page, which tells the problem unless somebody is signed in; otherwise raise it."""
     if "text/html" not in request.headers.get("accept", ""):
         raise problem
     if sessions.current(request.session) is None:
@@ -168,12 +168,12 @@ def _told(request: Request, problem: Problem, wanted: str) -> Response:
 
 class _Client(StarletteOAuth2App):
     async def parse_id_token(self, token: Any, nonce: Any, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ARG002
-        """What the token of this sign-in has to say; whether it holds, `Tokens` says of all alike."""
+        """Return the nonce that this sign-in expects; `Tokens` verifies the token, as it does all tokens."""
         return {"nonce": nonce}
 
 
 def _require_of_this_sign_in(found: dict[str, Any], client_id: str, said: dict[str, Any] | None) -> None:
-    """What OpenID Connect wants of a sign-in's token beyond what holds of any (3.1.3.7). Raises Refused."""
+    """Check what OpenID Connect demands of a sign-in's token only (Core 1.0, 3.1.3.7). Raises Refused."""
     several = isinstance(found["aud"], list) and len(found["aud"]) > 1
     if found.get("azp", None if several else client_id) != client_id:
         raise Refused("the token does not hold: it was issued to another client (azp)")
@@ -185,10 +185,10 @@ def _require_of_this_sign_in(found: dict[str, Any], client_id: str, said: dict[s
 
 
 def _until(settings: ConsoleSettings) -> float:
-    """When a session ends that begins now."""
+    """Return when a session that begins now expires, in seconds since the epoch."""
     return time.time() + settings.session_hours * 3600
 
 
 def _own_path(path: str) -> bool:
-    """Whether it leads to the console itself, not to `//elsewhere`; browsers take `/\\` for that too."""
+    """Whether a path leads to the console, not to a host as `//host` and, for browsers, `/\\host` do."""
     return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()

@@ -1,6 +1,7 @@
-"""Tokens of the configured issuer: its keys are fetched, kept a while, and fetched anew for a new one.
+"""Verifies tokens of the configured issuer.
 
-While the issuer does not answer the keys that are known hold on, and nobody whose key is known waits for it.
+The issuer's keys are fetched, kept for a while, and fetched again for a token that they do not verify. While
+the issuer does not answer, the known keys stay in use for some hours, so that it is seldom waited for.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ _ALGORITHMS = [
     "Ed25519",
 ]
 _UNREADABLE = (JoseError, ValueError, TypeError)
-"""What a token may come to, of whatever a stranger has put into its header."""
-_KEEP_SECONDS = 600.0
-_AGAIN_SECONDS = 10.0
-_HOLD_SECONDS = 6 * 3600.0
-_LEEWAY_SECONDS = 30
+"""What decoding a token may raise: a stranger may have put anything into its header."""
+_KEEP_SECONDS = 600.0  # until the keys are fetched again
+_AGAIN_SECONDS = 10.0  # at least, between two fetches for tokens that the keys do not verify
+_HOLD_SECONDS = 6 * 3600.0  # for which fetched keys are used while the issuer does not answer
+_LEEWAY_SECONDS = 30  # between the issuer's clock and this one
 
 
 class Refused(Exception):
-    """A token that does not hold; the text says why."""
+    """A token is not valid; the text says why."""
 
 
 class IssuerUnavailable(Exception):
-    """The issuer's keys cannot be had, so nobody can be recognised."""
+    """The issuer's keys cannot be fetched, so no token can be verified."""
 
 
 class Tokens:
@@ -63,12 +64,12 @@ class Tokens:
         self._failure = ""
 
     async def verify(self, token: str, audience: str) -> dict[str, Any]:
-        """The claims of a token that the issuer signed for an audience. Raises Refused, IssuerUnavailable."""
+        """Return the claims of a token for an audience. Raises Refused and IssuerUnavailable."""
         keys = await self._known()
         try:
             decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
         except _UNREADABLE:
-            # A key that is not known may be new. Whoever makes one up has it looked for at most so often.
+            # The token's key may be new. Tokens with made-up keys cause no more than a fetch every 10 s.
             keys = await self._newer(_AGAIN_SECONDS)
             try:
                 decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)
@@ -89,18 +90,18 @@ class Tokens:
         return dict(decoded.claims)
 
     async def configuration(self) -> dict[str, Any]:
-        """What the issuer says of itself: it is asked anew with its keys. Raises IssuerUnavailable."""
+        """Return the issuer's configuration, which is fetched with its keys. Raises IssuerUnavailable."""
         await self._known()
         return self._configuration
 
     async def _known(self) -> KeySet:
-        """The keys as they were not long ago. Only who finds them old waits for new ones."""
+        """Return the keys. Only the first caller that finds them old waits for new ones."""
         if not self._lock.locked() and self._due(_KEEP_SECONDS):
             return await self._newer(_KEEP_SECONDS)
         return self._held() or await self._newer(_AGAIN_SECONDS)
 
     async def _newer(self, seconds: float) -> KeySet:
-        """The keys, asked for anew unless that was just tried, as by who held the lock before."""
+        """Fetch the keys unless that was tried in the last `seconds`; return them. Raises IssuerUnavailable."""
         async with self._lock:
             if self._due(seconds):
                 await self._try()
@@ -135,11 +136,11 @@ class Tokens:
         keys = await self._http.get(configuration["jwks_uri"])
         understood = []
         for one in keys.raise_for_status().json()["keys"]:
-            # One that is not understood is passed over, and the others hold: RFC 7517, 5.
+            # A key that is not understood is ignored, and the others are used: RFC 7517, 5.
             try:
                 key = import_key(one)
                 key.ensure_kid()
-            except Exception as error:  # noqa: BLE001 - a curve that is not known is a KeyError
+            except Exception as error:  # noqa: BLE001 - an unknown curve is a KeyError
                 _log.warning("a key of the issuer is not understood", issuer=self._issuer, error=repr(error))
             else:
                 understood.append(key)

@@ -37,8 +37,8 @@ class Task(Aggregate):
     `reserved` lists the members who may have a place reserved for it: the assignee and, during a hand-over,
     also the previous assignee. Hand-overs reserve these places, and each frees one of the two itself. The
     remaining place is freed through a later event of the task, whose `frees` names the member. Freeing a free
-    place does no harm, so a name too many in `reserved` is no mistake; a name too few would leave a place taken
-    forever.
+    place does no harm, so a name too many in `reserved` is no mistake. A name too few would leave a place
+    taken forever.
 
     `handover` is the hand-over that assigned the task to its assignee, if one did.
     """
