@@ -1,1 +1,1 @@
-"""The annals command line."""
+"""The `annals` command line."""

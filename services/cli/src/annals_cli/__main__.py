@@ -1,4 +1,4 @@
-"""`python -m annals_cli`: the program, where it is not installed as `annals`."""
+"""`python -m annals_cli`: runs the program where it is not installed as `annals`."""
 
 from annals_cli.main import run
 

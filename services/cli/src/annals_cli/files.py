@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Output files that exist complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import BinaryIO
 from annals_cli.sidecar import Exit, Failed
 
 STDOUT = Path("-")
-"""In a file's place. What was written there stays: it is whole when its last line says so."""
+"""Stands for standard output, which cannot be undone: its last line says whether it is complete."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes its name only when it is written to its end, or standard output. Raises Failed."""
+    """Open a file that gets its name only once it is complete, or standard output. Raises Failed."""
     try:
         if path == STDOUT:
             yield sys.stdout.buffer
@@ -24,7 +24,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             return
         if path.exists() and not path.is_file():
             raise Failed(f"{path} is no file; - writes to standard output", Exit.USAGE)
-        target = path.resolve()  # a link stays, and leads to what was written
+        target = path.resolve()  # a symbolic link stays, and points to the new file
         partial = target.with_name(target.name + ".partial")
         try:
             with partial.open("wb") as out:
@@ -33,12 +33,12 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         finally:
             partial.unlink(missing_ok=True)
     except BrokenPipeError:
-        raise  # who read it has gone, and says why
+        raise  # not a failure of the file: its reader has gone
     except OSError as error:
         raise Failed(f"{path} cannot be written: {error.strerror}", Exit.ERROR) from error
 
 
 def broken_off(path: Path, code: Exit) -> Failed:
-    """What to raise where what was to be written there ended before its end."""
+    """Return the error to raise when the export to `path` ended early."""
     left = "what was written is not whole" if path == STDOUT else "nothing was written"
     return Failed(f"the export was broken off; {left}", code)

@@ -1,4 +1,4 @@
-"""JSON that somebody gives as an argument."""
+"""JSON that is given as an argument."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from annals_cli.sidecar import Exit, Failed
 
 
 class NotJson(Failed):
-    """It is a text of some other kind."""
+    """The text is not JSON."""
 
 
 def json_of(text: str) -> Any:
-    """What a text holds. Raises NotJson, and Failed for JSON that nobody reads as it is written."""
+    """Parse a text as JSON. Raises NotJson, and Failed for JSON that is beyond Python's limits."""
 
     def refuse(constant: str) -> None:
         raise json.JSONDecodeError(f"{constant} is no number of JSON", text, 0)
@@ -22,5 +22,5 @@ def json_of(text: str) -> Any:
         return json.loads(text, parse_constant=refuse)
     except json.JSONDecodeError as error:
         raise NotJson(f"the data is not JSON: {error}", Exit.USAGE) from error
-    except (ValueError, RecursionError) as error:  # more digits, or nested deeper, than Python takes
+    except (ValueError, RecursionError) as error:  # more digits or deeper nesting than Python takes
         raise Failed(f"the data cannot be read: {error}", Exit.USAGE) from error

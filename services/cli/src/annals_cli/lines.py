@@ -1,4 +1,4 @@
-"""Lines of bytes that come in pieces."""
+"""Lines from bytes that arrive in chunks."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 
 def lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Whole lines, with their ends: half a line is where an answer broke off, and says nothing.
+    """Yield whole lines with their line ends. A last line without one is dropped: the answer broke off in it.
 
-    httpx's own would split a text at other line ends too.
+    httpx's `iter_lines` would also split a line at other separators that a text may contain.
     """
     rest: list[bytes] = []
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""The live stream of what happens: Server-Sent Events."""
+"""The live stream of events, as Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from annals_cli.lines import lines
 from annals_cli.sidecar import Exit, Failed, Sidecar
 
-_AGAIN_SECONDS = 1.0
+_AGAIN_SECONDS = 1.0  # before a stream is opened again
 
 
 def events(sidecar: Sidecar, after: str | None, **filters: Any) -> Iterator[dict[str, Any]]:
-    """Events, for ever: a stream that ends, or is cut, is taken up again where it was.
+    """Yield events without end: a stream that ends or is cut is opened again at the place it had reached.
 
-    Raises Failed where it cannot be had at first, or is refused later.
+    Raises Failed if the stream cannot be opened at first, or is refused later.
     """
     begun = False
     while True:
@@ -35,7 +35,7 @@ def events(sidecar: Sidecar, after: str | None, **filters: Any) -> Iterator[dict
 
 
 def _messages(stream: Iterator[bytes]) -> Iterator[tuple[str, str, str]]:
-    """Each message's id, if it has one, its kind and its data. A heartbeat has none, or another kind."""
+    """Yield each message's id, if any, its kind and its data. A heartbeat has no data, or another kind."""
     fields: dict[str, str] = {}
     for line in stream:
         text = line.decode().rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""`annals`: its options, its commands, and what becomes of what goes wrong."""
+"""The `annals` program: its options, its commands, and how it reports failures."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def options(
 
 
 def _as_called(context: typer.Context) -> tuple[str, ...]:
-    """The program as it is to be called again. What variables say they say again; a token is not shown."""
+    """Return the words that call the program again. Options from variables are left out, as is the token."""
     words = ["annals"]
     for name in ("sidecar", "tenant", "user"):
         source = context.get_parameter_source(name)
@@ -73,13 +73,13 @@ doctor.register(app)
 
 
 def _json_first(arguments: list[str]) -> list[str]:
-    """`--json` may stand anywhere: it is an option of the whole program."""
+    """Move `--json` to the front: it is an option of the whole program, but may stand anywhere."""
     rest = [one for one in arguments if one != "--json"]
     return rest if len(rest) == len(arguments) else ["--json", *rest]
 
 
 def run() -> None:
-    """The program."""
+    """Run the program, and exit with the code of its failure if it fails."""
     try:
         app(_json_first(sys.argv[1:]))
     except Failed as failed:

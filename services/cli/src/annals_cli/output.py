@@ -1,6 +1,7 @@
-"""What is shown: tables and texts for people, JSON for programs.
+"""Output: tables and texts for people, JSON for programs.
 
-Much of it others wrote: it is markup of no kind, and what would steer a terminal is shown as JSON writes it.
+Other people wrote much of what is shown. So no text is read as markup, and characters that would control a
+terminal are shown as JSON escapes.
 """
 
 from __future__ import annotations
@@ -25,33 +26,33 @@ Part = str | tuple[str, str]
 """A text, or one with its style."""
 
 _JOINERS = "\u200c\u200d"
-"""Persian and Indic words, and many emoji, are not written without them."""
+"""Zero-width joiners, without which Persian and Indic words and many emoji cannot be written."""
 
 
 def told(*parts: Part) -> Text:
-    """One text of several."""
+    """Join parts to one text that is safe to show."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((_visible(text), style) for text, style in pairs))
 
 
 def _visible(text: str) -> str:
-    """A text in whose lines nothing is hidden: no control characters, none that turn the order round."""
+    """Escape what could hide a part of a text: control characters, and those that reverse its direction."""
     return "".join(char if _is_shown(char) else json.dumps(char)[1:-1] for char in text)
 
 
 def _is_shown(char: str) -> bool:
-    # Of blanks Python takes ASCII's alone for printable: not those of Japanese and French.
+    # Python takes only ASCII's space for printable, not the spaces of Japanese and French (category Zs).
     return char.isprintable() or char == "\n" or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 class Output:
-    """Shows answers, `as_json` or for people."""
+    """Shows answers: as JSON for programs if `as_json`, otherwise for people."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
 
     def progress(self, task: str = "{task.description}", *, transient: bool = True) -> Progress:
-        """A bar for each task, counted in commits; programs are shown none."""
+        """Return a progress display with a bar for each task, in commits; with JSON it shows nothing."""
         columns = (
             TextColumn(task),
             BarColumn(),
@@ -69,7 +70,7 @@ class Output:
         *,
         empty: str = "nothing",
     ) -> None:
-        """Rows, of which people see some columns; programs get the whole answer."""
+        """Show people some columns of the rows, and programs the whole answer."""
         if self.as_json:
             _dump(answer)
             return
@@ -85,26 +86,26 @@ class Output:
         people.print(table)
 
     def more(self, how: str) -> None:
-        """That there may be more than was shown, and how to see it; programs have the whole answer."""
+        """Tell people how to see more, as there may be; programs find that in the answer."""
         if not self.as_json:
             notes.print(told(("there may be more: ", "yellow"), how), soft_wrap=True)
 
     def one(self, answer: Any) -> None:
-        """One thing, whole."""
+        """Show one answer as a whole."""
         if self.as_json:
             _dump(answer)
         else:
             people.print(JSONHighlighter()(told(_json(answer))), soft_wrap=True)
 
     def done(self, answer: Any, *parts: Part, aside: bool = False) -> None:
-        """What was done, in a sentence; `aside` from standard output, which has what was asked for."""
+        """Tell what was done; `aside`: on standard error, because the data itself is on standard output."""
         if self.as_json:
             _dump(answer, sys.stderr if aside else sys.stdout)
         else:
             (notes if aside else people).print(told(*parts), soft_wrap=True)
 
     def line(self, answer: Any, *parts: Part) -> None:
-        """One of many, as they come: a line of JSON, or of text."""
+        """Show one item of a stream, as a line of JSON or of text."""
         if self.as_json:
             sys.stdout.write(_visible(json.dumps(answer, ensure_ascii=False)) + "\n")
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What follows the page that was shown."""
+"""How to see the page after the one that was shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from annals_cli.session import Session
 def say_next(
     given: Session, path: str, parameters: Iterable[tuple[str, Any]], answer: Mapping[str, Any]
 ) -> None:
-    """How the page that follows this one of a query is asked for, if one does."""
+    """Tell the command that shows the next page of a query, if there is one."""
     if following := answer.get("next"):
         place = _place(following, answer["items"])
         kept = [(name, value) for name, value in parameters if value is not None and name != place]
@@ -20,7 +20,7 @@ def say_next(
 
 
 def _place(following: str | int, items: Sequence[Mapping[str, Any]]) -> str:
-    """The parameter that says where the page that follows begins: a stream's is by version, either way."""
+    """Return the parameter that says where the next page begins: `cursor`, or a version bound of a stream."""
     if isinstance(following, str):
         return "cursor"
     return "from" if following > items[-1]["version"] else "to"

@@ -1,4 +1,4 @@
-"""What every command is given: the sidecar, where its answer goes, and how the program was called."""
+"""The session that every command gets: the sidecar, the output, and how the program was called."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from annals_cli.sidecar import Sidecar
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """See the module."""
+    """What a command of one run of the program works with."""
 
     sidecar: Sidecar
     output: Output
     program: tuple[str, ...]
-    """Its name, and those of its options that a further call must be given too."""
+    """The program's name, and the options that a further call must repeat."""
 
     def line(self, *words: str) -> str:
-        """What to enter for something that follows, of the same suite and for the same tenant and user."""
+        """Return the command line of a further call, for the same suite, tenant and user."""
         return shlex.join((*self.program, *words))
 
 
 def session(context: typer.Context) -> Session:
-    """The session of this run."""
+    """Return the session of this run."""
     return cast("Session", context.obj)

@@ -1,4 +1,4 @@
-"""Reaches the services through a Dapr sidecar, and nothing in any other way."""
+"""Calls to the services, all of them through a Dapr sidecar."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _SECONDS = 30.0
 _CONNECT_SECONDS = 3.0
 _LAST_PORT = 65_535
 _NO_PROXY = ("all://127.0.0.1", "all://[::1]", "all://localhost")
-"""What is on this machine no proxy knows; a sidecar elsewhere may be behind one."""
+"""Addresses of this machine, for which no proxy is used; a sidecar elsewhere may be behind one."""
 
 
 class Exit(IntEnum):
-    """What the process's exit code says."""
+    """The exit codes of the process."""
 
     DONE = 0
     ERROR = 1
@@ -29,7 +29,7 @@ class Exit(IntEnum):
     REFUSED = 4
     UNAVAILABLE = 5
     FOUND_WRONG = 6
-    """A verification or the doctor found what should not be."""
+    """A check, such as by `doctor` or `audit verify`, found something wrong."""
 
 
 _EXITS = {
@@ -43,7 +43,7 @@ _EXITS = {
 
 
 class Failed(Exception):
-    """It did not work: what to tell people, what to tell programs, and the exit code."""
+    """A command failed: the message for people, the problem for programs, and the exit code."""
 
     def __init__(self, message: str, code: Exit, problem: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
@@ -52,11 +52,11 @@ class Failed(Exception):
 
 
 class NotLetIn(Failed):
-    """The sidecar's own refusal: of who has not its token, or of its app, by another's access control."""
+    """A sidecar refused: the call lacks its API token, or the called app's access control forbids it."""
 
 
 def headers_of(tenant: str, user: str | None, api_token: str | None) -> dict[str, str]:
-    """Who asks, as the services read it."""
+    """Return the headers for tenant and user, and for the sidecar's API token."""
     return (
         header("x-tenant-id", "--tenant", tenant)
         | header("x-user-id", "--user", user)
@@ -65,7 +65,7 @@ def headers_of(tenant: str, user: str | None, api_token: str | None) -> dict[str
 
 
 def http_address(text: str) -> str:
-    """Where a sidecar is. Raises Failed for what is no address of HTTP."""
+    """Return a sidecar's address without a slash at its end. Raises Failed if it is not an HTTP URL."""
     try:
         url = httpx.URL(text)
         found = url.scheme in ("http", "https") and url.host and (url.port or 0) <= _LAST_PORT
@@ -77,11 +77,11 @@ def http_address(text: str) -> str:
 
 
 def header(name: str, option: str, value: str | None) -> dict[str, str]:
-    """What an option says, as a header takes it; none where it is not given.
+    """Return an option as a header; no header if the option is not given.
 
-    Raises Failed for one that is given and empty, as from a variable that is not set: without it something
-    else would be done. And for letters beyond ASCII: who reads a header takes them for others, each service
-    anew.
+    Raises Failed for an empty option, as from a variable that is not set: without its header, the call would
+    mean something else. Raises Failed for characters beyond ASCII, too: every reader of a header on the way
+    would take them for different ones.
     """
     if value is None:
         return {}
@@ -93,9 +93,9 @@ def header(name: str, option: str, value: str | None) -> dict[str, str]:
 
 
 def segment(text: str) -> str:
-    """What somebody names, such as an id, as one segment of a path. Raises Failed for what can be none.
+    """Encode a name, such as an id, as one segment of a path. Raises Failed for a name that cannot be one.
 
-    A slash ends a segment even where it is encoded: services and sidecars decode a path before they read it.
+    Even an encoded slash ends a segment: services and sidecars decode a path before they read it.
     """
     if text in ("", ".", "..") or "/" in text:
         raise Failed(f"{text!r} names nothing", Exit.USAGE)
@@ -118,7 +118,7 @@ class Sidecar:
     )
 
     def get(self, app: str, path: str, **params: Any) -> Any:
-        """A GET of a service."""
+        """Send a GET to a service; see `call`."""
         return self.call("GET", app, path, params=params)
 
     def call(
@@ -133,7 +133,7 @@ class Sidecar:
         headers: Mapping[str, str] | None = None,
         seconds: float | None = None,
     ) -> Any:
-        """What a service answers, as JSON; None when it answers that there is nothing (204)."""
+        """Send a request to a service and return the JSON that it answers, None for a 204."""
         request = self._request(
             method,
             app,
@@ -155,8 +155,8 @@ class Sidecar:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if method == "GET" and kind not in ("", "application/json"):
                 raise Failed(f"the service {app} answers in {kind}, not in JSON", Exit.USAGE) from error
-            # A sidecar ends the answer of a service that dies over it as if that were all of it: half of the
-            # body, or the status alone.
+            # If a service dies while it answers, the sidecar ends the answer as if it were complete, after half
+            # of the body or the status.
             message = f"the service {app} broke off in the middle of its answer"
             if method != "GET":
                 message += ", and may have done what was asked"
@@ -164,7 +164,7 @@ class Sidecar:
 
     @contextmanager
     def stream(self, app: str, path: str, **params: Any) -> Iterator[httpx.Response]:
-        """An answer that comes bit by bit, however long it takes."""
+        """Open an answer that comes in pieces, for as long as it takes."""
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
         request = self._request(
             "GET", app, path, params=_given(params), headers=dict(self.headers), timeout=timeout
@@ -176,14 +176,14 @@ class Sidecar:
             yield answer
 
     def healthy(self) -> None:
-        """Return when the sidecar answers that it is well, and lets us in."""
+        """Raise Failed unless the sidecar is healthy and accepts the API token."""
         with self._reaching():
             answer = self.http.get(f"{self.url}/v1.0/healthz", headers=dict(self.headers))
             if answer.is_error:
                 raise Failed(
                     f"the sidecar at {self.url} is not ready (HTTP {answer.status_code})", Exit.UNAVAILABLE
                 )
-            # How it is it tells everybody; all else, also what is switched off, only who has its token.
+            # Only the health check needs no token. Everything else does, even an API that is switched off.
             answer = self.http.get(f"{self.url}/v1.0/metadata", headers=dict(self.headers))
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
             _raise_problem(answer, "sidecar")
@@ -193,7 +193,7 @@ class Sidecar:
         try:
             return self.http.build_request(method, url, **given)
         except (httpx.InvalidURL, ValueError, RecursionError) as error:
-            # Half a letter out of a shell; numbers and nesting that JSON has not; more than an address takes.
+            # Half a character from a shell; numbers or nesting that JSON cannot have; a URL that is too long.
             raise Failed(f"this cannot be sent: {error}", Exit.USAGE) from error
 
     @contextmanager
@@ -209,7 +209,7 @@ class Sidecar:
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Parameters that were given."""
+    """Return the parameters that have a value."""
     return {name: value for name, value in (params or {}).items() if value is not None}
 
 
@@ -226,7 +226,7 @@ def _raise_problem(answer: httpx.Response, app: str) -> None:
         problem.setdefault(
             "detail", problem.get("message") or answer.text.strip() or f"HTTP {answer.status_code}"
         )
-        if answer.status_code in (500, 502, 503, 504):  # it found nobody of that name, or nobody who answered
+        if answer.status_code in (500, 502, 503, 504):  # it did not find the app, or got no answer
             message = f"the service {app} cannot be reached: {problem['detail']}"
             raise Failed(message, Exit.UNAVAILABLE, problem)
         if answer.status_code == HTTPStatus.UNAUTHORIZED:

@@ -1,4 +1,4 @@
-"""The requests that the edge passes on to the services, and the role that each needs. All others are refused."""
+"""The requests that the edge passes on, and the role that each needs. All other requests are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rule:
 
     @property
     def with_id(self) -> Role | None:
-        """The lowest role that may choose the `id` of the saga that this request starts; None if it starts none.
+        """The lowest role that may choose the `id` of the saga that this request starts, if it starts one.
 
         A lower role could take an id that another saga needs later.
         """

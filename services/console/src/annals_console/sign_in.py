@@ -158,7 +158,10 @@ def of_issuer(
 
 
 def _told(request: Request, problem: Problem, wanted: str) -> Response:
-    """Send a browser to the page, which tells the problem unless somebody is signed in; otherwise raise it."""
+    """Send a browser to the page, which shows the problem; raise the problem for other clients.
+
+    A user who is still signed in sees the page as usual, without the problem.
+    """
     if "text/html" not in request.headers.get("accept", ""):
         raise problem
     if sessions.current(request.session) is None:

@@ -101,7 +101,7 @@ class Tokens:
         return self._held() or await self._newer(_AGAIN_SECONDS)
 
     async def _newer(self, seconds: float) -> KeySet:
-        """Fetch the keys unless that was tried in the last `seconds`; return them. Raises IssuerUnavailable."""
+        """Fetch the keys, unless tried in the last `seconds`, and return them. Raises IssuerUnavailable."""
         async with self._lock:
             if self._due(seconds):
                 await self._try()

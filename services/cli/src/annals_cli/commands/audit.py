@@ -1,4 +1,4 @@
-"""The audit trail: searched, exported, verified."""
+"""The `audit` commands: search, export and verify the audit trail."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def search(
     last: To = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
 ) -> None:
-    """Who did what, when, from where: the newest first."""
+    """Show who did what, when and from where, newest first."""
     given = session(context)
     wanted = _filters(user, type, stream, trace, client, first, last) | {"limit": limit}
     answer = given.sidecar.get("projector", "queries/audit", **wanted)
@@ -71,7 +71,7 @@ def export(
     first: From = None,
     last: To = None,
 ) -> None:
-    """Write what fits to a file, the oldest first; its last line says that it is whole."""
+    """Write the entries that match to a file, oldest first; its last line says that it is complete."""
     given = session(context)
     filters = _filters(user, type, stream, trace, client, first, last)
     line = b""
@@ -89,7 +89,7 @@ def export(
 
 
 def _entries(last: bytes, format: Format) -> int | None:  # noqa: A002
-    """How many entries an export has, as its last line says; None when that is not its end."""
+    """Return how many entries an export has, from its last line; None if it ended early."""
     try:
         if format is Format.JSONL:
             return int(json.loads(last)["end"]["entries"])

@@ -1,4 +1,4 @@
-"""Commands, queries, and what happens live."""
+"""The `command`, `query` and `tail` commands."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def query(
     path: Annotated[str, typer.Argument(help="such as tasks, tasks/ID or events")],
     parameters: Annotated[list[str] | None, typer.Argument(help="name=value …")] = None,
 ) -> None:
-    """Ask a query of the read models.
+    """Query the read models.
 
     annals query tasks status=todo limit=5
     """
@@ -116,7 +116,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _value(text: str) -> Any:
-    """JSON where it is JSON, such as 3, true or ["a"]; else the text itself."""
+    """Parse a text that is JSON, such as 3, true or ["a"]; return any other text itself."""
     try:
         return json_of(text)
     except NotJson:

@@ -1,4 +1,4 @@
-"""Live settings: what the services are told while they run."""
+"""The `config` commands: live settings, which services apply while they run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Why = Annotated[str, typer.Option("--reason", help="why; kept in its history")]
 
 @app.command("list")
 def listing(context: typer.Context) -> None:
-    """All of them, as they are now in the replica that answers."""
+    """List all live settings, as they are now in the replica that answers."""
     given = session(context)
     answers: dict[str, Any] = {}
     away: list[Failed] = []
@@ -45,7 +45,7 @@ def listing(context: typer.Context) -> None:
 
 @app.command("set")
 def set_(context: typer.Context, key: Key, value: str, reason: Why) -> None:
-    """Set one, for all replicas of its service."""
+    """Set a live setting, for all replicas of its service."""
     given = session(context)
     answer = _change(given, key, {"value": value, "reason": reason})
     given.output.done(answer, f"{answer['key']} is set, version {answer['version']}")
@@ -53,7 +53,7 @@ def set_(context: typer.Context, key: Key, value: str, reason: Why) -> None:
 
 @app.command()
 def unset(context: typer.Context, key: Key, reason: Why) -> None:
-    """Unset one: its default applies again."""
+    """Unset a live setting: its default applies again."""
     given = session(context)
     answer = _change(given, key, {"value": None, "reason": reason})
     given.output.done(answer, f"{answer['key']} is back to its default, version {answer['version']}")
@@ -70,5 +70,5 @@ def _change(given: Session, key: str, body: dict[str, Any]) -> Any:
 
 
 def as_given(value: Any) -> Any:
-    """A value as `annals config set` takes it."""
+    """Return a value as `annals config set` takes it."""
     return str(value).lower() if isinstance(value, bool) else value

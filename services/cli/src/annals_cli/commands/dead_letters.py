@@ -1,4 +1,4 @@
-"""What the services gave up: looked at, mended, and handled again in order."""
+"""The `dead-letters` commands: inspect, edit, replay and discard what the services gave up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Why = Annotated[str, typer.Option("--reason", help="why; kept in its history")]
 
 @app.command("list")
 def listing(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
-    """What is parked, oldest first."""
+    """List the dead letters, oldest first."""
     given = session(context)
     answer = given.sidecar.get(service, "dead-letters")
     columns = (
@@ -59,7 +59,7 @@ def listing(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
 
 @app.command()
 def groups(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
-    """What is parked, by what failed alike."""
+    """List the groups of dead letters that failed in the same way."""
     given = session(context)
     answer = given.sidecar.get(service, "dead-letters/groups")
     given.output.table(answer, answer["items"], ("group", "count", "consumers", "first", "last"))
@@ -68,14 +68,14 @@ def groups(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
 
 @app.command()
 def show(context: typer.Context, letter: Id, service: Whose = Service.PROJECTOR) -> None:
-    """One dead letter: its reason, its stack, what waits behind it, what was done to it."""
+    """Show one dead letter: its reason, its stack trace, the events that wait behind it, its history."""
     given = session(context)
     given.output.one(given.sidecar.get(service, f"dead-letters/{segment(letter)}"))
 
 
 @app.command("dry-run")
 def dry_run(context: typer.Context, letter: Id, service: Whose = Service.PROJECTOR) -> None:
-    """What a replay would come to. Changes nothing."""
+    """Show what a replay would result in. Changes nothing."""
     given = session(context)
     given.output.one(given.sidecar.call("POST", service, f"dead-letters/{segment(letter)}/dry-run"))
 
@@ -88,7 +88,7 @@ def replay(
     group: Annotated[str | None, typer.Option(help="all that failed alike, instead of one")] = None,
     service: Whose = Service.PROJECTOR,
 ) -> None:
-    """Handle a dead letter again, and then what waits behind it, in order."""
+    """Handle a dead letter again, then the events that wait behind it, in order."""
     given = session(context)
     match letter, group:
         case str(), None:
@@ -113,7 +113,7 @@ def edit(
     version: SeenVersion = None,
     service: Whose = Service.PROJECTOR,
 ) -> None:
-    """Have the consumer see other data. The event itself stays as it is."""
+    """Change the data that the consumer sees. The event itself stays as it is."""
     given = session(context)
     body = _as_seen(reason, version)
     if data is not None:
@@ -133,7 +133,7 @@ def discard(
     version: SeenVersion = None,
     service: Whose = Service.PROJECTOR,
 ) -> None:
-    """Pass over the event that failed; what waits behind it goes on."""
+    """Skip the event that failed; the events that wait behind it go on."""
     given = session(context)
     path = f"dead-letters/{segment(letter)}/discard"
     answer = given.sidecar.call("POST", service, path, body=_as_seen(reason, version))
@@ -141,21 +141,21 @@ def discard(
 
 
 def parked_of_all(sidecar: Sidecar, service: str) -> tuple[dict[str, int], str]:
-    """How many are parked in a service of each tenant, the most first; and in words, of five of them."""
+    """Return how many dead letters each tenant has in a service, most first, and the first five in words."""
     try:
         items = sidecar.get(service, "dead-letters/groups/tenants")["items"]
         parked = {one["tenant"]: one["parked"] for one in items}
     except Failed as failed:
         if failed.code is not Exit.NOT_FOUND:
             raise
-        # A service of the release before tells only of the tenant that asks, as while it is upgraded.
+        # During an upgrade, a service of the previous release can only list those of the caller's tenant.
         parked = dict(Counter(one["tenant"] for one in sidecar.get(service, "dead-letters")["items"]))
     words = [f"{count} of {tenant}" for tenant, count in list(parked.items())[:_TENANTS_SHOWN]]
     return parked, ", ".join(words + ["…"] * (len(parked) > _TENANTS_SHOWN))
 
 
 def _tell_of_others(given: Session, service: Service, shown: int) -> None:
-    """That other tenants have some too; programs ask for each."""
+    """Tell people that other tenants have dead letters, too; programs ask for each tenant."""
     if given.output.as_json:
         return
     parked, words = parked_of_all(given.sidecar, service)

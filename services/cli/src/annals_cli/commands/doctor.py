@@ -1,4 +1,4 @@
-"""Checks the whole set-up, and says what to mend."""
+"""The `doctor` command: checks the whole set-up, and says how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LET_IN = (
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a check came to; `mend` says what to do."""
+    """The result of a check; `mend` says how to fix what is wrong."""
 
     check: str
     ok: bool
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context) -> None:
-    """Check the whole set-up and say what to mend. Exit code 6 if anything is wrong."""
+    """Check the whole set-up and say how to fix what is wrong. Exit code 6 if anything is."""
     given = session(context)
     results: list[Checked] = []
     for check in _checks():

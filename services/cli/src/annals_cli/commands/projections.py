@@ -1,4 +1,4 @@
-"""The read models: how far they are, and building them anew."""
+"""The `projections` commands: the lag of the read models, and rebuilding them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from annals_cli.sidecar import Exit, Failed, segment
 app = typer.Typer(help="Read models: lag, rebuild, compare, switch.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="a read model, such as tasks")]
 Number = Annotated[int, typer.Argument(help="a generation")]
-_LOOK_SECONDS = 0.3
+_LOOK_SECONDS = 0.3  # between two looks at a generation
 _SILENCE_SECONDS = 300.0
-"""How long nobody may answer who waits for a generation: a roll-out of the projector takes less."""
+"""How long to wait while the projector does not answer; a roll-out takes less."""
 
 
 @app.command("list")
 def listing(context: typer.Context) -> None:
-    """The read models, their generations, and how far they are behind."""
+    """List the read models, their generations, and how far they are behind."""
     given = session(context)
     answer = given.sidecar.get("projector", "projections")
     rows = [
@@ -46,7 +46,7 @@ def listing(context: typer.Context) -> None:
 
 @app.command()
 def lag(context: typer.Context) -> None:
-    """How far the read models are behind the store, lane by lane."""
+    """Show how far the read models are behind the store, lane by lane."""
     given = session(context)
     answer = given.sidecar.get("projector", "projections")
     rows = [one | {"lag": one["tail"] - one["seq"]} for one in answer["positions"]]
@@ -63,7 +63,7 @@ def rebuild(
     wait: Annotated[bool, typer.Option(help="show the progress until it has caught up")] = True,
     switch: Annotated[bool, typer.Option(help="have it answer once it has caught up")] = False,
 ) -> None:
-    """Build a new generation from the store, beside the one that answers."""
+    """Build a new generation from the store, beside the one that answers queries."""
     given = session(context)
     body = {"reason": reason} | ({"throttle": throttle} if throttle else {})
     path = f"projections/{segment(read_model)}/rebuild"
@@ -95,7 +95,7 @@ def rebuild(
 
 @app.command()
 def difference(context: typer.Context, read_model: Model, number: Number) -> None:
-    """What differs between a generation and the live one. Exit code 6 if anything does, or is parked."""
+    """Show what differs between a generation and the live one. Exit code 6 if anything does or is parked."""
     given = session(context)
     path = f"{_generation(read_model, number)}/difference"
     answer = given.sidecar.call("GET", "projector", path, seconds=600)
@@ -106,7 +106,7 @@ def difference(context: typer.Context, read_model: Model, number: Number) -> Non
 
 @app.command()
 def switch(context: typer.Context, read_model: Model, number: Number) -> None:
-    """Have a generation answer; switch to the one before to go back."""
+    """Have a generation answer queries; to go back, switch to the one before."""
     _operate(
         context, "POST", read_model, number, "/switch", f"{read_model} is answered by generation {number} now"
     )
@@ -114,19 +114,19 @@ def switch(context: typer.Context, read_model: Model, number: Number) -> None:
 
 @app.command()
 def retire(context: typer.Context, read_model: Model, number: Number) -> None:
-    """Do without a read model: before a release that does not have it."""
+    """Retire a read model, before a release that does not have it."""
     _operate(context, "POST", read_model, number, "/retire", f"generation {number} is retired")
 
 
 @app.command()
 def pause(context: typer.Context, read_model: Model, number: Number) -> None:
-    """Halt the building of a generation."""
+    """Pause the building of a generation."""
     _operate(context, "POST", read_model, number, "/pause", "paused")
 
 
 @app.command()
 def resume(context: typer.Context, read_model: Model, number: Number) -> None:
-    """Go on building a generation."""
+    """Resume the building of a generation."""
     _operate(context, "POST", read_model, number, "/resume", "building")
 
 
@@ -146,7 +146,7 @@ def throttle(
 
 @app.command()
 def drop(context: typer.Context, read_model: Model, number: Number) -> None:
-    """Cancel the building of a generation, or remove one that answers no more."""
+    """Cancel the building of a generation, or remove one that no longer answers queries."""
     _operate(context, "DELETE", read_model, number, "", f"generation {number} is dropped")
 
 

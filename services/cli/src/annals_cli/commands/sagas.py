@@ -1,4 +1,4 @@
-"""Sagas: found, looked at, and steered."""
+"""The `sagas` commands: list, show, start and control sagas."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def listing(
     business_key: str | None = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 50,
 ) -> None:
-    """Sagas, the newest first."""
+    """List sagas, newest first."""
     given = session(context)
     wanted = {"status": status, "type": type, "business_key": business_key, "limit": limit}
     answer = given.sidecar.get(_APP, "sagas", **wanted)
@@ -36,7 +36,7 @@ def listing(
 
 @app.command()
 def show(context: typer.Context, saga: Id) -> None:
-    """One saga, with everything that happened to it."""
+    """Show one saga, with everything that happened to it."""
     given = session(context)
     answer = given.sidecar.get("projector", f"queries/sagas/{segment(saga)}")
     if given.output.as_json:

@@ -1,4 +1,4 @@
-"""The event store: its lanes, its backup, and filling an empty one."""
+"""The `lanes`, `export` and `import` commands, which are about the event store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def lanes(context: typer.Context) -> None:
-    """The lanes of the store: who writes them, how long they are, what waits for the broker."""
+    """List the lanes of the store: who writes them, how long they are, how much waits for the broker."""
     given = session(context)
     answer = given.sidecar.get("command", "store/lanes")
     columns = ("lane", "owner", "tail", "published", "backlog")
@@ -43,13 +43,13 @@ def export(
         bool, typer.Option(help="with the wrapped keys of personal data: such a backup undoes later erasures")
     ] = False,
 ) -> None:
-    """Write every stream of all tenants, and what the read models are, to a file."""
+    """Write every stream of all tenants, and the definitions of the read models, to a file."""
     given = session(context)
     definitions: list[dict[str, Any]] = []
     unknown: Failed | None = None
     try:
         definitions = _definitions(given.sidecar)
-    except Failed as failed:  # a backup is of the store, and is wanted most when something is away
+    except Failed as failed:  # a backup is needed most when a service is away
         unknown = failed
     total = sum(lane["tail"] for lane in given.sidecar.get("command", "store/lanes")["items"])
     end: dict[str, Any] | None = None
@@ -83,7 +83,7 @@ def import_(
         Path, typer.Argument(help="an export; a file, as it is read twice", exists=True, dir_okay=False)
     ],
 ) -> None:
-    """Fill an empty store from an export, for all tenants. Broken off, it may be run again."""
+    """Fill an empty store from an export, for all tenants. An import that broke off may be run again."""
     given = session(context)
     with file.open("rb") as source:
         if not source.seekable():
@@ -111,7 +111,7 @@ def import_(
     unknown = "the export was made without the projector"
     try:
         changed = _changed(given.sidecar, definitions)
-    except Failed as failed:  # as where the projector is stopped, which a restore may ask for
+    except Failed as failed:  # a restore may require the projector to be stopped
         unknown = str(failed)
     answer = {"commits": end["commits"], "taken": taken, "changed_read_models": changed}
     given.output.done(
@@ -131,7 +131,7 @@ def import_(
 
 
 def _checked(source: BinaryIO) -> dict[str, Any]:
-    """What the last line says, if it fits the lines before it."""
+    """Return what the export's last line says. Raises Failed unless it fits the lines before it."""
     digest = hashlib.sha256()
     end: dict[str, Any] | None = None
     for number, line in enumerate(source):
@@ -139,7 +139,7 @@ def _checked(source: BinaryIO) -> dict[str, Any]:
             if not line.startswith(b'{"read_models"'):
                 raise Failed("this file was not written by annals export", Exit.USAGE)
         elif line.startswith(b'{"end"'):
-            with suppress(ValueError):  # half of it says nothing
+            with suppress(ValueError):  # half a line is no end
                 end = json.loads(line)["end"]
         else:
             digest.update(line)
@@ -151,7 +151,7 @@ def _checked(source: BinaryIO) -> dict[str, Any]:
 
 
 def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
-    """Lines, some at a time. The first chunk has the first commit of every lane; see the export's format."""
+    """Yield the lines in chunks, the first with the first commit of every lane; see `annals.store.export`."""
     chunk: list[bytes] = []
     size = 0
     beginning = True
@@ -178,7 +178,7 @@ def _definitions(sidecar: Sidecar) -> list[dict[str, Any]]:
 
 
 def _changed(sidecar: Sidecar, exported: list[dict[str, Any]]) -> list[str] | None:
-    """The read models that are not what they were; None where the export does not say."""
+    """Return the read models whose definitions differ from those in the export; None if it has none."""
     now = {one["name"]: one["definition"] for one in _definitions(sidecar)}
     then = {one["name"]: one["definition"] for one in exported}
     return (

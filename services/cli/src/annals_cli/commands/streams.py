@@ -1,4 +1,4 @@
-"""A stream's events, and what its aggregate was."""
+"""The `stream` commands: a stream's events, and the state of its aggregate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def show(
     limit: Annotated[int, typer.Option(min=1, max=500)] = 100,
     backwards: Annotated[bool, typer.Option(help="the newest first")] = False,
 ) -> None:
-    """The events of a stream."""
+    """Show the events of a stream."""
     given = session(context)
     wanted = {"from": first, "to": last, "limit": limit, "backwards": "true" if backwards else None}
     answer = given.sidecar.get("projector", f"queries/streams/{segment(stream)}/events", **wanted)
@@ -41,7 +41,7 @@ def state(
         str | None, typer.Option(help="as it was at a time, such as 2026-01-31T12:00:00Z")
     ] = None,
 ) -> None:
-    """What a stream's aggregate is, or was."""
+    """Show the state of a stream's aggregate, now or at an earlier version or time."""
     given = session(context)
     path = f"queries/streams/{segment(stream)}/state"
     given.output.one(given.sidecar.get("projector", path, version=version, time=time))
