@@ -11,7 +11,7 @@ from typing import BinaryIO
 from annals_cli.sidecar import Exit, Failed
 
 STDOUT = Path("-")
-"""Stands for standard output, which cannot be undone: its last line says whether it is complete."""
+"""Standard output. What is written there stays, so its last line says whether it is complete."""
 
 
 @contextmanager

@@ -30,7 +30,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def told(*parts: Part) -> Text:
-    """Join parts to one text that is safe to show."""
+    """Join parts into one text that is safe to show."""
     pairs = ((part, "") if isinstance(part, str) else part for part in parts)
     return Text.assemble(*((_visible(text), style) for text, style in pairs))
 
@@ -86,7 +86,7 @@ class Output:
         people.print(table)
 
     def more(self, how: str) -> None:
-        """Tell people how to see more, as there may be; programs find that in the answer."""
+        """Tell people that there may be more, and how to see it; programs have the whole answer."""
         if not self.as_json:
             notes.print(told(("there may be more: ", "yellow"), how), soft_wrap=True)
 
@@ -98,7 +98,7 @@ class Output:
             people.print(JSONHighlighter()(told(_json(answer))), soft_wrap=True)
 
     def done(self, answer: Any, *parts: Part, aside: bool = False) -> None:
-        """Tell what was done; `aside`: on standard error, because the data itself is on standard output."""
+        """Report what was done; with `aside`, on standard error, as the data itself is on standard output."""
         if self.as_json:
             _dump(answer, sys.stderr if aside else sys.stdout)
         else:

@@ -14,7 +14,7 @@ from annals_cli.sidecar import Sidecar
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a command of one run of the program works with."""
+    """One run of the program: its sidecar, its output, and how it was called."""
 
     sidecar: Sidecar
     output: Output

@@ -80,8 +80,8 @@ def header(name: str, option: str, value: str | None) -> dict[str, str]:
     """Return an option as a header; no header if the option is not given.
 
     Raises Failed for an empty option, as from a variable that is not set: without its header, the call would
-    mean something else. Raises Failed for characters beyond ASCII, too: every reader of a header on the way
-    would take them for different ones.
+    mean something else. Raises Failed for characters beyond ASCII, too: each service on the way would turn
+    them into different ones.
     """
     if value is None:
         return {}
@@ -155,8 +155,8 @@ class Sidecar:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if method == "GET" and kind not in ("", "application/json"):
                 raise Failed(f"the service {app} answers in {kind}, not in JSON", Exit.USAGE) from error
-            # If a service dies while it answers, the sidecar ends the answer as if it were complete, after half
-            # of the body or the status.
+            # If a service dies while it answers, the sidecar ends the answer as if that were all of it: half of
+            # the body, or no body.
             message = f"the service {app} broke off in the middle of its answer"
             if method != "GET":
                 message += ", and may have done what was asked"
@@ -164,7 +164,7 @@ class Sidecar:
 
     @contextmanager
     def stream(self, app: str, path: str, **params: Any) -> Iterator[httpx.Response]:
-        """Open an answer that comes in pieces, for as long as it takes."""
+        """Open an answer that arrives in pieces, with no limit on how long it takes."""
         timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
         request = self._request(
             "GET", app, path, params=_given(params), headers=dict(self.headers), timeout=timeout

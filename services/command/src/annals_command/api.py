@@ -38,7 +38,7 @@ _IF_MATCH = re.compile(r'(?:W/)?"(\d{1,15})"')
 
 # What a command carries itself is refused in a header: if the two differed, one would be ignored.
 _OF_AN_ENVELOPE = {"Idempotency-Key": "`event_id` in the envelope", "If-Match": "`expected_version` in it"}
-# With one key for a batch, equal commands would count as repeats of one, and the others be refused.
+# With one key for a batch, equal commands would count as repeats of one, and all others be refused.
 _OF_A_BATCH = {
     "Idempotency-Key": "`idempotency_key` of each command",
     "If-Match": "`expected_version` in the data of each",
@@ -48,7 +48,7 @@ _OF_A_BATCH = {
 class CommandToSend(CommandEvent):
     """A command in its envelope. Its ids must be valid in headers too, in which services pass them on.
 
-    Fields that the service does not act on are refused unless they have the value that asks for nothing.
+    Fields that the service does not act on must have their neutral value.
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -78,7 +78,7 @@ Batch = Annotated[list[BatchItem], Field(min_length=1, max_length=_BATCH)]
 
 
 class BatchAnswer(BaseModel):
-    """A result per command, in their order: its `status`, with the fields of its response or of a problem."""
+    """The results, in the order of the commands: a `status`, and the fields of a response or of a problem."""
 
     results: list[dict[str, Any]]
 

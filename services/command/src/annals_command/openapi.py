@@ -10,7 +10,7 @@ from annals.aggregates import Handler
 from annals.web.openapi import headers, json_body, problem
 
 CONTEXT = ("x-session-id", "x-correlation-id")
-"""The headers of a command's context, beside those for tenant and user."""
+"""The headers of a command's context, in addition to those for tenant and user."""
 _REFUSALS = {
     400: "Malformed: which fields, and what was expected.",
     403: "Only one user may send it, and this is somebody else.",

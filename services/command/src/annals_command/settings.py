@@ -20,7 +20,7 @@ class CommandLive(Live):
 
 
 class CommandSettings(CommandLive, ServiceSettings):
-    """The command service's settings, beside those of `ServiceSettings`."""
+    """The command service's settings, in addition to those of `ServiceSettings`."""
 
     state_store: str = "eventstore"
     """The state store component that holds the events."""

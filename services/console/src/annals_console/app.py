@@ -72,7 +72,7 @@ def create(settings: ConsoleSettings) -> ServiceApp:
 
     app = create_app("Annals console", settings, lifespan=lifespan, public=True)
     if settings.auth is not AuthMode.OIDC:
-        # Against DNS rebinding: a foreign site whose name resolves to this host could act as any user.
+        # Against DNS rebinding: a foreign site whose name resolves to this host could else act as anybody.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=_OWN_NAMES)
     key = settings.session_key
     app.add_middleware(GZipMiddleware, minimum_size=1000)

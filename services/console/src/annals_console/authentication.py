@@ -61,7 +61,7 @@ async def _bearer(tokens: Tokens, claims: Claims, audience: str, token: str) -> 
 
 
 def _of_own_tenant(request: Request, identity: Identity) -> Identity:
-    """Return the identity. Raises a Problem if the request names another tenant, which would be ignored."""
+    """Return the identity. Raises a Problem, not to ignore it, if the request names another tenant."""
     asked = request.headers.get("x-tenant-id")
     if asked is not None and asked != identity.tenant:
         raise Problem(403, "forbidden", f"you are of the tenant {identity.tenant}, not of {asked[:64]}")

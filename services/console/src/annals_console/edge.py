@@ -39,7 +39,7 @@ _HTTPS_ONLY = "max-age=31536000"
 class Edge:
     """Middleware that checks the origin of requests, and adds security headers to responses.
 
-    A request that changes something must come from the console's own page, which browsers tell by
+    A request that changes something must come from the console's own page, which browsers state in
     `Sec-Fetch-Site` and `Origin`. Other clients send neither, and have no cookie to misuse.
     """
 

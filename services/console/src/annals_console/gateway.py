@@ -239,7 +239,7 @@ def _is_away(answer: Answer | Opened) -> bool:
 
 
 def _unanswered(method: str, detail: str, status: int = 503, kind: str = "unavailable") -> Problem:
-    """Return the problem for a missing answer. Unless it was a GET, it may have taken effect all the same."""
+    """Return the problem for a missing answer. Any request but a GET may have taken effect all the same."""
     kind = kind if method == "GET" else "outcome-unknown"
     return Problem(status, kind, detail, headers={"Retry-After": "2"})
 
@@ -269,7 +269,7 @@ async def _whole(opened: Opened) -> AsyncIterator[bytes]:
 async def _live(
     opened: Opened, held: AbstractContextManager[None], draining: Callable[[], bool], until: float
 ) -> AsyncIterator[bytes]:
-    """Yield a live stream until its service ends, the console drains, or the caller's identity expires.
+    """Yield a live stream until its service ends it, the console drains, or the caller's identity expires.
 
     The browser then reconnects and is authenticated again.
     """

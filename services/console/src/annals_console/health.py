@@ -149,7 +149,7 @@ def _scrape(service: str, text: str) -> tuple[float, Scrape]:
 
 
 async def _ask(invocation: ServiceInvocation, app: str, path: str) -> Any:
-    """Return the body of an app's answer; None if it does not answer, or with an error."""
+    """Return the body of an app's answer; None if there is no answer, or an error."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             answer = await invocation.invoke(app, "GET", path)

@@ -27,7 +27,7 @@ class AuthMode(StrEnum):
 
 
 class ConsoleSettings(ServiceSettings):
-    """The console's settings, beside those of `ServiceSettings`."""
+    """The console's settings, in addition to those of `ServiceSettings`."""
 
     app_port: int = Field(default=8080, validation_alias="APP_PORT")
     """The port to listen on."""

@@ -193,5 +193,5 @@ def _until(settings: ConsoleSettings) -> float:
 
 
 def _own_path(path: str) -> bool:
-    """Whether a path leads to the console, not to a host as `//host` and, for browsers, `/\\host` do."""
+    """Whether a path stays at the console: `//host` leads elsewhere, and browsers read `/\\host` likewise."""
     return path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()

@@ -1,7 +1,8 @@
 """Verifies tokens of the configured issuer.
 
 The issuer's keys are fetched, kept for a while, and fetched again for a token that they do not verify. While
-the issuer does not answer, the known keys stay in use for some hours, so that it is seldom waited for.
+the issuer does not answer, the known keys stay in use for some hours. Of the requests whose key is known,
+only the one that finds the keys old waits for the issuer.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Tokens:
         self._failure = ""
 
     async def verify(self, token: str, audience: str) -> dict[str, Any]:
-        """Return the claims of a token for an audience. Raises Refused and IssuerUnavailable."""
+        """Return the claims of a token that is valid for `audience`. Raises Refused and IssuerUnavailable."""
         keys = await self._known()
         try:
             decoded = jwt.decode(token, keys, algorithms=_ALGORITHMS)

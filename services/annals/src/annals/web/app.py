@@ -76,9 +76,10 @@ class ServiceApp(FastAPI):
 
 
 def _head_alone(send: Send) -> Send:
-    """Wrap `send` to answer HEAD with the head of GET's response (RFC 9110, 9.3.2): FastAPI has no HEAD.
+    """Wrap `send` to send only the head of the response to a GET, as HEAD demands (RFC 9110, 9.3.2).
 
-    The response is complete after its head, so a streaming response is told that the client is gone.
+    FastAPI's routes do not answer HEAD. The response ends after its head, so a streaming response is told
+    that the client is gone.
     """
 
     async def send_head(message: Message) -> None:

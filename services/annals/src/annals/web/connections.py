@@ -14,7 +14,7 @@ from annals.web.settings import ServiceSettings
 async def connected(
     settings: ServiceSettings, *, connections: int = CONNECTIONS
 ) -> AsyncIterator[tuple[DaprSidecar, ServiceInvocation]]:
-    """Yield clients for the sidecar and for other apps; `connections` limits those to other apps."""
+    """Yield a client for the sidecar, and one for other apps with at most so many `connections`."""
     token = settings.sidecar_token
     sidecar = DaprSidecar(settings.dapr_grpc_port, timeout=settings.sidecar_timeout, api_token=token)
     invocation = ServiceInvocation(settings.dapr_http_port, api_token=token, connections=connections)

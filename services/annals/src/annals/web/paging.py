@@ -55,7 +55,7 @@ def _text(value: Any, kind: type[str] | type[datetime]) -> str:
 
 
 async def as_many_as_fit(read: Callable[[int], Awaitable[T]], limit: int) -> tuple[T, int]:
-    """Return what `read` returns for `limit` rows, and that number, halved each time the rows are too large.
+    """Read `limit` rows, halving the limit while they are too large. Return the result and the limit used.
 
     Raises what `read` raises; StatementTooLarge only if a single row is too large.
     """

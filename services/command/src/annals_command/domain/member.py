@@ -56,7 +56,7 @@ class Member(Aggregate):
     def release(self, task_id: str, handover: str | None = None) -> MemberReleased:
         """Release the place of a task, unless `handover` is given and another hand-over reserved the place.
 
-        Older reservations do not say which hand-over made them, so any hand-over may release them.
+        A reservation that names no hand-over, such as an older one, may be released by any hand-over.
         """
         self._require_registered()
         if task_id not in self.reserved:

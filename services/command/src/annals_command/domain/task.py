@@ -58,7 +58,7 @@ class Task(Aggregate):
     handover: str | None = None
 
     def create(self, created: TaskCreated) -> TaskCreated:
-        """Create the task. Its id must be unused, even by a deleted task."""
+        """Create the task. Its id must be new: even the id of a deleted task cannot be used again."""
         if self.status is not TaskStatus.NONE:
             raise RuleViolation("task.exists", "a task with this id exists")
         return created
