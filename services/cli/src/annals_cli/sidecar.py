@@ -155,8 +155,8 @@ class Sidecar:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if method == "GET" and kind not in ("", "application/json"):
                 raise Failed(f"the service {app} answers in {kind}, not in JSON", Exit.USAGE) from error
-            # If a service dies while it answers, the sidecar ends the answer as if that were all of it: half of
-            # the body, or no body.
+            # If a service dies while it answers, the sidecar ends the answer as if that were all of it: half
+            # of the body, or no body.
             message = f"the service {app} broke off in the middle of its answer"
             if method != "GET":
                 message += ", and may have done what was asked"
