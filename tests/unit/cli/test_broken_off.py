@@ -76,7 +76,7 @@ def test_an_export_goes_to_standard_output_with_nothing_beside_it(annals: Annals
 
 
 def test_an_export_to_standard_output_that_broke_off_is_said_to_be_none(annals: Annals) -> None:
-    with pytest.raises(Failed, match="broken off; what was written is not whole") as raised:
+    with pytest.raises(Failed, match="broken off; what was written is incomplete") as raised:
         annals(exporting(COMMIT), "export", "-")
     assert raised.value.code is Exit.UNAVAILABLE
 
@@ -86,7 +86,7 @@ def test_what_is_no_file_is_not_written_over(annals: Annals, tmp_path: Path) -> 
     os.mkfifo(pipe)
     link.symlink_to(pipe)
     for there in (pipe, link, tmp_path):
-        with pytest.raises(Failed, match="no file") as raised:
+        with pytest.raises(Failed, match="not a file") as raised:
             annals(exporting(COMMIT + END), "export", str(there))
         assert raised.value.code is Exit.USAGE
     assert pipe.is_fifo()

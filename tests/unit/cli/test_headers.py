@@ -46,7 +46,7 @@ def test_what_is_given_and_empty_is_not_passed_over(annals: Annals, option: str)
         pytest.fail("it was asked")
 
     arguments = (*COMMAND, option, "") if option == "--key" else (option, "", *COMMAND)
-    with pytest.raises(Failed, match=f"{option} is given, and empty") as raised:
+    with pytest.raises(Failed, match=f"{option} is given, but empty") as raised:
         annals(never, *arguments)
     assert raised.value.code is Exit.USAGE
 

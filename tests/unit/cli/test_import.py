@@ -35,7 +35,7 @@ def test_an_import_is_through_though_the_projector_is_stopped(annals: Annals, ba
     result = annals(without_projector, "import", backup)
     assert result.exit_code == Exit.DONE
     assert "1 events of 1 commits are in the store (1 commits were new)" in result.stdout
-    assert "Whether read models changed since the export is not known: the service projector" in result.stderr
+    assert "It is not known whether read models changed since the export: the service" in result.stderr
 
 
 def test_programs_are_told_that_what_changed_is_not_known(annals: Annals, backup: str) -> None:

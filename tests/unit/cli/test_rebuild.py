@@ -12,7 +12,7 @@ from annals_cli.sidecar import Exit, Failed
 from unit.cli.conftest import Annals
 
 REBUILD = ("projections", "rebuild", "tasks", "--switch")
-HOW = "generation 3 of tasks; to have it answer: annals projections switch tasks 3"
+HOW = "generation 3 of tasks; to switch to it: annals projections switch tasks 3"
 AWAY = httpx.Response(503, json={"type": "urn:annals:problem:unavailable", "detail": "a roll-out"})
 NOBODY = httpx.Response(500, json={"errorCode": "ERR_DIRECT_INVOKE", "message": "couldn't find service"})
 

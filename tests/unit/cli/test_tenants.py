@@ -10,7 +10,7 @@ import pytest
 from annals_cli.sidecar import Exit
 from unit.cli.conftest import Annals
 
-ELSEWHERE = "3 are parked of all tenants: 2 of globex, 1 of acme; see them with annals --tenant\n"
+ELSEWHERE = "3 are parked for all tenants: 2 of globex, 1 of acme; see them with annals --tenant\n"
 
 
 def parked(request: httpx.Request) -> httpx.Response:

@@ -40,11 +40,11 @@ def test_a_backup_is_made_without_the_projector(annals: Annals, tmp_path: Path) 
     file = tmp_path / "backup.jsonl"
     result = annals(without("projector"), "export", str(file))
     assert result.exit_code == Exit.DONE
-    assert "What the read models are is not in the file: the service projector" in result.stderr
+    assert "The file lacks the definitions of the read models: the service projector" in result.stderr
     assert file.read_bytes().startswith(b'{"read_models": []}\n' + LINES)
 
     taken = annals(without(), "import", str(file))
-    assert "Whether read models changed since the export is not known" in taken.stderr
+    assert "It is not known whether read models changed since the export" in taken.stderr
     program = annals(without(), "--json", "import", str(file))
     assert json.loads(program.stdout)["changed_read_models"] is None
 

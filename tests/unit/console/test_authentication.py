@@ -68,12 +68,12 @@ async def test_what_is_done_with_a_token_that_names_no_session_is_told_apart_by_
         (
             {"tenant": "No Tenant!"},
             403,
-            "the tenant 'No Tenant!' (tenant) is none: it is up to 63 small letters",
+            "'No Tenant!' (tenant) is not a tenant: expected up to 63 lower-case letters",
         ),
         (
             {"sub": "auth0|5f"},
             403,
-            "the user 'auth0|5f' (sub) is none: it is up to 128 letters, digits and ._~@:-",
+            "'auth0|5f' (sub) is not a user id: expected up to 128 letters, digits and ._~@:-",
         ),
     ],
 )
@@ -286,7 +286,7 @@ async def test_a_page_says_of_a_sign_in_only_what_was_begun_in_it(console: str) 
         ):
             assert (await arrives(browser, console, **sent)).headers["location"] == "/"
             said = (await browser.get(f"{console}/auth/session")).json()
-            assert said["detail"] == "signing in failed: it was begun elsewhere, or too long ago, or is over"
+            assert said["detail"] == "signing in failed: begun in another browser, too old, or already used"
             assert (await browser.get(console + TASKS)).status_code == 401
 
 

@@ -167,7 +167,7 @@ async def test_what_is_all_tenants_is_for_suite_operators(
     refused = await http.request(method, address)
     assert (refused.status_code, refused.json()["needed"]) == (403, "suite-operator")
     assert refused.json()["detail"] == (
-        "this is of all tenants and needs the role suite-operator; yours is operator"
+        "this concerns all tenants and needs the role suite-operator; yours is operator"
     )
     assert sidecar.asked == []
     assert (await http.get(f"{development}/api/projector/queries/audit")).status_code == 200

@@ -46,8 +46,8 @@ def client() -> httpx.AsyncClient:
     ("query", "field", "expected"),
     [
         ("usr=ada", "usr", "one of user, limit, from"),
-        ("user=ada&user=bob", "user", "to come once"),
-        ("limit=1&limit=1", "limit", "to come once"),
+        ("user=ada&user=bob", "user", "to be given only once"),
+        ("limit=1&limit=1", "limit", "to be given only once"),
         ("start=monday", "start", "one of user, limit, from"),
     ],
 )

@@ -23,7 +23,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             sys.stdout.buffer.flush()
             return
         if path.exists() and not path.is_file():
-            raise Failed(f"{path} is no file; - writes to standard output", Exit.USAGE)
+            raise Failed(f"{path} is not a file; - writes to standard output", Exit.USAGE)
         target = path.resolve()  # a symbolic link stays, and points to the new file
         partial = target.with_name(target.name + ".partial")
         try:
@@ -40,5 +40,5 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 def broken_off(path: Path, code: Exit) -> Failed:
     """Return the error to raise when the export to `path` ended early."""
-    left = "what was written is not whole" if path == STDOUT else "nothing was written"
+    left = "what was written is incomplete" if path == STDOUT else "nothing was written"
     return Failed(f"the export was broken off; {left}", code)

@@ -16,7 +16,7 @@ def json_of(text: str) -> Any:
     """Parse a text as JSON. Raises NotJson, and Failed for JSON that is beyond Python's limits."""
 
     def refuse(constant: str) -> None:
-        raise json.JSONDecodeError(f"{constant} is no number of JSON", text, 0)
+        raise json.JSONDecodeError(f"{constant} is not a JSON number", text, 0)
 
     try:
         return json.loads(text, parse_constant=refuse)

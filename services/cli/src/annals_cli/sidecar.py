@@ -86,7 +86,7 @@ def header(name: str, option: str, value: str | None) -> dict[str, str]:
     if value is None:
         return {}
     if not value:
-        raise Failed(f"{option} is given, and empty", Exit.USAGE)
+        raise Failed(f"{option} is given, but empty", Exit.USAGE)
     if not (value.isascii() and value.isprintable() and value == value.strip()):
         raise Failed(f"{option} takes ASCII only, without leading or trailing blanks", Exit.USAGE)
     return {name: value}
@@ -98,11 +98,11 @@ def segment(text: str) -> str:
     Even an encoded slash ends a segment: services and sidecars decode a path before they read it.
     """
     if text in ("", ".", "..") or "/" in text:
-        raise Failed(f"{text!r} names nothing", Exit.USAGE)
+        raise Failed(f"{text!r} cannot be a name or an id", Exit.USAGE)
     try:
         return quote(text, safe="~@:")
     except UnicodeEncodeError as error:
-        raise Failed(f"{text!r} names nothing", Exit.USAGE) from error
+        raise Failed(f"{text!r} cannot be a name or an id", Exit.USAGE) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
             raise from_validation(error) from error
         tenant = tenant_of(request)
         if "tenant_id" in envelope.model_fields_set and envelope.tenant_id != tenant:
-            raise malformed("tenant_id", f"the tenant that the request is for, which is {tenant}")
+            raise malformed("tenant_id", f"the tenant of the request, which is {tenant}")
         command = CommandRequest(
             envelope.command_type.removesuffix(".command"),
             envelope.command_data,
@@ -180,14 +180,14 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
 def _refuse(request: Request, refused: dict[str, str]) -> None:
     for header, instead in refused.items():
         if header in request.headers:
-            raise malformed(header, f"none here, but {instead}")
+            raise malformed(header, f"no such header; use {instead}")
 
 
 def _said_once(request: Request, header: str, field: str, given: str | None) -> str | None:
     """Return an id from the envelope or the header. Raises a Problem if the two differ."""
     said = id_of(request, header)
     if said is not None and given is not None and given != said:
-        raise malformed(field, f"what the header {header} says, or none")
+        raise malformed(field, f"the value of the header {header}, or none")
     return said if given is None else given
 
 
@@ -213,7 +213,7 @@ def _request(request: Request, command_type: str, body: dict[str, Any], key: str
             raise malformed("If-Match", 'a version in quotes, such as "3"')
         if expected not in (None, int(match[1])):
             raise malformed(
-                "expected_version", f"what the header If-Match says, which is {match[1]}, or none"
+                "expected_version", f"the version in the header If-Match, which is {match[1]}, or none"
             )
         expected = int(match[1])
     return CommandRequest(

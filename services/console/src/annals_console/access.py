@@ -138,5 +138,5 @@ def check_recurrence(identity: Identity, recurrence: dict[str, Any]) -> dict[str
     if not any(
         rule.path == wanted and rule.role <= identity.role for rule in RULES if rule.service == "command"
     ):
-        raise Problem(403, "forbidden", "a command recurs only for who may send it")
+        raise Problem(403, "forbidden", "only a user who may send a command may let it recur")
     return recurrence | {"user": identity.user}

@@ -36,7 +36,7 @@ def of_issuer(tokens: Tokens, claims: Claims, audience: str) -> Callable[[Reques
         elif kind.lower() == "bearer" and token:
             identity = await _bearer(tokens, claims, audience, token.strip())
         else:
-            raise Problem(401, "unauthenticated", "only bearer tokens are taken", headers=_CHALLENGE)
+            raise Problem(401, "unauthenticated", "only bearer tokens are accepted", headers=_CHALLENGE)
         return _of_own_tenant(request, identity)
 
     return authenticate
@@ -64,5 +64,5 @@ def _of_own_tenant(request: Request, identity: Identity) -> Identity:
     """Return the identity. Raises a Problem, not to ignore it, if the request names another tenant."""
     asked = request.headers.get("x-tenant-id")
     if asked is not None and asked != identity.tenant:
-        raise Problem(403, "forbidden", f"you are of the tenant {identity.tenant}, not of {asked[:64]}")
+        raise Problem(403, "forbidden", f"you belong to the tenant {identity.tenant}, not to {asked[:64]}")
     return identity

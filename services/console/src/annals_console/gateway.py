@@ -152,7 +152,7 @@ def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
         if not _SEGMENT.fullmatch(value):
             raise Problem(400, "malformed", f"{value[:100]!r} is not an id")
     if given.get("own_user", identity.user) != identity.user:
-        raise Problem(403, "forbidden", f"you are {identity.user}: this is somebody else's")
+        raise Problem(403, "forbidden", f"you are {identity.user}: this belongs to another user")
     public = rule.path.replace(OWN, "{own_user}")
     return _PARAMETER.sub(lambda found: quote(given[found[1]], safe="~@:"), public)
 
@@ -164,13 +164,13 @@ def _query(rule: Rule, identity: Identity, request: Request) -> str:
     """
     if rule.with_id is not None and identity.role < rule.with_id and "id" in request.query_params:
         needed = rule.with_id.title
-        raise Problem(403, "forbidden", f"to choose an id needs the role {needed}", needed=needed)
+        raise Problem(403, "forbidden", f"choosing an id needs the role {needed}", needed=needed)
     if rule.of_others is None or rule.of_others <= identity.role:
         return request.url.query
     given = request.query_params.multi_items()
     if any(value != identity.user for name, value in given if name == "user"):
         needed = rule.of_others.title
-        detail = f"you are {identity.user}: what is of others needs the role {needed}"
+        detail = f"you are {identity.user}: the data of other users needs the role {needed}"
         raise Problem(403, "forbidden", detail, needed=needed)
     return urlencode([(name, value) for name, value in given if name != "user"] + [("user", identity.user)])
 
@@ -178,7 +178,7 @@ def _query(rule: Rule, identity: Identity, request: Request) -> str:
 def _require(rule: Rule, identity: Identity) -> None:
     if identity.role < rule.role:
         needed, has = rule.role.title, identity.role.title
-        whose = "this is of all tenants and" if rule.role is Role.SUITE_OPERATOR else "this"
+        whose = "this concerns all tenants and" if rule.role is Role.SUITE_OPERATOR else "this"
         raise Problem(403, "forbidden", f"{whose} needs the role {needed}; yours is {has}", needed=needed)
 
 
@@ -187,7 +187,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         received += chunk
         if len(received) > _LARGEST_BODY:
-            raise Problem(413, "too-large", f"a request may have {_LARGEST_BODY} bytes")
+            raise Problem(413, "too-large", f"a request may have at most {_LARGEST_BODY} bytes")
     return bytes(received)
 
 
@@ -195,7 +195,7 @@ def _headers(request: Request, identity: Identity) -> dict[str, str]:
     """Return the headers for the service. Raises a Problem for a key that callers may not use."""
     headers = {name: request.headers[name] for name in _REQUEST_HEADERS if name in request.headers}
     if headers.get("idempotency-key", "").startswith(_KEYS_OF_SERVICES):
-        raise malformed("Idempotency-Key", f"nothing that begins with {' or '.join(_KEYS_OF_SERVICES)}")
+        raise malformed("Idempotency-Key", f"a key that does not begin with {' or '.join(_KEYS_OF_SERVICES)}")
     headers |= {
         "x-tenant-id": identity.tenant,
         "x-user-id": identity.user,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 UserId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._~@:-]{1,128}$")]
 _USER_MAY_BE = "up to 128 letters, digits and ._~@:-"
 TenantId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-_TENANT_MAY_BE = "up to 63 small letters, digits and _-, of which a letter or digit comes first"
+_TENANT_MAY_BE = "up to 63 lower-case letters, digits and _-, beginning with a letter or digit"
 
 
 class Role(IntEnum):
@@ -90,9 +90,9 @@ class Claims:
         except ValidationError as error:
             of_user = any("user" in one["loc"] for one in error.errors())
             wrong = (
-                f"the user {user[:140]!r} ({self.user}) is none: it is {_USER_MAY_BE}"
+                f"{user[:140]!r} ({self.user}) is not a user id: expected {_USER_MAY_BE}"
                 if of_user
-                else f"the tenant {tenant[:140]!r} ({self.tenant}) is none: it is {_TENANT_MAY_BE}"
+                else f"{tenant[:140]!r} ({self.tenant}) is not a tenant: expected {_TENANT_MAY_BE}"
             )
             raise NotRecognised(wrong) from error
 

@@ -137,7 +137,7 @@ def of_issuer(
         try:
             asking = await client()
             if not await asking.framework.get_state_data(request.session, request.query_params.get("state")):
-                detail = "signing in failed: it was begun elsewhere, or too long ago, or is over"
+                detail = "signing in failed: begun in another browser, too old, or already used"
                 raise Problem(401, "unauthenticated", detail)
             token = await asking.authorize_access_token(request)
             found = await tokens.verify(str(token.get("id_token", "")), client_id)
@@ -179,12 +179,12 @@ def _require_of_this_sign_in(found: dict[str, Any], client_id: str, said: dict[s
     """Check what OpenID Connect demands of a sign-in's token only (Core 1.0, 3.1.3.7). Raises Refused."""
     several = isinstance(found["aud"], list) and len(found["aud"]) > 1
     if found.get("azp", None if several else client_id) != client_id:
-        raise Refused("the token does not hold: it was issued to another client (azp)")
+        raise Refused("the token is not valid: it was issued to another client (azp)")
     for name in ("sub", "iat"):
         if name not in found:
-            raise Refused(f"the token does not hold: it has no {name}")
+            raise Refused(f"the token is not valid: it has no {name}")
     if said is None or found.get("nonce") != said["nonce"]:
-        raise Refused("the token does not hold: it is not of this sign-in (nonce)")
+        raise Refused("the token is not valid: it belongs to another sign-in (nonce)")
 
 
 def _until(settings: ConsoleSettings) -> float:

@@ -77,7 +77,7 @@ class Tokens:
             except _UNREADABLE as error:
                 if self._failure:
                     raise self._unavailable() from error  # it may be signed with a key that is not known yet
-                raise Refused(f"the token is not one that {self._issuer} has signed") from error
+                raise Refused(f"the token was not signed by {self._issuer}") from error
         registry = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY_SECONDS,
             iss={"essential": True, "value": self._issuer},
@@ -87,7 +87,7 @@ class Tokens:
         try:
             registry.validate(decoded.claims)
         except JoseError as error:
-            raise Refused(f"the token does not hold: {error}") from error
+            raise Refused(f"the token is not valid: {error}") from error
         return dict(decoded.claims)
 
     async def configuration(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Tokens:
         return held
 
     def _unavailable(self) -> IssuerUnavailable:
-        return IssuerUnavailable(f"the keys of {self._issuer} cannot be had: {self._failure}")
+        return IssuerUnavailable(f"the keys of {self._issuer} cannot be fetched: {self._failure}")
 
     def _due(self, seconds: float) -> bool:
         return self._clock() - self._tried > seconds
@@ -126,7 +126,7 @@ class Tokens:
             self._fetched, self._failure = self._clock(), ""
         except (httpx2.HTTPError, JoseError, KeyError, TypeError, ValueError) as error:
             self._failure = str(error) or type(error).__name__
-            _log.warning("the issuer's keys cannot be had now", issuer=self._issuer, error=self._failure)
+            _log.warning("the issuer's keys cannot be fetched now", issuer=self._issuer, error=self._failure)
         self._tried = self._clock()
 
     async def _fetch(self) -> tuple[dict[str, Any], KeySet]:

@@ -11,7 +11,7 @@ from annals.web.problems import Problem, unavailable
 def admit(live: LiveSettings[Any]) -> None:
     """Raise a Problem (503 with Retry-After) unless the service currently accepts changes."""
     if not live.asked.is_set():
-        detail = "the service has just started, and does not know yet whether it may take this"
+        detail = "the service has just started and does not know yet whether it is read-only"
         raise unavailable(detail, seconds=1)
     if live.read_only:
         detail = "an operator has made the service read-only; nothing was changed"

@@ -104,7 +104,7 @@ def failed(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)  # the client is gone, so nobody reads this
     _log.error("request failed", path=request.url.path, exc_info=error)
-    return problem_response(Problem(500, "internal", "the service failed; its log says how"))
+    return problem_response(Problem(500, "internal", "internal error; the service's log says more"))
 
 
 def create_app(
@@ -139,7 +139,7 @@ def create_app(
     async def readyz() -> Response:
         missing = {"service": "it is shutting down"} if app.draining else await app.ready()
         if missing:
-            problem = Problem(503, "not-ready", "not everything that is needed is there", missing=missing)
+            problem = Problem(503, "not-ready", "the service lacks something that it needs", missing=missing)
             return problem_response(problem)
         return Response(b'{"status":"ready"}', media_type="application/json")
 

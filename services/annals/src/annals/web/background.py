@@ -23,7 +23,7 @@ async def background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterato
 
     def on_end(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
-            _log.critical("a background task failed: ending", task=name, exc_info=task.exception())
+            _log.critical("a background task failed: shutting down", task=name, exc_info=task.exception())
             os.kill(os.getpid(), signal.SIGTERM)
 
     task = asyncio.create_task(work, name=name)

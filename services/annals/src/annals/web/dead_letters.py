@@ -238,9 +238,9 @@ def routes(
         letter = await seen(tenant, letter_id, body)
         who = id_of(request, "x-user-id")
         if letter.kind is Kind.RAW and body.raw is None:
-            raise malformed("raw", "the text that is to be read instead")
+            raise malformed("raw", "the text to read instead")
         if letter.kind is not Kind.RAW and body.data is None:
-            raise malformed("data", "the data that the consumer is to see instead")
+            raise malformed("data", "the data for the consumer to see instead")
         await operations.requested(request, "edit", _target(letter), body.reason)
         with _problems():
             if body.raw is not None and letter.kind is Kind.RAW:
@@ -271,7 +271,7 @@ def _target(letter: DeadLetter) -> str:
 
 async def not_tried_out(_letter: DeadLetter) -> dict[str, Any]:
     """Return the dry run of a consumer whose handling is only side effects: there is nothing to preview."""
-    return {"would": "handle", "note": "what it does can only be done: no row comes of it to be shown"}
+    return {"would": "handle", "note": "handling it has only side effects, so there is no row to show"}
 
 
 @contextmanager

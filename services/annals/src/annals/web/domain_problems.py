@@ -45,7 +45,7 @@ def domain_problems() -> Iterator[None]:
     except Backpressure as error:
         raise Problem(503, "busy", str(error), headers={"Retry-After": str(error.retry_after)}) from error
     except OutcomeUnknown as error:
-        detail = f"{error}; send it again with the same key to learn what came of it"
+        detail = f"{error}; repeat the command with the same key to learn its outcome"
         raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
     except (StoreUnavailable, Undecodable) as error:
         raise unavailable(f"{error}; nothing was changed") from error

@@ -64,7 +64,7 @@ def routes(live: LiveSettings[Any], writer: Database) -> APIRouter:
         try:
             version = await writer.fetch(_SET, key, body.value, id_of(request, "x-user-id"), body.reason)
         except DatabaseError as error:
-            raise unavailable(f"whether it was set is not known: {error}") from error
+            raise unavailable(f"it is not known whether the setting was changed: {error}") from error
         return Changed(key=key, version=version)
 
     return router

@@ -36,7 +36,7 @@ def decode_cursor(cursor: str | None, *kinds: type[str] | type[datetime]) -> lis
     try:
         values = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except ValueError as error:
-        raise malformed("cursor", "the `next` of a page before") from error
+        raise malformed("cursor", "the `next` of an earlier page") from error
     try:
         return [_text(value, kind) for value, kind in zip(values, kinds, strict=True)]
     except (TypeError, ValueError, OverflowError) as error:

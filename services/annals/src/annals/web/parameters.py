@@ -33,4 +33,4 @@ def require_known(given: QueryParams, once: Collection[str], often: Collection[s
         if name not in known:
             raise malformed(name, f"one of {', '.join(known)}" if known else "no parameters here")
         if name in once and len(given.getlist(name)) > 1:
-            raise malformed(name, "to come once")
+            raise malformed(name, "to be given only once")

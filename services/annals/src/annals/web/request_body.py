@@ -36,7 +36,7 @@ def json_value(body: bytes) -> Any:
     """
     value = parsed(body)
     if body.count(b"{") + body.count(b"[") > _DEEPEST and _too_deep(value):
-        raise malformed("(body)", f"JSON that is nested {_DEEPEST} deep at most")
+        raise malformed("(body)", f"JSON that is nested at most {_DEEPEST} levels deep")
     if _NUL in body and _holds_nul(value):
         raise malformed("(body)", "texts without NUL")
     return value

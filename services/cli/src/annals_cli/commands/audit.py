@@ -18,7 +18,7 @@ from annals_cli.pages import say_next
 from annals_cli.session import session
 from annals_cli.sidecar import Exit, Failed
 
-app = typer.Typer(help="Who did what; and the proof that it stands.", no_args_is_help=True)
+app = typer.Typer(help="Who did what, and the proof that nothing was altered.", no_args_is_help=True)
 
 
 class Format(StrEnum):
@@ -54,7 +54,7 @@ def search(
     wanted = _filters(user, type, stream, trace, client, first, last) | {"limit": limit}
     answer = given.sidecar.get("projector", "queries/audit", **wanted)
     columns = ("time", "user", "type", "stream", "version", "client", "trace_id")
-    given.output.table(answer, answer["items"], columns, empty="nothing fits")
+    given.output.table(answer, answer["items"], columns, empty="no entry matches")
     say_next(given, "audit", wanted.items(), answer)
 
 

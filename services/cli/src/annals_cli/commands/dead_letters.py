@@ -160,7 +160,7 @@ def _tell_of_others(given: Session, service: Service, shown: int) -> None:
         return
     parked, words = parked_of_all(given.sidecar, service)
     if (total := sum(parked.values())) > shown:
-        text = f"{total} are parked of all tenants: {words}; see them with annals --tenant"
+        text = f"{total} are parked for all tenants: {words}; see them with annals --tenant"
         notes.print(told(text), soft_wrap=True)
 
 

@@ -119,7 +119,7 @@ def _settings(app: str) -> Callable[[Sidecar], Checked]:
         changed = [f"{one['key']} = {as_given(one['value'])}" for one in answer["items"] if one["set"]]
         return not refused, "; ".join(refused or changed) or "none is set"
 
-    mend = f"{app} keeps what it had; annals config list shows it. Is there the component settings?"
+    mend = f"{app} keeps what it had; annals config list shows it. Does the component settings exist?"
     return _asked(f"live settings of {app}", mend, ask)
 
 
@@ -131,7 +131,7 @@ def _lanes_of(sidecar: Sidecar) -> list[dict[str, Any]]:
 def _lanes(sidecar: Sidecar) -> Checked:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
         owned = [lane["lane"] for lane in _lanes_of(sidecar) if lane["owner"]]
-        return bool(owned), f"{len(owned)} are written now" if owned else "nobody writes one"
+        return bool(owned), f"{len(owned)} are written now" if owned else "no service writes one"
 
     return _asked("lanes", "The command service takes one when it can reach its state store.", ask)(sidecar)
 
@@ -141,9 +141,7 @@ def _backlog(sidecar: Sidecar) -> Checked:
         waiting = sum(lane["backlog"] for lane in _lanes_of(sidecar))
         return waiting < _MUCH_BACKLOG, f"{waiting} commits wait for the broker"
 
-    return _asked("backlog", "Is the broker up? Nothing is lost meanwhile: it is published later.", ask)(
-        sidecar
-    )
+    return _asked("backlog", "Is the broker up? Nothing is lost: commits are published later.", ask)(sidecar)
 
 
 def _lag(sidecar: Sidecar) -> Checked:
@@ -182,6 +180,6 @@ def _signed(sidecar: Sidecar) -> Checked:
 
     hint = (
         "Commits are signed within five minutes: can the command service read its signing key? "
-        "One that is missing keeps what is behind it from being signed: annals audit verify names it."
+        "A commit that is missing keeps those behind it from being signed: annals audit verify names it."
     )
     return _asked("audit trail", hint, ask)(sidecar)

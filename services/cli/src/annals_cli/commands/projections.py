@@ -61,7 +61,7 @@ def rebuild(
     reason: Annotated[str, typer.Option(help="kept with the generation")] = "asked for",
     throttle: Annotated[int | None, typer.Option(min=1, help="events a second at most")] = None,
     wait: Annotated[bool, typer.Option(help="show the progress until it has caught up")] = True,
-    switch: Annotated[bool, typer.Option(help="have it answer once it has caught up")] = False,
+    switch: Annotated[bool, typer.Option(help="switch to it once it has caught up")] = False,
 ) -> None:
     """Build a new generation from the store, beside the one that answers queries."""
     given = session(context)
@@ -80,12 +80,12 @@ def rebuild(
     except (Failed, KeyboardInterrupt):
         notes.print(
             f"{given.line('projections', 'list')} shows what becomes of generation {number} of {read_model}; "
-            f"to have it answer: {switch_to}",
+            f"to switch to it: {switch_to}",
             soft_wrap=True,
         )
         raise
     if switch:
-        given.output.done(answer, (f"{read_model} is answered by generation {number} now", "green"))
+        given.output.done(answer, (f"generation {number} of {read_model} answers queries now", "green"))
         return
     given.output.done(
         answer,
@@ -107,9 +107,8 @@ def difference(context: typer.Context, read_model: Model, number: Number) -> Non
 @app.command()
 def switch(context: typer.Context, read_model: Model, number: Number) -> None:
     """Have a generation answer queries; to go back, switch to the one before."""
-    _operate(
-        context, "POST", read_model, number, "/switch", f"{read_model} is answered by generation {number} now"
-    )
+    done = f"generation {number} of {read_model} answers queries now"
+    _operate(context, "POST", read_model, number, "/switch", done)
 
 
 @app.command()

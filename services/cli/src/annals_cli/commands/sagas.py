@@ -87,9 +87,9 @@ def _operation(name: str, help_text: str) -> None:
     app.command(name, help=help_text)(operate)
 
 
-_operation("cancel", "Take a saga back, step by step.")
-_operation("suspend", "Halt a saga.")
-_operation("resume", "Let a halted saga go on.")
-_operation("restart", "Let a saga that stands still go on from where its history is.")
-_operation("retry", "Try again what could not be taken back.")
-_operation("terminate", "End a saga where it is; nothing is taken back.")
+_operation("cancel", "Cancel a saga: compensate its steps, one by one.")
+_operation("suspend", "Suspend a saga.")
+_operation("resume", "Let a suspended saga go on.")
+_operation("restart", "Let a saga that is stuck go on from its history.")
+_operation("retry", "Retry the compensations that failed.")
+_operation("terminate", "End a saga where it is, without compensation.")

@@ -74,7 +74,7 @@ def export(
     exported = {"file": str(file), "read_models": unknown is None} | end
     given.output.done(exported, done, aside=file == STDOUT)
     if unknown is not None and not given.output.as_json:
-        notes.print(told(("What the read models are is not in the file:", "yellow"), f" {unknown}"))
+        notes.print(told(("The file lacks the definitions of the read models:", "yellow"), f" {unknown}"))
 
 
 def import_(
@@ -88,7 +88,7 @@ def import_(
     with file.open("rb") as source:
         if not source.seekable():
             raise Failed(
-                f"{file} is no file: it is read twice, so that nothing is sent of one that was altered",
+                f"{file} is not a file: it is read twice, so that nothing is sent of an altered one",
                 Exit.USAGE,
             )
         end = _checked(source)
@@ -117,14 +117,14 @@ def import_(
     given.output.done(
         answer,
         f"{end['events']} events of {end['commits']} commits are in the store ({taken} commits were new); "
-        "the read models are filled by themselves, unless they are left from another store. "
+        "the read models fill by themselves, unless they are left over from another store. "
         f"Verify it: {given.line('audit', 'verify')}",
     )
     if given.output.as_json:
         return
     if changed is None:
         notes.print(
-            told(("Whether read models changed since the export is not known:", "yellow"), f" {unknown}")
+            told(("It is not known whether read models changed since the export:", "yellow"), f" {unknown}")
         )
     elif changed:
         notes.print(told(("Changed since the export:", "yellow"), f" {', '.join(changed)}"))

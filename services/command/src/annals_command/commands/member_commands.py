@@ -67,7 +67,7 @@ class LeaveMember(Command):
     @model_validator(mode="after")
     def _somebody_else(self) -> LeaveMember:
         if self.id in self.successors:
-            raise ValueError("nobody succeeds themselves")
+            raise ValueError("a member cannot be their own successor")
         return self
 
 
