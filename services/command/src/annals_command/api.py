@@ -110,10 +110,9 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     @router.post(
         "/commands",
         summary="Send a command in its whole envelope",
-        description="What is of the command goes with it: `event_id` is the key with which it may be sent"
-        " again, and there is `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused,"
-        " and so are `x-tenant-id`, `x-user-id`, `x-session-id` and `x-correlation-id` where they say another"
-        " than the envelope.",
+        description="The envelope replaces headers: its `event_id` is the idempotency key, and it may have an"
+        " `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused; so are `x-tenant-id`,"
+        " `x-user-id`, `x-session-id` and `x-correlation-id` if they differ from the envelope.",
         response_model=Written,
         responses={201: {"model": Written, "description": "Done, and the aggregate is new."}},
         openapi_extra={"parameters": headers(*CONTEXT)} | json_body(CommandToSend),
@@ -151,8 +150,8 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
     @router.post(
         "/commands:batch",
         summary="Send many commands; those of one aggregate keep their order",
-        description="What is of one command goes with it: `idempotency_key`, and in its data"
-        " `expected_version`. The headers `Idempotency-Key` and `If-Match` are refused.",
+        description="Each command may have an `idempotency_key`, and an `expected_version` in its data."
+        " The headers `Idempotency-Key` and `If-Match` are refused.",
         response_model=BatchAnswer,
         openapi_extra={"parameters": headers(*CONTEXT)} | json_body(Batch),
     )

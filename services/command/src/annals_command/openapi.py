@@ -13,12 +13,12 @@ CONTEXT = ("x-session-id", "x-correlation-id")
 """The headers of a command's context, in addition to those for tenant and user."""
 _REFUSALS = {
     400: "Malformed: which fields, and what was expected.",
-    403: "Only one user may send it, and this is somebody else.",
+    403: "Only one user may send this command, and the caller is another.",
     404: "No such aggregate.",
     409: "Conflict: the aggregate is at another version than expected.",
-    413: "Too large: what it would record is more than the broker takes.",
-    422: "A rule refuses it; `rule` names it.",
-    503: "Not now; Retry-After says when.",
+    413: "Too large: the broker would not accept the event.",
+    422: "A rule refuses the command, and `rule` names it; or its key was used for another command.",
+    503: "Not possible now; Retry-After says when to try again.",
 }
 
 

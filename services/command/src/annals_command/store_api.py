@@ -68,7 +68,9 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
             backlog=max(0, tail - published),
         )
 
-    @router.get("/lanes", summary="The lanes: who writes them, how long they are, what waits for the broker")
+    @router.get(
+        "/lanes", summary="List the lanes: who writes them, how long they are, how much waits for the broker"
+    )
     async def lanes() -> LanesNow:
         with _problems():
             leased, written = await asyncio.gather(leases.read(), reader.tails(certain=False))
@@ -77,7 +79,9 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
             items = await asyncio.gather(*(described(lane, held[lane]) for lane in sorted(held)))
         return LanesNow(items=items, backlog=sum(item.backlog for item in items))
 
-    @router.get("/export", summary="Everything in the store, as JSON lines", response_class=StreamingResponse)
+    @router.get(
+        "/export", summary="Export everything in the store, as JSON lines", response_class=StreamingResponse
+    )
     async def export(
         keys: Annotated[bool, Query(description="with the wrapped keys of personal data")] = False,
     ) -> StreamingResponse:
@@ -89,7 +93,7 @@ def routes(sidecar: DaprSidecar, store: str, fold: Fold) -> APIRouter:
 
     @router.post(
         "/import",
-        summary="Take lines of an export into an empty store",
+        summary="Import lines of an export into an empty store",
         openapi_extra=text_body("application/x-ndjson"),
     )
     async def import_(request: Request) -> Imported:

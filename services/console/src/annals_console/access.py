@@ -49,14 +49,14 @@ def _queries(role: Role, **paths: str) -> tuple[Rule, ...]:
 def _dead_letters(service: str) -> tuple[Rule, ...]:
     one = "dead-letters/{letter}"
     return (
-        Rule("GET", service, "dead-letters", OPERATOR, "What is parked"),
-        Rule("GET", service, "dead-letters/groups", OPERATOR, "What is parked, by what failed alike"),
-        Rule("GET", service, one, OPERATOR, "One dead letter"),
-        Rule("POST", service, f"{one}/dry-run", OPERATOR, "What a replay would come to"),
-        Rule("POST", service, "dead-letters/groups/replay", OPERATOR, "Handle all again that failed alike"),
-        Rule("POST", service, f"{one}/replay", OPERATOR, "Handle it again"),
-        Rule("POST", service, f"{one}/discard", OPERATOR, "Pass over it"),
-        Rule("PUT", service, f"{one}/data", OPERATOR, "Have the consumer see other data"),
+        Rule("GET", service, "dead-letters", OPERATOR, "List the dead letters"),
+        Rule("GET", service, "dead-letters/groups", OPERATOR, "List the groups of dead letters"),
+        Rule("GET", service, one, OPERATOR, "Get a dead letter"),
+        Rule("POST", service, f"{one}/dry-run", OPERATOR, "Try a replay"),
+        Rule("POST", service, "dead-letters/groups/replay", OPERATOR, "Replay a group of dead letters"),
+        Rule("POST", service, f"{one}/replay", OPERATOR, "Replay a dead letter"),
+        Rule("POST", service, f"{one}/discard", OPERATOR, "Discard a dead letter"),
+        Rule("PUT", service, f"{one}/data", OPERATOR, "Change the data that the consumer sees"),
     )
 
 
@@ -93,7 +93,7 @@ RULES: tuple[Rule, ...] = (
         Rule("POST", "projector", f"{_GENERATION}/{what}", SUITE, f"{what.capitalize()} a generation")
         for what in ("pause", "resume", "switch", "retire")
     ),
-    Rule("PUT", "projector", f"{_GENERATION}/throttle", SUITE, "Events a second at most"),
+    Rule("PUT", "projector", f"{_GENERATION}/throttle", SUITE, "Limit the events per second of a generation"),
     Rule("DELETE", "projector", _GENERATION, SUITE, "Drop a generation"),
     Rule("POST", "saga-orchestrator", "sagas/task-handover", MEMBER, "Hand a task over"),
     *(

@@ -124,9 +124,9 @@ def routes(
             pass_on,
             methods=[rule.method],
             summary=rule.summary,
-            description=f"For: {rule.role.title}."
-            + (f" Of others: {rule.of_others.title}." if rule.of_others else "")
-            + (f" With an `id` of one's choice: {rule.with_id.title}." if rule.with_id else "")
+            description=f"Role: {rule.role.title}."
+            + (f" For the data of other users: {rule.of_others.title}." if rule.of_others else "")
+            + (f" To choose the `id`: {rule.with_id.title}." if rule.with_id else "")
             + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else ""),
             response_class=Response,  # of the content type that the service sends
             responses={

@@ -38,7 +38,7 @@ def common(settings: ConsoleSettings, authenticate: Authenticate) -> APIRouter:
     """Return the routes for the current session and for signing out."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
 
-    @router.get("/session", summary="Who one is, and what the page needs to know")
+    @router.get("/session", summary="Get the signed-in user, and what the page needs to know")
     async def session(request: Request) -> dict[str, Any]:
         try:
             identity = await authenticate(request)
@@ -60,7 +60,7 @@ def of_development(settings: ConsoleSettings) -> APIRouter:
     """Return the routes with which a caller chooses an identity in development."""
     router = APIRouter(prefix="/auth", tags=["sign-in"])
 
-    @router.post("/development", summary="Be somebody else; there is no such thing but in development")
+    @router.post("/development", summary="Act as another user, in development only")
     async def become(request: Request, body: Developer) -> dict[str, Any]:
         role = highest(body.role)
         if role is None:

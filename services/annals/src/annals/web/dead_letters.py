@@ -107,7 +107,7 @@ _WHOLE: dict[str, Any] = {
 WholeLetter = create_model(
     "WholeLetter",
     __base__=Answer,
-    __doc__="A dead letter with its stack, its text and its history, how many events wait, and the first.",
+    __doc__="A dead letter with its stack, raw text, history, number of waiting events, and first of them.",
     **_WHOLE,
 )
 
@@ -149,14 +149,18 @@ def routes(
             await dead_letters.refresh()
         return dead_letters.parked(tenant)
 
-    @router.get("", summary="What is parked, oldest first", dependencies=[ONLY_ITS_OWN])
+    @router.get("", summary="List the dead letters, oldest first", dependencies=[ONLY_ITS_OWN])
     async def listing(tenant: Tenant, consumer: str | None = None, group: str | None = None) -> Parked:
         found = await parked(tenant)
         return Parked(
             items=[one for one in found if consumer in (None, one.consumer) and group in (None, one.group)]
         )
 
-    @router.get("/groups", summary="What is parked, by what failed alike", dependencies=[ONLY_ITS_OWN])
+    @router.get(
+        "/groups",
+        summary="List the groups of dead letters that failed in the same way",
+        dependencies=[ONLY_ITS_OWN],
+    )
     async def groups(tenant: Tenant) -> LetterGroups:
         by_group: dict[str, list[DeadLetter]] = defaultdict(list)
         for one in await parked(tenant):
@@ -176,7 +180,7 @@ def routes(
     # The edge does not pass this route on, because it covers all tenants.
     @router.get(
         "/groups/tenants",
-        summary="Whose letters are parked, of all tenants",
+        summary="Count the dead letters of each tenant",
         dependencies=[ONLY_ITS_OWN],
     )
     async def tenants() -> ParkedOfAll:
@@ -187,7 +191,7 @@ def routes(
 
     @router.get(
         "/{letter_id}",
-        summary="One dead letter: stack, text, what waits, what was done",
+        summary="Get a dead letter with its stack, raw text, waiting events and history",
         response_model=WholeLetter,
         dependencies=[ONLY_ITS_OWN],
     )
@@ -206,14 +210,14 @@ def routes(
         events = [event.model_dump(mode="json") for event in waiting]
         return json_answer(asdict(letter) | asdict(detail) | {"waiting": count, "events": events})
 
-    @router.post("/{letter_id}/dry-run", summary="What a replay would come to; changes nothing")
+    @router.post("/{letter_id}/dry-run", summary="Try a replay without changing anything")
     async def try_out(tenant: Tenant, letter_id: str) -> dict[str, Any]:
         letter = await find(tenant, letter_id)
         with _problems():
             return await dry_run(letter)
 
     # Declared before the replay of one letter, whose path would match `groups` as an id.
-    @router.post("/groups/replay", status_code=202, summary="Handle all again that failed alike")
+    @router.post("/groups/replay", status_code=202, summary="Replay a group of dead letters")
     async def replay_group(request: Request, tenant: Tenant, body: Group) -> Released:
         found = [one for one in await parked(tenant) if one.group == body.group]
         if not found:
@@ -224,7 +228,11 @@ def routes(
                 released=await dead_letters.release(found, id_of(request, "x-user-id"), body.reason)
             )
 
-    @router.post("/{letter_id}/replay", status_code=202, summary="Handle it again, and what waits behind it")
+    @router.post(
+        "/{letter_id}/replay",
+        status_code=202,
+        summary="Replay a dead letter and the events that wait behind it",
+    )
     async def replay(request: Request, tenant: Tenant, letter_id: str, body: Why) -> Released:
         letter = await find(tenant, letter_id)
         await operations.requested(request, "replay", _target(letter), body.reason)
@@ -233,7 +241,9 @@ def routes(
                 raise UnknownLetter(f"{letter.id} is not parked any more")
         return Released(released=1)
 
-    @router.put("/{letter_id}/data", summary="Have the consumer see other data; the event stays")
+    @router.put(
+        "/{letter_id}/data", summary="Change the data that the consumer sees; the event stays as it is"
+    )
     async def edit(request: Request, tenant: Tenant, letter_id: str, body: Edit) -> Edited:
         letter = await seen(tenant, letter_id, body)
         who = id_of(request, "x-user-id")
@@ -249,7 +259,9 @@ def routes(
                 await dead_letters.correct(letter, body.data, who, body.reason)
         return Edited(edited=letter.id)
 
-    @router.post("/{letter_id}/discard", summary="Pass over the event that failed; what waits goes on")
+    @router.post(
+        "/{letter_id}/discard", summary="Skip the event that failed; the events that wait behind it go on"
+    )
     async def discard(request: Request, tenant: Tenant, letter_id: str, body: AsSeen) -> Discarded:
         letter = await seen(tenant, letter_id, body)
         who = id_of(request, "x-user-id")

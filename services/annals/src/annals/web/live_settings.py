@@ -46,11 +46,11 @@ def routes(live: LiveSettings[Any], writer: Database) -> APIRouter:
     """Return the `/settings` router. `writer` is a binding because Dapr's configuration API is read-only."""
     router = APIRouter(prefix="/settings", tags=["settings"])
 
-    @router.get("", summary="The live settings of this replica, as they are now")
+    @router.get("", summary="List the live settings, as they are now in this replica")
     async def listing() -> SettingsNow:
         return SettingsNow(unreached=live.unreached, items=live.describe())
 
-    @router.put("/{name}", status_code=202, summary="Set a live setting, or take it back")
+    @router.put("/{name}", status_code=202, summary="Set a live setting, or restore its default")
     async def change(request: Request, name: str, body: Change) -> Changed:
         """Every replica applies the change without a restart, at once or within a few seconds."""
         try:

@@ -30,17 +30,17 @@ _PROBLEM = {
     "additionalProperties": True,
 }
 _ANSWER = {
-    "description": "Something is wrong: what, and what was expected.",
+    "description": "The request failed: the problem says why, and what was expected.",
     "content": {"application/problem+json": {"schema": {"$ref": f"{_COMPONENTS}Problem"}}},
 }
 _PARAMETERS = "#/components/parameters/"
 _HEADERS = {
-    "x-tenant-id": "Whose data it is; `default` without it.",
-    "x-user-id": "Who asks.",
-    "x-session-id": "In which session they ask.",
-    "x-correlation-id": "What it belongs to; without it, it begins something.",
+    "x-tenant-id": "The tenant whose data it is; by default `default`.",
+    "x-user-id": "The user who sends the request.",
+    "x-session-id": "The session of the user.",
+    "x-correlation-id": "The correlation that the request belongs to; without it, it starts a new one.",
     "Idempotency-Key": "A repeat with the same key gets the first outcome.",
-    "If-Match": 'Do it only if the aggregate is at this version, such as `"3"`.',
+    "If-Match": 'Carry out the command only if the aggregate is at this version, such as `"3"`.',
 }
 _OF_EVERYBODY = ("x-tenant-id", "x-user-id")
 _REPLACED = "422"

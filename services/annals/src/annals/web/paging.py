@@ -15,9 +15,9 @@ from annals.web.problems import malformed
 
 T = TypeVar("T")
 
-Limit = Annotated[int, Query(ge=1, le=500, description="rows on a page at most; fewer where they are large")]
+Limit = Annotated[int, Query(ge=1, le=500, description="the most rows on a page; fewer if they are large")]
 # Enough for a page sorted by title: 500 characters, each of which JSON writes as six at most, in Base64.
-Cursor = Annotated[str | None, Query(max_length=5_000, description="`next` of the page before")]
+Cursor = Annotated[str | None, Query(max_length=5_000, description="`next` of the previous page")]
 
 
 def encode_cursor(*values: Any) -> str:
