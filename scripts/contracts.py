@@ -160,6 +160,7 @@ def message(event_type: str, about: str, envelope: str, data: Document) -> Docum
     """One message: a CloudEvent round an envelope round the data."""
     of_stream = ("subject", "partitionkey", "streamversion", "commandtype")
     absent = () if envelope == "RecordedEvent" else of_stream
+    summary, _, description = about.partition("\n\n")
     attributes = {
         name: {"type": "string"} | ({"description": text} if text else {})
         for name, text in ATTRIBUTES.items()
@@ -169,7 +170,8 @@ def message(event_type: str, about: str, envelope: str, data: Document) -> Docum
     return {
         "name": event_type,
         "title": event_type,
-        "summary": about,
+        "summary": summary,
+        **({"description": description} if description else {}),
         "contentType": "application/cloudevents+json",
         "payload": {
             "type": "object",
@@ -353,10 +355,10 @@ def topics_page(document: Document) -> str:
             "| message | |",
             "|---|---|",
         ]
-        lines += [
-            f"| `{name}` | {' '.join(document['components']['messages'][name]['summary'].split())} |"
-            for name in channel["messages"]
-        ]
+        for name in channel["messages"]:
+            about = document["components"]["messages"][name]
+            text = f"{about['summary']} {about.get('description', '')}"
+            lines.append(f"| `{name}` | {' '.join(text.split())} |")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

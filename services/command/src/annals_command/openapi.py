@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from pydantic import BaseModel, Field
@@ -33,8 +34,10 @@ class Written(BaseModel):
 
 def described(handler: Handler[Any, Any]) -> dict[str, Any]:
     """Return FastAPI's arguments for the route of a command."""
+    summary, _, description = inspect.cleandoc(handler.command.__doc__ or "").partition("\n\n")
     return {
-        "summary": (handler.command.__doc__ or "").strip(),
+        "summary": summary,
+        "description": description,
         "tags": [handler.aggregate.aggregate_type],
         "operation_id": handler.command.command_type,
         "status_code": 201 if handler.creates else 200,
