@@ -119,7 +119,7 @@ async def test_what_was_applied_and_is_not_in_the_store_is_found_far_beyond_all_
     await applying.apply([RecordedEvent.record(gone, version=1, lane=3, seq=7)])
     sweeper = Sweeper(read_models, store, applying, ["tasks"])
     await sweeper.sweep()
-    assert sweeper.beyond == {3: 7}
+    assert sweeper.applied_but_missing == {3: 7}
 
 
 async def test_an_event_whose_past_is_nowhere_is_not_applied(

@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from annals.projections import Generations, GenerationStatus, Outdated, Projection, Put, Table
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
 
@@ -50,7 +50,7 @@ def version(number: int) -> Projection:
     return replace(WORKLOADS, version=number)
 
 
-def known(generations: Generations, number: int) -> Known:
+def known(generations: Generations, number: int) -> CatalogueEntry:
     found = generations.find("workloads", number)
     assert found is not None
     return found
@@ -136,8 +136,8 @@ async def test_a_build_that_took_long_does_not_take_the_place_of_a_later_version
     await first.switch(known(first, 1))
     second, third = await release(installed, version(2)), await release(installed, version(3))
     slow = known(second, 2)
-    await third.switch(known(third, 3), unasked=True)
-    await second.switch(slow, unasked=True)
+    await third.switch(known(third, 3), automatic=True)
+    await second.switch(slow, automatic=True)
     assert known(second, 3).status is GenerationStatus.LIVE
     assert (known(second, 2).status, known(second, 2).automatic) == (GenerationStatus.BUILDING, False)
     await second.switch(slow)
@@ -154,7 +154,7 @@ async def test_going_back_to_an_older_version_leaves_a_newer_one_to_be_switched_
     second = await release(installed, version(2))
     await first.refresh()
     await first.switch(known(first, 1))
-    await second.switch(known(second, 3), unasked=True)
+    await second.switch(known(second, 3), automatic=True)
     assert known(second, 3).status is GenerationStatus.LIVE
 
 
@@ -163,7 +163,7 @@ async def upgraded(database: PoolDatabase) -> tuple[Generations, Generations]:
     older = await release(database, version(1))
     await older.switch(known(older, 1))
     newer = await release(database, NEWER)
-    await newer.switch(known(newer, 2), unasked=True)
+    await newer.switch(known(newer, 2), automatic=True)
     await older.refresh()
     return older, newer
 
@@ -224,7 +224,7 @@ async def test_who_upgrades_again_after_going_back_is_switched_to(
     assert (known(again, 2).status, known(again, 2).caught_up) == (GenerationStatus.BUILDING, False)
     with pytest.raises(Outdated, match="generation 2 is switched to"):
         _ = again.live
-    await again.switch(known(again, 2), unasked=True)
+    await again.switch(known(again, 2), automatic=True)
     assert "workloads_2" in {one.name for one in again.live}
 
 
@@ -277,7 +277,7 @@ async def test_who_goes_back_to_a_version_that_was_dropped_has_it_built_and_swit
     await newer.set_status(known(newer, 1), GenerationStatus.DROPPED)
     older = await release(installed, version(1))
     assert (known(older, 3).status, known(older, 3).automatic) == (GenerationStatus.BUILDING, False)
-    await older.switch(known(older, 3), unasked=True)
+    await older.switch(known(older, 3), automatic=True)
     assert known(older, 2).status is GenerationStatus.LIVE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from annals_cli.sidecar import Exit, Failed, NotLetIn
+from annals_cli.sidecar import Exit, Failed, SidecarRefused
 from unit.cli.conftest import Annals
 
 DENIED = "fail to invoke, id: command, err: access control policy has denied access to id: spiffe://a/ns/b/c"
@@ -23,13 +23,13 @@ def without_token(request: httpx.Request) -> httpx.Response:
 
 
 def test_whom_the_access_control_refuses_is_told_so(annals: Annals) -> None:
-    with pytest.raises(NotLetIn) as raised:
+    with pytest.raises(SidecarRefused) as raised:
         annals(denied, "lanes")
     assert (str(raised.value), raised.value.code) == (DENIED, Exit.REFUSED)
 
 
 def test_who_has_not_the_token_is_told_how_to_say_it(annals: Annals) -> None:
-    with pytest.raises(NotLetIn) as raised:
+    with pytest.raises(SidecarRefused) as raised:
         annals(without_token, "lanes")
     assert str(raised.value) == "invalid api token: set DAPR_API_TOKEN"
 

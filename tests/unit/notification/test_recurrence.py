@@ -9,7 +9,7 @@ from hypothesis import example, given, reject
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from annals_notification.recurrence import CatchUp, Recurrence, RecurringCommand, within
+from annals_notification.recurrence import CatchUp, Recurrence, RecurringCommand, cpu_limit
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 COMMAND = {"type": "task.create", "data": {"title": "Stand-up"}}
@@ -115,7 +115,7 @@ def test_of_what_came_due_in_a_long_outage_the_last_is_found_without_counting_al
     }
     since = now - outage
     last = datetime(2031, 1, 4, 23, 59, tzinfo=UTC) if "SA" in rule else now.replace(second=0)
-    with within(0.25):
+    with cpu_limit(0.25):
         assert frequent[CatchUp.ONE].missed(since, now) == [last]
         assert frequent[CatchUp.NONE].missed(since, now) == ([] if "SA" in rule else [last])
         upto = frequent[CatchUp.ALL].reach(since, now)
@@ -273,7 +273,7 @@ def test_a_rule_that_matches_no_day_is_not_counted_to_the_end_of_time() -> None:
 
 def test_what_is_long_over_is_not_counted_again() -> None:
     ancient = recurring("FREQ=MINUTELY;INTERVAL=7", start="0001-01-02T00:00:30+00:00")
-    with within(0.1):
+    with cpu_limit(0.1):
         exact, comes_at = ancient.first_after(NOW) or (NOW, NOW)
     assert exact == comes_at and NOW < exact <= NOW + timedelta(minutes=7)
     assert (exact - ancient.start) % timedelta(minutes=7) == timedelta(0)
@@ -287,7 +287,7 @@ def test_an_interval_of_nothing_that_is_over_gives_nothing(frequency: str) -> No
 
 def test_what_must_be_counted_from_its_start_is_not_counted_for_long() -> None:
     ancient = recurring("FREQ=MINUTELY;COUNT=2000000000", start="0001-01-02T00:00:00+00:00")
-    with pytest.raises(ValueError, match="evaluated faster"), within(0.1):
+    with pytest.raises(ValueError, match="evaluated faster"), cpu_limit(0.1):
         ancient.first_after(NOW)
 
 
@@ -310,7 +310,7 @@ def test_what_must_be_counted_from_its_start_is_counted_once_for_what_was_missed
 
 
 def test_a_time_to_count_in_is_not_ended_by_another() -> None:
-    with pytest.raises(RuntimeError, match="cannot be nested"), within(10):
+    with pytest.raises(RuntimeError, match="cannot be nested"), cpu_limit(10):
         recurring("FREQ=DAILY")
 
 
@@ -348,13 +348,13 @@ def test_a_rule_counted_from_later_on_gives_the_same(
     rule = ";".join(f"{name}={value}" for name, value in (parts | days).items())
     moment = start + timedelta(seconds=round(share * _SPANS[str(parts["FREQ"])] * 86_400))
     try:
-        with within(2):
+        with cpu_limit(2):
             expected = list(islice(rrulestr(rule, dtstart=start).xafter(moment, inc=True), 3))
     except ValueError:  # none that its interval comes to, or none before long
         reject()
     command = RecurringCommand.model_validate(COMMAND)
     recurrence = Recurrence.model_construct(rule=rule, start=start.replace(tzinfo=UTC), command=command)
-    with within(10):
+    with cpu_limit(10):
         assert list(islice(recurrence._rule(moment).xafter(moment, inc=True), 3)) == expected
 
 
@@ -367,7 +367,7 @@ def test_a_rule_counted_from_later_on_gives_the_same(
     ],
 )
 def test_a_moment_that_utc_has_no_year_for_is_refused(fields: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match="no year for"):
+    with pytest.raises(ValidationError, match="before year 1 or after year 9999"):
         recurring("FREQ=DAILY", **fields)  # type: ignore[arg-type]
 
 

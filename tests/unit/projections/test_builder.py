@@ -9,7 +9,7 @@ from typing import Any
 
 from annals.dapr import DatabaseError
 from annals.projections import Builder, Generation, GenerationStatus
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.web.background import background
 from annals_projector.read_models import MEMBERS, TASKS
 
@@ -17,8 +17,8 @@ NOW = "2030-01-01T00:00:00+00:00"
 _TAIL = {0: 7}
 
 
-def known(name: str, lane: int, status: GenerationStatus, *, settling: bool = False) -> Known:
-    return Known(name, 2, 1, status, "a test", False, None, True, NOW, settling, {lane: 7})
+def known(name: str, lane: int, status: GenerationStatus, *, settling: bool = False) -> CatalogueEntry:
+    return CatalogueEntry(name, 2, 1, status, "a test", False, None, True, NOW, settling, {lane: 7})
 
 
 class Catalogue:
@@ -28,10 +28,10 @@ class Catalogue:
         self.members = known("members", 0, GenerationStatus.BUILDING)
 
     @property
-    def all(self) -> tuple[Known, ...]:
+    def all(self) -> tuple[CatalogueEntry, ...]:
         return known("tasks", 1, GenerationStatus.BUILDING), self.members
 
-    def generation(self, one: Known) -> Generation:
+    def generation(self, one: CatalogueEntry) -> Generation:
         return Generation({"tasks": TASKS, "members": MEMBERS}[one.read_model], one.number)
 
 
@@ -95,10 +95,10 @@ class Upgrade:
         self.switched = asyncio.Event()
 
     @property
-    def all(self) -> tuple[Known, ...]:
+    def all(self) -> tuple[CatalogueEntry, ...]:
         return (self.one,)
 
-    def generation(self, one: Known) -> Generation:
+    def generation(self, one: CatalogueEntry) -> Generation:
         return Generation(TASKS, one.number)
 
     async def index(self, _: Generation) -> None:
@@ -115,7 +115,7 @@ class Upgrade:
             self.one = replace(self.one, caught_up=True)
         return {"mine": True, "now": NOW}
 
-    async def switch(self, to: Known, **_: bool) -> None:
+    async def switch(self, to: CatalogueEntry, **_: bool) -> None:
         self.failures -= 1
         if self.failures >= 0:
             raise DatabaseError("canceling statement due to lock timeout")

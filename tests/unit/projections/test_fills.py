@@ -12,7 +12,7 @@ import pytest
 
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.projections import Builder, Generation, GenerationStatus
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.store import Append, Commit, MemoryEventStore
 from annals.web.background import background
 from annals_projector.read_models import TASKS
@@ -26,7 +26,9 @@ class World(MemoryEventStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.one = Known("tasks", 2, 2, GenerationStatus.BUILDING, "", True, None, False, "", False, {})
+        self.one = CatalogueEntry(
+            "tasks", 2, 2, GenerationStatus.BUILDING, "", True, None, False, "", False, {}
+        )
         self.live, self.filled = asyncio.Event(), asyncio.Event()
         self.rows: set[str] = set()
         self.held = self.most_held = 0
@@ -64,19 +66,19 @@ class World(MemoryEventStore):
         return found
 
     @property
-    def all(self) -> tuple[Known, ...]:
+    def all(self) -> tuple[CatalogueEntry, ...]:
         return (self.one,)
 
-    def generation(self, known: Known) -> Generation:
+    def generation(self, known: CatalogueEntry) -> Generation:
         return Generation(TASKS, known.number)
 
-    def find(self, *_: object) -> Known:
+    def find(self, *_: object) -> CatalogueEntry:
         return self.one
 
     async def index(self, _: Generation) -> None:
         await self.tasks(10 * self.writes_on)
 
-    async def switch(self, to: Known, **_: bool) -> None:
+    async def switch(self, to: CatalogueEntry, **_: bool) -> None:
         self.one = replace(to, status=GenerationStatus.LIVE, caught_up=True, settling=True)
         self.live.set()
 

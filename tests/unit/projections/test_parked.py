@@ -21,7 +21,7 @@ from annals.projections import (
     replays,
 )
 from annals.projections.folded_rows import FoldedRows
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.store import Append, MemoryEventStore
 from annals.testing.fake import FakeSidecar
 from annals_projector.read_models import PROJECTIONS, TASKS
@@ -89,7 +89,9 @@ async def test_what_was_parked_up_to_the_bound_is_handled_once_it_is_released(
     faulty = Generation(replace(TASKS, changes={"task.created": broken}), 1)
     mended = Generation(TASKS, 1)
     generations = Generations(database, PROJECTIONS)
-    generations.all = (Known("tasks", 1, TASKS.version, status, "", True, None, True, "2030", False, {}),)
+    generations.all = (
+        CatalogueEntry("tasks", 1, TASKS.version, status, "", True, None, True, "2030", False, {}),
+    )
     async with FakeSidecar() as sidecar:
         client = DaprSidecar(sidecar.grpc_port)
         letters = DeadLetters(client, "eventstore", "projector")

@@ -12,7 +12,7 @@ import pytest
 from annals.deadletters import SETTLED_SECONDS, DeadLetter, Kind, Status
 from annals.events import DomainEvent, RecordedEvent
 from annals.projections import Generations, GenerationStatus, Replays
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS, TASKS
 
@@ -33,7 +33,7 @@ LETTER = DeadLetter(
     status=Status.RELEASED,
     released_at=time.time(),
 )
-OF_ANOTHER_RELEASE = Known(
+OF_ANOTHER_RELEASE = CatalogueEntry(
     "tasks", 3, TASKS.version + 1, GenerationStatus.BUILDING, "a test", True, None, False, "2030", False, {}
 )
 
@@ -59,7 +59,7 @@ class Letters:
     ("known", "ended", "would"), [((), ["x"], "end"), ((OF_ANOTHER_RELEASE,), [], "wait")]
 )
 async def test_what_another_release_fills_does_not_end_here(
-    known: tuple[Known, ...], ended: list[str], would: str
+    known: tuple[CatalogueEntry, ...], ended: list[str], would: str
 ) -> None:
     nothing: Any = None
     letters: Any = Letters()

@@ -119,18 +119,18 @@ async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_ar
     database = ReadModels(checkpoint=COMMITS)
     sweeping = sweeper(database, await filled(), Applying())
     await sweeping.sweep()
-    assert sweeping.beyond == {}
+    assert sweeping.applied_but_missing == {}
 
     database.checkpoint, database.others = COMMITS + 1, {"5": 3}
     with capture_logs() as logs:
         await sweeping.sweep()
         await sweeping.sweep()
-    assert sweeping.beyond == {0: COMMITS + 1, 5: 3}
-    assert [log["applied"] for log in logs if log["log_level"] == "error"] == [sweeping.beyond]
+    assert sweeping.applied_but_missing == {0: COMMITS + 1, 5: 3}
+    assert [log["applied"] for log in logs if log["log_level"] == "error"] == [sweeping.applied_but_missing]
 
     database.checkpoint, database.others = COMMITS, {}
     await sweeping.sweep()
-    assert sweeping.beyond == {}
+    assert sweeping.applied_but_missing == {}
 
 
 async def test_what_a_message_brought_that_the_store_does_not_have_is_told_of() -> None:
@@ -145,8 +145,8 @@ async def test_what_a_message_brought_that_the_store_does_not_have_is_told_of() 
     sweeping = sweeper(Brought(checkpoint=COMMITS), await filled(), Applying())
     with capture_logs() as logs:
         await sweeping.sweep()
-    assert sweeping.beyond == {0: COMMITS + 50, 3: 7}
-    assert [log["applied"] for log in logs if log["log_level"] == "error"] == [sweeping.beyond]
+    assert sweeping.applied_but_missing == {0: COMMITS + 50, 3: 7}
+    assert [log["applied"] for log in logs if log["log_level"] == "error"] == [sweeping.applied_but_missing]
 
 
 class Indexed(ReadModels):
@@ -225,7 +225,7 @@ async def test_a_lane_with_what_cannot_be_decoded_holds_up_no_other(
 
     assert applying.applied == 10
     assert told("lag_commits") == 10 + 5
-    assert sweeping.beyond == {}
+    assert sweeping.applied_but_missing == {}
     (stalled,) = (log for log in logs if log["event"] == "cannot sweep a lane now")
     assert "cannot be decoded" in stalled["error"]
 
@@ -474,4 +474,4 @@ async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -
 
     sweeping = sweeper(Moving(checkpoint=COMMITS), store, Applying())
     await sweeping.sweep()
-    assert sweeping.beyond == {}
+    assert sweeping.applied_but_missing == {}

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from annals.dapr import DatabaseError
 from annals.projections import Generation, GenerationStatus
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.web import Problem
 from annals.web.problems import on_problem
 from annals_projector import projections_api
@@ -32,17 +32,17 @@ class World:
         statuses = (GenerationStatus.LIVE, GenerationStatus.BUILDING, GenerationStatus.BUILDING)
         self.parked = {("tasks", 1): 1, ("tasks", 2): 2, ("tasks", 3): 4, ("members", 2): 8}
         self.all = [
-            Known("tasks", number, 1, status, "a test", True, None, True, "2030", False, {})
+            CatalogueEntry("tasks", number, 1, status, "a test", True, None, True, "2030", False, {})
             for number, status in enumerate(statuses, 1)
         ]
 
     async def refresh(self) -> None:
         self.arrived += 1
 
-    def find(self, _read_model: str, number: int) -> Known:
+    def find(self, _read_model: str, number: int) -> CatalogueEntry:
         return self.all[number - 1]
 
-    def generation(self, known: Known) -> Generation:
+    def generation(self, known: CatalogueEntry) -> Generation:
         return Generation(TASKS, known.number)
 
     def parked_in(self, read_model: str, generation: int) -> int:

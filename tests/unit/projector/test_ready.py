@@ -15,7 +15,7 @@ def test_one_whose_read_models_are_of_another_store_is_not(monkeypatch: pytest.M
     class Ahead(Sweeper):
         def __init__(self, *given: object) -> None:
             super().__init__(*given)  # type: ignore[arg-type]
-            self.beyond = {5: 3, 0: 1_001}
+            self.applied_but_missing = {5: 3, 0: 1_001}
 
     monkeypatch.setattr(module, "Sweeper", Ahead)
     with TestClient(module.create(ProjectorSettings(dapr_grpc_port=1, dapr_http_port=1))) as client:

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from annals.projections import Generation, GenerationStatus, Projection
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.web import Problem
 from annals.web.problems import on_problem
 from annals_projector import projections_api
@@ -22,7 +22,9 @@ class World:
 
     def __init__(self, status: GenerationStatus, seq: int) -> None:
         since = "2030-01-01T00:00:00Z"
-        self.known = Known("tasks", 2, 1, status, "a test", False, None, True, since, False, {0: seq})
+        self.known = CatalogueEntry(
+            "tasks", 2, 1, status, "a test", False, None, True, since, False, {0: seq}
+        )
         self.switched: list[int] = []
         self.retired: list[int] = []
         self.knows = True
@@ -33,7 +35,7 @@ class World:
     async def refresh(self) -> None:
         pass
 
-    def find(self, _read_model: str, _number: int) -> Known | None:
+    def find(self, _read_model: str, _number: int) -> CatalogueEntry | None:
         return None if self.known.status is GenerationStatus.DROPPED else self.known
 
     def newest(self, _read_model: str) -> Projection:
@@ -42,7 +44,7 @@ class World:
     def look(self) -> None:
         pass
 
-    def generation(self, known: Known) -> Generation | None:
+    def generation(self, known: CatalogueEntry) -> Generation | None:
         return Generation(TASKS, known.number) if self.knows else None
 
     async def reached(self, **_: bool) -> dict[int, int]:
@@ -55,18 +57,18 @@ class World:
         return self.known.number
 
     @property
-    def all(self) -> list[Known]:
+    def all(self) -> list[CatalogueEntry]:
         return [self.known]
 
-    async def switch(self, to: Known) -> None:
+    async def switch(self, to: CatalogueEntry) -> None:
         self.switched.append(to.number)
         self._becomes(GenerationStatus.LIVE)
 
-    async def retire(self, known: Known) -> None:
+    async def retire(self, known: CatalogueEntry) -> None:
         self.retired.append(known.number)
         self._becomes(GenerationStatus.RETIRED)
 
-    async def set_status(self, _known: Known, status: GenerationStatus) -> None:
+    async def set_status(self, _known: CatalogueEntry, status: GenerationStatus) -> None:
         self._becomes(status)
 
     def _becomes(self, status: GenerationStatus) -> None:

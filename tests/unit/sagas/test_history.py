@@ -236,7 +236,7 @@ async def test_what_could_not_be_taken_back_is_tried_again_from_there() -> None:
     await history.record(KEY, [*forward, *back, entry(SagaFailed(reason="no", left=("b",)))], None)
     for _ in range(2):
         state = await history.decide(KEY, lambda saga: saga.retry_compensation())
-        assert (state.run, state.to_undo(), state.goes_on) == (1, [("b", 1)], False)
+        assert (state.run, state.to_undo(), state.awaited_by_parent) == (1, [("b", 1)], False)
     begun = entry(StepStarted(step="b", attempt=2, compensation=True))
     state = await history.record(KEY, [begun], None, 1)
     assert state.to_undo() == [("b", 1)], "it is not known what came of that try"
@@ -260,7 +260,7 @@ async def test_a_step_that_came_to_nothing_has_its_result_whatever_becomes_of_it
     back += [entry(StepCompensated(step="a", attempt=1))]
     for one in (*told, lost, entry(SagaCompensating(reason="no")), *back):
         state = await history.record(KEY, [one], None)
-        assert state.results == ({"a": None} if state.steps["a"].tried else {})
+        assert state.results == ({"a": None} if state.steps["a"].finished_attempts else {})
     assert state.undo_order == ("a", "b")
 
 

@@ -42,7 +42,7 @@ from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance_id
 from annals.sagas.start import child_id, entry
 from annals.sagas.state import SagaState, SagaStatus
-from annals.sagas.watch import Watch, pause
+from annals.sagas.watch import Watch, allowed_silence
 from annals.store import MemoryEventStore, StreamUnreadable, Undecodable
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -91,7 +91,7 @@ def test_what_a_declaration_allows(events: tuple[Any, ...], seconds: float) -> N
     state = SagaState().apply(STARTED)
     for event in events:
         state = state.apply(event)
-    assert pause(SAGA, state, NOW).total_seconds() == seconds
+    assert allowed_silence(SAGA, state, NOW).total_seconds() == seconds
 
 
 def test_a_saga_waits_for_all_that_its_steps_wait_for() -> None:
@@ -103,12 +103,12 @@ def test_a_saga_waits_for_all_that_its_steps_wait_for() -> None:
         until = NOW + timedelta(hours=1)
         state = state.apply(SagaWaiting(step=name, events=(f"yes-{name}",), deadline=until))
     assert state.waits_for == ("yes-v", "yes-w")
-    assert pause(saga, state, NOW) == timedelta(hours=1)
+    assert allowed_silence(saga, state, NOW) == timedelta(hours=1)
     state = state.apply(EventRaised(event="yes-v", number=1))
-    assert pause(saga, state, NOW) == timedelta(0)
+    assert allowed_silence(saga, state, NOW) == timedelta(0)
     state = state.apply(SagaResumed(step="v", event="yes-v", number=1))
     assert state.waits_for == ("yes-w",)
-    assert pause(saga, state, NOW) == timedelta(hours=1)
+    assert allowed_silence(saga, state, NOW) == timedelta(hours=1)
     assert state.apply(SagaCompensating(reason="no")).waits_for == ()
 
 

@@ -25,8 +25,8 @@ def test_no_key_of_an_outcome_is_longer_than_stores_take(tenant: str) -> None:
 def test_an_id_that_fits_is_found_where_it_always_was() -> None:
     fits = "k" * (LONGEST - len("command/default/"))
     assert keys.command("default", fits) == f"command/default/{fits}"
-    assert keys.command_of_before("default", fits) is None
-    assert keys.command_of_before("default", f"{fits}k") == f"command/default/{fits}k"
+    assert keys.legacy_command_key("default", fits) is None
+    assert keys.legacy_command_key("default", f"{fits}k") == f"command/default/{fits}k"
 
 
 async def test_the_outcome_of_a_long_id_is_found_where_it_was_before() -> None:

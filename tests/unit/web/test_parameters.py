@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Query
 
 from annals.sagas import SagaCatalog
 from annals.web import dead_letters
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import Problem, on_problem
 from annals_notification import schedule_api, users_api
 from annals_saga_orchestrator import api as sagas_api
@@ -35,7 +35,7 @@ def client() -> httpx.AsyncClient:
     def since(start: Annotated[str, Query(alias="from")] = "") -> None:
         """Nothing."""
 
-    @app.get("/", dependencies=[Depends(since), ONLY_ITS_OWN])
+    @app.get("/", dependencies=[Depends(since), REFUSE_UNKNOWN_PARAMETERS])
     async def listing(user: str = "", limit: int = 1) -> None:
         """Nothing."""
 

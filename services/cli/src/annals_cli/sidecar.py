@@ -51,7 +51,7 @@ class Failed(Exception):
         self.problem = problem
 
 
-class NotLetIn(Failed):
+class SidecarRefused(Failed):
     """A sidecar refused: the call lacks its API token, or the called app's access control forbids it."""
 
 
@@ -230,9 +230,9 @@ def _raise_problem(answer: httpx.Response, app: str) -> None:
             message = f"the service {app} cannot be reached: {problem['detail']}"
             raise Failed(message, Exit.UNAVAILABLE, problem)
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
-            raise NotLetIn(f"{problem['detail']}: set DAPR_API_TOKEN", code, problem)
+            raise SidecarRefused(f"{problem['detail']}: set DAPR_API_TOKEN", code, problem)
         if answer.status_code == HTTPStatus.FORBIDDEN:
-            raise NotLetIn(str(problem["detail"]), code, problem)
+            raise SidecarRefused(str(problem["detail"]), code, problem)
     if answer.status_code in (503, 504):
         code = Exit.UNAVAILABLE
     lines = [str(problem.get("detail") or f"HTTP {answer.status_code}")]

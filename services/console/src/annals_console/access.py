@@ -22,11 +22,11 @@ class Rule:
     path: str
     role: Role
     summary: str
-    of_others: Role | None = None
+    role_for_others: Role | None = None
     """The lowest role that sees the data of other users; for roles below it, `user` is always the caller."""
 
     @property
-    def with_id(self) -> Role | None:
+    def role_to_choose_id(self) -> Role | None:
         """The lowest role that may choose the `id` of the saga that this request starts, if it starts one.
 
         A lower role could take an id that another saga needs later.
@@ -106,7 +106,7 @@ RULES: tuple[Rule, ...] = (
         for what in ("cancel", "suspend", "resume", "restart", "retry", "terminate")
     ),
     Rule("GET", "notification", "stream", VIEWER, "Live events, as Server-Sent Events"),
-    Rule("GET", "notification", "deliveries", VIEWER, "The delivery log", of_others=OPERATOR),
+    Rule("GET", "notification", "deliveries", VIEWER, "The delivery log", role_for_others=OPERATOR),
     Rule("GET", "notification", "reminders", VIEWER, "Reminders"),
     Rule("GET", "notification", "recurrences", VIEWER, "Recurrences, the oldest first"),
     Rule("GET", "notification", "recurrences/{id}", VIEWER, "A recurrence, with its next occurrence"),

@@ -125,8 +125,8 @@ def routes(
             methods=[rule.method],
             summary=rule.summary,
             description=f"Role: {rule.role.title}."
-            + (f" For the data of other users: {rule.of_others.title}." if rule.of_others else "")
-            + (f" To choose the `id`: {rule.with_id.title}." if rule.with_id else "")
+            + (f" For the data of other users: {rule.role_for_others.title}." if rule.role_for_others else "")
+            + (f" To choose the `id`: {rule.role_to_choose_id.title}." if rule.role_to_choose_id else "")
             + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else ""),
             response_class=Response,  # of the content type that the service sends
             responses={
@@ -162,14 +162,18 @@ def _query(rule: Rule, identity: Identity, request: Request) -> str:
 
     Raises a Problem if the caller asks for another user's data, or chooses an id without the role for it.
     """
-    if rule.with_id is not None and identity.role < rule.with_id and "id" in request.query_params:
-        needed = rule.with_id.title
+    if (
+        rule.role_to_choose_id is not None
+        and identity.role < rule.role_to_choose_id
+        and "id" in request.query_params
+    ):
+        needed = rule.role_to_choose_id.title
         raise Problem(403, "forbidden", f"choosing an id needs the role {needed}", needed=needed)
-    if rule.of_others is None or rule.of_others <= identity.role:
+    if rule.role_for_others is None or rule.role_for_others <= identity.role:
         return request.url.query
     given = request.query_params.multi_items()
     if any(value != identity.user for name, value in given if name == "user"):
-        needed = rule.of_others.title
+        needed = rule.role_for_others.title
         detail = f"you are {identity.user}: the data of other users needs the role {needed}"
         raise Problem(403, "forbidden", detail, needed=needed)
     return urlencode([(name, value) for name, value in given if name != "user"] + [("user", identity.user)])

@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 SWEEP_SECONDS = 10.0  # between two sweeps of a table
 AHEAD = timedelta(hours=1)  # how far ahead alarms are set
-CLOCKS_APART = "interval '1 second'"
+EARLY_TOLERANCE_SQL = "interval '1 second'"
 """How early a job may ring by the database's clock. If it rings even earlier, its row fires late."""
 _OVERDUE = timedelta(seconds=5)
 """How long a row is left to its job before the sweep fires it."""

@@ -10,7 +10,7 @@ from annals.dapr import DaprError, DaprSidecar, Database, DatabaseError, Message
 from annals.events import CONTENT_TYPE, IntegrationEvent, to_cloudevent_json
 from annals.store import MAX_EVENT_BYTES, require_publishable
 from annals_notification.counted import counted
-from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
+from annals_notification.due import EARLY_TOLERANCE_SQL, Alarms, NotNow, Row, rows_due, statement_of_due
 
 _log = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ _ONE = f"""
 SELECT json_build_object('event', (
   SELECT event FROM notifications.held_events
   WHERE tenant = $1 AND id = $2 AND published_at IS NULL
-    AND due <= now() + {CLOCKS_APART}))::text"""  # noqa: S608 - a constant of the code
+    AND due <= now() + {EARLY_TOLERANCE_SQL}))::text"""  # noqa: S608 - a constant of the code
 
 _PUBLISHED = counted("""
 UPDATE notifications.held_events SET published_at = now()

@@ -40,7 +40,7 @@ _MONTHS = {"YEARLY": 12, "MONTHLY": 1}
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def cpu_limit(seconds: float) -> Iterator[None]:
     """Raise ValueError in the block once it has used `seconds` of processor time.
 
     A rule that matches no day is evaluated to the end of the calendar before it yields anything, and a rule
@@ -113,7 +113,7 @@ class Recurrence(BaseModel):
     @model_validator(mode="after")
     def _can_be_counted(self) -> Recurrence:
         try:
-            with within(COUNTING_SECONDS):
+            with cpu_limit(COUNTING_SECONDS):
                 first = list(islice(self._rule(), 3))
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"rule: expected an RRULE such as FREQ=WEEKLY;BYDAY=MO: {error}") from None

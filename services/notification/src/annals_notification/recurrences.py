@@ -14,7 +14,7 @@ from annals.dapr import Database, NotAnswered, ServiceInvocation
 from annals.store import MAX_EVENT_BYTES, require_publishable
 from annals_notification.counted import counted
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
-from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, within
+from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, cpu_limit
 from annals_notification.stored_text import stored_text
 
 _COMMAND_SECONDS = 30.0
@@ -82,7 +82,7 @@ class Recurrences:
         command = recurrence.command
         require_publishable(command.type, orjson.dumps(command.data), self._max_event_bytes)
         now = datetime.now(UTC)
-        with within(COUNTING_SECONDS):
+        with cpu_limit(COUNTING_SECONDS):
             coming = recurrence.first_after(now)
         if recurrence.paused:
             coming = None
@@ -114,7 +114,7 @@ class Recurrences:
         coming = None
         if not paused:
             recurrence = Recurrence.stored(row["data"])
-            with within(COUNTING_SECONDS):
+            with cpu_limit(COUNTING_SECONDS):
                 coming = recurrence.first_after(now)
         following = coming[1].isoformat() if coming else None
         wanted = "true" if paused else "false"
@@ -143,7 +143,7 @@ class Recurrences:
         last = datetime.fromisoformat(row["last"])
         try:
             recurrence = Recurrence.stored(row["data"])
-            with within(COUNTING_SECONDS):
+            with cpu_limit(COUNTING_SECONDS):
                 now = recurrence.reach(last, now)
                 due = recurrence.missed(last, now)
                 coming = recurrence.first_after(now)

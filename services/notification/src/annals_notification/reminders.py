@@ -19,7 +19,7 @@ from annals.store import EventReader, Head, StoreUnavailable
 from annals.telemetry import metrics
 from annals_notification.counted import counted
 from annals_notification.deliveries.plan import Notice
-from annals_notification.due import CLOCKS_APART, Alarms, NotNow, Row, rows_due, statement_of_due
+from annals_notification.due import EARLY_TOLERANCE_SQL, Alarms, NotNow, Row, rows_due, statement_of_due
 from annals_notification.gathered import Gathered
 from annals_notification.notices import Notices
 
@@ -82,7 +82,7 @@ _ONE = f"""
 SELECT json_build_object('row', (
   SELECT to_jsonb(r) FROM notifications.reminders r
   WHERE tenant = $1 AND id = $2 AND status = 'scheduled'
-    AND fires <= now() + {CLOCKS_APART}))::text"""  # noqa: S608 - a constant of the code
+    AND fires <= now() + {EARLY_TOLERANCE_SQL}))::text"""  # noqa: S608 - a constant of the code
 
 _FIRED = counted("""
 UPDATE notifications.reminders SET status = $4, late = $5::text::boolean, fired_at = now()

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, StringConstraints, ValidationError
 
-from annals.events import HeaderId, IntegrationEvent, new_id, portable
+from annals.events import HeaderId, IntegrationEvent, new_id, require_portable
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import json_body, problem
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals.web.request_context import id_of, traceparent_of
@@ -46,7 +46,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         "/reminders",
         summary="Reminders, in the order in which they fire",
         response_model=Page[ReminderNow],
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def list_reminders(
         tenant: Tenant,
@@ -66,7 +66,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         "/recurrences",
         summary="Recurrences, the oldest first",
         response_model=Page[RecurrenceNow],
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def list_recurrences(tenant: Tenant, limit: Limit = 50, cursor: Cursor = None) -> Response:
         after = decode_cursor(cursor, str, datetime, str)[1:]
@@ -77,7 +77,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         "/recurrences/{id}",
         summary="A recurrence, with its next occurrence",
         response_model=RecurrenceNow,
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def get_recurrence(tenant: Tenant, id: Name) -> Response:  # noqa: A002
         row = await recurrences.get(tenant, id)
@@ -103,7 +103,7 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
         except ValidationError as error:
             raise from_validation(error) from error
         try:
-            portable(recurrence.command.data)
+            require_portable(recurrence.command.data)
         except ValueError as error:
             raise malformed("command.data", str(error)) from error
         with domain_problems():

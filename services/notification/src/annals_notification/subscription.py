@@ -14,7 +14,7 @@ from annals.dapr import DatabaseError, StatementRefused
 from annals.deadletters import DeadLetters, Unreadable
 from annals.events import IntegrationEvent, RecordedEvent, from_cloudevent
 from annals.store import AppendTooLarge
-from annals.web.deliveries import hinted, message, published, status
+from annals.web.deliveries import acknowledge_hints, message, published, status
 from annals.web.request_body import json_object
 from annals_notification.deliveries.plan import Notice, notices_of
 from annals_notification.deliveries.users import Users
@@ -129,7 +129,7 @@ def routes(inbound: Inbound, looks: Sequence[Callable[[], None]], due: Due) -> A
     async def hint(request: Request) -> Response:
         for look in looks:
             look()
-        return hinted(await request.body())
+        return acknowledge_hints(await request.body())
 
     @router.post("/events/integration-events", include_in_schema=False)
     async def deliver(request: Request) -> Response:

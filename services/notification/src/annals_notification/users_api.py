@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page, page_that_fits
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import from_validation, malformed
 from annals.web.request_body import json_object
 from annals_notification.answers import Changed, Delivery, Inbox, ShownPreferences
@@ -29,7 +29,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         "/preferences/{user}",
         summary="A user's preferences",
         response_model=ShownPreferences,
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def get_preferences(tenant: Tenant, user: Name) -> Response:
         return json_answer(_shown(await users.preferences(tenant, user)))
@@ -58,7 +58,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         "/inbox/{user}",
         summary="A user's inbox, the newest first",
         response_model=Inbox,
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def inbox(
         tenant: Tenant, user: Name, unread: bool = False, limit: Limit = 50, cursor: Cursor = None
@@ -73,7 +73,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         "/inbox/{user}/read",
         summary="Mark all notices of an inbox as read",
         response_model=Changed,
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def read_all(tenant: Tenant, user: Name) -> Response:
         return json_answer({"changed": await users.read_all(tenant, user)})
@@ -90,7 +90,7 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         "/deliveries",
         summary="The delivery log, the newest first",
         response_model=Page[Delivery],
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def deliveries(
         tenant: Tenant,

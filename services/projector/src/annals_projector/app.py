@@ -107,8 +107,10 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                         _ = generations.live
                     except Outdated as error:
                         missing["read models"] = str(error)
-                if sweeper.beyond:
-                    lanes = ", ".join(f"{lane} up to {seq}" for lane, seq in sorted(sweeper.beyond.items()))
+                if sweeper.applied_but_missing:
+                    lanes = ", ".join(
+                        f"{lane} up to {seq}" for lane, seq in sorted(sweeper.applied_but_missing.items())
+                    )
                     missing["read models"] = (
                         f"they belong to another store, which had lane {lanes}: drop their schema"
                     )

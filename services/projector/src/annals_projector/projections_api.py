@@ -14,7 +14,7 @@ from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLetters, DeadLettersUnknown
 from annals.projections import Builder, Generations, GenerationStatus, Projection, difference
 from annals.projections.builder import NEAR_COMMITS
-from annals.projections.generations import Known
+from annals.projections.generations import CatalogueEntry
 from annals.projections.sweeper import CHECKPOINTS
 from annals.store import StoreError
 from annals.store.dapr_store import DaprEventReader
@@ -72,19 +72,19 @@ def routes(
         with _problems():
             await generations.refresh()
 
-    def find(read_model: str, number: int) -> Known:
+    def find(read_model: str, number: int) -> CatalogueEntry:
         known = generations.find(read_model, number)
         if known is None:
             raise Problem(404, "not-found", f"{read_model} has no generation {number}")
         return known
 
-    def live(read_model: str) -> Known:
+    def live(read_model: str) -> CatalogueEntry:
         for one in generations.all:
             if one.read_model == read_model and one.status is GenerationStatus.LIVE:
                 return one
         raise Problem(404, "not-found", f"there is no read model {read_model}")
 
-    def described(known: Known, tails: dict[int, int]) -> GenerationNow:
+    def described(known: CatalogueEntry, tails: dict[int, int]) -> GenerationNow:
         filled = known.status is not GenerationStatus.LIVE
         return GenerationNow(
             number=known.number,
@@ -279,7 +279,7 @@ def routes(
     return router
 
 
-def _commits(known: Known, tails: dict[int, int]) -> Commits:
+def _commits(known: CatalogueEntry, tails: dict[int, int]) -> Commits:
     done = sum(min(seq, tails.get(lane, 0)) for lane, seq in known.progress.items())
     return Commits(done=done, total=sum(tails.values()))
 

@@ -25,7 +25,7 @@ from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
 from annals.web.openapi import headers, json_body, parameter
 from annals.web.operations import GivenReason, Operations
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import id_of, tenant_of, traceparent_of
@@ -91,7 +91,7 @@ def routes(
         status_code=202,
         summary="Start a saga with its input",
         response_model=Started,
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
         openapi_extra={"parameters": headers("Idempotency-Key", "x-correlation-id")} | json_body(any_input),
     )
     async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
@@ -110,7 +110,10 @@ def routes(
         return json_answer(asdict(started), 202, {"Location": f"/sagas/{started.id}"})
 
     @router.get(
-        "/{saga_id}", summary="One saga as it is now", response_model=SagaNow, dependencies=[ONLY_ITS_OWN]
+        "/{saga_id}",
+        summary="One saga as it is now",
+        response_model=SagaNow,
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def get(request: Request, saga_id: SagaId) -> Response:
         with _problems():

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from annals.sagas import SagaCatalog
 from annals.store import Follower
-from annals.web.deliveries import hinted
+from annals.web.deliveries import acknowledge_hints
 
 
 def triggers(catalog: SagaCatalog) -> frozenset[str]:
@@ -21,6 +21,6 @@ def routes(follower: Follower) -> APIRouter:
     @router.post("/events/domain-events", include_in_schema=False)
     async def domain_events(request: Request) -> Response:
         follower.look()
-        return hinted(await request.body())
+        return acknowledge_hints(await request.body())
 
     return router

@@ -96,7 +96,7 @@ class Checkpointer:
             await self._sidecar.transact(
                 self._store_name,
                 [
-                    Write.over(last_key, data, value),
+                    Write.replacing(last_key, data, value),
                     Write(keys.checkpoint(lane, checkpoint.number), data, insert_only=True),
                 ],
             )

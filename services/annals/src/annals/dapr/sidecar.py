@@ -40,7 +40,7 @@ class Write:
     ttl_seconds: int | None = None
 
     @classmethod
-    def over(cls, key: str, value: bytes, there: StateValue | None) -> Write:
+    def replacing(cls, key: str, value: bytes, there: StateValue | None) -> Write:
         """Return a write that replaces `there`, the value that was read, or inserts the key if that is None.
 
         The store refuses the write if the key has changed since.

@@ -375,7 +375,7 @@ class DeadLetters:
             # makes the store refuse this transaction.
             details = await self._sidecar.get_certain(self._store, list(by_key))
             writes = [
-                Write.over(self._prefix, index.encode(), value),
+                Write.replacing(self._prefix, index.encode(), value),
                 *(
                     Write(key, _encoded(revise(_to_revise(one, key, details.get(key)))))
                     for key, (one, revise) in by_key.items()

@@ -12,9 +12,9 @@ from annals.events.envelope import (
     QueryEvent,
     RecordedEvent,
     Utc,
-    portable,
     require_aggregate_type,
     require_event_type,
+    require_portable,
 )
 from annals.events.identity import HeaderId, Position, StreamId, is_header_id, is_tenant, new_id
 from annals.events.payload import EventData, UnknownEventData
@@ -44,8 +44,8 @@ __all__ = [
     "is_header_id",
     "is_tenant",
     "new_id",
-    "portable",
     "require_aggregate_type",
     "require_event_type",
+    "require_portable",
     "to_cloudevent_json",
 ]

@@ -12,7 +12,7 @@ from annals.events.envelope import DomainEvent, Event, RecordedEvent
 CONTENT_TYPE = "application/cloudevents+json"
 E = TypeVar("E", bound=Event)
 
-_SPAN = len("00-") + 32  # characters of a traceparent's version and trace id
+_UP_TO_TRACE_ID = len("00-") + 32  # characters of a traceparent's version and trace id
 
 
 def _attributes(event: Event, traceparent: str | None) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def from_cloudevent(cloudevent: Any, kind: type[E]) -> E:
         data = data | {"timestamp": given}
     traceparent, own = cloudevent.get("traceparent"), str(data.get("traceparent"))
     # Without tracing, Dapr invents a trace for each message of a bulk, which nothing else belongs to (1.18).
-    invented = issubclass(kind, RecordedEvent) and own[:_SPAN] != str(traceparent)[:_SPAN]
+    invented = issubclass(kind, RecordedEvent) and own[:_UP_TO_TRACE_ID] != str(traceparent)[:_UP_TO_TRACE_ID]
     if isinstance(traceparent, str) and traceparent and not invented:
         data = data | {"traceparent": traceparent}
     return kind.model_validate(data)

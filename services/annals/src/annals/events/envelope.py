@@ -43,7 +43,7 @@ class Priority(StrEnum):
     CRITICAL = "critical"
 
 
-def portable(value: Any, path: str = "data", depth: int = 0) -> Any:
+def require_portable(value: Any, path: str = "data", depth: int = 0) -> Any:
     """Return a JSON value unchanged. Raises ValueError for what some broker or database does not take."""
     if isinstance(value, bool) or value is None:
         return value
@@ -60,17 +60,17 @@ def portable(value: Any, path: str = "data", depth: int = 0) -> Any:
             raise ValueError(f"{path}: {value} is not a JSON number")
     elif isinstance(value, dict):
         for key, item in value.items():
-            portable(key, path)
-            portable(item, f"{path}.{key}", depth + 1)
+            require_portable(key, path)
+            require_portable(item, f"{path}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            portable(item, f"{path}[{index}]", depth + 1)
+            require_portable(item, f"{path}[{index}]", depth + 1)
     else:
         raise ValueError(f"{path}: {type(value).__name__} is not a JSON value")
     return value
 
 
-Data = Annotated[dict[str, Any], AfterValidator(portable)]
+Data = Annotated[dict[str, Any], AfterValidator(require_portable)]
 """A JSON object that survives every broker and fits every database."""
 
 EventType = Annotated[
@@ -284,8 +284,8 @@ class IntegrationEvent(Event):
     def _require_portable_fields(self) -> Self:
         """Check every other field as `data` is checked: unknown fields too are stored and passed on."""
         for field, value in self.model_dump(mode="json", exclude={"data"}).items():
-            portable(field, "event")
-            portable(value, field)
+            require_portable(field, "event")
+            require_portable(value, field)
         return self
 
 

@@ -80,7 +80,7 @@ class SubjectKeys:
                 return True
         erased = orjson.dumps({"erased_at": datetime.now(UTC)})
         try:
-            await self._sidecar.save(self._store, Write.over(name, erased, value))
+            await self._sidecar.save(self._store, Write.replacing(name, erased, value))
         except StateConflict:
             return False
         return True

@@ -22,7 +22,7 @@ from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked
 from annals.events import RecordedEvent, StreamId
 from annals.projections.applier import ProjectionStalled
 from annals.projections.folded_rows import FoldedRows
-from annals.projections.generations import Generations, GenerationStatus, Known
+from annals.projections.generations import CatalogueEntry, Generations, GenerationStatus
 from annals.projections.tables import Generation
 from annals.store import StoreError, event_pages
 from annals.store.dapr_store import DaprEventReader
@@ -146,7 +146,7 @@ class Builder:
         for one in to_fill.keys() - self._under_way.keys():
             self._under_way[one] = fills.create_task(self._fill_if_free(to_fill[one], one))
 
-    async def _fill_if_free(self, known: Known, generation: Generation) -> None:
+    async def _fill_if_free(self, known: CatalogueEntry, generation: Generation) -> None:
         rows = self._rows.pop(generation, None)
         if rows is None:
             rows = FoldedRows(self._database, self._store, generation, self._dead_letters)
@@ -162,13 +162,15 @@ class Builder:
         except (DeadLettersUnknown, TooManyParked) as error:
             _log.error("a table is not filled any further", table=generation.name, error=str(error))
 
-    async def _lease(self, known: Known) -> str | None:
+    async def _lease(self, known: CatalogueEntry) -> str | None:
         """Take the lease. Return the time by the database's clock, or None if another replica holds it."""
         lease = f"{_LEASE_SECONDS} seconds"
         answer = await self._database.fetch(_LEASE, known.read_model, str(known.number), self._owner, lease)
         return answer["now"] if answer["mine"] else None
 
-    async def _fill(self, known: Known, generation: Generation, rows: FoldedRows, began: str) -> None:
+    async def _fill(
+        self, known: CatalogueEntry, generation: Generation, rows: FoldedRows, began: str
+    ) -> None:
         progress = dict(known.progress)
         wanted = await self._store.reached() if known.settling else {}
         await self._fill_lanes(known, generation, rows, progress)
@@ -179,12 +181,12 @@ class Builder:
             await self._database.fetch(_CAUGHT_UP, known.read_model, str(known.number))
             _log.info("a table has caught up with the store", table=generation.name)
         if known.status is GenerationStatus.BUILDING and known.automatic:
-            await self._generations.switch(known, unasked=True)
+            await self._generations.switch(known, automatic=True)
         if known.settling and not _lacking(progress, wanted):
             await self._database.fetch(_FILLED, known.read_model, str(known.number), began)
 
     async def _catch_up(
-        self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
+        self, known: CatalogueEntry, generation: Generation, rows: FoldedRows, progress: dict[int, int]
     ) -> bool:
         """Repeat fills until one ends that began near the store's end: under load, the end itself moves on.
 
@@ -200,14 +202,14 @@ class Builder:
                 return True
 
     async def _fill_lanes(
-        self, known: Known, generation: Generation, rows: FoldedRows, progress: dict[int, int]
+        self, known: CatalogueEntry, generation: Generation, rows: FoldedRows, progress: dict[int, int]
     ) -> None:
         """Fill the lanes that have new commits, each until its end is reached once."""
         for lane in await self._store.moved(progress):
             progress[lane] = await self._fill_lane(known, generation, rows, lane, progress.get(lane, 0))
 
     async def _fill_lane(
-        self, known: Known, generation: Generation, rows: FoldedRows, lane: int, seq: int
+        self, known: CatalogueEntry, generation: Generation, rows: FoldedRows, lane: int, seq: int
     ) -> int:
         """Fill a lane page by page, and read the next pages meanwhile. Return the last sequence filled."""
         aggregate_type = generation.projection.aggregate_type
@@ -270,7 +272,7 @@ class Builder:
                 return Page(commits[read - 1].position.seq, False, False, events, size)
         return Page(after + len(commits), len(commits) == most, len(commits) < most, events, size)
 
-    async def _advance(self, known: Known, lane: int, seq: int) -> Known:
+    async def _advance(self, known: CatalogueEntry, lane: int, seq: int) -> CatalogueEntry:
         """Save the progress. Raises _Lost if the generation was paused or dropped, or the lease was lost."""
         place = (known.read_model, str(known.number), self._owner)
         lease = f"{_LEASE_SECONDS} seconds"
@@ -294,7 +296,7 @@ def _lacking(progress: Mapping[int, int], wanted: Mapping[int, int]) -> int:
     return sum(max(0, seq - progress.get(lane, 0)) for lane, seq in wanted.items())
 
 
-def _to_fill(known: Known) -> bool:
+def _to_fill(known: CatalogueEntry) -> bool:
     match known.status:
         case GenerationStatus.BUILDING | GenerationStatus.RETIRED:
             return True

@@ -66,7 +66,7 @@ class GenerationStatus(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CatalogueEntry:
     """A generation as the catalogue has it; this code may not know its version."""
 
     read_model: str
@@ -111,9 +111,9 @@ class Generations:
         for one in projections:
             if self._projections.setdefault((one.table.name, one.version), one) is not one:
                 raise ValueError(f"two projections make version {one.version} of {one.table.name}")
-        self.all: Sequence[Known] = ()
+        self.all: Sequence[CatalogueEntry] = ()
         self._live: tuple[Generation, ...] | None = None
-        self._foreign: Known | None = None
+        self._foreign: CatalogueEntry | None = None
 
     async def prepare(self) -> None:
         """Make what is missing, so that every read model has a generation of this code's version.
@@ -183,7 +183,7 @@ class Generations:
             )
         return self._live
 
-    def _way_out(self, foreign: Known) -> str:
+    def _way_out(self, foreign: CatalogueEntry) -> str:
         name = foreign.read_model
         if self.newest(name) is None:
             return f"retire its generation {foreign.number} to do without the read model"
@@ -194,7 +194,7 @@ class Generations:
             return f"generation {own[-1].number} is switched to when it has caught up"
         return f"switch to generation {own[-1].number} when it has caught up"
 
-    def generation(self, known: Known) -> Generation | None:
+    def generation(self, known: CatalogueEntry) -> Generation | None:
         """Return a generation with its projection, or None if this code does not have its version."""
         projection = self._projections.get((known.read_model, known.version))
         return None if projection is None else Generation(projection, known.number)
@@ -204,7 +204,7 @@ class Generations:
         versions = [one for (name, _), one in self._projections.items() if name == read_model]
         return max(versions, key=lambda projection: projection.version, default=None)
 
-    def find(self, read_model: str, number: int) -> Known | None:
+    def find(self, read_model: str, number: int) -> CatalogueEntry | None:
         """Return a generation as of the last read of the catalogue, or None."""
         return next((one for one in self.all if (one.read_model, one.number) == (read_model, number)), None)
 
@@ -235,15 +235,17 @@ class Generations:
         if statements:
             await self._patient.execute(";".join(statements))
 
-    async def switch(self, to: Known, *, unasked: bool = False) -> None:
+    async def switch(self, to: CatalogueEntry, *, automatic: bool = False) -> None:
         """Make another generation live, and retire the live one. Does nothing if `to` is live already.
 
-        With `unasked`, it also does nothing if `to` is not to go live by itself any more, because another
+        With `automatic`, it also does nothing if `to` is not to go live by itself any more, because another
         generation of its version or of a later one has gone live.
         """
         name = to.read_model
         may = (
-            "status = 'building' AND automatic" if unasked else "status IN ('building', 'paused', 'retired')"
+            "status = 'building' AND automatic"
+            if automatic
+            else "status IN ('building', 'paused', 'retired')"
         )
         await self._database.execute(
             f"""SELECT pg_advisory_xact_lock({LOCK});
@@ -261,7 +263,7 @@ END $switch$"""
         )
         await self.refresh()
 
-    async def retire(self, known: Known) -> None:
+    async def retire(self, known: CatalogueEntry) -> None:
         """Retire a live generation without a successor: deliveries are no longer written to the read model.
 
         Until it is dropped, the table is kept up to date from the store, and the view still shows it.
@@ -278,7 +280,7 @@ END $retire$"""
         )
         await self.refresh()
 
-    async def throttle(self, known: Known, events_a_second: int | None) -> None:
+    async def throttle(self, known: CatalogueEntry, events_a_second: int | None) -> None:
         """Limit the building of a generation to so many events a second; None removes the limit."""
         limit = "NULL" if events_a_second is None else str(int(events_a_second))
         await self._database.execute(
@@ -287,7 +289,7 @@ END $retire$"""
         )
         await self.refresh()
 
-    async def set_status(self, known: Known, status: GenerationStatus) -> None:
+    async def set_status(self, known: CatalogueEntry, status: GenerationStatus) -> None:
         """Pause, resume or drop a generation; a live one is left alone if this code has its read model."""
         name = known.read_model
         kept = "'dropped'" if self.newest(name) is None else "'live', 'dropped'"
@@ -318,6 +320,6 @@ END $status$"""
         await self.refresh()
 
 
-def _known(row: dict[str, Any]) -> Known:
+def _known(row: dict[str, Any]) -> CatalogueEntry:
     progress = {int(lane): seq for lane, seq in row["progress"].items()}
-    return Known(**row | {"status": GenerationStatus(row["status"]), "progress": progress})
+    return CatalogueEntry(**row | {"status": GenerationStatus(row["status"]), "progress": progress})

@@ -73,7 +73,7 @@ class Sweeper:
         self._lags: dict[int, int] = {}
         self._looked: dict[int, int] = {}
         self._brought: dict[tuple[int, bool], set[Position]] = {}
-        self.beyond: dict[int, int] = {}
+        self.applied_but_missing: dict[int, int] = {}
         """By lane, the last applied sequence if the store lacks its commit: it is a different store."""
 
     async def run(self) -> None:
@@ -109,9 +109,9 @@ class Sweeper:
         # Read after the index: whatever another replica has applied by then was in the store before.
         there = await asyncio.gather(*(self._is_there(lane, seq) for lane, seq in applied.items()))
         beyond = {lane: seq for (lane, seq), one in zip(applied.items(), there, strict=True) if not one}
-        if beyond and beyond != self.beyond:
+        if beyond and beyond != self.applied_but_missing:
             _log.error("the read models have applied commits that the store does not have", applied=beyond)
-        self.beyond = beyond
+        self.applied_but_missing = beyond
 
     async def _is_there(self, lane: int, seq: int) -> bool:
         try:

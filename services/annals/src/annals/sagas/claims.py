@@ -98,7 +98,7 @@ class Claims:
                 if state.runs_for(started.saga_type, started.business_key):
                     raise SagaRuns(theirs.key, state)
             try:
-                await self._sidecar.save(self._store, Write.over(place, mine, value))
+                await self._sidecar.save(self._store, Write.replacing(place, mine, value))
             except StateConflict:
                 continue
             return

@@ -200,7 +200,7 @@ class _Run:
     def _act(self, step: Step, action: Action, *, last: bool) -> Branch:
         call = describe(action, self._context)
         known = self._known[step.name]
-        uncertain, attempt = known.uncertain, known.tried
+        uncertain, attempt = known.uncertain, known.finished_attempts
         if attempt and attempt == known.attempts:
             yield from self._until_the_next_try(step, attempt, uncertain=uncertain)
         while True:
@@ -452,7 +452,7 @@ class _Run:
 
     def _tell(self) -> Branch:
         """Record the transitions so far, while there is no other activity to take them along."""
-        if not self._unrecorded or not self._workflow.tells:
+        if not self._unrecorded or not self._workflow.records_before_waiting:
             return
         with suppress(Exception):  # the next activity records them, or fails visibly
             yield from self._record()

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from annals.events import Data, EventData, EventRegistry, portable
+from annals.events import Data, EventData, EventRegistry, require_portable
 
 _LONGEST_MESSAGE = 2_000  # characters of an error
 
@@ -24,7 +24,7 @@ def require_recordable(step: str, result: Any) -> None:
     good, and with them the compensation of the saga.
     """
     try:
-        orjson.dumps(portable({"result": result}))
+        orjson.dumps(require_portable({"result": result}))
     except (ValueError, orjson.JSONEncodeError) as error:
         raise ValueError(f"{step} came to what cannot be stored: {error}") from error
 

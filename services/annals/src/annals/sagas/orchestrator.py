@@ -178,9 +178,11 @@ class Orchestrator:
         if state.run < run:
             why = "the saga that started it was restarted"
             state = await self._decide(
-                key, lambda now: now.restart(run, why) if now.goes_on else (), Asker(key.user, traceparent)
+                key,
+                lambda now: now.restart(run, why) if now.awaited_by_parent else (),
+                Asker(key.user, traceparent),
             )
-        if state.goes_on:
+        if state.awaited_by_parent:
             if run:
                 await self._claims.keep(key, state.as_started())
             if call.get("begun"):
@@ -196,7 +198,7 @@ class Orchestrator:
         child there, or is noticed here.
         """
         above = await self.load(parent)
-        return above.goes_on and (above.run == run or not above.cancel_requested)
+        return above.awaited_by_parent and (above.run == run or not above.cancel_requested)
 
     async def _give_up(self, key: SagaKey, parent: SagaKey, run: int, traceparent: str | None) -> None:
         """Cancel a child saga whose workflow is lost, and which its parent counts as failed.
@@ -205,10 +207,10 @@ class Orchestrator:
         was restarted itself, its new run goes on with the child, which is not cancelled.
         """
         above = await self.load(parent)
-        if above.goes_on and above.run == run:
+        if above.awaited_by_parent and above.run == run:
             asker = Asker(key.user, traceparent)
             await self._decide(
-                key, lambda now: now.cancel(_LOST) if now.goes_on and now.run == run else (), asker
+                key, lambda now: now.cancel(_LOST) if now.awaited_by_parent and now.run == run else (), asker
             )
 
     async def cancel_child(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
@@ -310,7 +312,7 @@ class Orchestrator:
         Dapr ended the child's workflow together with the parent's. A cancelled child is not terminated: its
         parent may have gone on without it, and it has to be compensated.
         """
-        if state.parent is None or not state.goes_on or state.cancel_requested:
+        if state.parent is None or not state.awaited_by_parent or state.cancel_requested:
             return False
         parent = replace(key, id=state.parent)
         if not (await self.load(parent)).terminated:
@@ -369,10 +371,10 @@ class Orchestrator:
         Nor does it wait for a saga that people retry.
         """
         line = [(key, state)]
-        while state.goes_on and state.parent is not None:
+        while state.awaited_by_parent and state.parent is not None:
             child, key = key, replace(key, id=state.parent)
             state = await self.load(key)
-            if not state.goes_on:
+            if not state.awaited_by_parent:
                 break
             running = self._running_children(key, state)
             if running is not None and child not in running:

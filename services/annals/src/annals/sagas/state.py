@@ -102,12 +102,12 @@ class StepState(BaseModel):
         return self.knows(attempt, _OVER, undo=undo)
 
     @property
-    def tried(self) -> int:
+    def finished_attempts(self) -> int:
         """The number of attempts at the action whose outcome is known."""
         return self.attempts - (self.phase == _BEGUN)
 
     @property
-    def undo_tried(self) -> int:
+    def finished_undo_attempts(self) -> int:
         """The number of attempts at the compensation whose outcome is known."""
         return self.undo_attempts - (self.undo_phase == _BEGUN)
 
@@ -407,7 +407,7 @@ class SagaState(Aggregate):
         return self.status is not SagaStatus.NONE and not self.status.ended
 
     @property
-    def goes_on(self) -> bool:
+    def awaited_by_parent(self) -> bool:
         """Whether the saga is active, and not only because people retry what was `left`.
 
         The saga that started this one does not wait for such a retry.
@@ -457,7 +457,11 @@ class SagaState(Aggregate):
         wanted = self.left or done
         steps = {name: self.step(name) for name in done | dict.fromkeys(self.left) if name in wanted}
         taken_back = StepStatus.COMPENSATED
-        return [(name, step.undo_tried) for name, step in steps.items() if step.status is not taken_back]
+        return [
+            (name, step.finished_undo_attempts)
+            for name, step in steps.items()
+            if step.status is not taken_back
+        ]
 
     def _knows(self, step: str, attempt: int, phase: int, *, undo: bool) -> bool:
         return self.step(step).knows(attempt, phase, undo=undo)

@@ -30,7 +30,7 @@ class Workflow(Protocol):
         ...
 
     @property
-    def tells(self) -> bool:
+    def records_before_waiting(self) -> bool:
         """Whether transitions are recorded before parallel steps do nothing but wait.
 
         False for a workflow that an older release began: its history has no such activity.

@@ -168,10 +168,10 @@ class Watch:
     def _patience(self, saga: Saga[Any], state: SagaState) -> float:
         """Return the seconds that a saga may stand still. They double with each restart that did not help."""
         doublings: int = 2 ** min(state.run, _MOST_DOUBLINGS)
-        return self._seconds * doublings + pause(saga, state, datetime.now(UTC)).total_seconds()
+        return self._seconds * doublings + allowed_silence(saga, state, datetime.now(UTC)).total_seconds()
 
 
-def pause(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
+def allowed_silence(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
     """Return how long a saga may rightly have no event: during an attempt, before a retry, or in a wait."""
     pauses = [timedelta(0)]
     answered = (
@@ -183,10 +183,10 @@ def pause(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
         known = state.step(step.name)
         match known.status:
             case StepStatus.RUNNING:
-                trying = known.tried < known.attempts
+                trying = known.finished_attempts < known.attempts
                 pauses.append(step.timeout if trying else step.retry.wait(known.attempts))
             case StepStatus.COMPENSATING:
-                trying = known.undo_tried < known.undo_attempts
+                trying = known.finished_undo_attempts < known.undo_attempts
                 pauses.append(step.timeout if trying else step.compensation_retry.wait(known.undo_attempts))
             case StepStatus.WAITING if known.deadline is not None and not answered:
                 pauses.append(known.deadline - now)

@@ -49,7 +49,7 @@ class _DaprWorkflow:
         # suspended before the patches of the turn that took it: a patch asked for there is not found again.
         self._looks = context.is_patched(_LOOKS)
         beside = any(isinstance(block, Parallel) for block in saga.steps)
-        self.tells = beside and context.is_patched(_TELLS)
+        self.records_before_waiting = beside and context.is_patched(_TELLS)
 
     @property
     def now(self) -> datetime:

@@ -63,7 +63,7 @@ class DaprEventReader:
         wanted = [head_key]
         if command_id is not None:
             wanted.append(keys.command(stream.tenant, command_id))
-            before = keys.command_of_before(stream.tenant, command_id)
+            before = keys.legacy_command_key(stream.tenant, command_id)
         values = await self._get(wanted, certain=certain)
         if before is not None:
             # Always read for certain: no append inserts this key, so none is refused if it was overlooked.

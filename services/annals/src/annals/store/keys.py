@@ -30,7 +30,7 @@ def command(tenant: str, command_id: str) -> str:
     return f"command-digest/{tenant}/{hashlib.sha256(command_id.encode()).hexdigest()}"
 
 
-def command_of_before(tenant: str, command_id: str) -> str | None:
+def legacy_command_key(tenant: str, command_id: str) -> str | None:
     """Return the key that releases without digests used for a long command id; None for a short id."""
     key = _whole(tenant, command_id)
     return key if len(key) > _LONGEST else None

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import structlog
 
 from annals.dapr import DaprError
+from annals.store.append_queue import AppendQueue
 from annals.store.group_commit import Committed, GroupCommit, LaneTaken, OneUnfit, Waiting
 from annals.store.lease import LEASE_SECONDS, Leases
-from annals.store.line import Line
 from annals.store.protocol import (
     Append,
     Appended,
@@ -27,8 +27,8 @@ from annals.telemetry import metrics
 _log = structlog.get_logger(__name__)
 
 _BATCH_COMMITS = 64  # in one transaction
-_WAITING_COMMITS = 5_000  # in the line; beyond it appends are refused
-# Encoded size of the line; the objects themselves take several times as much memory.
+_WAITING_COMMITS = 5_000  # in the queue; beyond it, appends are refused
+# Encoded size of the queue; the objects themselves take several times as much memory.
 _WAITING_BYTES = 32_000_000
 _DEADLINE_SECONDS = 10.0  # for an append that sets no deadline
 _RETRY_SECONDS = 0.5
@@ -51,11 +51,11 @@ class Lane:
         self._group_commit = group_commit
         self._new_publisher = new_publisher
         self._max_backlog = max_backlog
-        self._line = Line()
-        self._alone = 0  # how many appends at the front of the line are to be written one by one
+        self._queue = AppendQueue()
+        self._single_writes_left = 0  # how many appends at the front of the queue must be written one by one
         self._wake = asyncio.Event()
         self._draining = False
-        self._patience: asyncio.Timeout | None = None  # of the batch in progress, if there is one
+        self._commit_timeout: asyncio.Timeout | None = None  # of the batch in progress, if there is one
         self._lane: int | None = None
         self._tail = 0
         self._publisher: Publisher | None = None
@@ -71,14 +71,14 @@ class Lane:
         return self._lane
 
     async def append(self, append: Append, previous: str, size: int) -> Appended:
-        """Put an append into the line and wait for its outcome; see `Waiting` for `previous` and `size`."""
+        """Put an append into the queue and wait for its outcome; see `Waiting` for `previous` and `size`."""
         most = TRANSACTION_BYTES - append.reserve
         if size > most:
             raise AppendTooLarge(f"the events take {size} bytes, one append may take {most}")
         if self._draining:
             raise StoreUnavailable("this instance is shutting down")
-        if len(self._line) >= _WAITING_COMMITS or self._line.bytes >= _WAITING_BYTES:
-            what = f"{len(self._line)} commands of {self._line.bytes} bytes wait to be written"
+        if len(self._queue) >= _WAITING_COMMITS or self._queue.bytes >= _WAITING_BYTES:
+            what = f"{len(self._queue)} commands of {self._queue.bytes} bytes wait to be written"
             raise Backpressure(what, retry_after=1)
         if self._publisher is not None and self._publisher.backlog > self._max_backlog():
             raise Backpressure(f"{self._publisher.backlog} commits wait to be published", retry_after=5)
@@ -87,7 +87,7 @@ class Lane:
         if deadline is None:
             deadline = loop.time() + _DEADLINE_SECONDS
         waiting = Waiting(append, previous, size, loop.create_future())
-        self._line.join(waiting)
+        self._queue.join(waiting)
         self._wake.set()
         try:
             async with asyncio.timeout_at(deadline):
@@ -100,7 +100,7 @@ class Lane:
                 ) from None
             raise StoreUnavailable("the store did not take the command in time") from None
         finally:
-            self._line.leave(waiting)
+            self._queue.leave(waiting)
 
     async def run(self) -> None:
         """Hold a lane and write what waits, and take another lane when one is lost. Returns after `drain`."""
@@ -128,8 +128,8 @@ class Lane:
         """
         self._draining = True
         self._wake.set()
-        if self._patience is not None:
-            self._patience.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
+        if self._commit_timeout is not None:
+            self._commit_timeout.reschedule(asyncio.get_running_loop().time() + _DRAIN_SECONDS)
 
     async def _hold(self, lane: int, published: int) -> None:
         publisher = self._publisher = self._new_publisher(lane, published, self._tail)
@@ -180,12 +180,12 @@ class Lane:
                 return False
             except LaneTaken as error:
                 _log.warning("lane lost", reason=str(error))
-                self._line.put_back(batch)
+                self._queue.put_back(batch)
                 return True
             except OneUnfit:
                 # Write each append by itself, so that only the unfit one is refused.
-                self._line.put_back(batch)
-                self._alone = len(batch)
+                self._queue.put_back(batch)
+                self._single_writes_left = len(batch)
                 continue
             if committed:
                 self._tail = committed[-1].appended.position.seq
@@ -196,11 +196,11 @@ class Lane:
 
     async def _commit(self, lane: int, batch: list[Waiting]) -> list[Committed]:
         """Commit a batch; see `GroupCommit`. Raises TimeoutError when a drain has waited for too long."""
-        async with asyncio.timeout(_DRAIN_SECONDS if self._draining else None) as self._patience:
+        async with asyncio.timeout(_DRAIN_SECONDS if self._draining else None) as self._commit_timeout:
             try:
                 return await self._group_commit.commit(lane, self._tail, batch)
             finally:
-                self._patience = None
+                self._commit_timeout = None
 
     def _take(self) -> list[Waiting]:
         """Take the next batch: at most one append per stream and command id; the others keep their order."""
@@ -208,10 +208,10 @@ class Lane:
         later: list[Waiting] = []
         busy: set[object] = set()
         size = 0
-        most = 1 if self._alone else _BATCH_COMMITS
-        self._alone = max(self._alone - 1, 0)
-        while self._line and len(batch) < most:
-            waiting = self._line.take()
+        most = 1 if self._single_writes_left else _BATCH_COMMITS
+        self._single_writes_left = max(self._single_writes_left - 1, 0)
+        while self._queue and len(batch) < most:
+            waiting = self._queue.take()
             if waiting.done.done():
                 continue  # its caller gave up before it was taken
             append = waiting.append
@@ -229,7 +229,7 @@ class Lane:
             size += waiting.size
             waiting.begun = True
             batch.append(waiting)
-        self._line.put_back(later)
+        self._queue.put_back(later)
         return batch
 
     async def _renew(self, lane: int, lost: asyncio.Event) -> None:

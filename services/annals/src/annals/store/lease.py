@@ -82,19 +82,21 @@ def _lease(lane: int, value: StateValue | None) -> Lease:
     if value is None:
         return _NOBODYS
     said = "a lane cannot be taken until its damaged lease is repaired"
-    return _told(keys.lease(lane), value, _decode, _DAMAGED, said)
+    return _decoded_or_default(keys.lease(lane), value, _decode, _DAMAGED, said)
 
 
 def watermark(lane: int, value: StateValue | None) -> int:
     """Return how far a lane is published; 0 if the value is damaged, to publish the whole lane again."""
     if value is None:
         return 0
-    return _told(
+    return _decoded_or_default(
         keys.published(lane), value, int, 0, "the watermark of a lane is damaged, and is taken to be 0"
     )
 
 
-def _told(key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: T, said: str) -> T:
+def _decoded_or_default(
+    key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: T, said: str
+) -> T:
     try:
         return records.decoded(key, value.data, decode)
     except Undecodable as error:

@@ -316,7 +316,7 @@ class Publisher:
             try:
                 there = await self._sidecar.get(self._store, key)
                 if watermark(self._lane, there) < mark:
-                    await self._sidecar.save(self._store, Write.over(key, orjson.dumps(mark), there))
+                    await self._sidecar.save(self._store, Write.replacing(key, orjson.dumps(mark), there))
             except StateConflict:
                 continue  # another instance was faster: compare again
             except DaprError as error:

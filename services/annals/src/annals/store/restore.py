@@ -208,7 +208,7 @@ class Restore:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 what = {"stream": str(stream), "version": head.version}
                 _log.error("an imported stream cannot be read", **what, error=str(error))
-                return Write.over(key, records.encode_head(head, part), there)
+                return Write.replacing(key, records.encode_head(head, part), there)
             if folded is None:
                 part = None
                 continue
@@ -219,7 +219,7 @@ class Restore:
             most = fitting(most, len(raws), sum(map(len, raws)), bytes_held=_BYTES, most=MOST_EVENTS)
         whole = part.version == head.version
         data = records.encode_head(part) if whole else records.encode_head(head, part)
-        return Write.over(key, data, there)
+        return Write.replacing(key, data, there)
 
     async def _take_checkpoints(self, given: list[bytes]) -> None:
         last: dict[int, tuple[int, bytes]] = {}
@@ -234,7 +234,7 @@ class Restore:
             key = keys.checkpoint(lane)
             value = await self._sidecar.get(self._store, key)
             if value is None or records.decoded(key, value.data, _number) < number:
-                await self._sidecar.save(self._store, Write.over(key, raw, value))
+                await self._sidecar.save(self._store, Write.replacing(key, raw, value))
 
     async def _insert(self, writes: list[Write]) -> None:
         """Insert the keys that do not exist. Those that do stay as they are, such as an erased subject's."""

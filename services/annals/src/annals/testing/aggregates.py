@@ -14,7 +14,7 @@ import orjson
 from pydantic import BaseModel
 
 from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation, decided
-from annals.events import EventData, portable
+from annals.events import EventData, require_portable
 
 A = TypeVar("A", bound=Aggregate)
 E = TypeVar("E", bound=EventData)
@@ -88,7 +88,7 @@ def happened(state: A, event: EventData) -> A:
 def stored(event: E) -> E:
     """Return `event` as the store would. Raises AssertionError if it cannot be stored and read again."""
     try:
-        portable(event.model_dump(mode="json"))
+        require_portable(event.model_dump(mode="json"))
         return _read_back(event)
     except (ValueError, orjson.JSONEncodeError) as error:
         raise AssertionError(f"{event.event_type} cannot be stored and read again: {error}") from error

@@ -106,7 +106,7 @@ class _VirtualWorkflow:
     Requests, answers and events pass through the SDK's JSON, as on Dapr Workflow.
     """
 
-    tells = True
+    records_before_waiting = True
 
     def __init__(
         self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]], now: datetime = _START

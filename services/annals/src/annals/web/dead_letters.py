@@ -26,7 +26,7 @@ from annals.events import Data, RecordedEvent
 from annals.store import EventReader, StoreError
 from annals.web.answers import Answer, json_answer
 from annals.web.operations import Operations
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import Problem, malformed, unavailable
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of, tenant_of
@@ -45,13 +45,13 @@ class Why(BaseModel):
     reason: Reason
 
 
-class AsSeen(Why):
+class ReasonAtVersion(Why):
     """The reason, and the `version` that the operator saw: the request fails if another event waits now."""
 
     version: Annotated[int, Field(ge=0)] | None = None
 
 
-class Edit(AsSeen):
+class Edit(ReasonAtVersion):
     """The replacement: `data` for an event, `raw` for a message that could not be read."""
 
     data: Data | None = None
@@ -140,7 +140,7 @@ def routes(
         with _problems():
             return await dead_letters.known(tenant, letter_id)
 
-    async def seen(tenant: str, letter_id: str, body: AsSeen) -> DeadLetter:
+    async def seen(tenant: str, letter_id: str, body: ReasonAtVersion) -> DeadLetter:
         letter = await find(tenant, letter_id)
         return letter if body.version is None else replace(letter, version=body.version)
 
@@ -149,7 +149,7 @@ def routes(
             await dead_letters.refresh()
         return dead_letters.parked(tenant)
 
-    @router.get("", summary="List the dead letters, oldest first", dependencies=[ONLY_ITS_OWN])
+    @router.get("", summary="List the dead letters, oldest first", dependencies=[REFUSE_UNKNOWN_PARAMETERS])
     async def listing(tenant: Tenant, consumer: str | None = None, group: str | None = None) -> Parked:
         found = await parked(tenant)
         return Parked(
@@ -159,7 +159,7 @@ def routes(
     @router.get(
         "/groups",
         summary="List the groups of dead letters that failed in the same way",
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def groups(tenant: Tenant) -> LetterGroups:
         by_group: dict[str, list[DeadLetter]] = defaultdict(list)
@@ -181,7 +181,7 @@ def routes(
     @router.get(
         "/groups/tenants",
         summary="Count the dead letters of each tenant",
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def tenants() -> ParkedOfAll:
         with _problems():
@@ -193,7 +193,7 @@ def routes(
         "/{letter_id}",
         summary="Get a dead letter with its stack, raw text, waiting events and history",
         response_model=WholeLetter,
-        dependencies=[ONLY_ITS_OWN],
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
     )
     async def one(
         tenant: Tenant, letter_id: str, limit: Annotated[int, Query(ge=1, le=200)] = _WAITING_SHOWN
@@ -262,7 +262,7 @@ def routes(
     @router.post(
         "/{letter_id}/discard", summary="Skip the event that failed; the events that wait behind it go on"
     )
-    async def discard(request: Request, tenant: Tenant, letter_id: str, body: AsSeen) -> Discarded:
+    async def discard(request: Request, tenant: Tenant, letter_id: str, body: ReasonAtVersion) -> Discarded:
         letter = await seen(tenant, letter_id, body)
         who = id_of(request, "x-user-id")
         await operations.requested(request, "discard", _target(letter), body.reason)

@@ -91,7 +91,7 @@ def status(what: str) -> Response:
     return json_answer({"status": what})
 
 
-def hinted(body: bytes) -> Response:
+def acknowledge_hints(body: bytes) -> Response:
     """Acknowledge a whole delivery of hints: the events are read from the store. Raises a Problem."""
     value = delivery(body)
     entries = value.get("entries") if isinstance(value, dict) else None

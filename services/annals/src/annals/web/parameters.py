@@ -21,7 +21,7 @@ def _names(dependant: Dependant) -> Iterator[str]:
         yield from _names(one)
 
 
-ONLY_ITS_OWN = Depends(_refuse_others)
+REFUSE_UNKNOWN_PARAMETERS = Depends(_refuse_others)
 """Refuses parameters that the route and its dependencies do not declare, and repeated ones, as only one
 of the values would be used."""
 

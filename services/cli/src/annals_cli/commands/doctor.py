@@ -12,7 +12,7 @@ from annals_cli.commands.config import as_given
 from annals_cli.commands.dead_letters import parked_of_all
 from annals_cli.output import people, told
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed, NotLetIn, Sidecar
+from annals_cli.sidecar import Exit, Failed, Sidecar, SidecarRefused
 
 _APPS = ("command", "projector", "saga-orchestrator", "notification")
 _MUCH_BACKLOG = 1_000
@@ -75,7 +75,7 @@ def _sidecar(sidecar: Sidecar) -> Checked:
     name = "sidecar"
     try:
         sidecar.healthy()
-    except NotLetIn as refused:
+    except SidecarRefused as refused:
         return Checked(name, False, str(refused), _LET_IN)
     except Failed as failed:
         return Checked(name, False, str(failed), "Start the suite (make start), or pass --sidecar URL.")
@@ -86,7 +86,7 @@ def _asked(name: str, mend: str, ask: Callable[[Sidecar], tuple[bool, str]]) -> 
     def check(sidecar: Sidecar) -> Checked:
         try:
             ok, detail = ask(sidecar)
-        except NotLetIn as refused:
+        except SidecarRefused as refused:
             return Checked(name, False, str(refused), _LET_IN)
         except Failed as failed:
             return Checked(name, False, str(failed), mend)

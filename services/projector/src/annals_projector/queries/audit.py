@@ -18,7 +18,7 @@ from annals.dapr import Database
 from annals.events import Utc
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals_projector.queries.answers import AuditEntry, AuditPage
 from annals_projector.queries.parameters import Tenant, UpToDate
 
@@ -75,7 +75,7 @@ class _Filters:
 
 def routes(database: Database, up_to_date: UpToDate, caught_up: Callable[[], Awaitable[None]]) -> APIRouter:
     """Return the routes `/queries/audit` and `/queries/audit/export`; an export first awaits `caught_up`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), REFUSE_UNKNOWN_PARAMETERS])
 
     @router.get("/audit", response_model=AuditPage)
     async def search(

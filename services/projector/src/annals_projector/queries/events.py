@@ -14,7 +14,7 @@ from annals.store import EventReader, event_pages
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, encode_cursor
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals_projector.queries.answers import EventPage, StoredEvent
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate
 
@@ -44,7 +44,7 @@ _NEWEST_FIRST = _EVENTS.format(after="<", direction="DESC")
 
 def routes(database: Database, store: EventReader, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
     """Return the routes under `/queries/events`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), REFUSE_UNKNOWN_PARAMETERS])
 
     @router.get("/events/{event_id}", response_model=StoredEvent)
     async def event(tenant: Tenant, event_id: str) -> Response:

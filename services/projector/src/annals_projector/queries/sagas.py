@@ -13,7 +13,7 @@ from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page, page_that_fits
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import malformed
 from annals_projector.queries.answers import SagaPage, SagaWithTimeline
 from annals_projector.queries.parameters import Tenant, UpToDate
@@ -52,7 +52,7 @@ _NOT_IN_TIMELINE = frozenset({"input", "user", "correlation_id", "started_at"})
 
 def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIRouter:
     """Return the routes under `/queries/sagas`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), REFUSE_UNKNOWN_PARAMETERS])
 
     @router.get("/sagas/{saga_id}", response_model=SagaWithTimeline)
     async def saga(tenant: Tenant, saga_id: str) -> Response:
@@ -93,7 +93,7 @@ def routes(database: Database, store: EventReader, up_to_date: UpToDate) -> APIR
 
 def unmoved(database: Database) -> APIRouter:
     """Return the route `/sagas/unmoved`, by which the orchestrator finds stuck sagas of all tenants."""
-    router = APIRouter(include_in_schema=False, dependencies=[ONLY_ITS_OWN])
+    router = APIRouter(include_in_schema=False, dependencies=[REFUSE_UNKNOWN_PARAMETERS])
 
     @router.get("/sagas/unmoved")
     async def sagas_unmoved(

@@ -15,7 +15,7 @@ from annals.store import EventReader
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Limit
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import malformed
 from annals_projector.queries.answers import History
 from annals_projector.queries.events import PAGE_BYTES, public
@@ -30,7 +30,7 @@ def routes(
     up_to_date: UpToDate,
 ) -> APIRouter:
     """Return the routes under `/queries/streams`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), REFUSE_UNKNOWN_PARAMETERS])
     # If an aggregate type has several read models, the row of the first one is the state.
     by_type = {projection.aggregate_type: projection for projection in reversed(projections)}
 

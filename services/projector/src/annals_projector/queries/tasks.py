@@ -13,7 +13,7 @@ from annals.events import Utc
 from annals.web import Problem
 from annals.web.answers import json_answer
 from annals.web.paging import Cursor, Limit, decode_cursor, page_that_fits
-from annals.web.parameters import ONLY_ITS_OWN
+from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import malformed
 from annals_projector.queries.answers import Member, MemberPage, Task, TaskPage
 from annals_projector.queries.parameters import Disclose, Tenant, UpToDate
@@ -68,7 +68,7 @@ SELECT coalesce(json_agg(page), '[]')::text FROM (
 
 def routes(database: Database, disclose: Disclose, up_to_date: UpToDate) -> APIRouter:
     """Return the routes under `/queries/tasks` and `/queries/members`."""
-    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), ONLY_ITS_OWN])
+    router = APIRouter(prefix="/queries", dependencies=[Depends(up_to_date), REFUSE_UNKNOWN_PARAMETERS])
 
     async def one(table: str, tenant: str, row_id: str) -> dict[str, Any]:
         found = await database.fetch(_ONE.format(table=table), tenant, row_id)

@@ -1,4 +1,4 @@
-"""The line: the queue of appends that wait to be written to a lane. Pure."""
+"""The queue of appends that wait to be written to a lane. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from annals.store.group_commit import Waiting
 
 
-class Line:
+class AppendQueue:
     """A first-in, first-out queue of appends. An append that leaves early frees its bytes at once."""
 
     def __init__(self) -> None:
