@@ -1,15 +1,15 @@
-"""Which tests may run beside which: `make test` has several workers."""
+"""Decides which tests may run in parallel when `make test` uses several workers."""
 
 from __future__ import annotations
 
 from xdist.scheduler import LoadScopeScheduling
 
-# They start the suite, and its ports are always the same.
+# These start the suite, which always uses the same ports.
 SUITE = ("tests/system/", "tests/fuzz/test_running_suite.py", "tests/browser/", "tests/bench/", "tests/soak/")
 
 
-class OneSuite(LoadScopeScheduling):  # type: ignore[misc] # its base is not typed
-    """A file is one worker's; those that start the suite are all of the same one."""
+class OneSuite(LoadScopeScheduling):  # its base is not typed
+    """Gives each file to one worker, and all files that start the suite to the same worker."""
 
     def _split_scope(self, nodeid: str) -> str:
         file: str = nodeid.partition("::")[0]

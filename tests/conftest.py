@@ -1,4 +1,7 @@
-"""Real servers for the tests that want them, started once a run and gone after it."""
+"""Fixtures and helpers for all tests, above all the real servers that some tests need.
+
+A server is started when a test first asks for it and stops at the end of the run.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ COMPONENTS = ROOT / "components"
 
 pytest.register_assert_rewrite("event_store_conformance", "sidecar_conformance")
 
-# The same each time, however slow the machine is: what is unchanged is not refused. `make fuzz` draws anew.
+# Derandomised and without a deadline: an unchanged tree must not fail by a new draw or on a slow machine.
+# `make fuzz` draws new examples each time.
 settings.register_profile(
     "annals",
     max_examples=2_000 if DEEP else 100,
@@ -41,15 +45,15 @@ settings.load_profile("annals")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Whose turn it is, where several workers run the tests."""
-    from beside_each_other import OneSuite  # here, for only they have pytest-xdist
+    """Schedule the tests of several workers with `OneSuite`."""
+    from beside_each_other import OneSuite  # here, because only `make test` needs pytest-xdist
 
     return OneSuite(config, log)
 
 
 @asynccontextmanager
 async def running(spec: Spec, log_dir: Path, *, restart: bool = False) -> AsyncIterator[Process]:
-    """A process that is ready inside, and gone after."""
+    """Start a process and yield it once it is ready; stop it on exit."""
     log_dir.mkdir(parents=True, exist_ok=True)
     process = Process(spec, log_dir, restart=restart)
     try:
@@ -61,7 +65,7 @@ async def running(spec: Spec, log_dir: Path, *, restart: bool = False) -> AsyncI
 
 
 def copy_components(folder: Path, *names: str) -> Path:
-    """Fill a folder with component files, named by where they are below components."""
+    """Copy component files, named relative to `components/`, into a folder."""
     folder.mkdir(exist_ok=True)
     for name in names:
         shutil.copy(COMPONENTS / name, folder)
@@ -69,7 +73,7 @@ def copy_components(folder: Path, *names: str) -> Path:
 
 
 def write_secrets(home: Path, **values: str) -> None:
-    """The secrets file that the components of `home` read."""
+    """Write the secrets file that the components of `home` read."""
     path = home / ".annals" / "secrets.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
@@ -78,7 +82,7 @@ def write_secrets(home: Path, **values: str) -> None:
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.Postgres]:
-    """A PostgreSQL for the whole run."""
+    """Run a PostgreSQL server for the whole session."""
     directory = tmp_path_factory.mktemp("postgres")
     server = infra.Postgres(directory, ports.free_port())
     server.initialise()
@@ -88,7 +92,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[in
 
 @pytest.fixture(scope="session")
 async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.Nats]:
-    """A NATS with JetStream for the whole run."""
+    """Run a NATS server with JetStream for the whole session."""
     directory = tmp_path_factory.mktemp("nats")
     server = infra.Nats(directory, ports.free_port())
     async with running(server.spec(), directory):
@@ -97,7 +101,7 @@ async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.
 
 @pytest.fixture(scope="session")
 async def mariadb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.MariaDb]:
-    """A MariaDB for the whole run."""
+    """Run a MariaDB server for the whole session."""
     directory = tmp_path_factory.mktemp("mariadb")
     server = infra.MariaDb(directory, ports.free_port())
     server.initialise()
@@ -107,9 +111,10 @@ async def mariadb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[inf
 
 @pytest.fixture(scope="module")
 def no_traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The sidecars' configuration for a suite of which no trace is asked for: it starts without Zipkin.
+    """Turn tracing off for a suite whose tests need no traces, and yield the sidecars' configuration file.
 
-    That takes as much of the processors as all else that starts.
+    The suite then starts without Zipkin, which takes as much CPU to start as all the other processes
+    together.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiles, "zipkin", list)
@@ -118,7 +123,7 @@ def no_traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def new_database(postgres: infra.Postgres) -> Callable[[], Awaitable[str]]:
-    """Makes a database of the test's own, and gives its connection string."""
+    """Return a function that creates a database for the test and returns its connection string."""
 
     async def create() -> str:
         name = f"test_{uuid.uuid4().hex}"
@@ -132,7 +137,7 @@ def new_database(postgres: infra.Postgres) -> Callable[[], Awaitable[str]]:
 
 @pytest.fixture
 async def database(new_database: Callable[[], Awaitable[str]]) -> str:
-    """The connection string of a database of the test's own."""
+    """Create a database for the test and return its connection string."""
     return await new_database()
 
 
@@ -141,7 +146,7 @@ Launch = Callable[..., Any]
 
 @pytest.fixture
 async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
-    """Starts processes that end with the test: `await launch(spec, restart=False)`."""
+    """Return a function to start processes that stop with the test: `await launch(spec, restart=False)`."""
     async with AsyncExitStack() as stack:
 
         async def start(spec: Spec, *, restart: bool = False) -> Process:
@@ -152,7 +157,7 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
 
 @pytest.fixture
 async def bare_sidecar(launch: Launch, tmp_path: Path) -> Callable[..., Any]:
-    """Starts a sidecar without an app: `await bare_sidecar(resources, app_id="command")`."""
+    """Return a function to start a sidecar without an app: `await bare_sidecar(folder, app_id="command")`."""
 
     async def start(
         *resources: Path, app_id: str = "command", restart: bool = False
@@ -165,7 +170,9 @@ async def bare_sidecar(launch: Launch, tmp_path: Path) -> Callable[..., Any]:
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
-    """Wait until a condition holds and return what it gave; fail when it never does."""
+    """Wait until `condition` returns a true value and return that value. Raises `TimeoutError` after
+    `seconds`.
+    """
     async with asyncio.timeout(seconds):
         while not (value := await condition()):
             await asyncio.sleep(0.05)
@@ -173,13 +180,13 @@ async def until(condition: Callable[[], Any], seconds: float = 30.0, what: str =
 
 
 def beyond_loopback(processes: Mapping[str, int | None]) -> set[tuple[str, int]]:
-    """Where the processes, or their children, listen for others than this machine: name and port."""
+    """Return the name and port of each socket on which a process or its children listen beyond loopback."""
     found = set()
     for name, pid in processes.items():
         root = psutil.Process(pid)
         sockets = root.net_connections("tcp")
         for child in root.children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that was closed meanwhile
+            with suppress(psutil.NoSuchProcess):  # a child process of PostgreSQL that has ended meanwhile
                 sockets += child.net_connections("tcp")
         for one in sockets:
             if one.status == psutil.CONN_LISTEN and not _loopback(one.laddr.ip):

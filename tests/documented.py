@@ -1,4 +1,4 @@
-"""Holds answers against the OpenAPI documents: wherever a test asks a service, the document must be right."""
+"""Checks the JSON that services answer in tests against their OpenAPI documents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _JSON = "application/json"
 
 
 async def as_documented(response: httpx.Response) -> None:
-    """An `httpx` hook: fails on an answer of JSON that its document does not describe."""
+    """Fail if the service's document does not describe a JSON answer. An event hook for `httpx`."""
     if (
         not response.is_success
         or response.status_code == 204
@@ -45,7 +45,10 @@ async def as_documented(response: httpx.Response) -> None:
 
 
 def _schema(service: str, method: str, path: str, status: str) -> Draft202012Validator | None:
-    """None for what the document passes over: probes, deliveries, files of the page."""
+    """Return the validator of an answer, or None if the document leaves its path or operation out.
+
+    The documents leave out probes, deliveries and the files of the page.
+    """
     for template, pattern in _paths(service):
         if pattern.fullmatch(path) and (operation := _document(service)["paths"][template].get(method)):
             return _validator(service, template, method, status) if "responses" in operation else None
@@ -60,7 +63,7 @@ def _document(service: str) -> Mapping[str, Any]:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """What names the fields of an answer names all of them, unless it says otherwise."""
+    """Refuse fields that an object schema does not name, unless the schema allows them itself."""
     if schema.get("type") == "object" and "properties" in schema:
         return {"additionalProperties": False} | schema
     return schema
@@ -68,7 +71,7 @@ def _closed(schema: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _paths(service: str) -> list[tuple[str, re.Pattern[str]]]:
-    """Templates and what fits them, those first that leave the least open."""
+    """Return the path templates with their patterns, those with the fewest parameters first."""
     templates = sorted(_document(service)["paths"], key=lambda template: template.count("{"))
     return [(one, re.compile(re.sub(r"\\{[^/]*\\}", "[^/]+", re.escape(one)))) for one in templates]
 

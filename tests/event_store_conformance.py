@@ -1,4 +1,4 @@
-"""What every event store must do. A test module subclasses this and provides a `store` fixture."""
+"""The conformance suite of event stores. A test module subclasses it and provides a `store` fixture."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def happened(stream: StreamId, number: int) -> DomainEvent:
 
 
 def saying(name: str, text: str, **fields: str) -> DomainEvent:
-    """What happened to a thing of its own, with a text of any length."""
+    """Return an event of the thing `name` with a text of any length."""
     return DomainEvent(
         event_type="thing.happened",
         source="test",

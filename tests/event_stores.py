@@ -14,7 +14,7 @@ from annals.dapr import DaprError, DaprSidecar, StateValue, Write
 from annals.store import DOMAIN_LANES, DaprEventStore
 from conftest import until
 
-# There is no components/stores/redis: this store is for showing that it is refused.
+# There is no components/stores/redis; this component only serves to show that the service refuses Redis.
 REDIS = """
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -38,7 +38,10 @@ auth:
 
 
 class BrokenOff(DaprSidecar):
-    """Leaves keys out of what it reads in bulk, as state.postgresql may. Counts what it is asked for."""
+    """A sidecar client whose bulk reads leave out the keys in `left_out`, as state.postgresql may.
+
+    It counts in `asked` how often each key is read.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -52,7 +55,7 @@ class BrokenOff(DaprSidecar):
 
 
 class Bounded(DaprSidecar):
-    """A sidecar that takes no message of more than 4 MiB, as a real one does not."""
+    """A sidecar client that refuses transactions of more than 4 MiB, as a real sidecar does."""
 
     async def transact(self, store: str, writes: Iterable[Write]) -> None:
         writes = list(writes)
@@ -62,7 +65,7 @@ class Bounded(DaprSidecar):
 
 
 async def lane_held(store: DaprEventStore) -> None:
-    """Wait until a store that runs has a lane to write."""
+    """Wait until a running store has leased a lane to write."""
 
     async def held() -> bool:
         return store.lane is not None
@@ -74,7 +77,7 @@ async def lane_held(store: DaprEventStore) -> None:
 async def opened(
     grpc_port: int, owner: str = "test", lanes: range = DOMAIN_LANES
 ) -> AsyncIterator[DaprEventStore]:
-    """A store that has a lane inside, and has published all that it took after."""
+    """Run a store and yield it once it holds a lane; drain it on exit, which publishes all its commits."""
     client = DaprSidecar(grpc_port)
     store = DaprEventStore(client, owner=owner, lanes=lanes)
     running = asyncio.create_task(store.run())

@@ -14,10 +14,12 @@ _PAGE = 500
 async def read_feed(
     store: EventReader, after: Mapping[int, int] = MappingProxyType({})
 ) -> AsyncIterator[tuple[Commit, list[RecordedEvent]]]:
-    """All commits behind a position of each lane (lane to sequence; 0 or absent: from the start).
+    """Yield all commits after a position in each lane, with their events.
 
-    Within a lane they come in its order, and so does each stream that only one lane wrote; a
-    stream written through two lanes may come out of order and is put right by its versions.
+    `after` maps a lane to a sequence; a lane that is 0 or absent is read from its start. Commits of one lane
+    come in the lane's order, and so do the events of a stream that was written through one lane only. The
+    events of a stream that was written through two lanes may come out of order; the reader sorts them by
+    version.
     """
     for lane in await store.tails():
         seq = after.get(lane, 0)

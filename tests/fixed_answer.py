@@ -1,4 +1,6 @@
-"""A server that gives every request the same answer, byte for byte: also one that no server means to give."""
+"""A server that gives every request the same answer, byte for byte, even an answer that no web framework
+would send.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +9,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 JSON_BROKEN_OFF = [b"0\r\n\r\n", b'7\r\n{"id":"\r\n0\r\n\r\n']
-"""Bodies, in chunks, of JSON that breaks off: there is none, or half of it."""
+"""Chunked bodies of truncated JSON: one empty, one cut off in the middle."""
 
 
 def head(kind: bytes) -> bytes:
-    """The head of an answer whose body comes in chunks."""
+    """Return the status line and headers of a chunked answer."""
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: " + kind + b"\r\n\r\n"
 
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[int]:
-    """The server's port."""
+    """Serve `answer` to every request and yield the server's port."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

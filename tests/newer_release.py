@@ -1,4 +1,4 @@
-"""What a newer release has written to a saga's stream, as while an upgrade is under way."""
+"""Appends to a saga's stream what a newer release would write, as happens during an upgrade."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annals.store import Append, MemoryEventStore
 
 
 async def suspended_by_a_newer_release(store: MemoryEventStore, key: SagaKey) -> None:
-    """Append an event of a version, and a state of a schema, that this release does not know."""
+    """Append an event version and a state schema that this release does not know."""
     version, state = await SagaHistory(store).load(key)
     event = DomainEvent(
         event_type="saga.suspended",

@@ -1,4 +1,4 @@
-"""A small OpenID Connect issuer: discovery, keys, code with PKCE, and whatever token is asked for."""
+"""A small OpenID Connect issuer for tests: discovery, keys, authorisation code with PKCE, any token."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ LIFE_SECONDS = 300
 
 
 class Issuer:
-    """Everybody whom it is asked for is who `person` says; `keys` may be changed, as real ones are."""
+    """Signs everybody in as `person`. A test may change `keys`, as a real issuer rotates its keys."""
 
     def __init__(self) -> None:
         self.url = ""
         self.keys: list[ECKey | RSAKey] = [new_key("first")]
         self.others: list[dict[str, Any]] = []
-        """What else is published as its keys."""
+        """Further JSON Web Keys to publish besides `keys`."""
         self.place = ""
-        """Where people sign in; elsewhere they do not any more."""
+        """The path below which people sign in; any other path answers 410."""
         self.person: dict[str, Any] = {
             "sub": "ada",
             "name": "Ada",
@@ -53,7 +53,7 @@ class Issuer:
         )
 
     def token(self, **claims: Any) -> str:
-        """A token of the person; `claims` change what it says, and None leaves one out."""
+        """Return a signed token for `person`. `claims` override its claims; None removes a claim."""
         now = int(time.time())
         said = {"iss": self.url, "aud": CLIENT, "iat": now, "exp": now + LIFE_SECONDS} | self.person | claims
         key = self.keys[-1]
@@ -102,13 +102,13 @@ class Issuer:
 
 
 def new_key(kid: str) -> ECKey:
-    """A key pair."""
+    """Return a new key pair."""
     return ECKey.generate_key("P-256", {"kid": kid, "use": "sig", "alg": "ES256"}, private=True)
 
 
 @asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
-    """An application on a loopback port of its own, or on the one that is asked for."""
+    """Serve an application on loopback and yield its URL. A `port` of 0 picks a free port."""
     server = uvicorn.Server(
         uvicorn.Config(app, port=port, log_level="warning", proxy_headers=False, timeout_graceful_shutdown=2)
     )
@@ -126,7 +126,7 @@ async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def issuing() -> AsyncIterator[Issuer]:
-    """A running issuer."""
+    """Run an issuer and yield it."""
     issuer = Issuer()
     async with serving(issuer.app) as url:
         issuer.url = url

@@ -1,4 +1,4 @@
-"""Read models on a real PostgreSQL, and the state store beside them behind a real sidecar."""
+"""Read models on a real PostgreSQL, without a sidecar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from annals_projector.read_models import PROJECTIONS
 
 
 class PoolDatabase:
-    """The port of the read models' database on a pool of connections."""
+    """The read models' database port, implemented on a connection pool."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -31,7 +31,7 @@ class PoolDatabase:
 
 
 async def prepared(pool: asyncpg.Pool) -> PoolDatabase:
-    """A database with the tables of the projector's read models, made by two replicas at once."""
+    """Create the tables of the projector's read models, as two replicas that start at once would."""
     database = PoolDatabase(pool)
     await asyncio.gather(*(migrate(database, SCHEMA, LOCK, MIGRATIONS) for _ in range(2)))
     await asyncio.gather(*(Generations(database, PROJECTIONS).prepare() for _ in range(2)))

@@ -1,4 +1,4 @@
-"""An app that notes what its sidecar sends it, and answers as a test says."""
+"""An app that records what its sidecar sends and answers as the test tells it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Answer = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call to the app."""
+    """One request to the app."""
 
     path: str
     body: bytes
@@ -32,7 +32,7 @@ class Call:
 
 @dataclass(slots=True)
 class RecordingApp:
-    """Paths, and how each answers: first what was said in turn, then always 200 and nothing."""
+    """Records every request. Each path first gives the answers queued for it, then always an empty 200."""
 
     port: int = 0
     calls: list[Call] = field(default_factory=list)
@@ -44,7 +44,7 @@ class RecordingApp:
         self.answers[path] += answers
 
     def to(self, path: str, marker: str = "") -> list[Call]:
-        """The calls of a path, with something in their bodies that tells those of one test."""
+        """Return the requests to a path whose bodies contain `marker`; the marker tells tests apart."""
         return [call for call in self.calls if call.path == path and marker.encode() in call.body]
 
     async def called(self, path: str, marker: str = "", times: int = 1, seconds: float = 60) -> list[Call]:
@@ -54,7 +54,7 @@ class RecordingApp:
         return list(await until(there, seconds, f"{times} calls to {path}"))
 
     async def stays(self, path: str, marker: str, times: int) -> None:
-        """So many calls, and no more for a while."""
+        """Check that a path gets `times` requests, and no more within half a second."""
         await self.called(path, marker, times)
         await asyncio.sleep(0.5)
         assert len(self.to(path, marker)) == times
@@ -79,14 +79,14 @@ class RecordingApp:
 
 
 def all_of(envelope: Any, status: str = "SUCCESS") -> str:
-    """The answer that says the same of all messages of a bulk."""
+    """Return the bulk answer that gives every message the same status."""
     statuses = [{"entryId": entry["entryId"], "status": status} for entry in envelope["entries"]]
     return json.dumps({"statuses": statuses})
 
 
 @asynccontextmanager
 async def recording_app() -> AsyncIterator[RecordingApp]:
-    """The app, on a port of its own."""
+    """Serve the app on a free port and yield it."""
     app = RecordingApp()
     served = web.Application()
     served.router.add_route("*", "/{path:.*}", app.handle)

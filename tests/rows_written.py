@@ -1,4 +1,4 @@
-"""What stands for the database and the dead letters where rows are written and nothing is parked."""
+"""Stand-ins for the database and the dead letters, for tests that write rows and park nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from annals.events import RecordedEvent
 
 
 class NoLetters:
-    """Nothing is parked, and nothing was corrected."""
+    """Dead letters without any parked sequence or correction."""
 
     def require_fresh(self, *_: object) -> None:
         pass
@@ -23,7 +23,7 @@ class NoLetters:
 
 
 class TakesEveryRow:
-    """The database."""
+    """A database that accepts every row and keeps the ids of the written rows."""
 
     def __init__(self) -> None:
         self.written: list[str] = []

@@ -1,4 +1,4 @@
-"""Sagas on real workflows: the worker of the SDK, with the sidecar, its clock and the store in memory."""
+"""Sagas on real workflows: the SDK's worker, a fake sidecar with a virtual clock, a store in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
 
 @dataclass(frozen=True, slots=True)
 class SagaMachine:
-    """An orchestrator that runs, and what it is made of."""
+    """A running orchestrator and its parts."""
 
     orchestrator: Orchestrator
     triggers: Triggers
@@ -33,15 +33,17 @@ class SagaMachine:
     dapr: FakeDapr
     clock: VirtualClock
     upgrade: Callable[[], Awaitable[None]]
-    """Have the worker of before replaced by one that knows the whole catalogue."""
+    """Replace the first worker, which knows only `before`, with one that knows the whole catalogue."""
 
     def history_bytes(self, key: SagaKey) -> int:
-        """How large a saga's workflow is: what the sidecar hands to the worker at each of its turns."""
+        """Return the size in bytes of a saga's workflow history, which the sidecar sends to the worker at
+        each turn.
+        """
         instance = self.dapr.workflows.find(instance_id(key))
         return sum(event.ByteSize() for event in [*instance.history, *instance.inbox])
 
     async def types(self, key: SagaKey) -> list[str]:
-        """The types of a saga's events."""
+        """Return the types of a saga's events."""
         return [event.event_type async for event in self.store.read_stream(key.stream)]
 
 
@@ -52,9 +54,9 @@ async def saga_machine(
     functions: Mapping[str, Activity] | None = None,
     before: SagaCatalog | None = None,
 ) -> AsyncIterator[SagaMachine]:
-    """Run an orchestrator. `invocation` answers what its sagas ask of other services.
+    """Run an orchestrator. `invocation` answers the sagas' calls to other services.
 
-    `before` is all that the worker knows until there is an upgrade.
+    Until `upgrade` is called, the worker knows only the sagas of `before`.
     """
     clock = VirtualClock(patience=60)
     dapr = FakeDapr(clock=clock)
@@ -90,7 +92,10 @@ async def saga_machine(
 
 @asynccontextmanager
 async def _working(worker: SagaWorker, known: list[Any]) -> AsyncIterator[None]:
-    """A worker that the sidecar knows: its call may come after the SDK says that it has begun."""
+    """Run a worker and yield once the sidecar has registered it.
+
+    The SDK reports that the worker is connected before its call reaches the sidecar.
+    """
     before = list(known)
     task = asyncio.create_task(worker.run())
     try:

@@ -1,6 +1,6 @@
-"""What the fake sidecar must do because the real one does. Each is run on both.
+"""The conformance suite of the fake sidecar. It runs on the real sidecar too.
 
-A test module subclasses these and provides a `sidecar` fixture, of the scope of a class.
+A test module subclasses these classes and provides a class-scoped `sidecar` fixture.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STORES = pytest.mark.parametrize("store", ["postgresql", "sqlite"])
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A sidecar of the app `app`, and what is behind it."""
+    """A sidecar of the app `app`, with a stub to call it and a function that sets a configuration value."""
 
     stub: api_service_v1.DaprStub
     app: RecordingApp
@@ -58,7 +58,7 @@ def item(key: str, value: bytes = b"1", **fields: Any) -> common_v1.StateItem:
 
 
 async def refused(call: Awaitable[object]) -> tuple[grpc.StatusCode, str, str]:
-    """The code, the words and the reason of a refusal."""
+    """Return the status code, the details and the error reason of a refused call."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     reason = ""
@@ -218,7 +218,7 @@ class StateConformance:
         key, lasting = new_key(), new_key()
         await self.save(sidecar, store, item(lasting, metadata={"ttlInSeconds": "60"}))
         assert list((await self.get(sidecar, store, lasting)).metadata) == ["ttlExpireTime"]
-        # SQLite counts whole seconds: this one may be over at once.
+        # SQLite counts whole seconds, so this value may expire at once.
         await self.save(sidecar, store, item(key, metadata={"ttlInSeconds": "1"}))
 
         async def gone() -> bool:
@@ -273,7 +273,7 @@ class StateConformance:
 
 
 def dead_letters(sidecar: Sidecar) -> list[str]:
-    """The bodies of all dead letters so far."""
+    """Return the bodies of all dead letters so far."""
     return [base64.b64decode(call.json["data_base64"]).decode() for call in sidecar.app.to("/dead")]
 
 
@@ -477,7 +477,7 @@ class PubSubConformance:
         assert set(got[0]) == {"entryId", "event", "contentType", "metadata"}
         assert got[0]["contentType"] == "application/cloudevents+json"
         assert sorted(entry["event"]["id"] for entry in got) == [f"{marker}-{number}" for number in range(5)]
-        # Numbers are floats on the way: large ones are not what they were.
+        # Bulk delivery turns numbers into floats, so large integers lose digits.
         assert {float(entry["event"]["data"]["big"]) for entry in got} == {float(2**60)}
 
     async def test_of_a_bulk_only_what_failed_is_tried_again(self, sidecar: Sidecar) -> None:
@@ -582,7 +582,7 @@ class JobsConformance:
         name = f"job-{uuid.uuid4()}"
         sidecar.app.answer(f"/job/{name}", *[(status, "")] * 9)
         policy = None
-        if status != 404:  # which is an end by itself
+        if status != 404:  # a 404 ends the job whatever its policy
             policy = common_v1.JobFailurePolicy(drop=common_v1.JobFailurePolicyDrop())
         await self.schedule(sidecar, name, due_time="0s", failure_policy=policy)
         await sidecar.app.called(f"/job/{name}")
@@ -635,7 +635,7 @@ class OthersConformance:
         reading = asyncio.ensure_future(stream.read())
 
         async def told() -> bool:
-            await sidecar.configure(key, "2")  # again, until the subscription has reached the store
+            await sidecar.configure(key, "2")  # repeated until the subscription has reached the store
             await asyncio.sleep(0.2)
             return reading.done()
 

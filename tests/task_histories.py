@@ -1,4 +1,4 @@
-"""Tasks that went through something: in the store, as they should be in the read model, as they are there."""
+"""Random task histories: as events in a store, as the rows to expect, and as the rows in the database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from annals_projector.read_models import TASKS
 
 
 def of_task(stream: StreamId, kind: str, data: dict[str, Any]) -> DomainEvent:
-    """Something that happened to a task."""
+    """Return an event of a task."""
     return DomainEvent(
         event_type=kind,
         source="test",
@@ -28,7 +28,7 @@ def of_task(stream: StreamId, kind: str, data: dict[str, Any]) -> DomainEvent:
 
 
 async def history(store: MemoryEventStore, dice: random.Random, streams: int) -> list[RecordedEvent]:
-    """Tasks that went through something, stored and in the order of the log."""
+    """Append random histories of tasks to the store and return their events in the order of the log."""
     versions: dict[StreamId, int] = {StreamId("acme", f"task-{uuid.UUID(int=n)}"): 0 for n in range(streams)}
     for _ in range(streams * 6):
         stream = dice.choice(list(versions))
@@ -54,7 +54,7 @@ async def history(store: MemoryEventStore, dice: random.Random, streams: int) ->
 
 
 def wanted(events: Iterable[RecordedEvent]) -> dict[str, tuple[Any, ...]]:
-    """What the read model is to have of these events."""
+    """Return the rows that the read model must have after these events."""
     by_stream: dict[str, list[RecordedEvent]] = {}
     for event in sorted(events, key=lambda event: event.version):
         by_stream.setdefault(event.aggregate_id, []).append(event)
@@ -67,7 +67,7 @@ def wanted(events: Iterable[RecordedEvent]) -> dict[str, tuple[Any, ...]]:
 
 
 async def found(pool: asyncpg.Pool, table: str = "tasks") -> dict[str, tuple[Any, ...]]:
-    """What a view or a table of tasks has."""
+    """Return the rows of a view or table of tasks."""
     rows = await pool.fetch(
         f"SELECT id, title, status, assignee, tags, version FROM readmodels.{table} WHERE title IS NOT NULL"
     )

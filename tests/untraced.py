@@ -1,4 +1,4 @@
-"""The sidecars' configuration without tracing: the same for all that is compared, and less to start."""
+"""The sidecars' configuration without tracing: benchmarks compare like with like, and less has to start."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suite.paths import ROOT
 
 
 def config(home: Path) -> Path:
-    """Written to a folder."""
+    """Write the configuration to a folder and return its path."""
     found = yaml.safe_load((ROOT / "components" / "config.yaml").read_text())
     found["spec"]["tracing"]["samplingRate"] = "0"
     path = home / "config.yaml"

@@ -1,4 +1,4 @@
-"""A Dapr workflow of three activities and nothing else: each invokes a command, or does nothing."""
+"""A bare Dapr workflow of three activities, each of which invokes a command or does nothing."""
 
 from __future__ import annotations
 

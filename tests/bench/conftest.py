@@ -1,4 +1,4 @@
-"""The embedded suite, with no request traced."""
+"""Provides the embedded suite, with tracing off."""
 
 from __future__ import annotations
 

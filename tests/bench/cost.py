@@ -1,4 +1,4 @@
-"""What commands cost beside time: bytes, packets, statements, write-ahead log, processor time, memory."""
+"""What commands cost besides time: bytes, packets, statements, write-ahead log, processor time, memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from suite.process import Process
 from suite.suite import Suite
 
 LOGGING = ("-c", "log_statement=all", "-c", "log_line_prefix=<%d>", "-c", "log_parameter_max_length=0")
-"""Flags with which PostgreSQL writes down each statement."""
+"""Flags with which PostgreSQL logs each statement."""
 
 
 @dataclass(frozen=True)
 class Counted:
-    """What was counted so far, of the whole machine's loopback, of PostgreSQL, and of all processes."""
+    """Counters at one moment: of the machine's loopback, of PostgreSQL, and of all processes."""
 
     bytes: int
     packets: int
@@ -34,8 +34,11 @@ class Counted:
 
 
 async def count(suite: Suite, subject: Subject) -> Counted:
-    """What went over loopback, what PostgreSQL logged, the statements that it ran for the subject's database,
-    and the processor time of the suite's servers and of the subject, in milliseconds.
+    """Read the counters now.
+
+    Bytes and packets are those of the machine's loopback, write-ahead log that of PostgreSQL, and statements
+    those of the subject's database. Processor time is in milliseconds, for each process of the suite and of
+    the subject.
     """
     moved = psutil.net_io_counters(pernic=True)["lo"]
     connection = await asyncpg.connect(secrets(suite)["postgres"])
@@ -54,8 +57,10 @@ async def count(suite: Suite, subject: Subject) -> Counted:
 
 
 def each(before: Counted, idle: Counted, after: Counted, commands: int) -> dict[str, Any]:
-    """What a command cost. All of the suite runs the whole time, and what it does of itself is taken off: as
-    much as it did from `before` to `idle`, for as long as it took from `idle` to `after`.
+    """Return the cost of one command, without the suite's idle cost.
+
+    The whole suite runs all the time. Its idle cost from `before` to `idle` is scaled to the time from `idle`
+    to `after` and subtracted.
     """
     times = (after.at - idle.at) / (idle.at - before.at)
 
@@ -69,24 +74,24 @@ def each(before: Counted, idle: Counted, after: Counted, commands: int) -> dict[
 
 
 def _statements(log: Path, database: str) -> int:
-    """Lines such as `<annals>LOG:  execute stmt: …`, of which there is one for each statement."""
+    """Count the lines such as `<annals>LOG:  execute stmt: …`, one for each statement."""
     pattern = re.compile(rf"^<{database}>LOG:  (execute|statement)".encode(), re.MULTILINE)
     return len(pattern.findall(log.read_bytes()))
 
 
 def _processor(process: Process) -> float:
-    """Milliseconds, of a process and its children."""
+    """Return the processor time of a process and its children, in milliseconds."""
     total = 0.0
     if process.pid is not None:
         first = psutil.Process(process.pid)
         for one in (first, *first.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # a connection of PostgreSQL's that was closed meanwhile
+            with suppress(psutil.NoSuchProcess):  # a child process of PostgreSQL that has ended meanwhile
                 total += sum(one.cpu_times()[:2]) * 1000
     return total
 
 
 def memory(processes: Sequence[Process]) -> dict[str, float]:
-    """Resident memory of each process, in MiB."""
+    """Return the resident memory of each process, in MiB."""
     return {
         process.spec.name: psutil.Process(process.pid).memory_info().rss / 2**20
         for process in processes

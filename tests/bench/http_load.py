@@ -14,12 +14,12 @@ from typing import Self
 
 Request = tuple[str, bytes]
 Script = Callable[[], Iterator[Request]]
-"""What one connection sends, a path and a body at a time; each connection has its own."""
+"""Yields the requests of one connection, each a path and a body; each connection has its own iterator."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run came to; latencies in milliseconds."""
+    """The result of a run; latencies in milliseconds."""
 
     rate: float
     p50: float
@@ -30,14 +30,14 @@ class Measured:
 
     @classmethod
     def of(cls, latencies: Sequence[float], seconds: float, failed: int) -> Self:
-        """Of what each request took."""
+        """Make the result from the latency of each request."""
         took = sorted(latencies)
         p50, p99, p999 = (took[len(took) * share // 1000] for share in (500, 990, 999))
         return cls(len(took) / seconds, p50, p99, p999, len(took), failed)
 
 
 def median(runs: list[Measured]) -> Measured:
-    """Of several runs, each figure by itself; failures are added up."""
+    """Return the median of each figure by itself over several runs; failures are added up."""
     figures = {
         field.name: statistics.median([getattr(run, field.name) for run in runs])
         for field in fields(Measured)
@@ -46,12 +46,12 @@ def median(runs: list[Measured]) -> Measured:
 
 
 def always(path: str, body: bytes) -> Script:
-    """The same over and over."""
+    """Send the same request again and again."""
     return lambda: itertools.repeat((path, body))
 
 
 def creates(prefix: str) -> Script:
-    """Tasks, each a new one."""
+    """Create a new task with each request."""
 
     def script() -> Iterator[Request]:
         while True:
@@ -61,7 +61,7 @@ def creates(prefix: str) -> Script:
 
 
 def lives(prefix: str) -> Script:
-    """Whole lives of tasks: each is created, assigned and completed."""
+    """Create, assign and complete one new task after another."""
 
     def script() -> Iterator[Request]:
         while True:
@@ -79,7 +79,7 @@ def _create(prefix: str, task: str) -> Request:
 
 
 async def saturate(port: int, script: Script, *, connections: int, seconds: float) -> Measured:
-    """As many as it takes: each connection sends a request when it has the answer to the one before."""
+    """Measure the highest rate: each connection sends a request once the one before is answered."""
     latencies: list[float] = []
     failed = 0
     begun = time.perf_counter()
@@ -100,8 +100,10 @@ async def saturate(port: int, script: Script, *, connections: int, seconds: floa
 
 
 async def at_rate(port: int, script: Script, *, rate: float, connections: int, seconds: float) -> Measured:
-    """So many a second, whatever the answers take. A latency begins when the request was due, not when a
-    connection was free for it: who is slow for a moment is charged for all that had to wait.
+    """Send `rate` requests a second, however long the answers take.
+
+    A latency is counted from the moment at which the request was due, even if no connection was free then. A
+    short stall is thus charged for all requests that had to wait.
     """
     latencies: list[float] = []
     failed = 0
@@ -127,7 +129,7 @@ async def at_rate(port: int, script: Script, *, rate: float, connections: int, s
 
 
 async def _ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> bool:
-    """Whether the answer is 2xx."""
+    """Send a request and return whether the answer is 2xx."""
     path, body = request
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

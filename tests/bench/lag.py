@@ -1,4 +1,4 @@
-"""How late the read models are: told by each projector in its own way."""
+"""How far read models lag behind, as each subject's projector reports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BUCKET = 'annals_projection_lag_seconds_bucket{le="'
 
 @dataclass
 class AnnalsLag:
-    """From the histogram of the projector: a share of the events was visible within one of its edges."""
+    """The lag from the projector's histogram, rounded up to an edge of its buckets."""
 
     http: httpx.AsyncClient
     before: dict[str, float] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class AnnalsLag:
         self.before = await self._counts()
 
     async def within(self, share: float) -> float:
-        """Seconds, of what was made visible since `begin`."""
+        """Return the seconds within which this share of the events since `begin` became visible."""
         counts = await self._counts()
         found = {edge: count - self.before[edge] for edge, count in counts.items()}
         return next(float(edge) for edge, count in found.items() if count >= share * found["+Inf"])
@@ -43,7 +43,7 @@ class AnnalsLag:
 
 @dataclass
 class PlainLag:
-    """Of each event, as its projector noted it."""
+    """The lag from the times that the projector noted for each event."""
 
     http: httpx.AsyncClient
     port: int
@@ -69,7 +69,7 @@ class PlainLag:
 
 @dataclass
 class NoLag:
-    """Nothing is projected."""
+    """The lag of a subject that projects nothing."""
 
     async def settled(self, _commands: int) -> None:
         return
@@ -79,7 +79,7 @@ Lag = AnnalsLag | PlainLag | NoLag
 
 
 def of(subject: Subject, http: httpx.AsyncClient) -> Lag:
-    """How the lag of a subject is looked at."""
+    """Return how to measure the lag of a subject."""
     if subject.projector is None:
         return NoLag()
     return AnnalsLag(http) if subject.name == "Annals" else PlainLag(http, subject.projector)

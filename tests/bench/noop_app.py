@@ -1,4 +1,4 @@
-"""An app that does nothing, to see what two sidecars cost."""
+"""An app that does nothing, to measure what two sidecars cost."""
 
 from __future__ import annotations
 

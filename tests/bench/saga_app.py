@@ -1,4 +1,4 @@
-"""The saga orchestrator with one saga of three commands, for the comparison with a bare workflow."""
+"""The saga orchestrator with one saga of three commands, to compare it with a bare workflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from annals_saga_orchestrator.settings import SagaSettings
 
 
 class Member(SagaInput):
-    """Whose capacity is set, three times."""
+    """The member whose capacity is set three times."""
 
     member: str
 

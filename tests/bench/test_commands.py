@@ -1,4 +1,4 @@
-"""Commands through each subject in turn: as many as it takes, whole lives of tasks, and half as many."""
+"""Commands through each subject in turn: at saturation, with whole lives of tasks, and at half that rate."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_commands(suite: Suite, subjects: list[Subject]) -> None:
             for name, measured in found[what].items():
                 say(f"{what}: {name}", measured)
 
-        for subject in subjects:  # what is compiled, connected and cached at first is no part of it
+        for subject in subjects:  # keeps compilation, connections and first caching out of the measurement
             warm = await saturate(subject.port, lives(subject.prefix), connections=MANY, seconds=2)
             await lags[subject.name].settled(warm.count)
         await in_turn("few", FEW)

@@ -1,6 +1,6 @@
-"""What a command costs beside time: processor, bytes and packets over loopback, SQL, write-ahead log.
+"""What a command costs besides time: processor, bytes and packets over loopback, SQL, write-ahead log.
 
-In a run of its own, for here PostgreSQL writes down each statement, which takes time of everybody.
+It needs a run of its own, because here PostgreSQL logs each statement, which slows everything down.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CLIENTS = 8
 
 
 class Watched(Suite):
-    """The suite with a PostgreSQL that tells what it is asked."""
+    """The suite with a PostgreSQL that logs each statement."""
 
     async def _launch(self, spec: Spec) -> Process:
         if spec.name == "postgres":

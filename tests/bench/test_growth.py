@@ -1,4 +1,4 @@
-"""Commands and loading as the store grows: side by side, a command service for each size of store."""
+"""Commands and loading as the store grows, with a command service for each size of store, side by side."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ CLIENTS = 16
 LOADS = 300
 A_STREAM = 10
 TEMPLATE = "xxxxxxxxxxxx"
-"""The task that all others are copies of; theirs are the numbers from 1, as long as this."""
+"""The id of the task that all others are copies of.
+
+The copies' ids are the numbers from 1, padded to the same length.
+"""
 PREFIX = "/v1.0/invoke/command/method"
 
 
@@ -97,7 +100,7 @@ async def world(events: int, dsn: str, nats: infra.Nats, home: Path) -> AsyncIte
 
 
 async def new_database(dsn: str, events: int) -> str:
-    """Its connection string."""
+    """Create a database and return its connection string."""
     connection = await asyncpg.connect(dsn)
     await connection.execute(f"CREATE DATABASE bench_{events}")
     await connection.close()
@@ -105,7 +108,7 @@ async def new_database(dsn: str, events: int) -> str:
 
 
 async def verify(world: World) -> None:
-    """The library reads a copy as it would read any stream, and the lane's last commit is the last copied."""
+    """Check that the library reads the last copy like any stream, and that it ends at the lane's tail."""
     client = DaprSidecar(world.at.grpc)
     reader = DaprEventReader(client, "eventstore")
     last = world.streams - 1
@@ -120,7 +123,7 @@ async def verify(world: World) -> None:
 
 
 async def write_template(port: int) -> None:
-    """A task with as many events as each has, by the service itself."""
+    """Create one task, with as many events as every task has, through the service itself."""
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}{PREFIX}/commands/") as http:
         given = {"id": TEMPLATE, "title": "Write the report", "due": "2030-01-01T09:00:00Z"}
         (await http.post("task.create", json=given)).raise_for_status()
@@ -131,7 +134,7 @@ async def write_template(port: int) -> None:
 
 _COPIES = f"""(SELECT number, lpad(number::text, {len(TEMPLATE)}, '0') AS task
     FROM generate_series(1, $2::bigint) AS number)"""
-# The template's row, its task, its event and its place in the lane put into words of the copy's own.
+# The template's row with the template's task, event id and place in the lane replaced by the copy's own.
 _COPY = f"""INSERT INTO annals_state (key, value)
 SELECT replace(replace($5, '{TEMPLATE}', task), '$seq', seq::text),
     convert_to(replace(replace(replace(given,
@@ -151,9 +154,9 @@ WHERE key = 'lane/0/published'"""
 
 
 async def fill(dsn: str, events: int) -> None:
-    """Copy the template's rows, with other ids and places in the lane, while no service is there.
+    """Copy the template's rows with other ids and places in the lane, while no service is running.
 
-    Only the hashes stay the template's: nothing that is measured here looks at them.
+    The hashes stay those of the template; nothing that is measured here reads them.
     """
     copies, stream = events // A_STREAM - 1, f"stream/default/task-{TEMPLATE}"
     connection = await asyncpg.connect(dsn, command_timeout=600)
@@ -178,7 +181,7 @@ async def fill(dsn: str, events: int) -> None:
 
 
 def assigns(world: World) -> Script:
-    """Tasks that are there, each given to somebody else."""
+    """Assign existing tasks, each to somebody else."""
 
     def script() -> Iterator[Request]:
         while True:
@@ -189,7 +192,7 @@ def assigns(world: World) -> Script:
 
 
 async def loading(world: World) -> float:
-    """The median of loading a stream, in milliseconds."""
+    """Return the median time to load a stream, in milliseconds."""
     client = DaprSidecar(world.at.grpc)
     reader = DaprEventReader(client, "eventstore")
     took: list[float] = []
@@ -210,7 +213,8 @@ async def test_growth(tmp_path: Path) -> None:
     creating: dict[int, list[Measured]] = {}
     assigning: dict[int, list[Measured]] = {}
     loaded: dict[int, list[float]] = {}
-    # Servers of its own, which end with it: what such a store has to tidy is not for the parts that follow.
+    # Servers of its own, which end with it: the clean-up of such a store must not burden the parts that
+    # follow.
     postgres, nats = infra.Postgres(tmp_path, ports.free_port()), infra.Nats(tmp_path, ports.free_port())
     postgres.initialise()
     async with AsyncExitStack() as stack:
@@ -220,7 +224,7 @@ async def test_growth(tmp_path: Path) -> None:
             await stack.enter_async_context(
                 world(size, await new_database(postgres.dsn, size), nats, tmp_path / str(size))
             )
-            for size in sorted(SIZES, reverse=True)  # what filling the largest leaves behind is past first
+            for size in sorted(SIZES, reverse=True)  # largest first: its aftermath is over first
         ]
         for each in worlds:
             await saturate(each.at.http, creates(PREFIX), connections=CLIENTS, seconds=2)

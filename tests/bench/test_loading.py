@@ -1,4 +1,4 @@
-"""Raw transactions of a sidecar, loading by the length of a stream, and replay from the store."""
+"""Raw transactions of a sidecar, loading by length of stream, and replay from the store."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_loading_and_replay(suite: Suite) -> None:
 
 
 async def raw_transactions(client: DaprSidecar, size: int) -> float:
-    """Commits a second, of four keys each, so many in a transaction; one transaction after the other."""
+    """Return commits a second, of four keys each, with `size` commits a transaction, in sequence."""
     done, begun = 0, time.perf_counter()
     while time.perf_counter() < begun + SECONDS:
         writes = [Write(f"bench/{new_id()}", b"x" * 500, insert_only=True) for _ in range(4 * size)]
@@ -90,7 +90,10 @@ def to_append(stream: StreamId, version: int, count: int) -> Append:
 
 
 async def medians(work: dict[int, Callable[[], Any]], times: int = 100) -> dict[int, float]:
-    """The median of several runs of each, in seconds; in turn, so that noise strikes all alike."""
+    """Return the median seconds that each kind of work takes.
+
+    The kinds run in turn, so that noise hits all alike.
+    """
     took: dict[int, list[float]] = {name: [] for name in work}
     for _ in range(times):
         for name, run in work.items():

@@ -1,4 +1,4 @@
-"""Rebuilding a read model from a large store, what that costs those who work, and backup rates."""
+"""Rebuilding a read model from a large store, what that costs the live load, and backup rates."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LIVE_SECONDS = 5.0
 
 
 def lines() -> Iterator[bytes]:
-    """An export of as many events, one a commit, of streams of ten; they are written in turn."""
+    """Yield an export of EVENTS events, one a commit, in streams of A_STREAM events that grow in turn."""
     tails = {"0": EVENTS}
     yield _line({"format": "annals-export/1", "exported_at": "2026-01-01T00:00:00Z", "lanes": tails})
     hashes: dict[str, str] = {}
@@ -80,7 +80,7 @@ def write_export(path: Path) -> None:
 
 
 async def annals(*arguments: str) -> float:
-    """Seconds that a run of the command line took."""
+    """Run the command line and return the seconds it took."""
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         str(BIN / "annals"), *arguments, "--json", stdout=asyncio.subprocess.DEVNULL
@@ -91,7 +91,7 @@ async def annals(*arguments: str) -> float:
 
 @dataclass
 class Memory:
-    """The most that a process had, in MiB, while it was looked at."""
+    """The highest resident memory of a process, in MiB, among samples taken while `run` runs."""
 
     process: psutil.Process
     most: float = 0.0
@@ -103,7 +103,7 @@ class Memory:
 
 
 async def rebuilt(http: httpx.AsyncClient) -> tuple[int, float]:
-    """Build the tasks anew: the generation's number, and the seconds it took to catch up."""
+    """Rebuild the tasks; return the generation's number and the seconds until it has caught up."""
     began = time.perf_counter()
     answer = await http.post(f"{PROJECTOR}/projections/tasks/rebuild", json={"reason": "bench"})
     number = answer.json()["number"]

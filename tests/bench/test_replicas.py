@@ -1,4 +1,4 @@
-"""Commands by 1, 2 and 4 replicas of the command service, each with its sidecar."""
+"""Commands with 1, 2 and 4 replicas of the command service, each with its sidecar."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CLIENTS = 32
 
 
 def another_command(suite: Suite, number: int) -> tuple[int, list[Spec]]:
-    """One more replica: its app's port, and how to run its sidecar and itself."""
+    """Return one more replica: its app's port, and the specs of its sidecar and itself."""
     app = next(app for app in suite.apps if app.app_id == "command")
     app = replace(app, app_port=ports.free_port(), ports=SidecarPorts.free())
     beside, service = suite._sidecar(app), suite._service(app)
@@ -41,7 +41,7 @@ def another_command(suite: Suite, number: int) -> tuple[int, list[Spec]]:
 
 
 async def done(http: httpx.AsyncClient, port: int) -> float:
-    """Commands that a replica has done."""
+    """Return how many commands a replica has completed."""
     text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
     lines = [line for line in text.splitlines() if line.startswith('annals_commands_total{outcome="done"')]
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
@@ -49,7 +49,8 @@ async def done(http: httpx.AsyncClient, port: int) -> float:
 
 async def test_replicas(suite: Suite) -> None:
     subject = annals(suite)
-    # Replicas come and cannot go while others measure, so the numbers rise; each is measured in rounds.
+    # Replicas can be added but not removed while others measure, so their number only rises. Each number is
+    # measured in several rounds.
     runs: dict[int, list[Measured]] = {}
     shares: dict[int, list[float]] = {}
     memory: dict[int, float] = {}

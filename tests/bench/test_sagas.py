@@ -1,4 +1,4 @@
-"""Sagas beside a bare Dapr workflow with as many activities, in one run."""
+"""Sagas beside a bare Dapr workflow and a Temporal workflow with as many activities, in one run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def suite(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench
 
 @pytest.fixture(scope="module")
 async def bare(suite: BenchSuite, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]:
-    """A sidecar of its own with the same stores; its gRPC port."""
+    """Run a bare workflow app and a sidecar of its own on the same stores; yield the sidecar's gRPC port."""
     at, resources = SidecarPorts.free(), tmp_path_factory.mktemp("resources")
     for name in ("stores/postgresql/workflowstore", "shared/secretstore"):
         component = yaml.safe_load((COMPONENTS / f"{name}.yaml").read_text())
@@ -89,7 +89,7 @@ async def bare(suite: BenchSuite, tmp_path_factory: pytest.TempPathFactory) -> A
 
 @pytest.fixture(scope="module")
 async def temporal(suite: BenchSuite) -> AsyncIterator[str]:
-    """Temporal's server for development, with its history in a file, and a worker; the server's address."""
+    """Run Temporal's development server, with its history in a file, and a worker; yield its address."""
     port, http = ports.free_port(), ports.free_port()
     argv = [str(TEMPORAL), "server", "start-dev", "--headless", "--log-level", "error"]
     argv += ["--port", str(port), "--http-port", str(http), "--db-filename", str(suite.home / "temporal.db")]
@@ -105,7 +105,7 @@ async def temporal(suite: BenchSuite) -> AsyncIterator[str]:
 
 
 async def serving(address: str) -> bool:
-    """Whether the server answers that it is healthy."""
+    """Return whether the server reports that it is healthy."""
     asked = await asyncio.create_subprocess_exec(
         *(str(TEMPORAL), "operator", "cluster", "health", "--address", address),
         stdout=asyncio.subprocess.DEVNULL,
@@ -115,7 +115,7 @@ async def serving(address: str) -> bool:
 
 
 async def measure(once: Once) -> Measured:
-    """As many as it takes, so many at a time."""
+    """Measure how many run in SECONDS, with CONCURRENT of them at a time."""
     took: list[float] = []
     begun = time.perf_counter()
 
@@ -129,7 +129,7 @@ async def measure(once: Once) -> Measured:
 
 
 async def measure_temporal(address: str, kind: str, seconds: float, members: list[str]) -> Measured:
-    """The same, by a client of Temporal's in its own environment."""
+    """Measure the same with a Temporal client in its own environment."""
     process = await asyncio.create_subprocess_exec(
         *(str(PYTHON), "temporal_app.py", kind, str(seconds), *members),
         stdout=asyncio.subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""From `make start` to ready: on a checkout with warm caches that has no data yet, and then with it."""
+"""From `make start` to ready, on a checkout with warm caches: first without data, then with it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(400)]
 
 
 def checkout(folder: Path) -> None:
-    """The files of this checkout that git knows, or would, with its environment."""
+    """Copy the files of this checkout that git tracks or would track, and link its environment."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -36,7 +36,7 @@ def checkout(folder: Path) -> None:
 
 
 async def make(folder: Path, target: str) -> float:
-    """Seconds that it took."""
+    """Run a target and return the seconds it took."""
     began = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         "make", target, f"PYTHON={sys.executable}", cwd=folder, stdout=asyncio.subprocess.DEVNULL

@@ -24,7 +24,7 @@ PORT = 8004
 
 
 class Listener:
-    """One client: notes when each event's line arrived."""
+    """One client, which notes when each event's line arrives."""
 
     def __init__(self) -> None:
         self.arrived: list[float] = []
@@ -44,7 +44,7 @@ class Listener:
 
 
 async def lags(listeners: list[Listener], http: httpx.AsyncClient) -> list[float]:
-    """Milliseconds from a command's answer to each client's being told of it."""
+    """Return the milliseconds from each command's answer until each client has its event."""
     before = len(listeners[0].arrived)
     sent: list[float] = []
     for number in range(EVENTS):

@@ -1,4 +1,4 @@
-"""One world for each broker: what is started for it serves all cases, in their order."""
+"""One world for each broker; all its cases run in that world, in their order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 async def at(
     broker: Broker, postgres: infra.Postgres, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
-    """The world of a broker."""
+    """Set up the world of a broker."""
     name = f"broker_{uuid.uuid4().hex}"
     connection = await asyncpg.connect(postgres.dsn)
     await connection.execute(f"CREATE DATABASE {name}")
@@ -39,7 +39,7 @@ async def at(
 
 @pytest.fixture(scope="session")
 def outcomes(broker: Broker) -> AsyncIterator[Outcomes]:
-    """What is found of a broker, saved when its cases are over."""
+    """Collect the outcomes of a broker's cases; save them after the last case."""
     found = Outcomes(broker.name)
     yield found
     found.save()

@@ -1,4 +1,4 @@
-"""The fake sidecar in the place of broker and daprd, with a real PostgreSQL behind its binding."""
+"""A world with the fake sidecar in place of broker and daprd, and a real PostgreSQL behind its binding."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ from suite import keys
 
 
 class _Crashing:
-    """What a test kills and waits for, when it is no process of its own."""
+    """A fake sidecar that a test can kill and wait for as if it were a process."""
 
     def __init__(self, sidecar: FakeSidecar) -> None:
         self._sidecar = sidecar
 
     def kill(self) -> None:
-        """It dies in `wait_exit`."""
+        """Do nothing; the sidecar dies in `wait_exit`."""
 
     async def wait_exit(self) -> None:
-        """Die."""
+        """Kill the sidecar."""
         await self._sidecar.kill()
 
     async def wait_ready(self) -> None:
-        """Come back."""
+        """Start the sidecar again."""
         await self._sidecar.start()
 
 
 class _Broker:
-    """The fake broker, killed as a server is."""
+    """The fake broker, which a test can kill like a server."""
 
     def __init__(self, dapr: FakeDapr) -> None:
         self._broker = dapr.broker
 
     def kill(self) -> None:
-        """It is away."""
+        """Make the broker unavailable."""
         self._broker.down()
 
     async def wait_exit(self) -> None:
-        """It is away at once."""
+        """Return at once; the broker is already unavailable."""
 
     async def wait_ready(self) -> None:
-        """Come back."""
+        """Make the broker available again."""
         self._broker.up()
 
 
 class _Network:
-    """The faults of a network, as far as there is one: disorder of what is delivered."""
+    """The only network fault that the fake can have: disorder of deliveries."""
 
     injected = 0
 
@@ -67,7 +67,7 @@ class _Network:
 
     @property
     def faults(self) -> Faults | None:
-        """See `FaultyProxy`."""
+        """The counterpart of `FaultyProxy.faults`."""
         return None
 
     @faults.setter
@@ -79,12 +79,12 @@ class _Network:
             self._broker.disorder = Disorder(faults.seed, duplicate=0.1, reorder=0.3, lose=0.05, late=0.1)
 
     def cut_all(self) -> None:
-        """There is no connection."""
+        """Do nothing; there are no connections to cut."""
 
 
 @asynccontextmanager
 async def fake_world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
-    """See `world.world`."""
+    """The counterpart of `world.world`."""
     for folder in ("logs", ".annals"):
         (home / folder).mkdir()
     keys.make(home / ".annals")
@@ -114,7 +114,7 @@ async def fake_world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[Worl
 
 
 def _postgresql(pool: asyncpg.Pool) -> Callable[..., object]:
-    """What bindings.postgresql does: a statement that fails while it runs gives no rows and no error."""
+    """Return a stand-in for bindings.postgresql: a query that fails in execution gives no rows, no error."""
 
     async def invoke(operation: str, _data: bytes, metadata: Mapping[str, str]) -> bytes:
         if operation == "exec":

@@ -1,6 +1,6 @@
-"""A TCP proxy before a broker that delays, swallows and cuts what passes, by a seed that repeats it.
+"""A TCP proxy before a broker that delays, swallows and cuts traffic, as its seed determines.
 
-What a cut leaves unanswered its client sends again: so duplicates come about as they do on a real network.
+A client sends again what a cut left unanswered, so duplicates arise as on a real network.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ _CHUNK = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How often what happens to a piece that passes; probabilities, and seconds."""
+    """The probabilities of each fault for a passing chunk, and durations in seconds."""
 
     seed: int
     delay: float = 0.0
     longest_delay: float = 0.2
     cut: float = 0.0
-    """The connection ends before the piece is passed on."""
+    """The connection ends before the chunk is passed on."""
     lose_reply: float = 0.0
-    """A piece from the client is passed on; then the connection ends, so that no answer comes back."""
+    """A chunk from the client is passed on; then the connection ends, so that no reply comes back."""
     swallow: float = 0.0
-    """The connection stays open and nothing passes any more; it ends a while later."""
+    """The connection stays open but passes nothing more; it ends after `swallowed_for`."""
     swallowed_for: float = 3.0
 
 
 class FaultyProxy:
-    """Passes everything on, until `faults` is set."""
+    """Passes everything on until `faults` is set."""
 
     def __init__(self, port: int, target: int) -> None:
         self.port = port
@@ -53,7 +53,7 @@ class FaultyProxy:
         await asyncio.gather(*self._open, return_exceptions=True)
 
     def cut_all(self) -> None:
-        """End every connection there is."""
+        """Cut every open connection."""
         for task in self._open:
             task.cancel()
 
@@ -123,4 +123,4 @@ class FaultyProxy:
 
 
 class _Ended(Exception):
-    """The connection is to end."""
+    """Ends the connection."""

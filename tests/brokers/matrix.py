@@ -17,15 +17,15 @@ class Broker:
     server: Callable[[Path, int], infra.Server] | None
     """None for the fake sidecar, which is its own broker."""
     hands_out_again_after: float = 60.0
-    """Seconds by which what died with its consumer comes to another, from the component's settings."""
+    """Seconds until a message whose consumer died is delivered to another, by the component's settings."""
     keeps_order: bool = False
-    """Whether it promises a stream's events in their order; without the promise order is luck."""
+    """Whether it promises to deliver a stream's events in order; without the promise, order is luck."""
     drops_repeats: bool = False
-    """Whether it knows a message that it has had by its id, and gives it to nobody again."""
+    """Whether it recognises a message that it has had by its id and does not deliver it again."""
     replicas: bool = True
     """Whether two replicas of a service can share its subscription."""
     keeps_what_it_has: bool = True
-    """Whether what stands for it here has it still after a crash."""
+    """Whether the server that stands for it here still has its messages after a crash."""
 
 
 BROKERS = (

@@ -1,6 +1,6 @@
-"""An app that writes down what its sidecar delivers, and answers as a file tells it.
+"""An app that records what its sidecar delivers and answers as a file tells it.
 
-It stands for any subscriber: what it was given is what broker and Dapr promise, without Annals.
+It stands for any subscriber: what it receives is what broker and Dapr promise without Annals.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ async def deliver(request: Request) -> Response:
 
 
 def _event(given: Any) -> dict[str, Any]:
-    """The CloudEvent of a delivery, which is in Base64 where the subscription is for raw messages."""
+    """Return the CloudEvent of a delivery; a subscription for raw messages delivers it in Base64."""
     raw = given if isinstance(given, str) else given.get("data_base64")
     if raw is None:
         return dict(given)
     try:
         return dict(json.loads(base64.b64decode(raw)))
     except ValueError:
-        return {"id": raw}  # it is none
+        return {"id": raw}  # not a CloudEvent
 
 
 def _answer(event: dict[str, Any], orders: dict[str, Any]) -> str:
@@ -67,7 +67,7 @@ def _line(event: dict[str, Any], answer: str) -> str:
 
 
 async def healthz(_: Request) -> Response:
-    """It answers."""
+    """Answer that the app is healthy."""
     return JSONResponse({})
 
 

@@ -1,8 +1,7 @@
-"""What holds on every broker, and who sees to it.
+"""What holds on every broker, and who ensures it.
 
-Each case asks two things. What a recorder was given says whether broker and Dapr do it by themselves; it
-is written down, and docs/guarantees.md is made of it. What the read models come to must be right
-everywhere: that is asserted.
+Each case asks two things. What a recorder receives shows whether broker and Dapr ensure it by themselves;
+that is noted for docs/guarantees.md. What the read models hold must be right everywhere; that is asserted.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ def ask_the_projector(at: World) -> httpx.AsyncClient:
 
 
 async def passed_over(projector: httpx.AsyncClient) -> float:
-    """How many events that it had applied the projector was given again."""
+    """Return how many events the projector has received again after it had applied them."""
     counted = (await projector.get("/metrics")).text
     [line] = re.findall(r"^annals_projection_skipped_events_total (\S+)$", counted, re.MULTILINE)
     return float(line)
 
 
 async def publish(at: World, events: list[RecordedEvent]) -> None:
-    """Publish events one after the other, past the publisher and its order."""
+    """Publish events one by one, bypassing the publisher and its order."""
     for event in events:
         message = Message(
             new_id(),
@@ -70,7 +69,10 @@ async def publish(at: World, events: list[RecordedEvent]) -> None:
 async def stored_and_not_published(
     at: World, events: list[DomainEvent]
 ) -> AsyncIterator[list[RecordedEvent]]:
-    """Events that are in the store and on no topic: the one that this store names is not for its app."""
+    """Append events to the store that reach no topic.
+
+    The store publishes on a topic that its app may not use.
+    """
     store = DaprEventStore(at.writer, owner="silent", topic="integration-events")
     async with background(store.run(), "lane"):
         await lane_held(store)
@@ -115,7 +117,7 @@ async def test_what_is_refused_comes_again(at: World, outcomes: Outcomes) -> Non
 
 
 async def test_a_repetition_changes_nothing(at: World, broker: Broker, outcomes: Outcomes) -> None:
-    """Only the first event of each stream comes again: what took it anew would stand at it."""
+    """Redeliver only the first event of each stream: read models that applied it again would show it."""
     events = await at.append(history(5, 4))
     await at.projected(events)
     first = [event for event in events if event.version == 1]
@@ -128,7 +130,7 @@ async def test_a_repetition_changes_nothing(at: World, broker: Broker, outcomes:
 
         if not broker.drops_repeats:
             await until(came_again, SOON, "the projector to pass over what it has had")
-    # It applies one batch after another: what it did of these is done when the next event is seen.
+    # The projector applies one batch after another, so it is done with these once the next event shows.
     after = await at.append(history(1, 1))
     await at.projected(after)
     assert await at.shows(events), "what came again was applied again"

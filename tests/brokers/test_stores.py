@@ -1,6 +1,6 @@
-"""What each state store keeps of what an event store stands on, asked through a real sidecar.
+"""Which guarantees that an event store needs each state store gives, asked through a real sidecar.
 
-What a store does not keep, the probe at the start of the command service must have noticed.
+The command service's start-up probe must detect whatever a store does not guarantee.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ async def store(
 
 
 async def refused(write: Awaitable[None]) -> bool:
-    """Whether a transaction is refused, in whatever words: a store that Annals refuses has its own."""
+    """Return whether a transaction is refused, whatever the text: stores unfit for Annals have their own."""
     try:
         await write
     except DaprError:

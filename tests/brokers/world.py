@@ -1,4 +1,4 @@
-"""A broker with what the conformance suite puts round it: a writer, projectors, recorders, a proxy."""
+"""The world of one broker in the conformance suite: a proxy, a writer, projectors and recorders."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ _SIDECAR_ENV = ("APP_PORT", "DAPR_HTTP_PORT", "DAPR_GRPC_PORT")
 
 
 class Crashing(Protocol):
-    """Something that can be killed and comes back: a `Process`, or what stands for one."""
+    """Something that can be killed and comes back: a `Process` or its stand-in."""
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill it as a crash would."""
 
     async def wait_exit(self) -> None:
-        """Wait until it is gone."""
+        """Wait until it has ended."""
 
     async def wait_ready(self) -> None:
-        """Wait until it is back."""
+        """Wait until it is ready again."""
 
 
 class Network(Protocol):
-    """What lies before the broker: a `FaultyProxy`, or what stands for one."""
+    """What lies before the broker: a `FaultyProxy` or its stand-in."""
 
     injected: int
     faults: Faults | None
 
     def cut_all(self) -> None:
-        """End every connection there is."""
+        """Cut every open connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +64,19 @@ class Beside:
 
 
 StartBeside = Callable[[str, str, int], Awaitable[Beside]]
-"""Starts the sidecar of an app: app id, a name of its own, the app's port."""
+"""Starts the sidecar of an app, given the app id, a unique name and the app's port."""
 
 
 @dataclass
 class App:
-    """An app and its sidecar; both come back when they are killed."""
+    """An app and its sidecar; both restart when they are killed."""
 
     process: Process
     sidecar: Crashing
     port: int
 
     async def kill(self) -> None:
-        """End both at once, as when their node dies, and wait until both serve again."""
+        """Kill both at once, as when their node dies, and wait until both are ready again."""
         self.process.kill()
         self.sidecar.kill()
         await asyncio.gather(self.process.wait_exit(), self.sidecar.wait_exit())
@@ -85,28 +85,28 @@ class App:
 
 @dataclass
 class Recorder:
-    """A subscriber that writes down what it is given; see recorder.py."""
+    """A subscriber that records what it receives; see recorder.py."""
 
     app: App
     record: Path
     orders: Path
 
     def tell(self, **orders: Any) -> None:
-        """What to answer from now on."""
+        """Set the orders for its answers from now on."""
         self.orders.write_text(json.dumps(orders))
 
     def lines(self) -> list[dict[str, Any]]:
-        """All that it was given, in the order in which it came."""
+        """Return every delivery, in the order of arrival."""
         if not self.record.exists():
             return []
         return [json.loads(line) for line in self.record.read_text().splitlines()]
 
     def taken(self) -> Counter[str]:
-        """How often it took each event."""
+        """Count how often it acknowledged each event."""
         return Counter(line["id"] for line in self.lines() if line["answer"] == "SUCCESS")
 
     async def takes(self, events: Iterable[DomainEvent], seconds: float) -> bool:
-        """Whether it takes all of these events before so many seconds are over."""
+        """Wait up to `seconds` and return whether it has acknowledged all of these events."""
         wanted = {event.event_id for event in events}
 
         async def all_of_them() -> bool:
@@ -115,7 +115,7 @@ class Recorder:
         return await happens(all_of_them, seconds)
 
     def in_order(self, events: Iterable[DomainEvent]) -> bool:
-        """Whether each stream's events came first in the order of their versions."""
+        """Return whether the first deliveries of each stream's events came in the order of their versions."""
         wanted = {event.event_id for event in events}
         came: dict[tuple[str, str], list[int]] = defaultdict(list)
         seen: set[str] = set()
@@ -128,7 +128,7 @@ class Recorder:
 
 @dataclass
 class World:
-    """See the module. Whatever a test starts in addition ends with the world."""
+    """A broker and everything around it. Whatever a test starts in addition ends with the world."""
 
     broker: Broker
     home: Path
@@ -143,7 +143,7 @@ class World:
     recorders: dict[str, list[Recorder]] = field(default_factory=lambda: defaultdict(list))
 
     async def recorder(self, app_id: str) -> Recorder:
-        """One more replica of a subscriber."""
+        """Start one more replica of a subscriber."""
         name = f"{app_id}-{len(self.recorders[app_id])}"
         record, orders = self.home / f"{name}.jsonl", self.home / f"{name}.orders"
         orders.write_text("{}")
@@ -154,7 +154,7 @@ class World:
         return found
 
     async def projector(self) -> App:
-        """One more replica of the projector."""
+        """Start one more replica of the projector."""
         name = f"projector-{len(self.projectors)}"
         argv = [sys.executable, "-m", "annals_projector"]
         app = await self._app("projector", name, argv, {"ANNALS_INSTANCE": name})
@@ -162,7 +162,7 @@ class World:
         return app
 
     async def append(self, events: Iterable[DomainEvent]) -> list[RecordedEvent]:
-        """Append events to their streams, those of one stream one after the other; all are acknowledged."""
+        """Append events to their streams, in order within each stream; return them as recorded."""
         by_stream: dict[StreamId, list[DomainEvent]] = defaultdict(list)
         for event in events:
             by_stream[event.stream].append(event)
@@ -176,7 +176,7 @@ class World:
         return await self.store.read_events(refs)
 
     async def shows(self, events: Iterable[RecordedEvent]) -> bool:
-        """Whether the read models are what these events fold to, whole streams, and have each once."""
+        """Return whether the read models equal a fold of these whole streams and index each event once."""
         by_id = {event.event_id: event for event in events}
         wanted: dict[tuple[str, str], dict[str, Any]] = {}
         for event in sorted(by_id.values(), key=lambda event: event.version):
@@ -195,7 +195,7 @@ class World:
         return sorted(row["event_id"] for row in indexed) == sorted(by_id)
 
     async def projected(self, events: Iterable[RecordedEvent], seconds: float = 120) -> None:
-        """Wait until the read models show these events; see `shows`."""
+        """Wait until `shows` holds for these events."""
         given = list(events)
         await until(lambda: self.shows(given), seconds, "the read models to be what the store folds to")
 
@@ -213,7 +213,7 @@ class World:
 
 @asynccontextmanager
 async def world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
-    """A broker behind the proxy, a store, the writer's sidecar, one projector and one recorder."""
+    """Start a broker behind the proxy, the writer's sidecar with a store, one projector and one recorder."""
     async with AsyncExitStack() as stack:
         server, proxy = await _server(broker, home, dsn, stack)
         resources = (COMPONENTS / "shared", COMPONENTS / "brokers" / broker.name, _store(home))
@@ -246,9 +246,9 @@ async def world(broker: Broker, home: Path, dsn: str) -> AsyncIterator[World]:
 
 
 async def inhabited(found: World) -> World:
-    """A world with its first projector and its first recorder, which has been given something.
+    """Start the first projector and the first recorder, and wait until the recorder receives events.
 
-    A sidecar is ready before it has subscribed, and some brokers keep nothing for who was not there yet.
+    A sidecar is ready before it has subscribed, and some brokers keep nothing for later subscribers.
     """
     await found.projector()
     recorder = await found.recorder("saga-orchestrator")
@@ -267,7 +267,7 @@ async def _server(broker: Broker, home: Path, dsn: str, stack: AsyncExitStack) -
     (home / "server").mkdir()
     server.initialise()
     if broker.name == "kafka":
-        # A client of Kafka goes on at the address that the broker tells it: the proxy's.
+        # A Kafka client reconnects to the address that the broker advertises, so that must be the proxy's.
         properties = home / "server" / "kafka" / "server.properties"
         told = f"\nadvertised.listeners=CLIENTS://127.0.0.1:{proxy_port}\n"
         properties.write_text(properties.read_text() + told)
@@ -287,7 +287,7 @@ async def _server(broker: Broker, home: Path, dsn: str, stack: AsyncExitStack) -
 
 
 def _store(home: Path) -> Path:
-    """The event store alone: no workflow runs here."""
+    """Return a folder with only the event store's component; no workflow runs here."""
     folder = home / "store"
     folder.mkdir()
     shutil.copy(COMPONENTS / "stores" / "postgresql" / "eventstore.yaml", folder)
@@ -295,7 +295,7 @@ def _store(home: Path) -> Path:
 
 
 async def happens(condition: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-    """Whether a condition comes to hold before so many seconds are over."""
+    """Wait up to `seconds` and return whether the condition came to hold."""
     try:
         return bool(await until(condition, seconds))
     except TimeoutError:
@@ -303,9 +303,9 @@ async def happens(condition: Callable[[], Awaitable[bool]], seconds: float) -> b
 
 
 def history(streams: int, length: int, *, tenant: str = "default", data: str = "") -> list[DomainEvent]:
-    """Tasks that are created and then changed, so that a row shows which of the events it is made of.
+    """Return the events of tasks that are created and then changed, so that a row shows which events made it.
 
-    The title names the last version, the description the last one that is even, with `data`.
+    The title names the last version; the description names the last even version, followed by `data`.
     """
     run = new_id()
 

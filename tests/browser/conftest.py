@@ -1,4 +1,4 @@
-"""The console's page in Chromium, before the whole suite, or by itself."""
+"""Runs the console's page in Chromium, against the whole suite or alone with fake services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# What a browser reports of a server that a test has killed, and of refusals that a test asks for.
+# What a browser reports about a server that a test has killed, and about refusals that a test provokes.
 _EXPECTED = ("net::ERR_", "Failed to load resource", "the server responded with a status of")
 
 expect.set_options(timeout=SECONDS * 1000)
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Api:
-    """What tests ask of the suite beside the page: through the console, as somebody."""
+    """Calls the suite's APIs through the console, to set up and check what a page shows."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
@@ -52,12 +52,12 @@ class Api:
         return dict(await self.ask("POST", f"command/commands/{kind}", data))
 
     async def task(self, task: str, **data: object) -> None:
-        """Create a task, and wait until queries see it."""
+        """Create a task and wait until queries show it."""
         written = await self.command("task.create", id=task, **({"title": task} | data))
         await self.ask("GET", f"projector/queries/tasks/{task}?position={written['position']}")
 
     async def answer(self, saga: str, user: str, event: str) -> None:
-        """What somebody says who is asked to take a task on."""
+        """Answer a hand-over as the member who is asked to take the task on."""
         async with httpx.AsyncClient(timeout=SECONDS) as http:
             become = await http.post(f"{CONSOLE}/auth/development", json={"user": user, "role": "member"})
             become.raise_for_status()
@@ -94,7 +94,10 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def visit(browser: Browser, api: Api) -> AsyncIterator[Visit]:
-    """Opens the page as somebody, in a browser of their own; at the end nothing may have gone wrong in it."""
+    """Return a function that opens the page as a user, in a new browser context.
+
+    At the end, no page may have reported an unexpected error.
+    """
     wrong: list[str] = []
     contexts = []
 
@@ -127,7 +130,7 @@ def services() -> Services:
 
 @pytest.fixture
 async def show(browser: Browser, services: Services) -> AsyncIterator[Show]:
-    """Opens the page at a path, with a clock that tests may move on."""
+    """Return a function that opens the page, without the suite, with a clock that tests can move."""
     context = await browser.new_context()
 
     async def open_page(path: str) -> Page:
@@ -144,5 +147,5 @@ async def show(browser: Browser, services: Services) -> AsyncIterator[Show]:
 
 
 async def live(page: Page) -> None:
-    """Wait until the page is live."""
+    """Wait until the page shows that it is live."""
     await expect(page.locator(".bar .status")).to_have_text("Live")

@@ -1,4 +1,4 @@
-"""The page by itself: its own files, and what a test has the services answer."""
+"""The page without the suite: its own files, and services whose answers the test provides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAGAS = "/api/projector/queries/sagas"
 AWAY = (503, {"detail": "the database cannot be reached"})
 THEN = "2030-01-01T00:00:00Z"
 
-# The page's live stream, for tests to speak as the service does.
+# Replaces the page's live stream, so that tests can speak as the service does.
 STREAM = """
 window.opened = [];
 window.EventSource = class extends EventTarget {
@@ -48,22 +48,22 @@ Show = Callable[[str], Awaitable[Page]]
 
 
 class Services:
-    """What is behind the page. `tasks` are what queries see; a test may answer anything itself."""
+    """The services behind the page. Queries show `tasks`; a test may replace any answer through `own`."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.sent: list[tuple[str, Any]] = []
-        """What was to change something: its method and path, and its body."""
+        """The requests that were to change something: method and path, and body."""
         self.session: Answer = (
             200,
             {"user": "ada", "name": "Ada", "tenant": "t", "role": "operator", "auth": "oidc", "zipkin": None},
         )
         self.own: dict[str, Callable[[str, dict[str, str]], Answer | Awaitable[Answer]]] = {}
-        """What a test answers itself, by how a path begins, or a method with its path."""
+        """The test's own answers, by the beginning of a path, or of a method and path."""
 
     def task(self, task: str, version: int = 1, **changes: object) -> dict[str, Any]:
-        """A task, which queries see from now on."""
+        """Add a task, which queries show from now on."""
         times = dict.fromkeys(("created_at", "updated_at"), "2030-01-01T00:00:00Z")
         row = {"id": task, "title": task, "status": "todo", "priority": "normal", "version": version}
         self.tasks[task] = (
@@ -72,7 +72,7 @@ class Services:
         return self.tasks[task]
 
     def count(self, path: str) -> int:
-        """How often something was asked for."""
+        """Return how often a path was requested."""
         return sum(urlsplit(one).path == path for one in self.asked)
 
     async def answer(self, route: Route) -> None:
@@ -95,7 +95,7 @@ class Services:
         await route.fulfill(status=status, content_type="application/json", body=json.dumps(body))
 
     def usual(self, path: str) -> Answer:
-        """What is answered unless a test says otherwise."""
+        """Return the default answer for a path."""
         if path == "/auth/session":
             return self.session
         if path == TASKS:
@@ -123,34 +123,34 @@ def written(task: str, version: int) -> dict[str, Any]:
 
 
 async def happened(page: Page, kind: str, one: str, position: str) -> None:
-    """Have the live stream tell of an event."""
+    """Have the live stream report an event."""
     event = {"event_type": f"{kind}.x", "aggregate_type": kind, "aggregate_id": one, "position": position}
     await page.evaluate("([id, event]) => opened.at(-1).say('message', id, event)", [position, event])
 
 
 async def has(found: Sized, least: int) -> bool:
-    """Whether at least so many were found; for `until`."""
+    """Return whether at least `least` items were found; for use with `until`."""
     return len(found) >= least
 
 
 async def asked_for(services: Services, path: str, times: int) -> bool:
-    """Whether a path was asked for at least so often; for `until`."""
+    """Return whether a path was requested at least `times` times; for use with `until`."""
     return services.count(path) >= times
 
 
 async def has_sent(services: Services, least: int) -> bool:
-    """Whether at least so many changes were sent; for `until`."""
+    """Return whether at least `least` changes were sent; for use with `until`."""
     return len(services.sent) >= least
 
 
 def operates(services: Services, role: str) -> None:
-    """Give the user who is signed in this role."""
+    """Give the signed-in user this role."""
     session = services.session[1]
     assert isinstance(session, dict)
     services.session = (200, session | {"role": role})
 
 
 def noticed(name: str, **data: object) -> dict[str, Any]:
-    """A notice that nobody has read."""
+    """Return an unread notice."""
     at = datetime.now(UTC).isoformat()
     return {"id": name, "kind": "x", "data": data, "read_at": None, "created_at": at}

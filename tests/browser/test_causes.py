@@ -1,4 +1,4 @@
-"""The chain of causes, the history of a stream, and a saga's steps."""
+"""The chain of causes, the history of a stream, and the steps of a saga."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conftest import until
 
 @pytest.fixture
 async def declined(api: Api) -> dict[str, Any]:
-    """A hand-over that Ben declined, and that was taken back."""
+    """Run a hand-over that Ben declines, until it is compensated."""
     task, saga = f"slides-{uuid.uuid4().hex[:8]}", f"s-{uuid.uuid4().hex[:8]}"
     await api.task(task)
     body = {"task_id": task, "assignee": "ben", "deadline": "PT1H"}

@@ -1,4 +1,4 @@
-"""The page by itself: forms send what was chosen in them, once, and keep what was typed until it is taken."""
+"""The page alone: forms send what was chosen, once, and keep what was typed until it is accepted."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_what_is_told_stands_over_what_is_open_and_over_none_of_its_button
 
 
 async def _in_sight(one: Locator) -> bool:
-    """Whether it is what one sees, and may click, at its place."""
+    """Return whether the element is on top at its centre, where a user sees and clicks it."""
     return bool(
         await one.evaluate("""one => {
           const { x, y, width, height } = one.getBoundingClientRect();
@@ -440,7 +440,7 @@ async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
 async def test_who_asks_somebody_to_take_on_a_task_is_told_why_they_do_not(
     show: Show, services: Services, before: bool
 ) -> None:
-    """Also where it is over before the answer says which saga it is."""
+    """Also if the saga ends before the answer says which saga it is."""
     services.task("a")
     begun = asyncio.Event()
 
@@ -528,7 +528,7 @@ async def test_a_page_over_plain_http_sends_what_is_filled_in(show: Show, servic
     services.task("a")
     services.own["/api/command/"] = lambda *_: (201, written("x", 1))
     page = await show("/tasks?task=a")
-    await page.evaluate("delete Crypto.prototype.randomUUID")  # as where a page is not secure
+    await page.evaluate("delete Crypto.prototype.randomUUID")  # as on a page without a secure context
     await page.get_by_role("button", name="Hand over").click()
     await expect(page.locator("select[name=assignee]")).to_have_value("ada")
     await page.get_by_role("button", name="Ask", exact=True).click()

@@ -1,4 +1,4 @@
-"""That everybody can read and use the page, at any width, however much there is."""
+"""Everybody can read and use the page, at any width and with any amount of data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STANDARDS = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']
 
 
 async def violations(page: Page) -> list[dict[str, Any]]:
-    """What axe-core finds. It is evaluated, not put into the page: the policy of the page stays as it is."""
+    """Return what axe-core finds. It is evaluated, not added to the page, whose policy stays as it is."""
     await page.evaluate((WEB / "node_modules" / "axe-core" / "axe.min.js").read_text())
     found = await page.evaluate(f"axe.run(document, {_STANDARDS})")
     return [
@@ -102,7 +102,7 @@ async def test_a_dialog_keeps_the_focus_and_gives_it_back_to_the_page(visit: Vis
 
 
 def test_little_is_sent() -> None:
-    """What a browser without Brotli fetches at its first visit, in bytes; docs/console.md has it too."""
+    """Limit the bytes that a browser without Brotli downloads at its first visit; see docs/console.md."""
     built = WEB / "dist"
     sent = {kind: sum(path.stat().st_size for path in built.rglob(f"*.{kind}.gz")) for kind in ("js", "css")}
     assert 20_000 < sent["js"] < 48_000

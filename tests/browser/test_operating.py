@@ -1,4 +1,4 @@
-"""What operators do, and that it is kept who did it and why."""
+"""What operators do, and that who did it and why is recorded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from suite.suite import Suite
 
 
 async def because(page: Page, action: str, reason: str) -> None:
-    """Answer the dialog that asks why."""
+    """Answer the dialog that asks for a reason."""
     await page.get_by_label("Why? It is kept in the audit trail").fill(reason)
     await page.get_by_role("dialog").get_by_role("button", name=action, exact=True).click()
     await expect(page.get_by_label("Why? It is kept in the audit trail")).to_have_count(0)
 
 
 async def recorded(api: Api, reason: str) -> dict[str, Any]:
-    """The event of the audit trail with this reason."""
+    """Return the audit trail's event with this reason."""
 
     async def there() -> Any:
         found = await api.ask("GET", "projector/queries/audit?type=operation.requested&limit=20")
@@ -108,7 +108,7 @@ async def test_a_read_model_is_rebuilt_compared_switched_to_and_back(visit: Visi
 
 
 async def poisoned(suite: Suite) -> str:
-    """A task that somebody wrote past the command service, which no read model can be made of."""
+    """Write a task past the command service whose event no read model can take."""
     task = f"poisoned-{uuid.uuid4().hex[:8]}"
     sidecar = DaprSidecar(next(app.ports.grpc for app in suite.apps if app.app_id == "command"), timeout=60)
     store = DaprEventStore(sidecar, owner="importer", lanes=range(40, 48))

@@ -1,4 +1,4 @@
-"""A console that people sign in to, before the real services."""
+"""A console with sign-in, in front of the real services."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 @pytest.fixture
 async def console(suite: Suite, launch: Launch, issuer: Issuer) -> str:
-    """A second console behind the first one's sidecar."""
+    """Start a second console on the first one's sidecar."""
     port = ports.free_port()
     at = next(app.ports for app in suite.apps if app.app_id == "console")
     settings = {

@@ -1,4 +1,4 @@
-"""Tasks: made, changed and done, live for everyone who looks."""
+"""Tasks are created, changed and completed, live for everyone who looks."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ async def test_who_is_offline_is_told_so_and_catches_up(visit: Visit, api: Api) 
 
 
 async def found_to_complete(visit: Visit, api: Api, task: str) -> tuple[Page, Locator]:
-    """A new task in the list, with what completes it."""
+    """Create a task; return the page with it in the list, and the button that completes it."""
     await api.task(task)
     page = await visit("/tasks/list")
     await page.get_by_label("Find tasks").fill(task)
@@ -152,7 +152,7 @@ async def test_what_was_refused_is_taken_back_and_said(visit: Visit, api: Api) -
     await page.context.route("**/api/notification/stream*", lambda route: route.abort())
     await api.command("task.update", id=task, priority="low")
     await page.evaluate("document.querySelector('.check').click()")
-    # Whether the page had heard of the change by then or not: it ends as the store has it.
+    # Whether or not the page had heard of the change by then, it ends up as the store has it.
     found = await api.ask("GET", f"projector/queries/tasks/{task}")
     if found["status"] == "todo":
         await expect(page.locator(".toast[data-tone=bad]")).to_be_visible()

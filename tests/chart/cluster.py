@@ -1,4 +1,4 @@
-"""A Kubernetes API that keeps objects and nothing more, for what Helm does to a release that is there.
+"""A Kubernetes API that only stores objects, to test what Helm does to an existing release.
 
 It knows the kinds that the chart renders. A patch is merged as JSON: lists are replaced.
 """
@@ -38,14 +38,14 @@ def _plural(kind: str) -> str:
 
 
 class Cluster:
-    """What is there: objects by the path that they have in the API."""
+    """The cluster's objects, by their paths in the API."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.objects: dict[str, Object] = {}
 
     def __getitem__(self, named: str) -> Object:
-        """An object by its plural and name, such as `secrets/annals-kafka`."""
+        """Return an object by its plural and name, such as `secrets/annals-kafka`."""
         (found,) = (one for path, one in self.objects.items() if path.endswith(f"/{named}"))
         return found
 
@@ -53,7 +53,7 @@ class Cluster:
         return any(path.endswith(f"/{named}") for path in self.objects)
 
     def answer(self, method: str, path: str, query: str, body: bytes) -> tuple[HTTPStatus, Object]:
-        """What the API answers."""
+        """Answer a request as the API would."""
         if (known := _discovered(path)) is not None:
             return HTTPStatus.OK, known
         there = self.objects.get(path)
@@ -94,7 +94,7 @@ _PLURALS = {_plural(kind): kind for kinds in _KINDS.values() for kind in kinds}
 def _discovered(path: str) -> Object | None:
     match path.strip("/").split("/"):
         case ["openapi", "v2"]:
-            return {}  # a document, in protobuf, with no schema in it
+            return {}  # a protobuf document without any schema
         case ["version"]:
             return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
         case ["api"]:
@@ -151,7 +151,7 @@ _PROTOBUF = b"k8s\0"
 
 
 def _read(body: bytes) -> Object:
-    """A request's object. Helm sends its own records, which are secrets, as protobuf."""
+    """Return a request's object. Helm sends its own records, which are secrets, as protobuf."""
     if not body.startswith(_PROTOBUF):
         return dict(json.loads(body)) if body else {}
     secret = _fields(_fields(body.removeprefix(_PROTOBUF))[2][0])
@@ -174,7 +174,7 @@ def _entries(pairs: list[bytes]) -> Iterator[tuple[str, bytes]]:
 
 
 def _fields(message: bytes) -> dict[int, list[bytes]]:
-    """The fields of a protobuf message that are bytes, by their number."""
+    """Return the byte fields of a protobuf message by their number."""
     found: dict[int, list[bytes]] = {}
     rest = memoryview(message)
     while rest:
@@ -198,7 +198,7 @@ def _varint(rest: memoryview) -> tuple[int, memoryview]:
 
 @contextmanager
 def serving() -> Iterator[Cluster]:
-    """An empty cluster on a loopback port."""
+    """Serve an empty cluster on a loopback port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # one connection for many requests
@@ -219,7 +219,7 @@ def serving() -> Iterator[Cluster]:
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815 - named by the base class
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     cluster = Cluster(f"http://127.0.0.1:{server.server_port}")

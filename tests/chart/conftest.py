@@ -23,7 +23,7 @@ Render = Callable[..., list[Manifest]]
 
 
 class Refused(Exception):
-    """Helm did not render it; the text says why."""
+    """Helm refused to render; the text says why."""
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def helm() -> Path:
 
 @pytest.fixture(scope="session")
 def credentials() -> Mapping[str, Any]:
-    """A value for everything that any component file asks for."""
+    """A credential for each secret that any component file names."""
     names = set()
     for path in (ROOT / "components").glob("*/**/*.yaml"):
         for document in yaml.load_all(path.read_text(), yaml.CSafeLoader):
@@ -45,7 +45,7 @@ def credentials() -> Mapping[str, Any]:
 
 @pytest.fixture(scope="session")
 def render(helm: Path, credentials: Mapping[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Render:
-    """Render with values over credentials for everything; `bare` leaves those out."""
+    """Return a function that renders the chart with values over all credentials; `bare` leaves those out."""
 
     @cache
     def text(values: str, release: str) -> str:
@@ -90,17 +90,17 @@ EVERYTHING: Mapping[str, Any] = {
 
 
 def of_broker(broker: str) -> dict[str, Any]:
-    """The values for a broker: with MQTT a service is one client."""
+    """Return the values for a broker. With MQTT, each service has only one replica."""
     services = ("command", "projector", "saga-orchestrator", "notification")
     replicas = {"services": {name: {"replicas": 1} for name in services}}
     return {"broker": broker, **(replicas if broker == "mqtt" else {})}
 
 
 def of_kind(manifests: list[Manifest], kind: str) -> dict[str, Manifest]:
-    """Name to manifest."""
+    """Return the manifests of a kind by name."""
     return {one["metadata"]["name"]: one for one in manifests if one["kind"] == kind}
 
 
 def metadata(component: Manifest) -> dict[str, Any]:
-    """A component's metadata, name to value or secretKeyRef."""
+    """Return a component's metadata: each name with its value or secretKeyRef."""
     return {one["name"]: one.get("value", one.get("secretKeyRef")) for one in component["spec"]["metadata"]}

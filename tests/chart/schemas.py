@@ -1,4 +1,4 @@
-"""Whether a manifest is what a cluster takes: Kubernetes' own schemas, and those of custom resources."""
+"""Checks manifests against the schemas of Kubernetes and of the custom resources' definitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 
 from suite import runtime
 
-# Where the definitions of custom resources are: Go module, version, folder.
+# The Go module, version and folder with the definitions of each group of custom resources.
 _DEFINITIONS = {
     "dapr.io": ("github.com/dapr/dapr", f"v{runtime.DAPR_VERSION}", "charts/dapr/crds"),
     "monitoring.coreos.com": (
@@ -23,19 +23,19 @@ _DEFINITIONS = {
     ),
     "keda.sh": ("github.com/kedacore/keda/v2", "v2.21.0", "config/crd/bases"),
 }
-# Their operators are no Go modules that can be fetched.
+# The Go proxy has no fetchable module with the definitions of these operators.
 UNCHECKED = frozenset({"kafka.strimzi.io", "postgresql.cnpg.io"})
 
 
 class _Loader(yaml.CSafeLoader):
-    """A safe loader to which `=` is a text, as it is to YAML 1.2."""
+    """A safe loader that reads `=` as text, as YAML 1.2 does."""
 
 
 _Loader.add_constructor("tag:yaml.org,2002:value", yaml.CSafeLoader.construct_yaml_str)
 
 
 def check(manifest: dict[str, Any]) -> None:
-    """Raise when a cluster would not take it, or would drop a field that it does not know."""
+    """Raise an error if a cluster would refuse the manifest or drop an unknown field of it."""
     if manifest["kind"] == "Secret":
         manifest = {**manifest, "data": dict.fromkeys(manifest["data"], "dG9rZW4=")}
     _check(json.dumps(manifest, sort_keys=True))
@@ -43,7 +43,7 @@ def check(manifest: dict[str, Any]) -> None:
 
 @functools.cache
 def _check(text: str) -> None:
-    """Each different one once: most are the same for every broker."""
+    """Check each distinct manifest once; most are the same for every broker."""
     manifest = json.loads(text)
     group = manifest["apiVersion"].partition("/")[0]
     if group in _DEFINITIONS:
@@ -61,14 +61,14 @@ def _definitions(group: str) -> dict[tuple[str, str], dict[str, Any]]:
             if document and document.get("kind") == "CustomResourceDefinition":
                 for one in document["spec"]["versions"]:
                     schema = _strict(one["schema"]["openAPIV3Schema"])
-                    # Definitions leave to the API server what all objects have.
+                    # Definitions leave to the API server the fields that all objects have.
                     schema["properties"] |= {"metadata": {}, "apiVersion": {}, "kind": {}}
                     found[document["spec"]["names"]["kind"], f"{group}/{one['name']}"] = schema
     return found
 
 
 def _strict(schema: Any) -> Any:
-    """The schema, with unknown fields refused where it does not say that it keeps them."""
+    """Return the schema with unknown fields refused wherever it does not preserve them."""
     if not isinstance(schema, dict):
         return schema
     made = {name: _strict(value) if name != "properties" else value for name, value in schema.items()}
@@ -77,7 +77,7 @@ def _strict(schema: Any) -> Any:
         if "additionalProperties" not in schema and not schema.get("x-kubernetes-preserve-unknown-fields"):
             made["additionalProperties"] = False
     if isinstance(pattern := schema.get("pattern"), str):
-        made["pattern"] = pattern.replace("^(?i)", "(?i)^")  # Go takes a flag anywhere, Python first
+        made["pattern"] = pattern.replace("^(?i)", "(?i)^")  # Go accepts a flag anywhere, Python only first
     if schema.get("x-kubernetes-int-or-string"):
         made.pop("type", None)
     return made

@@ -1,4 +1,4 @@
-"""What is there to run it by: upgrades, disruptions, alerts, the dashboard, images."""
+"""What operators rely on: upgrades, disruptions, alerts, the dashboard, images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVICES = ("command", "projector", "saga-orchestrator", "notification", "consol
 
 
 def exported() -> set[str]:
-    """The names that the suite's metrics have for Prometheus."""
+    """Return the names of the suite's metrics as Prometheus has them."""
     collectors = [one for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)]
     names = {
         family.name + ("_total" if family.type == "counter" else "")
@@ -78,7 +78,7 @@ Labels = dict[str, str]
 
 
 def targets(manifests: list[Manifest]) -> list[Labels]:
-    """What Prometheus' operator has scraped of the pods, with the labels that it gives."""
+    """Return the labels of each scrape target that the Prometheus operator makes of the pods."""
     (monitor,) = of_kind(manifests, "PodMonitor").values()
     found = []
     for deployment in of_kind(manifests, "Deployment").values():
@@ -97,7 +97,7 @@ def targets(manifests: list[Manifest]) -> list[Labels]:
 
 
 def selected(expression: Any, labels: Labels) -> bool:
-    """Whether the one selector in an expression takes a series with these labels."""
+    """Return whether the expression's one selector matches a series with these labels."""
     while not isinstance(expression, promql_parser.VectorSelector):
         match expression:
             case promql_parser.BinaryExpr():
@@ -147,7 +147,7 @@ def test_no_alert_asks_for_targets_that_the_chart_does_not_make(render: Render) 
 
 
 def test_what_is_counted_is_there_before_it_first_happens() -> None:
-    """An increase is from one value to another: a series that begins with its first failure has none."""
+    """An increase needs two values; a series that begins with its first failure has only one."""
     unused: Any = None
     metrics.SAGA_TRANSITIONS.clear()
     metrics.REMINDERS.clear()
@@ -188,13 +188,13 @@ def test_the_edges_metrics_are_scraped_from_a_port_that_is_not_public(render: Re
 
 _DRAIN_SECONDS = 15
 _SECONDS_TO_BE_READY = 10
-"""What a new pod takes at the least, or nearly."""
+"""Roughly the shortest time in which a new pod becomes ready."""
 _ITS_OWN_CONNECTIONS = 20
-"""Those that PostgreSQL keeps for superusers, and those of its operator."""
+"""Connections that PostgreSQL reserves for superusers, and those of its operator."""
 
 
 def seconds_to_end(pod: Manifest) -> int:
-    """How long a pod may serve, drain and hold its connections after it was told to end."""
+    """Return the seconds that a pod may serve, drain and hold its connections once it is told to end."""
     sidecar = int(pod["metadata"]["annotations"]["dapr.io/graceful-shutdown-seconds"])
     stop: int = pod["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     return stop + _DRAIN_SECONDS + sidecar
@@ -223,7 +223,7 @@ def test_a_sidecar_is_held_to_what_is_given_and_to_no_more(render: Render) -> No
 
 
 def test_the_toolbox_ends_when_it_is_told_to(render: Render) -> None:
-    """It is its container's first process, which the kernel ends by no signal that it does not handle."""
+    """It is its container's first process; the kernel ends such a process only by signals that it handles."""
     (container,) = of_kind(render(EVERYTHING), "Deployment")["annals-toolbox"]["spec"]["template"]["spec"][
         "containers"
     ]
@@ -281,7 +281,10 @@ def test_who_takes_no_events_is_not_scaled_by_how_many_wait(render: Render) -> N
 
 
 def pods_in_an_upgrade(deployment: Manifest) -> int:
-    """How many there may be at once: those that end are no part of the surge, and hold their connections."""
+    """Return how many pods there may be at once.
+
+    Pods that are ending do not count as surge, but still hold their connections.
+    """
     pod = deployment["spec"]["template"]
     replicas: int = deployment["spec"]["replicas"]
     surge: int = deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
@@ -303,7 +306,7 @@ def test_a_bundled_database_has_connections_for_all_replicas_and_an_upgrade(rend
 
 
 def test_a_topic_waits_for_no_operator_that_goes_with_it(render: Render) -> None:
-    """Helm deletes Kafka, whose operator of topics goes with it, before its topics."""
+    """Helm deletes Kafka, and with it the topic operator, before it deletes the topics."""
     (kafka,) = of_kind(render({"kafka": {"bundled": True}}), "Kafka").values()
 
     operator = kafka["spec"]["entityOperator"]["template"]["topicOperatorContainer"]
@@ -311,7 +314,7 @@ def test_a_topic_waits_for_no_operator_that_goes_with_it(render: Render) -> None
 
 
 def test_a_bundled_database_that_is_there_ends_transactions_that_nobody_goes_on_with(render: Render) -> None:
-    """Its operator applies parameters at any time, and settings.sql to a new database alone."""
+    """The operator applies parameters at any time, but settings.sql only to a new database."""
     (database,) = of_kind(render({"postgresql": {"bundled": True}}), "Cluster").values()
     name = "idle_in_transaction_session_timeout"
 

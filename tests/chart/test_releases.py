@@ -1,4 +1,4 @@
-"""What Helm does to a release that is there: upgrades, a rollback, an uninstallation."""
+"""What Helm does to an existing release: upgrades, a rollback, an uninstallation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def run(helm: Path, cluster: Cluster, credentials: Mapping[str, Any], tmp_path: Path) -> Helm:
-    """Helm on the cluster. An upgrade is given values and, perhaps, another chart."""
+    """Return a function that runs Helm on the cluster; an upgrade takes values and, if given, a chart."""
 
     def ran(action: str, *argv: str, chart: Path = CHART, **values: Any) -> None:
         given = {"credentials": credentials, "settings": {"create": False}, **values}
@@ -122,7 +122,7 @@ def test_bundled_servers_stay_with_what_is_in_them_and_another_release_takes_the
     servers = {path for path, one in cluster.objects.items() if one["kind"] in SERVERS}
     assert {cluster.objects[path]["kind"] for path in servers} == SERVERS
     for path in servers:
-        cluster.objects[path]["status"] = {"clusterId": path}  # what its operator knows of it
+        cluster.objects[path]["status"] = {"clusterId": path}  # what its operator records about it
 
     run("uninstall")
     assert {path for path in cluster.objects if path.rpartition("/")[2] not in KEYS} == servers
@@ -166,7 +166,7 @@ def test_half_of_the_signing_keys_is_not_made_anew(cluster: Cluster, run: Helm, 
 
 @pytest.fixture
 def before(tmp_path: Path) -> Path:
-    """The chart as it was when its releases held the keys in their manifests."""
+    """Return the chart as it was when a release held the keys in its manifest."""
     chart = tmp_path / "before"
     shutil.copytree(CHART, chart)
     (chart / "templates" / "keys.yaml").write_text(

@@ -1,4 +1,4 @@
-"""The chart renders to what a cluster takes, for every broker and store."""
+"""The chart renders to manifests that a cluster accepts, for every broker and store."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_component_that_is_not_there_is_refused(render: Render) -> None:
 
 @pytest.mark.parametrize("component", ["eventstore", "workflowstore"])
 def test_one_database_of_a_suite_is_not_named_without_the_other(render: Render, component: str) -> None:
-    """On one MySQL server two suites would share what is not."""
+    """Two suites on one MySQL server would share the database that is not named."""
     one = {component: {"schemaName": {"value": "annals_staging"}}}
     other = {"eventstore": "workflowstore", "workflowstore": "eventstore"}[component]
     with pytest.raises(Refused, match=rf"components.{other}.schemaName"):
@@ -180,7 +180,7 @@ KEDA = {"autoscaling": {"kind": "keda"}}
         ({"credentials": LOGIN}, "kafka.example:9093", "scram_sha256"),
         (
             {"credentials": BUNDLED, "kafka": {"bundled": True}},
-            "annals-kafka-kafka-bootstrap.here.svc:9093",  # as it is found from KEDA's namespace too
+            "annals-kafka-kafka-bootstrap.here.svc:9093",  # reachable from KEDA's namespace too
             "scram_sha512",
         ),
     ],
@@ -200,7 +200,7 @@ def test_keda_is_told_where_kafka_is(
         assert (told["sasl"], told["tls"]) == (mechanism, "enable")
         login = of_kind(manifests, "TriggerAuthentication")[lag["authenticationRef"]["name"]]
         taken = {one["parameter"] for one in login["spec"]["secretTargetRef"]}
-        # What it takes from nowhere but a secret; an address there it does not see.
+        # KEDA takes these only from a secret, and it would not see an address there.
         assert taken - {"ca"} == {"username", "password"}
 
 
@@ -255,7 +255,7 @@ def test_a_pod_that_would_wait_for_longer_than_it_is_given_is_refused(render: Re
 
 
 def test_a_pod_that_waits_for_nothing_has_no_hook(render: Render) -> None:
-    """Kubernetes refuses a sleep of 0 s before 1.33."""
+    """Kubernetes before 1.33 refuses a sleep of 0 s."""
     for one in of_kind(render({"pod": {"preStopSeconds": 0}}), "Deployment").values():
         assert "lifecycle" not in one["spec"]["template"]["spec"]["containers"][0]
 
@@ -285,7 +285,7 @@ def test_the_chart_has_no_lint(helm: Path, tmp_path: Path) -> None:
 
 
 def test_kafkas_resources_are_of_the_version_that_its_operator_serves(render: Render) -> None:
-    """Strimzi 1.0 serves v1 alone."""
+    """Strimzi 1.0 serves only v1."""
     strimzi = [one for one in render(EVERYTHING) if one["apiVersion"].startswith("kafka.strimzi.io/")]
 
     assert {one["kind"] for one in strimzi} == {"Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"}

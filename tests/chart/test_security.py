@@ -24,7 +24,7 @@ SERVICES = ("command", "projector", "saga-orchestrator", "notification")
 
 
 def pods(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
-    """Name to pod, of deployments and of the test."""
+    """Return the pods of the deployments and of the smoke test by name."""
     made = {name: one["spec"]["template"] for name, one in of_kind(manifests, "Deployment").items()}
     return made | {name: one["spec"]["template"] for name, one in of_kind(manifests, "Job").items()}
 
@@ -103,7 +103,7 @@ def test_the_keys_that_are_made_fit_each_other(render: Render) -> None:
 
 
 def _has_ed25519() -> bool:
-    """Whether there is an OpenSSL that makes such keys; macOS has another by itself."""
+    """Return whether openssl can make Ed25519 keys; the one that macOS comes with may not."""
     argv = ["openssl", "genpkey", "-algorithm", "ed25519"]
     return (
         bool(shutil.which("openssl"))
@@ -274,7 +274,7 @@ def test_who_is_not_there_is_not_let_in(render: Render) -> None:
     assert callers() == services | {"smoke-test"}
     assert callers(smokeTest={"enabled": False}) == services
     assert callers(services={"toolbox": {"enabled": True}}) == services | {"smoke-test", "toolbox"}
-    # One of another chart is let in as it is named.
+    # An app of another chart is let in under the name given.
     rule = {"from": "billing", "verbs": ["GET"], "paths": ["/queries/tasks"]}
     assert callers(services={"projector": {"allow": [rule]}}) == services | {"smoke-test", "billing"}
 
@@ -306,7 +306,7 @@ def test_the_console_may_call_just_what_its_edge_lets_through(render: Render) ->
         assert any(_covers(path, rule) for path in paths), f"{rule.method} {rule.service} /{rule.path}"
     for service, operations in allowed.items():
         for path, _ in operations:
-            # The health page reads the metrics itself.
+            # The console's health page reads the metrics itself.
             asked = path == "/metrics" or any(
                 _covers(path, rule) for rule in RULES if rule.service == service
             )

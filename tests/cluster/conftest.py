@@ -1,7 +1,7 @@
-"""The chart on the cluster of the current context, in a namespace of its own.
+"""Installs the chart on the cluster of the current context, in a namespace of its own.
 
-`ANNALS_VALUES` names the values file that says which broker and store there are; the images must be where
-the cluster finds them. Broker and store must be empty, or of an earlier run.
+`ANNALS_VALUES` names the values file with the cluster's broker and store. The cluster must be able to pull
+the images; broker and store must be empty or hold only the data of an earlier run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MINUTES = "10m"
 
 
 def run(*argv: str | Path, stdin: str | None = None, check: bool = True) -> str:
-    """A program's output; raises with what it said when it fails."""
+    """Run a program and return its output; if it fails, raise an error with that output."""
     result = subprocess.run([*map(str, argv)], input=stdin, capture_output=True, text=True, check=False)
     if check and result.returncode:
         raise AssertionError(f"{argv}: {result.returncode}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}")
@@ -44,27 +44,27 @@ class Cluster:
     values: Sequence[str]
 
     def kubectl(self, *argv: str, stdin: str | None = None, check: bool = True) -> str:
-        """kubectl in the namespace."""
+        """Run kubectl in the namespace."""
         return run("kubectl", "--namespace", self.namespace, *argv, stdin=stdin, check=check)
 
     def helm(self, *argv: str | Path, check: bool = True) -> str:
-        """helm in the namespace."""
+        """Run helm in the namespace."""
         return run(runtime.helm(), *argv, "--namespace", self.namespace, check=check)
 
     def install(self, *argv: str) -> None:
-        """Install or upgrade, and wait until all is ready."""
+        """Install or upgrade the chart, and wait until everything is ready."""
         values = [part for name in self.values for part in ("--values", name)]
         self.helm("upgrade", "--install", "annals", CHART, *values, *argv, "--wait", "--timeout", _MINUTES)
 
     def python(self, app: str, code: str, *argv: str) -> Any:
-        """What code prints as JSON that runs in the app's own container, with its environment."""
+        """Run code in the app's own container, with its environment, and return the JSON that it prints."""
         where = ("exec", "--stdin", f"deploy/annals-{app}", "--container", app, "--", "python3", "-")
-        # Now and then kubectl loses the output of a program that ends at once: code given here may run twice.
+        # kubectl sometimes loses the output of a program that ends at once, so this code may run twice.
         said = self.kubectl(*where, *argv, stdin=code) or self.kubectl(*where, *argv, stdin=code)
         return json.loads(said)
 
     def call(self, app: str, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """What another app answers to a call through the sidecar of `app`: status and JSON; 0: none."""
+        """Call another app through the sidecar of `app`; return status and JSON. Status 0 means no answer."""
         answer = self.python(app, _CALL, json.dumps([method, path, body, headers]))
         return answer["status"], answer["body"]
 
@@ -100,13 +100,13 @@ print(json.dumps({"status": answer.status, "body": said}))
 
 @pytest.fixture(scope="session")
 def values() -> Sequence[str]:
-    """The values files: the cluster's, and that of the tests."""
+    """The values files: the cluster's and the tests' own."""
     return (str(Path(os.environ["ANNALS_VALUES"]).resolve()), str(Path(__file__).parent / "values.yaml"))
 
 
 @pytest.fixture(scope="session")
 def cluster(values: Sequence[str]) -> Iterator[Cluster]:
-    """The suite, installed; its namespace is removed at the end."""
+    """Install the suite and yield its cluster; remove the namespace at the end."""
     if not shutil.which("kubectl"):
         pytest.fail("there is no kubectl")
     with namespace(NAMESPACE, values) as made:
@@ -116,7 +116,7 @@ def cluster(values: Sequence[str]) -> Iterator[Cluster]:
 
 
 class namespace:  # noqa: N801 - a context manager
-    """A namespace whose pods are restricted; gone after."""
+    """A namespace with the restricted pod security standard, deleted on exit unless ANNALS_KEEP is set."""
 
     def __init__(self, name: str, values: Sequence[str]) -> None:
         self._cluster = Cluster(name, values)
@@ -137,5 +137,5 @@ class namespace:  # noqa: N801 - a context manager
 
 @pytest.fixture
 def name() -> str:
-    """An id that no other test has."""
+    """Return an id that no other test has."""
     return f"t-{uuid.uuid4()}"

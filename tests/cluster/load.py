@@ -22,7 +22,7 @@ STOP, KEPT = pathlib.Path("/tmp/stop"), pathlib.Path("/tmp/acknowledged")
 REFUSED = (400, 401, 403, 404, 409, 422)
 failures = []
 
-# What a hand-over comes to, of each stream that it writes to: no more and no less.
+# The events that a hand-over leaves on each stream it writes to, no more and no fewer.
 DONE = {
     "task": ["task.created", "task.assigned", "task.accepted"],
     "member": ["member.registered", "member.reserved"],
@@ -30,7 +30,7 @@ DONE = {
 
 
 def ask(method, path, body=None, **headers):
-    """Status and JSON of one try; a status of 0 is no answer."""
+    """Try once and return status and JSON; a status of 0 means no answer."""
     given = {"dapr-api-token": TOKEN, "content-type": "application/json", **headers}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{INVOKE}/{path}", data, given, method=method)
@@ -44,7 +44,7 @@ def ask(method, path, body=None, **headers):
 
 
 def certain(method, path, body=None, **headers):
-    """The answer of the first try that was acknowledged; the same key each time."""
+    """Repeat a request with the same key until it is acknowledged, and return that answer."""
     while True:
         status, said = ask(method, path, body, **headers)
         if 200 <= status < 300:
@@ -101,7 +101,7 @@ def load():
 
 
 def events(stream, field):
-    """A field of each event of a stream."""
+    """Return one field of each event of a stream."""
     while True:
         status, said = ask("GET", f"projector/method/queries/streams/{stream}/events")
         if status == 200:

@@ -1,4 +1,4 @@
-"""Installed: a command, a query, a saga, a notification; and what pods look like."""
+"""What must work after an installation: commands, queries, sagas, notices, traces, restricted pods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is denied: the wrong app, method, topic, tenant, token, secret, pod."""
+"""What must be denied: the wrong app, method, topic, tenant, token, secret or pod."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .waiting import eventually
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 _NETWORK_SECONDS = 20.0
-"""Within which a network that heeds policies heeds a new one."""
+"""Seconds within which a network that enforces policies enforces a new one."""
 
 _CREATE = ("POST", "invoke/command/method/commands/task.create", {"title": "Not mine"})
 
 
 def toolbox(cluster: Cluster) -> dict[str, Any]:
-    """Its pods' template."""
+    """Return the pod template of the toolbox."""
     made = json.loads(cluster.kubectl("get", "deployment", "annals-toolbox", "--output", "json"))
     template: dict[str, Any] = made["spec"]["template"]
     return template
@@ -32,7 +32,7 @@ def toolbox(cluster: Cluster) -> dict[str, Any]:
 def toolbox_as(
     cluster: Cluster, name: str, labels: dict[str, str], annotations: dict[str, str]
 ) -> Iterator[str]:
-    """The toolbox once more, as something that nobody named."""
+    """Deploy the toolbox again under another name, labels and annotations, and yield that name."""
     template = toolbox(cluster)
     labels = {"app": name} | labels
     template["metadata"] |= {"labels": labels, "annotations": annotations}
@@ -53,7 +53,7 @@ def toolbox_as(
 
 @pytest.fixture(scope="module")
 def rogue(cluster: Cluster) -> Iterator[str]:
-    """An app that nobody named, with an identity of Dapr's, where the network lets it in."""
+    """An app with a Dapr identity that no access policy names, on a network that lets it in."""
     annotations = toolbox(cluster)["metadata"]["annotations"] | {"dapr.io/app-id": "rogue"}
     del annotations["dapr.io/config"]
     suite = {"app.kubernetes.io/part-of": "annals", "app.kubernetes.io/instance": "annals"}
@@ -63,7 +63,7 @@ def rogue(cluster: Cluster) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def outsider(cluster: Cluster) -> Iterator[str]:
-    """A pod that is none of the suite's."""
+    """A pod that does not belong to the suite."""
     with toolbox_as(cluster, "outsider", {}, {}) as name:
         yield name
 
@@ -79,14 +79,14 @@ except OSError:
 
 
 def address(cluster: Cluster, selector: str) -> str:
-    """Of one pod."""
+    """Return the IP address of one pod."""
     output = "--output=jsonpath={.items[0].status.podIP}"
     return cluster.kubectl("get", "pods", "--selector", selector, output)
 
 
 @pytest.fixture(scope="module")
 def enforced(cluster: Cluster, outsider: str) -> bool:
-    """Whether this cluster's network heeds NetworkPolicies at all: tried on what is none of the chart's."""
+    """Return whether the cluster's network enforces policies at all, tried with one of the test's own."""
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -1,4 +1,4 @@
-"""A pod of each kind is killed while commands and sagas come in."""
+"""Kills a pod of each service while commands and sagas come in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every pod is replaced while commands and sagas come in."""
+"""Replaces every pod while commands and sagas come in."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def test_a_rolling_upgrade_loses_no_command_no_event_and_no_saga(cluster: Cluste
         cluster.install(*(part for one in _CHANGED for part in ("--set", one)))
         cluster.rolled_out()
 
-    # What was replaced is there until it has handed over what it has under way.
+    # An old pod stays until it has handed over its work in progress.
     eventually(lambda: not pods() & before, "no pod is of before")
     assert_nothing_is_missing(found)

@@ -1,4 +1,4 @@
-"""What an uninstalled release leaves."""
+"""What an uninstalled release leaves behind."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ SERVERS = {
 
 
 def kinds() -> list[str]:
-    """What a namespace may have, but for what is told or measured of the rest and has no identity."""
+    """Return the kinds a namespace may hold, without events and metrics, which have no lasting identity."""
     names = run("kubectl", "api-resources", "--namespaced", "--verbs=list", "--output=name").split()
     return [name for name in names if not name.startswith("events") and not name.endswith(".metrics.k8s.io")]
 
 
 def bundled_servers(cluster: Cluster) -> set[str]:
-    """The uids of what the chart makes of bundled servers; none where their operators are not."""
+    """Return the uids of the bundled servers' resources; none if their operators are not installed."""
     if not (there := SERVERS & {*kinds()}):
         return set()
     return {*cluster.kubectl("get", ",".join(there), "--output=jsonpath={.items[*].metadata.uid}").split()}
 
 
 def of_bundled_servers(found: Sequence[dict[str, Any]]) -> set[str]:
-    """The uids of what is kept of bundled servers, and of what their operators made for them."""
+    """Return the uids of the bundled servers' resources and of everything their operators made for them."""
     operators = ("strimzi.io/", "cnpg.io/")
     servers = ("kafka.strimzi.io/", "postgresql.cnpg.io/")
     uids = {
@@ -58,7 +58,10 @@ def of_bundled_servers(found: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def left(cluster: Cluster) -> set[str]:
-    """Whatever of the chart is in the namespace, or in the cluster by its labels; but for bundled servers."""
+    """Return everything of the chart that is left, in the namespace or labelled in the cluster.
+
+    Bundled servers are left out.
+    """
     found = json.loads(cluster.kubectl("get", ",".join(kinds()), "--output", "json"))["items"]
     servers = of_bundled_servers(found)
     own = {
@@ -79,7 +82,7 @@ def left(cluster: Cluster) -> set[str]:
 
 
 def test_an_uninstalled_release_leaves_its_keys_and_bundled_servers_alone(values: Sequence[str]) -> None:
-    # Without pods, so that it does not share the broker's consumers with the other release.
+    # Without pods, so that this release does not share the broker's consumers with the other one.
     none = (*SERVICES, "toolbox")
     empty = [part for name in none for part in ("--set", f"services.{name}.replicas=0")]
     empty += ["--set", "zipkin.bundled=false"]

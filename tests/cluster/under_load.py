@@ -1,4 +1,4 @@
-"""Something happens to the suite under load; afterwards nothing acknowledged is missing."""
+"""Loads the suite while something happens to it, and checks that nothing acknowledged is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _LOAD = (Path(__file__).parent / "load.py").read_text()
 
 @contextmanager
 def load(cluster: Cluster) -> Iterator[dict[str, Any]]:
-    """Load while inside; after it, how much was acknowledged and what of it is wrong is in what was given."""
+    """Run load inside the block.
+
+    Afterwards the yielded dictionary says how much was acknowledged, and what of it is wrong.
+    """
     found: dict[str, Any] = {}
     where = ("exec", "--stdin", "deploy/annals-toolbox", "--container", "toolbox", "--")
     argv = ["kubectl", "--namespace", cluster.namespace, *where, "python3", "-", "load"]
@@ -26,7 +29,7 @@ def load(cluster: Cluster) -> Iterator[dict[str, Any]]:
         sending.stdin.write(_LOAD)
         sending.stdin.close()
         sending.stdin = None
-        time.sleep(5)  # it is under way before anything happens
+        time.sleep(5)  # let it get under way before anything happens
         assert sending.poll() is None, "the load ended at once"
         try:
             yield found
@@ -38,7 +41,7 @@ def load(cluster: Cluster) -> Iterator[dict[str, Any]]:
 
 
 def assert_nothing_is_missing(found: dict[str, Any]) -> None:
-    """All that was acknowledged took effect once, and every saga came to its end."""
+    """Check that everything acknowledged took effect once and that every saga ended."""
     print(json.dumps(found))
     assert found["wrong"] == {}
     assert found["streams"] > 0

@@ -1,4 +1,4 @@
-"""Wait on a condition."""
+"""Waits for a condition in the cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SECONDS = 300.0
 
 
 def eventually(condition: Callable[[], bool], what: str) -> None:
-    """Return when it is so; fail when it is not within minutes."""
+    """Return once the condition holds; fail after `_SECONDS`."""
     end = time.monotonic() + _SECONDS
     while not condition():
         assert time.monotonic() < end, f"not within {_SECONDS:.0f} s: {what}"

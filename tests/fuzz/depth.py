@@ -1,4 +1,4 @@
-"""How deep is dug: a little in `make test`, the same each time; `make fuzz` digs deep, and anew each time."""
+"""How many examples the fuzz tests try: a few fixed ones in `make test`, many new ones in `make fuzz`."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ DEPTH = settings(
     print_blob=True,
     suppress_health_check=(*_SLOW_OR_LARGE, HealthCheck.filter_too_much),
 )
-# What hardly any example is good for is found out at once, and not after some hundred.
+# A short run gives up at once when the filters reject almost every example, not after some hundred.
 EXAMPLES_AT_HAND = DEPTH if DEEP else settings(DEPTH, suppress_health_check=_SLOW_OR_LARGE)

@@ -1,4 +1,4 @@
-"""Messages that nobody should send: as bodies of a delivery, and as what is published."""
+"""Messages that nobody should send, both as delivered bodies and as published messages."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _ODD = _JSON | st.sampled_from((-1, 0, 2**31, 2**53, 2**63, 1e300, *_TEXTS, *_MO
 
 
 def nested(depth: int) -> bytes:
-    """A JSON object so deep."""
+    """Return a JSON object nested `depth` deep."""
     return b'{"a":' * depth + b"1" + b"}" * depth
 
 
 def cloudevent(data: Any) -> dict[str, Any]:
-    """An envelope in a CloudEvent."""
+    """Wrap an envelope in a CloudEvent."""
     return {"specversion": "1.0", "id": "fuzz", "type": "fuzz.ed", "source": "fuzz", "data": data}
 
 
 def encoded(data: Any) -> bytes:
-    """A CloudEvent as it is sent."""
+    """Return a CloudEvent as it is sent."""
     return json.dumps(cloudevent(data)).encode()
 
 
@@ -60,14 +60,14 @@ KNOWN: dict[str, Callable[[dict[str, Any]], bytes]] = {
 
 @st.composite
 def mutated(draw: st.DrawFn, good: dict[str, Any]) -> dict[str, Any]:
-    """A good envelope with some fields gone or odd; never one that would pass for a true event."""
+    """Draw a good envelope with some fields missing or odd; it never passes for an event of its stream."""
     envelope = copy.deepcopy(good)
     for name in draw(st.lists(st.sampled_from(sorted(good)), min_size=1, max_size=3, unique=True)):
         if draw(st.booleans()):
             envelope.pop(name)
         else:
             envelope[name] = draw(_ODD)
-    # Of a stream that is not there: whatever passes for an event changes nothing that is looked at.
+    # The event of a stream that does not exist: even if it is taken, it changes nothing that the tests check.
     if "aggregate_id" in envelope and envelope["aggregate_id"] == good["aggregate_id"]:
         envelope["aggregate_id"] = "fuzzed"
     return envelope

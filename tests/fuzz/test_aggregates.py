@@ -1,4 +1,4 @@
-"""Random commands on tasks and members, by way of the bus, against a model in plain dicts."""
+"""Random commands on tasks and members, sent through the bus and checked against a model of plain dicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ AGGREGATES = {"task": Task, "member": Member}
 
 @dataclass
 class TaskModel:
-    """What a task is, as somebody would note it down."""
+    """What a task must be."""
 
     title: str
     status: str = "todo"
@@ -48,7 +48,7 @@ class TaskModel:
 
 @dataclass
 class MemberModel:
-    """What a member is."""
+    """What a member must be."""
 
     capacity: int
     reserved: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class MemberModel:
 
 
 class LossyStore(MemoryEventStore):
-    """Takes an append and says that it does not know, when it is told to."""
+    """A store that, when `lose` is set, takes the next append and reports an unknown outcome."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ async def _protect(_tenant: str, _subject: str, fields: Any) -> dict[str, str]:
 
 
 class Aggregates(RuleBasedStateMachine):
-    """Each rule says what a command must come to; the invariants say what holds after any of them."""
+    """Rules send commands and say what each must come to; invariants hold after every rule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Aggregates(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Another instance of the service goes on: it knows only what the store has."""
+        """Continue with a new instance of the service, which knows only what the store has."""
         self.bus = CommandBus(self.store, REGISTRY, HANDLERS, source="fuzz", protect=_protect)
 
     def send(
@@ -99,7 +99,7 @@ class Aggregates(RuleBasedStateMachine):
         return result.appended.stream.name, result.appended.version
 
     def expect(self, refused: str | None, kind: str, user: str | None = None, **data: Any) -> None:
-        """Send a command: it is refused by that rule, or takes effect as one event."""
+        """Send a command and check that `refused` refuses it or, without one, that it makes one event."""
         became = None
         try:
             stream, version = self.send(kind, user=user, **data)
@@ -115,7 +115,7 @@ class Aggregates(RuleBasedStateMachine):
         assert became == refused, f"{kind} {data}"
 
     def _open(self, task: str) -> str | None:
-        """Why an open task is not there."""
+        """Return why a command on an open task is refused, or None if the task is open."""
         model = self.tasks.get(task)
         if model is None or model.status == "deleted":
             return "not_found"
@@ -165,7 +165,7 @@ class Aggregates(RuleBasedStateMachine):
         user=st.none() | MEMBERS,
     )
     def answer(self, task: str, assignee: str, kind: str, user: str | None) -> None:
-        """What a hand-over does in the end: the assignee takes it, or who had it before gets it back."""
+        """End a hand-over: the assignee accepts the task, or it goes back to its previous assignee."""
         refused = self._open(task)
         if refused is None and self.tasks[task].assignee != assignee:
             refused = "task.assignee_changed"
@@ -257,7 +257,7 @@ class Aggregates(RuleBasedStateMachine):
 
     @rule(title=TITLES, key=st.sampled_from(("k1", "k2", "k3")), lost=st.booleans())
     def create_once(self, title: str, key: str, lost: bool) -> None:
-        """A command with a key, whose reply may be lost: sent again it is the same, or refused."""
+        """Send a command with a key, whose reply may be lost; a repeat has the same outcome or is refused."""
         known = self.keyed.get(key)
         data = {"title": title}
         if known is None:
@@ -279,7 +279,7 @@ class Aggregates(RuleBasedStateMachine):
     @precondition(lambda self: self.versions)
     @rule(data=st.data(), expected=st.integers(0, 9))
     def expect_a_version(self, data: st.DataObject, expected: int) -> None:
-        """A command for a version that the aggregate has not is a conflict, and changes nothing."""
+        """Check that a command for another version than the aggregate's is a conflict and changes nothing."""
         stream = data.draw(st.sampled_from(sorted(self.versions)))
         kind, _, name = stream.partition("-")
         if expected == self.versions[stream]:
@@ -292,7 +292,7 @@ class Aggregates(RuleBasedStateMachine):
 
     @invariant()
     def every_way_to_the_state_gives_the_same(self) -> None:
-        """The head, all events from the first on, and any earlier state with those behind it."""
+        """The head equals a fold of all events, and of any earlier state with the events after it."""
         asyncio.run(self._compare())
 
     async def _compare(self) -> None:
@@ -310,7 +310,7 @@ class Aggregates(RuleBasedStateMachine):
                 previous = event.hash
             stored = type(states[0]).model_validate(head.state)
             assert stored == states[-1], "the head is what its events come to"
-            for start, state in enumerate(states):  # a snapshot, read back, with the tail behind it
+            for start, state in enumerate(states):  # a snapshot, read back, and the events after it
                 snapshot = type(state).model_validate_json(state.model_dump_json())
                 for event in events[start:]:
                     snapshot = snapshot.apply(REGISTRY.decode(event))

@@ -1,4 +1,4 @@
-"""The event store on the fake sidecar, with writers that die and replies that are lost, against a dict."""
+"""The event store on the fake sidecar, with dying writers and lost replies, checked against a dict."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WRITES = "ExecuteStateTransaction"
 
 @asynccontextmanager
 async def writing(port: int, owner: str) -> AsyncIterator[DaprEventStore]:
-    """A store that has a lane inside; it ends as a process does that is killed."""
+    """Run a store and yield it once it holds a lane; on exit it ends as a killed process does."""
     client = DaprSidecar(port)
     store = DaprEventStore(client, owner=owner)
     running = asyncio.create_task(store.run())
@@ -47,7 +47,7 @@ async def writing(port: int, owner: str) -> AsyncIterator[DaprEventStore]:
 
 
 class Store(RuleBasedStateMachine):
-    """`model` is how many events each stream has, `keyed` what each key came to."""
+    """`model` counts the events of each stream; `keyed` holds the outcome of each key."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,8 @@ class Store(RuleBasedStateMachine):
         who=st.booleans(),
     )
     def append(self, stream: StreamId, count: int, key: str | None, off: int, who: bool) -> None:
-        """By the expected version, or beside it; with a key that may have been used before."""
+        """Append at the expected version or beside it, with or without a key that may have been used before.
+        """
         self.runner.run(self._append(stream, max(0, self.model[stream] + off), count, key, int(who)))
 
     async def _append(self, stream: StreamId, expected: int, count: int, key: str | None, who: int) -> None:
@@ -112,7 +113,7 @@ class Store(RuleBasedStateMachine):
         method=st.sampled_from((WRITES, WRITES, "BulkPublishEvent")),
     )
     def trouble(self, lost: bool, times: int, code: grpc.StatusCode, method: str) -> None:
-        """The next writes or publishes fail, or are done and nobody hears of it."""
+        """Make the next writes or publishes fail, or succeed while their replies are lost."""
         if lost:
             self.sidecar.faults.lose_reply(method, code, times=times)
         else:
@@ -120,7 +121,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(stream=STREAMS, key=KEYS)
     def race(self, stream: StreamId, key: str | None) -> None:
-        """Both writers want the same next version at the same time: one has it."""
+        """Have both writers append the same next version at the same time; exactly one succeeds."""
         self.runner.run(self._race(stream, key))
 
     async def _race(self, stream: StreamId, key: str | None) -> None:
@@ -139,7 +140,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(who=st.booleans(), stream=STREAMS)
     def die_while_writing(self, who: bool, stream: StreamId) -> None:
-        """A writer ends in the middle of an append: it took effect whole, or not at all."""
+        """End a writer in the middle of an append; the append takes effect as a whole or not at all."""
         self.runner.run(self._die(int(who), stream))
 
     async def _die(self, who: int, stream: StreamId) -> None:
@@ -169,7 +170,7 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def read_everything(self) -> None:
-        """The feed has each commit once, and each lane without a hole."""
+        """Check that the feed has each commit once and that no lane has a hole."""
         self.runner.run(self._read_everything())
 
     async def _read_everything(self) -> None:
@@ -186,7 +187,7 @@ class Store(RuleBasedStateMachine):
         assert +seen == +self.model
 
     def teardown(self) -> None:
-        """In the end everything that those wrote who are still there was published."""
+        """Check that in the end everything the surviving writers wrote is published."""
         try:
             self.runner.run(self._end())
         finally:
@@ -196,7 +197,7 @@ class Store(RuleBasedStateMachine):
         try:
             await self._read_everything()
             store = self.writers[0][1]
-            alive = {one.lane for _, one in self.writers}  # what the dead left is adopted, in seconds
+            alive = {one.lane for _, one in self.writers}  # a dead one's is adopted seconds later
             own: set[str] = set()
             async for commit, events in read_feed(store):
                 if commit.position.lane in alive:

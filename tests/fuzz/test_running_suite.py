@@ -1,4 +1,4 @@
-"""A running suite that is asked nonsense over every API and told nonsense over every topic."""
+"""A running suite that gets nonsense over every API and on every topic."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SUBSCRIPTIONS = (
     (8004, "integration-events"),
     (8004, "dead-letters"),
 )
-# These are tried again for minutes before they are given up: the event before them may still come.
+# These are retried for minutes before they are given up, since the event before them may still come.
 SLOW = ("a version far ahead", "a version of no stream")
 PROBLEM = "application/problem+json"
 
@@ -57,7 +57,7 @@ async def suite(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> As
 
 @pytest.fixture(autouse=True)
 async def nobody_ends(suite: Suite) -> AsyncIterator[None]:
-    """A service that ends is started again, and would hide it."""
+    """Check that no service ends; the runner would restart it, which hides that it ended."""
     before = {name: process.pid for name, process in suite.processes.items()}
     yield
     assert {name: process.pid for name, process in suite.processes.items()} == before
@@ -65,7 +65,7 @@ async def nobody_ends(suite: Suite) -> AsyncIterator[None]:
 
 @pytest.fixture(scope="module")
 async def envelope(suite: Suite) -> dict[str, Any]:
-    """A true event, as the store has it."""
+    """Return the envelope of a real event, as the store has it."""
     async with httpx.AsyncClient(timeout=30) as http:
         client = Client(http)
         task = await client.created()
@@ -81,7 +81,7 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def goes_on(client: Client) -> None:
-    """What everybody does still works: a command, its row, and the notice of it."""
+    """Check that ordinary use still works: a command, its row, and the notice about it."""
     name = f"fuzz-{(task := await client.created())['id']}"
     answer = await client.command("task.assign", {"id": task["id"], "assignee": name})
     row = await client.shown(f"tasks/{task['id']}", answer.json()["position"])
@@ -95,9 +95,9 @@ async def goes_on(client: Client) -> None:
 
 
 async def parked_by(client: Client) -> list[str]:
-    """How often each consumer has parked anything, of whatever tenant, when all that is stored was read.
+    """Return how often each consumer has parked anything, for all tenants, once the projector has caught up.
 
-    Without the messages that the projector could not read: operators have them read again, and that counts.
+    The projector's unreadable messages are left out: the tests have them read again, which counts too.
     """
 
     async def caught_up() -> bool:
@@ -116,7 +116,7 @@ async def parked_by(client: Client) -> list[str]:
 
 
 def deliver(http: httpx.Client, port: int, path: str, body: bytes) -> None:
-    """Deliver as a sidecar does: the answer says what is to become of it, or what is wrong with it."""
+    """Deliver a body as a sidecar does; the answer must be a delivery status or a problem."""
     if path == "dead-letters":
         body = json.dumps({"data_base64": base64.b64encode(body).decode()}).encode()
     answer = http.post(f"http://127.0.0.1:{port}/events/{path}", content=body)
@@ -185,7 +185,7 @@ async def test_no_message_on_a_topic_stops_its_consumers(
         await goes_on(client)
 
         async def untaken() -> list[str]:
-            """The consumers for which something waits, or is being tried."""
+            """Return the consumers with messages that wait or are being tried."""
             return [
                 f"{one.config.name}/{consumer.name}"
                 for one in await stream.streams_info()
@@ -212,7 +212,8 @@ SERVICES = {
     "notification": 8004,
     "console": 8080,
 }
-# What never ends, what halts the suite for the other tests, and what signs in at an issuer that is not there.
+# Routes that never end, that halt the suite for other tests, or that sign in at an issuer that does not
+# exist.
 LEFT_OUT = ("GET /stream", "GET /api/notification/stream", "PUT /settings/{name}", "GET /auth/login")
 CHECKS = [
     schemathesis.checks.not_a_server_error,
@@ -221,14 +222,14 @@ CHECKS = [
     openapi.response_schema_conformance,
 ]
 
-# What is asked is mostly asked of the same few: what nobody has created can only be refused.
+# Most requests name one of a few things; a request for a thing that nobody has created can only be refused.
 NAMED = ("id", "user", "own_user", "task_id", "task", "member_id", "member", "saga_id", "saga")
 NAMES = ("one", "two")
-# Texts that hardly any text is.
+# Values for fields that hardly any random text fits.
 VALID = {"rule": "FREQ=DAILY", "timezone": "Europe/Berlin", "email": "one@example.org"}
 MODELS = ("tasks", "members")
 SAGAS = ("task-handover", "member-offboarding", "capacity-release")
-# Minutes that clocks differ by, all over the world and nowhere: RFC 3339 knows all that is less than a day.
+# Offsets of clocks in minutes, those of the whole world and imaginary ones: RFC 3339 allows any below a day.
 CLOCKS = st.sampled_from((0, 60, -210, 345, 840, -720, 960, -1077, 1439, -1439)).map(
     lambda minutes: timezone(timedelta(minutes=minutes))
 )
@@ -239,12 +240,12 @@ schemathesis.openapi.format("date-time", MOMENTS.map(datetime.isoformat))
 
 @schemathesis.serializer("application/x-ndjson")
 def as_it_is(_context: Any, value: Any) -> bytes:
-    """A text needs no serializer."""
+    """Serialise a text as it is."""
     return str(value).encode()
 
 
 def meet(case: Any, name: str, letters: list[str]) -> None:
-    """Have a request be about something that others are about too, for the same tenant and at any version."""
+    """Make a request concern something that others concern too, in the same tenant and at any version."""
     for header in ("x-tenant-id", "If-Match"):
         case.headers.pop(header, None)
     for where in (case.path_parameters, case.query, case.body):
@@ -254,7 +255,7 @@ def meet(case: Any, name: str, letters: list[str]) -> None:
             if isinstance(data := where.get("data"), dict) and "event_type" in where:
                 where["event_type"] = "notification.requested"
                 data["user"] = name
-    # One of several: which does not matter, as long as it is each of them now and then.
+    # Chooses one of several; any will do, as long as each is chosen now and then.
     turn = len(str(case.body)) + len(str(case.path_parameters))
     for key, known in {
         "saga_type": SAGAS,
@@ -267,12 +268,12 @@ def meet(case: Any, name: str, letters: list[str]) -> None:
 
 
 def by_life(operation: Any) -> int:
-    """What creates comes first, and what deletes last: between them there is something to be changed."""
+    """Sort creations first and deletions last, so that in between there is something to change."""
     return ("201" not in operation.definition.raw["responses"]) + ("delete" in operation.label.lower())
 
 
 def problems_are_told(_ctx: Any, response: Any, _case: Any) -> None:
-    """What is refused is refused by problem details (RFC 9457)."""
+    """Check that every refusal is a problem detail (RFC 9457)."""
     if response.status_code >= 400:
         assert response.headers["content-type"] == [PROBLEM]
         problem = response.json()
@@ -282,7 +283,7 @@ def problems_are_told(_ctx: Any, response: Any, _case: Any) -> None:
         assert problem["detail"]
 
 
-# The edge passes on what the others answer: a short look at them is enough.
+# The console only passes on the answers of the others, so only a deep run asks it.
 @pytest.mark.parametrize("service", [one for one in SERVICES if DEEP or one != "console"])
 async def test_an_api_answers_as_its_document_says(suite: Suite, client: Client, service: str) -> None:
     parked = await parked_by(client)
@@ -309,7 +310,7 @@ async def test_an_api_answers_as_its_document_says(suite: Suite, client: Client,
             await asyncio.to_thread(ask, operation, mode)
         except (Unsatisfiable, FailedHealthCheck):
             assert mode is GenerationMode.NEGATIVE, operation.label
-            continue  # nothing that it is asked can be wrong
+            continue  # no request for this operation can be wrong
         except (AssertionError, requests.RequestException, BaseExceptionGroup) as error:
             failures[f"{operation.label} {mode.value}"] = "".join(traceback.format_exception_only(error))
     assert not failures, "\n\n".join(f"{name}: {text}" for name, text in failures.items())

@@ -1,4 +1,4 @@
-"""A database and a sidecar of the test's own, for the tests of one part on real servers."""
+"""Fixtures for tests of one part on real servers: a database and a sidecar for each test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def read_models(pool: asyncpg.Pool) -> PoolDatabase:
 
 @pytest.fixture
 async def sidecar(database: str, tmp_path: Path, bare_sidecar: Any) -> AsyncIterator[DaprSidecar]:
-    """A real sidecar with the event store in a database of the test's own."""
+    """Run a real sidecar whose event store is in the test's own database."""
     write_secrets(tmp_path, postgres=database)
     needed = ("shared/secretstore.yaml", "stores/postgresql/eventstore.yaml")
     _, at = await bare_sidecar(copy_components(tmp_path / "components", *needed))

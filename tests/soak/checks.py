@@ -1,6 +1,6 @@
 """What must hold of a suite that has come to rest, whatever was done to it. Pure.
 
-Each check gives all that it finds wrong; none shares code with the services.
+Each check yields all violations that it finds; none shares code with the services.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from soak.folds import held_in, row_of, state_of
 from soak.load import NAMELESS, TENANTS, Ledger, Told
 
 _SAGA_ENDS = ("saga.completed", "saga.compensated")
-# What of a saga may be recorded again, and what tells apart all else.
+# The events of a saga that may be recorded repeatedly, and the fields that tell all its other events apart.
 _AS_OFTEN_AS_ASKED = ("saga.suspended", "saga.continued", "saga.failed", "saga.terminated")
 _ONCE = ("step", "attempt", "compensation", "number", "run")
 _UNDOABLE = frozenset({"reserve-capacity", "assign-task", "schedule-reminder", "notify"})
 """The steps of sagas that have a compensation."""
 _MODELS = {"task": "tasks", "member": "members", "saga": "sagas"}
 _SLACK = timedelta(seconds=20)
-"""What is due has been seen to so long after, at rest."""
+"""At rest, everything due is handled within this time after its due moment."""
 _SOON = timedelta(minutes=1)
-"""What load sets ahead comes sooner, or in hours."""
+"""The load sets things to come either within this time or hours later; the checks wait for the former."""
 _BEFORE = {"24h": timedelta(hours=24), "1h": timedelta(hours=1), "due": timedelta(0)}
 _SAID = {
     "task.create": "task.created",
@@ -58,7 +58,7 @@ class Violation:
 
 
 def violations(evidence: Evidence, ledger: Ledger, now: datetime) -> list[Violation]:
-    """All that is wrong."""
+    """Return everything that is wrong."""
     found = [Violation(kind, text) for kind, text in ledger.wrong]
     for check in (commands, streams, topics, read_models, sagas, capacity, tenants, consumers):
         found += check(evidence, ledger)
@@ -68,7 +68,7 @@ def violations(evidence: Evidence, ledger: Ledger, now: datetime) -> list[Violat
 
 
 def commands(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
-    """What was acknowledged is there once, as the answer says; what was refused is not there."""
+    """Check that an acknowledged command took effect once, as answered, and a refused one not at all."""
     effects = _effects(evidence)
     for (tenant, key), events in effects.items():
         if len(events) > 1:
@@ -81,7 +81,8 @@ def commands(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
         stored = effects.get((told.tenant, told.key), [])
         what = f"{told.kind} {told.key}"
         if not told.answer.done:
-            # Refused at once; what had no answer before may have taken effect all the same.
+            # Refused at its first try. A command with an unanswered earlier try may have taken effect all the
+            # same.
             if stored and told.answer.tries == 1:
                 text = f"{what} was answered {told.answer.status}, and is at {_places(stored)}"
                 yield Violation("refused and done", text)
@@ -93,7 +94,7 @@ def commands(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
 
 
 def _effects(evidence: Evidence) -> dict[tuple[str, str], list[_Event]]:
-    """Tenant and key of a command to the events that it made."""
+    """Map the tenant and key of each command to the events that it made."""
     effects: dict[tuple[str, str], list[_Event]] = defaultdict(list)
     for (tenant, name), events in evidence.streams.items():
         if not name.startswith("saga-"):
@@ -113,7 +114,7 @@ def _as_answered(evidence: Evidence, told: Told, what: str) -> Iterator[Violatio
         text = f"{what} was answered {body}; there is {event and event['causation_id']}"
         yield Violation("answered wrongly", text)
         return
-    # Of a member's name there is a token.
+    # A member's name is personal data; its event holds a token instead.
     given = {name: value for name, value in told.data.items() if (told.kind, name) != _PERSONAL}
     holds = event["data"].get("changes", event["data"]) | {"id": event["aggregate_id"]}
     said = (f"{event['lane']}-{event['seq']}", event["aggregate_id"], event["event_type"])
@@ -128,7 +129,7 @@ def _as_answered(evidence: Evidence, told: Told, what: str) -> Iterator[Violatio
 
 
 def streams(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """Streams and lanes have no holes, and say the same; heads are what their streams come to."""
+    """Check that streams and lanes have no holes and agree, and that heads are the folds of their streams."""
     stored: dict[tuple[Stream, int], str] = {}
     for stream, events in evidence.streams.items():
         if sorted(events) != list(range(1, len(events) + 1)):
@@ -170,14 +171,14 @@ def _headed(evidence: Evidence, stream: Stream, events: list[_Event]) -> Iterato
 
 
 def _chained(event: _Event, before: str) -> str:
-    """SHA-256 of the hash before it and what an event says, by name."""
+    """Return the SHA-256 hash of the previous event's hash and this event's fields, sorted by name."""
     said = {name: value for name, value in event.items() if name != "hash"}
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(f"{before}{text}".encode()).hexdigest()
 
 
 def topics(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """Every stored event was published as it is, each stream's in its order, and nothing else."""
+    """Check that exactly the stored events were published, unchanged, and each stream's in order."""
     stored = {event["event_id"]: event for events in evidence.streams.values() for event in events.values()}
     came: dict[Stream, list[int]] = defaultdict(list)
     seen: set[str] = set()
@@ -203,7 +204,7 @@ def topics(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
 
 
 def read_models(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """Read models hold a fold of the store, and the index every event."""
+    """Check that read models equal a fold of the store and that the event index holds every event."""
     wanted: dict[str, dict[Stream, dict[str, Any]]] = {name: {} for name in _MODELS.values()}
     for (tenant, name), events in evidence.streams.items():
         kind, _, row_id = name.partition("-")
@@ -245,7 +246,7 @@ def _compared(
 
 
 def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
-    """Every saga that was started or had to start has ended, and did each thing once."""
+    """Check that every saga that was or had to be started has ended, and did each thing once."""
     effects = _effects(evidence)
     for (tenant, key), done in effects.items():
         if key.startswith("saga:"):
@@ -285,7 +286,7 @@ def sagas(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
 
 
 def _gone_through(saga: str, events: list[_Event]) -> Iterator[Violation]:
-    """It ended, went through everything once, and left out nothing that its end speaks of."""
+    """Check that a saga ended, recorded each thing once, and did or undid every step that its end implies."""
     end = events[-1]["event_type"]
     if end not in _SAGA_ENDS:
         yield Violation("half saga", f"{saga} stands at {end}: {events[-1]['data']}")
@@ -312,14 +313,14 @@ def _gone_through(saga: str, events: list[_Event]) -> Iterator[Violation]:
 
 
 def _did(event: _Event) -> bool:
-    """Whether it says that a step succeeded."""
+    """Return whether the event says that a step succeeded."""
     kind, data = event["event_type"], event["data"]
     answered = kind == "saga.resumed" and data["event"] is not None and not data["refused"]
     return kind == "saga.step_completed" or answered
 
 
 def _started(evidence: Evidence, ledger: Ledger) -> set[Stream]:
-    """The streams of the sagas that callers were told of, and of those that events start."""
+    """Return the streams of the sagas that callers started, and of those that events must have started."""
     started = {(told.tenant, f"saga-{told.answer.body['id']}") for told in ledger.sagas if told.answer.done}
     for (tenant, _), events in evidence.streams.items():
         for event in events.values():
@@ -335,7 +336,7 @@ def _instance(tenant: str, saga_id: str, run: int) -> str:
 
 
 def _as_recorded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Event]) -> Iterator[Violation]:
-    """What a step says that its command did is what the store has there, done by this step."""
+    """Check that the store holds what each step says its command did, and that this step caused it."""
     for event in events:
         result = event["data"].get("result")
         if event["event_type"] == "saga.step_completed" and isinstance(result, dict) and "position" in result:
@@ -350,7 +351,7 @@ def _as_recorded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Ev
 def _handed_over(
     effects: Mapping[tuple[str, str], list[_Event]], tenant: str, saga_id: str, events: list[_Event]
 ) -> Iterator[Violation]:
-    """A hand-over that completed did what it says; `capacity` sees to those that did not."""
+    """Check that a completed hand-over did what it says. `capacity` checks those that did not complete."""
     if events[0]["event_type"] != "saga.started" or events[0]["data"]["saga_type"] != "task-handover":
         return
     if events[-1]["event_type"] == "saga.completed":
@@ -364,7 +365,7 @@ def _handed_over(
 
 
 def _offboarded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Event]) -> Iterator[Violation]:
-    """Each task that an off-boarding found was handed over, or it says that it was not."""
+    """Check that each task an off-boarding found was handed over, or is reported as not handed over."""
     if (events[0]["data"].get("saga_type"), events[-1]["event_type"]) != (
         *("member-offboarding", "saga.completed"),
     ):
@@ -386,7 +387,7 @@ def _offboarded(evidence: Evidence, tenant: str, saga_id: str, events: list[_Eve
 
 
 def capacity(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """The places that are taken with members are those of their open tasks, and never too many."""
+    """Check that members have places reserved for exactly their open tasks, and never above their limit."""
     open_tasks: dict[Stream, set[str]] = defaultdict(set)
     for (tenant, name), events in evidence.streams.items():
         if name.startswith("task-"):
@@ -423,7 +424,7 @@ def capacity(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
 
 
 def tenants(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """Keys, titles and users name their tenant: none turns up with another."""
+    """Check that no key, title or user turns up with another tenant; each of them names its own."""
     for (tenant, name), events in evidence.streams.items():
         for event in events.values():
             key = str(event["causation_id"])
@@ -437,7 +438,7 @@ def tenants(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
 
 
 def consumers(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
-    """Nobody is stuck: nothing is parked but what nobody can read, and the broker waits for nobody."""
+    """Check that only hostile messages are parked, and that no message still waits at the broker."""
     for letter in evidence.letters:
         if letter["kind"] == "event" or ("hostile" not in letter["raw"] and letter["raw"] not in NAMELESS):
             text = f"{letter['consumer']}: {letter['stream']}@{letter['version']} {letter['reason']}"
@@ -452,7 +453,10 @@ def consumers(evidence: Evidence, _: Ledger) -> Iterator[Violation]:
 
 @dataclass(slots=True)
 class _Due:
-    """A due date that somebody's task had, from when to when by its callers' clocks."""
+    """A due date of an open, assigned task, with bounds by the callers' clocks.
+
+    It was in force at `set_by` at the latest; it changed between `moved_from` and `moved_by`, if at all.
+    """
 
     due: datetime
     user: str
@@ -463,7 +467,7 @@ class _Due:
 
 
 def proved_from(ledger: Ledger, now: datetime) -> datetime:
-    """When all is seen to that was set to come soon."""
+    """Return the time from which everything that was scheduled to come soon must have come."""
     times = [
         span.due - before
         for spans in _due_dates(ledger).values()
@@ -482,7 +486,7 @@ _Reminder = tuple[str, str, str, datetime, str]
 
 
 def reminders(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Violation]:
-    """Each reminder that was to come came once, in time, to whose task it is; no other did."""
+    """Check that each due reminder came once, in time, to the task's assignee, and that no other came."""
     came: dict[_Reminder, list[dict[str, Any]]] = defaultdict(list)
     for row in evidence.deliveries:
         if row["kind"] == "reminder.due":
@@ -526,7 +530,7 @@ _MOVES = frozenset(
 
 
 def _due_dates(ledger: Ledger) -> dict[tuple[str, str], list[_Due]]:
-    """The due dates of each task while it is open and somebody's, in the order of its versions."""
+    """Return the due dates of each task while it is open and assigned, in the order of its versions."""
     changes: dict[tuple[str, str], list[Told]] = defaultdict(list)
     for told in ledger.commands:
         if told.answer.done and told.kind in _MOVES:
@@ -551,7 +555,10 @@ def _due_dates(ledger: Ledger) -> dict[tuple[str, str], list[_Due]]:
 
 
 def recurrences(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Violation]:
-    """Each occurrence of what recurs every minute took effect, as it was asked for, and nothing else did."""
+    """Check that each occurrence of each recurrence took effect as it was asked for, and nothing else did.
+
+    The load's recurrences all recur every minute.
+    """
     effects = _effects(evidence)
     rows = {(row["tenant"], row["id"]): row for row in evidence.recurrences}
     asked: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -580,7 +587,7 @@ def recurrences(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[V
 
 @dataclass(frozen=True, slots=True)
 class _Notice:
-    """What somebody is told: of which kind, what it says at least, not before when; whether they must be."""
+    """A notice to a user: its kind, what it must say, whether it must come, and its earliest time."""
 
     kind: str
     says: Mapping[str, Any]
@@ -593,7 +600,7 @@ _Place = tuple[str, str, str]
 
 
 def notices(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Violation]:
-    """Whoever is to be told of something is, once, in time, as it is, and nobody of anything else."""
+    """Check that everybody is told once, in time and correctly of what concerns them, and of nothing else."""
     told = Counter((row["tenant"], row["event_id"], row["user_id"]) for row in evidence.deliveries)
     known = _to_be_told(evidence, ledger, now)
     for place in sorted(place for place, notice in known.items() if notice.must and place not in told):
@@ -627,7 +634,7 @@ def notices(evidence: Evidence, ledger: Ledger, now: datetime) -> Iterator[Viola
 
 
 def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> dict[_Place, _Notice]:
-    """What must be delivered, and what may be."""
+    """Return the notices that must be delivered and those that may be."""
     known: dict[_Place, _Notice] = {}
     for notice in ledger.notices:
         due = _moment(notice.data["delay_until"]) if _is_late(notice) else None
@@ -641,7 +648,7 @@ def _to_be_told(evidence: Evidence, ledger: Ledger, now: datetime) -> dict[_Plac
             if event["event_type"] in ("task.created", "task.assigned"):
                 since = _moment(event["timestamp"]) >= evidence.since
                 data = event["data"]
-                # Of a creation no more is told than of an assignment.
+                # The notice of a creation is that of an assignment, so it carries only the assignee.
                 told = data if event["event_type"] == "task.assigned" else {"assignee": data["assignee"]}
                 says = told | {"stream": name}
                 for user in {data["assignee"], data.get("previous")} - {None}:
@@ -659,7 +666,8 @@ def _told_by_a_handover(
     user, task, deadline = (began["input"][name] for name in ("assignee", "task_id", "deadline"))
     kind, says = "notification.requested", {"user": user, "task_id": task, "saga_id": saga_id}
     told = [event for event in events.values() if event["data"].get("step") == "notify"]
-    # By a clock that was set back, all of it was before there was anybody to tell it.
+    # An orchestrator whose clock is set back may date these events before `since`; then they need not be
+    # told.
     since = min((_moment(event["timestamp"]) for event in told), default=evidence.since) >= evidence.since
     ended = {event["event_type"] for event in told}
     known: dict[_Place, _Notice] = {}
@@ -669,7 +677,7 @@ def _told_by_a_handover(
     ):
         place = (tenant, _published_id(tenant, f"saga:{saga_id}/notify{undo}"), user)
         known[place] = _Notice(kind, says | {"kind": what}, since and done in ended)
-    # Half-way to the deadline they are reminded; once they have answered that is called off.
+    # The assignee is reminded half-way to the deadline, unless an answer has cancelled the reminder.
     half = _moment(began["started_at"]) + timedelta(seconds=float(deadline[2:-1])) / 2
     place = (tenant, str(uuid5(NAMESPACE_URL, f"annals:reminder:{tenant}/{saga_id}")), user)
     known[place] = _Notice(kind, says | {"kind": "handover_reminder"}, must=False, due=half)
@@ -704,12 +712,12 @@ def _text(text: str) -> object:
 
 
 def _within(some: Mapping[str, Any], all_: Mapping[str, Any]) -> bool:
-    """Whether each value of the one is in the other."""
+    """Return whether every value of `some` is in `all_` too."""
     return all(name in all_ and _plain(all_[name]) == _plain(value) for name, value in some.items())
 
 
 def _plain(value: Any) -> Any:
-    """A value such that two ways to write one moment are equal."""
+    """Return a value in which two spellings of the same moment are equal."""
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):

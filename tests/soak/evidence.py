@@ -1,4 +1,4 @@
-"""What a suite left behind, read from its servers themselves: tables, topics, the workflow engine's state."""
+"""Reads what a suite left behind from its servers: tables, topics, the state of the workflow engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Evidence:
     letters: list[dict[str, Any]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
-    """Consumers of the broker, and how many messages each has not done with."""
+    """The broker's consumers, and how many messages each has not yet acknowledged."""
     read_models: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {m: [] for m in _MODELS})
     index: list[dict[str, Any]] = field(default_factory=list)
     deliveries: list[dict[str, Any]] = field(default_factory=list)
@@ -40,18 +40,18 @@ class Evidence:
     recurrences: list[dict[str, Any]] = field(default_factory=list)
     held: list[dict[str, Any]] = field(default_factory=list)
     since: datetime = datetime(1, 1, 1, tzinfo=UTC)
-    """Nobody is told of what happened before."""
+    """Nobody is told of events before this moment."""
     workflows: dict[str, str] = field(default_factory=dict)
-    """Instance id to how it ended, or what its history ends with."""
+    """Maps an instance id to the status it ended with, or else to the kind of its last history event."""
 
     @property
     def events(self) -> int:
-        """How many events are stored."""
+        """The number of stored events."""
         return sum(map(len, self.streams.values()))
 
 
 async def read_database(dsn: str, evidence: Evidence) -> None:
-    """Read all that is in the database, as of one moment."""
+    """Read everything in the database, in one snapshot."""
     connection = await asyncpg.connect(dsn)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -97,7 +97,7 @@ async def _read_store(connection: Any, evidence: Evidence) -> None:
 
 
 async def _read_workflows(connection: Any, evidence: Evidence) -> None:
-    """The kind of the last event of each workflow's history."""
+    """Read how each workflow ended, or else the kind of the last event in its history."""
     last: dict[str, tuple[str, bytes]] = {}
     for row in await connection.fetch("SELECT key, value FROM workflow_state WHERE key LIKE '%||history-%'"):
         _, kind, instance, place = row["key"].split("||")
@@ -112,7 +112,7 @@ async def _read_workflows(connection: Any, evidence: Evidence) -> None:
 
 
 async def read_broker(url: str, evidence: Evidence) -> None:
-    """Read the topics of what is stored, in the broker's order, and what consumers have not done with."""
+    """Read the topics' messages, in the broker's order, and how many each consumer has not acknowledged."""
     connection = await nats.connect(url)
     try:
         stream = connection.jetstream()

@@ -1,4 +1,4 @@
-"""What is done to a running suite, by a schedule that a seed makes and makes again."""
+"""The faults of a running suite, on a schedule that is the same for the same seed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ TOKEN = "what-sidecars-tell-their-apps"
 _PROXIED = {"postgres": (profiles.POSTGRES_PORT, 25432), "nats": (profiles.NATS_PORT, 24222)}
 _FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 _BACKLOG = 400
-"""Commits that may wait for the broker before commands are refused: few, so that bursts meet it."""
+"""Unpublished commits at which commands are refused: few, so that a burst reaches the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is done, `pause` seconds after the one before is over."""
+    """One fault, injected `pause` seconds after the previous one is over."""
 
     kind: str
     target: str
@@ -49,7 +49,7 @@ class Fault:
 
 
 def schedule(seed: int) -> Iterator[Fault]:
-    """Faults without end: round after round everything in an order of its own."""
+    """Yield faults without end. Each round contains every fault, in a new order."""
     dice = random.Random(seed)
     while True:
         round_ = [
@@ -77,9 +77,10 @@ def schedule(seed: int) -> Iterator[Fault]:
 
 
 class SoakSuite(Suite):
-    """The suite with proxies before its database and broker; `patches` are directories of sitecustomize.py.
+    """The suite with fault-injecting proxies before its database and its broker.
 
-    Apps ask their sidecars for a token, as they do in production.
+    `patches` maps a service to a directory with a `sitecustomize.py`. Apps accept only requests with their
+    sidecar's token, as in production.
     """
 
     __test__ = False
@@ -89,11 +90,11 @@ class SoakSuite(Suite):
         self._patches = patches
         self.proxies = {name: FaultyProxy(to, at) for name, (at, to) in _PROXIED.items()}
         self.injected: Counter[str] = Counter()
-        """By kind of fault, how often the proxies did something to a piece that passed."""
+        """How often the proxies disturbed passing traffic, by kind of fault."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ready inside, gone after."""
+        """Run the proxies and the suite; stop them on exit."""
         async with AsyncExitStack() as stack:
             for proxy in self.proxies.values():
                 await stack.enter_async_context(proxy)
@@ -121,13 +122,14 @@ class SoakSuite(Suite):
         return replace(spec, env=env)
 
     async def all_ready(self) -> None:
-        """Wait until everything serves."""
+        """Wait until every process is ready."""
         await asyncio.gather(*(process.wait_ready() for process in self.processes.values()))
 
     async def inflict(self, fault: Fault, burst: Callable[[int], Awaitable[None]]) -> None:
-        """Do it, and wait until it is over: what was killed or cut is back.
+        """Inject a fault and wait until it is over and every process is ready again.
 
-        `burst(amount)` makes a burst, and returns when commands are refused for it, or after a while.
+        `burst(amount)` sends a burst of commands; it returns once commands are refused for it, or after a
+        while.
         """
         process = self.processes[fault.target]
         match fault.kind:
@@ -146,7 +148,7 @@ class SoakSuite(Suite):
             case "skew":
                 await self._skew(process, fault)
             case "burst":
-                # While the broker takes nothing, what is stored piles up before it.
+                # While the broker is halted, commits wait to be published, and the backlog fills.
                 async with _stopped(self.processes["nats"]):
                     await asyncio.gather(burst(fault.amount), asyncio.sleep(6))
         await self.all_ready()
@@ -159,7 +161,7 @@ class SoakSuite(Suite):
         self.injected[fault.kind] += proxy.injected - before
 
     async def _skew(self, process: Process, fault: Fault) -> None:
-        """Start a service with its clock `amount` seconds off, and after a while with the right one."""
+        """Restart a service with its clock `amount` seconds off, and later with the right one."""
         right = process.spec
         process.spec = replace(right, env={**right.env, **_another_clock(fault.amount)})
         try:
@@ -174,26 +176,26 @@ class SoakSuite(Suite):
 
 
 def skewable() -> bool:
-    """Whether this machine can start a process with another clock."""
+    """Return whether this machine can start a process with a shifted clock."""
     clock = [sys.executable, "-c", "import time; print(time.time())"]
     told = subprocess.run(clock, env=os.environ | _another_clock(600), capture_output=True, check=True)
     return float(told.stdout) > time.time() + 500
 
 
 def _another_clock(seconds: int) -> dict[str, str]:
-    """The environment of a process whose clock is so far ahead."""
+    """Return the environment of a process whose clock is `seconds` ahead."""
     return {"LD_PRELOAD": _FAKETIME, "FAKETIME": f"{seconds:+d}s", "DONT_FAKE_MONOTONIC": "1"}
 
 
 async def _kill(process: Process) -> None:
-    process.restarts = 0  # these are our kills: the runner need not wait longer each time
+    process.restarts = 0  # so that the runner does not back off: these kills are ours
     process.kill()
     await process.wait_exit()
 
 
 @asynccontextmanager
 async def _stopped(process: Process) -> AsyncIterator[None]:
-    """A process and its children, halted inside. What is killed and started meanwhile is not."""
+    """Suspend a process and its children; resume them on exit. Children that start meanwhile run on."""
     if process.pid is None:
         yield
         return

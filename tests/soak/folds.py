@@ -1,4 +1,4 @@
-"""What read models and heads should hold, by a fold of stored events that the services know nothing of."""
+"""What read models and heads must hold, folded from stored events without any code of the services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 
 def row_of(events: Iterable[Event]) -> Row | None:
-    """The row of a stream in its read model; None where there is to be none."""
+    """Return the row that a stream must have in its read model, or None if it must have none."""
     row: Row | None = None
     for event in events:
         kind, data, at = event["event_type"], event["data"], event["timestamp"]
@@ -32,7 +32,7 @@ _STATES = {
 
 
 def state_of(kind: str, events: Iterable[Event]) -> Row:
-    """What the state in the head of a stream of a kind should say; compare with `held_in`."""
+    """Return what the state in a stream's head must say, to be compared with `held_in`."""
     row = row_of(events)
     if row is None:
         return {"status": "deleted"} if kind == "task" else {}
@@ -43,7 +43,7 @@ def state_of(kind: str, events: Iterable[Event]) -> Row:
 
 
 def held_in(kind: str, state: Row) -> Row:
-    """A state as `state_of` puts it: which tasks hold a place is a number, and a step where it stands."""
+    """Return a head's state in the form of `state_of`: held places as a number, each step as its status."""
     match kind:
         case "member":
             return {**state, "reserved": len(state.get("reserved", ()))}

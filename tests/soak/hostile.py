@@ -1,4 +1,4 @@
-"""What a service must refuse, and live on: through sidecars, at the apps' ports, and on the topics."""
+"""What a service must refuse and survive: requests through sidecars and at the apps' ports, and messages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from soak.load import NAMELESS, PORTS, TENANTS, Callers, problem_of
 _APPS = {"command": 8001, "projector": 8002, "saga-orchestrator": 8003, "notification": 8004}
 _JSON = {"content-type": "application/json"}
 _PATIENCE_SECONDS = 60.0
-"""For so long an outage may be why a request is not refused."""
+"""Seconds for which an outage may explain that a request is not refused."""
 _COMMAND = {"type": "task.create", "data": {"title": "hostile"}}
 _DEEP = b"[" * 900 + b"]" * 900
 
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A request that is to be refused with one of `expected`."""
+    """A request that must be refused with one of the statuses in `expected`."""
 
     app: str
     method: str
@@ -109,7 +109,7 @@ REQUESTS = (
     _bad("notification", "GET", "deliveries?user=%00", b"", 400),
 )
 
-# What a sidecar delivers, and others try to: with its token these are malformed, without it refused.
+# Paths that only a sidecar may call. Without its token a request is refused; with it, the body is malformed.
 _DELIVERIES = (
     *(
         (app, f"/events/{topic}")
@@ -151,7 +151,7 @@ _MESSAGES = (
 
 
 class Hostile:
-    """Somebody who sends what is wrong, one thing after the other."""
+    """A caller that sends one bad thing after another."""
 
     def __init__(self, callers: Callers, broker: str, dice: random.Random, stop: asyncio.Event) -> None:
         self._callers = callers
@@ -160,7 +160,7 @@ class Hostile:
         self._stop = stop
 
     async def run(self) -> None:
-        """Go on until told to stop, and then through all of it once, whatever the dice have left out."""
+        """Send bad things at random until told to stop; then send each of them once."""
         deeds = [*REQUESTS, *_DELIVERIES, *_MESSAGES]
         while not self._stop.is_set():
             await self._do(self._dice.choice(deeds))
@@ -178,7 +178,7 @@ class Hostile:
                 await self._deliver(app, path, self._dice.choice(_DELIVERED))
 
     async def refused(self, bad: Bad) -> None:
-        """Send it until it is refused; an outage refuses nothing."""
+        """Send a request until it is refused; the failures of an outage do not count as refusals."""
         url = f"http://127.0.0.1:{PORTS[bad.app]}/v1.0/invoke/{bad.app}/method/{bad.path}"
         patience = time.monotonic() + _PATIENCE_SECONDS
         while True:
@@ -192,7 +192,7 @@ class Hostile:
             self._callers.ledger.wrong.append(("not refused", f"{text} {answer.text[:200]}"))
 
     async def _deliver(self, app: str, path: str, body: bytes) -> None:
-        """Straight to an app's port, as its sidecar does, with its token and without."""
+        """Post straight to an app's port, as its sidecar does, first without its token, then with it."""
         for headers, tolerated in ((_JSON, {401}), ({**_JSON, "dapr-api-token": TOKEN}, {200, 400})):
             url = f"http://127.0.0.1:{_APPS[app]}{path}"
             answer = await self._callers.once("POST", url, headers, content=body)
@@ -203,14 +203,14 @@ class Hostile:
                 self._callers.ledger.wrong.append(("not refused", text))
 
     async def _publish(self, body: bytes) -> None:
-        """To the topics: by way of a sidecar that may, and by the broker itself."""
+        """Publish a message through a sidecar that may publish on its topic, and directly on the broker."""
         topic = self._dice.choice(("domain-events", "integration-events"))
         sidecar = DaprSidecar(13501 if topic == "domain-events" else 13504)
         try:
             kind = self._dice.choice(("application/cloudevents+json", "application/json", "text/plain"))
             await sidecar.publish(topic, [Message("hostile", body, kind, {})])
         except DaprError:
-            pass  # refused, or not there now
+            pass  # refused, or the sidecar is down
         finally:
             await sidecar.close()
         try:
@@ -226,7 +226,7 @@ class Hostile:
 
 
 async def of_another_tenant(callers: Callers, tenant: str, task: str, saga: str | None) -> None:
-    """What one tenant has does not exist for another."""
+    """Check that what one tenant has does not exist for another."""
     other = next(one for one in TENANTS if one != tenant)
     wrong = callers.ledger.wrong
     for kind, data in (("task.complete", {}), ("task.assign", {"assignee": f"{other}-eve"})):

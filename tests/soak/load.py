@@ -1,4 +1,4 @@
-"""Mixed load on a running suite, by callers who do as callers should, and what they were told."""
+"""Mixed load on a running suite from well-behaved callers, and a ledger of the answers they got."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ import httpx
 PORTS = {"command": 3501, "projector": 3502, "saga-orchestrator": 3503, "notification": 3504}
 TENANTS = ("default", "acme")
 NAMELESS = ("", "[]", "7", '{"entries": 7}')
-"""What apps are delivered that does not even say that it is hostile."""
+"""Bodies delivered to apps that lack the word "hostile", by which the checks recognise all others."""
 _ANSWER_SECONDS = 15.0
 _PROBLEM = "urn:annals:problem:"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The last word on a request. `tries` counts what was sent for it; times are the caller's own."""
+    """The final answer to a request, with the number of `tries` and times by the caller's clock."""
 
     status: int
     body: Any
@@ -36,13 +36,13 @@ class Answer:
 
     @property
     def done(self) -> bool:
-        """Whether it was done."""
+        """Whether the request succeeded."""
         return self.status < 300
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A request that changes something, and what its caller was told."""
+    """A request that changes something, and the answer its caller got."""
 
     tenant: str
     kind: str
@@ -53,7 +53,7 @@ class Told:
 
 @dataclass
 class Ledger:
-    """All that callers were told. `wrong` is what they saw themselves: kind of violation, and text."""
+    """All answers that callers got. `wrong` lists the violations they saw themselves: kind and text."""
 
     commands: list[Told] = field(default_factory=list)
     sagas: list[Told] = field(default_factory=list)
@@ -62,15 +62,15 @@ class Ledger:
     wrong: list[tuple[str, str]] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     waiting: dict[int, str] = field(default_factory=dict)
-    """What was sent and is not answered yet."""
+    """Requests that are not answered yet."""
     queries: int = 0
     hostile: int = 0
     busy: int = 0
-    """How often commands were refused because too many wait."""
+    """How often commands were refused because too many commits wait to be published."""
 
 
 class Callers:
-    """Sends requests through sidecars; whatever is not answered is sent again, with the same key."""
+    """Sends requests through sidecars, and repeats each with the same key until it is answered."""
 
     def __init__(self, http: httpx.AsyncClient, ledger: Ledger) -> None:
         self.http = http
@@ -88,9 +88,9 @@ class Callers:
         key: str | None = None,
         user: str = "caller",
     ) -> Answer:
-        """The last word of a service on a request.
+        """Repeat a request until a service gives its final answer, and return that answer.
 
-        No reply, one that broke off, one of the sidecar's own and a 5xx say nothing.
+        No reply, a truncated reply, a reply of the sidecar itself, a 5xx and a 429 are not final.
         """
         headers = {"x-tenant-id": tenant, "x-user-id": user} | ({"idempotency-key": key} if key else {})
         url = f"http://127.0.0.1:{PORTS[app]}/v1.0/invoke/{app}/method/{path}"
@@ -109,7 +109,7 @@ class Callers:
     async def once(
         self, method: str, url: str, headers: Mapping[str, str], json: Any = None, **body: Any
     ) -> httpx.Response | None:
-        """Whatever comes back, counted; None when nothing does."""
+        """Send a request once, count the outcome and return the response; None if there is none."""
         try:
             answer = await self.http.request(method, url, headers=headers, json=json, **body)
             problem = problem_of(answer)
@@ -123,16 +123,16 @@ class Callers:
         return answer
 
     def settles(self, answer: httpx.Response) -> bool:
-        """Whether an answer is a service's own, and its last word."""
+        """Return whether a response is a service's own and final."""
         if answer.status_code >= 500 or answer.status_code == 429:
             return False
         if answer.status_code < 300:
-            # Who dies in the middle of an answer leaves its head, and a body that ends as if it were whole.
+            # A process that dies while it answers leaves a head, and an empty body that looks complete.
             return bool(answer.content) or answer.status_code == HTTPStatus.NO_CONTENT
         return bool(problem_of(answer))
 
     async def command(self, tenant: str, kind: str, **data: Any) -> Told:
-        """Send a command until it is answered, always with the same key; now and then once more."""
+        """Send a command until it is answered, always with the same key; send one in ten once more."""
         key = f"{tenant}:{uuid.uuid4()}"
         answer = await self.ask("command", "POST", f"commands/{kind}", tenant, json=data, key=key)
         told = Told(tenant, kind, data, key, answer)
@@ -145,7 +145,7 @@ class Callers:
         return told
 
     async def batch(self, tenant: str, size: int) -> None:
-        """Create many tasks at once; those that were not taken are sent again, with their keys."""
+        """Create many tasks with batches; repeat those that were not taken, with their keys."""
         left = {f"{tenant}:{uuid.uuid4()}": {"title": f"{tenant} burst"} for _ in range(size)}
         sent = dict.fromkeys(left, time.time())
         tries = Counter[str]()
@@ -167,7 +167,7 @@ class Callers:
                 await asyncio.sleep(0.5)
 
     async def start_saga(self, tenant: str, kind: str, **data: Any) -> Told:
-        """Start a saga, under an id of its own."""
+        """Start a saga under a new id."""
         saga_id = str(uuid.uuid4())
         answer = await self.ask("saga-orchestrator", "POST", f"sagas/{kind}?id={saga_id}", tenant, json=data)
         told = Told(tenant, kind, data, saga_id, answer)
@@ -175,13 +175,13 @@ class Callers:
         return told
 
     async def query(self, tenant: str, path: str) -> Answer:
-        """Ask the projector; an answer that is behind, 504, is asked for again."""
+        """Query the projector; a 504, from a read model that is behind, is asked again."""
         self.ledger.queries += 1
         return await self.ask("projector", "GET", f"queries/{path}", tenant)
 
 
 def problem_of(answer: httpx.Response) -> str:
-    """The type of a problem that a service answered; empty for anything else."""
+    """Return the type of a problem that a service answered, without its prefix; empty for anything else."""
     if answer.status_code < 400 or "problem" not in answer.headers.get("content-type", ""):
         return ""
     body = answer.json()
@@ -190,14 +190,14 @@ def problem_of(answer: httpx.Response) -> str:
 
 
 def client(connections: int) -> httpx.AsyncClient:
-    """What callers call with."""
+    """Return the callers' HTTP client."""
     return httpx.AsyncClient(
         timeout=_ANSWER_SECONDS, limits=httpx.Limits(max_connections=connections), trust_env=False
     )
 
 
 async def lead_tasks(callers: Callers, tenant: str, stop: asyncio.Event) -> None:
-    """The plainest load: tasks that are created, assigned and completed, until told to stop."""
+    """Create, assign and complete tasks, the plainest load, until told to stop."""
     while not stop.is_set():
         task = (await callers.command(tenant, "task.create", title=f"{tenant} under load")).answer.body
         await callers.command(tenant, "task.assign", id=task["id"], assignee="ada")
@@ -205,7 +205,7 @@ async def lead_tasks(callers: Callers, tenant: str, stop: asyncio.Event) -> None
 
 
 class Mixed:
-    """Everything that the suite does, by the dice: see `life`, `handover` and what follows them."""
+    """A caller that uses everything the suite offers, at random: see `life`, `handover` and so on."""
 
     def __init__(self, callers: Callers, tenant: str, dice: random.Random, stop: asyncio.Event) -> None:
         self._callers = callers
@@ -233,7 +233,7 @@ class Mixed:
             await self._dice.choices(choices, weights)[0]()
 
     async def life(self) -> None:
-        """A task that goes through a good deal, right or wrong; nobody of it is a member."""
+        """Take a task through random commands, valid or not. Its assignees are not members."""
         dice, send = self._dice, self._callers.command
         task = await self._task(tags=["life"], priority=dice.choice(["low", "normal", "high"]))
         users = [f"{self._tenant}-user{number}" for number in range(4)]
@@ -270,10 +270,10 @@ class Mixed:
         self._callers.ledger.wrong.append(("own write not read", text))
 
     async def handover(self) -> None:
-        """A task is handed over; the assignee accepts, declines, or does not answer."""
+        """Hand a task over. The assignee accepts, declines or stays silent, or the task is completed."""
         dice = self._dice
         if self._held and dice.random() < 0.3:
-            task, _ = self._held.pop(dice.randrange(len(self._held)))  # on to the next, or to the same one
+            task, _ = self._held.pop(dice.randrange(len(self._held)))  # on to the next, or the same
         else:
             task = await self._task(tags=["handed over"])
         member = dice.choice(self._members)
@@ -286,7 +286,7 @@ class Mixed:
         if answer == "complete":
             await self._callers.command(self._tenant, "task.complete", id=task)
         elif answer is not None and told.answer.done:
-            # The id is that of the first for the same task and input.
+            # If a saga for the same task and input was started before, the answer carries its id.
             await self._answer(str(told.answer.body["id"]), answer, member)
         if answer == "accept":
             self._held.append((task, member))
@@ -297,7 +297,7 @@ class Mixed:
             await self._callers.command(self._tenant, kind, id=task, **other)
 
     async def _answer(self, saga_id: str, event: str, member: str) -> None:
-        """The member who is asked answers; now and then somebody else tries to before."""
+        """Answer as the member who is asked; one time in five, somebody else tries first, in vain."""
         path = f"sagas/{saga_id}/events/{event}"
         users = ("caller", member) if self._dice.random() < 0.2 else (member,)
         for user in users:
@@ -307,7 +307,7 @@ class Mixed:
                 self._callers.ledger.wrong.append(("wrong one heard", text))
 
     async def remind(self) -> None:
-        """A task or a reminder is due soon; then that moves, or the task is done, or another's, or stays."""
+        """Make a task or its reminder due soon; then move, finish or reassign the task, or leave it alone."""
         dice = self._dice
         soon = dice.uniform(3, 25)
         before = dice.choice((timedelta(0), timedelta(0), timedelta(hours=1), timedelta(hours=24)))
@@ -329,7 +329,7 @@ class Mixed:
                 await self._callers.command(self._tenant, "task.assign", id=task, assignee=users[1])
 
     async def capacity(self) -> None:
-        """Limits change, and what nobody may do is tried: it is refused."""
+        """Change a member's limit, and try commands that must be refused."""
         dice, send = self._dice, self._callers.command
         member = dice.choice(self._members)
         await send(self._tenant, "member.set_capacity", id=member, capacity=dice.randint(1, 4))
@@ -339,7 +339,7 @@ class Mixed:
         await self._callers.query(self._tenant, f"members/{member}")
 
     async def notify(self) -> None:
-        """An integration event is published, now or in some seconds."""
+        """Publish an integration event, at once or some seconds later."""
         event_id = str(uuid.uuid4())
         data: dict[str, Any] = {
             "event_id": event_id,
@@ -353,7 +353,7 @@ class Mixed:
         self._callers.ledger.notices.append(Told(self._tenant, "events", data, event_id, answer))
 
     async def offboard(self) -> None:
-        """A member leaves; another, who is new, is asked to take over."""
+        """Have a member leave, and a new member asked to take over; do so three times in ten."""
         if self._dice.random() < 0.7:
             return
         leaves = self._members.pop(self._dice.randrange(len(self._members)))
@@ -371,7 +371,7 @@ class Mixed:
         return member
 
     async def _recur(self) -> None:
-        """A task each minute, of which none may be missing."""
+        """Create a task every minute; no occurrence may be missing."""
         row_id = f"each-minute-{uuid.uuid4()}"
         data = {
             "rule": "FREQ=MINUTELY",

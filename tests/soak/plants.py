@@ -1,7 +1,7 @@
-"""What a test plants so that the checker shows that it sees it: in what is stored, or in a service.
+"""Errors to plant in stored data or in a service, so that the checker shows that it finds them.
 
-No service knows of it: tables and topics are written to from outside, and a service is altered by a
-`sitecustomize.py` that its Python reads before anything else.
+The services contain none of this. Tables and topics are altered from outside; a service is altered by a
+`sitecustomize.py`, which its Python runs before anything else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STORED: Mapping[str, str] = {
     "reminder": "reminder lost",
     "tenant": "other tenant",
 }
-"""What is planted in what is stored, and the kind of violation that shows it."""
+"""Each error planted in stored data, and the kind of violation that shows it."""
 
 _FORGETS_KEYS = '''
 """A command service that forgets which idempotency keys it has seen."""
@@ -57,19 +57,23 @@ TASKS.changes["task.assigned"] = lambda _: Patch({})
 BROKEN: Mapping[str, tuple[str, str, frozenset[str]]] = {
     "forgetful-command": ("command", _FORGETS_KEYS, frozenset({"doubled", "answered differently"})),
     "careless-saga": ("saga-orchestrator", _TAKES_NOTHING_BACK, frozenset({"half saga"})),
-    # A hand-over asks a read model who had the task before, and frees no place of somebody it is not told of.
+    # A hand-over asks a read model for the previous assignee, and frees no place of an assignee it does not
+    # see.
     "careless-projector": ("projector", _PASSES_OVER, frozenset({"stale read model", "half saga"})),
 }
-"""A service, what alters it, and the kinds of violation that may show it."""
+"""For each plant, the service, the code that alters it, and the kinds of violation that may show it."""
 
 
 def shown_by(plant: str) -> frozenset[str]:
-    """The kinds of violation that show a plant."""
+    """Return the kinds of violation that show a plant."""
     return frozenset({STORED[plant]}) if plant in STORED else BROKEN[plant][2]
 
 
 def patched(plant: str, directory: Path) -> dict[str, Path]:
-    """The directory of sitecustomize.py for the service that a plant alters, if it is one of those."""
+    """Write the `sitecustomize.py` of a plant that alters a service; return its directory by service.
+
+    Return an empty mapping for any other plant.
+    """
     if plant not in BROKEN:
         return {}
     service, code, _ = BROKEN[plant]
@@ -116,7 +120,7 @@ async def plant_stored(plant: str, dsn: str, broker: str, evidence: Evidence) ->
 
 
 async def _publish_first(broker: str, event: Mapping[str, object]) -> None:
-    """Have the first event of a stream come after the others: its message goes, and comes again last."""
+    """Reorder a stream: delete the message of its first event and publish it again, after the others."""
     client = await nats.connect(broker)
     try:
         stream = client.jetstream()

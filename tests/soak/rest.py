@@ -1,4 +1,4 @@
-"""Waiting until a suite has come to rest: what follows the store is behind it, and sagas take their time."""
+"""Waits until a suite is at rest: consumers have caught up with the store, and sagas have ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from soak.load import Ledger
 
 
 async def gathered(dsn: str, broker: str) -> Evidence:
-    """All there is now."""
+    """Read all evidence that there is now."""
     evidence = Evidence()
     await read_database(dsn, evidence)
     await read_broker(broker, evidence)
@@ -22,9 +22,11 @@ async def gathered(dsn: str, broker: str) -> Evidence:
 
 
 class Looks:
-    """Whether enough was seen: nothing wrong twice on end, after all came that was set to come soon.
+    """Decides when the evidence was examined often enough.
 
-    What is done twice may be done late. Or what is wrong after `most` seconds, or unchanged for `same`.
+    That is after two examinations in a row without a violation, once everything scheduled to come soon must
+    have come: a doubled effect may come late. If there are violations, it is when they have not changed for
+    `same` seconds, or after `most` seconds.
     """
 
     def __init__(self, proved: datetime, most: float, same: float) -> None:
@@ -36,7 +38,10 @@ class Looks:
         self._well = 0
 
     def enough(self, found: list[Violation], asked: datetime, seconds: float) -> bool:
-        """Whether it is, with what was found of a moment, so many seconds after the first look began."""
+        """Return whether `found`, the violations as of `asked`, is final.
+
+        `seconds` is the time since the first examination began.
+        """
         self._well = 0 if found else self._well + (asked > self._proved)
         if set(found) != self._before:
             self._before, self._changed = set(found), seconds
@@ -54,7 +59,7 @@ async def at_rest(
     same: float,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Evidence, list[Violation]]:
-    """What is there, and what is wrong with it, once enough was seen."""
+    """Examine the suite until `Looks` says that it is enough; return the last evidence and its violations."""
     began = time.monotonic()
     looks = Looks(proved_from(ledger, datetime.now(UTC)), most, same)
     while True:

@@ -1,6 +1,7 @@
 """Everything goes wrong at once, for minutes, and nothing is lost: `make soak`.
 
-MINUTES and SEED set it; PLANT names something of plants.py that the checker is to find, so that it fails.
+MINUTES and SEED set the duration and the faults. PLANT names an error of plants.py that the checker must
+find, so that the test fails.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ SEED = int(os.environ.get("SOAK_SEED") or random.randrange(10**6))
 PLANT = os.environ.get("SOAK_PLANT", "")
 _CALLERS_PER_TENANT = 4
 _BURST_SECONDS = 30
-"""So long after a burst commands are refused, while the broker takes nothing."""
+"""Seconds, at most, that a burst takes to have commands refused while the broker is halted."""
 _ANSWERED_SECONDS = 150
-"""When all is back, every caller has an answer so long after."""
+"""Seconds after the last fault within which every caller has its answer."""
 _REST_SECONDS = 420
-"""Until when everything is at rest; a compensation may wait half a minute, a release longer."""
+"""Seconds until everything must be at rest; a compensation may wait half a minute, a release longer."""
 _STALLED_SECONDS = 15
-"""A saga that stands still is restarted well within the next."""
+"""Seconds until a saga that stands still is restarted; well below `_SAME_SECONDS`."""
 _SAME_SECONDS = 90
-"""For so long nothing changes, then what is wrong stays so."""
+"""Seconds without a change after which the remaining violations are final."""
 _SHOWN = 40
 
 console = Console(file=sys.stdout, width=120)
@@ -87,7 +88,10 @@ async def test_nothing_is_lost_whatever_goes_wrong(
 
 
 async def storm(suite: SoakSuite, broker: str, faults: list[Fault]) -> tuple[Ledger, list[Fault]]:
-    """Load, with one fault after the other, for the minutes; gives what callers were told."""
+    """Run the load and inject one fault after another for MINUTES.
+
+    Return the ledger of the callers and the faults that were injected.
+    """
     ledger, stop, inflicted = Ledger(), asyncio.Event(), list[Fault]()
     end = time.monotonic() + MINUTES * 60
     try:
@@ -131,7 +135,7 @@ async def _burst(callers: Callers, amount: int) -> None:
 
 
 async def _strangers(callers: Callers, dice: random.Random, stop: asyncio.Event) -> None:
-    """Now and then one tenant tries what another has."""
+    """Now and then, have one tenant try to reach what another has."""
     while not stop.is_set():
         with suppress(TimeoutError):
             async with asyncio.timeout(3):
@@ -174,7 +178,7 @@ def report(
     rest: float,
     found: list[Violation],
 ) -> None:
-    """Figures, and everything that was found."""
+    """Print the figures and the violations, and write all violations to a file."""
     table = Table(title=f"soak, SEED={SEED}", show_header=False)
     done = [told for told in ledger.commands if told.answer.done]
     ends = Counter(
@@ -217,7 +221,7 @@ def report(
     lines = "".join(f"{one.kind}: {one.text}\n" for one in found)
     (kept / "soak-violations.txt").write_text(lines)
     if found:
-        # What happens in one run of several can be looked into afterwards.
+        # A failure that only one run of several shows can then be examined afterwards.
         events = (event for stream in evidence.streams.values() for event in stream.values())
         (kept / "soak-events.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
         console.print("all events are in .annals/soak-events.jsonl")

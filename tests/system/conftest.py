@@ -1,4 +1,4 @@
-"""The whole suite, on its own ports, for the tests that speak to it as its users do."""
+"""Clients that speak to a running suite as its users do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TASK = {"title": "Write the report", "due": "2030-01-01T09:00:00Z"}
 
 
 class Client:
-    """What a user does: commands and queries through sidecars."""
+    """Sends commands and queries through sidecars, as a user does."""
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self.http = http
@@ -45,12 +45,12 @@ class Client:
         )
 
     async def items(self, path: str, **given: Any) -> list[dict[str, Any]]:
-        """What a query lists; nothing when it is not answered now: for who asks until there is something."""
+        """Return the items that a query lists, or none if it fails now. For use with `until`."""
         answer = await self.query(path, **given)
         return list(answer.json()["items"]) if answer.status_code == 200 else []
 
     async def shown(self, path: str, position: str, **given: Any) -> dict[str, Any]:
-        """What a query answers once the read models are there; while they are behind it says to ask again."""
+        """Return a query's answer once the read models have reached `position`; until then it answers 504."""
 
         async def there() -> httpx.Response | None:
             answer = await self.query(path, position=position, **given)
@@ -63,7 +63,7 @@ class Client:
     async def operate(
         self, method: str, path: str, *, json: object = None, tenant: str = "default"
     ) -> httpx.Response:
-        """What an operator asks of the projector."""
+        """Call an operator's route of the projector."""
         headers = {"x-tenant-id": tenant, "x-user-id": "ada"}
         return await self.http.request(method, f"{PROJECTOR}/{path}", json=json, headers=headers)
 
@@ -73,7 +73,7 @@ class Client:
         return dict(answer.json())
 
     async def whole_trace(self, event_id: str) -> bool:
-        """Whether Zipkin shows one trace from the command to the read model."""
+        """Return whether Zipkin has one trace from the command to the read model."""
         event = await self.query(f"events/{event_id}")
         if event.status_code != 200:
             return False
@@ -90,24 +90,24 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def in_topics(suite: Suite, text: str, topics: str = ">") -> int:
-    """How many messages that the broker keeps have a text in them."""
+    """Count the broker's messages that contain a text."""
     broker = await nats.connect(infra.Nats(suite.home / ".annals" / "embedded", profiles.NATS_PORT).url)
     found, seq = 0, 1
     try:
         while True:
             message = await broker.jetstream().get_msg("annals", seq, subject=topics, next=True)
             found, seq = found + (text.encode() in (message.data or b"")), (message.seq or 0) + 1
-    except NotFoundError:  # behind the last one
+    except NotFoundError:  # past the last message
         return found
     finally:
         await broker.close()
 
 
 def open_to_the_network(suite: Suite) -> set[tuple[str, int]]:
-    """Which ports of a suite others than this machine reach: process and port.
+    """Return the process and port of every socket that listens beyond loopback.
 
-    But for the health ports of placement and scheduler, which say just that they are there: Dapr 1.18.2 takes
-    their `--healthz-listen-address` and does not use it (pkg/healthz/server).
+    The health ports of placement and scheduler are left out: they say only that the process is up, and Dapr
+    1.18.2 ignores their `--healthz-listen-address` (pkg/healthz/server).
     """
     at = suite.control_plane.ports
     health = {(name, at[f"{name}_health"]) for name in ("placement", "scheduler")}
@@ -119,7 +119,7 @@ SAGAS = "http://127.0.0.1:3503/v1.0/invoke/saga-orchestrator/method/sagas"
 
 @asynccontextmanager
 async def workflow_engine() -> AsyncIterator[DaprSidecar]:
-    """The sidecar of the orchestrator, past which its workflows are looked at and ended."""
+    """Connect to the orchestrator's sidecar, to inspect and end workflows behind the orchestrator's back."""
     sidecar = DaprSidecar(13503, timeout=5)
     try:
         yield sidecar
@@ -128,7 +128,7 @@ async def workflow_engine() -> AsyncIterator[DaprSidecar]:
 
 
 async def workflow_reaches(saga_id: str, status: str, run: int = 0) -> None:
-    """Wait until Dapr says this of the workflow of a saga, such as TERMINATED."""
+    """Wait until Dapr reports this status for the workflow of a saga, such as TERMINATED."""
     instance = instance_id(SagaKey(saga_id, "default"), run)
     request = api_v1.GetWorkflowRequest(instance_id=instance, workflow_component="dapr")
 
@@ -136,7 +136,7 @@ async def workflow_reaches(saga_id: str, status: str, run: int = 0) -> None:
         try:
             answer = await sidecar.call("GetWorkflowBeta1", request)
         except DaprError as error:
-            # It reads the workflow's keys one after the other, and says so when a turn was saved between.
+            # Dapr reads the workflow's keys one by one and reports this error if a turn was saved in between.
             if "missing from state store" in str(error):
                 return False
             raise
@@ -147,7 +147,7 @@ async def workflow_reaches(saga_id: str, status: str, run: int = 0) -> None:
 
 
 class Sagas:
-    """What a user does with sagas, and what is there afterwards."""
+    """Uses sagas as a user does, and checks what they leave behind."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -162,7 +162,7 @@ class Sagas:
         return str(answer.json()["id"])
 
     async def repeated(self, kind: str, data: object) -> bool:
-        """Start a saga that may have been started; False when the answer is to send it again."""
+        """Start a saga that may have been started before; return False if it has to be sent again."""
         answer = await self.post(kind, data)
         if answer.status_code == 503:
             assert "send it again" in answer.json()["detail"], answer.text
@@ -180,7 +180,7 @@ class Sagas:
 
         async def there() -> dict[str, Any] | None:
             answer = await self.client.http.get(f"{SAGAS}/{saga_id}", headers={"x-tenant-id": "default"})
-            if answer.status_code == 404:  # what an event starts comes when the event is read
+            if answer.status_code == 404:  # a saga that an event starts exists only once the event is read
                 return None
             assert answer.status_code == 200, answer.text
             saga = dict(answer.json())
@@ -189,7 +189,7 @@ class Sagas:
         return dict(await until(there, seconds, f"{saga_id} to be {statuses}"))
 
     async def waits(self, saga_id: str, *, seconds: float = 30) -> None:
-        """Wait until a saga waits for somebody."""
+        """Wait until a saga waits for an answer."""
 
         async def waiting() -> bool:
             return bool((await self.get(saga_id))["waits_for"])
@@ -197,7 +197,7 @@ class Sagas:
         await until(waiting, seconds, f"{saga_id} to wait for somebody")
 
     async def member(self, capacity: int = 3) -> str:
-        """A new member."""
+        """Register a member and return its id."""
         name = f"m-{new_id()}"
         answer = await self.client.command(
             "member.register", {"id": name, "name": name, "capacity": capacity}
@@ -206,7 +206,7 @@ class Sagas:
         return name
 
     async def handover(self, *, deadline: str = "PT1H", capacity: int = 3) -> tuple[str, str, str]:
-        """A hand-over that waits for its answer: saga, task, member."""
+        """Start a hand-over to a new member; return the ids of saga, task and member."""
         member, task = await self.member(capacity), (await self.client.created())["id"]
         given = {"task_id": task, "assignee": member, "deadline": deadline}
         saga_id = await self.start("task-handover", given)
@@ -215,11 +215,11 @@ class Sagas:
     async def answer(
         self, saga_id: str, member: str, event: str = "accept", data: object = None
     ) -> httpx.Response:
-        """What a member says who is asked."""
+        """Answer as the member who is asked."""
         return await self.post(f"{saga_id}/events/{event}", data, x_user_id=member)
 
     async def handed_over_with_notice(self) -> None:
-        """A hand-over whose assignee is told, accepts, and which the read model shows as completed."""
+        """Run a hand-over whose assignee gets a notice and accepts, until the read model has it completed."""
         saga_id, task, member = await self.handover()
         inbox = f"http://127.0.0.1:3504/v1.0/invoke/notification/method/inbox/{member}"
 
@@ -240,13 +240,13 @@ class Sagas:
         await until(projected)
 
     async def facts(self, stream: str) -> list[dict[str, Any]]:
-        """A stream's events, straight from the store."""
+        """Return a stream's events, straight from the store."""
         answer = await self.client.query(f"streams/{stream}/events", limit=500)
         assert answer.status_code == 200, answer.text
         return list(answer.json()["items"])
 
     async def check(self, saga_id: str, task: str, member: str) -> None:
-        """The task and the capacity are as the saga's end says, and nothing was done twice."""
+        """Check that task and capacity agree with the saga's end, and that nothing was done twice."""
         saga = await self.get(saga_id)
         kinds = [event["event_type"] for event in await self.facts(f"member-{member}")]
         once = ("step", "attempt", "compensation", "number", "run")

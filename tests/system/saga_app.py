@@ -1,4 +1,4 @@
-"""The saga orchestrator with sagas made for tests: `python saga_app.py 1 2` knows two versions."""
+"""The saga orchestrator with sagas made for tests; `python saga_app.py 1 2` declares two versions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUICK = Retry(max_retries=3, first=timedelta(milliseconds=100), cap=timedelta(mi
 
 
 class Pledge(SagaInput):
-    """Whose place is reserved for what."""
+    """The member whose place is reserved, and the task it is reserved for."""
 
     member: str
     task_id: str
@@ -54,13 +54,13 @@ _WAIT = Step("wait", AwaitEvent(("go",), refusals=("stop",), deadline=lambda _: 
 
 VERSIONS = {
     1: Saga("pledge", Pledge, (_place(), _WAIT), 1, output=lambda _: "version 1"),
-    # A step more, before the wait: an instance of version 1 could not go on under it.
+    # One step more before the wait, so an instance of version 1 could not continue under version 2.
     2: Saga("pledge", Pledge, (_place(), _place("-twice"), _WAIT), 2, output=lambda _: "version 2"),
 }
 
 
 class Release(SagaInput):
-    """Whose place is free again."""
+    """The member whose place is released."""
 
     member: str
 
@@ -86,7 +86,7 @@ def _approval(name: str) -> Step:
     return Step(name, AwaitEvent((f"approve-{name}",), deadline=lambda _: timedelta(minutes=5)))
 
 
-# Two who approve of it, in whatever order.
+# Two approvals, in either order.
 REVIEW = Saga("review", Release, (Parallel(_approval("budget"), _approval("text")),))
 
 if __name__ == "__main__":

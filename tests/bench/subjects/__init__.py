@@ -1,1 +1,1 @@
-"""What Annals is measured against. Each does the same to a task: create it, assign it, complete it."""
+"""What Annals is measured against. Each subject creates, assigns and completes tasks."""

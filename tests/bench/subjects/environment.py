@@ -1,4 +1,4 @@
-"""Where the subjects' packages are: an environment of their own, so that no service is given any of them.
+"""Installs the subjects' packages in an environment of their own, so that no service can import them.
 
 Run as a program, it installs what is missing.
 """
@@ -25,7 +25,7 @@ _LOCKS = (HERE.parent / "requirements.lock", HERE / "package-lock.json")
 
 
 def install() -> None:
-    """Make the environment what the locks say, unless it is so."""
+    """Bring the environment to what the lock files say, unless it is there already."""
     wanted = hashlib.sha256(b"".join(lock.read_bytes() for lock in _LOCKS)).hexdigest()
     stamp = ENVIRONMENT / ".installed"
     if stamp.exists() and stamp.read_text() == wanted and MESSAGE_DB.exists():

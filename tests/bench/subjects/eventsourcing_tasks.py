@@ -1,6 +1,6 @@
 """Tasks on pyeventsourcing, with its PostgreSQL infrastructure: behind HTTP, or driven by threads.
 
-Run as a program with a number of threads and of seconds it creates tasks, and prints what that came to.
+Run as a program with a number of threads and of seconds, it creates tasks and prints the latencies.
 """
 
 from __future__ import annotations

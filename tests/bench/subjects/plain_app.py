@@ -1,7 +1,7 @@
-"""Tasks on Dapr alone, as most people begin: a stream is one list in one key, guarded by its etag, and each
-event is published by itself.
+"""Tasks on Dapr alone, in the way most people begin.
 
-`plain_app.py projector` is who writes the read model: one key for each event that it is given.
+A stream is one list under one key, guarded by its etag, and each event is published by itself. `plain_app.py
+projector` writes the read model: one key for each event that it receives.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def projector(dapr: DaprClient) -> FastAPI:
 
     @api.get("/lags")
     async def seen() -> list[float]:
-        """Since it was asked before."""
+        """Return the lags since the last call, in seconds."""
         told = lags.copy()
         lags.clear()
         return told

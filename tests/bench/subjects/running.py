@@ -1,4 +1,4 @@
-"""Starts the subjects, beside a suite whose PostgreSQL, NATS and control plane they share."""
+"""Starts the subjects beside a suite, whose PostgreSQL, NATS and control plane they share."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from suite.sidecar import SidecarPorts, sidecar
 from suite.suite import Suite
 
 INGRESS = 3502
-"""The projector's sidecar: calls through it take two sidecars, as calls between services do."""
+"""The projector's sidecar: a call through it passes two sidecars, as calls between services do."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What takes commands: at which port, below which path, and the processes that it is made of."""
+    """Something that takes commands: its port, the path prefix of its commands, and its processes."""
 
     name: str
     port: int
@@ -39,17 +39,17 @@ class Subject:
     does: str
     database: str
     projector: int | None = None
-    """The port of who writes the read model, where there is one."""
+    """The port of the process that writes the read model, if there is one."""
 
 
 def secrets(suite: Suite) -> dict[str, str]:
-    """Where the suite's servers are."""
+    """Return the secrets of the suite: the addresses of its servers."""
     found: dict[str, str] = json.loads((suite.home / ".annals" / "secrets.json").read_text())
     return found
 
 
 async def new_database(suite: Suite, name: str) -> str:
-    """A database of a subject's own on the suite's PostgreSQL; its connection string."""
+    """Create a database for a subject on the suite's PostgreSQL and return its connection string."""
     dsn = secrets(suite)["postgres"]
     connection = await asyncpg.connect(dsn)
     await connection.execute(f"CREATE DATABASE {name}")
@@ -58,7 +58,7 @@ async def new_database(suite: Suite, name: str) -> str:
 
 
 def annals(suite: Suite) -> Subject:
-    """The suite itself: all of it runs, `command` and `projector` have the work."""
+    """Return the suite itself as a subject. All of it runs; only `command` and `projector` have work."""
     names = ("command", "command-dapr", "projector", "projector-dapr")
     return Subject(
         "Annals",
@@ -103,7 +103,7 @@ async def _serving(
 
 @asynccontextmanager
 async def eventsourcing(suite: Suite) -> AsyncIterator[Subject]:
-    """pyeventsourcing behind FastAPI."""
+    """Run pyeventsourcing behind FastAPI."""
     env = _postgres_environment(await new_database(suite, "eventsourcing"))
     argv = [str(PYTHON), "served.py", "eventsourcing"]
     async with _serving(suite, "pyeventsourcing", argv, env, "eventsourcing") as subject:
@@ -111,7 +111,7 @@ async def eventsourcing(suite: Suite) -> AsyncIterator[Subject]:
 
 
 class Threads:
-    """pyeventsourcing with nothing between: threads of one process create tasks."""
+    """pyeventsourcing without HTTP: threads of one process create tasks."""
 
     def __init__(self, dsn: str) -> None:
         self._env = _postgres_environment(dsn)
@@ -135,10 +135,11 @@ class Threads:
 
 @asynccontextmanager
 async def protean(suite: Suite) -> AsyncIterator[Subject]:
-    """Protean behind FastAPI, on Message DB."""
+    """Run Protean behind FastAPI, on Message DB."""
     dsn = await new_database(suite, "message_store")
     connection = await asyncpg.connect(dsn)
-    # As Message DB's own install.sh has it, but for its extension, pgcrypto: PostgreSQL has what it is for.
+    # The scripts of Message DB's install.sh, without its extension pgcrypto: PostgreSQL itself has what it is
+    # for.
     for part in ("schema", "tables", "types", "functions", "indexes"):
         for script in sorted((MESSAGE_DB / part).glob("*.sql")):
             await connection.execute(
@@ -151,14 +152,14 @@ async def protean(suite: Suite) -> AsyncIterator[Subject]:
     env = {
         "DATABASE": dsn,
         "PROTEAN_LOG_LEVEL": "WARNING",
-    }  # a line for each command would be most of its work
+    }  # otherwise it spends most of its time logging commands
     async with _serving(suite, "Protean", argv, env, "message_store") as subject:
         yield subject
 
 
 @asynccontextmanager
 async def emmett(suite: Suite) -> AsyncIterator[Subject]:
-    """Emmett behind Node's HTTP server."""
+    """Run Emmett behind Node's HTTP server."""
     dsn = await new_database(suite, "emmett")
     argv = [str(node().program), "emmett_app.js"]
     async with _serving(suite, "Emmett", argv, {"DATABASE": dsn}, "emmett") as subject:
@@ -174,7 +175,7 @@ async def _with_sidecar(
     app = Spec(name, argv, lambda: ports.open_port(port), env=env)
     config = suite.home / "config.yaml"
     beside = sidecar(name, at, resources=resources, config=config, home=suite.home, app_port=port)
-    # The Python SDK asks for the sidecar before it does anything else, and the sidecar for its app.
+    # Start both before waiting for either: the Python SDK waits for its sidecar, and the sidecar for its app.
     first, second = Process(beside, suite.logs, restart=False), Process(app, suite.logs, restart=False)
     try:
         await first.start()
@@ -188,7 +189,7 @@ async def _with_sidecar(
 
 @asynccontextmanager
 async def noop(suite: Suite) -> AsyncIterator[Subject]:
-    """Two sidecars and an app that does nothing."""
+    """Run two sidecars and an app that does nothing."""
     argv = [sys.executable, str(HERE.parent / "noop_app.py")]
     async with _with_sidecar(suite, "noop", argv, []) as (app, beside, _):
         yield Subject("noop", INGRESS, "/v1.0/invoke/noop/method", (app, beside), "two sidecars; nothing", "")
@@ -196,7 +197,7 @@ async def noop(suite: Suite) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def plain(suite: Suite) -> AsyncIterator[Subject]:
-    """Dapr alone, with a projector."""
+    """Run Dapr alone, with a projector."""
     client = await nats.connect(secrets(suite)["nats"])
     await client.jetstream().add_stream(StreamConfig(name="plain", subjects=["plain-events"]))
     await client.close()

@@ -1,6 +1,6 @@
-"""The HTTP endpoint of a subject in Python: FastAPI on uvicorn, as the services of Annals have it.
+"""The HTTP endpoint of a Python subject: FastAPI on uvicorn, like the services of Annals.
 
-`served.py eventsourcing` or `served.py protean`.
+Run it as `served.py eventsourcing` or `served.py protean`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fastapi import Body, FastAPI
 
 
 def app(tasks: Any) -> FastAPI:
-    """Its handlers are run by threads: both libraries wait for the database."""
+    """Serve the commands. Both libraries block on the database, so the handlers run in threads."""
     api = FastAPI()
 
     @api.post("/commands/task.create")

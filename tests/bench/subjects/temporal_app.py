@@ -1,7 +1,7 @@
-"""A Temporal workflow of three activities: each invokes a command, or does nothing. See bare_workflow_app.py.
+"""A Temporal workflow of three activities, each of which invokes a command or does nothing.
 
-`temporal_app.py invoke SECONDS MEMBER…` runs as many as it takes, one at a time for each member, and prints
-what that came to; without arguments this is the worker.
+It is the counterpart of bare_workflow_app.py. `temporal_app.py invoke SECONDS MEMBER…` runs one workflow
+after another for each member and prints the latencies; without arguments the program is the worker.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ async def main() -> None:
         return
     kind, seconds, *members = sys.argv[1:]
     await measure(client, kind, float(seconds), members)
-    # The SDK's own threads go on, and may want the interpreter while it ends, which aborts the process.
+    # The SDK's threads run on and may need the interpreter while it shuts down, which aborts the process.
     sys.stdout.flush()
     os._exit(0)
 

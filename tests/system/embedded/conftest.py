@@ -1,4 +1,4 @@
-"""The suite as `make start` has it, one for all tests of this folder."""
+"""Runs the suite as `make start` does, once for all tests of this folder."""
 
 from __future__ import annotations
 

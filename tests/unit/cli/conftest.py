@@ -1,4 +1,4 @@
-"""The program, before services that answer as a test says."""
+"""Runs the command line against services that answer as the test says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Annals = Callable[..., Result]
 
 @pytest.fixture
 def annals(monkeypatch: pytest.MonkeyPatch) -> Annals:
-    """Runs it; raises Failed as it does, with a note of what it told people before."""
+    """Return a function that runs the program. If it raises, the error carries its stderr as a note."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(live, "_AGAIN_SECONDS", 0.0)
 

@@ -1,4 +1,4 @@
-"""The console on a loopback port, before a sidecar that says what it was asked."""
+"""Runs the console on a loopback port, with a stand-in sidecar that records what it is asked."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ Start = Callable[..., Awaitable[str]]
 
 
 class Sidecar:
-    """Answers every invocation with what arrived; `/stream` sends two events, and may stay."""
+    """Answers every invocation with an echo of the request; `/stream` sends two events.
+
+    If `stays` is set, the stream then stays open.
+    """
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
         self.stays = False
         self.answers: dict[str, Any] = {}
-        """What is answered at a path instead."""
+        """Answers that replace the echo, by method and path."""
         self.app = Starlette(
             routes=[
                 Route("/v1.0/invoke/notification/method/stream", self.stream),
@@ -49,7 +52,7 @@ class Sidecar:
             "headers": dict(request.headers),
             "body": (await request.body()).decode(),
         }
-        if rest in ("metrics", "store/lanes", "projections"):  # the console's own looks at the services
+        if rest in ("metrics", "store/lanes", "projections"):  # the console polls these
             return Response(status_code=503)
         self.asked.append(asked)
         if rest.endswith("conflict"):
@@ -78,7 +81,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 
 @pytest.fixture(scope="package")
 async def behind() -> AsyncIterator[tuple[Sidecar, int]]:
-    """The sidecar, one for all tests, and its port."""
+    """Serve the sidecar, once for all tests, and yield it with its port."""
     sidecar = Sidecar()
     async with serving(sidecar.app) as url:
         yield sidecar, int(url.rpartition(":")[2])
@@ -86,7 +89,7 @@ async def behind() -> AsyncIterator[tuple[Sidecar, int]]:
 
 @pytest.fixture
 def sidecar(behind: tuple[Sidecar, int]) -> Iterator[Sidecar]:
-    """As if it had been asked nothing."""
+    """The sidecar, with all its records and answers cleared."""
     sidecar, _ = behind
     sidecar.asked.clear()
     sidecar.answers.clear()
@@ -98,7 +101,7 @@ def sidecar(behind: tuple[Sidecar, int]) -> Iterator[Sidecar]:
 async def starting(
     behind: tuple[Sidecar, int], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., AbstractAsyncContextManager[str]]:
-    """A console with these settings, and its address."""
+    """Return a function that serves a console with the given settings and yields its address."""
     page = tmp_path_factory.mktemp("page")
     (page / "assets").mkdir()
     (page / "index.html").write_text("<!doctype html><title>Annals</title>")
@@ -122,7 +125,7 @@ async def starting(
 async def start(
     starting: Callable[..., AbstractAsyncContextManager[str]],
 ) -> AsyncIterator[Start]:
-    """Starts a console of the test's own."""
+    """Return a function that starts consoles which stop with the test."""
     async with AsyncExitStack() as stack:
 
         async def begin(**given: Any) -> str:
@@ -133,7 +136,7 @@ async def start(
 
 @pytest.fixture
 async def console(start: Start, issuer: Issuer) -> str:
-    """A console that people sign in to."""
+    """Start a console with sign-in."""
     return await start(
         auth=AuthMode.OIDC, oidc_issuer=issuer.url, oidc_client_id=CLIENT, session_key="k" * 32
     )
@@ -141,13 +144,16 @@ async def console(start: Start, issuer: Issuer) -> str:
 
 @pytest.fixture(scope="package")
 async def development(starting: Callable[..., AbstractAsyncContextManager[str]]) -> AsyncIterator[str]:
-    """A console where everybody may be anybody, one for all tests: it keeps nothing of them."""
+    """Serve one console for all tests in which everybody may be anybody; it keeps no state about them."""
     async with starting(auth=AuthMode.DEVELOPMENT) as url:
         yield url
 
 
 def browsing(**given: Any) -> httpx.AsyncClient:
-    """A browser of its own. Nothing here speaks TLS, and to read certificates takes as long as most tests."""
+    """Return a client with cookies of its own.
+
+    Nothing here speaks TLS, and loading the certificates would take as long as most tests.
+    """
     return httpx.AsyncClient(timeout=30, verify=False, **given)
 
 

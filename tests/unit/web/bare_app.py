@@ -1,4 +1,4 @@
-"""A service that is nothing but what all services have."""
+"""A service with only what all services have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def _ready() -> Mapping[str, str]:
 
 
 def bare_app(settings: ServiceSettings | None = None) -> ServiceApp:
-    """The application; it is always ready."""
+    """Return the application, which is always ready."""
     app = create_app("Test", settings or ServiceSettings(), lifespan=_lifespan)
     app.ready = _ready
     return app
