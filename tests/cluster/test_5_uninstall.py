@@ -23,7 +23,7 @@ SERVERS = {
 
 
 def kinds() -> list[str]:
-    """Return the kinds a namespace may hold, without events and metrics, which have no lasting identity."""
+    """Return the kinds that a namespace may hold, except events and metrics, which describe others."""
     names = run("kubectl", "api-resources", "--namespaced", "--verbs=list", "--output=name").split()
     return [name for name in names if not name.startswith("events") and not name.endswith(".metrics.k8s.io")]
 

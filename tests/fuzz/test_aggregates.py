@@ -115,7 +115,7 @@ class Aggregates(RuleBasedStateMachine):
         assert became == refused, f"{kind} {data}"
 
     def _open(self, task: str) -> str | None:
-        """Return why a command on an open task is refused, or None if the task is open."""
+        """Return why a command that needs an open task is refused, or None if the task is open."""
         model = self.tasks.get(task)
         if model is None or model.status == "deleted":
             return "not_found"

@@ -79,8 +79,7 @@ class Store(RuleBasedStateMachine):
         who=st.booleans(),
     )
     def append(self, stream: StreamId, count: int, key: str | None, off: int, who: bool) -> None:
-        """Append at the expected version or beside it, with or without a key that may have been used before.
-        """
+        """Append at the expected version or beside it, without a key or with one that may be used already."""
         self.runner.run(self._append(stream, max(0, self.model[stream] + off), count, key, int(who)))
 
     async def _append(self, stream: StreamId, expected: int, count: int, key: str | None, who: int) -> None:

@@ -1,4 +1,4 @@
-"""What an alarm finds that rings by a clock of its own, on a real PostgreSQL."""
+"""Alarms that ring by a clock other than the database's: what they find, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TASK = StreamId("one", "task-7")
 
 
 class Told:
-    """Keeps what was told and published."""
+    """Records what is told and published."""
 
     def __init__(self) -> None:
         self.names: list[str] = []

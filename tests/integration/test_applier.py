@@ -23,7 +23,7 @@ from task_histories import found, history, of_task, wanted
 
 
 class Replica:
-    """What a replica of the projector has."""
+    """The parts of a projector replica."""
 
     def __init__(self, database: PoolDatabase, store: MemoryEventStore, letters: DeadLetters) -> None:
         self.generations = Generations(database, PROJECTIONS)
@@ -187,7 +187,7 @@ async def test_an_event_with_a_text_that_postgresql_does_not_hold_is_indexed(
 
 
 class OfPoolThatMayOnlyRead(PoolDatabase):
-    """Refuses as the binding does, which gives nothing and no error."""
+    """A pool that may only read: it refuses a write as the binding does, with no rows and no error."""
 
     async def fetch(self, sql: str, *params: str | None) -> object:
         try:
@@ -212,7 +212,7 @@ async def test_a_database_that_takes_no_writes_for_a_while_has_nothing_parked(
 
 
 class Stalling(Applier):
-    """Never gets a stream to advance."""
+    """An applier that never gets the stream `stalls` to advance."""
 
     stalls = StreamId("acme", "task-stalls")
 
@@ -224,7 +224,7 @@ class Stalling(Applier):
 
 
 class TwoLanes(MemoryEventStore):
-    """Has the commits of one stream in a lane of their own, which comes first."""
+    """Shows the commits of the stalling stream in a lane of their own, which comes first."""
 
     async def tails(self, *, certain: bool = True) -> dict[int, int]:  # noqa: ARG002 - it always is
         return {1: 1, 0: 1}
@@ -282,7 +282,7 @@ async def test_a_reader_of_a_commit_of_two_events_waits_for_both(
     replica = await replica_of(read_models, store, dead_letters)
     other = Visibility(read_models, store)
 
-    # Each event comes by a message of its own: here the second one is late.
+    # Each event comes in a message of its own; here the second message is late.
     await replica.applier.apply(events[:1])
     for visibility in (replica.visibility, other):
         with pytest.raises(NotVisible):

@@ -34,7 +34,7 @@ STREAM = "stream/default/thing-b"
 
 
 class Ledger:
-    """A store with three streams of five events, signed but for the last commit of each."""
+    """A store with three streams of five events, signed except for the last commit of each."""
 
     def __init__(self, sidecar: DaprSidecar, pool: asyncpg.Pool) -> None:
         self._sidecar = sidecar

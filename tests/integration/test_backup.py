@@ -1,4 +1,4 @@
-"""Export and import: a store that is restored is the same, byte by byte, and goes on from there."""
+"""Export and import: a restored store is the same byte for byte, and can be written to from there on."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def secret() -> str:
 
 
 async def fill(sidecar: DaprSidecar) -> None:
-    """Two lanes; one stream is written through both, one is signed, one subject has a key."""
+    """Fill two lanes. One stream is written through both; part of the log is signed; subjects have keys."""
     personal = SubjectKeys(sidecar, "eventstore", secret)
     async with held(sidecar, "one") as one, held(sidecar, "two") as two:
         for name in ("a", "b", "c"):
@@ -106,7 +106,7 @@ async def findings(sidecar: DaprSidecar) -> list[Finding]:
 async def target(
     new_database: Callable[[], Awaitable[str]], tmp_path: Path, bare_sidecar: Any
 ) -> AsyncIterator[tuple[DaprSidecar, str]]:
-    """A second, empty store."""
+    """Provide a second, empty store in a database of its own."""
     dsn = await new_database()
     resources = copy_components(tmp_path / "target", "shared/secretstore.yaml")
     eventstore = (COMPONENTS / "stores" / "postgresql" / "eventstore.yaml").read_text()

@@ -16,7 +16,7 @@ SLOW = "SELECT pg_sleep(1.5); CREATE TABLE changed (one integer)"
 
 @pytest.fixture
 async def hasty(database: str, tmp_path: Path, bare_sidecar: Any) -> Any:
-    """A sidecar of which an answer is awaited for half a second."""
+    """A sidecar client that waits half a second for an answer."""
     write_secrets(tmp_path, postgres=database)
     needed = ("shared/secretstore.yaml", "shared/readmodels.yaml")
     _, at = await bare_sidecar(copy_components(tmp_path / "components", *needed), app_id="projector")
@@ -28,10 +28,10 @@ async def hasty(database: str, tmp_path: Path, bare_sidecar: Any) -> Any:
 async def test_a_change_of_tables_may_take_longer_than_other_calls(
     hasty: DaprSidecar, pool: asyncpg.Pool
 ) -> None:
-    # The sidecar is told the deadline, and may be the first to say that it has passed.
+    # The sidecar knows the deadline too, and may be the first to report that it has passed.
     with pytest.raises(DatabaseError, match=r"DEADLINE_EXCEEDED|deadline exceeded"):
         await BindingDatabase(hasty, "readmodels").execute(SLOW)
-    # What nobody waits for any more is not done: tried again in the same time it never would be.
+    # A statement that nobody waits for any more is undone; retried with the same deadline, it never succeeds.
     assert await pool.fetchval("SELECT to_regclass('changed')") is None
     await BindingDatabase(hasty, "readmodels", seconds=30).execute(SLOW)
     assert await pool.fetchval("SELECT to_regclass('changed')") == "changed"

@@ -1,4 +1,4 @@
-"""The event store on real sidecars: each store by its component file alone; what is unfit is refused."""
+"""The event store on real sidecars, each store by its component file alone; an unfit store is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ spec:
 
 
 def resources(tmp_path: Path, *names: str, **texts: str) -> Path:
-    """Component files by their names below components, and others by their text."""
+    """Fill a folder with component files: `names` are paths below components, `texts` are contents."""
     folder = copy_components(tmp_path / "components", "shared/secretstore.yaml", *names)
     for name, text in ({"pubsub": IN_MEMORY_PUBSUB} | texts).items():
         (folder / f"{name}.yaml").write_text(text)
@@ -54,7 +54,7 @@ class TestOnPostgresThroughDapr(EventStoreConformance):
 async def test_a_transaction_that_nobody_goes_on_with_holds_up_others_for_seconds_only(
     database: str, bare_sidecar: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """As one of a sidecar whose host lost its power: nobody tells PostgreSQL."""
+    """Such a transaction remains when a sidecar's host loses power: PostgreSQL is not told."""
     await prepare_settings(database)
     write_secrets(tmp_path, postgres=database)
     _, at = await bare_sidecar(resources(tmp_path, "stores/postgresql/eventstore.yaml"))
@@ -78,7 +78,7 @@ async def test_a_transaction_that_nobody_goes_on_with_holds_up_others_for_second
             return silent.is_closed()
 
         await until(goes_on, 60)
-        await until(ended, what="PostgreSQL to have ended it")  # it lets go of the key before it hangs up
+        await until(ended, what="PostgreSQL to have ended it")  # it frees the key before it hangs up
 
 
 async def test_how_long_an_operator_lets_transactions_wait_stays_as_it_is(database: str) -> None:
@@ -142,7 +142,7 @@ async def test_a_key_that_mysql_cannot_hold_is_refused_and_holds_up_nobody(
 async def test_a_key_that_mysql_has_not_cleaned_up_is_refused_and_holds_up_nobody(
     mariadb: infra.MariaDb, bare_sidecar: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Which it is a minute after the sidecar has begun, and later."""
+    """The component cleans up expired keys every minute, first a minute after the sidecar starts."""
     await mariadb.recreate("annals")
     write_secrets(tmp_path, **mariadb.secrets)
     _, at = await bare_sidecar(resources(tmp_path, "stores/mysql/eventstore.yaml"))

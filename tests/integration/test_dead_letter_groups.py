@@ -9,7 +9,7 @@ from annals.events import RecordedEvent
 from event_store_conformance import saying
 
 MANY = 130
-"""More than are changed in one transaction."""
+"""More than one transaction changes."""
 
 
 async def test_a_large_group_is_released_whole_and_may_be_released_again(dead_letters: DeadLetters) -> None:
@@ -19,7 +19,7 @@ async def test_a_large_group_is_released_whole_and_may_be_released_again(dead_le
     parked = dead_letters.parked("default")
     assert len(parked) == MANY
 
-    # As when it broke off in between, and was asked for once more.
+    # As if a release had broken off half-way and was requested once more.
     assert await dead_letters.release(parked[:50], "ada", "mended") == 50
     assert await dead_letters.release(parked, "ada", "mended") == MANY
     await dead_letters.refresh()

@@ -1,7 +1,7 @@
-"""Components for clouds that cannot be had here: a real sidecar takes their files as far as the connection.
+"""Components for clouds that are not available here: a sidecar loads their files and tries to connect.
 
-Nothing listens at the addresses that the secrets give. What a sidecar then says must be that it could not
-connect; the last test shows that it says something else of a file that is wrong.
+Nothing listens at the addresses in the secrets, so the sidecar must report that it could not connect. The
+last test shows that it reports something else for a wrong file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Start = Callable[..., Any]
 
 @pytest.fixture
 async def start(tmp_path: Path) -> Any:
-    """Starts the sidecar of an app on a component file, ready or not: a process that has a log."""
+    """Return a function that starts a sidecar on a component file and does not wait until it is ready."""
     processes = []
 
     async def start(
@@ -52,7 +52,7 @@ async def start(tmp_path: Path) -> Any:
 
 
 async def _ended(process: Process) -> str:
-    """What a sidecar that could not load a component said of it."""
+    """Wait until a sidecar that could not load a component ends, and return what it logged about that."""
 
     async def gone() -> bool:
         return process.pid is None

@@ -1,4 +1,4 @@
-"""Who claims which deliveries, on a real PostgreSQL."""
+"""Which deliveries each replica claims, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from read_model_database import PoolDatabase
 
 LEASE = timedelta(minutes=3)
 SIDECAR = 4 * 1024 * 1024
-"""What a sidecar takes and gives by itself."""
+"""The size in bytes above which a sidecar refuses or cannot return a message, by default."""
 USERS, EACH = 20, 30
 
-# All of a digest is due at one moment, and those of different users lie between one another.
+# All deliveries of a digest are due at the same moment, and those of different users are interleaved.
 DIGEST = f"""
 INSERT INTO notifications.deliveries
   (id, tenant, event_id, user_id, channel, kind, data, occurred, status, due)
@@ -37,7 +37,7 @@ FROM generate_series(1, {USERS * EACH}) i"""
 
 
 class Sidecar(PoolDatabase):
-    """Takes and gives no more than a sidecar does, in the JSON that bindings.postgresql writes."""
+    """Takes and returns no more than a sidecar does, counted in the JSON that bindings.postgresql writes."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         super().__init__(pool)
@@ -144,12 +144,12 @@ LAWFUL = {
     + [{"events": "task.*", "channels": ["inbox", "email", "webhook"], "mine": False}],
     "email": "ada@example.org",
 }
-"""As much as somebody may want."""
+"""The largest preferences that a user may set."""
 ENDLESS = {
     "subscriptions": [{"events": "task.*", "channels": ["inbox"] * 130_000 + ["webhook"], "mine": False}],
     "webhook": {"url": "https://example.org/hook", "secret": "x" * 16},
 }
-"""More than anybody may want, from when they could."""
+"""Larger preferences than a user may set, from a release that did not limit them."""
 
 
 async def _prefer(pool: asyncpg.Pool, data: dict[str, Any], *users: str) -> None:
@@ -229,7 +229,7 @@ async def test_a_large_notice_that_a_sidecar_answers_with_is_claimed_beside_othe
 
 
 async def _tell_also(pool: asyncpg.Pool, name: str, text: str) -> None:
-    """Ada, of this too, behind some of the others."""
+    """Insert a delivery to Ada that is due after some of the others."""
     await pool.execute(
         "UPDATE notifications.deliveries SET due = due - interval '1 day' WHERE id < 'digest-14'"
     )
@@ -279,7 +279,7 @@ async def test_a_channel_that_was_named_without_end_is_kept_once(pool: asyncpg.P
 async def test_only_the_webhook_that_somebody_has_is_switched_off_for_what_failed(
     pool: asyncpg.Pool, log: DeliveryLog
 ) -> None:
-    """Not one that was put in its place, nor none: what was claimed before ends after."""
+    """A claim made before may end after the webhook was replaced or removed; then nothing is switched off."""
     users, unused = Users(PoolDatabase(pool)), cast("Any", None)
 
     class Hooks:

@@ -1,4 +1,4 @@
-"""Rows folded in memory before they are written, on a real PostgreSQL: disorder, rivals, what fails."""
+"""Rows folded in memory before they are written, on a real PostgreSQL: disorder, rivals, failures."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TABLE = "tasks_2"
 
 @pytest.fixture
 async def generation(read_models: PoolDatabase) -> Generation:
-    """A table that is to be built."""
+    """Create a table that is to be built."""
     generations = Generations(read_models, PROJECTIONS)
     await generations.refresh()
     return Generation(TASKS, await generations.create(TASKS, "a test"))
 
 
 class Counted(PoolDatabase):
-    """Counts what is written: by how many statements, and how many rows each."""
+    """Records each writing statement by its number of rows."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         super().__init__(pool)
@@ -48,7 +48,7 @@ async def test_a_row_is_written_once_for_all_the_events_that_came_meanwhile(
 ) -> None:
     store, database = MemoryEventStore(), Counted(pool)
     events = await history(store, random.Random(1), streams=30)
-    nothing = MemoryEventStore()  # which it would ask if anything were not plain
+    nothing = MemoryEventStore()  # asked only about events that are not plain, and has none
     rows = FoldedRows(database, nothing, generation, dead_letters)
     half = len(events) // 2
     parts = events[:half], events[half:]

@@ -1,4 +1,4 @@
-"""Followers of the store on a real sidecar: one at a time, from a saved place, nothing left out."""
+"""Followers of the store on a real sidecar: one at a time, from a saved place, leaving nothing out."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_another_takes_over_when_the_first_is_gone_and_only_then(
     await append(events, "x", 20)
     await until(lambda: _count(seen["one"], 20))
     assert seen["two"] == []
-    one.cancel()  # as a crash would: the lease is left to run out
+    one.cancel()  # as after a crash: the lease has to run out
     await asyncio.gather(one, return_exceptions=True)
     await append(events, "y", 20)
     await until(lambda: _count(seen["two"], 20), 30)

@@ -30,7 +30,7 @@ WHERE attrelid = $1::text::regclass AND attnum > 0 AND attname NOT IN ('prior', 
 
 @pytest.fixture
 async def installed(pool: asyncpg.Pool, read_models: PoolDatabase) -> PoolDatabase:
-    """Of an installation that has events."""
+    """The database of an installation that has events."""
     await pool.execute(
         "INSERT INTO readmodels.event_index (tenant, stream, version, lane, seq, event_id, event_type, time)"
         " VALUES ('acme', 'member-zoe', 1, 0, 1, 'e1', 'member.registered', now())"
@@ -39,14 +39,14 @@ async def installed(pool: asyncpg.Pool, read_models: PoolDatabase) -> PoolDataba
 
 
 async def release(database: PoolDatabase, *projections: Projection) -> Generations:
-    """A replica of a release that has these beside the others."""
+    """Start a replica of a release that has these projections besides the usual ones."""
     generations = Generations(database, [*PROJECTIONS, *projections])
     await generations.prepare()
     return generations
 
 
 def version(number: int) -> Projection:
-    """Another version of it."""
+    """Return `WORKLOADS` in another version."""
     return replace(WORKLOADS, version=number)
 
 
@@ -159,7 +159,7 @@ async def test_going_back_to_an_older_version_leaves_a_newer_one_to_be_switched_
 
 
 async def upgraded(database: PoolDatabase) -> tuple[Generations, Generations]:
-    """Replicas of a release and of the next, which has another version, and was switched to."""
+    """Return replicas of a release and of the next, whose other version has been switched to."""
     older = await release(database, version(1))
     await older.switch(known(older, 1))
     newer = await release(database, NEWER)
@@ -169,7 +169,7 @@ async def upgraded(database: PoolDatabase) -> tuple[Generations, Generations]:
 
 
 async def nobody_fills(pool: asyncpg.Pool, number: int, minutes: int) -> None:
-    """As if none had done so for some minutes."""
+    """Pretend that nobody has filled a generation for some minutes."""
     await pool.execute(
         "UPDATE readmodels.generations SET expires = now() - make_interval(mins => $2)"
         " WHERE read_model = 'workloads' AND number = $1",
@@ -206,7 +206,7 @@ async def test_who_went_back_stays_there_while_replicas_of_the_newer_release_sta
     pool: asyncpg.Pool, installed: PoolDatabase
 ) -> None:
     _, newer = await upgraded(installed)
-    await nobody_fills(pool, 2, minutes=60)  # as a live one is not
+    await nobody_fills(pool, 2, minutes=60)  # nobody fills a live generation
     await newer.switch(known(newer, 1))
     again = await release(installed, NEWER)
     assert known(again, 2).status is GenerationStatus.RETIRED

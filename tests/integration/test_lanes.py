@@ -105,7 +105,7 @@ async def test_past_a_backlog_commands_are_refused_with_a_time(at: tuple[Process
 async def test_a_lost_reply_is_resolved_to_one_commit(
     at: tuple[Process, SidecarPorts], open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The transaction is applied and its reply is lost: it is sent again, and found to be there."""
+    """The transaction is applied but its reply is lost; the store sends it again and finds the commit."""
     store = await open_store("test")
     sidecar = store._sidecar
     transact, lost = sidecar.transact, 0

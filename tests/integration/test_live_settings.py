@@ -1,4 +1,4 @@
-"""Live settings on a real sidecar and a real PostgreSQL: changed, refused, absent, and missed by no one."""
+"""Live settings on a real sidecar and PostgreSQL: changed, refused, absent, and missed by no service."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from suite.infra.postgres import prepare_settings
 from suite.process import Process
 
 SETTINGS = ("shared/secretstore.yaml", "shared/settings.yaml")
-LISTENING = "state = 'idle' AND query ILIKE 'listen annals_settings'"  # an active one is yet to listen
+LISTENING = "state = 'idle' AND query ILIKE 'listen annals_settings'"  # an active backend does not listen yet
 
 
 class Table:
-    """The table of the settings, as an operator changes it by hand."""
+    """The settings table, which a test changes by hand as an operator would."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
@@ -34,7 +34,7 @@ class Table:
         await self.pool.execute("SELECT annals_set($1, $2, 'grace', 'to see')", key, value)
 
     async def listeners(self) -> list[int]:
-        """The backends through which sidecars listen for changes."""
+        """Return the backends through which sidecars listen for changes."""
         found = await self.pool.fetch(
             f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {LISTENING}"
         )
@@ -49,7 +49,7 @@ async def table(database: str, pool: asyncpg.Pool) -> Table:
 
 @pytest.fixture
 async def start(database: str, tmp_path: Path, bare_sidecar: Any) -> Callable[..., Any]:
-    """Starts a sidecar with the suite's own files, and gives it and a client of it."""
+    """Return a function that starts a sidecar with the suite's own files and returns it with a client."""
 
     async def start(*files: str, **given: Any) -> tuple[Process, DaprSidecar]:
         write_secrets(tmp_path, postgres=database)
@@ -63,7 +63,11 @@ async def start(database: str, tmp_path: Path, bare_sidecar: Any) -> Callable[..
 async def followed(
     sidecar: DaprSidecar, *, look_seconds: float = 600
 ) -> AsyncIterator[LiveSettings[CommandLive]]:
-    """Live settings that are kept up to date. By default a change is only seen by its notice."""
+    """Keep live settings up to date.
+
+    Settings are read again only every `look_seconds`: by default a change shows only through its
+    notification.
+    """
     configuration = Configuration(sidecar, "settings", look_seconds=look_seconds)
     live = LiveSettings("command", CommandLive(max_backlog=7), configuration)
     async with background(live.run(), "live settings"):

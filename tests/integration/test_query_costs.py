@@ -1,7 +1,7 @@
-"""What a page of an answer costs the database: about what it shows, however much there is.
+"""What a page of an answer costs the database: about what it shows, however much data there is.
 
-The queries are asked of the services' own routes, and PostgreSQL says of each statement how many rows it
-looked at for it. And none of it is another tenant's.
+The tests call the services' own routes, and PostgreSQL reports how many rows each statement reads. None of
+them may belong to another tenant.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from task_histories import history, of_task
 NOW = datetime.now(UTC)
 ROWS = 10_000
 AT_MOST = 700
-"""Rows that a page may look at: a page shows up to 100, and a filter may pass over some."""
+"""Rows that a page may read: it shows up to 100, and a filter may skip some."""
 
 FILLED = f"""
 INSERT INTO readmodels.event_index (tenant, stream, version, lane, seq, event_id, event_type, time,
@@ -140,7 +140,7 @@ ROW_BY_ID = (
 
 
 class Inexhaustible(MemoryEventStore):
-    """Has every event that it is asked for, of whatever tenant."""
+    """Returns every event that is asked for, of any tenant."""
 
     async def read_events(self, refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
         return [
@@ -150,7 +150,7 @@ class Inexhaustible(MemoryEventStore):
 
 
 class Explained(PoolDatabase):
-    """Counts the rows that each statement looks at."""
+    """Records how many rows each statement reads."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         super().__init__(pool)
@@ -188,7 +188,7 @@ async def explained(pool: asyncpg.Pool, read_models: PoolDatabase) -> Explained:
 @pytest.fixture
 async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
     async def up_to_date() -> None:
-        """Nothing is written meanwhile."""
+        """Return at once: nothing is written meanwhile."""
 
     async def disclose(_tenant: str, value: Any) -> Any:
         return value

@@ -1,4 +1,4 @@
-"""Read models built anew beside the live ones, on a real PostgreSQL and a real sidecar."""
+"""Read models rebuilt beside the live ones, on a real PostgreSQL and a real sidecar."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from read_model_database import PoolDatabase
 
 @dataclass
 class World:
-    """A store, and a replica of the projector that is kept up by its sweeper alone."""
+    """A store, and a replica of the projector that only its sweeper keeps up to date."""
 
     pool: asyncpg.Pool
     database: PoolDatabase
@@ -173,14 +173,14 @@ async def test_building_halts_goes_on_and_is_taken_over_where_it_was(world: Worl
 
     await until(begun)
     await world.generations.set_status(known(world, 2), GenerationStatus.PAUSED)
-    await asyncio.sleep(1)  # a page that was under way may still come
+    await asyncio.sleep(1)  # a page in progress may still be written
     await world.generations.refresh()
     halted = sum(known(world, 2).progress.values())
     assert 0 < halted < 300
     await asyncio.sleep(1)
     await world.generations.refresh()
     assert sum(known(world, 2).progress.values()) == halted
-    first.cancel()  # as a crash would
+    first.cancel()  # as after a crash
     await asyncio.gather(first, return_exceptions=True)
     await world.generations.throttle(known(world, 2), None)
     await world.generations.set_status(known(world, 2), GenerationStatus.BUILDING)
@@ -205,7 +205,7 @@ async def test_a_higher_version_is_built_and_switched_to_by_itself(world: World)
         version=TASKS.version + 1,
     )
     brand_new = Projection(
-        Table("titles", {"title": "text", "order": "text"}),  # as a word of SQL
+        Table("titles", {"title": "text", "order": "text"}),  # a reserved word of SQL
         "task",
         {"task.created": lambda one: Put({"title": one.data["title"], "order": "first"})},
     )
@@ -241,7 +241,8 @@ async def test_what_was_written_to_the_old_table_after_a_switch_is_in_the_new_on
     await world.generations.switch(known(world, 2))
     await world.tasks(20, "late")
     await until(lambda: rows(world, 20))
-    # As replicas leave it that do not know of the switch yet; then none fills anything for an hour.
+    # The state that replicas leave which do not know of the switch yet; then nobody fills anything for an
+    # hour.
     await world.pool.execute("DELETE FROM readmodels.tasks_2")
     await world.pool.execute(
         "UPDATE readmodels.generations SET switched_at = now() - interval '1 hour' WHERE number = 2"
@@ -289,7 +290,7 @@ async def test_one_that_answered_until_now_is_as_far_as_all_that_was_applied(wor
     await world.generations.switch(known(world, 2))
     assert sum(known(world, 1).progress.values()) == 100, "one may switch back at once"
 
-    # What goes live may lack what was written to the one before: it is not said to have it.
+    # The generation before may have rows that the one that goes live lacks, so it is not credited with them.
     await world.tasks(10, "late")
     await until(lambda: rows(world, 110))
     await world.generations.switch(known(world, 1))
@@ -297,7 +298,7 @@ async def test_one_that_answered_until_now_is_as_far_as_all_that_was_applied(wor
 
 
 async def keep_asking(pool: asyncpg.Pool) -> None:
-    """Queries that must be answered all the while."""
+    """Keep asking a query, which must be answered all the time."""
     while True:
         assert await pool.fetchval("SELECT count(*) FROM readmodels.tasks") > 0
 

@@ -1,4 +1,4 @@
-"""Whose reminders are after a task was assigned, on a real PostgreSQL."""
+"""Who has the reminders after a task was assigned, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def reminders(pool: asyncpg.Pool, store: MemoryEventStore) -> Reminders:
 async def happens(
     store: MemoryEventStore, version: int, kind: str, at: datetime, **task: Any
 ) -> RecordedEvent:
-    """A task as it is from then on, and the event of that."""
+    """Append an event and the task's state after it, and return the event as recorded."""
     event = of_task(TASK, kind, task).model_copy(update={"timestamp": at})
     await store.append(Append(TASK, (event,), version - 1, {"status": "todo", "title": ""} | task))
     [recorded] = await store.read_events([(TASK, version)])
@@ -90,7 +90,7 @@ async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_b
     again = await happens(store, 3, "task.assigned", now + timedelta(minutes=2), **given)
     for event in (assigned, dated, again):
         await reminders.on_event(event)
-    # The one of a day before was past when the date was set.
+    # The reminder one day before was already past when the date was set.
     shown = await pool.fetch("SELECT id, user_id, status FROM notifications.reminders")
     assert [tuple(row) for row in shown] == [("7:due", "bob", "scheduled")]
 
@@ -99,7 +99,7 @@ async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_b
 async def test_reminders_that_a_history_which_is_gone_left_give_way_to_what_is_imported(
     reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool, *, live_first: bool
 ) -> None:
-    """Whichever comes first of the imported events and of one that the restored store was given since."""
+    """It does not matter whether the imported events come first or an event appended since the restore."""
     now = datetime.now(UTC)
     gone, due, moved = (now + timedelta(days=days) for days in (9, 3, 5))
     await pool.execute(

@@ -1,4 +1,4 @@
-"""What is over is forgotten after some time, and not done again when its event comes again."""
+"""What is over is forgotten after some time, and not done again when its event is redelivered."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TABLES = ("deliveries", "inbox", "reminders", "held_events")
 
 
 class Kept:
-    """The tables of the service, which has been there for three years."""
+    """The tables of a service that was installed three years ago."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self.pool = pool
@@ -45,13 +45,13 @@ class Kept:
         await self.pool.execute("UPDATE notifications.service SET moved_at = moved_at - interval '1 hour'")
 
     async def forget(self) -> dict[str, int]:
-        """Look twice, with an hour between."""
+        """Look twice, an hour apart, and return what was forgotten."""
         assert await self.retention.look() == {}
         await self.pass_an_hour()
         return await self.retention.look()
 
     async def fill(self, ago: timedelta, name: str, rows: int = 1) -> None:
-        """Of each kind what is over, and what is not over however old it is."""
+        """Add rows of each kind: some that are over, and some that are not, however old they are."""
         for over in (True, False):
             await self.pool.execute(_FILL, name if over else f"{name}-waits", over, ago, rows)
 
@@ -88,7 +88,7 @@ async def test_what_is_over_is_forgotten_and_nothing_else(kept: Kept) -> None:
     looked = [kept.retention.look() for _ in range(3)]
     assert await asyncio.gather(*looked) == [{}, {}, {}]
     await kept.pass_an_hour()
-    forgotten = await asyncio.gather(*(kept.retention.look() for _ in range(3)))  # as replicas do
+    forgotten = await asyncio.gather(*(kept.retention.look() for _ in range(3)))  # as several replicas do
     assert {table: sum(one.get(table, 0) for one in forgotten) for table in TABLES} == dict.fromkeys(
         TABLES, 1_500
     )

@@ -1,4 +1,4 @@
-"""The conformance suite of sidecars on a real daprd: it is what says how the fake has to be."""
+"""The conformance suite of sidecars on a real daprd, whose behaviour is the standard for the fake."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ async def sidecar(
         server = shutil.which("redis-server")
         assert server, "redis-server is needed: `make test` installs it"
         argv = [server, "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
-        # What tells configuration.redis that a key was set.
+        # configuration.redis learns of changed keys from these notifications.
         argv += ["--notify-keyspace-events", "KEA"]
         await stack.enter_async_context(
             running(Spec("redis", argv, lambda: ports.open_port(redis)), directory)
@@ -128,7 +128,7 @@ async def sidecar(
         (directory / "secrets.json").write_text(json.dumps({"password": "open sesame"}))
         (directory / "components").mkdir()
         (directory / "components" / "all.yaml").write_text(components(directory, postgres.dsn, redis))
-        # A file of its own: of one that begins with something else daprd reads no Resiliency.
+        # In a file of its own: daprd ignores a Resiliency in a file that begins with another kind.
         (directory / "components" / "resiliency.yaml").write_text(RESILIENCY.format(retries=RETRIES))
         app = await stack.enter_async_context(recording_app())
         daprd = RealSidecar(
@@ -146,7 +146,7 @@ async def sidecar(
 
 
 async def command(port: int, *words: str) -> None:
-    """A command to Redis, which answers OK."""
+    """Send a command to Redis, which must answer OK."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     text = "".join(f"${len(word.encode())}\r\n{word}\r\n" for word in words)
     writer.write(f"*{len(words)}\r\n{text}".encode())

@@ -1,4 +1,4 @@
-"""An event that is larger than what NATS takes, and is stored all the same: as one of an import may be."""
+"""An event larger than NATS takes, which is stored all the same, as an imported event may be."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from event_stores import opened
 from suite import infra
 
 LARGEST = 1024 * 1024
-"""NATS takes so many bytes by itself."""
+"""The size in bytes of the largest message that NATS takes by default."""
 
 
 async def _published(url: str) -> list[str]:
-    """The aggregates whose events are on the topic."""
+    """Return the aggregates whose events are on the topic."""
     broker = await client.connect(url)
     try:
         topic = await broker.jetstream().pull_subscribe("domain-events")
@@ -53,4 +53,4 @@ async def test_an_event_that_the_broker_does_not_take_holds_up_none_after_it(
             return set(await _published(nats.url)) == {"before", "after", "last"}
 
         await until(all_but_it)
-        # That draining ends says that it is waited for no more.
+        # Draining ends, so the event is no longer waited for.

@@ -1,4 +1,4 @@
-"""What is kept of users, on a real PostgreSQL."""
+"""What is kept about users, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from read_model_database import PoolDatabase
 
 MUCH = 2_500
 AT_MOST = 1_000
-"""Rows that a statement may change: a sidecar waits for none that changes all there is of somebody."""
+"""Rows that one statement may change: no sidecar waits while all rows of a busy user change."""
 TABLES = ("preferences", "inbox", "deliveries")
 
 FILL = """
@@ -29,7 +29,7 @@ FROM generate_series(1, $3::integer) i"""
 
 
 class Patient(PoolDatabase):
-    """Waits only for so much."""
+    """Refuses a statement that changes too many rows."""
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
         answer = await super().fetch(sql, *params)

@@ -1,4 +1,4 @@
-"""A few kills under load, of everything that may die; `make soak` does that and more for minutes."""
+"""A few kills of each process under load. `make soak` does this and more, for minutes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _CALLERS = 8
 
 @pytest.fixture(scope="module")
 async def suite(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Suite]:
-    """One of its own: nothing else may be in its store than what the callers here did."""
+    """Run a suite for these tests alone: its store must hold only what the callers here did."""
     async with Suite("embedded", home=tmp_path_factory.mktemp("kills"), config=no_traces) as suite:
         yield suite
 
 
 @pytest.fixture(scope="module")
 def ledger() -> Ledger:
-    """All that callers of the one suite were told."""
+    """Everything that callers of the suite were told."""
     return Ledger()
 
 
 async def killed(suite: Suite, ledger: Ledger, victims: list[str]) -> None:
-    """Load, with a kill every now and then, in this order; everything is back up at the end."""
+    """Run load and kill the victims one after another; at the end, every process is ready again."""
     dice, stop = random.Random(len(victims)), asyncio.Event()
     async with client(_CALLERS) as http, asyncio.TaskGroup() as tasks:
         for _ in range(_CALLERS):

@@ -1,4 +1,4 @@
-"""Notifications as people and systems meet them: live streams, inbox, webhook, e-mail, what is due."""
+"""Notifications as people and systems meet them: live streams, inbox, webhook, e-mail, reminders."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECRET = "a-secret-of-enough-length"
 
 
 class NotifyingSuite(Suite):
-    """The suite with short waits, and with webhooks to this machine."""
+    """The suite with short waits, and with webhooks to this machine allowed."""
 
     def _service(self, app: App) -> Spec:
         spec = super()._service(app)
@@ -65,7 +65,7 @@ async def notifying(
 
 
 class Mails(Message):
-    """A real SMTP server's mailbox."""
+    """The mailbox of a real SMTP server."""
 
     def __init__(self) -> None:
         super().__init__(EmailMessage)
@@ -85,7 +85,7 @@ def mails() -> Any:
 
 
 class Hook:
-    """A webhook's receiver, that answers what it is told to."""
+    """A webhook's receiver, which answers as it is told."""
 
     def __init__(self) -> None:
         self.port = ports.free_port()
@@ -116,7 +116,7 @@ async def hook() -> AsyncIterator[Hook]:
 
 
 class Notifications:
-    """What a user does with the service."""
+    """Calls the notification service as a user does."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -132,12 +132,12 @@ class Notifications:
         )
 
     async def items(self, path: str, **parameters: str) -> list[dict[str, Any]]:
-        """What is listed; nothing when it is not answered now: for who asks until there is something."""
+        """Return what is listed, or nothing if the call fails now. For use with `until`."""
         answer = await self.call("GET", path, **parameters)
         return list(answer.json()["items"]) if answer.status_code == 200 else []
 
     async def inbox(self, user: str, at_least: int = 1, kind: str = "") -> list[dict[str, Any]]:
-        """A user's inbox, once there is so much in it."""
+        """Return a user's inbox once it holds enough notices."""
 
         async def there() -> list[dict[str, Any]] | None:
             items = await self.items(f"inbox/{user}")
@@ -147,18 +147,18 @@ class Notifications:
         return list(await until(there, what=f"{at_least} in the inbox of {user}"))
 
     async def assigned(self, user: str) -> str:
-        """A task that is assigned to a user."""
+        """Create a task, assign it to a user and return its id."""
         task = (await self.client.created())["id"]
         await self.client.command("task.assign", {"id": task, "assignee": user})
         return str(task)
 
     async def rings(self, kind: str, name: str) -> None:
-        """The alarm of something rings now."""
+        """Ring the alarm of something now."""
         job = {"kind": kind, "tenant": "default", "id": name}
         assert (await self.client.http.post(f"{DIRECT}/job/again", json=job)).status_code == 200
 
     async def pause(self, value: str | None) -> None:
-        """Set whether e-mails and webhooks wait, and wait until the service goes by it."""
+        """Set whether e-mails and webhooks are held back, and wait until the service follows."""
         answer = await self.call("PUT", "settings/paused", {"value": value, "reason": "to see"})
         assert answer.status_code == 202, answer.text
 
@@ -169,7 +169,7 @@ class Notifications:
         await until(followed)
 
     async def ended(self, user: str, channel: str) -> dict[str, Any]:
-        """The one delivery to a user over a channel, once it was sent or given up."""
+        """Return the one delivery to a user over a channel once it was sent or given up."""
 
         async def there() -> dict[str, Any] | None:
             items = await self.items("deliveries", user=user, channel=channel)
@@ -187,7 +187,7 @@ async def notifications(client: Client) -> Notifications:
 async def listening(
     path: str, *, base: str = DIRECT, last: str | None = None, tenant: str = "default"
 ) -> AsyncIterator[AsyncIterator[tuple[str | None, dict[str, Any] | None]]]:
-    """A stream's messages: each id with its event, or with None for one that only says that it is alive."""
+    """Yield a stream's messages: each id with its event, or with None if it only says it is alive."""
     headers = {"x-tenant-id": tenant} | ({"last-event-id": last} if last else {})
     async with (
         httpx.AsyncClient(timeout=30) as http,
@@ -293,7 +293,7 @@ async def test_a_client_that_does_not_read_is_cut_and_holds_nobody_up(
     slow.connect(("127.0.0.1", 8004))
     slow.sendall(f"GET /stream HTTP/1.1\r\nHost: x\r\nx-tenant-id: {tenant}\r\n\r\n".encode())
     assert slow.recv(16).startswith(b"HTTP/1.1 200")
-    # So large that the connection itself holds a few hundred of them.
+    # Large enough that the connection itself buffers only a few hundred.
     command = {"type": "task.create", "data": {"title": "x", "description": "x" * 4_000}}
 
     async def read_all(messages: AsyncIterator[tuple[str | None, dict[str, Any] | None]]) -> None:
@@ -372,7 +372,7 @@ async def test_what_is_sent_out_waits_while_it_is_paused(
     await notifications.pause("true")
     await notifications.assigned(user)
     await notifications.inbox(user)
-    await asyncio.sleep(1)  # for what would be wrong: a delivery that is due is made at once
+    await asyncio.sleep(1)  # time for a mistake to show: a due delivery is made at once
     waiting = (await notifications.call("GET", "deliveries", user=user, channel="webhook")).json()["items"]
     assert [(one["status"], one["attempts"]) for one in waiting] == [("pending", 0)]
     assert not hook.received
@@ -461,7 +461,7 @@ async def test_a_due_date_reminds_once_before_and_at_it_and_moves_along(
         return items if [item["status"] for item in items] == ["scheduled", "scheduled"] else None
 
     await until(scheduled)
-    await notifications.rings("reminder", f"{task}:due")  # an hour too soon: nobody is told
+    await notifications.rings("reminder", f"{task}:due")  # an hour early: nobody is told
     soon = datetime.now(UTC) + timedelta(seconds=5)
     chain = f"chain-{new_id()}"
     await notifications.client.command(
@@ -561,7 +561,7 @@ async def test_what_recurs_makes_its_task_once_each_time_and_can_be_ended(
     await until(over)
     one = (await notifications.call("GET", f"recurrences/{name}")).json()
     assert one in (await notifications.call("GET", "recurrences?limit=500")).json()["items"]
-    # The alarm rings again, as it may: nothing more is made.
+    # An alarm may ring twice; nothing more is made.
     await notifications.rings("recurrence", name)
     assert len((await notifications.client.query("tasks", tag=tag)).json()["items"]) == 1
     assert (await notifications.call("DELETE", f"recurrences/{name}")).status_code == 204
@@ -617,7 +617,7 @@ async def test_an_event_is_held_until_its_time(notifying: Suite, notifications: 
     [told] = await notifications.inbox(user)
     assert datetime.now(UTC) >= at
     assert told["kind"] == "notification.requested"
-    # Go and PostgreSQL make it an integer.
+    # Go and PostgreSQL turn this number into an integer.
     unsafe = {"event_type": "a.b", "data": {"n": 3.9513134008373816e16}}
     refused = await notifications.call("POST", "events", unsafe)
     assert [one["field"] for one in refused.json()["errors"]] == ["data"]
@@ -706,7 +706,7 @@ async def test_what_was_due_while_everything_was_down_comes_on_return_and_once(
 async def test_kills_under_load_lose_and_double_no_delivery(
     notifying: NotifyingSuite, notifications: Notifications, hook: Hook
 ) -> None:
-    """A webhook may hear of one twice, by the same id: what was sent may not be known to have been."""
+    """A webhook may get a delivery twice under one id: whether it was sent may not be known."""
     user = f"u-{new_id()}"
     wanted = {
         "webhook": {"url": f"http://127.0.0.1:{hook.port}/hook", "secret": SECRET},
@@ -720,7 +720,7 @@ async def test_kills_under_load_lose_and_double_no_delivery(
         notifying.processes[victim].kill()
         tasks += [await notifications.assigned(user) for _ in range(5)]
         await notifying.processes[victim].wait_ready()
-    # As if the minute had passed for which a delivery is its sender's, whose process was killed.
+    # As if the minute had passed for which a delivery belongs to its sender, whose process was killed.
     database = await asyncpg.connect(infra.Postgres(notifying.logs.parent, profiles.POSTGRES_PORT).dsn)
     await database.execute("UPDATE notifications.deliveries SET due = now() WHERE status = 'sending'")
     await database.close()

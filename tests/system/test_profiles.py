@@ -1,4 +1,4 @@
-"""Each profile as its user has it: another broker or store by component files alone."""
+"""Each profile as its users run it: another broker or store through component files alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def suite(
 
 
 def _children() -> set[int]:
-    """Of this process itself: what those have in their turn, as a database beside it has, comes and goes."""
+    """Return this process's own children. Their children come and go, as those of a database do."""
     return {child.pid for child in psutil.Process(os.getpid()).children()}
 
 
@@ -46,7 +46,7 @@ async def test_a_command_becomes_an_event_and_is_answered_by_a_query(suite: Suit
 
 
 async def test_events_are_brought_by_messages(suite: Suite, client: Any) -> None:
-    """A message that is late is no fault, since the store is read for it; one must be in time."""
+    """A late message is no fault, because the store is read instead; but at least one must be in time."""
 
     async def brought() -> bool:
         healed = await _metric(client, "annals_projection_healed_events_total")

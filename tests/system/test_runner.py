@@ -1,4 +1,4 @@
-"""`make start`, `status`, `stop`: what a user types, and what must be gone after it."""
+"""`make start`, `status` and `stop`: what a user types, and what must be gone afterwards."""
 
 from __future__ import annotations
 

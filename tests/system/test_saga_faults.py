@@ -22,9 +22,9 @@ FRONT, COMMAND = 18001, 8001
 
 
 class FaultyPort:
-    """Stands between the command service and its sidecar, and does to commands what it is told to.
+    """Stands between the command service and its sidecar and disturbs commands as told.
 
-    `faults` holds, for the commands to come, `500`, `lose the reply`, `delay`, `twice` or nothing.
+    `faults` holds one fault for each command to come: `500`, `lose the reply`, `delay`, `twice` or nothing.
     """
 
     def __init__(self) -> None:
@@ -86,7 +86,7 @@ class TestSuite(Suite):
         return spec
 
     async def deploy(self, *versions: str) -> None:
-        """Stop the orchestrator and start it anew with these versions."""
+        """Stop the orchestrator and start it again with these versions."""
         self.versions = versions
         await self.processes["saga-orchestrator"].stop()
         [app] = [app for app in self.apps if app.app_id == "saga-orchestrator"]
@@ -95,7 +95,7 @@ class TestSuite(Suite):
 
 
 async def reachable(nowhere: str) -> None:
-    """Wait until a sidecar knows that its app is there: then it is the app that does not find this."""
+    """Wait until a sidecar knows that its app is ready, so that it is the app that answers 404."""
     async with ClientSession() as session:
 
         async def answered() -> bool:
@@ -119,7 +119,7 @@ async def faulty(
     port: FaultyPort, no_traces: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[TestSuite]:
     async with TestSuite("embedded", home=tmp_path_factory.mktemp("faulty"), config=no_traces) as suite:
-        # The port answers before the service does, so its sidecar asks a second later whether it is there.
+        # The port answers before the service does, so its sidecar finds the service only a second later.
         await reachable("http://127.0.0.1:3501/v1.0/invoke/command/method/nowhere")
         yield suite
 
@@ -137,7 +137,7 @@ async def test_a_fault_that_passes_leaves_one_effect(
     port.faults.extend([fault, fault])
     saga_id = await sagas.start("pledge", {"member": member, "task_id": "t"})
     await sagas.waits(saga_id)
-    met = 1 if fault == "twice" else 2  # of a command that is done twice the reply comes
+    met = 1 if fault == "twice" else 2  # a command that is done twice gets a reply
     assert [seen for _, seen in port.seen][:met] == [fault] * met
     assert await reserved(sagas, member) == ["member.reserved"]
     port.faults.clear()
@@ -162,9 +162,9 @@ async def test_a_fault_that_stays_is_taken_back_also_when_it_took_effect(
 async def test_what_another_saga_did_is_not_taken_back(
     faulty: TestSuite, port: FaultyPort, sagas: Sagas, times: int
 ) -> None:
-    """Whether a rule refuses the second saga in the end, or no try of it is ever answered.
+    """Either a rule refuses the second saga in the end, or none of its tries is ever answered.
 
-    One that the machine is too slow for, and that is made once more, is a try like the others.
+    A try that a slow machine lets time out, and that is made again, counts like the others.
     """
     member = await sagas.member()
     first = await sagas.start("pledge", {"member": member, "task_id": "t"})
@@ -203,7 +203,7 @@ async def test_what_could_not_be_taken_back_is_named_and_can_be_tried_again(
 
 
 async def test_events_that_are_delivered_again_change_nothing(faulty: TestSuite, sagas: Sagas) -> None:
-    """The broker's redelivery, three times over, as the sidecar would bring it."""
+    """The broker redelivers three times, as the sidecar would pass it on."""
     member = await sagas.member()
     task = (await sagas.client.created())["id"]
     await sagas.client.command("task.assign", {"id": task, "assignee": member})
@@ -248,10 +248,10 @@ async def test_a_saga_that_no_worker_knows_any_more_is_not_restarted_and_can_be_
     await faulty.deploy("1")
 
     assert (await sagas.post(f"{saga_id}/cancel")).status_code == 202
-    await workflow_reaches(saga_id, "UNKNOWN")  # what Dapr 1.18 says of one that it holds as stalled
-    # Also then: what tells of all events may be who asks for it.
+    await workflow_reaches(saga_id, "UNKNOWN")  # Dapr 1.18's status for a stalled workflow
+    # A repeated cancel is accepted in this state too: its caller may be an event feed.
     assert (await sagas.post(f"{saga_id}/cancel")).status_code == 202
-    # In a workflow of its own it would be held again.
+    # In a new workflow it would stall again.
     answer = await sagas.post(f"{saga_id}/restart")
     assert answer.status_code == 503 and "not declared here" in answer.json()["detail"], answer.text
     answer = await sagas.post(f"{saga_id}/terminate")
@@ -288,16 +288,16 @@ async def test_a_start_that_was_cut_off_is_made_up_for_by_its_repeat(faulty: Tes
     for number in range(3):
         given = (f"pledge?id=cut-off-{number}", {"member": member, "task_id": f"t{number}"})
         starting = asyncio.create_task(sagas.post(*given))
-        await asyncio.sleep(0.005 * number)  # somewhere on the way: where does not matter
+        await asyncio.sleep(0.005 * number)  # at some point on the way; which does not matter
         faulty.processes["saga-orchestrator"].kill()
         await asyncio.gather(starting, return_exceptions=True)
         faulty.processes["saga-orchestrator"].restarts = 0
         await faulty.processes["saga-orchestrator"].wait_ready()
         await reachable(f"{SAGAS}/nowhere")
-        # A start of a workflow whose turn died with its worker may have to wait longer for Dapr than it
-        # waits at all; it then says to be sent again.
+        # Dapr may delay the start of a workflow whose turn died with its worker for longer than the start
+        # waits; the answer then says to send it again.
         await until(lambda given=given: sagas.repeated(*given), what=f"start {number} to be made up for")
-        # Dapr forgets to run one whose state is written after its reminder came ("No workflow state found"):
-        # the watch begins it anew when it has not moved for 150 to 182 s.
+        # Dapr does not run a workflow whose state is written after its reminder came ("No workflow state
+        # found"). The watch restarts the saga after 150 to 182 s without progress.
         await sagas.waits(f"cut-off-{number}", seconds=300)
     assert await reserved(sagas, member) == ["member.reserved"] * 6  # version 2 reserves two

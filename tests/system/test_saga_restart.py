@@ -25,14 +25,14 @@ async def watched(no_traces: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 async def lose(saga_id: str, run: int = 0) -> None:
-    """End the workflow of a saga, and those it runs, behind the orchestrator's back."""
+    """End the workflow of a saga, and its children, behind the orchestrator's back."""
     async with workflow_engine() as sidecar:
         await Workflows(sidecar).terminate(instance_id(SagaKey(saga_id, "default"), run))
     await workflow_reaches(saga_id, "TERMINATED", run)
 
 
 async def restarts(sagas: Sagas, saga_id: str) -> list[str]:
-    """Why a saga was restarted, time after time."""
+    """Return the reasons for which a saga was restarted, in order."""
     facts = await sagas.facts(f"saga-{saga_id}")
     return [fact["data"]["reason"] for fact in facts if fact["event_type"] == "saga.restarted"]
 

@@ -77,7 +77,7 @@ async def test_what_an_operator_does_is_recorded_with_the_reason(embedded: Suite
 
 
 async def answers(client: Any) -> bool:
-    """Whether the sidecar has noticed that its app is back."""
+    """Return whether the sidecar has noticed that its app is back."""
     return bool((await client.command("task.create", {"title": "x"})).status_code == 201)
 
 

@@ -20,7 +20,7 @@ from system.conftest import Client
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a run of the program came to."""
+    """The result of a run of the program."""
 
     code: int
     out: str
@@ -28,12 +28,12 @@ class Ran:
 
     @property
     def json(self) -> Any:
-        """What it answered to a program."""
+        """The output for programs, parsed."""
         return json.loads(self.out)
 
 
 async def annals(*arguments: str, code: int | None = 0, stdin: str | None = None) -> Ran:
-    """The program, run; it must end with this code, if with any in particular."""
+    """Run the program; unless `code` is None, it must end with this exit code."""
     process = await asyncio.create_subprocess_exec(
         str(BIN / "annals"),
         *arguments,

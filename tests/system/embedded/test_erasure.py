@@ -1,4 +1,4 @@
-"""The right to erasure: a subject that is gone from every table, every topic and every rebuild."""
+"""The right to erasure: an erased subject is gone from every table, every topic and every rebuild."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ WHERE table_schema NOT IN ('pg_catalog', 'information_schema') AND table_type = 
 
 
 async def _plain_in_tables(suite: Suite, text: str) -> list[str]:
-    """The tables in which a text stands, bytes included."""
+    """Return the tables that contain a text, including in bytes."""
     dsn = infra.Postgres(suite.home / ".annals" / "embedded", profiles.POSTGRES_PORT).dsn
     connection = await asyncpg.connect(dsn)
     try:
         found = []
         for (table,) in await connection.fetch(_TABLES):
             name = ".".join(f'"{part}"' for part in table.split("."))
-            # The text form shows bytea in hex.
+            # The text form of a row shows bytea in hexadecimal.
             columns = "t::text LIKE $1 OR t::text LIKE $2"
             query = f"SELECT count(*) FROM {name} t WHERE {columns}"
             if await connection.fetchval(query, f"%{text}%", f"%{text.encode().hex()}%"):

@@ -1,4 +1,4 @@
-"""One poisoned stream among a thousand under load, and services killed at the worst of times."""
+"""One poisoned stream among a thousand under load, and services killed at the worst moments."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from system.conftest import COMMAND
 STREAMS = 1_000
 BATCH = 100
 NONSENSE = {"title": "x", "due": "no time at all"}
-"""What the database refuses, and every statement that it is in."""
+"""Data that the database refuses, and with it every statement that contains it."""
 
 
 async def poison(suite: Suite) -> str:
-    """A task whose first event no read model can be made of, with two good events behind it."""
+    """Write a task whose first event no read model can take, followed by two good events."""
     sidecar = DaprSidecar(next(app.ports.grpc for app in suite.apps if app.app_id == "command"))
     store = DaprEventStore(sidecar, owner="poisoner")
     running = asyncio.create_task(store.run())
@@ -49,7 +49,7 @@ async def poison(suite: Suite) -> str:
 
 
 async def load(client: Any) -> list[str]:
-    """A thousand tasks, each created and assigned, in batches that come at the same time."""
+    """Create and assign a thousand tasks in concurrent batches; return their ids."""
     ids = [f"t-{uuid.uuid4()}" for _ in range(STREAMS)]
 
     async def send(own: list[str]) -> None:
@@ -59,7 +59,7 @@ async def load(client: Any) -> list[str]:
             ]
 
             async def taken(items: list[dict[str, Any]] = items) -> bool:
-                """Whether all are; what a busy machine kept waiting for ten seconds is sent again."""
+                """Return whether all items were taken. If a busy machine refuses some, all are sent again."""
                 answer = await client.http.post(f"{COMMAND}/commands:batch", json=items)
                 if answer.status_code >= 500:
                     return False
@@ -99,7 +99,7 @@ async def test_a_poisoned_stream_is_parked_alone_and_replayed_though_its_service
     assert (await client.query(f"tasks/{poisoned}")).status_code == 404
     detail = (await client.operate("GET", f"dead-letters/{letter['id']}")).json()
     assert detail["waiting"] == 3
-    # What follows comes to the same place, and so do new events of the others.
+    # What follows is parked with it, while new events of other streams are applied.
     assert (await client.command("task.complete", {"id": ids[0]})).status_code == 200
 
     path = f"dead-letters/{letter['id']}"
@@ -160,7 +160,7 @@ async def test_a_kill_during_a_rebuild_and_a_switch_costs_time_and_no_answer(
     await until(caught_up, seconds=60)
 
     async def same() -> bool:
-        """Also the old one may yet have to be brought what was stored last."""
+        """Return whether old and new rows agree; the old table, too, may still lack the latest events."""
         answer = await client.operate("GET", f"{path}/difference")
         if answer.status_code != 200:
             return False

@@ -1,4 +1,4 @@
-"""A kill at each step of the hand-over in turn, of everything that carries it."""
+"""A kill at each step of the hand-over in turn, of each process that carries it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suite import infra, profiles
 from suite.suite import Suite
 from system.conftest import Sagas
 
-# Where the saga is when the kill comes, and how it is answered.
+# The saga's step and status when the kill comes, and the assignee's answer.
 POINTS = [
     ("reserve-capacity", "running", "accept"),
     ("assign-task", "running", "accept"),
@@ -30,20 +30,20 @@ POINTS = [
     ("assign-task", "compensating", "decline"),
     ("reserve-capacity", "compensating", "decline"),
 ]
-# Between them every point. The scheduler waits 20 s each time for the lease of its former self to end.
+# Together they cover every point. Each kill of the scheduler costs 20 s, until its old lease ends.
 VICTIMS = {
     "saga-orchestrator": POINTS[0::3],
     "saga-orchestrator-dapr": POINTS[1::3],
     "command": POINTS[2::3],
     "scheduler": POINTS[6:7],
 }
-# How many of some ten kills lose their workflow at most: chance decides of each.
+# How many of about ten kills may lose their workflow; for each kill it is a matter of chance.
 LOST = 3
 
 
 @pytest.fixture(scope="module")
 def begun_anew() -> dict[str, int]:
-    """Of each victim that was killed, how many sagas were begun anew after it."""
+    """For each killed victim, how many sagas were restarted afterwards."""
     return {}
 
 
@@ -56,7 +56,7 @@ async def heads(embedded: Suite) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def stands(heads: asyncpg.Connection, saga_id: str, step: str, status: str) -> bool:
-    """Whether a saga has come to a point, read from the store itself: the API may be what is killed."""
+    """Return whether a saga has come to a point. It asks the store, because the API may be down."""
     key = f"stream/default/saga-{saga_id}/head"
     value = await heads.fetchval("SELECT value FROM annals_state WHERE key = $1", key)
     state = json.loads(value)["state"] if value else {}
@@ -66,7 +66,7 @@ async def stands(heads: asyncpg.Connection, saga_id: str, step: str, status: str
 
 
 async def answered(sagas: Sagas, saga_id: str, member: str, event: str) -> bool:
-    """Whether the answer was taken; who is killed does not take it."""
+    """Return whether the answer was taken; a killed process does not take it."""
     try:
         answer = await sagas.answer(saga_id, member, event)
     except httpx.HTTPError:
@@ -75,7 +75,7 @@ async def answered(sagas: Sagas, saga_id: str, member: str, event: str) -> bool:
 
 
 async def started(sagas: Sagas) -> tuple[str, str, str] | None:
-    """A new hand-over, once what was killed before is back."""
+    """Start a hand-over, or return None while a killed process is not back yet."""
     try:
         return await sagas.handover()
     except (AssertionError, httpx.HTTPError):
@@ -83,7 +83,7 @@ async def started(sagas: Sagas) -> tuple[str, str, str] | None:
 
 
 async def over(sagas: Sagas, saga_id: str) -> dict[str, Any] | None:
-    """The saga, once it has ended."""
+    """Return the saga if it has ended, or else None."""
     try:
         saga = await sagas.get(saga_id)
     except (AssertionError, httpx.HTTPError):
@@ -92,7 +92,7 @@ async def over(sagas: Sagas, saga_id: str) -> dict[str, Any] | None:
 
 
 async def gave_up(sagas: Sagas, saga_id: str) -> bool:
-    """Whether all tries of a step failed, as when who is killed stays away for longer than they last."""
+    """Return whether all tries of a step failed, as when a victim is down for longer than they last."""
     tries = 1 + Retry().max_retries
     facts = await sagas.facts(f"saga-{saga_id}")
     failed = [fact["data"] for fact in facts if fact["event_type"] == "saga.step_failed"]
@@ -103,12 +103,12 @@ async def gave_up(sagas: Sagas, saga_id: str) -> bool:
 async def kill_at_each(
     suite: Suite, heads: asyncpg.Connection, sagas: Sagas, victim: str, points: list[tuple[str, str, str]]
 ) -> int:
-    """How many of the sagas were begun anew."""
+    """Kill the victim at each point; return how many sagas were restarted."""
     process = suite.processes[victim]
     begun_anew = 0
     for step, status, answer in points:
         await process.wait_ready()
-        process.restarts = 0  # these are our kills: the runner need not wait longer each time
+        process.restarts = 0  # so that the runner does not back off: these kills are ours
         saga_id, task, member = await until(partial(started, sagas))
         if status == "compensating" or step == "accept-task":
             await until(partial(answered, sagas, saga_id, member, answer))
@@ -118,7 +118,7 @@ async def kill_at_each(
         process.kill()
         await until(partial(answered, sagas, saga_id, member, answer), 60)
         await process.wait_ready()
-        # One whose workflow the kill lost is begun anew when it has not moved for 150 to 182 s.
+        # A saga whose workflow the kill lost is restarted after 150 to 182 s without progress.
         saga = await until(partial(over, sagas, saga_id), 300)
         await sagas.check(saga_id, task, member)
         told = [event["event_type"] for event in await sagas.facts(f"saga-{saga_id}")]
@@ -134,12 +134,12 @@ async def kill_at_each(
 async def test_a_kill_leaves_task_and_capacity_right(
     embedded: Suite, heads: asyncpg.Connection, sagas: Sagas, begun_anew: dict[str, int], victim: str
 ) -> None:
-    """Every step once, and every victim; `pytest -m soak tests/system` runs the whole matrix."""
+    """Cover every step and every victim once; `pytest -m soak tests/system` runs the whole matrix."""
     begun_anew[victim] = await kill_at_each(embedded, heads, sagas, victim, VICTIMS[victim])
 
 
 def test_a_kill_loses_a_workflow_now_and_then_and_not_each_time(begun_anew: dict[str, int]) -> None:
-    """Of one victim's few kills chance decides; here are those of all."""
+    """Chance decides each kill, so the limit holds for all victims together."""
     if missing := VICTIMS.keys() - begun_anew:
         pytest.skip(f"not all that are to be killed were, and left all right: {sorted(missing)}")
     assert sum(begun_anew.values()) <= LOST, begun_anew

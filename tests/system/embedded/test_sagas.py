@@ -232,7 +232,7 @@ async def test_cancel_takes_back_and_terminate_does_not(embedded: Suite, sagas: 
     await sagas.waits(saga_id)
     misspelt = await sagas.post(f"{saga_id}/cancel", {"raeson": "a mistake"})
     assert [one["field"] for one in misspelt.json()["errors"]] == ["raeson"]
-    # As `curl -d` sends it.
+    # as `curl -d` sends it
     form = {"content-type": "application/x-www-form-urlencoded", "x-user-id": "boss"}
     await sagas.client.http.post(
         f"{SAGAS}/{saga_id}/cancel", content=b'{"reason": "a mistake"}', headers=form
@@ -259,7 +259,7 @@ async def test_a_halted_saga_goes_on_only_when_it_is_told_to(embedded: Suite, sa
     await sagas.waits(saga_id)
     assert (await sagas.post(f"{saga_id}/suspend")).json()["suspended"]
     await sagas.answer(saga_id, member)
-    await asyncio.sleep(1)  # long enough for a saga that were not halted
+    await asyncio.sleep(1)  # long enough for a saga that is not halted to go on
     assert (await sagas.get(saga_id))["waits_for"]
     await sagas.post(f"{saga_id}/resume")
     await sagas.reaches(saga_id, "completed")
@@ -301,7 +301,7 @@ async def test_a_leaving_members_tasks_are_handed_over_and_the_saga_sums_up(
 
 
 async def offboarding(sagas: Any) -> tuple[str, str]:
-    """A saga that runs another, which waits for its answer."""
+    """Start a saga that runs another, and wait until the other waits for its answer; return both ids."""
     leaving, successor = await sagas.member(), await sagas.member()
     task = (await sagas.client.created())["id"]
     assigned = await sagas.client.command("task.assign", {"id": task, "assignee": leaving})

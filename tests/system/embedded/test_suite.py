@@ -23,7 +23,7 @@ async def test_a_command_becomes_an_event_and_is_answered_by_a_query(embedded: S
 
 
 async def test_nothing_of_the_suite_listens_beyond_this_machine(embedded: Suite) -> None:
-    """Whoever reaches a sidecar may call any app, as any tenant."""
+    """Anybody who can reach a sidecar may call any app, as any tenant."""
     assert open_to_the_network(embedded) == set()
 
 
@@ -103,7 +103,7 @@ async def test_a_bad_query_says_which_parameter(
 
 
 async def test_a_time_may_have_any_offset(embedded: Suite, client: Any) -> None:
-    """PostgreSQL itself takes none of sixteen hours and more."""
+    """PostgreSQL itself accepts no offset of sixteen hours or more."""
     task = {"title": "Rise", "due": "2030-01-01T09:00:00+17:57", "tags": ["far east"]}
     position = (await client.command("task.create", task)).json()["position"]
     around = {"due_from": "2029-12-31T15:03:00Z", "due_to": "2030-01-01T09:00:01+17:57"}
@@ -230,7 +230,8 @@ async def test_metrics_and_health_are_served(embedded: Suite, client: Any) -> No
 
 
 async def test_the_caller_is_the_first_to_let_go_of_an_idle_connection(embedded: Suite) -> None:
-    # By default uvicorn closes one after five seconds, and what the sidecar sends at that moment is lost.
+    # By default uvicorn closes a connection after five idle seconds, and a request that the sidecar sends at
+    # that moment is lost.
     reader, writer = await asyncio.open_connection("127.0.0.1", 8001)
     writer.write(b"GET /healthz HTTP/1.1\r\nhost: command\r\n\r\n")
     await reader.readuntil(b"}")
@@ -246,7 +247,7 @@ async def test_a_service_without_its_sidecar_says_what_is_missing(embedded: Suit
     await sidecar.wait_exit()
     try:
         answer = await client.http.get("http://127.0.0.1:8002/readyz")
-    finally:  # the suite is others' too
+    finally:  # the other tests use the suite too
         await sidecar.start()
         await sidecar.wait_ready()
         sidecar.restart = True

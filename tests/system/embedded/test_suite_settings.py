@@ -17,7 +17,7 @@ WHY = ("--reason", "to see")
 
 
 async def settings(client: Client, app: str) -> dict[str, Any]:
-    """What a service says of its settings: name to setting."""
+    """Return a service's settings by name."""
     url = f"http://127.0.0.1:3501/v1.0/invoke/{app}/method/settings"
     answer = (await client.http.get(url)).json()
     assert answer["unreached"] is None, answer
@@ -25,7 +25,7 @@ async def settings(client: Client, app: str) -> dict[str, Any]:
 
 
 async def is_set(client: Client, app: str, name: str, value: object) -> None:
-    """Wait until a service goes by a value."""
+    """Wait until a service uses a value."""
 
     async def there() -> bool:
         return bool((await settings(client, app))[name]["value"] == value)
@@ -49,7 +49,7 @@ async def test_commands_are_refused_while_it_is_read_only(embedded: Suite, clien
     listed = (await annals("config", "list", "--json")).json["command"]["items"]
     (shown,) = (one for one in listed if one["set"])
     assert (shown["key"], shown["by"], shown["why"]) == ("command.read_only", "grace", "to see")
-    checks = (await annals("doctor", "--json", code=None)).json["checks"]  # others leave sagas that failed
+    checks = (await annals("doctor", "--json", code=None)).json["checks"]  # other tests leave failed sagas
     assert "command.read_only = true" in {one["detail"] for one in checks}
     await annals("config", "unset", "command.read_only", *WHY)
     await is_set(client, "command", "read_only", False)
@@ -122,7 +122,7 @@ async def test_what_makes_no_sense_is_refused_at_once(embedded: Suite, client: C
 
 
 async def _answers(ask: Any) -> bool:
-    """Whether it is so; a service that does not answer yet is asked again."""
+    """Return what `ask` finds; False if the service does not answer yet."""
     try:
         return bool(await ask())
     except (httpx.TransportError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""The tour of the README, and the lines of docs/http.md, as they are written."""
+"""The tour in the README and the lines of docs/http.md, run as printed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.timeout(120)
 
 _BLOCK = re.compile(r"```sh\n(?P<lines>.*?)```(?:\n\n```json\n(?P<answers>.*?)```)?", re.DOTALL)
 _FIRST = "0-1"
-"""The position in the README: that of an empty suite."""
+"""The README's position, which is that of an empty suite."""
 
 
 def blocks(page: str, heading: str) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The shell blocks below a heading of a page, each with what the page says it answers."""
+    """Return the shell blocks below a heading of a page, each with the answers that the page shows."""
     text = (ROOT / page).read_text()
     section = re.split(r"^## ", text.split(f"\n## {heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
     return [
@@ -34,7 +34,7 @@ def blocks(page: str, heading: str) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 async def answered(lines: str) -> list[dict[str, Any]]:
-    """Run lines in a shell as one pastes them; the answers, one after the other."""
+    """Run lines in a shell, as a reader would paste them, and return their answers in order."""
     shell = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", lines),
         stdout=asyncio.subprocess.PIPE,
@@ -83,7 +83,7 @@ async def test_the_tour_of_the_readme_answers_as_it_says(embedded: Suite) -> Non
 
 
 async def alive(line: str) -> None:
-    """Wait for the first that a live stream says."""
+    """Wait for the first message of a live stream."""
     stream = await asyncio.create_subprocess_exec(
         "bash", "-c", f"exec {line}", stdout=asyncio.subprocess.PIPE
     )
