@@ -249,7 +249,7 @@ async def test_a_saga_that_no_worker_knows_any_more_is_not_restarted_and_can_be_
 
     assert (await sagas.post(f"{saga_id}/cancel")).status_code == 202
     await workflow_reaches(saga_id, "UNKNOWN")  # Dapr 1.18's status for a stalled workflow
-    # A repeated cancel is accepted in this state too: its caller may be an event feed.
+    # A stalled workflow does not block a cancel: the follower of all events may ask for it and must not wait.
     assert (await sagas.post(f"{saga_id}/cancel")).status_code == 202
     # In a new workflow it would stall again.
     answer = await sagas.post(f"{saga_id}/restart")

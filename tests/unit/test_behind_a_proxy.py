@@ -1,4 +1,4 @@
-"""Where a proxy leads to the network, what is on this machine is still asked for directly."""
+"""Where a proxy leads to the network, servers on this machine are still reached directly."""
 
 from __future__ import annotations
 

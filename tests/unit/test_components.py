@@ -1,4 +1,4 @@
-"""No component file holds a credential: each is a reference to the secret store."""
+"""No component file contains a credential; each refers to the secret store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from suite.paths import ROOT
 
 FILES = sorted((ROOT / "components").rglob("*.yaml"))
 
-# Metadata that says where to connect, or as whom: never inline, whatever its value.
+# Names of metadata that say where to connect, or as whom: never inline, whatever the value.
 NAMES = re.compile(
     r"(?i)(pass(word|wd|phrase)?|secret|token|credentials?|connectionString|url|user(name)?|private_?key|"
     r"(access|master|account|shared|api|secret|client|tls|ca|sas)_?key|cert(ificate)?|dsn)$"
@@ -22,13 +22,13 @@ VALUES = re.compile(
     r"://[^/\s:@]*:[^/\s@]+@"  # user:password@ in an address
     r"|(?i:(password|pwd|secret|token|accountkey|sharedaccesskey|access_?key)\s*=\s*\S)"
     r"|-----BEGIN "
-    r"|\b(?=[A-Za-z0-9+/_-]*\d)(?=[A-Za-z0-9+/_-]*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}"  # as keys look
+    r"|\b(?=[A-Za-z0-9+/_-]*\d)(?=[A-Za-z0-9+/_-]*[A-Z])[A-Za-z0-9+/_-]{20,}={0,2}"  # looks like a key
     r"|\b[0-9a-f]{32,}\b"
 )
 
 
 def inline_credentials(document: dict[str, Any]) -> Iterator[str]:
-    """Where a resource holds what only the secret store may hold."""
+    """Yield whatever a resource holds that only the secret store may hold."""
     if document["kind"] == "Component":
         items = document["spec"].get("metadata", [])
         yield from (one["name"] for one in items if NAMES.search(one["name"]) and "secretKeyRef" not in one)
@@ -39,7 +39,7 @@ def inline_credentials(document: dict[str, Any]) -> Iterator[str]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts in a document."""
+    """Yield all texts in a document."""
     match value:
         case dict():
             for item in value.values():

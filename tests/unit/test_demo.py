@@ -1,4 +1,4 @@
-"""The demo may be told again, whatever was done with what it left."""
+"""The demo can be run again, whatever was done with what it left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is ours comes from the checkout: an index has a project of somebody else's by the name `annals`."""
+"""Our own packages come from the checkout, because an index has somebody else's project `annals`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Personal data: what its tokens and keys hold to."""
+"""Personal data: the properties of its tokens and keys."""
 
 from __future__ import annotations
 

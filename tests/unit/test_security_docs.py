@@ -1,4 +1,4 @@
-"""Every test that docs/security.md names is there, under that name."""
+"""Every test that docs/security.md names exists under that name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that anybody asks for becomes a part of a statement: it reaches the database beside it."""
+"""User input never becomes part of an SQL statement; it reaches the database as a parameter."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from annals_projector.queries import audit, events, sagas, streams, tasks
 from annals_projector.read_models import PROJECTIONS
 
 ASKED = "task-asked.for"
-"""An id, a name and a text that every check of these lets through, so that it comes as far as it can."""
+"""An id, name and text in one that passes every check, so that it gets as far as possible."""
 NOON = "2030-01-01T12:00:00+00:00"
 CURSORS = (encode_cursor(NOON, ASKED), encode_cursor("created_at", NOON, ASKED))
 
 
 class Statements:
-    """A database that answers none, and keeps what it was asked."""
+    """A database that answers nothing and records what it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, tuple[str | None, ...]]] = []
@@ -39,7 +39,7 @@ class Statements:
 
 def app_of(database: Statements) -> FastAPI:
     async def up_to_date() -> None:
-        """Nothing is written meanwhile."""
+        """Return at once: nothing is written meanwhile."""
 
     unused = cast("Any", None)
     waits, store = cast("Any", up_to_date), MemoryEventStore()

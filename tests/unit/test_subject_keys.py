@@ -1,4 +1,4 @@
-"""The subjects' keys: what people write and how keys are replaced takes no page away."""
+"""The subjects' keys: neither what users write nor a replacement of keys makes a page fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from annals_command.domain.events import REGISTRY
 
 
 class Secret:
-    """The secret store's entry, and how often it was asked for."""
+    """The secret store's entry, which counts how often it is read."""
 
     def __init__(self) -> None:
         self.value = fresh()
@@ -155,7 +155,7 @@ async def test_the_secret_is_not_read_again_and_again_for_a_key_that_it_lacks(cl
 
 
 class Overtaken(DaprSidecar):
-    """Something happens, once, between what it has read and what it saves."""
+    """Lets something happen, once, between a read and the save after it."""
 
     before_save: Callable[[], Awaitable[None]] | None = None
 
@@ -232,7 +232,7 @@ async def test_what_is_personal_waits_while_its_key_cannot_be_had() -> None:
             await subject_keys(client, secret).shred("acme", "zoe")
         with pytest.raises(StoreUnavailable):
             await subject_keys(client, secret).disclose("acme", token)
-        secret.value = fresh()  # not the one that the key is under
+        secret.value = fresh()  # a different key from the one that protects the subject's
         with pytest.raises(StoreUnavailable, match="is not in the secret store"):
             await subject_keys(client, secret).protect("acme", "zoe", {"name": "Zoe"})
         await client.close()

@@ -195,7 +195,7 @@ async def test_a_decision_of_nothing_is_no_mistake_of_the_caller() -> None:
 
 
 class Meeting(MemoryEventStore):
-    """Two who load have both looked before either goes on."""
+    """Lets two callers load before either of them goes on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,13 +296,13 @@ async def test_commands_that_wait_for_one_aggregate_are_all_answered_by_their_de
             answers = await asyncio.gather(*asked, return_exceptions=True)
         assert [type(one) for one in answers] == [OutcomeUnknown] + [StoreUnavailable] * 7
 
-        # The one that was begun took effect, and none of the others.
+        # The command in progress took effect, and none of the others.
         completed = await bus(store).execute(command("task.complete"))
         assert completed.appended.version == 3
 
 
 class Hanging(MemoryEventStore):
-    """Answers no read before it is let go on."""
+    """Answers no read until the test sets `goes_on`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -361,7 +361,7 @@ async def test_callers_that_leave_keep_nobody_from_their_turn() -> None:
 
 
 class Contended(MemoryEventStore):
-    """Another instance is faster, so many times."""
+    """Loses the next `times` appends to a faster instance."""
 
     def __init__(self, times: int) -> None:
         super().__init__()

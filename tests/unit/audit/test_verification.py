@@ -1,4 +1,4 @@
-"""What a verification finds of a store that somebody edited by hand."""
+"""What a verification finds in a store that somebody edited by hand."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def _not() -> None:
 
 
 class Ledger:
-    """A store of two lanes, each with a stream of five events, signed after each."""
+    """A store of two lanes, each with a stream of five events, signed after each event."""
 
     def __init__(self, client: DaprSidecar, state: FakeState) -> None:
         self.client = client
@@ -67,7 +67,7 @@ class Ledger:
     async def append(
         self, stream: StreamId, *versions: int, through: str | None = None, sign: Sign = _not
     ) -> None:
-        """Through a lane of the stream's own, or another's."""
+        """Append through the stream's own lane, or through the lane of the stream named `through`."""
         store = DaprEventStore(self.client, owner=through or stream.name)
         running = asyncio.create_task(store.run())
         await lane_held(store)
@@ -77,7 +77,7 @@ class Ledger:
         running.cancel()
 
     async def findings(self, *seeds: bytes) -> list[Finding]:
-        """With the public keys of these, or else of the first signing key."""
+        """Verify with the public keys of `seeds`, or of the first signing key, and return the findings."""
         private = map(Ed25519PrivateKey.from_private_bytes, seeds or [SEED])
         public = [base64.b64encode(one.public_key().public_bytes_raw()).decode() for one in private]
         trusted = VerificationKeys(",".join(public))
@@ -104,7 +104,7 @@ class Ledger:
 
 @pytest.fixture(scope="module")
 def filled() -> FakeState:
-    """What every test begins with."""
+    """The state that every test starts with."""
 
     async def fill() -> FakeState:
         async with opened(FakeState()) as ledger:
@@ -125,7 +125,7 @@ async def opened(state: FakeState) -> AsyncIterator[Ledger]:
 @pytest.fixture
 async def ledger(filled: FakeState) -> AsyncIterator[Ledger]:
     async with opened(copy.deepcopy(filled)) as ledger:
-        for lane in (0, 1):  # or another's append may go on in it, long after they were filled
+        for lane in (0, 1):  # not to be taken over by another append
             await ledger.edit(keys.lease(lane), expires=time.time() + 10)
         yield ledger
 
@@ -141,7 +141,7 @@ async def test_a_lane_without_its_first_commit_is_not_passed_over(ledger: Ledger
 
 async def test_a_hole_in_what_is_not_signed_yet_is_found(ledger: Ledger) -> None:
     await ledger.append(A, 5, 6, 7)
-    await ledger.edit(keys.lease(0), tail=8)  # which its writer says every few seconds
+    await ledger.edit(keys.lease(0), tail=8)  # which its writer saves every few seconds
     await ledger.delete(keys.log(0, 7))
     with capture_logs() as logs:
         await ledger.checkpointer.sign()
@@ -262,13 +262,13 @@ async def test_a_lane_whose_last_checkpoint_is_damaged_keeps_no_other_from_being
 
 
 async def insert(ledger: Ledger, stream: StreamId, version: int, **said: Any) -> None:
-    """Put an event behind the last of a stream, and into no log: all that anybody can make fit fits."""
+    """Put an event after the last of a stream and into no log, with everything else made to fit."""
     last = await insert_alone(ledger, stream, version, **said)
     await ledger.edit(keys.head(stream), version=version, hash=last)
 
 
 async def insert_alone(ledger: Ledger, stream: StreamId, version: int, **said: Any) -> str:
-    """Put an event where the next of a stream goes; gives its hash, which no head has."""
+    """Put an event where a stream's next one goes; return its hash, which no head has."""
     (last,) = await DaprEventReader(ledger.client).read_events([(stream, version - 1)])
     content = orjson.loads(last.to_json()) | {"version": version, "event_id": "inserted"} | said
     content["hash"] = chained(content, last.hash)
@@ -330,7 +330,7 @@ async def test_a_head_whose_event_is_missing_is_found(ledger: Ledger) -> None:
 async def test_a_stream_that_was_written_through_two_lanes_verifies(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And so it does where less is remembered than goes on in another lane, or further on in its own."""
+    """It also verifies if more streams go on in other lanes, or later in their own, than are remembered."""
     monkeypatch.setattr("annals.audit.verification._REMEMBERED", 1)
     monkeypatch.setattr("annals.audit.verification._PAGE", 2)
     through = [(A, 5, "thing-b"), (B, 5, "thing-a"), (A, 6, "thing-a"), (B, 6, "thing-c")]
@@ -356,7 +356,7 @@ async def test_streams_of_one_lane_cost_no_read_of_their_own(
 
 
 async def test_a_stream_that_goes_on_meanwhile_is_in_a_log(ledger: Ledger) -> None:
-    """In a lane that was verified to its end before."""
+    """The stream goes on in a lane that was already verified to its end."""
 
     async def grow() -> None:
         ledger.before_last = _not
@@ -393,7 +393,7 @@ async def test_what_a_log_entry_says_of_its_events_is_what_they_are(
 
 
 async def forge(ledger: Ledger, stream: StreamId, version: int) -> None:
-    """Have the last event of a stream say something else, with all that is not signed made to fit."""
+    """Make the last event of a stream say something else, with all unsigned data made to fit."""
     before, raw = await DaprEventReader(ledger.client).read_events([(stream, version - 1), (stream, version)])
     content = orjson.loads(raw.to_json()) | {"data": {"amount": 1_000_000}}
     forged = {"data": content["data"], "hash": chained(content, before.hash)}

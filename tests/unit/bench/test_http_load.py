@@ -8,7 +8,7 @@ STALL = 0.3
 
 
 async def serve(answers: list[bytes]) -> asyncio.Server:
-    """Answers with these in turn, the last of them over and over; the first only after a stall."""
+    """Serve these answers in turn, the last of them over and over; the first comes only after a stall."""
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while head := await reader.readuntil(b"\r\n\r\n"):
@@ -37,7 +37,7 @@ async def test_a_request_that_had_to_wait_for_its_connection_is_charged_for_the_
         port = server.sockets[0].getsockname()[1]
         measured = await at_rate(port, always("/", b"{}"), rate=100, connections=1, seconds=0.5)
     assert measured.count == 50
-    # Of the fifty, thirty were due while the first was answered; without what they waited p50 is near none.
+    # Thirty of the fifty were due while the first was answered; without their waiting time, p50 is near zero.
     assert measured.p50 > 50
 
 

@@ -1,4 +1,4 @@
-"""What of the arguments becomes an address: it is asked for there, and nowhere else."""
+"""Arguments that become part of an address are requested at that address and nowhere else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def never(_: httpx.Request) -> httpx.Response:
 
 
 class Asked:
-    """Refuses everything, and knows what it was asked for."""
+    """Refuses everything, and records what it is asked for."""
 
     def __init__(self) -> None:
         self.urls: list[httpx.URL] = []

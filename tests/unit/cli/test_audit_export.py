@@ -1,4 +1,4 @@
-"""An export of the audit trail that broke off is none."""
+"""A truncated export of the audit trail is not taken for an export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROW = b"time,user,type\r\n2030-01-01T00:00:00Z,ada,task.created\r\n"
 
 
 async def export(body: bytes, file: Path, form: str) -> Result:
-    """What `annals` makes of an answer whose end the sidecar says is there."""
+    """Return what `annals` makes of an answer that the sidecar ends properly, whatever its body."""
     chunk = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
     async with answering(head(b"application/x-ndjson") + chunk) as port:
         asked = ["--sidecar", f"http://127.0.0.1:{port}", "audit", "export", str(file), "--format", form]

@@ -1,4 +1,4 @@
-"""What comes line by line, and ends in the middle of one."""
+"""Line-by-line answers that end in the middle of a line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ END = b'{"end":{"events":1,"commits":1,"sha256":"-"}}\n'
 
 
 def exporting(body: bytes) -> Handler:
-    """A store's export of this; the other answers it goes by are empty."""
+    """Return a handler whose export has this body; the other answers it needs are empty."""
     return lambda request: (
         httpx.Response(200, content=body)
         if request.url.path.endswith("store/export")

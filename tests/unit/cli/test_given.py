@@ -1,4 +1,4 @@
-"""What somebody gives that no service could take."""
+"""Input that no service could accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of the options becomes a header."""
+"""The options that become headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of what may be done next can be done as it is said."""
+"""A hint at what to do next works exactly as printed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MORE = "there may be more: "
 
 
 class Pages:
-    """Two pages of sixty: the first says `second` of the one that follows."""
+    """Serves two pages of sixty items; the first names `second` as the cursor of the next."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, str]] = []
@@ -58,7 +58,7 @@ def test_a_page_that_is_not_the_last_says_how_to_see_the_next(
 def test_what_follows_is_asked_of_the_same_suite_for_the_same_user(
     annals: Annals, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
 ) -> None:
-    # What the environment says it says again.
+    # The environment gives the same values again to the command in the hint.
     monkeypatch.setenv("ANNALS_TENANT", "of the environment")
     monkeypatch.setenv("DAPR_API_TOKEN", "secret")
     asked: list[tuple[str, ...]] = []
@@ -85,7 +85,7 @@ def test_programs_are_told_in_the_answer_alone(annals: Annals) -> None:
 
 
 def history(request: httpx.Request) -> httpx.Response:
-    """A stream of 250 events."""
+    """Serve a stream of 250 events."""
     given = request.url.params
     first, last, limit = int(given.get("from", 1)), int(given.get("to", 1_000)), int(given["limit"])
     versions = list(range(first, min(250, last) + 1))
@@ -102,7 +102,7 @@ def history(request: httpx.Request) -> httpx.Response:
     ("arguments", "hint"),
     [
         ((), "--from 101"),
-        (("--from", "151"), "--from 251"),  # whether there is one is not known yet
+        (("--from", "151"), "--from 251"),  # whether another event follows is not known yet
         (("--from", "101", "--to", "200"), None),
         (("--from", "201"), None),
         (("--to", "150", "--limit", "20"), "--from 21"),

@@ -1,4 +1,4 @@
-"""What an import says when it is through."""
+"""What an import reports when it has finished."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def backup(tmp_path: Path) -> str:
 
 
 def without_projector(request: httpx.Request) -> httpx.Response:
-    """A command service that takes all it is given, beside a projector that is stopped."""
+    """A command service that accepts everything, beside a projector that is down."""
     if "/invoke/projector/" in request.url.path:
         said = {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to resolve address"}
         return httpx.Response(500, json=said)

@@ -1,4 +1,4 @@
-"""What the sidecar itself says to whom it does not let in."""
+"""What the sidecar itself answers to a caller it does not let in."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def denied(_: httpx.Request) -> httpx.Response:
 
 
 def without_token(request: httpx.Request) -> httpx.Response:
-    """As daprd 1.18 answers: how it is it tells everybody."""
+    """Answer as daprd 1.18 does; its health needs no token."""
     if request.url.path == "/v1.0/healthz":
         return httpx.Response(204)
     return httpx.Response(401, text="invalid api token\n")

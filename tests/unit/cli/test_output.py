@@ -1,4 +1,4 @@
-"""What users write is shown as they wrote it, and does nothing to who looks."""
+"""Text from users is shown as they wrote it and cannot affect the terminal."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
     second = event("a\u2028b [/x]")
     bodies: list[str | None] = [
         f"retry: 1000\nid: 0-1\n\nid: 0-2\ndata: {event('first')}\n\nevent: alive\nid: 0-4\ndata: {{}}\n\n",
-        None,  # nobody is there yet
+        None,  # no sidecar answers yet
         f"id: 0-4\n\n: nothing\ndata: {second}\n\nevent: cut\ndata: too much waited\n\n",
         f"id: 0-6\ndata: {event('third')}\n\n",
     ]

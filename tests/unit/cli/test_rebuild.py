@@ -1,4 +1,4 @@
-"""Who waits for a generation to be built."""
+"""Waiting until a generation is built."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def looked_at(status: str = "building", *, caught_up: bool = False) -> httpx.Res
 
 
 class Projector:
-    """Answers each look with the next of these, the last of them again and again."""
+    """Answers each look with the next of `looks`, and repeats the last."""
 
     def __init__(self, *looks: httpx.Response | BaseException) -> None:
         self.looks: Iterator[httpx.Response | BaseException] = iter(looks)

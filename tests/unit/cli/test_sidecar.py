@@ -1,4 +1,4 @@
-"""What the CLI makes of answers that no service means to give."""
+"""What the CLI makes of answers that no service gives on purpose."""
 
 from __future__ import annotations
 

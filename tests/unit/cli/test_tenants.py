@@ -1,4 +1,4 @@
-"""What is parked of other tenants than the one that is asked for."""
+"""What is parked for tenants other than the one asked for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ELSEWHERE = "3 are parked for all tenants: 2 of globex, 1 of acme; see them with
 
 
 def parked(request: httpx.Request) -> httpx.Response:
-    """Of two tenants, in each service."""
+    """Serve the parked letters of two tenants, in each service."""
     own = [{"id": "L1", "tenant": "acme", "group": "a bug", "count": 1, "consumers": ["tasks"]}]
     items = {
         "dead-letters": own if request.headers["x-tenant-id"] == "acme" else [],

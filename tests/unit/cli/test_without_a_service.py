@@ -1,4 +1,4 @@
-"""What can be done while one of the services is away is done."""
+"""Everything that is possible while a service is away still works."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READ_MODEL = {"name": "tasks", "version": 3, "definition": {"columns": {}}}
 
 
 def without(*away: str) -> Handler:
-    """Services that answer but for some."""
+    """Return a handler for all services except those that are away."""
 
     def answer(request: httpx.Request) -> httpx.Response:
         service, _, path = request.url.path.removeprefix("/v1.0/invoke/").partition("/method/")

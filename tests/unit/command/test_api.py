@@ -1,4 +1,4 @@
-"""The HTTP side over the store in memory: what callers get for what they send."""
+"""The HTTP API over the store in memory: what callers get for what they send."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sealing import sealed
 
 
 class FlakyStore(MemoryEventStore):
-    """Refuses the next appends with these errors, and knows with what keys they came."""
+    """Fails the next appends with `errors`, and records the keys of all appends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -378,7 +378,7 @@ async def test_an_id_that_is_none_in_a_header_is_none_in_an_envelope(
     command = {"command_data": {"title": "Write"}, field: text}
     answer = await client.post("http://test/commands", json=envelope | command)
     if field == "correlation_id" and not text:
-        assert answer.status_code == 201  # none was given: the command begins one
+        assert answer.status_code == 201  # none was given, so the command starts a correlation
         return
     assert answer.status_code == 400
     assert [error["field"] for error in answer.json()["errors"]] == ["(body)" if "\0" in text else field]

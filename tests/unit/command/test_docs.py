@@ -1,4 +1,4 @@
-"""The aggregate of docs/write-your-own-aggregate.md, as it is printed there."""
+"""The aggregate of docs/write-your-own-aggregate.md, as printed there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOMAIN, COMMANDS, TESTED = re.findall(
 
 @pytest.fixture(autouse=True)
 def pasted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The files are where the page says."""
+    """Load the page's files as the modules that the page names."""
     modules = []
     for name, text in (("domain.order", DOMAIN), ("commands.order_commands", COMMANDS)):
         module = ModuleType(f"annals_command.{name}")

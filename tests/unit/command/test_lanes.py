@@ -1,4 +1,4 @@
-"""What operators are told of the store's lanes."""
+"""What operators are told about the store's lanes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command service refuses to start with."""
+"""The settings with which the command service refuses to start."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from annals_command.settings import CommandSettings
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("IDEMPOTENCY_DAYS", "-1"),  # no store takes it
-        ("IDEMPOTENCY_DAYS", "0"),  # a store keeps for good what is to go at once
-        ("IDEMPOTENCY_DAYS", "36500"),  # more seconds than Dapr takes
+        ("IDEMPOTENCY_DAYS", "-1"),  # no store accepts it
+        ("IDEMPOTENCY_DAYS", "0"),  # a store keeps for ever what should expire at once
+        ("IDEMPOTENCY_DAYS", "36500"),  # more seconds than Dapr accepts
         ("APPEND_DEADLINE", "0"),  # every command would be late
     ],
 )

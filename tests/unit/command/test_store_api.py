@@ -1,4 +1,4 @@
-"""What is told to whoever backs up a store, or fills one, when it does not work."""
+"""What the export and import of a store report when they fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def created(name: str, **data: str) -> DomainEvent:
 
 @asynccontextmanager
 async def a_store(*events: DomainEvent) -> AsyncIterator[tuple[DaprSidecar, httpx.AsyncClient]]:
-    """One that has these events, one in each stream: a client of the sidecar, and one of the service."""
+    """Run a store with these events, one in each stream; yield clients of its sidecar and its service."""
     async with FakeSidecar() as fake:
         if events:
             async with opened(fake.grpc_port) as store:

@@ -10,7 +10,7 @@ from annals_console.access import RULES
 from oidc_issuer import Issuer
 from unit.console.conftest import Sidecar
 
-# In the order of the roles, so that each is one above the role before it. Above nobody is the viewer.
+# The lowest role comes first; each role may also do what the roles before it may.
 MAY = {
     "viewer": (
         "GET command/store/lanes",

@@ -63,7 +63,7 @@ async def test_no_token_is_a_crash(console: str, http: httpx.AsyncClient, token:
 )
 async def test_no_path_leads_out_of_its_rule(development: str, sidecar: Sidecar, path: str) -> None:
     where = urlsplit(development)
-    reader, writer = await asyncio.open_connection(where.hostname, where.port)  # sent as it is written
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)  # sent unchanged
     for method in ("GET", "POST"):
         writer.write(
             f"{method} {path} HTTP/1.1\r\nhost: {where.netloc}\r\ncontent-length: 0\r\n\r\n".encode()
@@ -112,7 +112,7 @@ async def test_no_stream_without_a_sign_in(console: str, http: httpx.AsyncClient
 
 
 async def test_a_second_request_cannot_hide_in_the_first(development: str, sidecar: Sidecar) -> None:
-    """Content-Length and Transfer-Encoding together: whichever is believed, the connection ends there."""
+    """With both Content-Length and Transfer-Encoding, the connection ends whichever is believed."""
     where = urlsplit(development)
     erase = "POST /api/command/commands/subject.erase HTTP/1.1"
     hidden = f"{erase}\r\nhost: {where.netloc}\r\ncontent-length: 2\r\n\r\n{{}}"

@@ -143,7 +143,7 @@ LIVES_SECONDS = 4
 
 
 async def ended(http: httpx.AsyncClient, console: str, **given: Any) -> float:
-    """When a live stream has ended, since the epoch."""
+    """Wait until a live stream ends, and return that time in seconds since the epoch."""
     async with asyncio.timeout(30), http.stream("GET", console + STREAM, **given) as answer:
         assert answer.status_code == 200
         async for _ in answer.aiter_bytes():
@@ -247,7 +247,7 @@ async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str, http: h
 
 
 async def arrives(browser: httpx.AsyncClient, console: str, **sent: str) -> httpx.Response:
-    """Where somebody comes to whom the issuer sends back."""
+    """Request the callback, as a browser does that the issuer sends back."""
     return await browser.get(f"{console}/auth/callback", params=sent, headers={"accept": "text/html,*/*"})
 
 
@@ -310,7 +310,7 @@ async def test_a_sign_in_that_does_not_hold_is_refused(
 
 
 async def signs_in(console: str) -> int:
-    """What somebody is answered who signs in, in a browser of their own."""
+    """Sign in with a new browser and return the status that it ends with."""
     async with browsing(follow_redirects=True) as browser:
         return (await browser.get(f"{console}/auth/login")).status_code
 
@@ -331,7 +331,7 @@ async def test_whoever_signs_in_is_let_in_whatever_key_the_issuer_has_by_now(
 
 
 async def test_to_sign_in_reads_no_certificates(console: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That takes a tenth of a second in which nobody else is answered, and anybody may ask for it."""
+    """Reading them blocks everybody for a tenth of a second, and anybody may start a sign-in."""
     read: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *given: read.append(given))
     assert await signs_in(console) == 200

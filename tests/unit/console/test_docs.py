@@ -1,4 +1,4 @@
-"""The rules of docs/write-your-own-saga.md, as they are printed there."""
+"""The rules of docs/write-your-own-saga.md, as printed there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ASKED = ("sagas/task-review", "sagas/first-review/events/approve", "sagas/first-
 
 @pytest.fixture
 def pasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are where the page says."""
+    """Insert the page's rules where the page says."""
     module = dict(vars(access))
     exec(PRINTED, module)
     rules = list(access.RULES)

@@ -317,14 +317,14 @@ async def test_a_live_stream_comes_through_as_it_is(development: str, http: http
 
 
 async def opened(http: httpx.AsyncClient, stream: str) -> int:
-    """What one who opens a live stream is answered; it is left again."""
+    """Open a live stream, leave it, and return its status."""
     async with http.stream("GET", stream) as answer:
         return answer.status_code
 
 
 @pytest.fixture
 async def staying(development: str, sidecar: Sidecar) -> AsyncIterator[None]:
-    """Streams stay open: until the end, or the console would wait for them."""
+    """Keep streams open during a test; at its end they must close, or the console would wait for them."""
     sidecar.stays = True
     yield
     sidecar.stays = False

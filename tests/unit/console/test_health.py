@@ -47,7 +47,7 @@ def test_a_service_tells_of_its_own_metrics_alone() -> None:
 
 
 class Services:
-    """Their metrics, of which the command service's may have broken off."""
+    """Serves the services' metrics, those of the command service cut off after `broken_off` characters."""
 
     def __init__(self) -> None:
         self.commands = 0

@@ -20,13 +20,13 @@ MINUTE, HOUR = 60.0, 3600.0
 
 
 class Issuer:
-    """Answers at once; `hangs` until a test says that it has done so for long enough."""
+    """Answers at once or, while `hangs` is set, only when the test sets that event."""
 
     def __init__(self) -> None:
         self.key = new_key("first")
         self.asked = 0
         self.published: list[Any] | None = None
-        """What it shows as its keys, instead of the one that it has."""
+        """The keys to publish instead of its own."""
         self.says_it_is = ISSUER
         self.hangs: asyncio.Event | None = None
         self.now = 0.0
@@ -53,7 +53,7 @@ class Issuer:
 
 @pytest.fixture
 async def issuer() -> Issuer:
-    """An issuer whose keys are known."""
+    """An issuer whose keys have been fetched."""
     issuer = Issuer()
     await issuer.verify(issuer.token())
     return issuer

@@ -1,4 +1,4 @@
-"""What came of a call, when the other side dies in the middle of its answer."""
+"""The outcome of a call whose other side dies in the middle of its answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is cut into parts is all there, in its order, and no part is larger than it has to be."""
+"""Data cut into parts is complete and in order, and no part is larger than it has to be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a broker is told beside an event: one key by every broker's name for it."""
+"""What a broker is told beside an event: one key, under each broker's name for it."""
 
 from __future__ import annotations
 

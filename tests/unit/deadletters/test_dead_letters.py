@@ -1,4 +1,4 @@
-"""Replicas that change what is parked at the same time lose nothing of each other's."""
+"""Replicas that change the parked letters at the same time lose none of each other's changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ACME, GLOBEX = (StreamId(tenant, "thing-x") for tenant in ("acme", "globex"))
 
 
 class AtOnce(DaprSidecar):
-    """Of two that are told to meet, neither writes before both have read."""
+    """Two clients with one barrier in `meet`: neither writes before both have read."""
 
     meet: asyncio.Barrier | None = None
 
@@ -78,7 +78,7 @@ def letters_of(client: DaprSidecar) -> DeadLetters:
 
 async def test_two_that_park_at_the_same_time_are_both_parked(clients: tuple[AtOnce, AtOnce]) -> None:
     both = [letters_of(client) for client in clients]
-    for pair in (("a", "b"), ("c", "d")):  # into an index that is not there yet, and into one that is
+    for pair in (("a", "b"), ("c", "d")):  # the index does not exist yet, then it does
         meet = asyncio.Barrier(2)
         for client in clients:
             client.meet = meet
@@ -202,7 +202,7 @@ async def test_of_two_that_change_a_letter_at_the_same_time_each_sees_what_the_o
 
 
 class Held(DaprSidecar):
-    """Holds back the answer to a read, or to a transaction, until it is let go."""
+    """Holds back the answer to a read, or to a transaction, until the test lets it go."""
 
     holds: str | None = None
 
@@ -306,7 +306,7 @@ async def test_too_many_of_a_generation_stop_that_one_alone(
     await park("a", 3)
     await park("b", 3)
     with pytest.raises(TooManyParked, match="2 sequences of tasks, generation 3"):
-        await park("c", 3, by=other)  # which has not heard of the others yet
+        await park("c", 3, by=other)  # which does not know of the others yet
     await park("b", 3, by=other)
     await other.refresh()
     assert sorted(letter.attempts for letter in other.parked("acme")) == [1, 2]
@@ -387,7 +387,7 @@ async def test_what_is_nested_too_deeply_to_be_written_down_is_parked_all_the_sa
 
 
 async def test_only_what_was_unreadable_is_read_again(clients: tuple[AtOnce, AtOnce]) -> None:
-    """A service's consumers have their dead letters in one place: events that are released are another's."""
+    """A service's consumers share one place for dead letters, so released events of others are there too."""
     read: list[object] = []
 
     async def handle(message: object) -> None:
@@ -452,7 +452,7 @@ async def test_at_most_so_many_bytes_are_taken_in_and_what_is_there_is_dealt_wit
         while True:
             await park(str(len(letters.parked("acme"))))
 
-    # What was corrected, and stays for good, takes no letter's room; older releases keep here who did it.
+    # Corrections stay for good and take no room from letters; older releases also kept here who made them.
     corrected = {f"tasks/acme/thing-old{number}/1": {"data": None, "user": "ada"} for number in range(100)}
     index = {"parked": [], "done": [], "corrections": corrected}
     await clients[0].save("eventstore", Write("dead-letters/test", orjson.dumps(index)))
@@ -460,7 +460,7 @@ async def test_at_most_so_many_bytes_are_taken_in_and_what_is_there_is_dealt_wit
         await fill()
     assert len(letters.parked("acme")) > 1
     await letters.refresh()
-    letters.require_fresh("tasks")  # what does not fail goes on
+    letters.require_fresh("tasks")  # events that do not fail are still handled
     first, second, *_ = letters.parked("acme")
     before = await size()
 
@@ -582,7 +582,7 @@ async def test_an_event_that_nobody_looked_at_is_neither_discarded_nor_edited(
     await letters.park(*await failed(ACME, 2))
     (letter,) = letters.parked("acme")
     assert (await discard(letters, letter, version=2)).status_code == 200
-    await letters.park(*await failed(ACME, 3))  # it goes on, and the next fails
+    await letters.park(*await failed(ACME, 3))  # the replay goes on until the next event fails
 
     again = await discard(letters, letter, version=2)
     edited = await edit(letters, letter, {"number": 2}, version=2)
@@ -614,7 +614,7 @@ async def test_what_fails_elsewhere_by_now_is_not_corrected(clients: tuple[AtOnc
 async def edit(
     letters: DeadLetters, letter: DeadLetter, data: dict[str, Any], **looked_at: int
 ) -> httpx.Response:
-    """What the API answers to an edit."""
+    """Edit a letter and return the API's answer."""
     body = {"data": data, "reason": "mended by hand"} | looked_at
     return await asked(letters, letter, "PUT", "data", body)
 

@@ -123,7 +123,7 @@ def test_a_timestamp_is_kept_in_utc_and_must_have_a_zone() -> None:
 
 @pytest.mark.parametrize("digits", ["20270131", "2026", "0", "-1", "1.5", 20270131, 1.5, True])
 def test_digits_are_no_moment(digits: object) -> None:
-    """Pydantic takes them for Unix time: a day of the year 2027 came to be one of 1970."""
+    """Pydantic takes digits for Unix time, which turned a day of the year 2027 into one of 1970."""
     with pytest.raises(ValidationError, match="2027-01-31T09:00:00Z"):
         event(delay_until=digits)
     with pytest.raises(ValidationError, match="2027-01-31T09:00:00Z"):

@@ -1,4 +1,4 @@
-"""What a service's live settings are before anybody sets one, and how texts become values."""
+"""A service's live settings before anybody sets one, and how texts become values."""
 
 from __future__ import annotations
 

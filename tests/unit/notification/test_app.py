@@ -1,4 +1,4 @@
-"""What the service leaves alone until it knows what an operator wants, and what it parks."""
+"""What the service does not do before it knows the operator's settings, and what it parks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from task_histories import of_task
 
 
 def of_empty_tables(sql: str) -> bytes:
-    """What a statement of the service gives."""
+    """Return the answer of empty tables to a statement of the service."""
     if "FOR UPDATE" in sql and "DELETE" not in sql:
         given: Any = {"claimed": [], "preferences": [], "too_large": 0, "seconds": None}
     elif "'interested'" in sql:
@@ -38,7 +38,7 @@ def of_empty_tables(sql: str) -> bytes:
 async def test_nothing_is_sent_or_forgotten_before_the_live_settings_were_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An operator may have paused it, or taken back for how long things are kept."""
+    """An operator may have paused sending, or shortened how long things are kept."""
     asked = asyncio.Event()
     statements: list[str] = []
 
@@ -73,12 +73,12 @@ async def test_nothing_is_sent_or_forgotten_before_the_live_settings_were_asked_
 
 
 class ThatMayRefuse:
-    """The tables of the service. What is refused is given no rows and no error, as by the binding."""
+    """The service's tables. A refused statement gives no rows and no error, as through the binding."""
 
     def __init__(self) -> None:
         self.refuses: tuple[str, ...] = ()
         self.planned: list[bool] = []
-        """For each time that reminders were to be written, whether they were."""
+        """For each attempt to write reminders, whether it succeeded."""
 
     def __call__(self, _operation: str, _data: bytes, metadata: Mapping[str, str]) -> bytes:
         sql = metadata["sql"]
@@ -92,7 +92,7 @@ class ThatMayRefuse:
 
 @asynccontextmanager
 async def following(tables: ThatMayRefuse, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DeadLetters]:
-    """The service, which is to plan the reminders of a task; what it parks."""
+    """Run the service with a task whose reminders it must plan; yield its dead letters."""
     monkeypatch.setattr("annals.store.follower._RETRY_SECONDS", (0.01,) * 5)
     dapr = FakeDapr(clock=VirtualClock(), bindings={"notifications": tables})
     task = StreamId("acme", "task-7")

@@ -50,7 +50,7 @@ async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
 
 
 class Receiver:
-    """Of webhooks, on this machine: it sends them on."""
+    """A receiver of webhooks on this machine that redirects and sets cookies."""
 
     def __init__(self) -> None:
         self.status = 302
@@ -111,7 +111,7 @@ async def test_what_a_receiver_sets_is_not_sent_with_the_webhooks_of_others(rece
     sender = WebhookSender(allow_private=True)
     try:
         for path in ("mallory", "zoe"):
-            # By a name: of an address no cookies are kept in any case.
+            # By host name: clients keep no cookies for an address anyway.
             webhook = Webhook(url=f"http://localhost:{receiver.port}/{path}", secret="x" * 16)
             with pytest.raises(NotDelivered, match="302: "):
                 await sender.send(webhook, claimed("task.assigned"))
@@ -276,7 +276,7 @@ def test_what_has_no_text_of_its_own_is_named_by_its_type() -> None:
 
 
 class SharedMailer:
-    """A sidecar whose binding keeps recipient and subject where all its calls do, as Dapr's does."""
+    """A sidecar whose binding keeps recipient and subject in one place for all calls, as Dapr's does."""
 
     def __init__(self) -> None:
         self.merged: dict[str, str] = {}

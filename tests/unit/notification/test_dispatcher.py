@@ -1,4 +1,4 @@
-"""What is sent, to whom together, and who waits for whom."""
+"""What is sent, to whom it goes together, and who waits for whom."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hook(name: str, user: str, wants: Preferences = _HOOK) -> Claimed:
 
 
 class Deliveries:
-    """A delivery log at hand."""
+    """A delivery log in memory."""
 
     def __init__(self, *waiting: Claimed) -> None:
         self.waiting = list(waiting)
@@ -84,7 +84,7 @@ class Deliveries:
 
 
 class Leased(Deliveries):
-    """Gives no answer that tells of `poison` and more, though it has claimed it all the same."""
+    """Fails a claim of more than `most` deliveries with `poison` among them, and still leases them all."""
 
     def __init__(self, most: int, *waiting: Claimed) -> None:
         super().__init__(*waiting)
@@ -105,7 +105,7 @@ class Leased(Deliveries):
 
 
 class WhoWorks:
-    """Keeps whose webhook worked and whose failed, unless it is told to fail itself."""
+    """Records whose webhooks worked or failed, unless it is told to fail itself."""
 
     def __init__(self, error: DatabaseError | None = None) -> None:
         self.error = error
@@ -124,7 +124,7 @@ class WhoWorks:
 
 
 class Mails:
-    """Puts it into words as `MailSender` does, and keeps who was told of what together."""
+    """Builds the text as `MailSender` does, and records which deliveries went out together."""
 
     def __init__(self) -> None:
         self.sent: list[list[str]] = []
@@ -136,7 +136,7 @@ class Mails:
 
 
 class Hooks:
-    """Some answer, and some never do."""
+    """Some receivers answer, and some never do."""
 
     def __init__(self) -> None:
         self.hanging = 0
@@ -155,7 +155,7 @@ class Hooks:
 
 
 class Unspeakable:
-    """Something that no text can be made of."""
+    """A value that cannot be turned into text."""
 
     def __str__(self) -> str:
         raise KeyError("no such word")
@@ -178,7 +178,7 @@ async def dispatching(
 
 
 async def test_a_notice_that_cannot_be_put_into_words_holds_up_no_other() -> None:
-    """Neither those of others, nor those that the same e-mail is to tell of."""
+    """Neither other users' notices wait, nor those that the same e-mail was to contain."""
     odd = mail("odd", "ada", title=Unspeakable())
     log, mails = Deliveries(odd, mail("beside it", "ada"), mail("plain", "bob")), Mails()
     async with dispatching(log, mails):
@@ -204,7 +204,7 @@ async def test_a_webhook_that_never_answers_keeps_no_other_waiting() -> None:
 
 
 async def test_a_place_that_is_free_again_is_given_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher_module, "_LOOK_SECONDS", 3600.0)  # not found by a look
+    monkeypatch.setattr(dispatcher_module, "_LOOK_SECONDS", 3600.0)  # so that a look cannot find it
     log = Deliveries(*(hook(f"h{n}", f"user-{n % 70}") for n in range(700)))
     async with dispatching(log):
         await until(lambda: log.has(*(f"h{n}" for n in range(700))))
@@ -230,7 +230,7 @@ async def test_a_webhook_whose_count_is_not_kept_has_its_outcome_and_costs_no_ot
 
 
 def quiet(begins: timedelta) -> tuple[QuietHours, datetime]:
-    """Hours that begin in so long a time, and when they end."""
+    """Return quiet hours that begin after `begins`, and the moment at which they end."""
     now = datetime.now(UTC)
     ends = (now + timedelta(hours=3)).replace(second=0, microsecond=0)
     return QuietHours(start=(now + begins).time(), end=ends.time()), ends
@@ -327,7 +327,7 @@ async def test_what_an_answer_has_no_room_for_keeps_nobody_from_being_sent_to(
 
 
 class Postgres:
-    """Takes no NUL, as PostgreSQL's jsonb does, and no answer that is bad in some other way."""
+    """Accepts no NUL, as PostgreSQL's jsonb, and no answer that is bad in another way."""
 
     def __init__(self, *waiting: Claimed) -> None:
         self.waiting = list(waiting)

@@ -20,7 +20,7 @@ _PAGE = 2
 
 
 class Rows:
-    """A kind whose table is at hand."""
+    """A kind of row with its table in memory."""
 
     name = "row"
 
@@ -151,7 +151,7 @@ async def test_a_kind_that_waits_keeps_no_other_waiting(alarms: Alarms) -> None:
 
 
 class Away:
-    """The jobs of a scheduler that is away: each call takes all the time that it has, until it is back."""
+    """The jobs of an unreachable scheduler: each call uses up its whole deadline until `back` is set."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []

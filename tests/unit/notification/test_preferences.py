@@ -100,7 +100,7 @@ def test_who_is_given_a_task_as_it_is_created_is_told_that_it_was_assigned_to_th
         ]
 
     def first(**data: str) -> dict[str, str]:
-        """The log keeps one of an event, user and channel: the first."""
+        """Return the kind of notice for each user: the log keeps the first of an event, user and channel."""
         kept: dict[str, str] = {}
         for user, kind in told(**data):
             kept.setdefault(user, kind)
@@ -144,7 +144,7 @@ def test_quiet_hours_span_midnight_in_the_users_own_zone() -> None:
 
 def test_quiet_hours_end_after_now_also_where_clocks_are_changed() -> None:
     wants = prefer(timezone="Europe/Berlin", quiet_hours={"start": "22:00", "end": "02:30"})
-    # 02:15 comes at 00:15 and at 01:15 UTC; in spring 02:30 is left out.
+    # 02:15 comes at 00:15 and at 01:15 UTC; in spring 02:30 does not exist.
     for at, ends in (
         ("2030-10-27T01:15+00:00", "2030-10-27T01:30+00:00"),
         ("2030-10-26T21:00+00:00", "2030-10-27T01:30+00:00"),
@@ -267,7 +267,7 @@ def test_reminders_are_planned_for_what_is_still_to_come() -> None:
 
 
 def test_two_ways_to_say_one_time_before_a_due_date_are_one_reminder() -> None:
-    """Two under one id are in no statement: PostgreSQL refuses it."""
+    """A statement with two rows of one id would be refused by PostgreSQL."""
     task = {"status": "todo", "due": (NOW + timedelta(days=2)).isoformat()}
     before = (timedelta(hours=24), timedelta(days=1), timedelta(days=1, milliseconds=1), timedelta(0))
     assert [one.kind for one in plan_reminders(task, before, NOW)] == ["24h", "due"]
@@ -282,7 +282,7 @@ def test_a_signature_is_that_of_id_time_and_body() -> None:
 
 
 def test_a_signature_is_that_of_the_specifications_own_example() -> None:
-    """Which every library of Standard Webhooks verifies: standard-webhooks/libraries, test vectors."""
+    """Every library of Standard Webhooks verifies this test vector (standard-webhooks/libraries)."""
     headers = signed(
         "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         "msg_p5jXN8AQM9LWM0D4loKWxJek",

@@ -51,7 +51,7 @@ def test_the_last_day_of_each_month() -> None:
 
 
 def test_a_day_that_some_months_have_not_is_their_last() -> None:
-    """As the console's page asks for every month, from a day behind the 28th on."""
+    """The console's page asks for this rule if a monthly task is due on a day after the 28th."""
     rule = "FREQ=MONTHLY;BYMONTHDAY=28,29,30;BYSETPOS=-1"
     on_30th = recurring(rule, start="2031-12-30T09:00:00+00:00")
     assert comes(on_30th, "2031-12-01T00:00:00Z", 4) == [
@@ -142,12 +142,12 @@ def test_all_that_was_missed_is_made_up_for_bit_by_bit_and_each_once() -> None:
 
 
 def day(number: int, hour: int = 9, minute: int = 0) -> datetime:
-    """A moment in a month that begins on a Tuesday; the 7th is a Monday."""
+    """Return a moment in a month that begins on a Tuesday; the 7th is a Monday."""
     return datetime(2030, 1, number, hour, minute, tzinfo=UTC)
 
 
 def rings(recurrence: Recurrence, since: datetime, until: datetime) -> list[tuple[datetime, list[int]]]:
-    """When it is called between two moments, each time a little late, and the days that it sends for."""
+    """Return when it is called between two moments, always a little late, and for which days."""
     called = []
     while (coming := recurrence.first_after(since)) and coming[1] < until:
         now = coming[1] + timedelta(milliseconds=200)
@@ -186,7 +186,7 @@ def test_one_that_was_stored_with_what_is_no_user_goes_on_without(user: str) -> 
 
 
 def test_one_that_was_stored_with_data_that_no_event_holds_goes_on() -> None:
-    """A command may make a text of it."""
+    """The command may still turn such a number into text."""
     command = {"type": "task.create", "data": {"number": 2**53}}
     stored = recurring("FREQ=DAILY").model_dump(mode="json") | {"command": command}
     assert Recurrence.stored(stored).command.data == {"number": 2**53}
@@ -319,7 +319,7 @@ def _some(values: st.SearchStrategy[object]) -> st.SearchStrategy[str]:
 
 
 _SPANS = {"YEARLY": 40_000, "MONTHLY": 9_000, "WEEKLY": 3_000, "DAILY": 1_000, "HOURLY": 100, "MINUTELY": 5}
-"""Days for which a rule is counted from its start, to be compared with."""
+"""How many days each rule is counted from its start, for comparison."""
 _WEEKDAYS = _some(st.sampled_from(["MO", "TU", "WE", "FR", "SU"]))
 _DAYS = st.one_of(
     st.fixed_dictionaries({}, optional={"BYMONTH": _some(st.integers(1, 12)), "BYDAY": _WEEKDAYS}),
@@ -350,7 +350,7 @@ def test_a_rule_counted_from_later_on_gives_the_same(
     try:
         with cpu_limit(2):
             expected = list(islice(rrulestr(rule, dtstart=start).xafter(moment, inc=True), 3))
-    except ValueError:  # none that its interval comes to, or none before long
+    except ValueError:  # the interval yields no occurrence, or none soon
         reject()
     command = RecurringCommand.model_validate(COMMAND)
     recurrence = Recurrence.model_construct(rule=rule, start=start.replace(tzinfo=UTC), command=command)

@@ -15,7 +15,7 @@ SET_UP = "2029-12-01T00:00:00+00:00"
 
 
 class Database:
-    """One row, of which what would be written is kept; `changes` is whether it is found as it was read."""
+    """A database of one row that records writes; with `changes` false, another has changed the row."""
 
     def __init__(self, changes: bool = True, **given: Any) -> None:
         start = datetime(2030, 1, 1, 9, tzinfo=UTC)
@@ -85,12 +85,12 @@ async def test_what_cannot_be_counted_any_more_can_be_paused() -> None:
         await recurrences(database, Alarms()).pause("t", "r", False)
 
 
-# Those are minutes of the years before 1910, each of which is counted.
+# A rule counted in minutes since the year 1900, each of which has to be visited.
 COUNTED = {"rule": "FREQ=MINUTELY;COUNT=5000000", "start": "1900-01-01T00:00:00Z"}
 
 
 async def test_what_must_be_counted_from_its_start_goes_on_only_if_that_takes_no_long() -> None:
-    """It was stored when it could be put without being counted, or its start has become too long ago."""
+    """It may have been stored when it needed no counting, or its start may since have become too distant."""
     database = Database(paused=True, **COUNTED)
     with pytest.raises(ValueError, match="evaluated faster"):
         await recurrences(database, Alarms()).pause("t", "r", False)
@@ -112,7 +112,7 @@ async def test_what_pauses_is_taken_only_if_it_could_go_on() -> None:
 
 
 async def test_a_command_that_no_event_could_hold_is_not_taken() -> None:
-    """It would be refused each time it comes; and a page with it may be more than a sidecar answers with."""
+    """Each occurrence would be refused, and a page with it may exceed what a sidecar answers with."""
     database, alarms = Database(), Alarms()
     command = {"type": "task.create", "data": {"title": "x" * MAX_EVENT_BYTES}}
     large = Recurrence.model_validate({"rule": "FREQ=DAILY", "command": command})
@@ -122,7 +122,7 @@ async def test_a_command_that_no_event_could_hold_is_not_taken() -> None:
 
 
 class Commands:
-    """Answers one time after the other; `keys` are what it was asked with."""
+    """Gives the answers in turn; `keys` records the idempotency keys."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
@@ -134,7 +134,7 @@ class Commands:
 
 
 async def test_an_occurrence_that_others_were_faster_than_is_sent_again_under_its_key() -> None:
-    """It expects no version: that it is at another says that nothing was changed, and no more."""
+    """The command expects no version, so the conflict only means that nothing was changed."""
     commands = Commands(
         Answer(409, {"type": "urn:annals:problem:conflict", "detail": "it is at another version"}),
         Answer(200, {"id": "7"}),
@@ -154,7 +154,7 @@ async def test_an_occurrence_that_others_were_faster_than_is_sent_again_under_it
 
 
 class Takes:
-    """Takes every command."""
+    """Accepts every command."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
@@ -233,7 +233,7 @@ async def test_that_what_it_would_make_exists_is_said_where_each_occurrence_has_
 
 
 async def test_what_is_made_anew_has_an_id_of_its_occurrence_however_often_that_is_sent() -> None:
-    """Also when it is sent after its key was forgotten."""
+    """The id is the same even if the command is repeated after its key was forgotten."""
 
     class Keeps:
         def __init__(self) -> None:

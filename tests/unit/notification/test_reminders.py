@@ -1,4 +1,4 @@
-"""What becomes of reminders while a backup is imported."""
+"""What happens to reminders while a backup is imported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ROW = {
 
 
 class Tables:
-    """A database that has one reminder, and keeps what is to be written."""
+    """A database with one reminder, which records what is to be written."""
 
     def __init__(self, **other: Any) -> None:
         self.row = ROW | other
@@ -104,7 +104,7 @@ async def test_the_last_event_of_a_task_that_is_imported_plans_its_reminders_whi
 async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_rest_of_it(
     there: int,
 ) -> None:
-    """Whether it has no event yet, none but the first, or more without the state that follows from all."""
+    """The task may have no event yet, only the first, or more of them without the state that follows."""
     store, tables, told = MemoryEventStore(), Tables(), Told()
     events = tuple(of_task(TASK, *event) for event in EVENTS)
     created = {"status": "todo", "title": "", "due": None, "assignee": None}
@@ -135,7 +135,7 @@ async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_
 async def test_what_is_due_waits_for_an_import_that_has_come_as_far_as_it_was_planned_by(
     state: dict[str, Any] | None, fires: datetime
 ) -> None:
-    """Whose the task is may be in a part that is still to come, however long the reminder is overdue."""
+    """A part still to come may give the task to somebody else, however long the reminder is overdue."""
     store, tables, told = MemoryEventStore(), Tables(version=2, fires=fires.isoformat()), Told()
     events = tuple(of_task(TASK, *event) for event in EVENTS)
     await store.append(Append(TASK, events[:2], 0, state))
@@ -146,7 +146,7 @@ async def test_what_is_due_waits_for_an_import_that_has_come_as_far_as_it_was_pl
 
     unused = cast("Any", None)
     reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), imported)
-    for _ in range(2):  # an import that was broken off is under way until it is through
+    for _ in range(2):  # a truncated import counts as in progress until it is complete
         with pytest.raises(NotNow):
             await reminders.fire("acme", "7:due")
     assert not tables.fired
@@ -190,7 +190,7 @@ async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:
 
 
 async def test_what_comes_due_while_the_store_is_empty_waits_for_an_import() -> None:
-    """It was emptied under a table that is kept, and is to be filled from a backup."""
+    """The store was emptied while the table was kept, and is about to be filled from a backup."""
     store, tables, told = MemoryEventStore(), Tables(), Told()
     unused = cast("Any", None)
     reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
@@ -218,7 +218,7 @@ async def test_what_is_due_of_a_task_is_not_cancelled_by_an_import_that_ends_mea
 
 
 async def test_what_is_due_of_a_task_that_this_release_cannot_read_waits_for_one_that_can() -> None:
-    """An import gives a stream that it cannot read no state."""
+    """An import writes no state for a stream that it cannot read."""
     store, tables, told = MemoryEventStore(), Tables(), Told()
     events = tuple(of_task(TASK, *event) for event in EVENTS)
     await store.append(Append(TASK, events, 0, None))
@@ -263,7 +263,7 @@ async def test_what_no_release_could_read_for_a_day_is_told_to_nobody_any_more(
 async def test_what_was_planned_by_a_history_that_is_gone_gives_way_to_the_imported_one(
     version: int, status: str, due: datetime, other: dict[str, Any], becomes: list[int]
 ) -> None:
-    """It is planned anew where it is older than the task; what is past stays: it may be told of now."""
+    """It is planned again if it is older than the task; one in the past stays, as it may be firing now."""
     store, tables, importing, unused = MemoryEventStore(), Tables(), [True], cast("Any", None)
     had = {
         "id": "7:due",

@@ -81,7 +81,7 @@ async def test_an_event_that_says_what_it_belongs_to_is_taken_at_its_word() -> N
 
 
 async def test_an_event_under_the_id_of_another_is_refused() -> None:
-    """To have taken it would be a lie: the other one stays."""
+    """To accept it would be wrong, because the first event stays."""
     tables = Tables()
     tables.others = True
     held = HeldEvents(cast("Any", tables), cast("Any", None), cast("Any", None))
@@ -91,7 +91,7 @@ async def test_an_event_under_the_id_of_another_is_refused() -> None:
 
 
 class Tables:
-    """Holds events, and answers nothing else while `away`; with `others` it holds another under each id."""
+    """Holds events; answers nothing else while `away`; with `others`, holds another under each id."""
 
     def __init__(self) -> None:
         self.held: dict[str, Any] = {}
@@ -110,7 +110,7 @@ class Tables:
 
 
 class Broker:
-    """Takes nothing while it is `away`."""
+    """Accepts nothing while it is `away`."""
 
     def __init__(self) -> None:
         self.away = True
@@ -125,7 +125,7 @@ class Broker:
 
 @pytest.mark.parametrize("away", ["broker", "database"])
 async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -> None:
-    """Told to send it again, somebody would have it published twice."""
+    """A caller that is told to send it again would have it published twice."""
     tables, broker, unused = Tables(), Broker(), cast("Any", None)
     tables.away, broker.away = away == "database", away == "broker"
     held = HeldEvents(cast("Any", tables), cast("Any", broker), unused)
@@ -204,7 +204,7 @@ async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> No
 
 
 async def test_a_reminder_under_an_id_that_was_used_is_dropped_and_the_log_says_so() -> None:
-    """It may be one that somebody moved; or that was taken back, which came first."""
+    """The first one may have been moved, or cancelled before it was asked for."""
     tables, unused = Tables(), cast("Any", None)
     tables.others = True
     inbound = Inbound(unused, unused, HeldEvents(cast("Any", tables), unused, unused), unused, unused)

@@ -104,7 +104,7 @@ def test_what_waits_for_all_clients_together_is_of_the_last_that_came(
 
 
 class LongStore:
-    """A lane with commits of another tenant, and then one that `mine` is to see."""
+    """A lane with commits of another tenant, followed by one that `mine` must see."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -155,7 +155,7 @@ async def test_a_stream_that_reads_what_others_did_says_how_far_it_is(
 
 
 class GrowingStore(LongStore):
-    """Has what it is told to have."""
+    """Contains as many commits as the test says."""
 
     async def moved(self, *asked: object) -> list[int]:
         seen = cast("dict[int, int]", asked[0])
@@ -182,7 +182,7 @@ async def test_who_takes_what_they_are_sent_is_not_cut_by_a_page_and_who_does_no
 
 
 class LaggingStore(GrowingStore):
-    """Lanes 0 and 1, whose ends this replica's tail knows as they were; two of lane 1 came since."""
+    """Lanes 0 and 1, whose ends the replica's tail knows from earlier; two commits of lane 1 came since."""
 
     def __init__(self, length: int, known: int) -> None:
         super().__init__(length)
@@ -226,7 +226,7 @@ async def test_who_saw_more_than_there_is_in_a_store_that_was_made_anew_is_told_
 
 
 class DamagedStore(LongStore):
-    """Two lanes of nine commits, of which one in lane 0 cannot be decoded, or the event of it."""
+    """Two lanes of nine commits; in lane 0, one commit or its event cannot be decoded."""
 
     def __init__(self, damaged: str, known: int) -> None:
         super().__init__(9)
@@ -287,7 +287,7 @@ async def test_who_missed_a_damaged_value_is_told_what_else_it_missed() -> None:
 
 
 class EmptyLanes(LongStore):
-    """One commit, in lane 0; of the other lanes nothing is answered before all of them are asked for."""
+    """One commit, in lane 0. Reads of the other lanes return only after all of them have begun."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -373,7 +373,7 @@ def test_a_websocket_is_closed_with_as_much_of_the_reason_as_a_close_frame_holds
     ],
 )
 def test_a_stream_is_of_so_many_names_and_no_more_and_a_star_ends_one(query: str, expected: str) -> None:
-    """Each event of a tenant is compared with all that its clients want, while nothing else is done."""
+    """Every event of a tenant is compared with all names that its clients want, and blocks all else."""
     app = FastAPI()
     app.include_router(routes.routes(hub(LongStore(0))))
     with TestClient(app) as client:

@@ -1,4 +1,4 @@
-"""What other systems send is taken as docs/api/asyncapi.json says."""
+"""Messages from other systems are accepted as docs/api/asyncapi.json says."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Kept:
 
 
 class Subscribed:
-    """The service's handling of messages, and what came of them."""
+    """The service's message handling, and what came of the messages."""
 
     def __init__(self) -> None:
         self.notices, self.dead_letters, unused = Notices(), Kept(), cast("Any", None)
@@ -57,7 +57,7 @@ def subscribed() -> Subscribed:
 
 
 def required() -> dict[str, Any]:
-    """An envelope with no more than the contract asks for."""
+    """Return an envelope with only the fields that the contract requires."""
     schema = json.loads(CONTRACT.read_text())["components"]["schemas"]["IntegrationEvent"]
     examples = {"event_type": "order.paid", "source": "shop"}
     return {name: examples[name] for name in schema["required"]}
@@ -87,7 +87,7 @@ async def test_an_event_with_what_the_contract_asks_for_is_told(
 async def test_an_event_without_id_and_time_has_those_of_its_message_each_time_it_comes(
     subscribed: Subscribed,
 ) -> None:
-    """One that had others each time would be told twice."""
+    """An event with a new id each time would be told twice."""
     for _ in range(2):
         await subscribed.deliver(required(), id="c-7", time="2030-01-01T10:00:00+01:00")
     first, again = subscribed.notices.told

@@ -1,4 +1,4 @@
-"""Each generation is filled at its own pace, and one that went live until nothing can be missing there."""
+"""Each generation is filled at its own pace; one that went live is filled until nothing can be missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def known(name: str, lane: int, status: GenerationStatus, *, settling: bool = Fa
 
 
 class Catalogue:
-    """Two generations: the members' goes live as soon as it was filled."""
+    """Two generations; that of the members goes live as soon as it is filled."""
 
     def __init__(self) -> None:
         self.members = known("members", 0, GenerationStatus.BUILDING)
@@ -36,7 +36,7 @@ class Catalogue:
 
 
 class World:
-    """The store and the database. The tasks are never filled to the end."""
+    """The store and the database. The tasks are never completely filled."""
 
     def __init__(self) -> None:
         self.catalogue = Catalogue()
@@ -62,7 +62,7 @@ class World:
         return {"mine": True, "now": NOW}
 
     async def settled(self) -> tuple[str | None, int]:
-        """Since when it lacks nothing, and how often it was filled until then."""
+        """Return since when a generation lacks nothing, and how often it was filled until then."""
         made: Any = self
         catalogue: Any = self.catalogue
         letters: Any = None
@@ -87,7 +87,7 @@ async def test_one_that_went_live_is_filled_until_it_has_all_that_there_was() ->
 
 
 class Upgrade:
-    """A catalogue, a store and a database where a new version is built, and the first switches fail."""
+    """A catalogue, a store and a database in which a new version is built and the first switches fail."""
 
     def __init__(self, failures: int, *, caught_up: bool) -> None:
         self.failures = failures
@@ -140,7 +140,7 @@ async def test_a_new_version_that_had_caught_up_when_its_builder_died_is_switche
 
 
 class Short(Upgrade):
-    """As where reads of a lane break off: for a while it does not show all that it is said to have."""
+    """Reads of a lane break off: for a while the store does not show everything it reports."""
 
     reads = 3
 

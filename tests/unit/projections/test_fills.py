@@ -1,4 +1,4 @@
-"""What a fill holds in memory is bounded, however large events are, and it ends although more is written."""
+"""A fill holds a bounded amount in memory, however large events are, and ends although more is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 
 class World(MemoryEventStore):
-    """The store, the catalogue, the database and the dead letters of a new version of the tasks."""
+    """The store, catalogue, database and dead letters for a new version of the tasks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ async def test_where_little_comes_little_is_asked_for() -> None:
 
 
 async def test_what_answers_queries_already_is_filled_at_full_speed() -> None:
-    """They wait for it."""
+    """Queries wait for it."""
     world = World()
     await world.tasks(200)
     world.one = replace(

@@ -1,4 +1,4 @@
-"""What is said of the catalogue of read models."""
+"""What is logged about the catalogue of read models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RETIRED = {"number": 1, "version": 1, "status": "retired", "automatic": False, "
 
 
 class Catalogue:
-    """The database, with generations of one read model."""
+    """A database with generations of one read model."""
 
     def __init__(self, *generations: dict[str, Any]) -> None:
         others: dict[str, Any] = {"read_model": "workloads", "reason": "", "throttle": None}
@@ -35,7 +35,7 @@ class Catalogue:
 
 
 async def said(*generations: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a replica says while it reads the catalogue three times."""
+    """Return what a replica logs while it reads the catalogue three times."""
     catalogue = Catalogue(*generations)
     with capture_logs() as logs:
         async with background(Generations(catalogue, [WORKLOADS]).run(), "generations"), asyncio.timeout(10):

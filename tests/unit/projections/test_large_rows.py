@@ -1,4 +1,4 @@
-"""Rows that do not go through the sidecar together go one part after the other."""
+"""Rows that exceed the sidecar's message size together are written in several parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GENERATION = Generation(TASKS, 2)
 
 
 class Sidecar:
-    """A binding that takes what is no larger than a sidecar takes, and keeps the ids of the rows."""
+    """A binding that accepts what a sidecar would accept, and records the ids of the rows."""
 
     def __init__(self) -> None:
         self.written: list[str] = []

@@ -1,4 +1,4 @@
-"""What no row can be made of parks its stream; all others go on."""
+"""An event that cannot become a row parks its stream; all other streams go on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rows_written import TakesEveryRow
 
 
 def nested(depth: int) -> list[Any]:
-    """A list in a list in a list."""
+    """Return lists nested `depth` deep."""
     value: list[Any] = []
     for _ in range(depth - 1):
         value = [value]
@@ -38,7 +38,7 @@ _WRONG = {
 
 
 class Letters:
-    """Nothing was corrected; what is parked stays so."""
+    """Dead letters without corrections; what is parked stays parked."""
 
     def __init__(self) -> None:
         self.parked: dict[str, DeadLetter] = {}
@@ -57,7 +57,7 @@ class Letters:
 
 
 def words(wrong: str) -> Projection:
-    """Fails on the task `b`."""
+    """Return a projection that fails on the task `b`."""
     right: Change = Put({"words": "some"})
     return Projection(
         Table("words", {"words": "jsonb"}),
@@ -102,7 +102,7 @@ def test_what_no_row_can_be_made_of_fails_its_test(wrong: str) -> None:
     "change", [Put({"words": ["some"]}), Patch({"words": None}), Patch({"words": "some"})]
 )
 def test_what_is_no_object_for_a_column_of_maps_fails_its_test(change: Change) -> None:
-    """The database would make an array of it and of what is there."""
+    """The database would join it and the existing value to an array."""
     table = Table("words", {"words": "jsonb"}, maps=("words",))
     words = Projection(
         table, "task", {"task.created": lambda _: Put({"words": None}), "task.x": lambda _: change}

@@ -1,4 +1,4 @@
-"""A projection that fails on everything parks as much as may be parked, and stops nobody else."""
+"""A projection that fails on everything parks up to the limit, and stops no other."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def test_what_was_parked_up_to_the_bound_is_handled_once_it_is_released(
             await fails.apply(events)
         await letters.refresh()
         await letters.release(letters.parked("default"), "ada", "mended")
-        with pytest.raises(TooManyParked):  # what is released may fail again: there is no room for more
+        with pytest.raises(TooManyParked):  # a released letter may fail again, so there is no room for more
             await fails.apply(events[5:])
         assert len(letters.released()) == 5
 
@@ -129,7 +129,7 @@ async def test_a_release_that_becomes_known_in_the_midst_of_a_batch_holds_from_t
         await of_another.release(of_another.parked("default"), "ada", "mended")
 
         class Refreshing(TakesEveryRow):
-            """In the midst of what is asked of it the release becomes known."""
+            """A database in which the release becomes known in the middle of a statement."""
 
             async def fetch(self, sql: str, *params: str | None) -> Any:
                 await letters.refresh()

@@ -1,4 +1,4 @@
-"""What operators release is handled by who knows how, and ends when its table is gone."""
+"""Released letters are replayed by whoever knows their read model, and end when their table is gone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OF_ANOTHER_RELEASE = CatalogueEntry(
 
 
 class Letters:
-    """Keeps which have ended."""
+    """Records which letters have ended."""
 
     def __init__(self) -> None:
         self.ended: list[str] = []
@@ -74,7 +74,7 @@ async def test_what_another_release_fills_does_not_end_here(
 async def test_what_waits_for_a_table_that_was_dropped_ends_and_for_one_just_made_does_not() -> None:
     class Catalogue(Generations):
         async def refresh(self) -> None:
-            self.all = (OF_ANOTHER_RELEASE,)  # of generation 3, which was not there when it was read before
+            self.all = (OF_ANOTHER_RELEASE,)  # generation 3, which did not exist at the earlier read
 
     nothing: Any = None
     letters: Any = Letters()
@@ -84,7 +84,7 @@ async def test_what_waits_for_a_table_that_was_dropped_ends_and_for_one_just_mad
 
 
 async def test_what_is_released_is_applied_at_once_and_done_when_every_replica_knows_of_it() -> None:
-    """One that does not know yet passes over what comes meanwhile."""
+    """A replica that does not know of the release yet skips what comes meanwhile."""
 
     class Applied:
         def __init__(self) -> None:

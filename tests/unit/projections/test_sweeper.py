@@ -1,4 +1,4 @@
-"""What is told of how far the read models are, just when they are far behind."""
+"""What is reported about how far the read models are, especially when they are far behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMITS = 1_000
 
 
 class ReadModels:
-    """Read models in which there is all up to a checkpoint."""
+    """Read models that hold everything up to a checkpoint."""
 
     def __init__(self, checkpoint: int) -> None:
         self.checkpoint = checkpoint
@@ -43,12 +43,12 @@ class ReadModels:
 
 
 class Applying:
-    """Takes what it is given, or says why it does not."""
+    """Applies what it is given, or raises `failure`."""
 
     failure: Exception | None = None
     applied = 0
     most = 0
-    """The most events at a time."""
+    """The largest number of events at a time."""
 
     async def apply(self, events: Sequence[RecordedEvent]) -> frozenset[StreamId]:
         if self.failure is not None:
@@ -82,7 +82,7 @@ async def test_the_lag_is_all_that_the_read_models_lack(
 ) -> None:
     monkeypatch.setattr(
         "annals.projections.sweeper._GRACE", timedelta(seconds=-1)
-    )  # none may still come by itself
+    )  # no event is recent enough to be waited for
     database, store, applying = ReadModels(checkpoint=100), await filled(), Applying()
     applying.failure = failure
     sweeping = sweeper(database, store, applying)
@@ -134,7 +134,10 @@ async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_ar
 
 
 async def test_what_a_message_brought_that_the_store_does_not_have_is_told_of() -> None:
-    """It waited on the broker while the store was emptied: far beyond the checkpoint, or in another lane."""
+    """The message waited on the broker while the store was emptied.
+
+    It lies far beyond the checkpoint, or in another lane.
+    """
 
     class Brought(ReadModels):
         async def fetch(self, sql: str, *params: str | None) -> Any:
@@ -150,7 +153,7 @@ async def test_what_a_message_brought_that_the_store_does_not_have_is_told_of() 
 
 
 class Indexed(ReadModels):
-    """Read models with all in their index but the first commit; it is told as far as it is asked for."""
+    """Read models whose index lacks only the first commit; it is read as far as the sweeper asks."""
 
     async def fetch(self, sql: str, *params: str | None) -> Any:
         if "count(*)" not in sql:
@@ -181,7 +184,7 @@ async def test_what_is_indexed_behind_a_hole_is_not_applied_again_and_again(
 
 
 class Damaged(MemoryEventStore):
-    """A store that has another lane, in which a commit, or an event, cannot be decoded."""
+    """A store with another lane in which a commit or an event cannot be decoded."""
 
     def __init__(self, store: MemoryEventStore, *, commit: bool) -> None:
         super().__init__()
@@ -255,7 +258,7 @@ async def test_an_event_that_the_store_lacks_holds_up_no_other(monkeypatch: pyte
 
 
 class Lossy(MemoryEventStore):
-    """A store that lacks commits of its lane, and the events in them."""
+    """A store that lost some commits of its lane together with their events."""
 
     def __init__(self, store: MemoryEventStore, lost: Collection[int]) -> None:
         super().__init__()
@@ -271,7 +274,7 @@ class Lossy(MemoryEventStore):
 
 
 class Following(ReadModels):
-    """Read models that index what is applied to them, but for some whose streams lack an event."""
+    """Read models that index what is applied, except for streams that lack an event."""
 
     def __init__(self, missing: Collection[int], lacking: Collection[int] = ()) -> None:
         super().__init__(checkpoint=1)
@@ -318,7 +321,7 @@ async def test_commits_that_the_store_lost_end_no_healing_behind_them(
     assert sorted(read_models.tried) == [650, 700, COMMITS]
     assert read_models.checkpoint == 100
 
-    # What is lost later is found too, and so is what is brought back.
+    # Later losses are found too, and so is what is brought back.
     read_models.indexed.remove(800)
     for _ in range(10):
         await sweeping.sweep()
@@ -367,7 +370,7 @@ async def test_a_stream_that_lacks_events_is_told_of_once_a_look(monkeypatch: py
 
 
 class FollowingEvents(Following):
-    """Read models that index event by event."""
+    """Read models that index each event by itself."""
 
     def __init__(self, missing: Collection[tuple[int, int]], lacking: Collection[int] = ()) -> None:
         super().__init__(range(1, COMMITS + 1), lacking)
@@ -455,11 +458,11 @@ async def test_what_no_message_brought_behind_a_stream_that_lacks_an_event_is_br
     while len(read_models.indexed) < COMMITS - 1 and pauses < COMMITS:
         pauses += not await sweeping.sweep()
 
-    assert pauses <= COMMITS / 100 + 2  # one a page, not one each time that something is brought
+    assert pauses <= COMMITS / 100 + 2  # one for each page, not one for each event
 
 
 async def test_a_checkpoint_that_another_replica_has_just_moved_is_not_ahead() -> None:
-    """The commit comes between: it was there before the checkpoint that says so could be read."""
+    """A commit comes in between; it existed before the checkpoint that counts it could be read."""
     store = await filled()
 
     class Moving(ReadModels):

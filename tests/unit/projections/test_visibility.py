@@ -1,4 +1,4 @@
-"""How long a query waits for a position, and that it looks once though it is not to wait."""
+"""How long a query waits for a position; it looks once even if it must not wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from annals.store import Append, MemoryEventStore
 
 
 class Index:
-    """Has all events of a commit, or none, and takes its time to say so."""
+    """Has all events of a commit or none, and takes its time to answer."""
 
     def __init__(self, events: int, seconds: float = 0.01) -> None:
         self.events = events

@@ -1,4 +1,4 @@
-"""An export of the audit trail is opened in spreadsheets."""
+"""An export of the audit trail is safe to open in spreadsheets."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Reached:
 
 
 class Index:
-    """An index to which lane 7's last comes late; with `load`, more comes while each page is read."""
+    """An index that the last event of lane 7 reaches late; with `load`, more events come with each page."""
 
     def __init__(self, *, arrives_after: int, load: bool = False) -> None:
         self.load = load

@@ -22,7 +22,7 @@ NUMBERS = ("old_rows", "new_rows", "only_old", "only_new", "differing", "on_thei
 
 
 class World:
-    """Generations 1, which is live, 2 and 3, and a database that answers when it is told to."""
+    """Generations 1 (live), 2 and 3, with a database that answers when the test says so."""
 
     def __init__(self) -> None:
         self.asked_for: list[str | None] = []
@@ -90,7 +90,7 @@ async def test_whoever_asks_meanwhile_waits_for_the_one_that_runs(world: World, 
     await until(lambda: bool(world.asked_for))
     others = [ask(), ask()]
     await until(lambda: world.arrived == 3)
-    first.cancel()  # it does not wait any longer
+    first.cancel()  # this caller stops waiting
     with pytest.raises(asyncio.CancelledError):
         await first
     world.answers.set()
@@ -105,7 +105,7 @@ async def test_whoever_asks_meanwhile_waits_for_the_one_that_runs(world: World, 
 async def test_while_one_runs_no_other_begins(world: World, ask: Ask) -> None:
     running = ask()
     await until(lambda: bool(world.asked_for))
-    # Its samples are of one tenant.
+    # A comparison for another tenant is another one, as its samples are of one tenant.
     for other in (ask(number=3), ask(tenant="else")):
         answer = await other
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")

@@ -1,4 +1,4 @@
-"""The read model of docs/write-your-own-projection.md, as it is printed there."""
+"""The read model of docs/write-your-own-projection.md, as printed there."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DECLARED, NAMED, TESTED = re.findall(
 
 @pytest.fixture(autouse=True)
 def pasted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is where the page says."""
+    """Load the page's file as the module that the page names."""
     module = ModuleType("annals_projector.read_models.workloads")
     exec(DECLARED, module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -14,7 +14,7 @@ from annals_projector.subscription import Inbound
 
 
 class Letters:
-    """Somebody looked at the dead letters: what is parked is known."""
+    """Dead letters that have been read, so what is parked is known."""
 
     def require_fresh(self, *_: object) -> None:
         pass

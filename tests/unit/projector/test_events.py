@@ -1,4 +1,4 @@
-"""Queries on events: none that is there is left out, and a page holds a few when they are large."""
+"""Queries on events leave out no stored event, and a page holds fewer events when they are large."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def asking(
     store: EventReader, *indexed: RecordedEvent, letters: DeadLetters | None = None
 ) -> httpx.AsyncClient:
     async def up_to_date() -> None:
-        """Nothing is written meanwhile."""
+        """Return at once: nothing is written meanwhile."""
 
     async def disclose(_tenant: str, value: Any) -> Any:
         return value
@@ -110,7 +110,7 @@ async def test_an_event_that_a_bulk_left_out_is_looked_for_again(client: BrokenO
 
 async def test_a_state_at_a_time_is_one_that_was() -> None:
     store = MemoryEventStore()
-    # The second was written where the clock is ahead.
+    # The second event was written by a process whose clock is ahead.
     happened = (
         of_task("task.created", 0, title="a"),
         of_task("task.assigned", 90, assignee="ada"),
@@ -163,7 +163,7 @@ async def test_a_state_is_as_operators_corrected_it_and_until_then_says_what_can
 
 
 class Asked(MemoryEventStore):
-    """Knows how many events were asked for at a time."""
+    """Records the largest number of events asked for at a time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ async def test_a_history_of_large_events_comes_in_parts(backwards: bool) -> None
     ("asked", "following"),
     [
         ({}, 101),
-        ({"from": 151}, 251),  # whether there is one is not known yet
+        ({"from": 151}, 251),  # whether another event follows is not known yet
         ({"from": 101, "to": 200}, None),
         ({"from": 201}, None),
         ({"to": 150, "limit": 20}, 21),
@@ -239,7 +239,7 @@ async def test_found_events_that_are_large_come_in_parts() -> None:
 
 
 class Fleeting(MemoryEventStore):
-    """Gives events of its own at each read, and knows how many of them somebody has at a time."""
+    """Returns new events at each read, and records how many of them are held at a time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A projector says what it lacks to be ready."""
+"""A projector reports what it lacks to be ready."""
 
 from __future__ import annotations
 

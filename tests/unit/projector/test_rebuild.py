@@ -1,4 +1,4 @@
-"""What an operator may give as the reason of a rebuild."""
+"""What an operator may give as the reason for a rebuild."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a saga waits for, as the queries tell it."""
+"""What a saga waits for, as queries show it."""
 
 from __future__ import annotations
 

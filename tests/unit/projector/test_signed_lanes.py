@@ -1,4 +1,4 @@
-"""How far each lane is signed, and whether its signing is late."""
+"""How far each lane is signed, and whether signing is late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators may have answer queries, and what not."""
+"""Which generations operators may switch to, and which not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from annals_projector.read_models import TASKS
 
 
 class World:
-    """The catalogue, the store and the audit trail, as far as a switch looks at them."""
+    """As much of the catalogue, the store and the audit trail as a switch looks at."""
 
     def __init__(self, status: GenerationStatus, seq: int) -> None:
         since = "2030-01-01T00:00:00Z"
@@ -30,7 +30,7 @@ class World:
         self.knows = True
         self.recorded = 0
         self.meanwhile: GenerationStatus | None = None
-        """What another has made of it just before it is asked for: then nothing is done."""
+        """The status that another replica sets just before the switch, which then does nothing."""
 
     async def refresh(self) -> None:
         pass
@@ -95,7 +95,7 @@ class World:
         (GenerationStatus.RETIRED, 6_000, True),
         (GenerationStatus.RETIRED, 5_999, False),
         (GenerationStatus.PAUSED, 5_999, False),
-        # It answers already, and is filled by what is delivered.
+        # It already answers queries, and deliveries fill it.
         (GenerationStatus.LIVE, 0, True),
     ],
 )

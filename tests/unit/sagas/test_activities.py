@@ -1,4 +1,4 @@
-"""Activities come at least once: one that comes again after it is known what came of it does nothing."""
+"""Activities are called at least once; a repeat after the outcome is known does nothing."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def asked(
     undo: bool = False,
     before: Sequence[Any] = (STARTED,),
 ) -> dict[str, Any]:
-    """What the engine asks for."""
+    """Return what the engine asks an activity for."""
     call = {"id": "s", "tenant": "default", "before": before, "step": "a", "attempt": attempt}
     call |= {"run": 0, "undo": undo, "final": final, "timeout": 5, "then": []}
     return call | {"call": action}
 
 
 class Tried:
-    """A function that refuses or fails, and counts how often it was asked."""
+    """A function that refuses or fails, and counts its calls."""
 
     def __init__(self, error: Exception) -> None:
         self.times = 0
         self._error = error
-        # Only the function is reached for: neither services nor a broker.
+        # Only the function is called, neither a service nor the broker.
         unused = cast("ServiceInvocation", None), cast("DaprSidecar", None)
         self.store = MemoryEventStore()
         self.history = SagaHistory(self.store)
@@ -68,7 +68,7 @@ class Tried:
 async def test_a_workflow_that_outlived_its_saga_does_nothing_and_writes_no_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As after a restore that left the workflows: no saga is there that could be taken back."""
+    """A restore may leave such workflows: there is no saga whose steps could be compensated."""
     monkeypatch.setattr(activities, "_BEGINS_SECONDS", (0, 0))
     tried = Tried(Rejected("no room"))
     completed = entry(StepCompleted(step="z", attempt=1))
@@ -139,7 +139,7 @@ QUERY: Mapping[str, Any] = {"kind": "query", "app": "projector", "path": "q", "f
 async def test_what_says_nothing_of_what_was_done_or_asked_for_is_no_success(
     call: Mapping[str, Any], body: bytes
 ) -> None:
-    """It may be all that came of the answer of an app that died."""
+    """It may be all that is left of the answer of an app that died."""
     store = MemoryEventStore()
     status = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     async with answering(status + body) as port:
@@ -165,7 +165,7 @@ async def test_a_refusal_says_whether_anything_was_done(problem: str) -> None:
 
 
 async def answered(status: int, body: Mapping[str, Any], call: Mapping[str, Any] = COMMAND) -> dict[str, Any]:
-    """What a try comes to that is answered so."""
+    """Return the outcome of a try that gets this answer."""
     text = orjson.dumps(body)
     head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
     async with answering(head.encode() + text) as port:
@@ -210,7 +210,7 @@ async def test_what_is_refused_for_its_own_sake_is_not_tried_again(status: int, 
 async def test_who_is_not_let_in_or_not_understood_yet_is_tried_again(
     status: int, body: Mapping[str, Any]
 ) -> None:
-    """As while an older release answers, or a token is being replaced: nothing was refused, nor done."""
+    """An older release may answer, or a token is being replaced: nothing was refused, and nothing done."""
     for call in (COMMAND, QUERY):
         performed = await answered(status, body, call)
         assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
@@ -218,7 +218,7 @@ async def test_who_is_not_let_in_or_not_understood_yet_is_tried_again(
 
 @pytest.mark.parametrize("call", [FUNCTION, {"kind": "of a newer release"}])
 async def test_what_an_older_release_does_not_know_is_tried_again(call: Mapping[str, Any]) -> None:
-    """Dapr gives each try to any replica, as in an upgrade to one of before."""
+    """During an upgrade, Dapr may give a try to a replica of the older release."""
     performed = await answered(200, {}, call)
     assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
 
@@ -274,7 +274,7 @@ async def test_an_event_that_is_published_again_is_the_same_one() -> None:
     async with FakeSidecar() as sidecar:
         client = DaprSidecar(sidecar.grpc_port)
         given = []
-        for tenant in ("default", "default", "other"):  # as where it was not recorded that it was published
+        for tenant in ("default", "default", "other"):  # as if publishing had not been recorded
             history = SagaHistory(MemoryEventStore())
             activities = SagaActivities(history, cast("ServiceInvocation", None), client, {})
             call = asked(publishing, 1, final=False) | {"tenant": tenant, "user": "ada"}
@@ -329,7 +329,7 @@ def deep(levels: int) -> Any:
 
 
 class Giving:
-    """Another app, and a function, that give one thing whatever they are asked."""
+    """Stands for another app and a function, and gives one value whatever it is asked."""
 
     def __init__(self, given: Any) -> None:
         self._given = given
@@ -360,7 +360,7 @@ class Giving:
 async def test_what_a_step_comes_to_and_no_history_can_hold_is_refused_at_once(
     call: Mapping[str, Any], value: Any, why: str
 ) -> None:
-    """The next step is to record it. That failed for good, and so did all that was to take it back."""
+    """The next activity must record it. If that failed for good, no compensation could be recorded."""
     giving = Giving({"a": value})
     performed = await giving.perform(call)
     assert (performed["outcome"], performed["uncertain"]) == ("rejected", True)
@@ -395,7 +395,7 @@ async def test_an_event_that_no_envelope_holds_is_not_published_and_not_tried_ag
 
 
 async def test_a_command_that_has_no_json_is_not_sent_and_not_tried_again() -> None:
-    apps = ServiceInvocation(1)  # nothing is to come there
+    apps = ServiceInvocation(1)  # nothing may arrive there
     for attempt, given in enumerate((2**70, "caf\udce9.txt"), 1):
         activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, cast("DaprSidecar", None), {})
         call = asked({**COMMAND, "data": {"n": given}}, attempt, final=False)

@@ -1,4 +1,4 @@
-"""What the orchestrator answers is what its document says, and no more."""
+"""The orchestrator's answers contain what its document says, and no more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AT = datetime(2030, 1, 1, tzinfo=UTC)
 
 @asynccontextmanager
 async def asking(history: SagaHistory, catalog: SagaCatalog = CATALOG) -> AsyncIterator[httpx.AsyncClient]:
-    """Whoever asks an orchestrator that has no sidecar; each answer is held to the document."""
+    """Yield a client of an orchestrator without a sidecar, which checks each answer against the document."""
     unused: Any = None
     app = FastAPI()
     app.add_exception_handler(Problem, on_problem)

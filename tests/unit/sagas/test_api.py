@@ -1,4 +1,4 @@
-"""What the orchestrator passes on of what the projector answers."""
+"""What the orchestrator passes on of the projector's answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Get = Callable[[str], Awaitable[httpx.Response]]
 
 @asynccontextmanager
 async def orchestrator(head: bytes, body: bytes) -> AsyncIterator[Get]:
-    """Its API, where a sidecar answers so for the projector."""
+    """Serve the orchestrator's API with a sidecar that answers this for the projector."""
     unused = cast("Any", None)
     async with answering(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (head, len(body), body)) as port:
         invocation = ServiceInvocation(port)
@@ -92,7 +92,7 @@ async def test_a_list_is_of_the_tenant_that_asks() -> None:
 
 
 class Writing:
-    """An orchestrator that would write; it says of what it was asked."""
+    """An orchestrator that fails the test when it is asked for anything."""
 
     def __getattr__(self, name: str) -> Any:
         async def asked(*_: Any, **__: Any) -> Any:
@@ -103,7 +103,7 @@ class Writing:
 
 @pytest.mark.parametrize("path", ["any", "one/events/accept", "one/cancel", "one/restart"])
 async def test_nothing_is_written_while_the_suite_is_read_only(path: str) -> None:
-    """Not even before it is known: who restores a store starts the services before the import."""
+    """Nor before the setting is known: after a restore, the services start before the import does."""
     settings = FakeConfiguration(**{"command.read_only": "true", "command.max_backlog": "1"})
     async with FakeSidecar(dapr=FakeDapr(configuration={"settings": settings})) as sidecar:
         client = DaprSidecar(sidecar.grpc_port)

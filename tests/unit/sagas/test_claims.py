@@ -1,4 +1,4 @@
-"""Of one business key one saga runs, and a claim holds for it alone."""
+"""For each business key one saga runs, and a claim holds for that saga alone."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def nobody_is_helped(*_: Any) -> SagaState:
 
 
 async def holder(machine: SagaMachine, task_id: str) -> str | None:
-    """Who has a claim and has begun."""
+    """Return the id of the saga that holds the claim and has started."""
     held = await machine.claims.holder("default", SAGA.type, task_id, nobody_is_helped)
     return None if held is None else held[0]
 
@@ -104,7 +104,7 @@ async def test_a_start_that_is_refused_claims_nothing() -> None:
 async def test_a_claim_that_names_a_saga_of_another_key_holds_nothing() -> None:
     async with saga_machine(SagaCatalog(SAGA)) as machine:
         await start(machine, MINE, "t1")
-        # As one was left behind that was made for a start that was refused then.
+        # A claim like this is left behind by a start that was then refused.
         stray = SagaStarted(
             started_at=datetime(2030, 1, 1, tzinfo=UTC),
             saga_type=SAGA.type,
@@ -181,7 +181,7 @@ async def test_a_start_is_the_same_also_when_a_newer_version_takes_more() -> Non
 
 
 async def test_a_saga_whose_type_is_like_an_events_can_be_started_by_one() -> None:
-    """Dapr takes no dot in the id of a workflow, nor does the API in that of a saga."""
+    """Dapr allows no dot in a workflow's id, nor does the API in a saga's."""
     begun_by = StartOn("task.deleted", lambda _, task_id: {"task_id": task_id})
     async with saga_machine(SagaCatalog(replace(SAGA, type="task.review", triggers=(begun_by,)))) as machine:
         await machine.triggers.on_domain_event(deleted("t1"))
@@ -197,7 +197,7 @@ async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
         for version, kind in triggers.items()
     ]
     async with saga_machine(SagaCatalog(*versions)) as machine:
-        # It began under the version that was the newest then.
+        # It started under the version that was the newest then.
         older = Orchestrator(SagaCatalog(versions[0]), machine.history, machine.claims, machine.workflows)
         await older.start(MINE, SAGA.type, {"task_id": "t1"}, None, new=True)
         await machine.clock.settle()
@@ -215,7 +215,7 @@ async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
 async def test_what_happened_before_a_saga_began_cancels_another_and_not_that(
     before: timedelta, status: SagaStatus
 ) -> None:
-    """It is told again, or late: its dead letter is released. How far apart clocks are nobody knows."""
+    """The event is redelivered, or late from a released dead letter. How far clocks differ is unknown."""
     async with saga_machine(SagaCatalog(SAGA)) as machine:
         await start(machine, MINE, "t1")
         await machine.triggers.on_domain_event(deleted("t1", before=before))
@@ -262,7 +262,7 @@ KEYED = replace(NUMBERED, business_key=lambda given: str(given.n))
 
 
 class Commands:
-    """Takes all commands."""
+    """Accepts all commands."""
 
     def __init__(self) -> None:
         self.taken: list[Any] = []
@@ -303,7 +303,7 @@ async def test_two_that_start_the_same_at_once_under_one_id_are_one() -> None:
 async def test_what_is_acknowledged_happens_though_a_workflow_is_there_that_was_given_something_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As after a start that was answered 503 while no worker carried it on."""
+    """This happens after a start that was answered 503 while no worker carried it on."""
     monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0, 0.01))
     commands = Commands()
     newer = replace(NUMBERED, version=2)
@@ -330,7 +330,7 @@ async def test_what_is_acknowledged_happens_though_a_workflow_is_there_that_was_
 
 
 def forget_claims(machine: SagaMachine) -> None:
-    """As a backup does, which has the streams of sagas and no claims."""
+    """Empty the store's state, as a restored backup does: it has the streams of sagas and no claims."""
     machine.dapr.stores["eventstore"] = FakeState()
 
 
@@ -370,7 +370,7 @@ async def test_a_saga_that_is_restarted_takes_no_claim_from_another() -> None:
 
 
 async def test_a_trigger_is_parked_where_only_a_newer_release_can_read_who_has_the_claim() -> None:
-    """It was told to nobody else: to let it go would start no saga, for ever, to wait hold up all others."""
+    """No other saga got the event: skipping it would start none, and waiting would hold up all others."""
     begun_by = StartOn("task.opened", lambda _, task_id: {"task_id": task_id})
     async with saga_machine(SagaCatalog(replace(SAGA, triggers=(*SAGA.triggers, begun_by)))) as machine:
         await start(machine, MINE, "t1")

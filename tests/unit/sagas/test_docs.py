@@ -1,4 +1,4 @@
-"""The example of docs/write-your-own-saga.md, as it is printed there."""
+"""The example of docs/write-your-own-saga.md, as printed there."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_many_children_run_a_few_at_a_time_and_some_may_fail() -> None:
     run = scenario(declared, {}).when("other", minute, rejected("no"), minute).run().then("completed")
     assert run.state.output["by_status"] == {"completed": 6, "compensated": 1}
     assert [one["reason"] for one in run.state.output["not_completed"]] == ["no"]
-    # The refused one makes room at once: two go with it in the first minute, then three, then one.
+    # The refused child makes room at once: two run beside it in the first minute, then three, then one.
     assert run.took == timedelta(minutes=2)
 
 
@@ -334,7 +334,7 @@ SOON = timedelta(seconds=10)
 
 
 def test_answers_of_several_that_wait_to_be_taken_are_each_taken_once() -> None:
-    """And what one of them says again meanwhile is no other answer."""
+    """A repetition by one of them in the meantime is no further answer."""
     asked = scenario(saga(command("a"), wait("v", "yes"), wait("w", "yes")), {}).when("a", done(takes=SOON))
     ran = asked.raised("yes", by="ada").raised("yes", by="ada").raised("yes", by="bob").run()
     assert ran.then("completed").took == SOON

@@ -59,7 +59,7 @@ async def test_what_a_saga_records_is_of_the_chain_that_it_was_started_in_or_beg
 
 
 async def test_what_a_saga_comes_to_leaves_room_to_take_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what is asked of it, its way back and its end may have that."""
+    """Requests to the saga, its compensations and its end may use that room."""
     reserves: list[int] = []
 
     class Reserving(MemoryEventStore):
@@ -129,7 +129,7 @@ async def test_two_orchestrators_that_tell_the_same_record_it_once() -> None:
 async def test_a_try_of_which_one_call_failed_and_another_succeeded_did_succeed(
     final: bool, uncertain: bool
 ) -> None:
-    """And it is taken back once, and no repeat makes it done anew."""
+    """It is compensated once, and no repeat of the success makes it count as done again."""
     history = SagaHistory(MemoryEventStore())
     failed = StepFailed(step="a", attempt=1, error=BUSY, final=final, uncertain=uncertain)
     begun, completed = tried("a")
@@ -219,7 +219,7 @@ async def test_a_refusal_is_decided_on_what_is_certainly_so() -> None:
     stale, other = SagaHistory(store), SagaHistory(store)
     await stale.record(KEY, [STARTED, *tried("a"), entry(SagaCompensating(reason="no"))], None)
     await other.decide(KEY, lambda saga: saga.terminate("enough", frozenset({"a"})))
-    # The stale one would still call it active; it looks again before it appends, and refuses.
+    # The stale history would still call the saga active; it reads again before it appends, and refuses.
     with pytest.raises(RuleViolation, match="has ended"):
         await stale.decide(KEY, lambda saga: saga.cancel("too late"))
     retried = await stale.decide(KEY, lambda saga: saga.retry_compensation())
@@ -288,7 +288,7 @@ async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None
 
 
 async def test_an_event_that_is_raised_after_the_deadline_is_refused() -> None:
-    """Nobody would take it, and who raised it would not know."""
+    """No step would take it, and the caller would not learn of that."""
     history, waits = SagaHistory(MemoryEventStore()), {"b": ("yes",)}
     deadline = START + timedelta(hours=1)
     waiting = entry(SagaWaiting(step="b", events=("yes",), deadline=deadline))
@@ -298,7 +298,7 @@ async def test_an_event_that_is_raised_after_the_deadline_is_refused() -> None:
         await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, late))
     state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, deadline))
     assert [one.event for one in state.raised] == ["yes"]
-    # Its answer may have been lost.
+    # The answer to the first request may have been lost.
     again = await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, late))
     assert again.raised == state.raised
     with pytest.raises(RuleViolation, match="raised already"):
@@ -333,7 +333,7 @@ async def test_what_another_orchestrator_appended_is_found_out_when_there_is_not
 
 
 class Counted(MemoryEventStore):
-    """Counts how often a stream is looked up."""
+    """Counts how often a stream is loaded."""
 
     loads = 0
 
@@ -363,7 +363,7 @@ async def test_what_a_stale_replica_would_refuse_is_decided_on_what_is_so_now() 
 async def test_a_saga_that_only_a_newer_release_can_read_waits_for_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It says nothing of the step whose try is to be recorded, though it looks like a failure of that."""
+    """The unreadable stream must not be taken for a failure of the step whose try is to be recorded."""
     monkeypatch.setattr(history, "_RETRY_SECONDS", (0.01,))
     store = MemoryEventStore()
     await SagaHistory(store).record(KEY, [STARTED], None)

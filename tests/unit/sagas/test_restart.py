@@ -1,4 +1,4 @@
-"""A saga whose workflow is lost, at whatever moment, ends as it would have and does nothing twice."""
+"""A saga that loses its workflow, at whatever moment, ends as it would have and does nothing twice."""
 
 from __future__ import annotations
 

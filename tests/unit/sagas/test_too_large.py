@@ -1,4 +1,4 @@
-"""What is too large for a broker is refused where it is asked for, and a history is recorded whole."""
+"""What is too large for a broker is refused when it is requested, and a history is recorded whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns that Dapr hands out again, and what it keeps twice in a workflow's history."""
+"""Turns that Dapr hands out again, and events that it keeps twice in a workflow's history."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _turn(instance: str) -> protos.WorkItem:
 
 
 class Sidecar(TaskHubSidecarServiceServicer):
-    """Hands out turns, and writes down which it is told are done."""
+    """Hands out turns, and records which are reported as done."""
 
     def __init__(self, *items: protos.WorkItem) -> None:
         self.items = items
@@ -48,7 +48,7 @@ class Sidecar(TaskHubSidecarServiceServicer):
 
 @pytest.fixture
 def worker(request: pytest.FixtureRequest) -> Iterator[tuple[Sidecar, TaskHubSidecarServiceStub, list[str]]]:
-    """The sidecar, a channel to it, and the tokens of the turns that were handed out."""
+    """Yield the sidecar, a stub of it, and the tokens of the turns that were handed out."""
     sidecar = Sidecar(*map(_turn, request.param))
     server = grpc.server(futures.ThreadPoolExecutor(4))
     add_TaskHubSidecarServiceServicer_to_server(sidecar, server)

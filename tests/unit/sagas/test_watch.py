@@ -1,4 +1,4 @@
-"""Who is watched how long, and who is left alone."""
+"""Which sagas are watched, for how long, and which are left alone."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_what_a_declaration_allows(events: tuple[Any, ...], seconds: float) -> N
 
 
 def test_a_saga_waits_for_all_that_its_steps_wait_for() -> None:
-    """And it is to move as soon as one of them is answered, whichever waits the longest."""
+    """It must move as soon as one of the answers comes, whichever step waits longest."""
     waits = [Step(name, AwaitEvent((f"yes-{name}",), deadline=lambda _: timedelta(hours=1))) for name in "vw"]
     saga = Saga("test", Nothing, (Parallel(*waits),))
     state = SagaState().apply(STARTED.model_copy(update={"steps": ("v", "w")}))
@@ -113,7 +113,7 @@ def test_a_saga_waits_for_all_that_its_steps_wait_for() -> None:
 
 
 class Told:
-    """The workflow engine, as far as it is told to end and to start workflows."""
+    """As much of the workflow engine as starts and ends workflows."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -205,7 +205,7 @@ async def test_a_workflow_that_could_not_be_ended_is_ended_by_the_next_restart()
 
 
 async def test_a_restart_that_the_workflow_engine_did_not_follow_is_seen_through_at_the_next_look() -> None:
-    """However long it is away: no other run is recorded, and the one there is gets all of its time."""
+    """However long the engine is down, no other run is recorded, and the recorded run keeps its full time."""
     world = World()
     await world.tell(STARTED, BEGUN)
     world.told.answers = False
@@ -218,7 +218,7 @@ async def test_a_restart_that_the_workflow_engine_did_not_follow_is_seen_through
     assert await world.history.load(KEY) == (version, state)
     assert not world.told.started
     world.told.answers = True
-    # Its stream has moved not long ago: it need not be among those that have not.
+    # The saga need not be among those that stand still, since its stream moved not long ago.
     world.unmoved = []
     await world.look(0)
     assert world.told.ended == [instance_id(KEY, 0)]
@@ -257,7 +257,7 @@ async def test_a_restart_that_was_not_followed_waits_for_who_halted_the_saga_and
 
 
 async def test_a_look_that_fails_takes_from_no_saga_what_it_has_waited() -> None:
-    """Nor does it count itself: who could not look does not know how long they stood still."""
+    """Nor does the failed look count: it cannot tell how long sagas stood still."""
     world = World()
     await world.tell(STARTED, BEGUN)
     await world.look(0)
@@ -318,7 +318,7 @@ async def test_one_whose_end_may_be_still_to_be_imported_gets_its_time_from_then
 
 
 async def test_what_is_taken_back_once_more_is_restarted_by_itself_though_another_saga_started_it() -> None:
-    """That has counted it as failed already."""
+    """Its parent has already counted it as failed."""
     world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSaga("test", lambda _: {})),)))
     child = SagaKey(child_id(OTHER.id, "a", 0), "default")
     await world.tell(STARTED.model_copy(update={"saga_type": "parent", "steps": ("a",)}), BEGUN, key=OTHER)
@@ -397,7 +397,7 @@ async def test_one_that_runs_for_a_saga_that_was_terminated_unknown_here_is_term
         await world.look(200)
     ended = await world.orchestrator.load(child)
     assert (ended.terminated, ended.reason) == (True, "saga s2, which started it, was terminated")
-    # It may be one that the other went on without, and is taken back.
+    # The parent may have gone on without the other child, which is then compensated.
     assert world.told.started == [instance_id(cancelled, 1)]
 
 

@@ -1,4 +1,4 @@
-"""A workflow is handed to its worker whole: it fits into what a sidecar takes, and no size stops others."""
+"""A workflow is sent to its worker whole, so it must fit into a sidecar's message and never stop others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from annals_saga_orchestrator.activities import MOST_TASKS, functions
 from annals_saga_orchestrator.sagas import CATALOG
 from saga_machine import saga_machine
 
-# A sidecar of its own accord takes 4 MiB, and halts a workflow that comes to 95 % of that.
+# By default a sidecar takes 4 MiB, and it halts a workflow that reaches 95 % of that.
 _SIDECAR = 4 * 1024 * 1024 * 95 // 100
 
 
@@ -45,7 +45,7 @@ async def test_a_workflow_larger_than_a_message_usually_is_stops_no_other() -> N
 
 
 class Suite:
-    """Services as they answer an off-boarding of which no task can be handed over, with the longest ids."""
+    """The services, as they answer an off-boarding whose tasks, with the longest ids, are all refused."""
 
     def __init__(self, tasks: int) -> None:
         self.items = [{"id": str(number).rjust(128, "k")} for number in range(tasks)]
@@ -75,7 +75,7 @@ async def test_the_largest_off_boarding_stays_within_what_a_sidecar_takes() -> N
 
 
 class Told(Orchestrator):
-    """Is told of events, and does nothing."""
+    """Records the events that are raised, and does nothing else."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []

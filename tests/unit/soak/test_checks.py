@@ -1,4 +1,4 @@
-"""The soak's checker, on made-up data: it accepts what is right, and sees each kind of what is wrong."""
+"""The soak's checker, on made-up data: it accepts what is right and finds each kind of violation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Made:
         self.settle()
 
     def add(self, lane: int, name: str, kind: str, data: dict[str, Any], cause: str) -> dict[str, Any]:
-        """One event more, in a commit of its own."""
+        """Add an event, in a commit of its own."""
         tenant = "acme"
         stream = self.evidence.streams.setdefault((tenant, name), {})
         log = self.evidence.lanes.setdefault(lane, {})
@@ -69,7 +69,7 @@ class Made:
         return event
 
     def command(self, kind: str, said: str, name: str, data: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """A command that was acknowledged, and its event."""
+        """Add an acknowledged command and its event."""
         key = f"acme:{len(self.ledger.commands)}"
         event = self.add(0, name, said, data | more, key)
         body = {
@@ -84,7 +84,7 @@ class Made:
         return event
 
     def notice(self, event_id: str, kind: str, user: str, data: dict[str, Any], at: datetime = DUE) -> None:
-        """A delivery to an inbox."""
+        """Add a delivery to an inbox."""
         row = {"tenant": "acme", "id": f"d-{event_id}-{user}", "user_id": user, "kind": kind, "data": data}
         self.evidence.deliveries.append(
             row | {"event_id": event_id, "status": "sent", "created_at": at.isoformat()}
@@ -92,7 +92,7 @@ class Made:
         self.evidence.inbox.append(copy.deepcopy(row))
 
     def remind(self, user: str, due: datetime, before: str = "due", at: datetime = DUE) -> None:
-        """A reminder of the first task."""
+        """Add a reminder of the first task."""
         data = {"task_id": "a", "before": before, "due": due.isoformat(), "title": "acme a"}
         self.notice(f"reminder:a:{before}:{due.isoformat()}", "reminder.due", user, data, at)
 
@@ -118,12 +118,12 @@ class Made:
         self.ledger.commands.append(Told("acme", "task.complete", {"id": "b"}, "acme:refused", refused))
 
     def assign(self, task: str, user: str) -> None:
-        """An assignment, of which the assignee is told."""
+        """Add an assignment, with its notice to the assignee."""
         event = self.command("task.assign", "task.assigned", task, {"assignee": user}, previous=None)
         self.notice(event["event_id"], "task.assigned", user, event["data"] | {"stream": task})
 
     def begin(self, saga_id: str, kind: str, steps: list[str], **given: Any) -> None:
-        """The beginning of a saga, whose workflow has ended by now."""
+        """Add the start of a saga whose workflow has ended by now."""
         began: dict[str, Any] = dict.fromkeys(("business_key", "user", "correlation_id"))
         began |= {"saga_type": kind, "saga_version": 1, "steps": steps, "started_at": AT}
         began |= {"parent": given.pop("parent", None), "input": given}
@@ -131,12 +131,12 @@ class Made:
         self.evidence.workflows[_instance("acme", saga_id, 0)] = "completed"
 
     def step(self, saga_id: str, step: str, *, kind: str = "completed", result: Any = None) -> None:
-        """A step of a saga that succeeded."""
+        """Add a successful step of a saga."""
         data = {"step": step, "attempt": 1, "result": result}
         self.add(48, f"saga-{saga_id}", f"saga.step_{kind}", data, saga_id)
 
     def hand_over(self, saga_id: str, task: str, member: str, **given: Any) -> str:
-        """A hand-over of which the member was told; gives the key of what it does."""
+        """Add a hand-over with its notice to the member; return the prefix of its commands' keys."""
         known = {"task_id": task, "assignee": member, "deadline": "PT8S"}
         self.begin(saga_id, "task-handover", STEPS, **known, **given)
         for step in STEPS[:3]:
@@ -147,14 +147,14 @@ class Made:
         return f"saga:{saga_id}"
 
     def accept(self, saga_id: str) -> None:
-        """The member accepts, and that is the end of it."""
+        """Have the member accept, which ends the saga."""
         answer = {"step": "await-answer", "event": "accept", "refused": False}
         self.add(48, f"saga-{saga_id}", "saga.resumed", answer, saga_id)
         self.step(saga_id, "accept-task")
         self.add(48, f"saga-{saga_id}", "saga.completed", {"output": None}, saga_id)
 
     def reserving(self) -> dict[str, Any]:
-        """What the saga recorded of its first step."""
+        """Return what the saga recorded about its first step."""
         history = self.evidence.streams["acme", f"saga-{SAGA}"].values()
         return next(one["data"] for one in history if one["data"].get("step") == "reserve-capacity")
 
@@ -196,14 +196,14 @@ class Made:
         self.ledger.recurrences.append(Told("acme", "recurrence", asked, "r", answer))
 
     def recur(self, moment: str, title: str = "acme recurs") -> None:
-        """An occurrence."""
+        """Add an occurrence of the recurrence."""
         data: dict[str, Any] = {"description": None, "due": None, "priority": "normal", "tags": []}
         data |= {"title": title, "assignee": None}
         number = sum(name.startswith("task-r") for _, name in self.evidence.streams) + 1
         self.add(0, f"task-r{number}", "task.created", data, f"recurrence:r:{moment}")
 
     def settle(self) -> None:
-        """Chain, publish and project all there is, as services would."""
+        """Chain, publish and project everything, as the services would."""
         evidence = self.evidence
         evidence.messages, evidence.index = [], []
         evidence.read_models = {name: [] for name in evidence.read_models}
@@ -232,7 +232,7 @@ class Made:
                 evidence.index.append(event | entry)
 
     def kinds(self) -> set[str]:
-        """The kinds of what is wrong."""
+        """Return the kinds of all violations."""
         return {one.kind for one in violations(self.evidence, self.ledger, NOW)}
 
 
@@ -458,7 +458,7 @@ def _reminded_of_what_nobody_has(made: Made) -> None:
 
 
 def _reminded_too_early(before: str) -> Callable[[Made], None]:
-    """An hour too early."""
+    """A reminder that came an hour early."""
 
     def tamper(made: Made) -> None:
         due = NOW + timedelta(hours={"24h": 25, "1h": 2, "due": 1}[before])
@@ -501,7 +501,7 @@ def _other_in_the_inbox(made: Made) -> None:
 
 
 def _recurs(moment: timedelta, zone: str = "+00:00", title: str = "acme recurs") -> Callable[[Made], None]:
-    """An occurrence so long after the start, written so."""
+    """An occurrence `moment` after the start, written with this offset."""
     text = (NOW - timedelta(minutes=3) + moment).isoformat().replace("+00:00", zone)
     return lambda made: made.recur(text, title)
 
@@ -521,7 +521,7 @@ def _of_no_step(made: Made) -> None:
 
 
 def _again(made: Made) -> None:
-    """Twice by one command, in one commit."""
+    """Two events by one command, in one commit."""
     event = copy.deepcopy(_event(made, "task-c", 3)) | {"version": 4, "event_id": "task-c@4"}
     made.evidence.streams["acme", "task-c"][4] = event
     made.evidence.lanes[0][event["seq"]]["last"] = 4
@@ -536,7 +536,7 @@ def _not_taken_back(made: Made) -> None:
 
 
 def _completed_with(*steps: tuple[str, str]) -> Callable[[Made], None]:
-    """A saga of two steps that completed with these."""
+    """A saga of two steps that completed with only these recorded."""
 
     def tamper(made: Made) -> None:
         made.begin("short", "capacity-release", ["previous", "release"])
@@ -556,7 +556,7 @@ def _begun_again(made: Made) -> None:
 
 
 def _offboarding(tasks: int, children: int) -> Callable[[Made], None]:
-    """An off-boarding that found one task, says so many and handed over so many."""
+    """An off-boarding that found one task but reports `tasks` and handed over `children`."""
 
     def tamper(made: Made) -> None:
         made.begin("off", "member-offboarding", ["find-open-tasks", "hand-over", "find-rest"])
@@ -704,7 +704,7 @@ ALONE: list[tuple[Callable[[Made], None], str]] = [
     (_recurs(timedelta(minutes=9)), "recurrence wrong"),
     (_recurs_otherwise, "recurrence wrong"),
 ]
-"""What the rest of the suite follows, so that it shows nowhere else."""
+"""Errors that the rest of the suite follows, so that no other kind of violation shows."""
 
 
 @pytest.mark.parametrize(("tamper", "kind"), TAMPERED)

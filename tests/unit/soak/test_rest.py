@@ -1,4 +1,4 @@
-"""When the soak has seen enough."""
+"""When the soak has examined enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WRONG = Violation("doubled", "late")
 
 
 def seen(*found: list[Violation], proved: float = 0.0) -> list[bool]:
-    """Whether enough was seen, after each look; there is one in ten seconds."""
+    """Return, for looks ten seconds apart, whether each was enough."""
     looks = Looks(BEGAN + timedelta(seconds=proved), most=100, same=30)
     times = range(1, 10 * len(found), 10)
     return [

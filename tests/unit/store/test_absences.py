@@ -1,4 +1,4 @@
-"""What a bulk read leaves out decides nothing: see `DaprSidecar.get_bulk`."""
+"""A key that a bulk read leaves out proves nothing: see `DaprSidecar.get_bulk`."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_no_saga_is_taken_for_one_that_has_not_begun(client: BrokenOff, st
 
 @pytest.fixture
 async def lanes(client: BrokenOff, store: DaprEventStore) -> DaprEventReader:
-    """Two lanes: that of the store with three commits, and another with one."""
+    """Fill two lanes, that of the store with three commits and another with one, and return a reader."""
     other = DaprEventStore(client, owner="other")
     running = asyncio.create_task(other.run())
     await lane_held(other)
@@ -141,7 +141,7 @@ async def lanes(client: BrokenOff, store: DaprEventStore) -> DaprEventReader:
         mark = await client.get("eventstore", keys.published(0))
         return mark is not None and mark.data == b"3"
 
-    await until(marked)  # an idle publisher's mark comes later than what it marks
+    await until(marked)  # an idle publisher saves its mark later
     return DaprEventReader(client)
 
 
@@ -185,7 +185,7 @@ async def test_how_far_lanes_are_is_known_roughly_in_one_read(
     lease = Write(keys.lease(0), orjson.dumps({"owner": "a", "expires": 0, "tail": 2}))
     await client.save("eventstore", lease)
     await client.save("eventstore", Write(keys.published(0), b"1"))
-    await client.save("eventstore", Write(keys.published(7), b"900"))  # imported, and never written since
+    await client.save("eventstore", Write(keys.published(7), b"900"))  # imported, and never written to since
 
     assert await lanes.tails(certain=False) == {0: 2, 1: 1, 7: 900}
     assert len(reads) == 1

@@ -12,7 +12,7 @@ from annals.store.bulk_reader import BulkReader
 
 
 class Sidecar:
-    """Answers all that it was asked at the same moment, when told to."""
+    """Answers everything it was asked at the same moment, once the test says so."""
 
     def __init__(self) -> None:
         self.asked = 0

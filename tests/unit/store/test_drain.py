@@ -1,4 +1,4 @@
-"""A store that was told to end, ends, whether its sidecar is there or not."""
+"""A store that is told to stop does so, with or without its sidecar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many events are read at a time: many where they are small, and few where they are large."""
+"""How many events are read at a time: many small ones or a few large ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LARGE, SMALL = 100_000, 100
 
 
 class Asked(MemoryEventStore):
-    """Knows how many events were asked for at a time."""
+    """Records how many events are asked for at a time."""
 
     def __init__(self) -> None:
         super().__init__()

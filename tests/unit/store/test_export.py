@@ -1,4 +1,4 @@
-"""How much of the store an export holds at a time, and what it takes of a store that is written to."""
+"""How much of the store an export holds at a time, and what it exports while the store is written to."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def written(stream: StreamId, count: int) -> Append:
 async def test_an_export_holds_as_many_events_at_a_time_as_their_size_allows(
     commits: list[int], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A commit is one line, and whole."""
+    """A commit is one line and is never split."""
     monkeypatch.setattr(export, "_BYTES", 400_000)
     async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
         for number, count in enumerate(commits):
@@ -53,7 +53,7 @@ async def test_an_export_holds_as_many_events_at_a_time_as_their_size_allows(
 
 
 class Meanwhile(DaprSidecar):
-    """Lets something happen before it looks for the end of a lane: no other read asks for 256 keys."""
+    """Lets something happen before it reads the end of a lane; no other read asks for 256 keys."""
 
     def __init__(self, grpc_port: int, happen: Callable[[int, int], Awaitable[None]]) -> None:
         super().__init__(grpc_port)
@@ -69,7 +69,7 @@ class Meanwhile(DaprSidecar):
 
 
 class Writers:
-    """Three replicas, who write lanes 0, 1 and 2, and what they wrote."""
+    """Three replicas that write lanes 0, 1 and 2, and what they wrote."""
 
     def __init__(self, stores: list[DaprEventStore]) -> None:
         self._stores = stores
@@ -92,7 +92,7 @@ async def writers() -> AsyncIterator[tuple[int, Writers]]:
 
 
 async def exported(port: int, happen: Callable[[int, int], Awaitable[None]]) -> dict[str, list[int]]:
-    """The versions of every stream in an export, which is taken into another store."""
+    """Export a store, import that into another, and return the versions of each exported stream."""
     client = Meanwhile(port, happen)
     data = b"".join([page async for page in Export(client, "eventstore", with_keys=False).pages()])
     await client.close()
@@ -127,12 +127,12 @@ async def test_what_is_written_while_the_ends_of_lanes_are_read_leaves_no_hole(
         await wrote.write(2, "z")
 
         async def happen(times: int, lane: int) -> None:
-            # The end of lane 0 is known by then, that of lane 1 is not.
+            # The export knows the end of lane 0 by then, but not that of lane 1.
             if (times, lane) == (reading, 1):
                 await wrote.write(0, "x")
                 await wrote.write(1, "x")
-                await wrote.write(1, "y")  # in its lane behind what stands on what is not there
-                await wrote.write(2, "y")  # stands on that
+                await wrote.write(1, "y")  # in its lane behind x@3, which builds on a missing x@2
+                await wrote.write(2, "y")  # builds on that y@2
                 await wrote.write(2, "z")
 
         found = await exported(port, happen)

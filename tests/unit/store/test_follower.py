@@ -1,4 +1,4 @@
-"""Who follows the store misses nothing of a stream that two instances wrote, parked or not."""
+"""A follower misses nothing of a stream that two instances wrote, parked or not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAME = "default/thing-torn"
 
 
 class Client(BrokenOff):
-    """Of one instance, from which the store can be away, and the reply to one of whose saves be lost."""
+    """The client of one instance; the store may be away, or the reply to a save be lost."""
 
     away = False
     loses_reply = False
@@ -50,7 +50,7 @@ class Client(BrokenOff):
 
 
 class World:
-    """Two instances that write, each its lane, and a follower whose handling can fail or wait."""
+    """Two instances that each write a lane, and a follower whose handler can fail or wait."""
 
     def __init__(self, client: Client, stores: tuple[DaprEventStore, DaprEventStore]) -> None:
         self.client = client
@@ -106,7 +106,7 @@ class World:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def lease(self) -> dict[str, Any]:
-        """Who follows, until when, and how far they have come."""
+        """Return the lease: who follows, until when, and how far."""
         value = await self.client.get("eventstore", keys.follower("test"))
         assert value is not None
         return dict(orjson.loads(value.data))
@@ -124,14 +124,14 @@ class World:
         return is_saved
 
     async def correct(self, data: dict[str, Any] | None) -> None:
-        """As an operator does, at whichever replica; None discards."""
+        """Correct the parked letters, as an operator does at any replica; None discards them."""
         other = DeadLetters(self.client, "eventstore", "test")
         await other.refresh()
         for letter in other.parked("default"):
             await other.correct(letter, data, "ada", "it was nonsense")
 
     async def release(self) -> None:
-        """As an operator does, at whichever replica."""
+        """Release the parked letters, as an operator does at any replica."""
         other = DeadLetters(self.client, "eventstore", "test")
         await other.refresh()
         await other.release(other.parked("default"), "ada", "mended")
@@ -205,7 +205,7 @@ async def test_a_replay_waits_for_a_lane_that_lags_behind_another(
     async with world.following():
         await until(
             _holds(world.waiting.is_set)
-        )  # version 3 was passed over, the lane of version 2 is not there yet
+        )  # version 3 was skipped, and the lane of version 2 has not come yet
         await world.release()
         world.go_on.set()
         await until(_holds(lambda: not world.parked))
@@ -288,7 +288,7 @@ async def test_an_instance_whose_renewal_was_saved_and_not_answered_goes_on(
 
 
 async def leave(world: World, ahead: float) -> None:
-    """As an instance does whose clock is ahead of all others, or behind, when it renews its lease."""
+    """Save a lease as an instance would whose clock is `ahead` of all others."""
     lease = await world.lease() | {"owner": "of another clock", "expires": time.time() + ahead + 1.0}
     await world.client.save("eventstore", Write(keys.follower("test"), orjson.dumps(lease)))
 

@@ -1,4 +1,4 @@
-"""What is written together, and who is refused for whom."""
+"""What is written together, and who is refused because of whom."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from event_stores import lane_held, opened
 
 
 class ShortKeys(DaprSidecar):
-    """On a store that takes no longer key than MySQL does."""
+    """A client on a store that accepts no longer keys than MySQL does."""
 
     def __init__(self, grpc_port: int) -> None:
         super().__init__(grpc_port)
@@ -56,7 +56,7 @@ async def test_what_is_too_long_for_the_store_is_refused_alone() -> None:
 async def test_who_is_refused_by_what_was_damaged_stops_nobody_else(
     monkeypatch: pytest.MonkeyPatch, damaged: str
 ) -> None:
-    monkeypatch.setattr(lane, "_DRAIN_SECONDS", 0.1)  # nobody can publish what was damaged
+    monkeypatch.setattr(lane, "_DRAIN_SECONDS", 0.1)  # nobody can publish a damaged value
     async with (
         FakeSidecar() as sidecar,
         opened(sidecar.grpc_port, "other") as other,
@@ -69,7 +69,7 @@ async def test_who_is_refused_by_what_was_damaged_stops_nobody_else(
             await client.save("eventstore", Write(key, b'{"version": 1}'))
             refused = Undecodable
         else:
-            # As by a former owner: at the end of the lane of who is to write there.
+            # As a former owner may leave it: at the end of the lane of the instance that writes there now.
             (mine,) = {0, 1} - {taken.position.lane}
             client, key = DaprSidecar(sidecar.grpc_port), keys.log(mine, 1)
             await client.save("eventstore", Write(key, b"?"))

@@ -1,4 +1,4 @@
-"""The keys of the event store: every store takes them, and finds by them what was stored before."""
+"""The keys of the event store: every store accepts them, and earlier data is still found by them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from event_store_conformance import new_stream, to_append
 from event_stores import opened
 
 LONGEST = 255
-"""What state.mysql takes."""
+"""The longest key in bytes that state.mysql accepts."""
 
 
 @pytest.mark.parametrize("tenant", ["t", "t" * 63])

@@ -1,4 +1,4 @@
-"""What an owner of a lane finds in it that is not its own."""
+"""What the owner of a lane finds there that it did not write."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_what_a_former_owner_wrote_late_is_published_though_nobody_writes(
 
 
 class BetweenTwoReads(DaprSidecar):
-    """Shows, once, an event of a stream whose head was read just before both were written."""
+    """Leaves the key `unseen` out of one read, as if it and its events had been written right afterwards."""
 
     def __init__(self, grpc_port: int) -> None:
         super().__init__(grpc_port)
@@ -130,7 +130,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 
 async def left_behind(client: DaprSidecar, broker: Broker, owner: str, events: int) -> StreamId:
-    """A stream whose instance is gone, and published nothing of it."""
+    """Write a stream whose instance then dies without having published any of it."""
     broker.seconds = 3600.0
     store = DaprEventStore(client, owner=owner)
     running = asyncio.create_task(store.run())
@@ -145,7 +145,7 @@ async def left_behind(client: DaprSidecar, broker: Broker, owner: str, events: i
 
 
 def versions(sidecar: FakeSidecar, stream: StreamId) -> list[int]:
-    """Those of a stream's events that were published, in the topic's order."""
+    """Return the versions of a stream's published events, in the topic's order."""
     events = [orjson.loads(message.body) for message in sidecar.dapr.broker.log("domain-events")]
     return [int(event["streamversion"]) for event in events if event["subject"] == stream.name]
 
@@ -182,7 +182,7 @@ async def test_what_another_left_behind_is_published_once_however_long_it_takes(
                 return await leases.published(0) == 50
 
             await until(marked)
-            await asyncio.sleep(2.5)  # in which each of the others looks again
+            await asyncio.sleep(2.5)  # during which each of the others looks again
         assert versions(sidecar, stream) == list(range(1, 51))
         await client.close()
 
@@ -240,7 +240,7 @@ async def test_who_finds_all_lanes_leased_waits_until_one_is_left(monkeypatch: p
             running = asyncio.create_task(waiting.run())
             await asyncio.sleep(0.3)
             assert (store.lane, waiting.lane, running.done()) == (0, None, False)
-        async with asyncio.timeout(lease.LEASE_SECONDS / 2):  # it was left, and has not run out
+        async with asyncio.timeout(lease.LEASE_SECONDS / 2):  # before it runs out: it was given back
             await lane_held(waiting)
         assert (await waiting.append(to_append(new_stream(), 0))).position.lane == 0
         await waiting.drain()
@@ -249,7 +249,7 @@ async def test_who_finds_all_lanes_leased_waits_until_one_is_left(monkeypatch: p
 
 
 async def leave(client: DaprSidecar, ahead: float) -> None:
-    """As an instance does whose clock is ahead of all others, or behind, when it leases lane 0."""
+    """Save a lease of lane 0 as an instance would whose clock is `ahead` of all others."""
     value = await client.get("eventstore", keys.lease(0))
     tail = orjson.loads(value.data)["tail"] if value else 0
     left = {"owner": "of another clock", "expires": time.time() + ahead, "tail": tail}
@@ -337,7 +337,7 @@ async def test_a_lane_whose_lease_was_damaged_is_named_and_passed_over_and_ends_
         with capture_logs() as logs:
             async with opened(sidecar.grpc_port) as store:
                 appended = await store.append(to_append(new_stream(), 0))
-                await asyncio.sleep(2.5)  # in which it looks for orphans again
+                await asyncio.sleep(2.5)  # during which it looks for orphans again
                 assert (await store.reached(), appended.position.seq) == ({appended.position.lane: 1}, 1)
                 assert store.lane == (1 if of == 0 else 0)
         assert any(str(log.get("error")).startswith(f"{keys.lease(of)} cannot") for log in logs)
@@ -356,7 +356,7 @@ async def test_a_lane_with_a_hole_is_not_taken_for_one_that_ends_there_though_it
             for version in range(3):
                 await store.append(to_append(stream, version))
         state.write(Operation(keys.log(0, lost)), datetime.now(UTC))
-        # As a publisher leaves it, which waits before the hole.
+        # A publisher that waits before the hole leaves this watermark.
         await client.save("eventstore", Write(keys.published(0), orjson.dumps(lost - 1)))
         whole = await client.get("eventstore", keys.lease(0))
         assert whole is not None
@@ -398,7 +398,7 @@ async def test_where_a_watermark_was_damaged_all_of_the_lane_is_published_again(
                 for version in range(3):
                     await (store, other)[of].append(to_append(stream, version))
             await until(marked)
-            if of == 1:  # of one that has left it to others
+            if of == 1:  # of an instance that has left the lane to others
                 await client.save("eventstore", Write(keys.published(of), b"{"))
                 assert (await store.tails())[of] == 3
                 await until(marked)

@@ -25,12 +25,12 @@ LARGEST = 10_000
 
 
 class Sidecar:
-    """A sidecar on a broker that takes no message beyond a size; partitions of it may be away."""
+    """A sidecar on a broker that refuses messages beyond a size, and some of whose partitions may be away."""
 
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.watermark = 0
-        self.between = 0  # the watermark that another saves right after this one looked
+        self.between = 0  # saved by another publisher right after this one looked
         self.away: Callable[[Message], bool] = lambda _: False
         self.asked = 0
 
@@ -237,7 +237,7 @@ async def test_what_another_left_behind_is_as_old_as_its_commit_says(sidecar: Si
 
 
 class Forgetful(MemoryEventStore):
-    """Leaves the last event out of what it reads, the first few times."""
+    """Leaves the last event out of its reads, the first few times."""
 
     leaves_out = 20
 
@@ -378,11 +378,11 @@ async def offer(one: Publisher, store: MemoryEventStore, number: int, size: int 
 
 
 async def tell(one: Publisher, store: MemoryEventStore, number: int) -> None:
-    """Offer what was committed at a place."""
+    """Offer the commit at a position to the publisher."""
     (commit,) = await store.read_log(0, number, number)
     events = await store.read_events([(commit.stream, 1)])
     appended = Appended(commit.stream, 1, commit.position)
-    # As they come from the lane: events of their own, with their size.
+    # The lane offers events of its own, together with their size.
     events = [RecordedEvent.from_json(event.to_json()) for event in events]
     waiting = Waiting(cast("Any", None), "", sum(len(event.to_json()) for event in events), asyncio.Future())
     one.offer([Committed(waiting, appended, events)])

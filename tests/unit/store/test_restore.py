@@ -1,4 +1,4 @@
-"""What an import that is broken off leaves, and who keeps off it until it is through."""
+"""What a truncated import leaves, and who keeps away from it until it is complete."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NOTHING = folding(EventRegistry([]), [])
 
 @asynccontextmanager
 async def empty() -> AsyncIterator[tuple[int, BrokenOff]]:
-    """A sidecar whose store is empty: its port, and a client."""
+    """Yield the port and a client of a sidecar whose store is empty."""
     async with FakeSidecar() as sidecar:
         client = BrokenOff(sidecar.grpc_port)
         yield sidecar.grpc_port, client
@@ -76,7 +76,7 @@ async def test_a_lane_is_being_imported_until_its_last_commit_is_there() -> None
         lines = await lines_of(source)
     async with empty() as (_, into):
         reader, restore = DaprEventReader(into), Restore(into, "eventstore", NOTHING)
-        # What a bulk leaves out is there all the same.
+        # A key that a bulk read leaves out exists all the same.
         into.left_out = frozenset({store_keys.imported(lane), store_keys.log(lane, 3)})
         assert not await reader.being_imported()
         await restore.apply(b"".join(lines[:-1]))
@@ -104,7 +104,7 @@ KEY = SagaKey("s1", "default")
 
 
 class NoWorkflows:
-    """The workflow engine, which has lost them all."""
+    """A workflow engine that has lost all its workflows."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -251,7 +251,7 @@ async def test_an_import_that_another_release_goes_on_with_has_the_states_of_tha
 
 
 async def written(*owners: str) -> list[bytes]:
-    """The lines of a store with a box whose events were written by these, one after the other."""
+    """Return the export of a store with a box whose events these owners wrote in turn."""
     async with empty() as (port, source):
         async with AsyncExitStack() as stack:
             stores = {
@@ -263,7 +263,7 @@ async def written(*owners: str) -> list[bytes]:
 
 
 def begun(lines: list[bytes]) -> tuple[bytes, list[list[bytes]]]:
-    """The lines that an import begins with, and the others of each lane."""
+    """Return the lines with which an import begins, and the rest of each lane."""
     lanes = len(orjson.loads(lines[0])["lanes"])
     rest: defaultdict[int, list[bytes]] = defaultdict(list)
     for line in lines[1 + lanes :]:
@@ -276,7 +276,7 @@ def weighed(count: int) -> dict[str, int]:
 
 
 async def is_whole(into: DaprSidecar, count: int) -> bool:
-    """Whether a store has all of a box; then its head has its state, and before it has none."""
+    """Return whether a store has all of a box. Its head has its state then, and none before."""
     reader = DaprEventReader(into)
     there = await reader.read_raw_events([(BOX, version) for version in range(1, count + 1)], certain=True)
     head, _ = await reader.load(BOX, certain=True)
@@ -292,7 +292,7 @@ async def is_whole(into: DaprSidecar, count: int) -> bool:
 
 
 class Watched(BrokenOff):
-    """Looks at the box after every transaction."""
+    """Checks the box after every transaction."""
 
     async def transact(self, store: str, writes: Iterable[Write]) -> None:
         await super().transact(store, writes)
@@ -326,7 +326,7 @@ async def test_lanes_that_come_at_the_same_time_lose_nothing_of_each_other() -> 
 
 
 class Killed(BrokenOff):
-    """Loses the reply of every second transaction, as the importer that asked for it is gone."""
+    """Loses the reply to every second transaction, as when the importer is killed."""
 
     transactions = 0
 
@@ -400,7 +400,7 @@ async def test_a_head_that_an_earlier_release_left_without_a_state_gets_one_with
 
 
 class Picky(WeighedBox):
-    """Of a release that does not know what weighs 30."""
+    """The box of a release that does not accept a weight of 30."""
 
     def apply(self, event: EventData) -> Picky:
         if cast("Put", event).weight == 30:
@@ -486,7 +486,7 @@ class Sheet(Box):
 
 
 class Narrow(BrokenOff):
-    """Takes no transaction that is larger than a sidecar takes by default."""
+    """Refuses transactions larger than a sidecar takes by default."""
 
     async def transact(self, store: str, writes: Iterable[Write]) -> None:
         writes = list(writes)
@@ -572,7 +572,7 @@ async def test_an_erasure_is_not_undone_by_lines_that_come_again() -> None:
 
 @pytest.mark.parametrize("placed", ["before", "during", "after"])
 async def test_who_follows_first_is_given_what_was_imported_whenever_it_begins(placed: str) -> None:
-    """What was appended behind it before anybody followed is not new to who begins."""
+    """Events appended after the import, before anybody followed, are not new to a first follower."""
     async with empty() as (port, source):
         async with opened(port) as store:
             for version in range(6):
@@ -619,7 +619,8 @@ async def test_who_follows_first_is_given_what_was_imported_whenever_it_begins(p
             async with opened(port) as store:
                 await put(store, 6)
                 if placed == "after":
-                    # It is gone before it has come that far, and goes on as it was placed.
+                    # The follower stops before it has come that far; when it is back, it goes on from its
+                    # place.
                     into.left_out = frozenset({store_keys.log(0, 4)})
                     async with following("a"):
                         pass

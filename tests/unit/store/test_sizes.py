@@ -1,4 +1,4 @@
-"""How large an event may be: what would not be published is not stored."""
+"""How large an event may be: an event that could not be published is not stored."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def as_dapr_writes_it(event: DomainEvent) -> bytes:
 def test_whatever_is_let_pass_the_smallest_broker_takes(letter: str) -> None:
     ids = dict.fromkeys(("user_id", "session_id", "client", "correlation_id", "causation_id"), "<" * 256)
     length, step = 0, 1 << 18
-    while step:  # the longest text that passes
+    while step:  # finds the longest text that passes
         try:
             data = orjson.dumps({"text": letter * (length + step)})
             require_publishable("thing.happened", data, MAX_EVENT_BYTES)

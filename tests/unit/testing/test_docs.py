@@ -1,4 +1,4 @@
-"""The examples of docs/test-your-own.md that need no server, as they are printed there."""
+"""The examples of docs/test-your-own.md that need no server, as printed there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The event store on the fake sidecar: what passes on a real one passes here."""
+"""The event store passes the same tests on the fake sidecar as on a real one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fake has beyond the real one: a clock, faults on order, apps in process."""
+"""What the fake has beyond the real sidecar: a clock, faults on demand, apps in the same process."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_value_ends_when_the_clock_comes_to_it() -> None:
 async def test_jobs_are_called_by_the_clock_and_again_until_they_succeed() -> None:
     clock = VirtualClock()
     dapr = FakeDapr(clock=clock)
-    async with FakeSidecar("app", dapr=dapr) as away:  # no app yet: the job waits for one
+    async with FakeSidecar("app", dapr=dapr) as away:  # no app yet, so the job waits for one
         client = DaprSidecar(away.grpc_port)
         await Jobs(client).schedule("remind", clock.now() + timedelta(hours=1), {"n": 1})
         await clock.advance(timedelta(hours=2))

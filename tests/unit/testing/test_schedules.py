@@ -1,4 +1,4 @@
-"""When a job is due, in the words that Dapr's scheduler takes."""
+"""When a job is due, in the syntax of Dapr's scheduler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOW = datetime(2030, 1, 1, 9, 30, 15, tzinfo=UTC)  # a Tuesday
         ("0 0 9-17/4 * * *", "2030-01-01T13:00:00"),
         ("0 0 8 * * mon,fri", "2030-01-04T08:00:00"),
         ("0 0 0 29 2 *", "2032-02-29T00:00:00"),
-        ("0 0 12 15 * sun", "2030-01-06T12:00:00"),  # either of the two days will do
+        ("0 0 12 15 * sun", "2030-01-06T12:00:00"),  # either of the two days matches
         ("0 0 12 * jun ?", "2030-06-01T12:00:00"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Real workflows, on the real worker of the SDK, against the fake and its clock."""
+"""Real workflows on the SDK's real worker, against the fake sidecar and its clock."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def failing(context: DaprWorkflowContext, _: Any) -> Generator[Any, Any, None]:
 
 
 def copied(function: Any) -> Any:
-    """The SDK registers a function once a process, and there is a worker for each test."""
+    """Copy a function: the SDK registers each function once per process, and each test has its own worker."""
     return FunctionType(function.__code__, function.__globals__, function.__name__)
 
 
@@ -88,7 +88,7 @@ def runtime(port: int) -> WorkflowRuntime:
 
 @asynccontextmanager
 async def working(port: int) -> AsyncIterator[None]:
-    """A worker, gone after whatever happens: its threads would keep the whole run from ending."""
+    """Run a worker and stop it whatever happens; its threads would keep the whole run from ending."""
     made = runtime(port)
     await asyncio.to_thread(made.start)
     try:
@@ -98,7 +98,7 @@ async def working(port: int) -> AsyncIterator[None]:
 
 
 class Machine:
-    """A sidecar with a worker, and what manages its workflows."""
+    """A sidecar with a worker, and the client that manages its workflows."""
 
     def __init__(self, sidecar: FakeSidecar, clock: VirtualClock) -> None:
         self.sidecar = sidecar
@@ -211,7 +211,7 @@ async def test_what_a_worker_leaves_undone_another_does() -> None:
             await Workflows(client).start("patient", "i", {}, None)
             await one.kill()
             async with working(other.grpc_port):
-                # A start waits until a worker has begun it: from then on the second one is there.
+                # A start returns once a worker has begun it, so the second worker is connected from then on.
                 await Workflows(client).start("patient", "j", {}, None)
                 await clock.advance(DAY)
                 assert dapr.workflows.find("i").ended

@@ -1,4 +1,4 @@
-"""A service whose work has died is not there any more."""
+"""A service whose background work has died is no longer healthy."""
 
 from __future__ import annotations
 

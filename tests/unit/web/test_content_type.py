@@ -1,4 +1,4 @@
-"""A body that is not said to be JSON is refused for that, and not for what it holds."""
+"""A body that is not declared as JSON is refused for that, not for its content."""
 
 from __future__ import annotations
 

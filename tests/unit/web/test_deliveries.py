@@ -1,4 +1,4 @@
-"""What a sidecar delivers in bulks."""
+"""Messages that a sidecar delivers in bulk."""
 
 from __future__ import annotations
 

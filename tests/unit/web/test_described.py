@@ -1,4 +1,4 @@
-"""What docs/api says of parameters and attributes is what there is; `make check` holds it to the code."""
+"""The parameters and attributes in docs/api exist. `make check` compares docs/api with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is answered without FastAPI's layers is answered as with them."""
+"""Routes answered without FastAPI's layers answer as they do with them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_who_goes_away_in_the_middle_of_asking_is_no_failure(direct: bool)
 
     app = _client(direct=direct).app
     scope = {"type": "http", "method": "POST", "path": "/things/one", "headers": [], "query_string": b""}
-    # Starlette's own middleware raises again what it answered.
+    # Starlette's own middleware raises again the error that it has answered.
     with capture_logs() as logs, suppress(ClientDisconnect):
         await app(scope, receive, send)
     assert [one for one in logs if one["log_level"] == "error"] == []

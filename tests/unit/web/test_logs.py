@@ -1,4 +1,4 @@
-"""What the logs say, and what they do not."""
+"""What the logs contain, and what they do not."""
 
 from __future__ import annotations
 

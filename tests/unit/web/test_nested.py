@@ -1,4 +1,4 @@
-"""What is taken can be answered: it is nested no deeper than is written again."""
+"""Whatever is accepted can be answered: nesting is limited to what can be written again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no database holds is refused before any is asked."""
+"""Text that no database holds is refused before a database is asked."""
 
 from __future__ import annotations
 

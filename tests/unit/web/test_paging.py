@@ -1,4 +1,4 @@
-"""A token leads on to the next page; one that somebody made up is refused before the database is asked."""
+"""A cursor leads to the next page; a made-up cursor is refused before the database is asked."""
 
 from __future__ import annotations
 

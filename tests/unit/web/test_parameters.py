@@ -1,4 +1,4 @@
-"""A parameter that a route does not have is refused: a filter with a typing error would show everything."""
+"""A parameter that a route does not have is refused: a misspelt filter would show everything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from annals_saga_orchestrator import api as sagas_api
 
 
 class Untouched:
-    """What must not be asked of anything."""
+    """Stands for parts that must not be used."""
 
     def __getattr__(self, name: str) -> Any:
         return None

@@ -1,4 +1,4 @@
-"""A query while the database, or the event store, is away is answered 503, to be asked again."""
+"""A query is answered 503, to be repeated, while the database or the event store is away."""
 
 from __future__ import annotations
 
