@@ -8,7 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 SUITE = ("tests/system/", "tests/fuzz/test_running_suite.py", "tests/browser/", "tests/bench/", "tests/soak/")
 
 
-class OneSuite(LoadScopeScheduling):  # its base is not typed
+class OneSuite(LoadScopeScheduling):  # type: ignore[misc] # its base is not typed
     """Gives each file to one worker, and all files that start the suite to the same worker."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -170,9 +170,7 @@ async def bare_sidecar(launch: Launch, tmp_path: Path) -> Callable[..., Any]:
 
 
 async def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:
-    """Wait until `condition` returns a true value and return that value. Raises `TimeoutError` after
-    `seconds`.
-    """
+    """Wait until `condition` returns a true value, and return it; raise TimeoutError after `seconds`."""
     async with asyncio.timeout(seconds):
         while not (value := await condition()):
             await asyncio.sleep(0.05)

@@ -25,7 +25,7 @@ _JSON = "application/json"
 
 
 async def as_documented(response: httpx.Response) -> None:
-    """Fail if the service's document does not describe a JSON answer. An event hook for `httpx`."""
+    """Fail if the service's document does not describe a JSON answer. It is an event hook of `httpx`."""
     if (
         not response.is_success
         or response.status_code == 204

@@ -1,6 +1,4 @@
-"""A server that gives every request the same answer, byte for byte, even an answer that no web framework
-would send.
-"""
+"""A server that gives every request the same answer, byte for byte, however malformed."""
 
 from __future__ import annotations
 

@@ -36,9 +36,7 @@ class SagaMachine:
     """Replace the first worker, which knows only `before`, with one that knows the whole catalogue."""
 
     def history_bytes(self, key: SagaKey) -> int:
-        """Return the size in bytes of a saga's workflow history, which the sidecar sends to the worker at
-        each turn.
-        """
+        """Return the size of a saga's workflow history, which its worker receives at each turn, in bytes."""
         instance = self.dapr.workflows.find(instance_id(key))
         return sum(event.ByteSize() for event in [*instance.history, *instance.inbox])
 

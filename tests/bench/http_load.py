@@ -102,8 +102,8 @@ async def saturate(port: int, script: Script, *, connections: int, seconds: floa
 async def at_rate(port: int, script: Script, *, rate: float, connections: int, seconds: float) -> Measured:
     """Send `rate` requests a second, however long the answers take.
 
-    A latency is counted from the moment at which the request was due, even if no connection was free then. A
-    short stall is thus charged for all requests that had to wait.
+    A latency starts when its request is due, even if no connection is free then. A short stall is thus
+    charged to every request that had to wait.
     """
     latencies: list[float] = []
     failed = 0

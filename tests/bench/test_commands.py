@@ -1,4 +1,4 @@
-"""Commands through each subject in turn: at saturation, with whole lives of tasks, and at half that rate."""
+"""Commands through each subject in turn: at saturation, at half that rate, and as whole lives of tasks."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ async def test_loading_and_replay(suite: Suite) -> None:
 
 
 async def raw_transactions(client: DaprSidecar, size: int) -> float:
-    """Return commits a second, of four keys each, with `size` commits a transaction, in sequence."""
+    """Return the commits per second, with four keys a commit and `size` commits a transaction."""
     done, begun = 0, time.perf_counter()
     while time.perf_counter() < begun + SECONDS:
         writes = [Write(f"bench/{new_id()}", b"x" * 500, insert_only=True) for _ in range(4 * size)]

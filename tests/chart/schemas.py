@@ -23,7 +23,7 @@ _DEFINITIONS = {
     ),
     "keda.sh": ("github.com/kedacore/keda/v2", "v2.21.0", "config/crd/bases"),
 }
-# The Go proxy has no fetchable module with the definitions of these operators.
+# The operators of these groups are not available as Go modules.
 UNCHECKED = frozenset({"kafka.strimzi.io", "postgresql.cnpg.io"})
 
 

@@ -97,7 +97,7 @@ async def goes_on(client: Client) -> None:
 async def parked_by(client: Client) -> list[str]:
     """Return how often each consumer has parked anything, for all tenants, once the projector has caught up.
 
-    The projector's unreadable messages are left out: the tests have them read again, which counts too.
+    The projector's unreadable messages are left out: operators have them read again, which counts too.
     """
 
     async def caught_up() -> bool:

@@ -31,7 +31,7 @@ async def test_a_change_of_tables_may_take_longer_than_other_calls(
     # The sidecar knows the deadline too, and may be the first to report that it has passed.
     with pytest.raises(DatabaseError, match=r"DEADLINE_EXCEEDED|deadline exceeded"):
         await BindingDatabase(hasty, "readmodels").execute(SLOW)
-    # A statement that nobody waits for any more is undone; retried with the same deadline, it never succeeds.
+    # A statement that nobody waits for any more is rolled back; a retry with this deadline would fail again.
     assert await pool.fetchval("SELECT to_regclass('changed')") is None
     await BindingDatabase(hasty, "readmodels", seconds=30).execute(SLOW)
     assert await pool.fetchval("SELECT to_regclass('changed')") == "changed"

@@ -9,7 +9,7 @@ from annals.events import RecordedEvent
 from event_store_conformance import saying
 
 MANY = 130
-"""More than one transaction changes."""
+"""More letters than one transaction changes."""
 
 
 async def test_a_large_group_is_released_whole_and_may_be_released_again(dead_letters: DeadLetters) -> None:

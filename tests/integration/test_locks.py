@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "building-blocks.md").read_text()
 
 @pytest.fixture
 async def sidecar(tmp_path: Path, bare_sidecar: Any) -> AsyncIterator[DaprSidecar]:
-    """Run a sidecar with the component as docs print it."""
+    """Run a sidecar with the component as the documentation prints it."""
     server = infra.Redis(tmp_path / "redis", ports.free_port())
     server.initialise()
     (component,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

@@ -241,8 +241,7 @@ async def test_what_was_written_to_the_old_table_after_a_switch_is_in_the_new_on
     await world.generations.switch(known(world, 2))
     await world.tasks(20, "late")
     await until(lambda: rows(world, 20))
-    # The state that replicas leave which do not know of the switch yet; then nobody fills anything for an
-    # hour.
+    # Replicas that do not know of the switch yet leave this state; then nobody fills anything for an hour.
     await world.pool.execute("DELETE FROM readmodels.tasks_2")
     await world.pool.execute(
         "UPDATE readmodels.generations SET switched_at = now() - interval '1 hour' WHERE number = 2"
@@ -290,7 +289,8 @@ async def test_one_that_answered_until_now_is_as_far_as_all_that_was_applied(wor
     await world.generations.switch(known(world, 2))
     assert sum(known(world, 1).progress.values()) == 100, "one may switch back at once"
 
-    # The generation before may have rows that the one that goes live lacks, so it is not credited with them.
+    # A generation that went live may lack what was written to the one before, so it is not credited with
+    # that.
     await world.tasks(10, "late")
     await until(lambda: rows(world, 110))
     await world.generations.switch(known(world, 1))

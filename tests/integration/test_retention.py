@@ -83,7 +83,7 @@ async def kept(pool: asyncpg.Pool) -> Kept:
 
 
 async def test_what_is_over_is_forgotten_and_nothing_else(kept: Kept) -> None:
-    await kept.fill(OVER, "old", rows=1_500)  # more than one statement deletes
+    await kept.fill(OVER, "old", rows=1_500)  # more rows than one statement deletes
     await kept.fill(timedelta(days=80), "young")
     looked = [kept.retention.look() for _ in range(3)]
     assert await asyncio.gather(*looked) == [{}, {}, {}]

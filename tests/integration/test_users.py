@@ -15,7 +15,7 @@ from read_model_database import PoolDatabase
 
 MUCH = 2_500
 AT_MOST = 1_000
-"""Rows that one statement may change: no sidecar waits while all rows of a busy user change."""
+"""Rows that one statement may change: no sidecar waits until all rows of a busy user are changed."""
 TABLES = ("preferences", "inbox", "deliveries")
 
 FILL = """

@@ -19,7 +19,7 @@ import httpx
 PORTS = {"command": 3501, "projector": 3502, "saga-orchestrator": 3503, "notification": 3504}
 TENANTS = ("default", "acme")
 NAMELESS = ("", "[]", "7", '{"entries": 7}')
-"""Bodies delivered to apps that lack the word "hostile", by which the checks recognise all others."""
+"""Hostile bodies without the word "hostile", by which the checks recognise all others."""
 _ANSWER_SECONDS = 15.0
 _PROBLEM = "urn:annals:problem:"
 

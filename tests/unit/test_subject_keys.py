@@ -232,7 +232,7 @@ async def test_what_is_personal_waits_while_its_key_cannot_be_had() -> None:
             await subject_keys(client, secret).shred("acme", "zoe")
         with pytest.raises(StoreUnavailable):
             await subject_keys(client, secret).disclose("acme", token)
-        secret.value = fresh()  # a different key from the one that protects the subject's
+        secret.value = fresh()  # not the one that the subject's key is under
         with pytest.raises(StoreUnavailable, match="is not in the secret store"):
             await subject_keys(client, secret).protect("acme", "zoe", {"name": "Zoe"})
         await client.close()

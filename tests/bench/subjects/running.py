@@ -138,8 +138,7 @@ async def protean(suite: Suite) -> AsyncIterator[Subject]:
     """Run Protean behind FastAPI, on Message DB."""
     dsn = await new_database(suite, "message_store")
     connection = await asyncpg.connect(dsn)
-    # The scripts of Message DB's install.sh, without its extension pgcrypto: PostgreSQL itself has what it is
-    # for.
+    # Message DB's install.sh without its extension pgcrypto: PostgreSQL itself has what that is for.
     for part in ("schema", "tables", "types", "functions", "indexes"):
         for script in sorted((MESSAGE_DB / part).glob("*.sql")):
             await connection.execute(

@@ -204,7 +204,7 @@ async def test_a_webhook_that_never_answers_keeps_no_other_waiting() -> None:
 
 
 async def test_a_place_that_is_free_again_is_given_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher_module, "_LOOK_SECONDS", 3600.0)  # so that a look cannot find it
+    monkeypatch.setattr(dispatcher_module, "_LOOK_SECONDS", 3600.0)  # long enough that no look comes
     log = Deliveries(*(hook(f"h{n}", f"user-{n % 70}") for n in range(700)))
     async with dispatching(log):
         await until(lambda: log.has(*(f"h{n}" for n in range(700))))
@@ -327,7 +327,7 @@ async def test_what_an_answer_has_no_room_for_keeps_nobody_from_being_sent_to(
 
 
 class Postgres:
-    """Accepts no NUL, as PostgreSQL's jsonb, and no answer that is bad in another way."""
+    """Refuses NUL, as PostgreSQL's jsonb does, and one answer that is bad in another way."""
 
     def __init__(self, *waiting: Claimed) -> None:
         self.waiting = list(waiting)

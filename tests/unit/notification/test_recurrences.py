@@ -85,7 +85,7 @@ async def test_what_cannot_be_counted_any_more_can_be_paused() -> None:
         await recurrences(database, Alarms()).pause("t", "r", False)
 
 
-# A rule counted in minutes since the year 1900, each of which has to be visited.
+# Five million minutes from the year 1900 on, each of which has to be counted.
 COUNTED = {"rule": "FREQ=MINUTELY;COUNT=5000000", "start": "1900-01-01T00:00:00Z"}
 
 

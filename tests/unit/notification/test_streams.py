@@ -373,7 +373,7 @@ def test_a_websocket_is_closed_with_as_much_of_the_reason_as_a_close_frame_holds
     ],
 )
 def test_a_stream_is_of_so_many_names_and_no_more_and_a_star_ends_one(query: str, expected: str) -> None:
-    """Every event of a tenant is compared with all names that its clients want, and blocks all else."""
+    """Comparing an event with all names that its tenant's clients want blocks everything else."""
     app = FastAPI()
     app.include_router(routes.routes(hub(LongStore(0))))
     with TestClient(app) as client:

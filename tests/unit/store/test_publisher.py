@@ -30,7 +30,7 @@ class Sidecar:
     def __init__(self) -> None:
         self.taken: list[str] = []
         self.watermark = 0
-        self.between = 0  # saved by another publisher right after this one looked
+        self.between = 0  # the watermark that another publisher saves right after this one looked
         self.away: Callable[[Message], bool] = lambda _: False
         self.asked = 0
 

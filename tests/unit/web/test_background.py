@@ -1,4 +1,4 @@
-"""A service whose background work has died is no longer healthy."""
+"""A service ends when its background work fails."""
 
 from __future__ import annotations
 
