@@ -440,7 +440,7 @@ async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
 async def test_who_asks_somebody_to_take_on_a_task_is_told_why_they_do_not(
     show: Show, services: Services, before: bool
 ) -> None:
-    """Also if the saga ends before the answer says which saga it is."""
+    """The reason shows even if the saga ends before the answer says which saga it is."""
     services.task("a")
     begun = asyncio.Event()
 

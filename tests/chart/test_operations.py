@@ -223,7 +223,7 @@ def test_a_sidecar_is_held_to_what_is_given_and_to_no_more(render: Render) -> No
 
 
 def test_the_toolbox_ends_when_it_is_told_to(render: Render) -> None:
-    """It is its container's first process; the kernel ends such a process only by signals that it handles."""
+    """The toolbox is its container's first process, which only signals that it handles can end."""
     (container,) = of_kind(render(EVERYTHING), "Deployment")["annals-toolbox"]["spec"]["template"]["spec"][
         "containers"
     ]

@@ -54,7 +54,7 @@ class TestOnPostgresThroughDapr(EventStoreConformance):
 async def test_a_transaction_that_nobody_goes_on_with_holds_up_others_for_seconds_only(
     database: str, bare_sidecar: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Such a transaction remains when a sidecar's host loses power: PostgreSQL is not told."""
+    """A transaction stays open when its sidecar's host loses power, as nothing tells PostgreSQL."""
     await prepare_settings(database)
     write_secrets(tmp_path, postgres=database)
     _, at = await bare_sidecar(resources(tmp_path, "stores/postgresql/eventstore.yaml"))

@@ -99,7 +99,7 @@ async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_b
 async def test_reminders_that_a_history_which_is_gone_left_give_way_to_what_is_imported(
     reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool, *, live_first: bool
 ) -> None:
-    """It does not matter whether the imported events come first or an event appended since the restore."""
+    """The result is the same whether the imported events or an event since the restore comes first."""
     now = datetime.now(UTC)
     gone, due, moved = (now + timedelta(days=days) for days in (9, 3, 5))
     await pool.execute(

@@ -330,7 +330,7 @@ async def test_a_head_whose_event_is_missing_is_found(ledger: Ledger) -> None:
 async def test_a_stream_that_was_written_through_two_lanes_verifies(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It also verifies if more streams go on in other lanes, or later in their own, than are remembered."""
+    """It verifies even if more streams go on in other lanes, or further on in one, than are remembered."""
     monkeypatch.setattr("annals.audit.verification._REMEMBERED", 1)
     monkeypatch.setattr("annals.audit.verification._PAGE", 2)
     through = [(A, 5, "thing-b"), (B, 5, "thing-a"), (A, 6, "thing-a"), (B, 6, "thing-c")]

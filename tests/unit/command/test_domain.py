@@ -68,7 +68,7 @@ def test_what_may_happen_to_a_task(
 def test_whatever_happens_to_a_task_says_whose_it_is(
     past: list[EventData], decide: Callable[[Task], EventData]
 ) -> None:
-    """By this, those who want to hear of their own tasks are found."""
+    """The `assignee` of each event finds those who want to hear of their own tasks."""
     task = given(Task, CREATED, TaskAssigned(assignee="ada"), *past).state
     assert decide(task).model_dump()["assignee"] == "ada"
 

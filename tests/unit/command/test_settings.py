@@ -12,7 +12,7 @@ from annals_command.settings import CommandSettings
     ("setting", "value"),
     [
         ("IDEMPOTENCY_DAYS", "-1"),  # no store accepts it
-        ("IDEMPOTENCY_DAYS", "0"),  # a store keeps for ever what should expire at once
+        ("IDEMPOTENCY_DAYS", "0"),  # a store keeps permanently what should expire at once
         ("IDEMPOTENCY_DAYS", "36500"),  # more seconds than Dapr accepts
         ("APPEND_DEADLINE", "0"),  # every command would be late
     ],

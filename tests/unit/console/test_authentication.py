@@ -331,7 +331,7 @@ async def test_whoever_signs_in_is_let_in_whatever_key_the_issuer_has_by_now(
 
 
 async def test_to_sign_in_reads_no_certificates(console: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading them blocks everybody for a tenth of a second, and anybody may start a sign-in."""
+    """Reading certificates blocks everybody for a tenth of a second, and anybody may start a sign-in."""
     read: list[object] = []
     monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *given: read.append(given))
     assert await signs_in(console) == 200

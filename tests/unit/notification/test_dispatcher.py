@@ -178,7 +178,7 @@ async def dispatching(
 
 
 async def test_a_notice_that_cannot_be_put_into_words_holds_up_no_other() -> None:
-    """Neither other users' notices wait, nor those that the same e-mail was to contain."""
+    """Other users' notices do not wait, nor do those that the same e-mail was to contain."""
     odd = mail("odd", "ada", title=Unspeakable())
     log, mails = Deliveries(odd, mail("beside it", "ada"), mail("plain", "bob")), Mails()
     async with dispatching(log, mails):

@@ -90,7 +90,7 @@ COUNTED = {"rule": "FREQ=MINUTELY;COUNT=5000000", "start": "1900-01-01T00:00:00Z
 
 
 async def test_what_must_be_counted_from_its_start_goes_on_only_if_that_takes_no_long() -> None:
-    """It may have been stored when it needed no counting, or its start may since have become too distant."""
+    """A rule may have been stored when it needed no counting, or its start may by now be too long ago."""
     database = Database(paused=True, **COUNTED)
     with pytest.raises(ValueError, match="evaluated faster"):
         await recurrences(database, Alarms()).pause("t", "r", False)

@@ -135,7 +135,7 @@ async def test_what_is_due_of_a_task_that_is_still_being_imported_waits_for_the_
 async def test_what_is_due_waits_for_an_import_that_has_come_as_far_as_it_was_planned_by(
     state: dict[str, Any] | None, fires: datetime
 ) -> None:
-    """A part still to come may give the task to somebody else, however long the reminder is overdue."""
+    """A part of the import still to come may reassign the task, however long the reminder is overdue."""
     store, tables, told = MemoryEventStore(), Tables(version=2, fires=fires.isoformat()), Told()
     events = tuple(of_task(TASK, *event) for event in EVENTS)
     await store.append(Append(TASK, events[:2], 0, state))
@@ -263,7 +263,7 @@ async def test_what_no_release_could_read_for_a_day_is_told_to_nobody_any_more(
 async def test_what_was_planned_by_a_history_that_is_gone_gives_way_to_the_imported_one(
     version: int, status: str, due: datetime, other: dict[str, Any], becomes: list[int]
 ) -> None:
-    """It is planned again if it is older than the task; one in the past stays, as it may be firing now."""
+    """A reminder older than the task is planned again; one in the past stays, as it may be firing now."""
     store, tables, importing, unused = MemoryEventStore(), Tables(), [True], cast("Any", None)
     had = {
         "id": "7:due",

@@ -204,7 +204,7 @@ async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> No
 
 
 async def test_a_reminder_under_an_id_that_was_used_is_dropped_and_the_log_says_so() -> None:
-    """The first one may have been moved, or cancelled before it was asked for."""
+    """The id may belong to a reminder that was moved, or to one whose cancellation came first."""
     tables, unused = Tables(), cast("Any", None)
     tables.others = True
     inbound = Inbound(unused, unused, HeldEvents(cast("Any", tables), unused, unused), unused, unused)

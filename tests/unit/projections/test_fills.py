@@ -153,7 +153,7 @@ async def test_where_little_comes_little_is_asked_for() -> None:
 
 
 async def test_what_answers_queries_already_is_filled_at_full_speed() -> None:
-    """Queries wait for it."""
+    """Queries wait for a live generation that is still being filled."""
     world = World()
     await world.tasks(200)
     world.one = replace(

@@ -139,7 +139,7 @@ QUERY: Mapping[str, Any] = {"kind": "query", "app": "projector", "path": "q", "f
 async def test_what_says_nothing_of_what_was_done_or_asked_for_is_no_success(
     call: Mapping[str, Any], body: bytes
 ) -> None:
-    """It may be all that is left of the answer of an app that died."""
+    """Such an answer may be all that is left of what an app sent before it died."""
     store = MemoryEventStore()
     status = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     async with answering(status + body) as port:

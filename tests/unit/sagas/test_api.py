@@ -103,7 +103,7 @@ class Writing:
 
 @pytest.mark.parametrize("path", ["any", "one/events/accept", "one/cancel", "one/restart"])
 async def test_nothing_is_written_while_the_suite_is_read_only(path: str) -> None:
-    """Nor before the setting is known: after a restore, the services start before the import does."""
+    """Writes are refused even before the setting is known: in a restore, services start before the import."""
     settings = FakeConfiguration(**{"command.read_only": "true", "command.max_backlog": "1"})
     async with FakeSidecar(dapr=FakeDapr(configuration={"settings": settings})) as sidecar:
         client = DaprSidecar(sidecar.grpc_port)

@@ -303,7 +303,7 @@ async def test_two_that_start_the_same_at_once_under_one_id_are_one() -> None:
 async def test_what_is_acknowledged_happens_though_a_workflow_is_there_that_was_given_something_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """This happens after a start that was answered 503 while no worker carried it on."""
+    """A start that was answered 503 while no worker carried it on leaves such a workflow."""
     monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0, 0.01))
     commands = Commands()
     newer = replace(NUMBERED, version=2)

@@ -129,7 +129,7 @@ async def test_two_orchestrators_that_tell_the_same_record_it_once() -> None:
 async def test_a_try_of_which_one_call_failed_and_another_succeeded_did_succeed(
     final: bool, uncertain: bool
 ) -> None:
-    """It is compensated once, and no repeat of the success makes it count as done again."""
+    """Such a step is compensated once, and a repeat of its success does not complete it again."""
     history = SagaHistory(MemoryEventStore())
     failed = StepFailed(step="a", attempt=1, error=BUSY, final=final, uncertain=uncertain)
     begun, completed = tried("a")
@@ -288,7 +288,7 @@ async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None
 
 
 async def test_an_event_that_is_raised_after_the_deadline_is_refused() -> None:
-    """No step would take it, and the caller would not learn of that."""
+    """No step would take such an event, and its caller would not learn of that."""
     history, waits = SagaHistory(MemoryEventStore()), {"b": ("yes",)}
     deadline = START + timedelta(hours=1)
     waiting = entry(SagaWaiting(step="b", events=("yes",), deadline=deadline))

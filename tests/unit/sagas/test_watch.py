@@ -95,7 +95,7 @@ def test_what_a_declaration_allows(events: tuple[Any, ...], seconds: float) -> N
 
 
 def test_a_saga_waits_for_all_that_its_steps_wait_for() -> None:
-    """It must move as soon as one of the answers comes, whichever step waits longest."""
+    """A saga must move as soon as one of the answers comes, whichever step waits longest."""
     waits = [Step(name, AwaitEvent((f"yes-{name}",), deadline=lambda _: timedelta(hours=1))) for name in "vw"]
     saga = Saga("test", Nothing, (Parallel(*waits),))
     state = SagaState().apply(STARTED.model_copy(update={"steps": ("v", "w")}))
@@ -257,7 +257,7 @@ async def test_a_restart_that_was_not_followed_waits_for_who_halted_the_saga_and
 
 
 async def test_a_look_that_fails_takes_from_no_saga_what_it_has_waited() -> None:
-    """Nor does the failed look count: it cannot tell how long sagas stood still."""
+    """A failed look does not count, because it cannot tell how long sagas stood still."""
     world = World()
     await world.tell(STARTED, BEGUN)
     await world.look(0)
@@ -318,7 +318,7 @@ async def test_one_whose_end_may_be_still_to_be_imported_gets_its_time_from_then
 
 
 async def test_what_is_taken_back_once_more_is_restarted_by_itself_though_another_saga_started_it() -> None:
-    """Its parent has already counted it as failed."""
+    """The parent of the saga has already counted it as failed."""
     world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSaga("test", lambda _: {})),)))
     child = SagaKey(child_id(OTHER.id, "a", 0), "default")
     await world.tell(STARTED.model_copy(update={"saga_type": "parent", "steps": ("a",)}), BEGUN, key=OTHER)

@@ -99,7 +99,7 @@ async def test_sidecars_that_have_given_a_server_up_are_restarted_when_it_is_bac
 def test_nats_is_given_up_by_the_sidecars_that_were_without_it_for_two_minutes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """That is the time of nats.go's 60 tries at intervals of 2 s."""
+    """The two minutes are nats.go's 60 tries at intervals of 2 s."""
     assert infra.Nats(tmp_path, 1).spec().given_up_seconds < 120
 
 
