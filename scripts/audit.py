@@ -1,6 +1,6 @@
-"""Looks for known holes in dependencies, for secrets, and for what is set up unsafely in the chart.
+"""Checks for known vulnerabilities in dependencies, secrets in the git history, and unsafe chart settings.
 
-A look that cannot be had is a failure too. Each is done, whatever became of those before it.
+Every check runs, even if an earlier one has failed. A check that cannot run has failed too.
 """
 
 import os
@@ -18,7 +18,7 @@ from suite.paths import ROOT
 
 LOCKS = ("requirements.lock", "services/requirements.lock", "services/images.lock", "scripts/audit.lock")
 CHECKOV = "checkov==3.3.30"
-"""By itself, in an environment of its own: what it needs would hold back what Annals needs."""
+"""Installed in an environment of its own: its requirements would hold back the versions that Annals uses."""
 
 ACCEPTED = {
     "CKV_K8S_43": "images are built by whoever installs them, and named by the version's tag",
@@ -26,10 +26,11 @@ ACCEPTED = {
     "CKV_K8S_35": "Dapr itself hands an app and its sidecar their tokens in the environment",
     "CKV_K8S_40": "images say USER 65532; a number here would keep it off OpenShift, which has its own",
 }
+"""Checkov's rules that the check of the chart skips, with the reason."""
 
 
 def looked(what: str, argv: list[str], cwd: Path = ROOT, environment: Mapping[str, str] = os.environ) -> bool:
-    """Run one look and say how it ended."""
+    """Run one check under a heading and return whether it passed; a failure is printed."""
     print(f"== {what}", flush=True)
     ended = subprocess.run(argv, cwd=cwd, env=environment, check=False).returncode
     if ended:
@@ -38,7 +39,7 @@ def looked(what: str, argv: list[str], cwd: Path = ROOT, environment: Mapping[st
 
 
 def packages() -> bool:
-    """Python's."""
+    """Audit the Python packages of each lock file."""
     tool = [str(bootstrap.uv()), "run", "--quiet", "--isolated", "--no-project"]
     tool += [
         "--with-requirements",
@@ -54,14 +55,14 @@ def packages() -> bool:
 
 
 def pages_packages() -> bool:
-    """The console's."""
+    """Audit the npm packages of the console's page."""
     node = page.node()
     argv = [*node.npm, "audit", "--package-lock-only"]
     return looked("packages of the page", argv, page.WEB, node.environment)
 
 
 def secrets() -> bool:
-    """In everything that was ever committed."""
+    """Search every commit that HEAD descends from for secrets."""
     return looked(
         "secrets",
         [str(runtime.gitleaks()), "git", "--no-banner", "--redact", "--verbose", "--log-opts=HEAD", "."],
@@ -69,7 +70,7 @@ def secrets() -> bool:
 
 
 def chart() -> bool:
-    """As it is rendered with a value for each credential."""
+    """Check the chart, rendered with a value for each credential."""
     names = {
         item["secretKeyRef"]["name"]
         for path in (ROOT / "components").glob("*/**/*.yaml")

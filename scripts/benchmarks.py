@@ -1,6 +1,6 @@
-"""docs/benchmarks.md, made of what `make bench` found, docs/benchmarks.json.
+"""Generates docs/benchmarks.md from docs/benchmarks.json, the results of `make bench`.
 
-`write` it, or `check` that it is what was found.
+`write` writes the page; `check` fails if it does not match the results.
 """
 
 import json
@@ -54,7 +54,7 @@ def _one(part: Part, what: str, name: str) -> dict[str, float]:
 
 
 def goals(found: Part) -> Iterable[tuple[str, str, str, str]]:
-    """What was aimed at, whether it is reached, and what was found."""
+    """Yield each goal of the measured parts: its name, the goal, whether it is met, and the result."""
     if commands := found.get("commands"):
         ratio = _one(commands, "many", "Annals")["rate"] / _one(commands, "many", "noop")["rate"]
         yield _goal("commands, of empty invocations", ratio, 0.6, "{:.2f}")
@@ -95,7 +95,7 @@ def _goal(
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) -> Iterable[str]:
-    """A table: so many columns of words, then figures."""
+    """Yield a table; its first `words` columns hold text, the others hold figures."""
     cells = list(head)
     yield "| " + " | ".join(cells) + " |"
     yield "|---" * words + "|---:" * (len(cells) - words) + "|"
@@ -104,7 +104,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]], words: int = 1) ->
 
 
 def said(text: str) -> str:
-    """A paragraph."""
+    """Return `text` as one paragraph, wrapped at 110 characters."""
     return textwrap.fill(" ".join(text.split()), 110, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
@@ -123,7 +123,7 @@ def _figure(value: float) -> str:
 
 
 def commands(part: Part) -> Iterable[str]:
-    """Commands a second, at the limit and at half of it."""
+    """Yield the section on commands per second, at full load and at half of it."""
     clients = part["clients"]
     yield "## Commands"
     yield SUBJECTS
@@ -176,7 +176,7 @@ def commands(part: Part) -> Iterable[str]:
 
 
 def cost(part: Part) -> Iterable[str]:
-    """Bytes, packets, statements and log."""
+    """Yield the section on what a command costs in processor time, traffic, statements and log."""
     yield "## What a command costs beside time\n"
     yield said(
         f"""`task.create` by {part["clients"]} clients. Bytes and packets are all that went over loopback for
@@ -215,7 +215,7 @@ def cost(part: Part) -> Iterable[str]:
 
 
 def loading(part: Part) -> Iterable[str]:
-    """By length, and replay."""
+    """Yield the section on loading streams, by their length, and on replay."""
     yield "## Loading and replay\n"
     first = next(iter(sorted(part["milliseconds"], key=int)))
     yield from table(
@@ -236,7 +236,7 @@ def loading(part: Part) -> Iterable[str]:
 
 
 def rebuild(part: Part) -> Iterable[str]:
-    """Of a read model; backup."""
+    """Yield the section on rebuilding a read model, and on backup."""
     yield "## Rebuild and backup\n"
     yield f"{part['events']:,} events, one a commit, in streams of ten.\n"
     yield from table(["what", "events/s"], ([name, f"{rate:,.0f}"] for name, rate in part["rates"].items()))
@@ -253,7 +253,7 @@ def rebuild(part: Part) -> Iterable[str]:
 
 
 def sagas(part: Part) -> Iterable[str]:
-    """Beside bare workflows."""
+    """Yield the section that compares sagas with bare workflows."""
     yield "## Sagas\n"
     yield said(
         f"""{part["concurrent"]} at a time, each timed from its start to its end. Dapr's workflows are kept in
@@ -271,7 +271,7 @@ def sagas(part: Part) -> Iterable[str]:
 
 
 def streams(part: Part) -> Iterable[str]:
-    """Live streams."""
+    """Yield the section on live streams."""
     yield "## Live streams\n"
     yield from table(
         ["clients of `/stream`", "told p50 ms", "told p99 ms", "service MiB"],
@@ -285,7 +285,7 @@ def streams(part: Part) -> Iterable[str]:
 
 
 def replicas(part: Part) -> Iterable[str]:
-    """Of the command service."""
+    """Yield the section on several replicas of the command service."""
     yield "## Replicas of the command service\n"
     yield said(
         f"""`task.create`, {part["clients"]} clients, all replicas on the one machine: more of them share the
@@ -318,7 +318,7 @@ def replicas(part: Part) -> Iterable[str]:
 
 
 def growth(part: Part) -> Iterable[str]:
-    """Of the store."""
+    """Yield the section on rates and load times as the store grows."""
     yield "## As the store grows\n"
     yield said(
         f"""A command service and a database for each size, side by side and in turn, {part["clients"]}
@@ -355,7 +355,7 @@ def growth(part: Part) -> Iterable[str]:
 
 
 def start(part: Part) -> Iterable[str]:
-    """Start-up time and memory at rest."""
+    """Yield the section on start-up time and memory at rest."""
     yield "## Start, and memory at rest\n"
     took = part["seconds"]
     yield said(
@@ -385,7 +385,7 @@ PARTS: dict[str, Callable[[Part], Iterable[str]]] = {
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     found = json.loads(FOUND.read_text())
     lines = [INTRODUCTION.format(parts=", ".join(f"`{name}`" for name in PARTS)), "## Goals\n"]
     lines += table(["what", "goal", "", "found"], goals(found), words=3)

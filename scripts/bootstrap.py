@@ -1,7 +1,7 @@
-"""Make the virtual environment what requirements.lock says; does nothing when it is so already.
+"""Installs the packages of requirements.lock and the suite's own into .venv, unless they are up to date.
 
-Runs under any Python from 3.11 to 3.14 with nothing installed. uv does the work, in an environment of
-its own in the cache; everything but uv itself is installed with its hash required.
+Runs under any Python from 3.11 to 3.14 with nothing else installed. uv does the work; it is installed in an
+environment of its own in the cache. Every downloaded package except uv must match its hash in the lock.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ ENVIRONMENT = ROOT / ".venv"
 
 
 def fingerprint() -> str:
-    """Changes whenever what is to be installed does."""
+    """Return a digest that changes whenever the packages to install change."""
     digest = hashlib.sha256(sys.version.encode())
     for path in (
         ROOT / "requirements.lock",
@@ -33,25 +33,28 @@ def fingerprint() -> str:
 
 
 def own() -> bool:
-    """Whether the environment was made where it is: programs of one that was copied run the other's code."""
+    """Return whether the environment was created where it is now.
+
+    The programs of a copied environment would run the code of the original.
+    """
     script = ENVIRONMENT / "bin" / "activate"
     lines = script.read_text().splitlines() if script.exists() else []
-    unquoted = str.maketrans("", "", "'\"")  # a quote in the path is quoted again there
+    unquoted = str.maketrans("", "", "'\"")  # the script quotes a quote in the path once more
     return f"VIRTUAL_ENV={ENVIRONMENT}".translate(unquoted) in [line.translate(unquoted) for line in lines]
 
 
 def uv() -> Path:
-    """The uv program, installed on first use."""
+    """Return the path of the uv program, which is installed on first use."""
     home = CACHE / "uv" / f"{sys.version_info.major}.{sys.version_info.minor}"
     program = home / "bin" / "uv"
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts at once would clear each other's
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two checkouts at once would clear each other's environment
         if not program.exists():
             print("Installing uv ...", flush=True)
             try:
                 venv.create(home, with_pip=True, clear=True)
-            except subprocess.CalledProcessError as error:  # Debian has ensurepip in a package of its own
+            except subprocess.CalledProcessError as error:  # Debian ships ensurepip in a separate package
                 sys.exit(
                     f"Python makes no environment with pip; on Debian and Ubuntu: apt install python3-venv\n"
                     f"{error}\n{(error.output or b'').decode()}"
@@ -61,13 +64,13 @@ def uv() -> Path:
 
 
 def main() -> None:
-    """Install, unless it is done."""
-    if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # for a newer one the lock has not all wheels
+    """Install the packages unless they are up to date; exit with a message if that is impossible."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):  # newer Pythons lack some of the lock's wheels
         sys.exit(f"Annals needs Python 3.11 to 3.14, not {sys.version.split()[0]}: make PYTHON=python3.12 …")
     wanted = fingerprint()
     stamp = ENVIRONMENT / ".installed"
     found = stamp.read_text() if stamp.exists() else ""
-    there = (ENVIRONMENT / "bin" / "python").exists()  # not where it leads to a Python that was removed
+    there = (ENVIRONMENT / "bin" / "python").exists()  # false if the Python it links to was removed
     usable = there and own()
     if usable and found == wanted:
         return
@@ -83,7 +86,7 @@ def main() -> None:
         subprocess.run(sync, check=True, env=environment, cwd=ROOT)
     except subprocess.CalledProcessError:
         sys.exit("The packages could not be installed, as said above; README.md names the machines for them.")
-    # From here on: in a whole path uv takes a # for the end of it.
+    # Relative to `cwd`: in an absolute path, uv would take a # for the end of the path.
     editable = [part for name in PACKAGES for part in ("-e", f"./services/{name}")]
     install = [tool, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable]
     subprocess.run(install, check=True, env=environment, cwd=ROOT)

@@ -1,6 +1,7 @@
-"""What is made of charts/annals/values.yaml: its README and its values.schema.json.
+"""Generates the chart's README.md and values.schema.json from its values.yaml and Chart.yaml.
 
-`write` writes both, `check` fails when they are not what the values say.
+The comment above a value, which starts with `# --`, becomes its description in both files. `write` writes
+them; `check` fails if they do not match.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ _SERVICE = {
 _FRACTION = {"type": "string", "pattern": r"^(0(\.\d+)?|1(\.0+)?)$"}
 _OWN: dict[str, dict[str, Any]] = {
     "broker": {"enum": sorted(path.name for path in (CHART / "components/brokers").iterdir())},
-    # SQLite is a file of one machine.
+    # SQLite is a file on one machine, which pods on different nodes cannot share.
     "store": {"enum": sorted({path.name for path in (CHART / "components/stores").iterdir()} - {"sqlite"})},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.pullSecrets": {"type": "array", "items": _FREE},
@@ -103,7 +104,10 @@ _MAPS = {
 
 
 def values() -> Iterator[tuple[str, Any, str]]:
-    """Each value that is described: its path, its default, and what the comment above it says."""
+    """Yield the path, the default and the description of each described value.
+
+    Exits with a message if a value other than an entry of `services` has no description.
+    """
     text = (CHART / "values.yaml").read_text()
     lines = text.splitlines()
     plain = yaml.safe_load(text)
@@ -136,12 +140,12 @@ def _comment(lines: list[str], line: int) -> str | None:
 
 
 def schema() -> str:
-    """values.schema.json: what may be given, and what each value is for."""
+    """Return values.schema.json: the permitted type of each value, and its description."""
     root: dict[str, Any] = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
         "additionalProperties": False,
-        # Helm hands its own values to every chart.
+        # A chart that depends on this one hands it its `global` values.
         "properties": {"global": _FREE},
     }
     for path, default, said in values():
@@ -176,7 +180,7 @@ def _typed(path: str, default: Any) -> dict[str, Any]:
 
 
 def readme() -> str:
-    """README.md: how to install, and a table of all values."""
+    """Return README.md: how to install the chart, and a table of all values."""
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     rows = "\n".join(
         f"| `{path}` | {_default(path, default)} | {said.replace('|', '&#124;')} |"
@@ -225,7 +229,7 @@ def _default(path: str, default: Any) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """The files as the values have them."""
+    """Return both files as the values describe them: path to text."""
     return {CHART / "README.md": readme(), CHART / "values.schema.json": schema()}
 
 

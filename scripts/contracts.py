@@ -1,6 +1,6 @@
-"""What the services agree on, in docs/api: OpenAPI of each, AsyncAPI of the topics, and pages to read.
+"""Generates the contracts in docs/api: OpenAPI of each service, AsyncAPI of the topics, and pages of both.
 
-`write` them, or `check` that they are what the code says.
+`write` writes them; `check` fails if they do not match the code.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ VERSION = "0.1.0"
 
 Document = dict[str, Any]
 
-# Who writes each topic that events are on; who reads them, the subscriptions say.
+# The apps that publish to each topic of events. Its readers come from the subscriptions.
 WRITERS = {
     "domain-events": ("command",),
     "saga-events": ("saga-orchestrator",),
@@ -71,11 +71,11 @@ ATTRIBUTES = {
     "traceid": "the same, under the name that Dapr knows",
     "tracestate": "",
 }
-"""What a CloudEvent says beside its type, its time and its data; `annals.events.cloudevents` writes it."""
+"""A CloudEvent's attributes beside its type, time and data; `annals.events.cloudevents` writes them."""
 
 
 def apps() -> dict[str, ServiceApp]:
-    """Every service."""
+    """Create every service, with default settings."""
     return {
         "command": create_command(CommandSettings()),
         "projector": create_projector(ProjectorSettings()),
@@ -86,7 +86,7 @@ def apps() -> dict[str, ServiceApp]:
 
 
 async def openapi() -> dict[str, Document]:
-    """The services' documents. Routes are there once a service is started; it needs no sidecar for that."""
+    """Return each service's OpenAPI document. Routes exist once a service starts, which needs no sidecar."""
     documents = {}
     for name, app in apps().items():
         await app.router.lifespan_context(app).__aenter__()
@@ -96,7 +96,7 @@ async def openapi() -> dict[str, Document]:
 
 
 def require_reachable(name: str, document: Document) -> None:
-    """Raise LookupError where a path is never asked for, because one before it takes it."""
+    """Raise LookupError if an earlier path takes all requests to a later one."""
     before: list[tuple[str, str]] = []
     for path, methods in document["paths"].items():
         for earlier, method in before:
@@ -106,7 +106,7 @@ def require_reachable(name: str, document: Document) -> None:
 
 
 def asyncapi() -> Document:
-    """All topics, as AsyncAPI 3."""
+    """Return the AsyncAPI 3 document of all topics."""
     messages: Document = {}
     channels: Document = {}
     operations: Document = {}
@@ -144,7 +144,7 @@ def asyncapi() -> Document:
 
 
 def messages_of(topic: str) -> Iterator[tuple[str, Document]]:
-    """The messages on a topic: name to description."""
+    """Yield the name and the description of each message on a topic."""
     if topic == "integration-events":
         for event_type, about in INTEGRATION.items():
             yield event_type, message(event_type, about, "IntegrationEvent", {})
@@ -157,7 +157,7 @@ def messages_of(topic: str) -> Iterator[tuple[str, Document]]:
 
 
 def message(event_type: str, about: str, envelope: str, data: Document) -> Document:
-    """One message: a CloudEvent round an envelope round the data."""
+    """Describe one message: a CloudEvent whose data is an envelope, which holds the event's data."""
     of_stream = ("subject", "partitionkey", "streamversion", "commandtype")
     absent = () if envelope == "RecordedEvent" else of_stream
     summary, _, description = about.partition("\n\n")
@@ -194,7 +194,7 @@ def message(event_type: str, about: str, envelope: str, data: Document) -> Docum
 
 
 def schema_of(schema: Document) -> Document:
-    """A JSON Schema that may stand anywhere: its own definitions are put where they are named."""
+    """Return a JSON Schema with its definitions inlined, so that it can stand anywhere in a document."""
     definitions = schema.get("$defs", {})
 
     def put(value: Any) -> Any:
@@ -209,19 +209,19 @@ def schema_of(schema: Document) -> Document:
 
 
 def operation(action: str, topic: str, app: str) -> Document:
-    """That an app sends to a topic, or receives from it."""
+    """Describe an operation: an app sends to a topic, or receives from it."""
     return {"action": action, "channel": {"$ref": f"#/channels/{topic}"}, "tags": [{"name": app}]}
 
 
 def readers() -> Iterator[tuple[str, str]]:
-    """Who is subscribed to what."""
+    """Yield each subscription's app and topic."""
     for one in yaml.safe_load_all(SUBSCRIPTIONS.read_text()):
         for app in one["scopes"]:
             yield app, one["spec"]["topic"]
 
 
 def service_page(name: str, document: Document) -> str:
-    """A service's OpenAPI as a page."""
+    """Return a service's OpenAPI document as a page."""
     lines = [
         f"# The API of `{name}`",
         "",
@@ -266,7 +266,7 @@ def service_page(name: str, document: Document) -> str:
 
 
 def answered(one: Document, document: Document) -> str:
-    """What an operation answers when it does what it is asked for, where that is said."""
+    """Return the type of an operation's answer on success; "" if that has no named schema."""
     for status, answer in one["responses"].items():
         schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
         if status.startswith("2") and "$ref" in schema:
@@ -277,7 +277,7 @@ def answered(one: Document, document: Document) -> str:
 
 
 def listed(document: Document) -> Mapping[str, Document]:
-    """The objects that have a name and fields; of pages it is said where they are answered."""
+    """Return the named objects with fields, except pages: the operation that answers one names its items."""
     return {
         name: schema
         for name, schema in document["components"]["schemas"].items()
@@ -290,7 +290,7 @@ def _name(schema: Document) -> str:
 
 
 def body_fields(one: Document, document: Document) -> Mapping[str, Document]:
-    """The fields of a JSON body that has a schema."""
+    """Return the fields of an operation's JSON body; none if the body has no schema."""
     content = one.get("requestBody", {}).get("content", {})
     schema = resolved(content.get("application/json", {}).get("schema", {}), document)
     fields: Mapping[str, Document] = schema.get("properties", {})
@@ -298,7 +298,7 @@ def body_fields(one: Document, document: Document) -> Mapping[str, Document]:
 
 
 def resolved(schema: Document, document: Document) -> Document:
-    """What a schema refers to, or itself. Raises KeyError for what the document does not have."""
+    """Follow a schema's `$ref`, if it has one. Raises KeyError if the document lacks the target."""
     if "$ref" not in schema:
         return schema
     found = document
@@ -308,7 +308,7 @@ def resolved(schema: Document, document: Document) -> Document:
 
 
 def kind(schema: Document, document: Document) -> str:
-    """A schema's type in a word or two, with a link to what is told of it."""
+    """Return a schema's type in a word or two, as a link if the page has a section on it."""
     if "$ref" in schema and _name(schema) in listed(document):
         return f"[{_name(schema)}](#{_name(schema).lower()})"
     schema = resolved(schema, document)
@@ -322,17 +322,17 @@ def kind(schema: Document, document: Document) -> str:
 
 
 def about_parameter(given: Document) -> str:
-    """What is said of a parameter."""
+    """Return a parameter's description, or else that of its schema."""
     return str(given.get("description") or given["schema"].get("description") or "")
 
 
 def sentence(text: str) -> str:
-    """A summary that ends as a sentence does."""
+    """End a summary with a full stop, unless it ends a sentence already."""
     return text if not text or text.endswith((".", "!", "?")) else text + "."
 
 
 def topics_page(document: Document) -> str:
-    """The AsyncAPI document as a page."""
+    """Return the AsyncAPI document as a page."""
     lines = [
         "# Topics",
         "",
@@ -364,8 +364,8 @@ def topics_page(document: Document) -> str:
 
 
 def generated() -> dict[Path, str]:
-    """The files as the code has them."""
-    # Never closed: the services would wait for what they need before they end.
+    """Return all files as the code describes them: path to text."""
+    # The loop is never closed: before they end, the services would wait for the sidecars that are not there.
     services = asyncio.new_event_loop().run_until_complete(openapi())
     topics = asyncapi()
     for document in (*services.values(), topics):
@@ -377,7 +377,7 @@ def generated() -> dict[Path, str]:
 
 
 def require_resolved(within: Any, document: Document) -> None:
-    """Raises KeyError for a reference to what the document does not have."""
+    """Raise KeyError if `within` refers to something that the document lacks."""
     if isinstance(within, dict):
         resolved(within, document)
         for inner in within.values():
@@ -388,7 +388,7 @@ def require_resolved(within: Any, document: Document) -> None:
 
 
 def as_json(document: Document) -> str:
-    """As it is committed."""
+    """Return a document in the form in which it is committed."""
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

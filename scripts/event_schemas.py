@@ -1,7 +1,7 @@
-"""The JSON Schemas of all events, in docs/events: `write` them, or `check` that they are up to date.
+"""Writes the JSON Schemas of all events to docs/events (`write`), or checks the committed ones (`check`).
 
-A check fails when a schema differs from the committed one, and says whether the change breaks
-readers of stored events: such a change needs a new version and an upcaster.
+The check fails if a schema differs from the committed one. It says whether the change breaks readers of
+stored events; such a change needs a new version of the event and an upcaster.
 """
 
 import json
@@ -17,7 +17,7 @@ DIRECTORY = Path(__file__).resolve().parents[1] / "docs" / "events"
 
 
 def generated() -> dict[str, str]:
-    """The files as the code has them: name to text."""
+    """Return the schema files that the code describes: file name to text."""
     return {
         f"{name}.json": json.dumps(schema, indent=2, sort_keys=True) + "\n"
         for registry in (DOMAIN_EVENTS, SAGA_EVENTS)
@@ -26,7 +26,7 @@ def generated() -> dict[str, str]:
 
 
 def write() -> int:
-    """Write every schema, and say what the committed ones are compared with from now on."""
+    """Write every schema and print how many there are."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     for name, text in generated().items():
         (DIRECTORY / name).write_text(text)
@@ -35,7 +35,7 @@ def write() -> int:
 
 
 def check() -> int:
-    """Compare with the committed ones."""
+    """Compare the code's schemas with the committed ones; return 1 if any differs."""
     wrong = []
     for name, text in generated().items():
         path = DIRECTORY / name

@@ -1,6 +1,6 @@
-"""docs/guarantees.md, made of what the conformance suite found, docs/guarantees.json.
+"""Generates docs/guarantees.md from docs/guarantees.json, the results of the conformance suite.
 
-`write` it, or `check` that it is what was found.
+`write` writes the page; `check` fails if it does not match the results.
 """
 
 import json
@@ -14,7 +14,7 @@ import written
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FOUND, PAGE = DOCS / "guarantees.json", DOCS / "guarantees.md"
 
-# The columns, and how a name is written.
+# The columns of each table in their order: the key in the results, and the heading.
 BROKERS = {
     "kafka": "Kafka",
     "nats": "NATS",
@@ -31,7 +31,7 @@ STORES = {
     "store:sqlite": "SQLite",
     "store:redis": "Redis",
 }
-# Who it is that does it where Annals need not; a case that is not named here is the broker's own doing.
+# Cases that Dapr itself, and not the broker, takes care of when Annals need not.
 BY_DAPR = frozenset({"what a service refuses is given to it again"})
 INTRODUCTION = """# Guarantees
 
@@ -74,7 +74,10 @@ Not run here: **Azure Cosmos DB**; `components/README.md` says what its source l
 
 
 def table(kinds: dict[str, str], found: dict[str, Any], itself: str) -> Iterable[str]:
-    """A row a case, a column a broker or a store; and below it what is to be said of some cells."""
+    """Yield a table with a row for each case and a column for each broker or store; then the remarks.
+
+    `itself` is what a cell says if the broker or store ensures the case without Annals.
+    """
     shown = {key: name for key, name in kinds.items() if key in found}
     cases = list(dict.fromkeys(case for key in shown for case in sorted(found[key])))
     yield "| | " + " | ".join(shown.values()) + " |"
@@ -101,7 +104,7 @@ def _cell(case: str, outcome: dict[str, Any] | None, itself: str) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     found = json.loads(FOUND.read_text())
     parts = [
         INTRODUCTION,

@@ -1,4 +1,4 @@
-"""Files of the repository that a script makes of others: it may `write` them, or `check` that they are so."""
+"""The command line of scripts that generate files of the repository: `write` them, or `check` them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(made: Callable[[], Mapping[Path, str]], of: str, target: str, whole: Path | None = None) -> int:
-    """Do what the command line asks for; the exit code.
+    """Write or check the files that `made` returns, as the command line says; return the exit code.
 
-    `of` is what the files are made of, `target` is what writes them with `make`, and in the directory
-    `whole` nothing else is to be.
+    `of` names the source of the files, and `target` is the `make` target that writes them. A check also
+    fails if the directory `whole` holds any other file.
     """
     if sys.argv[1:] not in (["write"], ["check"]):
         sys.exit(f"usage: {Path(sys.argv[0]).name} write | check")

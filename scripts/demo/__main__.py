@@ -1,4 +1,4 @@
-"""Fills a running suite with a believable week, through the sidecars only. May be run again."""
+"""Fills a running suite with a believable week of data, through the sidecars only. It can be run again."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ _SECONDS = 60.0
 _LOOK_SECONDS = 0.2
 _ENDED = ("completed", "compensated", "failed")
 _OTHER_LANES = range(40, 48)
-"""Lanes of the domain that no command service of one machine takes: the importer writes there."""
+"""Lanes for the importer: the command service on one machine never leases lanes this high."""
 
 console = Console()
 Step = Callable[[], None]
 
 
 class Failed(Exception):
-    """A service answered something that the story does not know."""
+    """Raised if a service answers something that the story does not expect, or a saga takes too long."""
 
 
 class Suite:
-    """The services, each by its own sidecar, as somebody."""
+    """A client of the services, which calls each through the service's own sidecar, on behalf of a user."""
 
     def __init__(self) -> None:
-        choice = Choice.of(DEFAULT_PROFILE, DEFAULT_STORE)  # the ports are the same for all
+        choice = Choice.of(DEFAULT_PROFILE, DEFAULT_STORE)  # all choices have the same ports
         apps = manifest.read(ROOT / "dapr.yaml", choice.broker, choice.store)
         self.ports = {app.app_id: app.ports for app in apps}
-        self.http = httpx.Client(timeout=_SECONDS, trust_env=False)  # no proxy knows this machine
+        self.http = httpx.Client(timeout=_SECONDS, trust_env=False)  # no proxy reaches this machine
 
     def ask(
         self, app: str, method: str, path: str, by: str, body: Any = None, *, known: tuple[int, ...] = ()
     ) -> httpx.Response:
-        """Ask a service. `known` names refusals that are as good as success. Raises Failed."""
+        """Send a request and return the answer. Raises Failed for an error status that is not in `known`."""
         url = f"http://127.0.0.1:{self.ports[app].http}/v1.0/invoke/{app}/method/{path}"
         headers = {
             "x-user-id": by,
@@ -62,15 +62,15 @@ class Suite:
         return answer
 
     def command(self, kind: str, by: str, **data: Any) -> None:
-        """Send a command; one that a rule refuses was sent in an earlier run."""
+        """Send a command; if a rule refuses it (422), an earlier run has sent it already."""
         self.ask("command", "POST", f"commands/{kind}", by, data, known=(422,))
 
     def saga(self, saga_id: str) -> dict[str, Any]:
-        """A saga as it is now."""
+        """Return a saga's current state."""
         return dict(self.ask("saga-orchestrator", "GET", f"sagas/{saga_id}", "demo").json())
 
     def wait(self, saga_id: str, there: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Wait until a saga is there. Raises Failed."""
+        """Wait until `there` accepts a saga's state, and return that. Raises Failed after a minute."""
         deadline = time.monotonic() + _SECONDS
         while time.monotonic() < deadline:
             found = self.saga(saga_id)
@@ -81,7 +81,7 @@ class Suite:
 
 
 def steps(suite: Suite) -> Iterator[tuple[str, Step]]:
-    """Everything that happens, in order."""
+    """Yield each step of the story in order, with the title to show meanwhile."""
     for person in story.PEOPLE:
         yield person.name, partial(_person, suite, person)
     for item in story.ITEMS:
@@ -99,7 +99,7 @@ def _person(suite: Suite, person: story.Person) -> None:
 
 
 def _at(hours: float | None) -> str | None:
-    """A moment from now, on the full hour, so that the story reads the same twice."""
+    """Return the time `hours` from now, on the full hour, so that a second run soon sends the same data."""
     if hours is None:
         return None
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -156,12 +156,12 @@ def _terminated(suite: Suite) -> None:
     suite.ask("saga-orchestrator", "POST", f"sagas/task-handover?id={saga_id}", handover.by, body)
     suite.wait(saga_id, lambda saga: bool(saga["waits_for"]) or saga["status"] in _ENDED)
     reason = {"reason": "Farid is ill; ended by hand, to be taken back later"}
-    # It was tried again since an earlier run, and has been taken back: there it stays.
+    # 422: since an earlier run, somebody has retried the saga and it was compensated, which is final.
     suite.ask("saga-orchestrator", "POST", f"sagas/{saga_id}/terminate", "ada", reason, known=(422,))
 
 
 async def _poison(grpc_port: int) -> None:
-    """What an old importer wrote into the store, past the command service: an event that cannot be shown."""
+    """Append an invalid event past the command service, as an old importer might; no read model takes it."""
     sidecar = DaprSidecar(grpc_port, timeout=_SECONDS)
     store = DaprEventStore(sidecar, owner="legacy-importer", lanes=_OTHER_LANES)
     running = asyncio.create_task(store.run())
@@ -190,7 +190,7 @@ async def _poison(grpc_port: int) -> None:
 
 
 def main() -> int:
-    """Tell the whole story."""
+    """Run all steps of the story and show the progress; return the exit code."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("warning"))
     suite = Suite()
     told = list(steps(suite))

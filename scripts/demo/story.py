@@ -1,4 +1,4 @@
-"""The week: who works on what, and what became of it. Times are hours from now."""
+"""The demo's week: who works on what, and what becomes of it. Times are hours from now."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A member, with how many tasks they may hold."""
+    """A member; `capacity` is the number of tasks they can hold."""
 
     id: str
     name: str
@@ -16,7 +16,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A task, and what happens to it after it was created."""
+    """A task, and what happens to it after its creation."""
 
     id: str
     title: str
@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A task that somebody is asked to take on; `answer` is None where nobody answers."""
+    """A hand-over of a task to somebody; `answer` is None if they do not answer."""
 
     task: str
     by: str
@@ -244,10 +244,10 @@ HANDOVERS = (
     Handover("demo-video", "chiara", "esme", None),
     Handover("card-expiry", "ben", "nobody-of-that-name", None),
 )
-"""Of the same task one after the other: a second hand-over begins when the first has ended."""
+"""The hand-overs in order: a second one of the same task begins when the first has ended."""
 
 TERMINATED = Handover("disk-alert", "ada", "farid", None)
-"""Ended by force half-way: it has failed, and something is left to be taken back."""
+"""A hand-over that is terminated half-way: it counts as failed, and some steps remain to be compensated."""
 
 RECURRING = (
     ("stand-up-notes", "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR", "Stand-up notes"),
@@ -257,5 +257,5 @@ RECURRING = (
 )
 
 POISONED = "imported-legacy-ticket"
-"""A task that an old importer wrote with a due date that is none: no read model takes it."""
+"""A task that an old importer wrote with an invalid due date: no read model can apply it."""
 POISON = {"title": "Ticket 4711, from the old system", "due": "next Tuesday or so"}

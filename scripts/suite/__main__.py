@@ -1,4 +1,4 @@
-"""What the Makefile's targets run: `python -m suite run|start|status|stop|logs|setup|install`."""
+"""Runs, shows and stops the suite, for the Makefile: `python -m suite run|start|status|stop|logs|…`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ console = Console()
 
 
 def main() -> int:
-    """Parse and run."""
+    """Carry out the command line's action and return the exit code."""
     parser = argparse.ArgumentParser(prog="suite", description=__doc__)
     parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("argument", nargs="*", help="a profile, an app's name, or programs to install")
@@ -54,8 +54,8 @@ def main() -> int:
         return 2
     match arguments.action:
         case "run":
-            for number in (signal.SIGHUP, signal.SIGTERM):  # as Ctrl-C does
-                if signal.getsignal(number) != signal.SIG_IGN:  # of which `nohup` makes one
+            for number in (signal.SIGHUP, signal.SIGTERM):  # end the suite as Ctrl-C does
+                if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` has SIGHUP ignored
                     signal.signal(number, signal.default_int_handler)
             return _run(choice)
         case "start":
@@ -65,7 +65,10 @@ def main() -> int:
 
 
 def _setup(choice: Choice | None = None) -> int:
-    """Get whatever takes long, while somebody watches: also what the servers of a choice are run by."""
+    """Build or fetch what takes long, and show the progress; return the exit code.
+
+    With a choice, this includes the programs of its servers, so that the supervisor has nothing to fetch.
+    """
     try:
         for program in runtime.DAPR_PROGRAMS:
             runtime.dapr(program)
@@ -110,8 +113,8 @@ def _start(choice: Choice) -> int:
         if (error := _wait_started(choice, process)) is not None:
             console.print(f"The suite did not start:\n{error}", style="red", highlight=False, markup=False)
             return 1
-    except (KeyboardInterrupt, OSError):  # or the terminal is gone
-        process.terminate()  # there may be no report of it yet that `stop` would find it by
+    except (KeyboardInterrupt, OSError):  # OSError: the terminal is gone
+        process.terminate()  # `supervisor.stop` finds it by its report only, which may not exist yet
         with step("Stopping the suite"):
             process.wait()
         return 130
@@ -132,7 +135,7 @@ def _start(choice: Choice) -> int:
 
 
 def _wait_started(choice: Choice, process: subprocess.Popen[bytes]) -> str | None:
-    """Wait until the suite runs, ended, or takes too long; what went wrong as it says itself."""
+    """Wait until the suite runs, has ended, or takes too long; return the error it reports, if any."""
     deadline = time.monotonic() + _START_SECONDS
     with step(f"Starting the suite (profile {choice.profile}, store {choice.store})"):
         while time.monotonic() < deadline:
@@ -148,7 +151,7 @@ def _wait_started(choice: Choice, process: subprocess.Popen[bytes]) -> str | Non
 
 
 def _run(choice: Choice) -> int:
-    """Start, show how it is until Ctrl-C, stop."""
+    """Start the suite, show its state until Ctrl-C, and stop it; return the exit code."""
     if code := _start(choice):
         return code
     try:
@@ -168,7 +171,7 @@ def _run(choice: Choice) -> int:
     except KeyboardInterrupt:
         return _stop()
     finally:
-        supervisor.stop()  # also where the terminal, which is told of it, is gone
+        supervisor.stop()  # even if printing fails because the terminal is gone
     console.print("The suite ended.")
     return 1
 
@@ -207,7 +210,7 @@ def _stop() -> int:
 
 
 def _logs(name: str) -> int:
-    """Become `tail`; returns only when there is nothing to follow."""
+    """Replace this process by `tail`; return 1 if there is no log to follow."""
     files = sorted(str(path) for path in (ROOT / ".annals").glob(f"*/logs/{name or '*'}.log"))
     if files:
         os.execvp("tail", ["tail", "-n", "50", "-F", *files])  # noqa: S606

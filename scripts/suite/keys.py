@@ -1,4 +1,4 @@
-"""The keys of the suite on this machine: made once, kept beside the data that they belong to."""
+"""Makes the suite's keys on this machine, once, and keeps them beside the data that needs them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from suite.runtime import Missing
 
 
 def make(directory: Path) -> None:
-    """Make what components/shared/keys.yaml reads, unless it is there.
+    """Make the two key files that components/shared/keys.yaml reads, unless they exist.
 
-    Raises Missing when a part of it is gone: the data need that one, and no other in its place.
+    Raises Missing if only one of them exists: the data needs the lost keys, and new ones cannot replace them.
     """
     signing, shared = directory / "signing-keys.json", directory / "shared-keys.json"
-    begun = directory / "shared-keys.json.begun"  # until the signing key that fits is there
+    begun = directory / "shared-keys.json.begun"  # its name until the matching signing key exists
     if not signing.exists() and not shared.exists():
         key = Ed25519PrivateKey.generate()
         _write(

@@ -1,4 +1,4 @@
-"""Reads dapr.yaml, the one description of the apps that `dapr run -f .` reads too."""
+"""Reads dapr.yaml, the only description of the apps, which `dapr run -f .` reads too."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class App:
 
 
 def read(path: Path, broker: str, store: str) -> list[App]:
-    """The apps of a manifest, with another broker's and store's components in the place of its own."""
+    """Return the apps of a manifest, with the components of `broker` and `store` instead of its own."""
     manifest = yaml.safe_load(path.read_text())
     chosen = {"brokers": broker, "stores": store}
     return [_app(manifest["common"] | app, manifest, path.parent, chosen) for app in manifest["apps"]]

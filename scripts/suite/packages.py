@@ -1,4 +1,4 @@
-"""Servers that no package index has as a wheel: the system's own, installed where we may."""
+"""Finds the servers that no package index has as a wheel, or installs them with apt-get if this is root."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from suite.progress import step
 from suite.runtime import Missing
 
-# The program by which a package is known to be there, and what Debian and Homebrew call it.
+# A program of each package, which shows that the package is installed; its names on Debian and Homebrew.
 _PACKAGES = {
     "rabbitmq-server": ("rabbitmq-server", "rabbitmq"),
     "redis-server": ("redis-server", "redis"),
@@ -22,19 +22,19 @@ _PACKAGES = {
     "mariadbd": ("mariadb-server", "mariadb"),
     "faketime": ("faketime", "libfaketime"),
 }
-# Debian's servers are not on everybody's PATH.
+# Debian installs servers into sbin directories, which the PATH of most users lacks.
 _PATH = os.pathsep.join(
     (os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/opt/homebrew/bin")
 )
 _POLICY = Path("/usr/sbin/policy-rc.d")
-# By its text it is known again when an installation was killed and left it.
+# The text identifies a file that a killed installation has left behind.
 _NOTHING_STARTS = "#!/bin/sh\n# Of Annals, while it installs a server: nothing is started.\nexit 101\n"
 
 
 def program(name: str) -> Path:
-    """A program of one of these packages; the package is installed when this is root on Debian.
+    """Return the path of a server's program. If it is missing, install its package, as root on Debian.
 
-    Raises Missing, which says what to install.
+    Raises Missing, whose text says what to install.
     """
     found = shutil.which(name, path=_PATH)
     if found is None:
@@ -46,7 +46,7 @@ def program(name: str) -> Path:
 
 
 def beside(name: str, helper: str) -> Path:
-    """A helper program of the package that `name` belongs to."""
+    """Return the path of a helper program from the package of `name`. Raises Missing."""
     program(name)
     found = shutil.which(helper, path=_PATH)
     if found is None:
@@ -72,7 +72,7 @@ def _install(name: str) -> None:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """Debian starts what it installs, unless this file says no; a machine's own policy is left alone."""
+    """Keep Debian from starting the services that it installs; leave a machine's own policy alone."""
     if _POLICY.exists() and _POLICY.read_text() != _NOTHING_STARTS:
         yield
         return
@@ -87,7 +87,7 @@ def _services_stay_off() -> Iterator[None]:
 
 @contextmanager
 def _put_off(*numbers: signal.Signals) -> Iterator[None]:
-    """Have these signals come after this block. Off the main thread they are somebody else's concern."""
+    """Delay these signals until the block has ended; only the main thread can, so elsewhere do nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

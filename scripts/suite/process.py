@@ -1,4 +1,4 @@
-"""One child process: started, watched, restarted when it dies, and gone when we are."""
+"""A child process that is started, watched and restarted when it dies, and that dies with this process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ _TAIL_BYTES = 64 * 1024
 
 
 class StartFailed(Exception):
-    """A process did not become ready; the text says which and what its log ends with."""
+    """Raised if a process does not become ready; the text names it and ends with the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What to run. `ready` is asked until it says yes; `user` is whom to run as when we are root.
+    """What to run, and how to tell that it serves.
 
-    Sidecars that were without it for `given_up_seconds` look for it no more, and have to be restarted.
+    `ready` is polled until it returns true. `user` is the account to run as if this process is root. If the
+    process was away for more than `given_up_seconds`, the sidecars no longer try to connect to it; they must
+    be restarted once it serves again.
     """
 
     name: str
@@ -43,14 +45,14 @@ class Spec:
 
 
 def back_off(restarts: int) -> float:
-    """Seconds to wait before the next restart."""
+    """Return the seconds to wait before the next restart."""
     return _BACK_OFF_SECONDS[min(restarts, len(_BACK_OFF_SECONDS) - 1)]
 
 
 class Process:
     """A running `Spec`. Its output goes to `log_dir/<name>.log`.
 
-    `given_up` is called when it serves again after so long that it was given up.
+    `given_up` is called when the process serves again after more than the spec's `given_up_seconds`.
     """
 
     def __init__(
@@ -76,20 +78,20 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """The process id, or None if the process does not run."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Start it; `wait_ready` waits for it."""
+        """Start the process and watch it; `wait_ready` waits until it serves."""
         await self._spawn()
         self._watcher = asyncio.create_task(self._watch(), name=f"watch {self.spec.name}")
 
     async def wait_ready(self) -> None:
-        """Wait until it serves. Raises StartFailed."""
+        """Wait until the process serves. Raises StartFailed if it exits for good or takes too long."""
         deadline = time.monotonic() + self.spec.ready_seconds
         while not self._ready.is_set():
             if self._noting is not None and self._noting.done() and not self._noting.cancelled():
-                self._noting.result()  # what went wrong while it was asked
+                self._noting.result()  # raises what `ready` has raised
             if self.pid is None and not self.restart:
                 raise StartFailed(f"{self.spec.name} exited; its log ends:\n{self.log_tail()}")
             if time.monotonic() > deadline:
@@ -100,18 +102,18 @@ class Process:
             await asyncio.sleep(0.05)
 
     def kill(self) -> None:
-        """End it as a crash would, with SIGKILL to it and its children."""
+        """Kill the process and its children with SIGKILL, like a crash; the watcher may restart it."""
         if self.pid is not None:
             self._ready.clear()
             os.killpg(self.pid, signal.SIGKILL)
 
     async def wait_exit(self) -> None:
-        """Wait until the current process is gone."""
+        """Wait until the current process has exited."""
         if self._process is not None:
             await self._process.wait()
 
     async def stop(self) -> None:
-        """End it gracefully, then by force, and wait until it is gone."""
+        """Stop the process for good: gracefully, and by force after `stop_seconds`; wait until it is gone."""
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -127,12 +129,12 @@ class Process:
                 process.kill()
                 await process.wait()
         try:
-            os.killpg(process.pid, signal.SIGKILL)  # what it started and did not end
+            os.killpg(process.pid, signal.SIGKILL)  # children that it left running
         except ProcessLookupError:
             return
 
     def log_tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Return the last lines of the log."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as log:
@@ -172,7 +174,7 @@ class Process:
             wait = back_off(self.restarts)
             self.restarts += 1
             self.state = f"exited ({code}), restarting"
-            # On a full disk it is restarted without a word.
+            # On a full disk, restart without this line in the log.
             with contextlib.suppress(OSError), self.log.open("a") as log:
                 log.write(f"--- {self.spec.name} exited with {code}; restart {self.restarts} in {wait} s\n")
             await asyncio.sleep(wait)
@@ -189,16 +191,16 @@ class Process:
 
 
 def _past_proxies() -> dict[str, str]:
-    """Who is on this machine is asked directly, whichever proxy leads elsewhere."""
+    """Return a `no_proxy` that adds this machine, so that no process asks a proxy for a loopback address."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     return {"no_proxy": ",".join(filter(None, (given, "127.0.0.1", "localhost")))}
 
 
 def _as_child_of_ours(spec: Spec) -> list[str]:
-    """The command of a child that Linux ends when this process is gone, however that came about.
+    """Return the command of a child that Linux kills when this process dies, whatever it dies of.
 
-    A program in between sees to it, and to whom it runs as: Python would do both in the forked process,
-    where gRPC's threads are missing and now and then make it crash.
+    `setpriv`, where it is installed, sets this up and changes the user. Python would do both in the forked
+    process, which crashes now and then because gRPC's threads are missing there.
     """
     setpriv = shutil.which("setpriv")
     argv = list(spec.argv)

@@ -1,4 +1,4 @@
-"""What each profile needs beside the services: a broker, a store, and what all of them need."""
+"""The servers that each profile needs beside the services: a broker, a store, and those of all profiles."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SNSSQS_PORT = 14566
 PUBSUB_PORT = 18085
 MARIADB_PORT = 13306
 ZIPKIN_PORT = 9411
-CONTROL_PLANE_PORT = 15050  # and the eight that follow
+CONTROL_PLANE_PORT = 15050  # the first of nine consecutive ports
 
-# Where a mail server on this machine is looked for; without one e-mails wait.
+# The mail server is expected here, on this machine. Without one, e-mails wait to be sent.
 MAIL = {"smtp-host": "127.0.0.1", "smtp-port": "11025", "smtp-user": "", "smtp-password": ""}
 
-# A profile is a broker: the folder below components/brokers that it takes.
+# Each profile stands for a broker: its folder below components/brokers.
 PROFILES = {
     "embedded": "nats",
     "kafka-postgres": "kafka",
@@ -38,7 +38,7 @@ PROFILES = {
 }
 DEFAULT_PROFILE = "embedded"
 _BY_BROKER = {broker: profile for profile, broker in PROFILES.items()}
-# The folders below components/stores that a server, or a file, is here for.
+# The folders below components/stores that can run on this machine.
 STORES = ("postgresql", "sqlite", "mysql")
 DEFAULT_STORE = "postgresql"
 
@@ -54,12 +54,12 @@ _SERVERS: Mapping[str, Callable[[Path], infra.Server]] = {
 
 
 class Unknown(Exception):
-    """There is no such profile or store; the text says which there are."""
+    """Raised for an unknown profile or store; the text lists the known ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A profile and a store, by the names that they go by, and whether the services run on them."""
+    """A profile and a store, by name, and whether the services run too or only the servers."""
 
     profile: str
     store: str
@@ -67,7 +67,7 @@ class Choice:
 
     @classmethod
     def of(cls, profile: str, store: str, *, services: bool = True) -> Choice:
-        """The choice that names stand for: a broker is as good a name as its profile's. Raises Unknown."""
+        """Return the choice for these names; a broker's name stands for its profile. Raises Unknown."""
         profile = _BY_BROKER.get(profile, profile)
         if profile not in PROFILES:
             raise Unknown(f"There is no profile {profile}; there are: {', '.join(PROFILES)}.")
@@ -77,18 +77,21 @@ class Choice:
 
     @property
     def broker(self) -> str:
-        """The folder below components/brokers."""
+        """The broker's folder below components/brokers."""
         return PROFILES[self.profile]
 
     @property
     def state(self) -> str:
-        """The folder below .annals: read models that belong to one store fit no other."""
+        """The data's folder below .annals, one for each store: read models fit only the store they fold."""
         return self.profile if self.store == DEFAULT_STORE else f"{self.profile}-{self.store}"
 
 
 @dataclass(frozen=True, slots=True)
 class Infrastructure:
-    """Servers, those that the sidecars cannot start without first; ports; and what components read."""
+    """The servers of a choice, their ports, and the secrets that components read.
+
+    The sidecars start when all `needed` servers are ready; those `beside` are optional.
+    """
 
     needed: Sequence[Spec]
     beside: Sequence[Spec]
@@ -98,11 +101,11 @@ class Infrastructure:
 
 
 def servers_of(choice: Choice, directory: Path) -> dict[str, infra.Server]:
-    """The servers of a choice; their programs are fetched, or built, where they are not there yet.
+    """Return the servers of a choice, by name. Programs that are missing are fetched or built.
 
     Raises runtime.Missing.
     """
-    # The read models and the notifications are in PostgreSQL whatever the store is: their SQL is its own.
+    # Read models and notifications are in PostgreSQL whatever the store is: they are written in its SQL.
     servers: dict[str, infra.Server] = {
         "postgres": infra.Postgres(directory, POSTGRES_PORT),
         choice.broker: _SERVERS[choice.broker](directory),
@@ -113,11 +116,11 @@ def servers_of(choice: Choice, directory: Path) -> dict[str, infra.Server]:
 
 
 def prepare(choice: Choice, directory: Path) -> Infrastructure:
-    """Make the servers of a choice ready to be started. Raises runtime.Missing."""
+    """Prepare the servers of a choice, so that they can be started. Raises runtime.Missing."""
     servers = servers_of(choice, directory)
     secrets = dict(MAIL)
     if choice.store == "sqlite":
-        # SQLite takes the path for a URI's: as it is, a # or a ? would end it, and % begin something.
+        # SQLite reads the path as part of a URI: an unquoted # or ? would end it, and % start an escape.
         secrets |= {
             f"sqlite-{name}": quote(str(directory / f"{name}.db")) for name in ("events", "workflows")
         }
@@ -135,7 +138,10 @@ def prepare(choice: Choice, directory: Path) -> Infrastructure:
 
 
 def zipkin() -> list[Spec]:
-    """Zipkin, without which all else works; none where its port is taken, as by the one of `dapr init`."""
+    """Return the spec of Zipkin; none if its port is taken (as by that of `dapr init`) or it is missing.
+
+    Everything else works without Zipkin.
+    """
     if ports.busy(ZIPKIN_PORT):
         console.print(
             f"No Zipkin is started: port {ZIPKIN_PORT} is used by {ports.owner(ZIPKIN_PORT)}, "

@@ -1,4 +1,4 @@
-"""Progress of what takes long, for people; plain lines where nobody watches."""
+"""Shows the progress of slow steps: a spinner on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ console = Console(stderr=True)
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Show that something is under way, and for how long."""
+    """Show that the step in this block is under way, and for how long."""
     if not console.is_terminal:
         console.print(f"{what} ...", highlight=False)
         started = time.monotonic()

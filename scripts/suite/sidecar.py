@@ -21,7 +21,7 @@ class SidecarPorts:
 
     @classmethod
     def free(cls) -> SidecarPorts:
-        """Ports that nobody uses."""
+        """Return ports that nothing listens on."""
         return cls(*(ports.free_port() for _ in range(4)))
 
 
@@ -37,14 +37,15 @@ def sidecar(
     placement: str = "",
     scheduler: str = "",
 ) -> Spec:
-    """How to run the sidecar of an app. Relative paths in its components start at `home`.
+    """Return the spec of an app's sidecar. Relative paths in its components start at `home`.
 
-    Workflows and jobs need the addresses of `placement` and `scheduler`.
+    `placement` and `scheduler` are addresses, `host:port`; workflows and jobs need them.
     """
     argv = [
         str(runtime.dapr("daprd")),
         *("--app-id", app_id, "--dapr-listen-addresses", "127.0.0.1"),
-        # The first is for the APIs alone; other sidecars' calls and the metrics would be open to the network.
+        # The flag above covers the APIs only; without these two, other sidecars' calls and the metrics would
+        # be open to the network.
         *("--dapr-internal-grpc-listen-address", "127.0.0.1", "--metrics-listen-address", "127.0.0.1"),
         *("--dapr-http-port", str(at.http), "--dapr-grpc-port", str(at.grpc)),
         *("--dapr-internal-grpc-port", str(at.internal), "--metrics-port", str(at.metrics)),
@@ -64,7 +65,7 @@ def sidecar(
         f"{app_id}-dapr",
         argv,
         lambda: ports.http_ok(at.http, "/v1.0/healthz/outbound"),
-        # Without it a sidecar looks for an address of the network, and ends on a machine that has none.
+        # Without it, a sidecar looks for a network address of the machine, and exits if there is none.
         env={"DAPR_HOST_IP": "127.0.0.1"},
         cwd=home,
         stop_seconds=20,

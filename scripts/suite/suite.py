@@ -18,13 +18,14 @@ from suite.sidecar import sidecar
 
 
 class PortBusy(Exception):
-    """A port that the suite needs is taken; the text says by whom."""
+    """Raised if a port that the suite needs is taken; the text says by which process."""
 
 
 class Suite:
-    """Start it, use it, stop it. `home` holds its state; `config` takes the place of the sidecars' own.
+    """Starts and stops the suite; as a context manager, it runs the suite during the block.
 
-    Without `services` it is what these need: the servers, and what the components read.
+    `home` holds its state; `config` replaces the sidecars' configuration file. Without `services`, only the
+    servers are started, and the files written that the components read.
     """
 
     control_plane: infra.ControlPlane
@@ -64,7 +65,7 @@ class Suite:
 
     @property
     def addresses(self) -> dict[str, str]:
-        """Where what is, for people."""
+        """The addresses to show to people: name to URL."""
         found = {
             app.app_id: f"http://127.0.0.1:{app.app_port}" for app in self.apps if app.app_id == "console"
         }
@@ -97,7 +98,7 @@ class Suite:
         )
 
     async def stop(self) -> None:
-        """End everything: services while they have their sidecars, sidecars while they have servers."""
+        """Stop everything: the services first, then their sidecars, then the servers that both need."""
         names = {app.app_id for app in self.apps}
         sidecars = {f"{name}-dapr" for name in names}
         for group in (names, sidecars, self.processes.keys() - names - sidecars):
@@ -136,7 +137,7 @@ class Suite:
             lambda: ports.http_ok(app.app_port, "/readyz"),
             env={
                 **app.env,
-                # What `dapr run` gives its app.
+                # The variables that `dapr run` sets for an app.
                 "APP_ID": app.app_id,
                 "APP_PORT": str(app.app_port),
                 "DAPR_HTTP_PORT": str(app.ports.http),
@@ -165,7 +166,7 @@ class Suite:
 
 
 async def _wait_beside(process: Process) -> None:
-    """Wait until it is ready; all else works without it, so that it never is ends no start."""
+    """Wait until an optional server is ready. If it fails to start, print why and return."""
     try:
         await process.wait_ready()
     except StartFailed as error:

@@ -1,4 +1,4 @@
-"""The suite in the background: one supervising process, and a file that says how it is."""
+"""Runs the suite in the background: one process supervises it and reports its state in a file."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _STOP_SECONDS = 90
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A process that cannot be taken for another that got its id later."""
+    """A process by its id and start time, so that a later one with the same id is not taken for it."""
 
     pid: int
     created: float
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """The identity of a running process."""
+        """Return the identity of a running process, or None if there is none with this id."""
         try:
             return cls(pid, psutil.Process(pid).create_time())
         except psutil.Error:
             return None
 
     def alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Return whether that very process still runs."""
         try:
             process = psutil.Process(self.pid)
             return process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE
@@ -53,7 +53,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Report:
-    """What the supervisor last wrote of itself."""
+    """The state of the suite, as its supervisor last wrote it."""
 
     supervisor: Identity
     profile: str
@@ -67,12 +67,12 @@ class Report:
 
     @property
     def choice(self) -> Choice:
-        """What it runs."""
+        """The choice that the supervisor runs."""
         return Choice(self.profile, self.store, self.services)
 
 
 def read() -> Report | None:
-    """The report of the suite that runs now; None when none does."""
+    """Return the report of the suite that runs now; None if none runs."""
     try:
         fields = json.loads(STATE.read_text())
     except (OSError, ValueError):
@@ -91,7 +91,7 @@ def _write(report: Report) -> None:
 
 
 def observe(suite: Suite, state: str, error: str = "") -> Report:
-    """A report of a suite that this process runs."""
+    """Return a report on a suite that this process runs."""
     me = Identity.of(os.getpid())
     if me is None:
         raise RuntimeError("this process is not there")
@@ -111,12 +111,12 @@ def observe(suite: Suite, state: str, error: str = "") -> Report:
 
 
 async def supervise(choice: Choice) -> None:
-    """Run a suite until SIGTERM or SIGINT, reporting how it is."""
+    """Run a suite until SIGTERM or SIGINT, and keep its report up to date."""
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     suite = Suite(choice.profile, store=choice.store, services=choice.services)
-    _write(observe(suite, "starting"))  # what nobody could find again is not started
+    _write(observe(suite, "starting"))  # or raise: `stop` could not find a suite without a report
     starting = asyncio.create_task(suite.start())
     try:
         while not stopping.is_set():
@@ -133,12 +133,12 @@ async def supervise(choice: Choice) -> None:
         await suite.stop()
         if failure:
             _tell(suite, "failed", failure)
-            await asyncio.sleep(1)  # so that `start`, which looks every quarter second, reads it
+            await asyncio.sleep(1)  # `start` polls the report and must read this one before it goes
         STATE.unlink(missing_ok=True)
 
 
 def _tell(suite: Suite, state: str, error: str) -> None:
-    """Report; where the disk is full the last report stays, and the suite goes on."""
+    """Write the report. On a full disk the last report stays, and the suite goes on."""
     with contextlib.suppress(OSError):
         _write(observe(suite, state, error))
 
@@ -165,7 +165,7 @@ def _progress(starting: asyncio.Task[None]) -> tuple[str, str]:
 
 
 def start_in_background(choice: Choice) -> subprocess.Popen[bytes]:
-    """Start the supervising process, by itself."""
+    """Start the supervising process, detached from this one."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as log:
         return subprocess.Popen(
@@ -183,7 +183,7 @@ def start_in_background(choice: Choice) -> subprocess.Popen[bytes]:
 
 
 def stop() -> bool:
-    """End the suite that runs, and whatever it left; False when none runs."""
+    """Stop the suite that runs, and kill what is left of it; return False if none runs."""
     report = read()
     if report is None:
         return False

@@ -1,4 +1,4 @@
-"""The servers that profiles need: how each is made ready and run, and what components must know of it."""
+"""The servers of the profiles: how each is prepared and run, and which secrets components need for it."""
 
 from suite.infra.control_plane import ControlPlane
 from suite.infra.kafka import Kafka

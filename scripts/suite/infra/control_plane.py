@@ -1,4 +1,4 @@
-"""Dapr's own servers."""
+"""Dapr's control plane on this machine."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from suite.process import Spec
 
 
 class ControlPlane:
-    """Dapr's own servers: placement says where actors are, the scheduler drives workflows and jobs.
+    """Dapr's own servers: placement knows where actors are, the scheduler drives workflows and jobs.
 
-    Their ports are not those of `dapr init`, whose servers may run beside these.
+    Their ports differ from those of `dapr init`, so that both can run on one machine.
     """
 
     def __init__(self, directory: Path, first_port: int) -> None:
@@ -33,7 +33,7 @@ class ControlPlane:
         return f"127.0.0.1:{self.ports['scheduler']}"
 
     def specs(self) -> list[Spec]:
-        """How to run them. The scheduler keeps what is scheduled on disk."""
+        """Return the specs of both. The scheduler keeps its jobs on disk."""
         return [
             Spec(
                 "placement",

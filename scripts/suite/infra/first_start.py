@@ -1,4 +1,4 @@
-"""What a server's first start makes: whole, or begun anew by the next; and why it could not be made."""
+"""Creates the data of servers at their first start; an interrupted first start is begun again by the next."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 from suite.runtime import Missing, locked
 
-_TOLD = 1_000
+_TOLD = 1_000  # characters of a failed program's output in the error
 
 
 def whole(directory: Path, mark: str, make: Callable[[Path], None]) -> None:
-    """Have a directory filled, once; one that was has a file by the name of `mark`.
+    """Fill a directory by `make`, unless it holds a file named `mark`, which shows that it is complete.
 
-    Programs write that file long before they are done, so what is under way has another name.
+    Programs write that file long before they are done. So `make` fills a directory of another name, which
+    gets the final name when it is complete.
     """
     partial = directory.with_name(f"{directory.name}.partial")
     with locked(directory.parent):
@@ -29,7 +30,7 @@ def whole(directory: Path, mark: str, make: Callable[[Path], None]) -> None:
 
 
 def run(argv: Sequence[str], **options: Any) -> None:
-    """Run a program to its end. Raises Missing, with what it said last, when it fails."""
+    """Run a program to its end. Raises Missing, with the end of its output, if it fails."""
     ended = subprocess.run(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **options
     )

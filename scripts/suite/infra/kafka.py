@@ -12,14 +12,14 @@ from suite.process import Spec
 
 KAFKA_VERSION = "4.0.0"
 _PARTITIONS = 8
-# Below the folder that Kafka runs in: of the path to it Java would take each letter that is not ASCII for two
-# others, and Kafka a comma for the end of it.
+# Relative to the folder that Kafka runs in. In an absolute path, Java would take each letter that is not
+# ASCII for two others, and Kafka would take a comma for the end of the path.
 _CONFIG = "server.properties"
 _DATA = "data"
 
 
 class Kafka:
-    """One Kafka broker in KRaft mode. Topics are made when they are first used."""
+    """One Kafka broker in KRaft mode. Topics are created on first use."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "kafka"
@@ -36,7 +36,7 @@ class Kafka:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/kafka."""
+        """The secrets for components/brokers/kafka."""
         return {
             "kafka": f"127.0.0.1:{self.port}",
             "kafka-user": "annals",
@@ -46,7 +46,7 @@ class Kafka:
         }
 
     def initialise(self) -> None:
-        """Write its configuration and format its storage, unless that was done."""
+        """Write the configuration, and format the storage if it is not formatted yet."""
         write_private(self._directory / _CONFIG, self._properties())
         if not (self._directory / _DATA / "meta.properties").exists():
             argv = [
@@ -91,7 +91,7 @@ class Kafka:
         return [str(self._java), f"-Xmx{heap}", "-cp", self._classpath]
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the broker."""
         return Spec(
             "kafka",
             [*self._command("512m"), "kafka.Kafka", _CONFIG],

@@ -1,4 +1,4 @@
-"""MariaDB, the system's own."""
+"""MariaDB, from the system's package."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from suite.infra import first_start
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
 
-COLLATION = "utf8mb4_bin"  # keys that differ by case are different keys
+COLLATION = "utf8mb4_bin"  # case-sensitive: keys that differ only by case are different keys
 DATABASES = ("annals", "annals_workflows")
 
 
 class MariaDb:
-    """One MariaDB with the databases of components/stores/mysql, and one user who may reach them."""
+    """One MariaDB server with the databases of components/stores/mysql, and one user for both."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "mariadb"
@@ -29,12 +29,12 @@ class MariaDb:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/stores/mysql."""
+        """The secrets for components/stores/mysql."""
         secret = password(self._password_file)
         return {"mysql": f"annals:{secret}@tcp(127.0.0.1:{self.port})/?allowNativePasswords=true"}
 
     def initialise(self) -> None:
-        """Create the data directory, unless it is there."""
+        """Write the SQL that runs at each start, and create the data directory unless it exists."""
         user = f"'annals'@'127.0.0.1' IDENTIFIED BY '{password(self._password_file)}'"
         statements = [
             *(
@@ -57,7 +57,7 @@ class MariaDb:
         first_start.run(argv)
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the server."""
         argv = [
             str(self._server),
             *("--no-defaults", f"--datadir={self._directory / 'data'}", f"--user={getpass.getuser()}"),
@@ -70,7 +70,7 @@ class MariaDb:
         return Spec("mariadb", argv, lambda: ports.open_port(self.port), stop_seconds=30)
 
     async def recreate(self, database: str, *, collation: str = COLLATION) -> None:
-        """Give a database up with all that is in it, and make it anew."""
+        """Drop a database with everything in it, and create it again. Raises RuntimeError if that fails."""
         client = await asyncio.create_subprocess_exec(
             str(packages.beside("mariadbd", "mariadb")),
             *("--no-defaults", "--protocol=tcp", "--host=127.0.0.1", f"--port={self.port}", "--user=annals"),

@@ -1,4 +1,4 @@
-"""Mosquitto, the system's own MQTT broker."""
+"""Mosquitto, an MQTT broker, from the system's package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from suite.process import Spec
 
 
 class Mosquitto:
-    """One Mosquitto that keeps its sessions, and one user."""
+    """One Mosquitto broker, which keeps its sessions on disk and has one user."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "mosquitto"
@@ -25,16 +25,16 @@ class Mosquitto:
 
     @property
     def url(self) -> str:
-        """Where it listens, and as whom."""
+        """The broker's address, with the user and the password."""
         return f"mqtt://annals:{password(self._password_file)}@127.0.0.1:{self.port}"
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/mqtt."""
+        """The secrets for components/brokers/mqtt."""
         return {"mqtt": self.url}
 
     def initialise(self) -> None:
-        """Write its configuration and its users."""
+        """Write the configuration and the file of users."""
         write_private(self._users, f"annals:{password(self._password_file)}\n")
         first_start.run([str(packages.beside("mosquitto", "mosquitto_passwd")), "-U", str(self._users)])
         (self._directory / "data").mkdir(exist_ok=True, mode=0o700)
@@ -56,6 +56,6 @@ log_dest stderr
         )
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the broker."""
         argv = [str(self._server), "-c", str(self._config)]
         return Spec("mosquitto", argv, lambda: ports.open_port(self.port))

@@ -18,7 +18,7 @@ from suite.process import Spec
 
 
 class Nats:
-    """NATS with JetStream, and the stream that pubsub.jetstream needs to be there."""
+    """A NATS server with JetStream, and the JetStream stream that Dapr's pubsub.jetstream expects."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "nats"
@@ -28,16 +28,16 @@ class Nats:
 
     @property
     def url(self) -> str:
-        """Where it listens, and as whom."""
+        """The server's address, with the user and the password."""
         return f"nats://annals:{password(self._password_file)}@127.0.0.1:{self.port}"
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/nats."""
+        """The secrets for components/brokers/nats."""
         return {"nats": self.url}
 
     def initialise(self) -> None:
-        """Write its configuration."""
+        """Write the configuration."""
         write_private(
             self._config,
             f"""listen: "127.0.0.1:{self.port}"
@@ -47,14 +47,14 @@ authorization {{ user: annals, password: "{password(self._password_file)}" }}
         )
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Write the configuration and return the spec of the server."""
         self.initialise()
         argv = [str(BIN / "nats-server"), "-c", str(self._config)]
-        # Sidecars give it up after two minutes (components/README.md); nearly so long is as good.
+        # Sidecars give NATS up after two minutes (components/README.md); 100 s leaves a margin.
         return Spec("nats", argv, self._ready, given_up_seconds=100)
 
     async def _ready(self) -> bool:
-        """Whether it takes messages; makes the stream at the first start, with the topics of today."""
+        """Return whether NATS takes messages; create the JetStream stream, or update its topics."""
         if not await ports.open_port(self.port):
             return False
         try:
@@ -65,7 +65,7 @@ authorization {{ user: annals, password: "{password(self._password_file)}" }}
             stream = StreamConfig(name="annals", subjects=list(TOPICS))
             try:
                 await client.jetstream().add_stream(stream)
-            except nats.js.errors.BadRequestError:  # it is there, with other topics
+            except nats.js.errors.BadRequestError:  # the stream exists, with other topics
                 await client.jetstream().update_stream(stream)
         except (nats.errors.Error, TimeoutError):
             return False

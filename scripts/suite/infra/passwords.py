@@ -1,4 +1,4 @@
-"""Passwords of the servers on this machine: made at the first start, readable by their owner alone."""
+"""Passwords of the servers on this machine: generated at the first start, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def password(path: Path) -> str:
-    """The password that a file keeps; made when there is none."""
+    """Return the password that a file keeps; generate one if there is no such file."""
     if not path.exists():
         write_private(path, secrets.token_urlsafe(24))
     return path.read_text()
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that its owner alone may read, from its first byte on: whole, or not at all."""
+    """Write a file atomically, readable by its owner only from the first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     partial.unlink(missing_ok=True)

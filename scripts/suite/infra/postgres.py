@@ -21,14 +21,17 @@ _SETTINGS = ROOT / "components" / "settings.sql"
 
 
 def _unprivileged(data: Path, program: Path) -> str | None:
-    """PostgreSQL refuses to run as root; then it runs as nobody, who must reach its data and read its own."""
+    """Return the user to run PostgreSQL as if this process is root, which PostgreSQL refuses; else None.
+
+    That user, `nobody`, is given access to the data's parent folders and to PostgreSQL's own files.
+    """
     if os.geteuid() != 0:
         return None
     for path in (data, program):
         for parent in path.resolve().parents:
             if parent.exists():
                 _allow(parent, 0o001)
-    # Where they were installed under a strict umask, they are for root alone.
+    # A strict umask at their installation makes them readable by root only.
     for folder in runtime.postgres_folders():
         for path in (folder, *folder.rglob("*")):
             _allow(path, 0o005 if path.is_dir() else 0o004)
@@ -42,7 +45,7 @@ def _allow(path: Path, others: int) -> None:
 
 
 class Postgres:
-    """PostgreSQL on a loopback port, with a password made at its first start."""
+    """PostgreSQL on a loopback port, with a password generated at its first start."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._data = directory / "postgres"
@@ -58,11 +61,11 @@ class Postgres:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/stores/postgresql, and the bindings of components/shared."""
+        """The secrets for components/stores/postgresql, and for the components of components/shared."""
         return {"postgres": self.dsn}
 
     def initialise(self) -> None:
-        """Create the data directory, unless it is there."""
+        """Create the data directory unless it exists."""
         first_start.whole(self._data, "PG_VERSION", self._create)
 
     def _create(self, data: Path) -> None:
@@ -84,7 +87,7 @@ class Postgres:
         )
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the server."""
         return Spec(
             "postgres",
             [
@@ -102,14 +105,14 @@ class Postgres:
             self._ready,
             cwd=Path("/"),
             user=self._user,
-            # "Fast": the sidecars' connections are ended rather than waited for.
+            # PostgreSQL's "fast" shutdown, which ends the sidecars' connections instead of waiting for them.
             stop_signal=signal.SIGINT,
         )
 
     async def _ready(self) -> bool:
-        """Whether it takes queries; makes the database at the first start, and the table of live settings.
+        """Return whether PostgreSQL takes queries; create the database and the table of the live settings.
 
-        That table must be there before a sidecar starts.
+        The table must exist before a sidecar starts.
         """
         try:
             connection = await asyncpg.connect(self.dsn.removesuffix("annals") + "postgres", timeout=2)
@@ -125,7 +128,7 @@ class Postgres:
 
 
 async def prepare_settings(dsn: str) -> None:
-    """Make the table of the live settings, unless it is there."""
+    """Run components/settings.sql, which creates the table of the live settings unless it exists."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(_SETTINGS.read_text())

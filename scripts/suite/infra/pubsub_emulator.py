@@ -1,4 +1,4 @@
-"""A stand-in for Google Cloud Pub/Sub: the server of Google's own client library, built with Dapr."""
+"""A stand-in for Google Cloud Pub/Sub: the fake server of Google's client library, built like Dapr."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from suite.process import Spec
 
 
 class PubSubEmulator:
-    """It speaks the real protocol, keeps nothing when it ends, and takes anybody."""
+    """Speaks the real protocol, asks for no credentials, and keeps everything in memory."""
 
     def __init__(self, _directory: Path, port: int) -> None:
         self._program = runtime.pubsub_emulator()
@@ -18,13 +18,13 @@ class PubSubEmulator:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/gcp-pubsub."""
+        """The secrets for components/brokers/gcp-pubsub."""
         return {"gcp-project": "annals", "gcp-endpoint": f"127.0.0.1:{self.port}"}
 
     def initialise(self) -> None:
-        """Nothing is to be made."""
+        """Do nothing: the server has no files."""
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the server."""
         argv = [str(self._program), "-port", str(self.port)]
         return Spec("pubsub-emulator", argv, lambda: ports.open_port(self.port))

@@ -1,4 +1,4 @@
-"""RabbitMQ, the system's own."""
+"""RabbitMQ, from the system's package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from suite import packages, ports, runtime
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
 
-# Erlang's name server is no child of the node but a daemon that outlives it, and the package may have one
-# of its own. So it runs in the foreground on a port of this suite, and dies with the node.
+# By itself, RabbitMQ starts Erlang's name server (epmd) as a daemon that outlives the node, and the package
+# may run another one. This script runs epmd in the foreground, on a port of the suite; it dies with the node.
 _WITH_NAME_SERVER = """
 "$1" --pdeathsig KILL "$2" -address 127.0.0.1 -port "$ERL_EPMD_PORT" &
 until "$2" -port "$ERL_EPMD_PORT" -names >/dev/null 2>&1; do sleep 0.05; done
@@ -20,7 +20,7 @@ exec "$3"
 
 
 class RabbitMq:
-    """One RabbitMQ node. Exchanges and queues are made when they are first used."""
+    """One RabbitMQ node. Exchanges and queues are created on first use."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "rabbitmq"
@@ -31,16 +31,16 @@ class RabbitMq:
 
     @property
     def url(self) -> str:
-        """Where it listens, and as whom."""
+        """The node's address, with the user and the password."""
         return f"amqp://annals:{password(self._password_file)}@127.0.0.1:{self.port}"
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/rabbitmq."""
+        """The secrets for components/brokers/rabbitmq."""
         return {"rabbitmq": self.url}
 
     def initialise(self) -> None:
-        """Write its configuration; its one user is made when the node first starts."""
+        """Write the configuration; the node creates its one user at its first start."""
         write_private(
             self._config,
             f"""listeners.tcp.1 = 127.0.0.1:{self.port}
@@ -56,7 +56,10 @@ disk_free_limit.absolute = 50MB
         (self._directory / "enabled_plugins").write_text("[].\n")
 
     def spec(self) -> Spec:
-        """How to run it: the package's script, and not Debian's wrapper of it, which becomes another user."""
+        """Return the spec of the node. Raises runtime.Missing without setpriv.
+
+        It runs the package's script rather than Debian's wrapper of it, which would change the user.
+        """
         own = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
         server = own if own.exists() else self._server
         epmd = packages.beside("rabbitmq-server", "epmd")
@@ -68,7 +71,7 @@ disk_free_limit.absolute = 50MB
             ["sh", "-c", _WITH_NAME_SERVER, "sh", setpriv, str(epmd), str(server)],
             lambda: ports.open_port(self.port),
             env={
-                "HOME": str(self._directory),  # where Erlang keeps its cookie
+                "HOME": str(self._directory),  # Erlang keeps its cookie there
                 "RABBITMQ_NODENAME": "annals@localhost",
                 "RABBITMQ_CONFIG_FILE": str(self._config),
                 "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._directory / "enabled_plugins"),
@@ -79,7 +82,7 @@ disk_free_limit.absolute = 50MB
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
                 "ERL_EPMD_PORT": str(ports.free_port()),
                 "ERL_EPMD_ADDRESS": "127.0.0.1",
-                "RUNNING_UNDER_SYSTEMD": "true",  # the script becomes the node instead of watching it
+                "RUNNING_UNDER_SYSTEMD": "true",  # makes the script exec the node, not watch it
             },
             stop_seconds=30,
         )

@@ -1,4 +1,4 @@
-"""Redis, the system's own."""
+"""Redis, from the system's package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from suite.process import Spec
 
 
 class Redis:
-    """One Redis that keeps what it is told, and one user. Streams are made when they are first used."""
+    """One Redis server that logs every write to disk and has one user. Streams are created on first use."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._directory = directory / "redis"
@@ -22,7 +22,7 @@ class Redis:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/redis."""
+        """The secrets for components/brokers/redis."""
         return {
             "redis": f"127.0.0.1:{self.port}",
             "redis-user": "annals",
@@ -31,7 +31,7 @@ class Redis:
         }
 
     def initialise(self) -> None:
-        """Write its configuration."""
+        """Write the configuration."""
         write_private(
             self._config,
             f"""bind 127.0.0.1
@@ -45,5 +45,5 @@ user annals on >{password(self._password_file)} ~* &* +@all
         )
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the server."""
         return Spec("redis", [str(self._server), str(self._config)], lambda: ports.open_port(self.port))

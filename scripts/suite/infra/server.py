@@ -1,4 +1,4 @@
-"""What all servers have in common."""
+"""The interface of all servers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ class Server(Protocol):
 
     @property
     def port(self) -> int:
-        """Where its clients reach it."""
+        """The port that clients connect to."""
         ...
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """What the components that reach it ask the secret store for."""
+        """The secrets that the server's components read: name to value."""
         ...
 
     def initialise(self) -> None:
-        """Make its configuration and its data directory, unless that was done. Raises runtime.Missing."""
+        """Write the configuration, and create the data directory unless it exists. Raises runtime.Missing."""
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return how to run the server."""
         ...

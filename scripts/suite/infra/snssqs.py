@@ -1,4 +1,4 @@
-"""SNS, SQS and STS as moto serves them: their protocols on one port, in memory. It is not AWS."""
+"""SNS, SQS and STS as moto imitates them: their protocols on one port, in memory. It is not AWS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from suite.process import Spec
 
 
 class SnsSqs:
-    """A moto server. It keeps nothing when it ends, and takes any key."""
+    """A moto server, which keeps everything in memory and accepts any access key."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._password_file = directory / "snssqs.password"
@@ -20,7 +20,7 @@ class SnsSqs:
 
     @property
     def secrets(self) -> Mapping[str, str]:
-        """For components/brokers/snssqs."""
+        """The secrets for components/brokers/snssqs."""
         return {
             "aws-endpoint": f"http://127.0.0.1:{self.port}",
             "aws-region": "eu-central-1",
@@ -29,10 +29,10 @@ class SnsSqs:
         }
 
     def initialise(self) -> None:
-        """Nothing is to be made."""
+        """Do nothing: the server has no files."""
 
     def spec(self) -> Spec:
-        """How to run it."""
+        """Return the spec of the server."""
         return Spec(
             "snssqs",
             [str(BIN / "moto_server"), "-H", "127.0.0.1", "-p", str(self.port)],

@@ -1,4 +1,4 @@
-"""The topics, for the servers that want to know them beforehand."""
+"""The topics, for servers on which they must be created in advance."""
 
 TOPICS = (
     *("domain-events", "saga-events", "integration-events"),

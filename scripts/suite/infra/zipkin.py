@@ -8,23 +8,23 @@ from suite import ports, runtime
 from suite.process import Spec
 
 ZIPKIN_VERSION = "3.5.1"
-# It starts in half the processor time when it optimises less, and the suite's start waits for processors.
+# With less optimisation, Zipkin starts in half the processor time; the suite's start is short of processors.
 _QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 def zipkin_jar() -> Path:
-    """Zipkin itself, fetched once. Raises runtime.Missing."""
+    """Return the path of Zipkin's jar, which is fetched once. Raises runtime.Missing."""
     return runtime.jar("io.zipkin", "zipkin-server", ZIPKIN_VERSION, "slim")
 
 
 def zipkin(port: int) -> Spec:
-    """Zipkin, which keeps its traces in memory. Raises runtime.Missing."""
+    """Return the spec of Zipkin, which keeps its traces in memory. Raises runtime.Missing."""
     return Spec(
         "zipkin",
         [str(runtime.java()), "-Xmx256m", *_QUICK, "-jar", str(zipkin_jar())],
         lambda: ports.http_ok(port, "/health"),
         env={
-            # In the place of `QUERY_PORT`, which would open the port to the network.
+            # Instead of `QUERY_PORT`, which would open the port to the network.
             "ARMERIA_PORTS_0_IP": "127.0.0.1",
             "ARMERIA_PORTS_0_PORT": str(port),
             "ARMERIA_PORTS_0_PROTOCOLS_0": "http",
