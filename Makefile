@@ -1,13 +1,13 @@
-# `make` lists the targets. Each does its own set-up first, and may be run again at any time.
+# `make` lists the targets. Each target does its own set-up first and can be run again at any time.
 PROFILE ?= embedded
 STORE ?= postgresql
 PYTHON ?= python3
 RUN := PYTHONPATH=scripts .venv/bin/python -W ignore:XDG_RUNTIME_DIR
 PYTEST := .venv/bin/python -m pytest
-# As it is set in many images: each of the five services would compile all that it imports at each start.
+# Many container images set this. With it, each of the five services would compile its imports at every start.
 unexport PYTHONDONTWRITEBYTECODE
 
-# On Kubernetes: what `make images`, `cluster`, `deploy`, `test-cluster` and `undeploy` go by.
+# For Kubernetes: the settings of `make images`, `cluster`, `deploy`, `test-cluster` and `undeploy`.
 VERSION := $(shell sed -n 's/^appVersion: //p' charts/annals/Chart.yaml)
 IMAGES := $(filter-out annals,$(patsubst services/%/pyproject.toml,%,$(wildcard services/*/pyproject.toml)))
 IMAGE_REPOSITORY ?= annals
@@ -24,7 +24,7 @@ CLOUDNATIVE_PG_VERSION := 0.29.0
 
 .DEFAULT_GOAL := help
 SOURCES := $(wildcard services/*/src)
-# Outside the checkout: what was checked in one need not be checked again in the next.
+# Outside the checkout, so that another checkout can reuse the results of type checking.
 MYPY_CACHE := $(or $(ANNALS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/annals)/mypy
 .PHONY: help setup run start servers demo status stop logs test test-brokers test-browser test-unit test-cluster images cluster deploy undeploy check format schemas contracts guarantees benchmarks chart-docs lock audit fuzz soak bench clean
 
@@ -37,7 +37,7 @@ setup: ## install what is missing: packages, the Dapr runtime
 	@$(PYTHON) scripts/bootstrap.py
 	@$(RUN) -m suite setup
 
-# What only looks at the suite, or ends it, needs no network.
+# For targets that only look at the suite or stop it: once this file exists, they need no network.
 .venv/.installed:
 	@$(PYTHON) scripts/bootstrap.py
 
