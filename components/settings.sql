@@ -1,13 +1,14 @@
--- The table of the live settings, for configuration.postgresql: settings.yaml; and, at the end, what the database
--- does with a transaction that nobody goes on with. It may run again at any time:
+-- Creates the table of the live settings, which configuration.postgresql reads (shared/settings.yaml), and
+-- sets a timeout for abandoned transactions. The file can run again at any time:
 --   psql "$DSN" -f components/settings.sql
--- A row is a change: of the rows of a key the one with the greatest version holds, and none is
--- overwritten. To set one by hand, where `annals config` cannot be used:
+-- Each row is a change. The row of a key with the greatest version is in force, and no row is overwritten. To
+-- set a key by hand, where `annals config` cannot be used:
 --   SELECT annals_set('command.read_only', 'true', 'grace', 'the database moves');
 --   SELECT annals_set('command.read_only', NULL, 'grace', 'it has moved');
 
--- The component takes exactly these four columns in this order, and texts only: a null, or metadata that
--- is no text, fails every read (components-contrib 1.18, configuration/postgres/postgres.go, Get).
+-- The component expects exactly these four columns in this order, with text only. A null, or a value in the
+-- metadata that is not text, makes every read fail (components-contrib 1.18,
+-- configuration/postgres/postgres.go, Get).
 CREATE TABLE IF NOT EXISTS annals_settings (
     key varchar NOT NULL CHECK (key ~ '^[a-z0-9_]+\.[a-z0-9_]+$'),
     value varchar NOT NULL,
@@ -19,8 +20,8 @@ CREATE TABLE IF NOT EXISTS annals_settings (
     PRIMARY KEY (key, version)
 );
 
--- A notice says which key changed, and no more: it is a hint to read. One with the row in it could be too
--- long for PostgreSQL, and one with a null or a number would end the sidecar (handleSubscribedChange).
+-- A notification only names the key that changed, as a hint to read it. With the whole row it could exceed
+-- PostgreSQL's limit, and with a null or a number in it, it would crash the sidecar (handleSubscribedChange).
 CREATE OR REPLACE FUNCTION annals_settings_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('annals_settings', json_build_object('data',
@@ -32,8 +33,8 @@ CREATE OR REPLACE TRIGGER annals_settings_changed
     AFTER INSERT OR UPDATE OR DELETE ON annals_settings
     FOR EACH ROW EXECUTE FUNCTION annals_settings_changed();
 
--- Sets a key, or takes it back when the value is null; returns the version. Of two at the same time the
--- later is refused, by the primary key.
+-- Sets a key, or unsets it if the value is null, and returns the new version. Of two concurrent changes of a
+-- key, the primary key refuses the later one.
 CREATE OR REPLACE FUNCTION annals_set(setting text, to_value text, who text, reason text) RETURNS text
 LANGUAGE sql AS $$
     INSERT INTO annals_settings (key, value, version, metadata)
@@ -46,10 +47,11 @@ LANGUAGE sql AS $$
     RETURNING version
 $$;
 
--- A sidecar that vanishes in the middle of a transaction (a node without power, a network that is cut) leaves it
--- open, and whoever writes the same keys waits until PostgreSQL's host gives the connection up: two hours. Dapr sends
--- the statements of a transaction right after one another, and one that was ended so is sent again as a whole.
--- What is set already stays.
+-- A sidecar that vanishes in the middle of a transaction (power failure, network cut) leaves it open.
+-- Everybody who writes the same keys then waits until PostgreSQL's host gives up the connection, by default
+-- after two hours. The timeout ends the transaction earlier. That is safe: Dapr sends the statements of a
+-- transaction without a pause, and a transaction that is ended like this is sent again as a whole. A timeout
+-- that is set already stays.
 DO $$ BEGIN
     IF current_setting('idle_in_transaction_session_timeout') = '0' THEN
         EXECUTE format('ALTER DATABASE %I SET idle_in_transaction_session_timeout = ''10s''', current_database());

@@ -1,4 +1,4 @@
-"""What `helm test` runs: one command, and the query that shows it."""
+"""The smoke test of `helm test`: sends a command and queries the read model for its result."""
 
 import json
 import os
@@ -14,7 +14,7 @@ SECONDS = 120
 
 
 def call(method, path, body=None, **headers):
-    """A service's answer; asked again while the sidecars find each other."""
+    """Call a service and return its JSON answer; retry for two minutes, while sidecars find each other."""
     end = time.monotonic() + SECONDS
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(

@@ -1,12 +1,12 @@
 {{/*
-The component files of ../../components, as they are on Kubernetes: a list of resources in YAML.
-Only this differs from the files:
+The component files of ../../components for Kubernetes, as a YAML list of resources. Only this is changed:
 
-- namespace and labels
-- secret stores: of type secretstores.kubernetes
-- secretKeyRef: the name and the key of the Kubernetes secret that `credentials` chooses
-- pub/sub: who may publish and subscribe to which topics (publishingScopes, subscriptionScopes, allowedTopics)
-- what the value `components` says
+- namespace and labels are added
+- secret stores become secretstores.kubernetes
+- secretKeyRef names the Kubernetes secret, and the key in it, that `credentials` chooses
+- pub/sub components say who may publish and subscribe to which topics (publishingScopes, subscriptionScopes,
+  allowedTopics), and trust the certificate authority of a bundled Kafka
+- metadata is replaced as the value `components` says
 */}}
 {{- define "annals.resources" -}}
 {{- if not (.Files.Glob (printf "components/brokers/%s/*.yaml" .Values.broker)) }}
@@ -45,7 +45,9 @@ Only this differs from the files:
 {{- toYaml $documents }}
 {{- end }}
 
-{{/* Fails where one of MySQL's databases has a name of its own: another suite on that server would have the other one too. */}}
+{{/*
+Fails if only one of MySQL's two databases is renamed: two suites on one server would share the other one.
+*/}}
 {{- define "annals.twoDatabases" -}}
 {{- $named := list }}{{ $unnamed := list }}
 {{- range $name := list "eventstore" "workflowstore" }}
@@ -58,7 +60,7 @@ Only this differs from the files:
 {{- end }}
 {{- end }}
 
-{{/* Changes one component in place; see above. */}}
+{{/* Changes one component in place, as annals.resources describes. */}}
 {{- define "annals.component" -}}
 {{- $root := .root }}
 {{- $name := .component.metadata.name }}
@@ -103,7 +105,10 @@ Only this differs from the files:
 {{- end }}
 {{- end }}
 
-{{/* Fails where two pods would connect as one client of MQTT: each would end the connection of the other, for ever. */}}
+{{/*
+Fails if two pods would connect as the same MQTT client: each would end the other's connection, again and
+again.
+*/}}
 {{- define "annals.oneConnection" -}}
 {{- $root := .root }}
 {{- $name := .component.metadata.name }}
@@ -120,8 +125,9 @@ Only this differs from the files:
 {{- end }}
 
 {{/*
-Who may publish and subscribe to what, in YAML: {publish: {component: {app: [topics]}}, subscribe: …}. Subscriptions say
-who subscribes, and that its sidecar publishes dead letters; the value `services` says what the apps publish.
+The topics that each app may publish and subscribe to, in YAML: {publish: {component: {app: [topics]}},
+subscribe: …}. The subscriptions give the subscribers, and the dead-letter topics that their sidecars publish
+to. The value `services` gives the topics that the apps publish to.
 */}}
 {{- define "annals.topics" -}}
 {{- $publish := dict }}{{ $subscribe := dict }}
@@ -141,7 +147,7 @@ who subscribes, and that its sidecar publishes dead letters; the value `services
   {{- end }}
 {{- end }}
 {{- range $app, $service := .root.Values.services }}
-  {{- range $topic := $service.publishes }}{{/* each topic is on the component of its name */}}
+  {{- range $topic := $service.publishes }}{{/* a topic's component has the topic's name */}}
     {{- $apps := get $publish $topic | default dict }}
     {{- $_ := set $apps $app (append (get $apps $app | default list) $topic | uniq) }}
     {{- $_ := set $publish $topic $apps }}
@@ -150,7 +156,10 @@ who subscribes, and that its sidecar publishes dead letters; the value `services
 {{- toYaml (dict "publish" $publish "subscribe" $subscribe) }}
 {{- end }}
 
-{{/* The Kubernetes secret behind a name that a component file uses: {name, key}. */}}
+{{/*
+The Kubernetes secret for a credential that a component file names, as {name, key}. Fails if none is given.
+(dict "root" $ "name" credential "component" name)
+*/}}
 {{- define "annals.credential" -}}
 {{- $release := .root.Release.Name }}
 {{- $given := get .root.Values.credentials .name }}
@@ -167,13 +176,13 @@ who subscribes, and that its sidecar publishes dead letters; the value `services
 {{- end }}
 {{- end }}
 
-{{/* What a bundled server makes known: {name, key} of a secret, or {value}. */}}
+{{/* A credential that a bundled server provides: {name, key} of a secret, or {value}. */}}
 {{- define "annals.bundledCredential" -}}
 {{- $release := .root.Release.Name }}
 {{- if and .root.Values.postgresql.bundled (eq .name "postgres") }}
   {{- toYaml (dict "name" (printf "%s-postgres-app" $release) "key" "uri") }}
 {{- else if .root.Values.kafka.bundled }}
-  {{- /* with its namespace: KEDA asks from its own */}}
+  {{- /* with the namespace, because KEDA resolves the address from its own */}}
   {{- if eq .name "kafka" }}{{ toYaml (dict "value" (printf "%s-kafka-kafka-bootstrap.%s.svc:9093" $release .root.Release.Namespace)) }}
   {{- else if eq .name "kafka-user" }}{{ toYaml (dict "value" (printf "%s-apps" $release)) }}
   {{- else if eq .name "kafka-password" }}{{ toYaml (dict "name" (printf "%s-apps" $release) "key" "password") }}
@@ -182,8 +191,8 @@ who subscribes, and that its sidecar publishes dead letters; the value `services
 {{- end }}
 
 {{/*
-The secrets that an app's sidecar may read, as a YAML list: those of its components, and the keys that it is given.
-(dict "root" $ "app" name "resources" list)
+The secrets that an app's sidecar may read, as a YAML list: those of its components, and the suite's keys for
+that app. (dict "root" $ "app" name "resources" list)
 */}}
 {{- define "annals.readableSecrets" -}}
 {{- $names := list }}
@@ -198,12 +207,14 @@ The secrets that an app's sidecar may read, as a YAML list: those of its compone
 {{- toYaml ($names | uniq | sortAlpha) }}
 {{- end }}
 
-{{/* The keys in a secret store that apps read, by the store's name. */}}
+{{/*
+The names of the keys that apps read from a secret store, as a YAML list; the context is the store's name.
+*/}}
 {{- define "annals.keysOf" -}}
 {{- get (dict "signing-keys" "[audit-signing-key]" "shared-keys" "[audit-public-keys, personal-data-keys]") . | default "[]" }}
 {{- end }}
 
-{{/* All topics that somebody publishes or subscribes to, as a YAML list. */}}
+{{/* All topics that an app publishes or subscribes to, as a YAML list. */}}
 {{- define "annals.kafkaTopics" -}}
 {{- $topics := list }}
 {{- range $resource := include "annals.resources" . | fromYamlArray }}

@@ -1,4 +1,4 @@
-{{/* Names, labels, and the apps as data. */}}
+{{/* Names and labels, and the list of apps. */}}
 
 {{- define "annals.labels" -}}
 app.kubernetes.io/part-of: annals
@@ -9,8 +9,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
 {{/*
-The annotations of a bundled server's resources. With a resource its operator deletes what is in the server; so it stays,
-as the keys do, and a release of the same name takes it over.
+The annotations of a bundled server's resources. If such a resource were deleted, its operator would delete
+the server's data. So the resources stay when the release is uninstalled, as the keys do, and a release of the
+same name takes them over.
 */}}
 {{- define "annals.keep" -}}
 {{- if .Values.keys.keep }}
@@ -20,19 +21,19 @@ as the keys do, and a release of the same name takes it over.
 {{- end }}
 {{- end }}
 
-{{/* What selects the pods of one app. (dict "root" $ "app" name) */}}
+{{/* The labels that select the pods of one app: (dict "root" $ "app" name) */}}
 {{- define "annals.selector" -}}
 app.kubernetes.io/part-of: annals
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/name: {{ .app }}
 {{- end }}
 
-{{/* The object of an app: (dict "root" $ "app" name) */}}
+{{/* The name of an app's Kubernetes objects: (dict "root" $ "app" name) */}}
 {{- define "annals.name" -}}
 {{ printf "%s-%s" .root.Release.Name .app }}
 {{- end }}
 
-{{/* Name to service of all apps that run: the services that are enabled, and the smoke test. */}}
+{{/* All apps that run, name to service: the enabled services, and the smoke test. */}}
 {{- define "annals.apps" -}}
 {{- $apps := dict }}
 {{- range $name, $service := .Values.services }}
@@ -44,14 +45,14 @@ app.kubernetes.io/name: {{ .app }}
 {{- toYaml $apps }}
 {{- end }}
 
-{{/* Whether an app's replicas are an autoscaler's: "true", or nothing. (dict "root" $ "service" values) */}}
+{{/* "true" if an autoscaler sets an app's replicas, else empty: (dict "root" $ "service" values) */}}
 {{- define "annals.scaled" -}}
 {{- if and (ne .root.Values.autoscaling.kind "none") .service.port (not .service.edge) }}true{{ end }}
 {{- end }}
 
 {{/*
-How many replicas an app may have, or nothing: one is ready when it has a lane of the event store (annals/store/lease.py),
-and a rollout has one more. (dict "app" name)
+The maximum number of replicas of an app, or empty if there is none. A replica is ready only when it holds a
+lane of the event store (annals/store/lease.py), and a rollout runs one more replica. (dict "app" name)
 */}}
 {{- define "annals.mostReplicas" -}}
 {{ get (dict "command" 47 "saga-orchestrator" 15) .app }}
@@ -61,14 +62,14 @@ and a rollout has one more. (dict "app" name)
 {{ printf "%s/%s:%s" .root.Values.image.repository (.service.image | default .app) (.root.Values.image.tag | default .root.Chart.AppVersion) }}
 {{- end }}
 
-{{/* Where spans go, or nothing. */}}
+{{/* The address that spans are sent to, or empty. */}}
 {{- define "annals.zipkin" -}}
 {{- if .Values.tracing.endpoint }}{{ .Values.tracing.endpoint }}
 {{- else if .Values.zipkin.bundled }}{{ printf "http://%s-zipkin:9411/api/v2/spans" .Release.Name }}
 {{- end }}
 {{- end }}
 
-{{/* The secret with a token: (dict "root" $ "app" name "kind" "api" or "app") */}}
+{{/* The name of the secret with a token: (dict "root" $ "app" name "kind" "api" or "app") */}}
 {{- define "annals.tokenSecret" -}}
 {{ printf "%s-%s-%s-token" .root.Release.Name .app .kind }}
 {{- end }}

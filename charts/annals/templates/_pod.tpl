@@ -1,4 +1,6 @@
-{{/* The pod of an app with its sidecar: (dict "root" $ "app" name "service" values). */}}
+{{/*
+The pod template of an app, with the annotations for its sidecar: (dict "root" $ "app" name "service" values)
+*/}}
 {{- define "annals.pod" -}}
 {{- $values := .root.Values }}
 {{- $port := int (.service.port | default 0) }}
@@ -25,7 +27,7 @@ metadata:
     {{- end }}
     dapr.io/api-token-secret: {{ include "annals.tokenSecret" (dict "root" .root "app" .app "kind" "api") }}
     dapr.io/disable-builtin-k8s-secret-store: "true"
-    # The token of the Kubernetes API is for the sidecar alone.
+    # Only the sidecar gets the token of the Kubernetes API.
     dapr.io/volume-mounts: kubernetes-api:/var/run/secrets/kubernetes.io/serviceaccount
     dapr.io/enable-metrics: "true"
     dapr.io/metrics-port: "9090"
@@ -41,7 +43,7 @@ metadata:
     dapr.io/sidecar-{{ $of }}-{{ $kind }}: {{ $amount | quote }}
     {{- end }}
     {{- end }}
-    # On a busy node a second is not enough for it to answer.
+    # On a busy node, the sidecar does not always answer within the default of one second.
     dapr.io/sidecar-readiness-probe-timeout-seconds: "5"
     dapr.io/sidecar-seccomp-profile-type: RuntimeDefault
     {{- with $values.pod.annotations }}{{ toYaml . | nindent 4 }}{{ end }}
@@ -100,7 +102,7 @@ spec:
         - name: APP_PORT
           value: {{ $port | quote }}
         {{- if .service.edge }}
-        # Its other port is for everybody.
+        # Everybody can reach the edge's other port, so its metrics have a port of their own.
         - name: ANNALS_METRICS_PORT
           value: {{ $metrics | quote }}
         {{- end }}
@@ -142,12 +144,12 @@ spec:
         httpGet: {{ include "annals.probe" (dict "path" "/readyz") }}
         periodSeconds: 3
         timeoutSeconds: 5
-      {{- with int $values.pod.preStopSeconds }}{{/* Kubernetes refuses 0 before 1.33 */}}
+      {{- with int $values.pod.preStopSeconds }}{{/* before 1.33, Kubernetes refuses 0 */}}
       {{- if gt . (int $values.pod.terminationGracePeriodSeconds) }}
         {{- fail (printf "pod.preStopSeconds: %d is more than pod.terminationGracePeriodSeconds, which no cluster takes" .) }}
       {{- end }}
       lifecycle:
-        # First out of the service, then told to end: by then nobody sends it anything new.
+        # The pod is removed from its Service first and told to end afterwards, when it receives nothing new.
         preStop:
           sleep: {seconds: {{ . }}}
       {{- end }}
@@ -170,7 +172,10 @@ spec:
           - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
 {{- end }}
 
-{{/* Asks by a name that every app answers to: one whose callers may be anybody answers only to its own. */}}
+{{/*
+Sends the host `localhost`, which every app accepts: with ANNALS_AUTH=development the console refuses all host
+names but its own, which are `localhost` and 127.0.0.1.
+*/}}
 {{- define "annals.probe" -}}
 {path: {{ .path }}, port: http, httpHeaders: [{name: Host, value: localhost}]}
 {{- end }}
