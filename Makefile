@@ -101,15 +101,15 @@ schemas: ## write the JSON Schemas of all events to docs/events
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/event_schemas.py write
 
-contracts: ## write the OpenAPI and AsyncAPI documents, and the pages of them, to docs/api
+contracts: ## write the OpenAPI and AsyncAPI documents, and pages made from them, to docs/api
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/contracts.py write
 
-guarantees: ## write docs/guarantees.md from what `make test-brokers` found
+guarantees: ## write docs/guarantees.md from the results of `make test-brokers`
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/guarantees.py write
 
-benchmarks: ## write docs/benchmarks.md from what `make bench` found
+benchmarks: ## write docs/benchmarks.md from the results of `make bench`
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/benchmarks.py write
 
@@ -117,7 +117,7 @@ chart-docs: ## write the chart's README and values.schema.json from its values.y
 	@$(PYTHON) scripts/bootstrap.py
 	.venv/bin/python scripts/chart_docs.py write
 
-lock: ## resolve the dependencies anew
+lock: ## update the locked dependencies
 	@$(PYTHON) scripts/bootstrap.py
 	@set -e; uv=$$($(PYTHON) -c 'import sys; sys.path.insert(0, "scripts"); import bootstrap; print(bootstrap.uv())'); \
 	export="$$uv export --frozen --no-emit-workspace --no-annotate --no-header --format requirements.txt --quiet"; \
@@ -156,25 +156,25 @@ deploy: ## install or upgrade the chart in the current context; VALUES=file
 	echo '{image: {repository: $(IMAGE_REPOSITORY)}}' | $(HELM) upgrade --install annals charts/annals \
 		--namespace $(NAMESPACE) --values - --values $(VALUES) --wait --timeout 10m
 
-test-cluster: ## prove the chart on the cluster of the current context, in a namespace of its own; VALUES=file
+test-cluster: ## test the chart on the cluster of the current context, in a namespace of its own; VALUES=file
 	@$(PYTHON) scripts/bootstrap.py
 	ANNALS_VALUES=$(VALUES) $(PYTEST) -m cluster -s tests/cluster
 
 undeploy: ## uninstall the chart; the keys and bundled servers stay
 	$(HELM) uninstall annals --namespace $(NAMESPACE) --wait
 
-soak: setup ## everything goes wrong under load, for MINUTES (10); SEED repeats it, PLANT shows that it is seen
+soak: setup ## inject faults under load for MINUTES (10); SEED repeats a run, PLANT plants a defect to be found
 	@$(RUN) -m suite install faketime
 	SOAK_MINUTES=$(MINUTES) SOAK_SEED=$(SEED) SOAK_PLANT=$(PLANT) $(PYTEST) -m soak -s tests/soak
 
-audit: setup ## look for known vulnerabilities in dependencies, for secrets, and for unsafe settings in the chart
+audit: setup ## check for known vulnerabilities in dependencies, for secrets, and for unsafe settings in the chart
 	@$(RUN) scripts/audit.py
 
-fuzz: setup ## ask nonsense and tell nonsense, deep and at random, for half an hour or so
+fuzz: setup ## send random and malformed input to every API and topic, for about half an hour
 	ANNALS_FUZZ=deep $(PYTEST) tests/fuzz tests/unit/events tests/unit/dapr tests/unit/notification/test_recurrence.py \
 		tests/unit/projections/test_changes.py -s --timeout 3600
 
-bench: setup ## measure beside what one might take instead, write docs/benchmarks.md; PART=commands for one
+bench: setup ## measure Annals beside its alternatives, write docs/benchmarks.md; PART=commands for one
 	@PYTHONPATH=scripts:tests:tests/bench .venv/bin/python -W ignore:XDG_RUNTIME_DIR -m subjects.environment
 	@$(PYTEST) -m bench -s --tb=short tests/bench$(if $(PART),/test_$(PART).py); found=$$?; \
 	.venv/bin/python scripts/benchmarks.py write && exit $$found

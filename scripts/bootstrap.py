@@ -56,7 +56,8 @@ def uv() -> Path:
                 venv.create(home, with_pip=True, clear=True)
             except subprocess.CalledProcessError as error:  # Debian ships ensurepip in a separate package
                 sys.exit(
-                    f"Python makes no environment with pip; on Debian and Ubuntu: apt install python3-venv\n"
+                    f"This Python cannot create an environment with pip. On Debian and Ubuntu, run:\n"
+                    f"apt install python3-venv\n"
                     f"{error}\n{(error.output or b'').decode()}"
                 )
             subprocess.run([home / "bin" / "pip", "install", "--quiet", "uv>=0.9,<1"], check=True)
@@ -85,7 +86,7 @@ def main() -> None:
     try:
         subprocess.run(sync, check=True, env=environment, cwd=ROOT)
     except subprocess.CalledProcessError:
-        sys.exit("The packages could not be installed, as said above; README.md names the machines for them.")
+        sys.exit("The packages could not be installed: see above. README.md names the supported machines.")
     # Relative to `cwd`: in an absolute path, uv would take a # for the end of the path.
     editable = [part for name in PACKAGES for part in ("-e", f"./services/{name}")]
     install = [tool, "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", *editable]

@@ -24,10 +24,10 @@ _CREDENTIAL = {
     "type": "object",
     "additionalProperties": False,
     "properties": {
-        "existingSecret": {**_STRING, "description": "The secret that holds it."},
-        "key": {**_STRING, "description": "Its key in that secret; the credential's own name when empty."},
-        "value": {**_STRING, "description": "It itself; the chart puts it into a secret of its own."},
-        "optional": {"type": "boolean", "description": "Whether it may be empty."},
+        "existingSecret": {**_STRING, "description": "An existing secret that holds the credential."},
+        "key": {**_STRING, "description": "The key in that secret; if empty, the credential's name."},
+        "value": {**_STRING, "description": "The credential itself, which the chart puts into a secret."},
+        "optional": {"type": "boolean", "description": "Whether the credential may be empty."},
     },
 }
 _SERVICE = {
@@ -35,24 +35,24 @@ _SERVICE = {
     "additionalProperties": False,
     "required": ["enabled", "publishes", "allow"],
     "properties": {
-        "enabled": {"type": "boolean", "description": "Whether it runs."},
-        "port": {"type": "integer", "minimum": 0, "description": "What the app listens on; none for a tool."},
+        "enabled": {"type": "boolean", "description": "Whether the service runs."},
+        "port": {"type": "integer", "minimum": 0, "description": "The app's port; a tool has none."},
         "replicas": {
             "type": "integer",
             "minimum": 0,
-            "description": "How many pods, where nothing scales it.",
+            "description": "The number of pods, unless an autoscaler sets it.",
         },
-        "image": {**_STRING, "description": "The image's last part, when it is not the service's name."},
-        "command": {**_STRINGS, "description": "In the place of the image's own."},
+        "image": {**_STRING, "description": "The last part of the image's name, if not the service's."},
+        "command": {**_STRINGS, "description": "The command to run instead of the image's own."},
         "args": {**_STRINGS, "description": "Arguments of the command."},
-        "env": {**_FREE, "additionalProperties": _STRING, "description": "Its further settings, ANNALS_…"},
-        "envFrom": {**_STRINGS, "description": "Secrets whose keys are further settings."},
-        "resources": {**_FREE, "description": "In the place of pod.resources."},
-        "edge": {"type": "boolean", "description": "Whether clients from outside reach it."},
-        "publishes": {**_STRINGS, "description": "The topics that the app may publish."},
+        "env": {**_FREE, "additionalProperties": _STRING, "description": "Additional settings, ANNALS_…"},
+        "envFrom": {**_STRINGS, "description": "Secrets whose keys are additional settings."},
+        "resources": {**_FREE, "description": "Requests and limits to use instead of pod.resources."},
+        "edge": {"type": "boolean", "description": "Whether clients outside the cluster may reach it."},
+        "publishes": {**_STRINGS, "description": "The topics that the app may publish to."},
         "allow": {
             "type": "array",
-            "description": "Who may call it; everything else is refused.",
+            "description": "Who may call the service; all other calls are refused.",
             "items": {
                 "type": "object",
                 "additionalProperties": False,
@@ -67,7 +67,7 @@ _SERVICE = {
                     "paths": {
                         "type": "array",
                         "items": {"type": "string", "pattern": "^/"},
-                        "description": "Paths; each covers what is below it.",
+                        "description": "Paths; each covers everything below it.",
                     },
                 },
             },
@@ -176,7 +176,7 @@ def _typed(path: str, default: Any) -> dict[str, Any]:
             return _FREE
         case list():
             return _STRINGS
-    sys.exit(f"values.yaml: say in {Path(__file__).name} what {path} may be")
+    sys.exit(f"values.yaml: declare the type of {path} in {Path(__file__).name}")
 
 
 def readme() -> str:
@@ -190,15 +190,15 @@ def readme() -> str:
 
 {chart["description"]}
 
-<!-- Made by scripts/chart_docs.py of values.yaml and Chart.yaml: change those, then `make chart-docs`. -->
+<!-- Generated from values.yaml and Chart.yaml by scripts/chart_docs.py: edit those, then make chart-docs -->
 
 ```sh
 helm install annals charts/annals --namespace annals --create-namespace --values my-values.yaml --wait
 helm test annals --namespace annals
 ```
 
-It needs Kubernetes 1.30 or newer with Dapr 1.18. The least that `my-values.yaml` must hold are the
-credentials of the broker and the store; nothing has a default password:
+It needs Kubernetes 1.30 or newer with Dapr 1.18. `my-values.yaml` must hold at least the credentials of the
+broker and the store; nothing has a default password:
 
 ```yaml
 broker: kafka
@@ -209,14 +209,13 @@ credentials:
   postgres: {{existingSecret: database, key: uri}}
 ```
 
-[docs/kubernetes.md](../../docs/kubernetes.md) goes from an empty cluster to the first command, and says how
-the suite is kept safe, upgraded and watched. The components are the files of
-[components/](../../components/README.md): the chart changes in them only what `templates/_components.tpl`
-names.
+[docs/kubernetes.md](../../docs/kubernetes.md) leads from an empty cluster to the first command, and says how
+to secure, upgrade and monitor the suite. The chart uses the component files of
+[components/](../../components/README.md), and changes in them only what `templates/_components.tpl` names.
 
 ## Values
 
-| value | default | is |
+| value | default | description |
 |---|---|---|
 {rows}
 """

@@ -23,11 +23,11 @@ def run(made: Callable[[], Mapping[Path, str]], of: str, target: str, whole: Pat
         for path in stale:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[path])
-            print(f"{path.relative_to(_ROOT)} is written anew")
+            print(f"{path.relative_to(_ROOT)} is updated")
         return 0
     for path in stale:
-        print(f"{path.relative_to(_ROOT)} is not what {of} says: `make {target}` writes it")
+        print(f"{path.relative_to(_ROOT)} does not match {of}: `make {target}` updates it")
     strays = [path for path in whole.iterdir() if path not in files] if whole else []
     for path in strays:
-        print(f"{path.relative_to(_ROOT)} is made of nothing any more: remove it")
+        print(f"{path.relative_to(_ROOT)} is no longer generated: remove it")
     return 1 if stale or strays else 0

@@ -77,7 +77,7 @@ class Suite:
             if there(found):
                 return found
             time.sleep(_LOOK_SECONDS)
-        raise Failed(f"the saga {saga_id} is {found['status']} after {_SECONDS:.0f} s")
+        raise Failed(f"the saga {saga_id} is still {found['status']} after {_SECONDS:.0f} s")
 
 
 def steps(suite: Suite) -> Iterator[tuple[str, Step]]:

@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("action", choices=_ACTIONS)
     parser.add_argument("argument", nargs="*", help="a profile, an app's name, or programs to install")
     parser.add_argument("--store", default=DEFAULT_STORE)
-    parser.add_argument("--servers", action="store_true", help="no services, which `dapr run` may start")
+    parser.add_argument("--servers", action="store_true", help="start the servers only, and no services")
     arguments = parser.parse_args()
     named = arguments.argument[0] if arguments.argument else ""
     match arguments.action:
@@ -83,7 +83,7 @@ def _setup(choice: Choice | None = None) -> int:
     try:
         infra.zipkin_jar()
     except runtime.Missing as error:
-        console.print(f"Without Zipkin: {error}", highlight=False)
+        console.print(f"Going on without Zipkin: {error}", highlight=False)
     return 0
 
 
@@ -100,11 +100,11 @@ def _install(programs: list[str]) -> int:
 def _start(choice: Choice) -> int:
     running = supervisor.read()
     if running is not None:
-        runs = "The suite runs already" if running.services else "The servers run already, by themselves"
+        runs = f"The {'suite is' if running.services else 'servers are'} already running"
         of = f"profile {running.profile}, store {running.store}"
         if running.state != "running":
             runs = f"The suite is {running.state}"
-        console.print(f"{runs} ({of}); `make stop` ends them.", highlight=False)
+        console.print(f"{runs} ({of}); `make stop` stops everything.", highlight=False)
         return 0 if running.choice == choice and running.state == "running" else 1
     if code := _setup(choice):
         return code
@@ -179,7 +179,7 @@ def _run(choice: Choice) -> int:
 def _status() -> int:
     report = supervisor.read()
     if report is None:
-        console.print("The suite does not run; `make start` starts it.")
+        console.print("The suite is not running; `make start` starts it.")
         return 3
     console.print(f"Profile {report.profile}, store {report.store}: {report.state}")
     console.print(_table(report))
@@ -205,7 +205,7 @@ def _table(report: supervisor.Report) -> Table:
 def _stop() -> int:
     with step("Stopping the suite"):
         stopped = supervisor.stop()
-    console.print("The suite has stopped." if stopped else "The suite does not run.")
+    console.print("The suite has stopped." if stopped else "The suite is not running.")
     return 0
 
 

@@ -34,8 +34,8 @@ def make(directory: Path) -> None:
         begun.rename(shared)
     if lost := [file for file in (signing, shared) if not file.exists()]:
         raise Missing(
-            f"{lost[0]} is gone, and the data below {directory} need it: restore it from a backup, "
-            "or begin anew, without these data, by `make clean`"
+            f"{lost[0]} is gone, and the data in {directory} needs it: restore it from a backup, "
+            "or run `make clean` to delete the data and begin again"
         )
 
 

@@ -41,7 +41,7 @@ def program(name: str) -> Path:
         _install(name)
         found = shutil.which(name, path=_PATH)
     if found is None:
-        raise Missing(f"{name} is not there although its package is installed.")
+        raise Missing(f"{name} is not found although its package is installed.")
     return Path(found)
 
 
@@ -50,7 +50,7 @@ def beside(name: str, helper: str) -> Path:
     program(name)
     found = shutil.which(helper, path=_PATH)
     if found is None:
-        raise Missing(f"{helper}, which comes with {name}, is not there.")
+        raise Missing(f"{helper}, which comes with {name}, is not found.")
     return Path(found)
 
 

@@ -72,7 +72,7 @@ def packages() -> Node:
     wanted = hashlib.sha256((WEB / "package-lock.json").read_bytes()).hexdigest()
     stamp = WEB / "node_modules" / ".installed"
     if not (stamp.exists() and stamp.read_text() == wanted):
-        with step("Fetching what builds the console's page from the npm registry"):
+        with step("Fetching the build tools of the console's page from the npm registry"):
             result = runtime.run(*runtime.npm, "ci", "--no-progress")
         if result.returncode:
             raise Missing(f"The page's packages could not be fetched:\n{result.stderr[-2000:]}")

@@ -144,8 +144,8 @@ def zipkin() -> list[Spec]:
     """
     if ports.busy(ZIPKIN_PORT):
         console.print(
-            f"No Zipkin is started: port {ZIPKIN_PORT} is used by {ports.owner(ZIPKIN_PORT)}, "
-            "which the traces go to.",
+            f"Zipkin is not started: port {ZIPKIN_PORT} is used by {ports.owner(ZIPKIN_PORT)}, "
+            "which receives the traces instead.",
             highlight=False,
             markup=False,
         )
@@ -153,5 +153,5 @@ def zipkin() -> list[Spec]:
     try:
         return [infra.zipkin(ZIPKIN_PORT)]
     except runtime.Missing as error:
-        console.print(f"Without Zipkin: {error}")
+        console.print(f"Going on without Zipkin: {error}")
         return []

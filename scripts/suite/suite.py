@@ -170,4 +170,4 @@ async def _wait_beside(process: Process) -> None:
     try:
         await process.wait_ready()
     except StartFailed as error:
-        console.print(f"Without {process.spec.name}: {error}", highlight=False, markup=False)
+        console.print(f"Going on without {process.spec.name}: {error}", highlight=False, markup=False)

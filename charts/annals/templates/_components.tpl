@@ -56,7 +56,7 @@ Fails if only one of MySQL's two databases is renamed: two suites on one server 
   {{- end }}
 {{- end }}
 {{- if and $named $unnamed }}
-  {{- fail (printf "components.%s.schemaName: give it too, as that of %s; two suites on one server would share this database. Without it, it is %s" (first $unnamed) (first $named) (ternary "annals" "annals_workflows" (eq (first $unnamed) "eventstore"))) }}
+  {{- fail (printf "components.%s.schemaName: set it too, because that of %s is set; otherwise two suites on one server would share the database %s" (first $unnamed) (first $named) (ternary "annals" "annals_workflows" (eq (first $unnamed) "eventstore"))) }}
 {{- end }}
 {{- end }}
 
@@ -118,7 +118,7 @@ again.
   {{- range $app := .component.scopes }}
     {{- $service := get $root.Values.services $app }}
     {{- if and $service.enabled (or (gt (int $service.replicas) 1) (ne $root.Values.autoscaling.kind "none")) }}
-      {{- fail (printf "broker mqtt: all replicas of %s would be the client %q of %s, and one connection: set services.%s.replicas to 1 and autoscaling.kind to none, or components.%s.consumerID.value to \"{podName}-%s\"; see components/README.md" $app $id $name $app $name $name) }}
+      {{- fail (printf "broker mqtt: all replicas of %s would be the client %q of %s, which can have only one connection: set services.%s.replicas to 1 and autoscaling.kind to none, or components.%s.consumerID.value to \"{podName}-%s\"; see components/README.md" $app $id $name $app $name $name) }}
     {{- end }}
   {{- end }}
 {{- end }}

@@ -146,7 +146,7 @@ spec:
         timeoutSeconds: 5
       {{- with int $values.pod.preStopSeconds }}{{/* before 1.33, Kubernetes refuses 0 */}}
       {{- if gt . (int $values.pod.terminationGracePeriodSeconds) }}
-        {{- fail (printf "pod.preStopSeconds: %d is more than pod.terminationGracePeriodSeconds, which no cluster takes" .) }}
+        {{- fail (printf "pod.preStopSeconds: %d is more than pod.terminationGracePeriodSeconds, which Kubernetes refuses" .) }}
       {{- end }}
       lifecycle:
         # The pod is removed from its Service first and told to end afterwards, when it receives nothing new.

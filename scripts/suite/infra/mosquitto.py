@@ -45,10 +45,10 @@ allow_anonymous false
 password_file {self._users}
 persistence true
 persistence_location {self._directory}/data/
-# Seconds of messages that a crash of the broker may lose: it writes what it holds at intervals.
+# Seconds between two writes to disk; a crash of the broker loses the messages since the last one.
 autosave_interval 2
 max_inflight_messages 1000
-# The default, 1000, drops what is beyond it while a service is away.
+# With the default, 1000, the broker drops all further messages while a service is away.
 max_queued_messages 1000000
 log_dest stderr
 {"user root" if os.geteuid() == 0 else ""}

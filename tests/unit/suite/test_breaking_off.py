@@ -250,7 +250,7 @@ async def test_the_suite_starts_without_what_is_only_beside_it(
     suite.apps = []
 
     async with asyncio.timeout(10), suite:
-        assert "Without zipkin: " in (told := capsys.readouterr().err)
+        assert "Going on without zipkin: " in (told := capsys.readouterr().err)
         assert "no such jar" in told
 
 

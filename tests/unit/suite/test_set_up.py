@@ -235,7 +235,7 @@ def test_a_suite_that_is_there_is_said_to_be_what_it_is(
     monkeypatch.setattr(command, "_setup", lambda _: pytest.fail("it was set up"))
     assert command._start(Choice.of("embedded", "postgresql")) == code
     told = capsys.readouterr().out.replace("\n", " ")
-    assert ("runs already" if state == "running" else f"is {state}") in told
+    assert ("is already running" if state == "running" else f"is {state}") in told
 
 
 def test_what_a_choice_takes_to_fetch_is_fetched_before_the_start_is_waited_for(
