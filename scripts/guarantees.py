@@ -35,41 +35,43 @@ STORES = {
 BY_DAPR = frozenset({"what a service refuses is given to it again"})
 INTRODUCTION = """# Guarantees
 
-This page is made of a run of `make test-brokers`, on real sidecars and the servers that can be had
-here. It says for each broker and store what holds, and who sees to it:
+This page is generated from the results of `make test-brokers`, which runs on real sidecars and real servers,
+as far as such a server can be installed. It says for each broker and store which guarantees hold, and who
+ensures them:
 
-- **broker**, **store** or **Dapr**: it was seen to do so by itself; a recording app that has none of
-  Annals was given it so;
-- **Annals**: they do not, or do not promise it, and the read models were right all the same;
-- **no**: it does not hold there, for the reason given below.
+- **broker**, **store** or **Dapr**: it does so by itself, as an app without any of Annals recorded;
+- **Annals**: the broker, store and Dapr do not ensure it, or do not promise to, and yet the read models were
+  right;
+- **no**: it does not hold there, for the reason given below the table.
 
-In every cell but the last kind the end was checked: read models equal to a fold of the store, with each
-event once.
+Unless the cell says **no**, the result was checked: the read models were equal to a fold of the store, with
+each event applied once.
 
 ## Brokers
 """
 BETWEEN = """
-Not run here: **Azure Service Bus**. No server that speaks its protocol can be had here; a sidecar loads
-the component files and gets as far as the connection (`tests/integration/test_declared_components.py`).
-SNS/SQS is moto's server and GCP Pub/Sub is Google's own fake server, not the services themselves; the
-MQTT broker is Mosquitto, and EMQX speaks the same protocol.
+Not tested: **Azure Service Bus**, because no server that speaks its protocol can be installed. A sidecar
+loads the component files and fails only when it connects (`tests/integration/test_declared_components.py`).
+SNS/SQS is moto's server and GCP Pub/Sub is Google's own fake server, not the services themselves. The MQTT
+broker is Mosquitto; EMQX speaks the same protocol.
 
-What the suite cannot show: a cluster of brokers that loses a node, and disks that lie.
+The suite cannot show what happens if a cluster of brokers loses a node, or if a disk loses data that it
+reported as written.
 
 ## Stores
 """
 END = """
-Not run here: **Azure Cosmos DB**; `components/README.md` says what its source lets expect.
+Not tested: **Azure Cosmos DB**; `components/README.md` says what to expect, going by its source.
 
 ## What holds nowhere
 
-- An **integration event** and a message in the **dead letters** are on the broker alone: what the
-  broker loses of them is lost.
-- A **webhook or an e-mail** is sent at least once: who dies between sending and writing it down sends
-  again, under the same id.
-- A read model is **behind** the store, by milliseconds as a rule; a query that names a position waits
-  for it.
-- There is **no order between streams**, and none between a topic and another.
+- **Integration events** and messages in the **dead letters** are only on the broker: if the broker loses one,
+  it is lost.
+- A **webhook or an e-mail** is sent at least once: if the service dies after it has sent one and before it
+  has recorded that, it sends it again, with the same id.
+- A read model **lags** behind the store, usually by milliseconds; a query that names a position waits for it,
+  up to a limit.
+- There is **no order between streams**, and none between topics.
 """
 
 
