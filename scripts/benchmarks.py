@@ -19,30 +19,31 @@ Part = dict[str, Any]
 
 INTRODUCTION = """# Benchmarks
 
-This page is made of `docs/benchmarks.json`, which `make bench` writes. To repeat it, on a machine that does
-nothing else:
+This page is generated from `docs/benchmarks.json`, which `make bench` writes. To repeat the measurements, use
+a machine that does nothing else:
 
 ```sh
 make bench                 # all of it, about 25 minutes
-make bench PART=commands   # one part; the others stay as they were found
+make bench PART=commands   # one part; the others keep their results
 ```
 
 The parts are {parts}.
 
-All subjects of a part run on one machine, which the load generator shares, on one PostgreSQL with its durable
-defaults; those that are compared take turns, and the median of the rounds is shown. What is compared is not
-alike: Annals and "plain Dapr" go through two sidecars, publish each event over NATS and keep a read model;
-the libraries store in PostgreSQL and do nothing else. No run fails for being slow.
-[Performance](performance.md) says why the numbers are as they are.
+All subjects of a part run on one machine, together with the load generator, and on one PostgreSQL with its
+durable defaults. Subjects that are compared take turns, and the tables show the median of the rounds. The
+subjects do not do the same work: Annals and "plain Dapr" go through two sidecars, publish each event over
+NATS and keep a read model; the libraries store in PostgreSQL and do nothing else. No run fails because it is
+slow. [Performance](performance.md) explains the numbers.
 """
 SUBJECTS = """
-- **noop**: an app that does nothing, called through two sidecars: the limit of anything on Dapr.
-- **Annals**: the whole suite, all of which takes each event; the notification service schedules three
-  reminders of the due date.
-- **plain Dapr**: a stream as one list in one key with its etag, one publish for each event, one write for
-  each event in the projector. No idempotency, no outbox: a crash between its two calls loses an event.
-- **pyeventsourcing**: its PostgreSQL infrastructure, behind FastAPI on uvicorn; and with nothing between,
-  driven by threads of its own process.
+- **noop**: an app that does nothing, called through two sidecars: the upper limit for any app on Dapr.
+- **Annals**: the whole suite, in which every consumer takes each event; the notification service schedules
+  three reminders of the due date.
+- **plain Dapr**: keeps a stream as one list under one key, written with its etag. It makes one publish for
+  each event, and its projector one write for each event. It has neither idempotency nor an outbox: a crash
+  between its two calls loses an event.
+- **pyeventsourcing**: its PostgreSQL infrastructure, behind FastAPI on uvicorn; and, as "threads", without a
+  server, driven by threads of its own process.
 - **Protean**: Message DB as its event store, behind the same FastAPI. It stores the command beside the event.
 - **Emmett**: its PostgreSQL event store, behind Node's own HTTP server.
 """
@@ -57,14 +58,15 @@ def goals(found: Part) -> Iterable[tuple[str, str, str, str]]:
     """Yield each goal of the measured parts: its name, the goal, whether it is met, and the result."""
     if commands := found.get("commands"):
         ratio = _one(commands, "many", "Annals")["rate"] / _one(commands, "many", "noop")["rate"]
-        yield _goal("commands, of empty invocations", ratio, 0.6, "{:.2f}")
+        yield _goal("commands, relative to empty invocations", ratio, 0.6, "{:.2f}")
         few = commands["clients"]["few"]
         annals = _one(commands, "few", "Annals")["rate"]
         for name in ("pyeventsourcing", "pyeventsourcing, threads"):
             ratio = annals / _one(commands, "few", name)["rate"]
-            yield _goal(f"creates/s at {few} clients, of {name}", ratio, 2, "{:.2f}")
+            yield _goal(f"creates/s at {few} clients, relative to {name}", ratio, 2, "{:.2f}")
         half = _one(commands, "half", "Annals")
-        yield _goal("p99 at half load, of p50", half["p99"] / half["p50"], 5, "{:.1f}", least=False)
+        ratio = half["p99"] / half["p50"]
+        yield _goal("p99 at half load, relative to p50", ratio, 5, "{:.1f}", least=False)
     if loading := found.get("loading"):
         yield _goal("replay from the store", loading["replay"]["rate"], 15_000, "{:,.0f} events/s")
     if rebuild := found.get("rebuild"):
@@ -72,7 +74,7 @@ def goals(found: Part) -> Iterable[tuple[str, str, str, str]]:
     if growth := found.get("growth"):
         sizes = sorted(growth["sizes"], key=int)
         first, last = (growth["sizes"][size] for size in (sizes[0], sizes[-1]))
-        between = f"with {int(sizes[-1]):,} events, of with {int(sizes[0]):,}"
+        between = f"with {int(sizes[-1]):,} events, relative to {int(sizes[0]):,}"
         for name in ("creates", "assigns"):
             yield _goal(f"{name}/s {between}", last[name]["rate"] / first[name]["rate"], 0.9, "{:.2f}")
         yield _goal(f"speed of loading {between}", first["load"] / last["load"], 0.9, "{:.2f}")
@@ -81,7 +83,7 @@ def goals(found: Part) -> Iterable[tuple[str, str, str, str]]:
         ratio = (
             runs["Annals saga, 3 commands, with history"]["rate"] / runs["Dapr workflow, 3 commands"]["rate"]
         )
-        yield _goal("sagas, of a bare workflow that does the same", ratio, 0.8, "{:.2f}")
+        yield _goal("sagas, relative to a bare workflow that does the same", ratio, 0.8, "{:.2f}")
     if start := found.get("start"):
         yield _goal("first `make start`, caches warm", start["seconds"]["first"], 15, "{:.1f} s", least=False)
 
@@ -128,22 +130,23 @@ def commands(part: Part) -> Iterable[str]:
     yield "## Commands"
     yield SUBJECTS
     titles = {
-        "few": f"`task.create`, {clients['few']} clients, as many as it takes",
-        "many": f"`task.create`, {clients['many']} clients, as many as it takes",
+        "few": f"`task.create`, {clients['few']} clients, full load",
+        "many": f"`task.create`, {clients['many']} clients, full load",
         "lives": f"`task.create`, `task.assign`, `task.complete` in turn, {clients['many']} clients",
-        "half": "`task.create` at half the rate that it takes, sent at fixed times",
+        "half": "`task.create` at half the rate of full load, sent at fixed times",
     }
     for what, title in titles.items():
         runs = part["runs"][what]
         yield f"### {title}\n"
         if what == "half":
             yield said(
-                """Latencies begin when a command was due, not when a connection was free for it: who is slow
-                for a moment is charged for all that had to wait."""
+                """A latency is measured from the time when the command was due, not from when a connection
+                was free for it. So a subject that is slow for a moment is charged for every command that
+                waited."""
             )
         limit, annals = runs["noop"]["rate"], runs["Annals"]["rate"]
         yield from table(
-            ["subject", "does", "a second", "of noop", "Annals to it", "p50 ms", "p99 ms", "p99.9 ms"],
+            ["subject", "does", "per second", "/ noop", "Annals / it", "p50 ms", "p99 ms", "p99.9 ms"],
             (
                 [
                     name,
@@ -158,13 +161,13 @@ def commands(part: Part) -> Iterable[str]:
             words=2,
         )
         yield ""
-    yield "### From an event's time to its being in the read model, at half load\n"
-    yield "Annals tells the edge of a histogram, within which so many were.\n"
+    yield "### From an event's time to its appearance in the read model, at half load\n"
+    yield "For Annals, the figures are upper bounds: the edges of its histogram's buckets.\n"
     yield from table(
         ["subject", "p50 s", "p99 s"],
         ([name, f"{lag['p50']:.3f}", f"{lag['p99']:.3f}"] for name, lag in part["lag"].items()),
     )
-    yield "\n### Resident memory after all of it\n"
+    yield "\n### Resident memory afterwards\n"
     yield from table(
         ["process", "MiB"],
         (
@@ -177,13 +180,13 @@ def commands(part: Part) -> Iterable[str]:
 
 def cost(part: Part) -> Iterable[str]:
     """Yield the section on what a command costs in processor time, traffic, statements and log."""
-    yield "## What a command costs beside time\n"
+    yield "## What a command costs besides time\n"
     yield said(
-        f"""`task.create` by {part["clients"]} clients. Bytes and packets are all that went over loopback for
-        it: between client, sidecars, app, database and broker, the projection of its event included; what the
-        suite does of itself, which takes {part["cores of the suite at rest"]:.2f} of a core, is taken off.
-        Processor time is that of all processes but the load generator. Statements are those of the subject's
-        database, BEGIN and COMMIT among them, and so about the round trips to it."""
+        f"""`task.create` by {part["clients"]} clients. Bytes and packets are all that a command sends over
+        loopback: between client, sidecars, app, database and broker, including the projection of its event.
+        What the suite does at rest, which takes {part["cores of the suite at rest"]:.2f} of a core, is
+        subtracted. Processor time is that of all processes except the load generator. Statements are those
+        of the subject's database, including BEGIN and COMMIT; so they are about the round trips to it."""
     )
     yield from table(
         [
@@ -219,7 +222,7 @@ def loading(part: Part) -> Iterable[str]:
     yield "## Loading and replay\n"
     first = next(iter(sorted(part["milliseconds"], key=int)))
     yield from table(
-        ["a stream of", "loaded in ms", "of the shortest"],
+        ["a stream of", "loaded in ms", "/ the shortest"],
         (
             [f"{int(length):,} events", f"{took:.2f}", f"{took / part['milliseconds'][first]:.2f}"]
             for length, took in sorted(part["milliseconds"].items(), key=lambda each: int(each[0]))
@@ -230,19 +233,19 @@ def loading(part: Part) -> Iterable[str]:
     rates = part["transactions"]
     yield said(
         f"""Replay of {replay["events"]:,} events from the store: {replay["rate"]:,.0f}/s. Bare transactions
-        of a sidecar, one after the other: {rates["1"]:,.0f} commits/s by one, {rates["16"]:,.0f}/s by
-        sixteen."""
+        of a sidecar, one after the other: {rates["1"]:,.0f} commits/s with one commit in each,
+        {rates["16"]:,.0f} commits/s with sixteen."""
     )
 
 
 def rebuild(part: Part) -> Iterable[str]:
     """Yield the section on rebuilding a read model, and on backup."""
     yield "## Rebuild and backup\n"
-    yield f"{part['events']:,} events, one a commit, in streams of ten.\n"
+    yield f"{part['events']:,} events, one in each commit, in streams of ten.\n"
     yield from table(["what", "events/s"], ([name, f"{rate:,.0f}"] for name, rate in part["rates"].items()))
     yield ""
     yield from table(
-        ["commands, 4 clients", "a second", "p50 ms", "p99 ms", "p99.9 ms"],
+        ["commands, 4 clients", "per second", "p50 ms", "p99 ms", "p99.9 ms"],
         ([name, _figure(run["rate"]), *_latencies(run)] for name, run in part["commands"].items()),
     )
     yield ""
@@ -256,13 +259,13 @@ def sagas(part: Part) -> Iterable[str]:
     """Yield the section that compares sagas with bare workflows."""
     yield "## Sagas\n"
     yield said(
-        f"""{part["concurrent"]} at a time, each timed from its start to its end. Dapr's workflows are kept in
-        PostgreSQL, those of Temporal's server for development in its own file; the commands of all are
-        Annals' own, through a sidecar."""
+        f"""{part["concurrent"]} at a time, each timed from its start to its end. Dapr keeps its workflows in
+        PostgreSQL, and Temporal's development server in a file of its own. All send the commands of Annals,
+        through a sidecar."""
     )
     annals = part["runs"]["Annals saga, 3 commands, with history"]["rate"]
     yield from table(
-        ["subject", "a second", "Annals to it", "p50 ms", "p99 ms", "p99.9 ms"],
+        ["subject", "per second", "Annals / it", "p50 ms", "p99 ms", "p99.9 ms"],
         (
             [name, _figure(run["rate"]), f"{annals / run['rate']:.2f}", *_latencies(run)]
             for name, run in _fastest_first(part["runs"])
@@ -274,29 +277,28 @@ def streams(part: Part) -> Iterable[str]:
     """Yield the section on live streams."""
     yield "## Live streams\n"
     yield from table(
-        ["clients of `/stream`", "told p50 ms", "told p99 ms", "service MiB"],
+        ["clients of `/stream`", "p50 ms", "p99 ms", "service MiB"],
         (
             [f"{int(number):,}", _figure(one["p50"]), _figure(one["p99"]), f"{one['memory']:.0f}"]
             for number, one in sorted(part["told"].items(), key=lambda each: int(each[0]))
         ),
     )
     each = part["KiB for each client"]
-    yield f"\nAfter the answer to the command. Each client takes {each:.0f} KiB of the service."
+    yield f"\nFrom the command's answer until a client has the event. Each client takes {each:.0f} KiB."
 
 
 def replicas(part: Part) -> Iterable[str]:
     """Yield the section on several replicas of the command service."""
     yield "## Replicas of the command service\n"
     yield said(
-        f"""`task.create`, {part["clients"]} clients, all replicas on the one machine: more of them share the
-        same cores."""
+        f"""`task.create`, {part["clients"]} clients. All replicas run on one machine and share its cores."""
     )
     one = part["runs"]["1"]["rate"]
     yield from table(
         [
             "replicas",
-            "a second",
-            "of one",
+            "per second",
+            "/ one",
             "p50 ms",
             "p99 ms",
             "p99.9 ms",
@@ -321,9 +323,9 @@ def growth(part: Part) -> Iterable[str]:
     """Yield the section on rates and load times as the store grows."""
     yield "## As the store grows\n"
     yield said(
-        f"""A command service and a database for each size, side by side and in turn, {part["clients"]}
-        clients, one sidecar, no projector. The stores are filled by SQL with copies of a task of ten events
-        that the service itself had written; assigning is done to any of those."""
+        f"""Each size has a command service and a database of its own. They run side by side and are measured
+        in turn, with {part["clients"]} clients, one sidecar and no projector. SQL fills the stores with
+        copies of a task of ten events that the service itself has written; any of these is assigned."""
     )
     sizes = dict(sorted(part["sizes"].items(), key=lambda each: int(each[0])))
     first = next(iter(sizes.values()))
@@ -331,10 +333,10 @@ def growth(part: Part) -> Iterable[str]:
         [
             "events",
             "creates/s",
-            "of the smallest",
+            "/ the smallest",
             "p99 ms",
             "assigns/s",
-            "of the smallest",
+            "/ the smallest",
             "p99 ms",
             "load ms",
         ],
@@ -360,13 +362,13 @@ def start(part: Part) -> Iterable[str]:
     took = part["seconds"]
     yield said(
         f"""`make start` until ready, caches warm: {took["first"]:.1f} s the first time, without data;
-        {took["again"]:.1f} s with it."""
+        {took["again"]:.1f} s again, with data."""
     )
     yield from table(
         ["process", "MiB"],
         [
             *([name, f"{size:.0f}"] for name, size in sorted(part["memory"].items())),
-            ["in all; what processes share is counted in each", f"{sum(part['memory'].values()):,.0f}"],
+            ["total; shared memory counts in each process", f"{sum(part['memory'].values()):,.0f}"],
         ],
     )
 
@@ -402,7 +404,7 @@ def page() -> str:
         ),
         words=3,
     )
-    lines += ["", "A load average of more than a few tenths says that the machine did something else beside."]
+    lines += ["", "With a load average above a few tenths, the machine was doing something else as well."]
     if "commands" in found:
         versions = found["commands"]["versions"]
         lines += ["", said(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")]
