@@ -48,27 +48,27 @@ WRITERS = {
 ABOUT = {
     "domain-events": "Every event of tasks, members and data subjects, in the order of its stream.",
     "saga-events": "Every event of the sagas, in the order of its saga.",
-    "integration-events": "What other systems are told, and what they may ask of the notification service.",
+    "integration-events": "Events for other systems, and their requests to the notification service.",
 }
 INTEGRATION = {
-    "notification.requested": "Asks for somebody to be told: `user`, `title`, `body`.",
-    "reminder.requested": "Asks for somebody to be told at a time: `reminder_id`, `at`. An id is used once: "
-    "to move a reminder, take it back and ask under another id.",
-    "reminder.cancelled": "Takes a reminder back: `reminder_id`.",
+    "notification.requested": "Requests a notification to somebody: `user`, `title`, `body`.",
+    "reminder.requested": "Requests a notification at a given time: `reminder_id`, `at`. An id can be used "
+    "only once: to move a reminder, cancel it and request another one under a new id.",
+    "reminder.cancelled": "Cancels a reminder: `reminder_id`.",
 }
 
 ATTRIBUTES = {
     "id": "",
     "source": "",
     "tenantid": "",
-    "correlationid": "what it belongs to",
-    "causationid": "what led to it",
+    "correlationid": "the id shared by everything that has the same origin",
+    "causationid": "the id of the command or event that led to it",
     "subject": "the stream",
-    "partitionkey": "the stream and its tenant: what has the same keeps its order",
+    "partitionkey": "the stream and its tenant; events with the same key keep their order",
     "streamversion": "the event's version in its stream",
-    "commandtype": "the command that led to it, where one did",
+    "commandtype": "the type of the command that led to it, if one did",
     "traceparent": "the span that published it",
-    "traceid": "the same, under the name that Dapr knows",
+    "traceid": "the same as `traceparent`, under the name that Dapr uses",
     "tracestate": "",
 }
 """A CloudEvent's attributes beside its type, time and data; `annals.events.cloudevents` writes them."""
@@ -225,12 +225,12 @@ def service_page(name: str, document: Document) -> str:
     lines = [
         f"# The API of `{name}`",
         "",
-        f"Through a sidecar: `/v1.0/invoke/{name}/method/…`. The whole contract:"
+        f"Call it through a sidecar: `/v1.0/invoke/{name}/method/…`. The complete contract:"
         f" [{name}.openapi.json]({name}.openapi.json).",
         "",
     ]
     if shared := document["components"].get("parameters"):
-        lines += ["Every request may have these headers:", ""]
+        lines += ["Every request accepts these headers:", ""]
         lines += [f"- `{name}`: {given['description']}" for name, given in shared.items()]
         lines.append("")
     for path, methods in sorted(document["paths"].items()):
@@ -251,9 +251,9 @@ def service_page(name: str, document: Document) -> str:
                 lines += ["", "| field | in | type | |", "|---|---|---|---|"]
                 lines += [f"| `{field}` | {place} | {what} | {text} |" for field, place, what, text in rows]
             if answer := answered(one, document):
-                lines += ["", f"Answers {answer}."]
+                lines += ["", f"Answers with {answer}."]
             lines.append("")
-    lines += ["# What they are made of", ""]
+    lines += ["# Schemas", ""]
     for title, schema in sorted(listed(document).items()):
         lines += [f"## {title}", "", sentence(schema.get("description", "")), ""]
         lines += ["| field | type | |", "|---|---|---|"]
@@ -336,8 +336,8 @@ def topics_page(document: Document) -> str:
     lines = [
         "# Topics",
         "",
-        "CloudEvents 1.0 in JSON, whose `data` is the whole envelope of an event. The whole contract:"
-        " [asyncapi.json](asyncapi.json); the data of each event: [../events](../events).",
+        "CloudEvents 1.0 in JSON, whose `data` is the whole envelope of an event. The complete contract:"
+        " [asyncapi.json](asyncapi.json); the schemas of the events' data: [../events](../events).",
         "",
     ]
     for topic, channel in document["channels"].items():
