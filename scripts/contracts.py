@@ -75,7 +75,7 @@ ATTRIBUTES = {
 
 
 def apps() -> dict[str, ServiceApp]:
-    """Create every service, with default settings."""
+    """Create every service: name to application."""
     return {
         "command": create_command(CommandSettings()),
         "projector": create_projector(ProjectorSettings()),

@@ -24,8 +24,8 @@ class PortBusy(Exception):
 class Suite:
     """Starts and stops the suite; as a context manager, it runs the suite during the block.
 
-    `home` holds its state; `config` replaces the sidecars' configuration file. Without `services`, only the
-    servers are started, and the files written that the components read.
+    `home` holds its state; `config` replaces the sidecars' configuration file. Without `services`, it starts
+    only the servers, and writes the files that the components read.
     """
 
     control_plane: infra.ControlPlane

@@ -116,7 +116,7 @@ async def supervise(choice: Choice) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     suite = Suite(choice.profile, store=choice.store, services=choice.services)
-    _write(observe(suite, "starting"))  # or raise: `stop` could not find a suite without a report
+    _write(observe(suite, "starting"))  # raises on a full disk: `stop` finds no suite without a report
     starting = asyncio.create_task(suite.start())
     try:
         while not stopping.is_set():
