@@ -59,7 +59,7 @@ function SignIn() {
   );
 }
 
-/** A view that cannot be shown says so, and leaves the way to the others. */
+/** Shows an error in place of a view that fails to render. The navigation to the other views stays. */
 function Guarded({ children }: { children: ComponentChildren }) {
   const [location] = useLocation();
   const [error, again] = useErrorBoundary((error) => console.error(error));

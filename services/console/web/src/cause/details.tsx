@@ -3,7 +3,7 @@ import { duration, precise } from "../lib/format";
 import { TraceLink, Values } from "../parts/basics";
 import type { Node } from "./model";
 
-/** Everything that is known of one thing of the chain. */
+/** Everything that is known about one node of the chain. */
 export function Details({ node, from, close }: { node: Node; from: number; close: () => void }) {
   const { event } = node;
   const saga = /^saga:([^/]+)/.exec(node.key)?.[1];

@@ -1,12 +1,12 @@
-/** From events and deliveries to a tree of causes. Pure. */
+/** Builds a tree of causes from events and deliveries. Pure. */
 import { words } from "../lib/format";
 import type { AnnalsEvent, Data, Delivery } from "../lib/types";
 
 export type Kind = "command" | "event" | "saga" | "step" | "undo" | "note" | "message";
-/** `undone`: it came to nothing, as it may; `bad`: something failed. */
+/** `undone`: it ended without effect, which is no failure; `bad`: something failed. */
 export type Tone = "ok" | "bad" | "undone" | "running" | "plain";
 
-/** One thing that happened: a point in time, or a stretch of it. */
+/** One thing that happened, at a moment or over a period. */
 export interface Node {
   key: string;
   kind: Kind;
@@ -14,7 +14,7 @@ export interface Node {
   about: string;
   from: number;
   to: number | null;
-  /** Until when it was not visible to queries; of events. */
+  /** For events: when queries first saw it. */
   visible: number | null;
   tone: Tone;
   waiting: boolean;
@@ -39,14 +39,15 @@ const SAGA_TONES: Record<string, Tone> = {
 };
 
 const at = (iso: string) => new Date(iso).getTime() + micro(iso);
-/** Dates hold milliseconds; events are dated to the microsecond, and often several fall in one millisecond. */
+/** A `Date` holds milliseconds. Timestamps of events have microseconds, and several often share a
+ *  millisecond. */
 const micro = (iso: string) => {
   const digits = /\.(\d{3})(\d{1,3})/.exec(iso)?.[2];
   return digits ? Number(digits.padEnd(3, "0")) / 1000 : 0;
 };
 
-/** Build the tree. Whatever has no cause among what is given is a root. Of the chains that are `cut` the last events are
- *  missing: what has not ended by then is not known to be under way. */
+/** Build the tree. A node is a root if its cause is not among the given events. `cut` holds the chains whose
+ *  last events are missing: in those, a node without an end is not shown as running. */
 export function chainOf(events: AnnalsEvent[], deliveries: Delivery[], cut: ReadonlySet<string>): Chain {
   const sorted = [...events].sort(
     (one, other) => at(one.timestamp) - at(other.timestamp) || one.version - other.version,
@@ -67,7 +68,7 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[], cut: Read
     sagas.set(event.aggregate_id, own);
   }
   for (const [id, own] of sagas) {
-    // Each is dated by who did it: of two replicas' clocks one is ahead.
+    // By version, not by time: the clocks of two replicas, which dated the events, may differ.
     own.sort((one, other) => one.version - other.version);
     addSaga(id, own, add, cut);
   }
@@ -75,7 +76,8 @@ export function chainOf(events: AnnalsEvent[], deliveries: Delivery[], cut: Read
   for (const event of sorted) {
     if (event.aggregate_type === "saga") continue;
     const cause = event.causation_id;
-    // `saga:first/assign-task/undo` is the id of a command that a saga's step sent, and the key of the step.
+    // `saga:first/assign-task/undo` is both the id of a command that a saga's step sent and the key of the
+    // step's node.
     const step = cause?.startsWith("saga:") ? cause : null;
     let parent = step ?? (cause ? `command:${cause}` : null);
     if (step === null && cause && !found.has(`command:${cause}`)) {
@@ -176,7 +178,7 @@ function addSaga(
         endStep(open.get(name), event);
         break;
       case "saga.step_skipped":
-      case "saga.event_raised": // the step that takes it says so
+      case "saga.event_raised": // shown at the step that takes it
         break;
       case "saga.started":
       case "saga.completed":
@@ -222,7 +224,8 @@ function endStep(node: Node | undefined, event: AnnalsEvent): void {
   node.to = at(event.timestamp);
 }
 
-/** Which step published which integration event: these are on the broker only, and named in the saga's history. */
+/** Map the id of each integration event that a saga published to the key of the step that published it. Such
+ *  events are on the broker only, but the saga's history names them. */
 function publishers(events: AnnalsEvent[]): Map<string, string> {
   const found = new Map<string, string>();
   for (const event of events) {
@@ -234,8 +237,8 @@ function publishers(events: AnnalsEvent[]): Map<string, string> {
   return found;
 }
 
-/** The event that was told of, else what it was caused by: a step or compensation, an event, or what a step
- *  published; at least the saga that it speaks of. */
+/** Return the key of a delivery's cause: the event that it reports; else its causation, which may be a step,
+ *  a compensation, an event, a saga or an event that a step published; else the saga that its data names. */
 function causeOf(
   delivery: Delivery,
   found: Map<string, Node>,

@@ -16,13 +16,13 @@ const SOON = 400;
 const LATELY = 60_000;
 const LATER = 3000;
 
-/** What was found: the events of the newest chains that the thing asked for belongs to. */
+/** The events and deliveries of the newest chains that something belongs to. */
 interface Found {
   events: AnnalsEvent[];
   deliveries: Delivery[];
-  /** What these are of, where that is not all. */
+  /** Says which part is shown; null if everything is. */
   only: string | null;
-  /** Chains of which the last events are missing. */
+  /** Correlation ids of the chains whose last events are missing. */
   cut: ReadonlySet<string>;
 }
 
@@ -44,7 +44,7 @@ function Cause({ kind, id }: { kind: string; id: string }) {
   const matters = (event: AnnalsEvent) => ids.has(event.correlation_id) || event.aggregate_id === id;
   useLive(matters, loaded.follow, SOON);
   const found = loaded.value;
-  // Who is told of an event is logged a moment after it, and no event tells of that, nor of what becomes of it.
+  // A delivery is logged a moment after its event. No event reports that, nor what becomes of the delivery.
   useLive(matters, loaded.reload, LATER);
   useEvery(LATER, () => {
     if (found?.deliveries.some(isBeingSent)) loaded.reload();
@@ -74,16 +74,16 @@ function Cause({ kind, id }: { kind: string; id: string }) {
   );
 }
 
-/** What has been due for longer is held up, for as long as an operator wants it. `due` is when it may be tried again of
- *  what is being sent, too. */
+/** Whether a delivery is being sent, or about to be. One that has been due for longer than `LATELY` is held
+ *  up, for as long as an operator wants. While it is `sending`, `due` is when it may be tried again. */
 const isBeingSent = ({ status, due }: Delivery) => {
   const waited = Date.now() - new Date(due).getTime();
   return waited < LATELY && (status === "sending" || (status === "pending" && waited >= 0));
 };
 
-/** From a task, a stream, an event, a command, a saga or a correlation id to all that hangs together. */
+/** Find the chains that a task, member, stream, event, command, saga or correlation id belongs to. */
 async function find(kind: string, id: string, signal: AbortSignal): Promise<Found> {
-  // Of a stream, the newest first.
+  // For a stream, the newest first.
   const correlations = new Set<string>();
   let more = false;
   if (kind === "task" || kind === "member" || kind === "stream") {
@@ -101,7 +101,7 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
     const saga = await ask<Saga>(`/api/projector/queries/sagas/${encodeURIComponent(id)}`, { signal });
     correlations.add(saga.correlation_id ?? id);
   } else {
-    // A saga's own commands are named after it and belong to its chain.
+    // The id of a saga's command begins with `saga:` and the saga's id, which names the chain.
     correlations.add(id.startsWith("saga:") ? (id.slice(5).split("/")[0] as string) : id);
   }
   const shown = [...correlations].slice(0, CHAINS);

@@ -9,7 +9,7 @@ import { type Scale, scaleOf } from "./scale";
 interface Row {
   node: Node;
   depth: number;
-  /** For each level above, whether a line goes on below. */
+  /** For each level above, whether its line continues below this row. */
   lines: boolean[];
   last: boolean;
 }
@@ -35,7 +35,7 @@ const NAMES: Record<Kind, string> = {
 const TICK = 76;
 const LEGEND: Kind[] = ["command", "event", "saga", "step", "undo", "note"];
 
-/** The chain as a tree of causes, each thing at its time. */
+/** The chain as a tree of causes, with each node at its time. */
 export function Picture({
   chain,
   only,
@@ -237,7 +237,7 @@ function RowView({
   );
 }
 
-/** How wide the part of the picture is that shows time. */
+/** Return the width of the time axis in pixels. */
 function useWidth(box: { current: HTMLElement | null }): number {
   const [width, set] = useState(600);
   useLayoutEffect(() => {

@@ -1,4 +1,4 @@
-/** Time as a picture: milliseconds and hours in one, in proportion to their logarithms. Pure. */
+/** A logarithmic time axis, which shows milliseconds and hours in one picture. Pure. */
 import type { Node } from "./model";
 
 export interface Tick {
@@ -13,18 +13,19 @@ export interface Gap {
 }
 
 export interface Scale {
-  /** Where a moment is, from 0 to 1. */
+  /** Return the place of a moment on the axis, from 0 to 1. */
   place: (at: number) => number;
   ticks: Tick[];
-  /** Long silences. */
+  /** Long periods in which nothing happened. */
   gaps: Gap[];
 }
 
 const LEAST = 0.35;
 const LONG = 2000;
 
-/** Each step from a moment to the next gets the room of its logarithm: what took long stays longer, and what
- *  took a millisecond can still be seen beside a wait of a day. `narrowest` is the least distance of two ticks. */
+/** Build the scale. The time from each moment to the next takes space in proportion to its logarithm: a
+ *  longer time stays longer, and a millisecond can still be seen beside a wait of a day. `narrowest` is the
+ *  least distance between two ticks, as a share of the axis. */
 export function scaleOf(nodes: Node[], narrowest: number): Scale {
   const moments = new Set<number>();
   for (const node of nodes) {

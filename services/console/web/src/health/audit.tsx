@@ -40,7 +40,7 @@ export function Audit() {
           );
           turn(null);
           look(given);
-          // Who asks for the same again wants what is there by now.
+          // The same search again: the user wants the newest entries.
           if (asked(given, null) === path) loaded.reload();
         }}
       >

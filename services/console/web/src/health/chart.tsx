@@ -8,7 +8,7 @@ export interface Point {
 const WIDTH = 600;
 const HEIGHT = 96;
 
-/** A line over the last minutes; what is not known is a hole in it, not a zero. */
+/** A line chart of the last minutes. An unknown value is a gap in the line, not a zero. */
 export function Chart({
   points,
   label,
@@ -79,7 +79,7 @@ function paths(points: Point[], x: (time: number) => number, y: (value: number) 
       continue;
     }
     const [left, top] = [x(point.time), y(point.value).toFixed(1)];
-    // A line of no length, with its round end, is the dot of a single measurement.
+    // A line of zero length has round ends, and so draws a single measurement as a dot.
     curve += last === null ? `M${left.toFixed(1)},${top}h0` : `L${left.toFixed(1)},${top}`;
     area +=
       last === null

@@ -26,9 +26,9 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
   const [tried, setTried] = useState<Data | null>(null);
   const full = loaded.value;
   const first = full?.events[0];
-  // What was looked at: another event may be the first that waits by now.
+  // The version that the operator has seen. By now another event may be the first that waits.
   const version = full?.version ?? letter.version;
-  // What is refused may be so because another waits first by now: it is read again.
+  // The operation may have been refused because another event waits first by now: read the dead letter again.
   const back = () => {
     setDoing(null);
     loaded.reload();

@@ -31,7 +31,8 @@ interface Group {
 
 const SERVICES = ["projector", "saga-orchestrator", "notification", "command"];
 
-/** What a service has parked. Each is asked by itself: one that is away, or hangs, keeps nothing of the others back. */
+/** Load the dead letters of one service. Each service has a request of its own: one that is down or hangs
+ *  does not hold back the others. */
 function useLetters(service: string) {
   const loaded = useLoad(service, async (signal) => {
     const { items } = await ask<Page<DeadLetter>>(`/api/${service}/dead-letters`, { signal });
@@ -123,11 +124,11 @@ export function DeadLetters() {
   );
 }
 
-/** Why what some services have parked is not shown, or not as it is by now. */
+/** Says which services' dead letters could not be read, or not read again, and why. */
 function Away({ asked, retry }: { asked: ReturnType<typeof useLetters>[]; retry: () => void }) {
   const away = asked.flatMap(({ service, problem, reload }) => (problem ? { service, problem, reload } : []));
   const [first] = away;
-  // All at once: the console itself is away, or one may not see them.
+  // If all fail, the cause is one: the console itself is down, or the user may not see dead letters.
   if (first && away.length === asked.length) return <Failed problem={first.problem} retry={retry} />;
   return (
     <>

@@ -37,7 +37,7 @@ interface Compared {
   only_new: number;
   differing: number;
   on_their_way: number;
-  /** Not said by a service of the release before. */
+  /** Missing in the answers of the previous release. */
   parked?: number;
   samples: { id: string; kind: string; columns: Record<string, { old: Json; new: Json }> }[];
 }
@@ -179,7 +179,7 @@ function Begin({ doing, start }: { doing: Doing; start: (doing: Doing) => void }
   );
 }
 
-/** What a suite operator can do with a generation beside the live one. */
+/** Buttons for what a suite operator can do with a generation that is not live. */
 function Steer({
   model,
   one,
@@ -238,7 +238,7 @@ function Steer({
 function Comparison({ name, number, close }: { name: string; number: number; close: () => void }) {
   const path = `/api/projector/projections/${name}/generations/${number}/difference`;
   const { value, problem, reload } = useLoad(path, (signal) => ask<Compared>(path, { signal }));
-  // Of all tenants; the samples are of one's own, and as far as an answer has room for them.
+  // The counts cover all tenants. The samples cover the user's own, as far as an answer has room for them.
   const differ = value && value.only_old + value.only_new + value.differing;
   return (
     <Dialog title={`${name}: generation ${number} against the live one`} close={close}>

@@ -66,7 +66,8 @@ function Notices() {
   };
   const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
   if (!items) return failed ?? <Skeleton />;
-  // Where it cannot be had, as of what queries do not see yet, the answer finds out.
+  // A saga that could not be read, perhaps because queries do not see it yet, counts as open: if it is not,
+  // the service refuses the answer.
   const open = (notice: Notice) => {
     const saga = askedBy(notice);
     return saga !== null && UNANSWERED.includes(loaded.value?.sagas.get(saga)?.status ?? "pending");
@@ -136,7 +137,7 @@ function Notices() {
   );
 }
 
-/** What the newest notices are about, by its ids, as far as that can be had. */
+/** Fetch what the newest notices are about, by id. What cannot be read is left out. */
 async function lookUp<T>(
   what: string,
   about: (string | null)[],
@@ -162,7 +163,7 @@ function taskOf(notice: Notice): string | null {
   return typeof stream === "string" && stream.startsWith("task-") ? stream.slice(5) : null;
 }
 
-/** The hand-over that a notice asks for an answer of, unless it was read. */
+/** Return the id of the hand-over that an unread notice asks the user to answer; null for other notices. */
 function askedBy({ read_at, data: { kind, saga_id } }: Notice): string | null {
   const asks = kind === "handover_requested" || kind === "handover_reminder";
   return asks && read_at === null && typeof saga_id === "string" ? saga_id : null;
@@ -183,7 +184,8 @@ function sentence(notice: Notice, about: string | undefined): string {
   return (known[kind] ?? words(kind).replace(/^./, (first) => first.toUpperCase())) + title;
 }
 
-/** Whom a task was assigned to. Whoever had it before is told too, and whoever asked to be told of everybody's. */
+/** Say whom a task was assigned to. The previous assignee has this notice too, and so has anybody who
+ *  subscribed to everybody's events. */
 function assigned({ data: { assignee, previous } }: Notice): string {
   const own = session.value?.user;
   if (typeof assignee !== "string" || assignee === own) return "A task was assigned to you";

@@ -41,13 +41,15 @@ export function Preferences() {
     event.preventDefault();
     const form = new FormData(event.currentTarget as HTMLFormElement);
     const text = (name: string) => String(form.get(name) ?? "").trim();
-    // A time is shown without its seconds.
+    // The field shows a time without seconds: one that was not changed keeps them.
     const clock = (name: string, was: string | undefined) =>
       text(name) === was?.slice(0, 5) ? was : text(name);
     const ticked = (events: string) => CHANNELS.filter((channel) => form.has(`${events}/${channel}`));
-    // Each keeps what is not shown of it: of one type of events there may be several, told of more or of less.
+    // There may be several subscriptions to the same events, with and without `mine`, which the form does not
+    // show. Each keeps its `mine`, and those of its channels that are still ticked.
     const kept = prefs.subscriptions
-      // Of before sagas' events were refused: they told nobody anything, and would keep all from being saved.
+      // Stored before the service refused subscriptions to sagas' events. They had no effect, and with them
+      // the whole form would be refused.
       .filter((one) => !one.events.startsWith("saga."))
       .map((one) =>
         EVENTS.some(({ events }) => events === one.events)
@@ -75,7 +77,7 @@ export function Preferences() {
       digest_at: clock("digest", prefs.digest_at ?? undefined) || null,
       email: text("email") || null,
     };
-    // A webhook's secret cannot be read back: without one, the address keeps that which it has.
+    // A webhook's secret cannot be read back: if none is sent, the stored one stays.
     if (text("webhook"))
       body.webhook = { url: text("webhook"), ...(text("secret") ? { secret: text("secret") } : {}) };
     setErrors({});

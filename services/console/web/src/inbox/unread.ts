@@ -12,10 +12,10 @@ const SOON = 700;
 const EVERY = 20_000;
 const PAGE = 100;
 const MOST = 1000;
-/** The newest that is unread: as many may be so as before, and others. */
+/** The id of the newest unread notice. The count alone does not show that one went and another came. */
 let newest: string | undefined;
 
-/** Keep the badge up to date: look when something happened, and now and then, for what no event tells. */
+/** Keep the badge up to date: count after events, and now and then for changes that no event reports. */
 export function followInbox(): void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const soon = () => {
@@ -33,10 +33,10 @@ export function followInbox(): void {
   count();
 }
 
-/** Where one's own inbox is. */
+/** Return the path of the user's own inbox. */
 export const inbox = () => `/api/notification/inbox/${encodeURIComponent(session.value?.user ?? "")}`;
 
-/** Mark as read what asks for an answer that was given: a request and its reminders ask for one. */
+/** Mark the notices about a hand-over, its request and reminders, as read once the user has answered. */
 export async function answered(saga: string): Promise<void> {
   try {
     const { items } = await pages<Notice>(`${inbox()}?unread=true&limit=${PAGE}`, { most: MOST });

@@ -1,6 +1,6 @@
 import type { Data, Page, Written } from "./types";
 
-/** What a service refused, or why it could not be asked: RFC 9457. */
+/** A failed request: the problem details of a service (RFC 9457), or the reason why no answer came. */
 export class Problem extends Error {
   constructor(
     readonly status: number,
@@ -11,12 +11,13 @@ export class Problem extends Error {
     super(detail);
   }
 
-  /** Whether the same request may still succeed. */
+  /** Whether the failure may be temporary, so that the same request may succeed later. */
   get passes(): boolean {
     return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
   }
 
-  /** What is wrong with each field; what is wrong with one of a list, such as `tags.0`, is so with the list. */
+  /** What the service expects of each invalid field. An error in an item, such as `tags.0`, is one in its
+   *  list. */
   get fields(): Record<string, string> {
     const errors = Array.isArray(this.body.errors) ? (this.body.errors as Data[]) : [];
     return Object.fromEntries(
@@ -32,11 +33,11 @@ export interface Ask {
   signal?: AbortSignal;
 }
 
-/** Longer than the console itself waits for a service. */
+/** Longer than the console's own timeout for a service, which is 30 s. */
 const ANSWER_SECONDS = 45;
 const LATE = `no answer came within ${ANSWER_SECONDS} s: a service hangs, or too many windows of the console are open`;
 
-/** Ask the console's own server; `path` begins with `/api/` or `/auth/`. Throws Problem. */
+/** Send a request to the console's own server; `path` begins with `/api/` or `/auth/`. Throws `Problem`. */
 export async function ask<T>(
   path: string,
   { method = "GET", body, headers = {}, signal }: Ask = {},
@@ -50,7 +51,7 @@ export async function ask<T>(
     late = true;
     end();
   }, ANSWER_SECONDS * 1000);
-  // Not AbortSignal.any, which browsers of 2023 do not have.
+  // Not `AbortSignal.any`, which browsers from 2023 lack.
   if (signal?.aborted) end();
   signal?.addEventListener("abort", end);
   try {
@@ -70,7 +71,7 @@ export async function ask<T>(
   }
   if (answer.status === 204) return undefined as T;
   const parsed = parse(text);
-  // A service that dies over its answer leaves the head of it, and half a body or none.
+  // A service that dies while it answers leaves the headers, and part of the body or none.
   if (parsed === undefined && answer.headers.get("content-type")?.includes("json"))
     throw new Problem(0, "unreachable", "the answer broke off", {});
   if (answer.ok) return parsed as T;
@@ -87,16 +88,17 @@ export async function ask<T>(
 const RETRIES = 4;
 export const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** An id that nobody else has. Over plain HTTP browsers have no crypto.randomUUID. */
+/** Return a random id. Over plain HTTP, browsers have no `crypto.randomUUID`. */
 export function newId(): string {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** The keys of commands of which it is not known whether they were done, by what they ask for. */
+/** Idempotency keys of the commands whose outcome is unknown, by the content of the command. */
 const unknown = new Map<string, string>();
 
-/** Send a command. Its key makes it safe to send again when no answer came, by whoever asks for the same again too. */
+/** Send a command. Its idempotency key makes it safe to send again when no answer came. When the user then
+ *  submits the same command once more, it has the same key. */
 export async function command(type: string, data: unknown, version?: number): Promise<Written> {
   const asked = JSON.stringify([type, data, version]);
   const key = unknown.get(asked) ?? newId();
@@ -118,7 +120,7 @@ export async function command(type: string, data: unknown, version?: number): Pr
   }
 }
 
-/** Ask, and ask again while what hinders may pass: only for what takes effect once. */
+/** Send a request, and retry it after temporary failures. Only for requests that take effect at most once. */
 export async function again<T>(path: string, given: Ask): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -130,8 +132,8 @@ export async function again<T>(path: string, given: Ask): Promise<T> {
   }
 }
 
-/** All pages of a query in one, up to a number of rows; `seen` is told of each page as it comes. What else they tell
- *  is as the last of them does. */
+/** Fetch the pages of a query until there are no more, or `most` rows are there, and join their items. `seen`
+ *  receives the items of each page as it arrives. All other properties are those of the last page. */
 export async function pages<T, P extends Page<T> = Page<T>>(
   path: string,
   { most, signal, seen }: { most: number; signal?: AbortSignal; seen?: (items: T[]) => void },
@@ -149,7 +151,7 @@ export async function pages<T, P extends Page<T> = Page<T>>(
   return { ...page, items: all };
 }
 
-/** A path with its parameters; those that are undefined or empty are left out. */
+/** Return the path with a query string. Parameters that are undefined, null or empty are left out. */
 export function query(path: string, parameters: Record<string, string | number | undefined | null>): string {
   const given = Object.entries(parameters).filter(
     ([, value]) => value !== undefined && value !== null && value !== "",
@@ -160,7 +162,7 @@ export function query(path: string, parameters: Record<string, string | number |
 
 let signedOut: () => void = () => {};
 
-/** Say what is to happen when nobody is signed in any more. */
+/** Register what to do when an answer says that nobody is signed in. */
 export function onSignedOut(call: () => void): void {
   signedOut = call;
 }

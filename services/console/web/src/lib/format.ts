@@ -18,7 +18,7 @@ const DAY = 24 * HOUR;
 const reckoned = signal(Date.now());
 const RECKONED_EVERY = 30 * SECOND;
 
-/** Have what is said of times move on with them, though nothing else changes. */
+/** Keep the relative times on the page, such as "2 min ago", up to date. */
 export function followTime(): void {
   const move = () => {
     if (!document.hidden) reckoned.value = Date.now();
@@ -27,10 +27,10 @@ export function followTime(): void {
   document.addEventListener("visibilitychange", move);
 }
 
-/** Now; what is shown by it is shown anew as it moves on. */
+/** The current time. A component that reads it renders again each time `reckoned` moves on. */
 const now = () => Math.max(reckoned.value, Date.now());
 
-/** A moment as somebody would say it; what is none, as it stands: events may hold any text. */
+/** Return a moment as text, such as "5 min ago". Text that is no date stays as it is: events may hold any. */
 export function moment(iso: string): string {
   const at = new Date(iso);
   if (isNone(at)) return iso;
@@ -42,7 +42,7 @@ export function moment(iso: string): string {
   return `${sameYear(at, today) ? day.format(at) : dayAndYear.format(at)}, ${clock.format(at)}`;
 }
 
-/** A due date: the day, and the hour when it is near. */
+/** Return a due date as text: the day, and for yesterday, today and tomorrow the time of day too. */
 export function due(iso: string): { text: string; late: boolean; soon: boolean } {
   const at = new Date(iso);
   if (isNone(at)) return { text: iso, late: false, soon: false };
@@ -66,10 +66,10 @@ export function precise(iso: string): string {
   return `${exact.format(at)}.${String(at.getMilliseconds()).padStart(3, "0")}`;
 }
 
-/** A length of time, in two figures or so. */
+/** Return a length of time in the unit or two that suit it, such as "3 min 20 s". */
 export function duration(ms: number): string {
   const long = Math.abs(ms);
-  // Rounded first, then divided: 59.7 s is a minute, not 60 s.
+  // Rounded first, then divided: 59.7 s becomes "1 min 0 s", not "60 s".
   const [seconds, minutes] = [Math.round(ms / SECOND), Math.round(ms / MINUTE)];
   if (long < 1) return "0 ms";
   if (Math.round(long) < SECOND) return `${Math.round(ms)} ms`;
@@ -82,17 +82,17 @@ export function duration(ms: number): string {
 
 export const count = (value: number): string => whole.format(value);
 
-/** `task.due_date_set`, as words. */
+/** Return a name such as `task.due_date_set` as words. */
 export function words(name: string): string {
   return name.replace(/[._-]/g, " ");
 }
 
-/** What stands in an address as an id: the router has decoded it, but for what means something in a path. */
+/** Return the id in a path parameter. The router has decoded everything but the reserved characters. */
 export function idOf(parameter: string): string {
   try {
     return decodeURIComponent(parameter);
   } catch {
-    return parameter; // a `%` of its own, which no id has: that is for the services to say
+    return parameter; // a bare `%`, which no id has: the services refuse it
   }
 }
 
@@ -100,7 +100,7 @@ export function traceOf(traceparent: string | null | undefined): string | null {
   return traceparent ? traceparent.slice(3, 35) : null;
 }
 
-/** A value for an `<input type="datetime-local">`, and back. */
+/** Convert a moment to the value of an `<input type="datetime-local">`; `fromLocal` converts it back. */
 export function toLocal(iso: string | null): string {
   if (!iso) return "";
   const at = new Date(iso);

@@ -5,7 +5,7 @@ import type { AnnalsEvent } from "./types";
 
 export type Connection = "connecting" | "live" | "reconnecting" | "offline";
 
-/** How the live stream is. */
+/** The state of the live stream. */
 export const connection = signal<Connection>("connecting");
 
 type Listener = (event: AnnalsEvent) => void;
@@ -15,12 +15,13 @@ const rejoined = new Set<Rejoined>();
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 8000;
-/** The stream says something every 15 s; a silence of this length is a dead connection. */
+/** Milliseconds without a message after which the connection is dead; the stream sends one every 15 s. */
 const SILENCE = 40_000;
-/** A page that nobody looks at lets its stream go after this: a browser has some six connections for all tabs of a
- *  console, and each stream holds one. */
+/** Milliseconds after which a hidden page closes its stream: a browser has some six connections for all tabs
+ *  of a console, and each stream holds one. */
 const UNSEEN = 30_000;
-/** What was missed for longer is not told, but read: that is bounded, and what happened in a night is not. */
+/** Milliseconds without a stream after which the page reads everything anew instead of receiving the missed
+ *  events: a read has a bounded size, the events of a night do not. */
 const TELLABLE = 300_000;
 
 let source: EventSource | null = null;
@@ -31,20 +32,20 @@ let watchdog: ReturnType<typeof setTimeout> | undefined;
 let leaving: ReturnType<typeof setTimeout> | undefined;
 let resting = 0;
 
-/** Be told of every event from now on; the answer ends it. */
+/** Call `listener` with every event from now on. The returned function ends that. */
 export function listen(listener: Listener): () => void {
   listeners.add(listener);
   return () => listeners.delete(listener);
 }
 
-/** Be told when the stream is open and what was missed cannot be told, with the position that it tells from; the answer
- *  ends it. */
+/** Call `call` each time the stream was opened without a position, and so does not send what was missed. It
+ *  receives the position from which the stream continues. The returned function ends that. */
 export function onRejoin(call: Rejoined): () => void {
   rejoined.add(call);
   return () => rejoined.delete(call);
 }
 
-/** How far the stream has told; nothing before it began to. */
+/** The position that the stream has reached; empty while it is unknown. */
 export const told = (): string => position;
 
 /** Follow the stream for as long as somebody is signed in. */
@@ -56,7 +57,7 @@ export function follow(): void {
   });
   document.addEventListener("visibilitychange", () => {
     leaveUnseen();
-    // A page in the back of a browser may have been asleep for hours, and one may be somebody else by now.
+    // A page in the background may have slept for hours, and somebody else may be signed in by now.
     if (!document.hidden && session.value) reopen();
   });
   leaveUnseen();
@@ -66,7 +67,8 @@ export function follow(): void {
   });
 }
 
-/** Let the stream go while nobody looks: it goes on from its position when somebody does. */
+/** Close the stream after `UNSEEN` if the page is hidden. It continues from its position once the page is
+ *  visible, or without a position if that took longer than `TELLABLE`. */
 function leaveUnseen(): void {
   clearTimeout(leaving);
   if (resting && Date.now() - resting > TELLABLE) position = "";
@@ -86,8 +88,9 @@ function open(): void {
     position ? `/api/notification/stream?after=${encodeURIComponent(position)}` : "/api/notification/stream",
   );
   source = opened;
-  // From a position what was missed is told; without one it has to be read, as far as it will not be told. So at the
-  // first time too: what happens while a page is read that is not told yet is told by nobody.
+  // With a position, the stream sends what was missed. Without one, the page must read it. That holds the
+  // first time too: the stream does not send what happened after the page's first reads and before the stream
+  // opened.
   let joined = position !== "";
   const moves = (message: MessageEvent<string>) => {
     reached(message);
@@ -111,8 +114,8 @@ function open(): void {
   opened.onerror = retry;
 }
 
-/** The browser's own reconnecting gives up at the first error it is answered: this does not. Nor does it without a
- *  network: the suite may be on this machine. */
+/** Open the stream again after a pause. The browser's own reconnecting gives up at the first error response.
+ *  This one goes on, even offline: the suite may run on this machine. */
 function retry(): void {
   close();
   if (!session.value || resting) return;
@@ -121,7 +124,8 @@ function retry(): void {
   wait = Math.min(wait * 2, LONGEST_WAIT);
 }
 
-/** Have the stream open if one is still signed in: of a stream that is refused a browser does not say why. */
+/** Open the stream if the same user is still signed in. The session is checked first, because browsers do not
+ *  say why a stream was refused. */
 async function reopen(): Promise<void> {
   try {
     await recogniseAgain();

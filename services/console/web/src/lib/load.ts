@@ -9,17 +9,17 @@ export interface Loaded<T> {
   problem: Problem | null;
   loading: boolean;
   reload: () => void;
-  /** Load anew what queries see, once they see what is at these positions. */
+  /** Load again, once queries see the events at these positions. */
   follow: (positions: string[]) => void;
 }
 
 const AGAIN = 5000;
-/** So many positions of events are waited for; of more, the newest: where so much happens, it is read again soon
- *  anyway. */
+/** The most positions of events that a load waits for; of more, it takes the newest. Where so much happens,
+ *  the next load comes soon anyway. */
 const AWAITED = 8;
 
-/** Something to be had from the services, loaded anew when `key` changes or `reload` or `follow` is called: a load that
- *  runs comes to its end first. */
+/** Load something from the services. It is loaded again when `key` changes, which aborts a running load, and
+ *  when `reload` or `follow` is called, which lets a running load end first. */
 export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T>): Loaded<T> {
   const [state, set] = useState<{ key: string; value?: T; problem: Problem | null; loading: boolean }>({
     key,
@@ -45,7 +45,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
       }
     });
     let timer: ReturnType<typeof setTimeout> | undefined;
-    // What is there is shown though it is not all yet. What is not visible by then is waited for again.
+    // If a position is not visible in time, what is there is shown, and the position is waited for later.
     start.current = async (positions) => {
       clearTimeout(timer);
       try {
@@ -78,8 +78,8 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   };
 }
 
-/** Have `call` run, soon, after events that matter, with the newest position of each stream; many at once count as
- *  one. */
+/** Run `call` within `wait` ms of an event that matters, once for all events that arrive until then. It
+ *  receives the newest position of each of their streams. */
 export function useLive(
   matters: (event: AnnalsEvent) => boolean,
   call: (positions: string[]) => void,
@@ -103,12 +103,12 @@ export function useLive(
     const ends = [
       listen((event) => {
         if (!latest.current.matters(event)) return;
-        // Anew, so that the newest is the last.
+        // Deleted first, so that the newest position is the last one in the map.
         reached.delete(event.stream);
         reached.set(event.stream, event.position);
         soon();
       }),
-      // One of each lane: what is before it in its lane is told by nobody.
+      // One position per lane: the stream does not send the events before it in that lane.
       onRejoin((position) => {
         rejoined = position.split(",");
         soon();
@@ -121,7 +121,7 @@ export function useLive(
   }, [wait]);
 }
 
-/** Again and again, while the page is looked at. */
+/** Run `call` every `ms` milliseconds while the page is visible. */
 export function useEvery(ms: number, call: () => void): void {
   const latest = useRef(call);
   latest.current = call;

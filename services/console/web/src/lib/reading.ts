@@ -1,13 +1,16 @@
 import { ask, query } from "./api";
 
-/** So many positions are waited for before something is read, one of each lane among them; of more, the newest. */
+/** The most positions that a read waits for; of more, it takes the newest. Enough for one of each of the 64
+ *  lanes. */
 const AWAITED = 72;
 
-/** Have something read that is read whole: once at a time, and once more for what came meanwhile.
+/** Return a function that asks for `read`, which reads a whole list. One `read` runs at a time; all requests
+ *  that arrive meanwhile share the next.
  *
- *  `position` is of what changed it, and is waited for: one that is visible says nothing of those before it. What could
- *  not be read is still wanted, and is read with what is wanted next. What is there is read once, though a position is
- *  not visible yet, at first and where one wants it `anyway`.
+ *  `position` is that of the event that changed the list. `read` waits until queries see every position asked
+ *  for, because one that is visible says nothing about those before it. If one does not become visible in
+ *  time, the request fails and its positions are waited for again with the next. Even then `read` runs once,
+ *  the first time or if the caller asks for that with `anyway`.
  */
 export function whole(read: () => Promise<void>): (position?: string, anyway?: boolean) => Promise<void> {
   let positions: string[] = [];
@@ -21,10 +24,10 @@ export function whole(read: () => Promise<void>): (position?: string, anyway?: b
         [positions, wanted] = [[], false];
         try {
           try {
-            // One after the other: those that are not visible yet shall not take all of a browser's connections.
+            // One after the other: requests that wait must not take all of the browser's connections.
             for (const position of awaited) await visible(position);
           } catch (error) {
-            if (!shown) await read(); // what is there is better than what was
+            if (!shown) await read(); // incomplete data is better than none, or than old data
             shown = true;
             throw error;
           }
@@ -43,13 +46,13 @@ export function whole(read: () => Promise<void>): (position?: string, anyway?: b
     wanted = true;
     if (anyway) shown = false;
     if (position && !positions.includes(position)) positions = [...positions, position].slice(-AWAITED);
-    // Not at once: what is asked for in the same breath is read together.
+    // Deferred, so that all requests of the same tick share one read.
     running ??= Promise.resolve().then(run);
     return running;
   };
 }
 
-/** Return when queries see what is at a position. */
+/** Wait until queries see the event at a position. */
 async function visible(position: string): Promise<void> {
   await ask(query("/api/projector/queries/members", { limit: 1, position }));
 }

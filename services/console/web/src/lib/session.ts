@@ -2,21 +2,21 @@ import { effect, signal } from "@preact/signals";
 import { ask, onSignedOut, Problem } from "./api";
 import type { Role, Session } from "./types";
 
-/** Who one is; null when nobody is signed in, undefined while that is not known. */
+/** The signed-in user; null if nobody is signed in, undefined while that is not known. */
 export const session = signal<Session | null | undefined>(undefined);
 export const sessionProblem = signal<Problem | null>(null);
-/** Why one could not be signed in just now. */
+/** Why the latest sign-in failed. */
 export const signInProblem = signal<Problem | null>(null);
 
 const RANKS: Record<Role, number> = { viewer: 1, member: 2, operator: 3, "suite-operator": 4 };
 
-/** Whether one may do what a role may. */
+/** Whether the user has this role or a higher one. */
 export function may(role: Role): boolean {
   const own = session.value?.role;
   return own !== undefined && RANKS[own] >= RANKS[role];
 }
 
-/** Find out who one is. */
+/** Find out who is signed in. */
 export async function recognise(): Promise<void> {
   try {
     session.value = await ask<Session>("/auth/session");
@@ -32,17 +32,18 @@ export async function recognise(): Promise<void> {
   }
 }
 
-/** Ask again who one is: whoever became somebody else, in another tab, begins anew here too. Throws Problem. */
+/** Check who is signed in, and reload the page if the user, tenant or role has changed. Throws `Problem`. */
 export async function recogniseAgain(): Promise<void> {
   const now = await ask<Session>("/auth/session");
   const was = session.value;
   if (was && identity(now) !== identity(was)) {
-    session.value = undefined; // nothing more is shown, or followed, of what was theirs
+    session.value = undefined; // stop showing and following the previous user's data
     location.reload();
   }
 }
 
-/** Begin anew too where another tab, which may be in sight beside this one, finds out that one is somebody else. */
+/** Check the session when another tab, which may be visible beside this one, finds that another user is
+ *  signed in. */
 export function followOtherTabs(): void {
   const others = new BroadcastChannel("session");
   effect(() => {
@@ -54,7 +55,7 @@ export function followOtherTabs(): void {
       if (session.value) await recogniseAgain();
       else location.reload();
     } catch (error) {
-      // Signed out by then, or not known now: whoever looks at this one, or its stream, asks again.
+      // Signed out by now, or unknown: the live stream, or the next look at this tab, checks again.
       if (!(error instanceof Problem)) throw error;
     }
   };
@@ -68,13 +69,13 @@ onSignedOut(() => {
   session.value = null;
 });
 
-/** Be somebody else; in development only. */
+/** Become another user; in development only. */
 export async function become(user: string, role: Role, tenant: string): Promise<void> {
   await ask("/auth/development", { method: "POST", body: { user, role, tenant } });
   location.reload();
 }
 
-/** Where to sign in, and come back from. */
+/** Return the address of the sign-in, which leads back to the current view. */
 export function signInAddress(): string {
   return `/auth/login?next=${encodeURIComponent(location.pathname + location.search)}`;
 }

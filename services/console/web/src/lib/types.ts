@@ -1,4 +1,4 @@
-/** What the services answer, as far as the page looks at it. */
+/** The answers of the services, as far as the page uses them. */
 export type Role = "viewer" | "member" | "operator" | "suite-operator";
 export type Json = string | number | boolean | null | Json[] | { [name: string]: Json };
 export type Data = { [name: string]: Json };
@@ -45,7 +45,7 @@ export interface AnnalsEvent {
   timestamp: string;
   correlation_id: string;
   causation_id: string | null;
-  /** Of the command that led to it; of older events it is not known. */
+  /** The type of the command that led to the event; older events do not have it. */
   command_type: string | null;
   user_id: string | null;
   client: string | null;

@@ -52,7 +52,7 @@ export function Skeleton({ lines = 6 }: { lines?: number }) {
   );
 }
 
-/** What may be wider than the page: it scrolls by itself, by the keyboard too. */
+/** Holds content that may be wider than the page, and scrolls on its own, also by keyboard. */
 export function Scroll({
   label,
   panel,
@@ -63,14 +63,14 @@ export function Scroll({
   children: ComponentChildren;
 }) {
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: an area that scrolls must be reachable by keyboard
     <div class={panel ? "panel scroll" : "scroll"} role="group" aria-label={label} tabIndex={0}>
       {children}
     </div>
   );
 }
 
-/** Through what comes in pages, the newest first. */
+/** Buttons that page through a list, which begins with the newest entries. */
 export function Turn({
   cursor,
   next,
@@ -122,14 +122,14 @@ export function Face({ name }: { name: string }) {
 
 export function Values({ value }: { value: Json }) {
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: an area that scrolls must be reachable by keyboard
     <pre class="json" tabIndex={0}>
       {JSON.stringify(value, null, 2)}
     </pre>
   );
 }
 
-/** A trace, as a link to where it can be looked at. */
+/** A link to a trace in Zipkin; only the trace's id if the console knows no Zipkin. */
 export function TraceLink({ traceparent, id }: { traceparent?: string | null; id?: string | null }) {
   const trace = id ?? traceOf(traceparent);
   if (!trace) return <span class="quiet">not traced</span>;
@@ -161,7 +161,7 @@ export function Field({
   );
 }
 
-/** A dialog of the browser's own: it keeps the focus in, and Escape closes it. */
+/** A native dialog: the browser keeps the focus inside, and Escape closes it. */
 export function Dialog({
   title,
   close,
@@ -176,7 +176,7 @@ export function Dialog({
   children: ComponentChildren;
 }) {
   const dialog = useRef<HTMLDialogElement>(null);
-  // What is dragged from within to beside it, as text is selected, is a click on it too.
+  // Selecting text by dragging from inside to outside ends in a click on the dialog too: it must stay open.
   const pressed = useRef(false);
   useEffect(() => {
     const element = dialog.current as HTMLDialogElement;

@@ -15,7 +15,7 @@ const ROLES: { role: Role; does: string }[] = [
   { role: "suite-operator", does: "steers what is all tenants'" },
 ];
 
-/** Who one is, at the foot of the navigation; in development, that this is not to be trusted. */
+/** The user, at the foot of the navigation. In development it says that nobody signs in. */
 export function Identity() {
   const who = session.value;
   if (!who) return null;
@@ -49,7 +49,7 @@ export function Identity() {
   );
 }
 
-/** The same on a phone. */
+/** The same for a phone: one button in the bar. */
 export function IdentityButton() {
   const who = session.value;
   if (!who) return null;

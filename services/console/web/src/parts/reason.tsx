@@ -4,7 +4,7 @@ import { Problem } from "../lib/api";
 import { Dialog, Field } from "./basics";
 import { tell } from "./toasts";
 
-/** Asks why, and does it; what an operator does is kept in the audit trail with the reason. */
+/** A dialog that asks an operator for a reason and then runs an operation. The audit trail keeps both. */
 export function WithReason({
   title,
   action,

@@ -11,7 +11,7 @@ const NAMES = {
   offline: "Offline",
 };
 
-/** The bar over a view: its title, what can be done in it, and how live it is. */
+/** The bar above a view: its title, its actions, and the state of the live stream. */
 export function Bar({ title, children }: { title: ComponentChildren; children?: ComponentChildren }) {
   const dark = theme.value === "dark";
   return (
@@ -35,7 +35,7 @@ export function Bar({ title, children }: { title: ComponentChildren; children?: 
   );
 }
 
-/** Says over the whole page that what it shows may be old. */
+/** Warns above the whole page that its data may be out of date. */
 export function ConnectionBar() {
   const state = connection.value;
   if (state !== "offline" && state !== "reconnecting") return null;

@@ -10,20 +10,20 @@ interface Toast {
 }
 
 const toasts = signal<Toast[]>([]);
-/** The dialogs that are open, the uppermost last. */
+/** The open dialogs, the topmost last. */
 export const dialogs = signal<HTMLDialogElement[]>([]);
 let last = 0;
 const SHOWN = 5000;
 const SHOWN_BAD = 12_000;
 
-/** Tell, in passing. */
+/** Show a toast. */
 export function tell(text: ComponentChildren, tone: Toast["tone"] = "ok"): void {
   const id = ++last;
   toasts.value = [...toasts.value.slice(-3), { id, tone, text }];
   setTimeout(() => drop(id), tone === "ok" ? SHOWN : SHOWN_BAD);
 }
 
-/** Tell what went wrong; whatever is no Problem is a mistake of the page's own. */
+/** Show an error as a toast. An error that is no `Problem` is a mistake in the page, and is thrown again. */
 export function tellProblem(error: unknown, what: string): void {
   if (!(error instanceof Problem)) throw error;
   tell(
@@ -40,7 +40,7 @@ function drop(id: number): void {
   toasts.value = toasts.value.filter((one) => one.id !== id);
 }
 
-/** What is told, in the uppermost dialog or else in the page: all that is outside an open dialog is below it and inert. */
+/** Shows the toasts in the topmost dialog, or else in the page. Outside an open dialog everything is inert. */
 export function Toasts({ dialog }: { dialog?: RefObject<HTMLDialogElement> }) {
   const shown = dialogs.value.at(-1) === dialog?.current ? toasts.value : [];
   return (

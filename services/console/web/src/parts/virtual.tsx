@@ -3,7 +3,7 @@ import { useLayoutEffect, useRef, useState } from "preact/hooks";
 
 const BEYOND = 6;
 
-/** A list that draws only the rows in sight; all of one height. */
+/** A list that renders only the rows in sight. All rows have the same height. */
 export function VirtualList<T>({
   items,
   rowHeight,
@@ -35,7 +35,7 @@ export function VirtualList<T>({
   const first = Math.max(0, Math.floor(range.top / rowHeight) - BEYOND);
   const last = Math.min(items.length, Math.ceil((range.top + range.height) / rowHeight) + BEYOND);
   return (
-    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by the keyboard
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: an area that scrolls must be reachable by keyboard
     <div class="virtual" ref={box} role="list" aria-label={label} tabIndex={0}>
       <div style={{ height: `${items.length * rowHeight}px` }}>
         {items.slice(first, last).map((item, offset) => (

@@ -30,7 +30,7 @@ const ICONS: Record<string, typeof Check> = {
   pending: Minus,
 };
 
-/** Down the left what is done, step by step; back up the right how it is taken back. */
+/** Shows each step of a saga on the left, and its compensation on the right. */
 export function Diagram({ saga }: { saga: Saga }) {
   const lines = linesOf(saga);
   const undone = lines.some((line) => line.undo.length > 0);

@@ -29,7 +29,7 @@ export function SagasPage() {
     navigate(query("/sagas", next), { replace: true });
   };
   const sagas = loaded.value?.items;
-  // Of one's own sagas as well.
+  // A suite may have sagas of its own: the types that were found are offered too.
   const types = new Set([...TYPES, ...(sagas ?? []).map(({ type }) => type), given.get("type") ?? ""]);
   return (
     <>

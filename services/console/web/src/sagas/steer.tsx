@@ -57,7 +57,7 @@ const OPERATIONS: Operation[] = [
   },
 ];
 
-/** What an operator can do with a saga. */
+/** Buttons for what an operator can do with a saga. */
 export function Steer({ saga, done }: { saga: Saga; done: () => void }) {
   const [doing, setDoing] = useState<Operation | null>(null);
   const [raising, setRaising] = useState(false);

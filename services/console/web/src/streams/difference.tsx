@@ -1,10 +1,10 @@
 import type { Data, Json } from "../lib/types";
 import { Scroll } from "../parts/basics";
 
-/** What changes with every event, and says nothing. */
+/** Fields that change with every event, so that a change in them says nothing. */
 const ALWAYS = new Set(["version", "updated_at"]);
 
-/** Two states side by side: only what differs. */
+/** The fields in which two states differ, side by side. */
 export function Difference({ before, now }: { before: Data | null; now: Data | null }) {
   const names = [...new Set([...Object.keys(before ?? {}), ...Object.keys(now ?? {})])]
     .filter((name) => !ALWAYS.has(name))

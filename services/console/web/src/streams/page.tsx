@@ -51,7 +51,7 @@ export function StreamsPage({ params }: { params: { stream?: string } }) {
   );
 }
 
-/** The events of a stream, the newest first; the store gives them in pages by version. */
+/** Fetch the latest events of a stream, the newest first, page by page until there are `MOST`. */
 async function history(name: string, signal: AbortSignal): Promise<AnnalsEvent[]> {
   const all: AnnalsEvent[] = [];
   let to: number | undefined;
@@ -59,7 +59,7 @@ async function history(name: string, signal: AbortSignal): Promise<AnnalsEvent[]
     const path = query(events(name), { to, backwards: "true", limit: PAGE });
     const { items, next } = await ask<{ items: AnnalsEvent[]; next?: number | null }>(path, { signal });
     all.push(...items);
-    // A projector of the release before does not say whether there is more.
+    // A projector of the previous release does not say whether there are more.
     if (next === null || items.length === 0) break;
     to = (items[items.length - 1] as AnnalsEvent).version - 1;
   } while (to > 0 && all.length < MOST);
@@ -73,7 +73,7 @@ async function eventAt(name: string, version: number, signal: AbortSignal): Prom
 
 const events = (name: string) => `/api/projector/queries/streams/${encodeURIComponent(name)}/events`;
 
-/** What the aggregate was; null when it was not there, or when nothing keeps a state of its kind. */
+/** Fetch an aggregate's state at a version; null if it did not exist, or if no state of its kind is kept. */
 async function stateAt(name: string, version: number, signal: AbortSignal): Promise<Data | null> {
   if (version === 0) return null;
   try {
@@ -123,7 +123,7 @@ function Stream({ name }: { name: string }) {
   if (!newest) return <Skeleton lines={9} />;
   const show = (wanted: number) =>
     navigate(`/streams/${encodeURIComponent(name)}?version=${wanted}`, { replace: true });
-  // Another version's is shown while this one's comes, and not in its place.
+  // While the state of this version loads, that of the previous one is shown. If loading fails, neither is.
   const [now, before] = states.value ?? (states.problem ? undefined : kept) ?? [null, null];
   return (
     <div class="stream">

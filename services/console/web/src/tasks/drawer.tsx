@@ -13,18 +13,18 @@ import { EditTask } from "./edit";
 import { HandOver } from "./handover";
 import { change, handovers, isPending, nameOf, refresh, tasks } from "./store";
 
-/** One task: what it says, what can be done with it, and where it came from. */
+/** One task: its fields, its actions, and links to its causes and history. */
 export function TaskDrawer({ id, close, asked }: { id: string; close: () => void; asked: Saga | undefined }) {
   const task = tasks.value.get(id);
   const [mode, setMode] = useState<"look" | "edit" | "handover" | "delete">("look");
-  // Asked for again when it goes: it may only be older than what is kept.
+  // Loaded again when the task disappears: it may only be older than the tasks that are kept.
   const loaded = useLoad(`${id} ${task ? "kept" : "gone"}`, async () => {
     if (!task) await refresh(id);
     return true;
   });
   const last = useRef(task);
   if (task) last.current = task;
-  // A form stays though its task goes: what was typed in it is not lost unseen.
+  // An open form stays when its task is deleted, so that what was typed in it is not lost.
   if (last.current && mode === "edit") return <EditTask task={last.current} close={() => setMode("look")} />;
   if (last.current && mode === "handover")
     return <HandOver task={last.current} close={() => setMode("look")} />;

@@ -6,9 +6,10 @@ import { tell, tellProblem } from "../parts/toasts";
 import { edited, FIELDS, type Given, type Name, sameMoment, TaskFields } from "./fields";
 import { change, nameOf, refresh } from "./store";
 
-/** Edit a task as it was when one began; whoever changed it meanwhile is not overwritten unasked. */
+/** A form to edit a task as it was when the form opened. If somebody else changes the task meanwhile, the
+ *  user decides which changes stay. */
 export function EditTask({ task: opened, close }: { task: Task; close: () => void }) {
-  // What it is edited from: with what was saved of it, where not all could be.
+  // What the changes are compared with. After a save that failed half-way, it contains what was saved.
   const [base, setBase] = useState(opened);
   const saved = useRef(new Set<string>());
   const [filled, setFilled] = useState<Partial<Task>>(opened);
@@ -23,7 +24,7 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
     try {
       const asked = commands(wanted, from);
       for (const { shown } of asked) for (const name of Object.keys(shown)) saved.current.delete(name);
-      // Each on the version that the one before made.
+      // Each command expects the version that the one before has written.
       let reached = from;
       for (const { type, shown } of asked) {
         const data = type === "task.unassign" ? {} : shown;
@@ -111,12 +112,12 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
   );
 }
 
-/** What was saved, where that is not all. */
+/** Say what was saved if only a part was; undefined if nothing was. */
 function part(saved: ReadonlySet<string>): string | undefined {
   return saved.size > 0 ? `Saved was only: ${[...saved].join(", ")}` : undefined;
 }
 
-/** The commands that what was changed becomes, and what each comes to. */
+/** Return the commands that make the user's changes, each with the fields that it changes. */
 function commands(wanted: Given, from: Task): { type: string; shown: Partial<Given> }[] {
   const found: { type: string; shown: Partial<Given> }[] = [];
   const changes: Partial<Given> = {};
@@ -154,7 +155,7 @@ function Conflict({
   const touchedByMe = FIELDS.filter((name) => !same(name, mine[name], base[name]));
   const touchedByThem = FIELDS.filter((name) => !same(name, theirs[name], base[name]));
   const shown = FIELDS.filter((name) => touchedByMe.includes(name) || touchedByThem.includes(name));
-  // Mine where I changed something, theirs everywhere else: nobody's change is lost unseen.
+  // The user's value where the user changed something, the stored one elsewhere: no change is lost unseen.
   const merged = Object.fromEntries(
     FIELDS.map((name) => [name, touchedByMe.includes(name) ? mine[name] : theirs[name]]),
   ) as unknown as Given;

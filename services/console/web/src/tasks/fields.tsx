@@ -4,13 +4,14 @@ import { Field } from "../parts/basics";
 import { members } from "./store";
 
 export const PRIORITIES = ["low", "normal", "high", "critical"];
-/** Of the last year that is taken; browsers let one type years of six digits, of which no date can be made. */
+/** The end of the last year that the command service accepts. Browsers let users type years of six digits,
+ *  which make no valid `Date`. */
 const LAST = "9998-12-31T23:59";
 
 export const FIELDS = ["title", "description", "due", "priority", "tags", "assignee"] as const;
 export type Name = (typeof FIELDS)[number];
 
-/** What a form about a task says. */
+/** The values of a task's form. */
 export interface Given {
   title: string;
   description: string | null;
@@ -36,8 +37,8 @@ export function given(form: HTMLFormElement): Given {
   };
 }
 
-/** What the form of a task says after it was edited. No field holds every text as it is, so one that nobody touched says
- *  what the task does. */
+/** Return the values of a form in which a task was edited. A field that nobody touched has the task's own
+ *  value, because browsers do not keep every text as it is. */
 export function edited(form: HTMLFormElement, task: Task): Given {
   const [data, begun, found] = [new FormData(form), filledIn(task), given(form)];
   return Object.fromEntries(
@@ -45,7 +46,8 @@ export function edited(form: HTMLFormElement, task: Task): Given {
   ) as unknown as Given;
 }
 
-/** What the fields of a form begin with, as browsers hold it: a line without its ends, and a text with one kind of them. */
+/** Return the initial values of the fields as browsers hold them: a one-line field has no line breaks, and
+ *  those of a text area are all `\n`. */
 function filledIn(task: Partial<Task>): Record<Name, string> {
   return {
     title: (task.title ?? "").replace(/[\r\n]/g, ""),
@@ -57,7 +59,7 @@ function filledIn(task: Partial<Task>): Record<Name, string> {
   };
 }
 
-/** Whether two moments are the same, whichever way they are written. */
+/** Whether two moments are the same to the minute, however they are written. */
 export const sameMoment = (one: string | null, other: string | null) =>
   one === other || (one !== null && other !== null && toLocal(one) === toLocal(other));
 
@@ -104,8 +106,8 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
   );
 }
 
-/** Preact knows no `defaultValue` of a select: what is chosen at first, its option says. Where it `reserves` a place,
- *  who has none left cannot be chosen. */
+/** A list of the members to choose from. If it `reserves` a place, members without a free one cannot be
+ *  chosen. The initial choice is marked at its option, because Preact has no `defaultValue` for a select. */
 export function Somebody({
   name,
   chosen,

@@ -15,8 +15,9 @@ const DEADLINES = [
 
 const LAST_WORDS = ["saga.completed", "saga.compensating", "saga.terminated"];
 
-/** Hears why sagas are taken back, from before one begins: it may be over before the answer says which it is. `tellOf` one
- *  says whether it is over already, and has it told once. */
+/** Listen for the end of a saga from before it starts: it may be over before the answer brings its id.
+ *  `tellOf` takes that id, and returns whether the saga is over already. `told` is called once, if the saga
+ *  ends with a reason. */
 function lastWords(told: (why: string) => void) {
   const heard = new Map<string, unknown>();
   let wanted: string | undefined;
@@ -36,7 +37,7 @@ function lastWords(told: (why: string) => void) {
   return { tellOf, forget };
 }
 
-/** Ask somebody to take a task on; without an answer in time everything is taken back. */
+/** A form to hand a task over. If the assignee does not accept in time, the saga compensates everything. */
 export function HandOver({ task, close }: { task: Task; close: () => void }) {
   const submit = async (event: SubmitEvent) => {
     event.preventDefault();
@@ -44,7 +45,7 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
     const assignee = String(form.get("assignee"));
     close();
     try {
-      // The saga would be begun all the same, and taken back: nobody would be asked, nor told.
+      // For a deleted task the saga would start and be compensated: nobody would be asked, and nobody told.
       if (!tasks.value.has(task.id) && !(await refresh(task.id))) {
         tell("It was deleted meanwhile", "bad");
         return;

@@ -15,13 +15,14 @@ const RULES = [
   { name: "every month", rule: MONTHLY },
 ];
 
-/** iCalendar passes over a month without that day: from the 29th on it is the last day up to it. */
+/** Return a rule for the day of `start` in every month. iCalendar skips a month that lacks the day, so from
+ *  the 29th on the rule names all days from the 28th up to it and takes the last that exists. */
 function inEveryMonth(start: Date): string {
   const days = [28, 29, 30, 31].filter((day) => day <= start.getDate());
   return days.length > 1 ? `${MONTHLY};BYMONTHDAY=${days.join(",")};BYSETPOS=-1` : MONTHLY;
 }
 
-/** A task that is new, by the id it will have; its form stays until the task is taken. */
+/** A form to create a task with this id. It stays open until the service has accepted the task. */
 export function NewTask({ id, close }: { id: string; close: () => void }) {
   const [errors, setErrors] = useState<Record<string, string>>({});
   const [busy, setBusy] = useState(false);

@@ -18,7 +18,7 @@ import { handovers, keep, load, loading, MOST, members, nameOf, older, problem, 
 const text = signal("");
 const whose = signal("");
 const which = signal<"open" | "done" | "all">("open");
-/** The id of the task whose form is open. */
+/** The id of the task that is being created; null while no form is open. */
 const creating = signal<string | null>(null);
 
 const ROW = 52;
@@ -115,7 +115,7 @@ export function TasksPage() {
   );
 }
 
-/** Close one form: an answer that comes late closes none that was opened since. */
+/** Close the form of one task, so that a late answer does not close a form that was opened since. */
 function closeForm(id: string): void {
   if (creating.value === id) creating.value = null;
 }
@@ -179,7 +179,7 @@ function filter(all: Task[], status: "open" | "done" | "all"): Task[] {
     .sort(byUrgency);
 }
 
-/** What is late comes first, then by due date; what has none, the newest first. */
+/** Order by due date, the earliest first. Tasks without one come last, the newest first. */
 function byUrgency(one: Task, other: Task): number {
   if (one.due !== other.due) {
     if (one.due === null) return 1;

@@ -21,7 +21,7 @@ export function TaskRow({ task }: { task: Task }) {
   );
 }
 
-/** Done, or not: one press, shown at once. */
+/** A check mark that completes or reopens a task. The change is shown at once. */
 export function Done({ task }: { task: Task }) {
   const done = task.status === "done";
   const toggle = async () => {
@@ -51,12 +51,12 @@ export function Done({ task }: { task: Task }) {
   );
 }
 
-/** What is to be seen of a task at a glance; on a card, in little room. */
+/** What a task shows at a glance. On a card there is less room, so fewer marks. */
 export function Marks({ task, card }: { task: Task; card?: boolean }) {
   const at = task.due === null ? null : due(task.due);
   const asked = handovers.value.get(task.id);
   const pressing = task.priority === "high" || task.priority === "critical";
-  // A card stands in the column that says whether somebody was asked, and has room for two marks.
+  // The column of a card says whether somebody was asked. Beyond that, a card has room for two marks.
   const room = !card ? 2 : pressing && at ? 0 : 1;
   const tone = task.status === "done" ? undefined : at?.late ? "bad" : at?.soon ? "warn" : undefined;
   return (

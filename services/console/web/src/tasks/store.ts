@@ -6,22 +6,22 @@ import { session } from "../lib/session";
 import type { AnnalsEvent, Member, Recurrence, Saga, Task, Written } from "../lib/types";
 import { tell } from "../parts/toasts";
 
-/** So many tasks are kept; of more, the newest. */
+/** The most tasks that are kept; of more, the newest. */
 export const MOST = 20_000;
 const PAGE = 500;
-/** So many changed tasks are fetched one by one; more, and the list is loaded anew. */
+/** The most changed tasks that are fetched one by one; for more, the whole list is loaded again. */
 const ONE_BY_ONE = 40;
 const SOON = 80;
 const AGAIN = 5000;
 const OPENING = 300;
 
-/** What is on a task that was asked for and is not yet seen; with its version once it is known to be done. */
+/** Changes to a task that queries do not see yet. `version` is set once the command is known to be done. */
 export type Pending = Partial<Task> & { gone?: boolean };
 type Change = { id: string; shown: Pending };
 
 const stored = signal<ReadonlyMap<string, Task>>(new Map());
 const pending = signal<readonly Change[]>([]);
-/** Tasks that were found to be gone, and how many reads had begun by then: what those tell of them is older. */
+/** For each task that was found to be deleted, how many reads had begun by then: they may still return it. */
 const gone = new Map<string, number>();
 let begun = 0;
 export const members = signal<Member[]>([]);
@@ -32,7 +32,7 @@ export const loading = signal(true);
 export const older = signal(false);
 export const problem = signal<Problem | null>(null);
 
-/** The tasks as they are to be shown: with what one has just changed. */
+/** The tasks to show: those that were read, with the user's pending changes. */
 export const tasks = computed(() => {
   const shown = new Map(stored.value);
   for (const { id, shown: changes } of pending.value) {
@@ -40,7 +40,7 @@ export const tasks = computed(() => {
     if (task && changes.version !== undefined && task.version >= changes.version) continue;
     if (changes.gone) shown.delete(id);
     else if (task) shown.set(id, { ...task, ...changes });
-    else if (changes.id) shown.set(id, changes as Task); // one's own, of which all is known
+    else if (changes.id) shown.set(id, changes as Task); // the user's new task, of which every field is known
   }
   return shown;
 });
@@ -48,20 +48,21 @@ export const isPending = (id: string): boolean => pending.value.some((change) =>
 
 let started = false;
 
-/** Load everything, and keep it up to date for as long as the page is there. */
+/** Load everything, and keep it up to date for as long as the page is open. */
 export function keep(): void {
   if (started) return;
   started = true;
   onRejoin((position) => load(position, true));
   listen(onEvent);
-  // What is read once the stream is open need not be read twice; but nobody waits long for that.
+  // What is read after the stream opened need not be read twice, but the page does not wait long for that.
   if (connection.value === "live") load(told());
   else loadTimer = setTimeout(() => load(), OPENING);
 }
 
 let loadTimer: ReturnType<typeof setTimeout> | undefined;
 
-/** Read everything, as it is at `position` or later: of one lane, or of several with commas between. */
+/** Read everything once queries see `position`, which is one position or several of different lanes,
+ *  separated by commas. With `anyway`, what is there is shown even if they do not see it in time. */
 export async function load(position?: string, anyway = false): Promise<void> {
   clearTimeout(loadTimer);
   const places = position ? position.split(",") : [undefined];
@@ -97,7 +98,8 @@ const loadTasks = whole(async () => {
         put(items, read);
       },
     });
-    // What live events brought meanwhile is newer than the pages that it is not on.
+    // A task that is on no page is dropped, unless a live event brought it meanwhile: then it is newer than
+    // the pages.
     const left = [...before].filter(([id, task]) => !found.has(id) && stored.value.get(id) === task);
     drop(left.map(([id]) => id));
     older.value = next !== null;
@@ -121,7 +123,7 @@ const loadHandovers = whole(async () => {
   handovers.value = new Map(running.map((saga) => [saga.business_key ?? "", saga]));
 });
 
-/** Read what recurs, for who looks at it: no event tells that it went on. */
+/** Read the recurrences for the view that shows them: no event reports that one has moved on. */
 export async function loadRecurrences(signal: AbortSignal): Promise<void> {
   const path = query("/api/notification/recurrences", { limit: PAGE });
   let before: Recurrence[];
@@ -129,11 +131,11 @@ export async function loadRecurrences(signal: AbortSignal): Promise<void> {
   do {
     before = recurrences.value;
     found = (await pages<Recurrence>(path, { most: 5000, signal })).items;
-  } while (recurrences.value !== before); // what one changed meanwhile is newer than what was read
+  } while (recurrences.value !== before); // a change that was made meanwhile is newer than what was read
   recurrences.value = found;
 }
 
-/** Show what recurs as it is answered to be now. */
+/** Show a recurrence as the service has just returned it. */
 export function showRecurrence(now: Recurrence): void {
   const known = recurrences.value.some(({ id }) => id === now.id);
   recurrences.value = known
@@ -141,7 +143,7 @@ export function showRecurrence(now: Recurrence): void {
     : [...recurrences.value, now];
 }
 
-/** Show no more what was ended. */
+/** Remove a recurrence that was ended. */
 export function dropRecurrence(ended: string): void {
   recurrences.value = recurrences.value.filter(({ id }) => id !== ended);
 }
@@ -161,7 +163,8 @@ function drop(ids: string[]): void {
   stored.value = latest;
 }
 
-/** Keep no more than the newest, and the one that is asked for. At once for many: to sort them takes its time. */
+/** Keep only the newest tasks, and the one that was asked for. Tasks are dropped many at a time, because
+ *  sorting them is slow. */
 function dropOldest(asked: string): void {
   if (loading.value || stored.value.size <= MOST + PAGE) return;
   const newest = [...stored.value.values()].sort((one, other) =>
@@ -171,7 +174,7 @@ function dropOldest(asked: string): void {
   older.value = true;
 }
 
-/** Of each stream the newest event that is to be read for. */
+/** The newest event of each stream whose effect has not been read yet. */
 let happened = new Map<string, AnnalsEvent>();
 let due = false;
 
@@ -189,7 +192,7 @@ const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<un
   saga: ({ position }) => loadHandovers(position),
 };
 
-/** Read what events changed. What cannot be read now is read again later, and nothing waits for it. */
+/** Read what the events have changed. A read that fails for now is tried again later, and holds nothing up. */
 async function catchUp(): Promise<void> {
   const events = [...happened.values()];
   [happened, due] = [new Map(), false];
@@ -205,7 +208,7 @@ async function catchUp(): Promise<void> {
   problem.value = (await whatFails(reads))[0] ?? null;
 }
 
-/** Fetch one task anew, once the read model has come as far as `position`; nothing where it is not, or gone. */
+/** Fetch one task again, once the read model has reached `position`; undefined if there is no such task. */
 export async function refresh(id: string, position?: string): Promise<Task | undefined> {
   const known = stored.value.has(id) || position !== undefined;
   const read = ++begun;
@@ -217,15 +220,16 @@ export async function refresh(id: string, position?: string): Promise<Task | und
     return task;
   } catch (error) {
     if (!(error instanceof Problem) || error.status !== 404) throw error;
-    if (!known) return undefined; // it may be that it is not there yet
+    if (!known) return undefined; // queries may not see it yet
     gone.set(id, begun);
     drop([id]);
     return undefined;
   }
 }
 
-/** Send a command, showing what it comes to at once; what was refused is taken back. Calls `taken` when the command is,
- *  and returns when what it came to is seen. Throws Problem. */
+/** Send a command, and show its effect at once. If the command is refused, the effect is taken back; if it is
+ *  accepted, `taken` is called. Returns once queries see the effect, or at the first failure to read it,
+ *  which is then tried again in the background. Throws `Problem`. */
 export async function change(
   type: string,
   data: { id: string; [name: string]: unknown },
@@ -263,7 +267,7 @@ async function lookAgain(done: Change, position: string): Promise<void> {
   forget(done);
 }
 
-/** Whether what a command came to is read, or will not be. */
+/** Read the effect of a command. False if that failed but may succeed later. */
 async function seen(id: string, position: string): Promise<boolean> {
   try {
     await refresh(id, position);
@@ -274,7 +278,7 @@ async function seen(id: string, position: string): Promise<boolean> {
   return true;
 }
 
-/** A task before it is known to be there. */
+/** Return a new task as it is shown before queries see it. */
 export function draft(id: string, given: Partial<Task>): Task {
   const now = new Date().toISOString();
   return {
@@ -293,7 +297,7 @@ export function draft(id: string, given: Partial<Task>): Task {
   };
 }
 
-/** The name of somebody, as far as it is known. */
+/** Return the name of a user, or the id if the name is not known. */
 export function nameOf(user: string | null): string {
   if (user === null) return "nobody";
   return (
