@@ -102,7 +102,7 @@ async def test_a_picture_grows_while_it_is_looked_at(visit: Visit, api: Api) -> 
     await live(page)
     await expect(page.locator("[data-row]")).to_have_count(2)
     created = page.locator("[data-row][data-kind=command]", has_text="task.create")
-    await expect(created).to_contain_text("from you by 127.0.0.1")
+    await expect(created).to_contain_text("by you from 127.0.0.1")
     await api.command("task.complete", id=task)
     await expect(page.locator("[data-row]", has_text="task.completed")).to_be_visible()
 
@@ -115,15 +115,15 @@ async def test_a_stream_is_seen_as_it_was(visit: Visit, api: Api) -> None:
     page = await visit(f"/streams/task-{task}")
 
     await expect(page.get_by_role("button", name="task.updated")).to_have_count(2)
-    changed = page.locator("section", has_text="What it changed").last
+    changed = page.locator("section", has_text="What changed").last
     await expect(changed.get_by_role("row", name="priority")).to_contain_text("high")
     slider = page.get_by_label("Version", exact=True)
     await slider.fill("1")
-    then = page.locator("section", has_text="What it was then").last
+    then = page.locator("section", has_text="State at this version").last
     await expect(then).to_contain_text('"First"')
     await slider.fill("2")
     await expect(changed.get_by_role("row", name="title")).to_contain_text("Second")
-    await page.get_by_label("against version").fill("0")
+    await page.get_by_label("since version").fill("0")
     await page.keyboard.press("Enter")
     await expect(changed.get_by_role("row", name="priority")).to_contain_text("low")
 
@@ -138,5 +138,5 @@ async def test_sagas_are_found_and_their_steps_shown(visit: Visit, declined: dic
 
     steps = page.locator(".diagram li")
     await expect(steps).to_have_count(9)
-    await expect(steps.filter(has_text="reserve-capacity")).to_contain_text("taken back")
+    await expect(steps.filter(has_text="reserve-capacity")).to_contain_text("undone")
     await expect(steps.filter(has_text="await-answer")).to_contain_text("decline by")

@@ -69,7 +69,7 @@ async def test_forms_begin_with_what_is_usual(show: Show, services: Services) ->
     services.task("a")
     page = await show("/tasks?task=a")
     await page.get_by_role("button", name="Hand over").click()
-    await expect(page.get_by_label("They have")).to_have_value("P1D")
+    await expect(page.get_by_label("Answer within")).to_have_value("P1D")
 
     page = await show("/tasks")
     await page.get_by_role("button", name="New task").click()
@@ -226,12 +226,12 @@ async def test_what_recurs_is_set_up_once_however_often_it_is_asked_for(
     for attempt in range(1, 6):
         await until(lambda attempt=attempt: _has_sent(services, attempt))
         await page.clock.fast_forward(10_000)
-    await expect(page.locator(".toast[data-tone=bad]", has_text="could not be created")).to_be_visible()
+    await expect(page.locator(".toast[data-tone=bad]", has_text="Could not create the task")).to_be_visible()
 
     services.own[f"PUT {RECURRENCES}/"] = lambda *_: (201, STAND_UP)
     services.own[RECURRENCES] = lambda *_: AWAY
     await create.click()
-    await expect(page.locator(".toast", has_text="It will recur: Stand-up")).to_be_visible()
+    await expect(page.locator(".toast", has_text="Created recurring task: Stand-up")).to_be_visible()
     await expect(page.get_by_role("cell", name="Stand-up")).to_be_visible()
     assert len({asked for asked, _ in services.sent}) == 1
     assert len(services.sent) == 6
@@ -251,7 +251,7 @@ async def test_what_recurs_every_month_does_so_also_in_those_that_have_no_such_d
     await page.get_by_role("button", name="New task").click()
     await title(page).fill("Rent")
     await page.get_by_label("Due", exact=True).fill(due)
-    said = page.get_by_text("none has a due date")
+    said = page.get_by_text("They have no due date themselves")
     await expect(said).to_have_count(0)
     await page.get_by_label("How often").select_option("every month")
     await expect(said).to_be_visible()
@@ -274,7 +274,7 @@ async def test_what_recurs_is_paused_and_goes_on_with_all_that_is_said_of_it(
     page = await show("/tasks/recurring")
     await page.get_by_role("button", name="Pause").click()
     await expect(page.get_by_role("cell", name="paused")).to_be_visible()
-    await page.get_by_role("button", name="Go on").click()
+    await page.get_by_role("button", name="Resume").click()
     await expect(page.get_by_role("button", name="Pause")).to_be_visible()
     assert services.sent == [(f"POST {RECURRENCES}/stand-up/{what}", None) for what in ("pause", "resume")]
 
@@ -296,7 +296,7 @@ async def test_an_edit_that_is_saved_in_part_says_so_and_goes_on_from_there(
     await page.get_by_label("Due", exact=True).fill("2031-01-01T09:00")
     await page.get_by_role("button", name="Save").click()
     told = page.locator(".toast[data-tone=bad]")
-    await expect(told).to_contain_text("Saved was only: title")
+    await expect(told).to_contain_text("Only these changes were saved: title")
     await expect(told).to_contain_text("not on a Sunday")
     await expect(title(page)).to_have_value("mine")
 
@@ -311,7 +311,7 @@ async def test_an_edit_that_is_saved_in_part_says_so_and_goes_on_from_there(
     services.own["/api/command/commands/task.set_due_date"] = others
     await page.get_by_role("button", name="Save").click()
     conflict = page.get_by_role("region", name="Conflict")
-    await expect(conflict).to_contain_text("Saved was only: title")
+    await expect(conflict).to_contain_text("Only these changes were saved: title")
     await expect(conflict.get_by_role("row")).to_have_count(3)
     await expect(conflict.get_by_role("row", name="description")).to_contain_text("theirs")
     await expect(conflict.get_by_role("row", name="due")).to_contain_text("2031")
@@ -377,7 +377,7 @@ async def test_who_cannot_be_somebody_else_is_told_why(show: Show, services: Ser
     services.own["POST /auth/development"] = lambda *_: (400, {"detail": "a user is up to 128 letters"})
     page = await show("/tasks")
     await page.get_by_role("button", name="Development").click()
-    await page.get_by_role("button", name="Be this one").click()
+    await page.get_by_role("button", name="Switch").click()
     await expect(page.locator(".toast")).to_contain_text("up to 128 letters")
 
 
@@ -414,7 +414,7 @@ async def test_a_form_stays_as_it_is_filled_in_when_its_task_is_deleted(
     await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("it was deleted")
     await expect(title(page)).to_have_value("mine")
     await page.get_by_role("button", name="Cancel").click()
-    await expect(page.get_by_role("dialog")).to_contain_text("There is no such task")
+    await expect(page.get_by_role("dialog")).to_contain_text("Task not found")
 
 
 async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
@@ -432,7 +432,7 @@ async def test_nobody_is_asked_to_take_on_a_task_that_is_deleted_meanwhile(
     await expect(page.get_by_text("No tasks yet")).to_have_count(1)
 
     await page.get_by_role("button", name="Ask", exact=True).click()
-    await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("It was deleted meanwhile")
+    await expect(page.locator(".toast[data-tone=bad]")).to_contain_text("The task was deleted meanwhile")
     assert services.sent == []
 
 
@@ -469,7 +469,7 @@ async def test_who_asks_somebody_to_take_on_a_task_is_told_why_they_do_not(
     begun.set()
     bad = page.locator(".toast[data-tone=bad]")
     await expect(bad).to_have_count(1)
-    await expect(bad).to_contain_text("Cleo does not take it on: reserve-capacity: the member has left")
+    await expect(bad).to_contain_text("Cleo has not taken on the task: reserve-capacity: the member has left")
     await expect(asked).to_have_count(0 if before else 1)
 
 
@@ -482,7 +482,7 @@ async def test_nobody_is_asked_to_take_on_a_task_who_has_no_place_left(
     services.own[MEMBERS] = lambda *_: (200, {"items": [full, free], "next": None})
     page = await show("/tasks?task=a")
     await page.get_by_role("button", name="Hand over").click()
-    await expect(page.get_by_role("option", name="Ada (2 of 2)")).to_be_disabled()
+    await expect(page.get_by_role("option", name="Ada (2 of 2 places taken)")).to_be_disabled()
     await expect(page.get_by_label("To")).to_have_value("ben")
 
 

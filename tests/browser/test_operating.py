@@ -19,9 +19,9 @@ from suite.suite import Suite
 
 async def because(page: Page, action: str, reason: str) -> None:
     """Answer the dialog that asks for a reason."""
-    await page.get_by_label("Why? It is kept in the audit trail").fill(reason)
+    await page.get_by_label("Reason (kept in the audit trail)").fill(reason)
     await page.get_by_role("dialog").get_by_role("button", name=action, exact=True).click()
-    await expect(page.get_by_label("Why? It is kept in the audit trail")).to_have_count(0)
+    await expect(page.get_by_label("Reason (kept in the audit trail)")).to_have_count(0)
 
 
 async def recorded(api: Api, reason: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ async def test_a_saga_is_suspended_resumed_restarted_and_cancelled(visit: Visit,
 async def test_a_read_model_is_rebuilt_compared_switched_to_and_back(visit: Visit, api: Api) -> None:
     seen = await visit("/health/projections", user="olga", role="operator", tenant="acme")
     await expect(seen.get_by_role("region", name="members")).to_contain_text("answers queries")
-    await expect(seen.get_by_text("the role suite-operator steers them")).to_be_visible()
+    await expect(seen.get_by_text("only the role suite-operator can operate them")).to_be_visible()
     await expect(seen.get_by_role("button", name="Rebuild")).to_have_count(0)
 
     page = await visit("/health/projections", role="suite-operator")
@@ -84,7 +84,7 @@ async def test_a_read_model_is_rebuilt_compared_switched_to_and_back(visit: Visi
     await because(page, "Rebuild", "to see how")
 
     row = members.locator("tbody tr", has_text="to see how")
-    await row.get_by_role("button", name="Difference").click()
+    await row.get_by_role("button", name="Compare").click()
     await expect(page.get_by_role("dialog")).to_contain_text("no row differs")
     await page.get_by_role("button", name="Close").click()
     await row.get_by_role("button", name="Switch").click()
@@ -180,7 +180,7 @@ async def test_a_viewer_is_shown_nothing_that_they_may_not(visit: Visit, api: Ap
     await expect(page.get_by_role("link", name="Deliveries")).to_be_visible()
     await expect(page.get_by_role("link", name="Dead letters")).to_have_count(0)
     await page.goto("http://127.0.0.1:8080/health/audit")
-    await expect(page.locator(".problem")).to_contain_text("You may not see this")
+    await expect(page.locator(".problem")).to_contain_text("You do not have access to this")
 
 
 async def test_preferences_are_kept(visit: Visit, api: Api) -> None:
@@ -191,6 +191,6 @@ async def test_preferences_are_kept(visit: Visit, api: Api) -> None:
     await expect(page.locator(".field-error")).to_contain_text("Europe/Berlin")
     await page.get_by_label("Time zone").fill("Europe/Berlin")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator(".toast", has_text="are saved")).to_be_visible()
+    await expect(page.locator(".toast", has_text="Preferences saved")).to_be_visible()
     await page.reload()
     await expect(page.get_by_label("E-mail", exact=True)).to_have_value("ben@example.com")

@@ -29,7 +29,7 @@ async def test_a_task_that_one_makes_another_sees(visit: Visit) -> None:
     await here.get_by_label("Due", exact=True).fill("2030-01-01T09:00")
     await here.get_by_role("button", name="Create").click()
 
-    await expect(here.get_by_role("region", name="Under way").get_by_text(title)).to_be_visible()
+    await expect(here.get_by_role("region", name="In progress").get_by_text(title)).to_be_visible()
     row = there.locator(".task-row", has_text=title)
     await expect(row).to_contain_text("high")
     await expect(row).to_contain_text("Ben")
@@ -74,11 +74,11 @@ async def test_a_hand_over_is_asked_for_seen_in_the_inbox_and_accepted(visit: Vi
     await here.get_by_label("To").select_option(cleo)
     await here.get_by_role("button", name="Ask", exact=True).click()
 
-    await expect(here.get_by_role("region", name="Asked").get_by_text(task)).to_be_visible()
+    await expect(here.get_by_role("region", name="Awaiting answer").get_by_text(task)).to_be_visible()
     await expect(there.locator(".nav .count")).to_be_visible()
-    notice = there.locator(".notice", has_text="You are asked to take a task on")
+    notice = there.locator(".notice", has_text="You are asked to take on a task")
     await notice.get_by_role("button", name="Accept").click()
-    await expect(here.get_by_role("region", name="Under way").get_by_text(task)).to_be_visible()
+    await expect(here.get_by_role("region", name="In progress").get_by_text(task)).to_be_visible()
     sagas = await api.ask("GET", f"projector/queries/sagas?business_key={task}")
     assert len(sagas["items"]) == 1
 
@@ -90,7 +90,7 @@ async def test_a_task_recurs(visit: Visit, api: Api) -> None:
     await page.get_by_role("textbox", name="Title").fill(title)
     await page.get_by_label("How often").select_option("FREQ=WEEKLY")
     await page.get_by_role("button", name="Create").click()
-    await expect(page.locator(".toast", has_text="It will recur")).to_be_visible()
+    await expect(page.locator(".toast", has_text="Created recurring task")).to_be_visible()
 
     await page.get_by_role("link", name="Recurring").click()
     row = page.get_by_role("row", name=title)
@@ -108,7 +108,7 @@ async def test_what_happens_while_the_console_is_away_is_there_when_it_is_back(
     await live(page)
 
     suite.processes["console"].kill()
-    await expect(page.locator(".notice-bar")).to_contain_text(re.compile("live connection is gone|offline"))
+    await expect(page.locator(".notice-bar")).to_contain_text(re.compile("live connection was lost|offline"))
     await suite.processes["console"].wait_ready()
     title = name("made-meanwhile")
     await api.task(title)

@@ -98,7 +98,7 @@ async def test_who_becomes_somebody_else_is_so_in_a_window_beside_this_one(
     services.own["POST /auth/development"] = become
     await this.locator(".side-foot button").click()
     await this.get_by_role("textbox", name="User").fill("ben")
-    await this.get_by_role("button", name="Be this one").click()
+    await this.get_by_role("button", name="Switch").click()
     for page in (this, beside):
         await expect(page.locator(".side-foot")).to_contain_text("Ben", timeout=AT_ONCE)
         await expect(page.locator(".empty")).to_contain_text("No tasks yet")

@@ -48,16 +48,16 @@ async def test_an_inbox_stays_in_sight_and_in_focus_while_it_changes(show: Show,
       new MutationObserver(() => { skeletons += document.querySelectorAll(".skeleton").length; })
         .observe(document.body, { childList: true, subtree: true });
     """)
-    await page.get_by_role("button", name="Read", exact=True).first.focus()
+    await page.get_by_role("button", name="Mark read", exact=True).first.focus()
     await page.keyboard.press("Enter")
     await expect(page.locator(".nav .count")).to_have_text("1 unread")
-    await expect(page.get_by_role("button", name="Unread")).to_be_focused()
+    await expect(page.get_by_role("button", name="Mark unread")).to_be_focused()
 
     notices.insert(0, notices[1] | {"id": "new"})
     await happened(page, "task", "new", "0-1")
     await page.clock.fast_forward(1_000)
     await expect(page.locator(".notice")).to_have_count(3)
-    await expect(page.get_by_role("button", name="Unread")).to_be_focused()
+    await expect(page.get_by_role("button", name="Mark unread")).to_be_focused()
     assert await page.evaluate("skeletons") == 0
 
 
@@ -161,14 +161,14 @@ async def test_a_notice_that_comes_as_another_goes_is_shown(show: Show, services
     await expect(page.locator(".notice")).to_contain_text("A task was assigned to you")
     notices[:] = [noticed("second", kind="handover_requested")]
     await page.clock.fast_forward(21_000)
-    await expect(page.locator(".notice")).to_contain_text("You are asked to take a task on")
+    await expect(page.locator(".notice")).to_contain_text("You are asked to take on a task")
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
         ({"assignee": "ada", "previous": "bob"}, "A task was assigned to you"),
-        ({"assignee": "bob", "previous": "ada"}, "A task that you had was assigned to bob"),
+        ({"assignee": "bob", "previous": "ada"}, "Your task was reassigned to bob"),
         ({"assignee": "bob", "previous": None}, "A task was assigned to bob"),
     ],
 )
@@ -204,7 +204,7 @@ async def test_a_hand_over_is_answered_once_and_by_members_alone(show: Show, ser
         one["read_at"] = None
     operates(services, "viewer")
     page = await show("/inbox")
-    await expect(page.get_by_role("link", name="Why")).to_have_count(2)
+    await expect(page.get_by_role("link", name="View causes")).to_have_count(2)
     await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
 
 
@@ -220,7 +220,7 @@ async def test_what_is_answered_elsewhere_asks_for_no_answer_any_more(show: Show
     await happened(page, "saga", "s", "0-7")
     await page.clock.fast_forward(1_000)
     await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
-    await expect(page.get_by_role("link", name="Why")).to_have_count(2)
+    await expect(page.get_by_role("link", name="View causes")).to_have_count(2)
 
 
 async def test_what_is_answered_beside_its_task_is_read(show: Show, services: Services) -> None:

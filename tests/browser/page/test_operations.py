@@ -42,11 +42,11 @@ async def test_operators_actions_are_shown_from_the_newest_on(show: Show, servic
     page = await show("/health/audit")
     await page.get_by_role("button", name="Older").click()
     await page.get_by_role("button", name="Newest").wait_for()
-    await page.get_by_role("textbox", name="Who").fill("ada")
-    await page.get_by_role("button", name="Operators' actions").click()
+    await page.get_by_role("textbox", name="User").fill("ada")
+    await page.get_by_role("button", name="Show operations").click()
     await until(lambda: has(asked[2:], 1))
     assert asked[-1] == {"type": "operation.requested", "limit": "100"}
-    await expect(page.get_by_role("textbox", name="Who")).to_have_value("")
+    await expect(page.get_by_role("textbox", name="User")).to_have_value("")
     await expect(page.get_by_role("textbox", name="Event type")).to_have_value("operation.requested")
 
     await expect(page.locator("a[href='/causes/event/e3']")).to_be_visible()
@@ -70,7 +70,7 @@ async def test_who_gives_a_reason_that_is_not_taken_reads_what_one_may_hold(
     services.own["/api/projector/projections"] = lambda *_: (200, {"items": [read_model], "lag": 0})
     page = await show("/health/projections")
     await page.get_by_role("button", name="Rebuild").click()
-    await page.get_by_label("Why?").fill("$")
+    await page.get_by_label("Reason (kept").fill("$")
     await page.get_by_role("dialog").get_by_role("button", name="Rebuild").click()
     await expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("reason: no such signs")
 
@@ -85,8 +85,8 @@ async def test_rows_that_differ_and_cannot_be_shown_are_told_of(show: Show, serv
     services.own[PROJECTIONS] = lambda *_: (200, {"items": [READ_MODEL], "lag": 0})
     operates(services, "suite-operator")
     page = await show("/health/projections")
-    await page.get_by_role("button", name="Difference").click()
-    await expect(page.get_by_role("dialog")).to_contain_text("None of these rows is of your tenant")
+    await page.get_by_role("button", name="Compare").click()
+    await expect(page.get_by_role("dialog")).to_contain_text("No differing row belongs to your tenant")
     await expect(page.get_by_role("dialog")).not_to_contain_text("no row differs")
 
 
@@ -155,7 +155,7 @@ async def test_a_dead_letter_that_could_not_be_discarded_is_read_again(
         await expect(drawer).to_contain_text(f"task.created v{seen}")
         versions.append(meanwhile)
         await drawer.get_by_role("button", name="Discard").click()
-        await page.get_by_label("Why?").fill("it is not needed")
+        await page.get_by_label("Reason (kept").fill("it is not needed")
         await drawer.get_by_role("button", name="Discard").click()
         await expect(drawer.get_by_role("alert")).to_contain_text("another waits")
         await drawer.get_by_role("button", name="Go back").click()

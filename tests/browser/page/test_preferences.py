@@ -51,9 +51,9 @@ async def test_what_is_not_changed_of_ones_preferences_stays_as_it_is(show: Show
         name: value for name, value in (prefs | {"timezone": "Europe/Berlin"}).items() if name != "webhook"
     }
 
-    await page.get_by_label("until").fill("06:30")
-    await page.get_by_role("row", name="What I am asked").get_by_label("email").uncheck()
-    await page.get_by_role("row", name="Everything about my tasks").get_by_label("webhook").check()
+    await page.get_by_label("Quiet hours until").fill("06:30")
+    await page.get_by_role("row", name="Requests and messages to me").get_by_label("email").uncheck()
+    await page.get_by_role("row", name="All changes to my tasks").get_by_label("webhook").check()
     await page.get_by_role("button", name="Save").click()
     await until(lambda: has_sent(services, 2))
     assert services.sent[-1][1]["quiet_hours"] == {"start": "22:00:30", "end": "06:30"}
@@ -74,13 +74,13 @@ async def test_quiet_hours_are_sent_as_far_as_they_are_given(show: Show, service
     )
     services.own["/api/notification/preferences/"] = lambda *_: (200, prefs | {"quiet_hours": None})
     page = await show("/inbox/preferences")
-    await page.get_by_label("Quiet from").fill("22:00")
+    await page.get_by_label("Quiet hours from").fill("22:00")
     await page.get_by_role("button", name="Save").click()
-    await expect(page.locator(".field", has_text="until").locator(".field-error")).to_have_text(
+    await expect(page.locator(".field", has_text="Quiet hours until").locator(".field-error")).to_have_text(
         "Field required"
     )
     assert services.sent[-1][1]["quiet_hours"] == {"start": "22:00"}
-    await page.get_by_label("Quiet from").fill("")
+    await page.get_by_label("Quiet hours from").fill("")
     await page.get_by_role("button", name="Save").click()
     await until(lambda: has_sent(services, 2))
     assert services.sent[-1][1]["quiet_hours"] is None

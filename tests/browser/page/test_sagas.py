@@ -148,7 +148,7 @@ async def test_of_a_long_chain_it_is_said_what_is_not_shown(show: Show, services
     page = await show("/causes/correlation/s")
     header, saga = page.locator(".picture > header"), page.locator("[data-row][data-kind=saga]")
     await expect(header).to_contain_text("the first 2,000 events of a chain")
-    await expect(header).not_to_contain_text("under way")
+    await expect(header).not_to_contain_text("in progress")
     await expect(saga).to_contain_text("its end is not shown")
     await expect(page.locator("[data-row][data-kind=note]")).to_have_count(600)
 
@@ -183,10 +183,10 @@ async def test_what_becomes_of_a_delivery_is_shown_though_no_event_tells_of_it(
     notes = _told_of_a_saga(services, status, due)
     page = await show("/causes/correlation/s")
     header, shown = page.locator(".picture > header"), page.locator("[data-row][data-kind=note]")
-    await expect(header).to_contain_text("under way")
+    await expect(header).to_contain_text("in progress")
     notes[0]["status"] = "sent"
     await page.clock.fast_forward(4_000)
-    await expect(header).not_to_contain_text("under way")
+    await expect(header).not_to_contain_text("in progress")
 
     await happened(page, "saga", "s", "0-7")
     await page.clock.fast_forward(1_000)
@@ -199,7 +199,7 @@ async def test_what_becomes_of_a_delivery_is_shown_though_no_event_tells_of_it(
 async def test_what_is_held_up_is_not_asked_for_all_the_time(show: Show, services: Services) -> None:
     _told_of_a_saga(services, "pending", timedelta(minutes=-2))
     page = await show("/causes/correlation/s")
-    await expect(page.locator(".picture > header")).to_contain_text("under way")
+    await expect(page.locator(".picture > header")).to_contain_text("in progress")
     before = services.count(_DELIVERIES)
     await page.clock.run_for(10_000)
     assert services.count(_DELIVERIES) == before

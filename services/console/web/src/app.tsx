@@ -50,7 +50,7 @@ function SignIn() {
             {signInProblem.value.message}
           </p>
         )}
-        <p>Tasks, sagas and events belong to your organisation: the page asks who you are first.</p>
+        <p>Sign in to see the tasks, sagas and events of your organisation.</p>
         <a class="button primary" href={signInAddress()}>
           <LogIn size={16} /> Sign in
         </a>
@@ -69,8 +69,8 @@ function Guarded({ children }: { children: ComponentChildren }) {
   if (!error) return children;
   return (
     <main id="main" class="main" tabIndex={-1}>
-      <Empty title="This cannot be shown" icon={<CircleAlert size={28} strokeWidth={1.5} />}>
-        <p>The page has met what it does not know: {String(error.message ?? error)}</p>
+      <Empty title="This view could not be shown" icon={<CircleAlert size={28} strokeWidth={1.5} />}>
+        <p>An unexpected error occurred: {String(error.message ?? error)}</p>
         <button type="button" class="button" onClick={again}>
           Try again
         </button>
@@ -94,7 +94,7 @@ function Frame() {
   return (
     <div class="frame">
       <a class="skip" href="#main">
-        To the content
+        Skip to content
       </a>
       <aside class="side">
         <Link href="/tasks" class="brand">
@@ -130,9 +130,9 @@ function Frame() {
             <Route path="/inbox/:tab?" component={InboxPage} />
             <Route>
               <main class="main">
-                <Empty title="There is nothing here">
+                <Empty title="Page not found">
                   <p>
-                    <Link href="/tasks">To the tasks</Link>
+                    <Link href="/tasks">Go to tasks</Link>
                   </p>
                 </Empty>
               </main>

@@ -20,13 +20,13 @@ export function Details({ node, from, close }: { node: Node; from: number; close
       </header>
       <div class="stack pad">
         <dl class="facts">
-          <dt>At</dt>
+          <dt>Time</dt>
           <dd class="number">{precise(new Date(node.from).toISOString())}</dd>
-          <dt>After</dt>
+          <dt>Since start</dt>
           <dd class="number">{duration(node.from - from)}</dd>
           {node.to !== null && node.to > node.from && (
             <>
-              <dt>Took</dt>
+              <dt>Duration</dt>
               <dd class="number">{duration(node.to - node.from)}</dd>
             </>
           )}
@@ -38,7 +38,7 @@ export function Details({ node, from, close }: { node: Node; from: number; close
           )}
           {node.who && (
             <>
-              <dt>Who</dt>
+              <dt>User</dt>
               <dd>{node.who}</dd>
             </>
           )}
@@ -70,7 +70,7 @@ export function Details({ node, from, close }: { node: Node; from: number; close
               )}
               <dt>Caused by</dt>
               <dd>
-                <code>{event.causation_id ?? "nothing that is known"}</code>
+                <code>{event.causation_id ?? "unknown"}</code>
               </dd>
               <dt>Chain</dt>
               <dd>

@@ -129,7 +129,7 @@ function addSaga(
   const ended = ["saga.completed", "saga.compensated", "saga.failed", "saga.terminated"].includes(
     last.event_type,
   );
-  const runs = cut.has(last.correlation_id) ? "its end is not shown" : "runs";
+  const runs = cut.has(last.correlation_id) ? "its end is not shown" : "running";
   const key = `saga:${id}`;
   const began = first.event_type === "saga.started" ? first.data : {};
   const cause = began.parent
@@ -168,7 +168,7 @@ function addSaga(
       case "saga.waiting":
         open.set(
           name,
-          add({ ...stepNode(event, name, false), waiting: true, about: "waits for an answer" }, key),
+          add({ ...stepNode(event, name, false), waiting: true, about: "waiting for an answer" }, key),
         );
         break;
       case "saga.step_completed":
@@ -212,7 +212,7 @@ function endStep(node: Node | undefined, event: AnnalsEvent): void {
   } else if (event.event_type === "saga.resumed") {
     const who = (event.data.user as string | null | undefined) ?? event.user_id;
     const answered = event.data.event !== null && event.data.event !== undefined;
-    node.about = answered ? `${event.data.event} by ${who ?? "somebody"}` : "nobody answered in time";
+    node.about = answered ? `${event.data.event} by ${who ?? "somebody"}` : "no answer in time";
     node.tone = answered && event.data.refused !== true ? "ok" : "undone";
     node.who = who;
   } else {
@@ -304,7 +304,7 @@ function commandNode(id: string, event: AnnalsEvent): Node {
     key: `command:${id}`,
     kind: "command",
     title: event.command_type ?? "command",
-    about: `${recurs ? "recurs, " : ""}from ${event.user_id ?? "nobody in particular"}${event.client ? ` by ${event.client}` : ""}`,
+    about: `${recurs ? "recurring, " : ""}by ${event.user_id ?? "an unknown user"}${event.client ? ` from ${event.client}` : ""}`,
     data: {
       command_id: id,
       command_type: event.command_type,

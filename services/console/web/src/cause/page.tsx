@@ -54,12 +54,12 @@ function Cause({ kind, id }: { kind: string; id: string }) {
   if (found.events.length === 0) {
     return (
       failed ?? (
-        <Empty title="Nothing is known of it">
+        <Empty title="Nothing found">
           <p>
-            No event belongs to the {kind} <code>{id}</code>. It may be so new that it is not visible yet.
+            No event belongs to the {kind} <code>{id}</code>. If it is new, it may not be visible yet.
           </p>
           <Link class="button" href="/causes">
-            Look for something else
+            Search again
           </Link>
         </Empty>
       )
@@ -143,10 +143,10 @@ function Choose() {
   return (
     <div class="choose stack">
       <div class="stack intro">
-        <h2>Why is it so?</h2>
+        <h2>What led to what?</h2>
         <p class="quiet">
-          Every command leads to events; events to rows that queries see, to sagas with their steps and
-          compensations, and to people who are told. From any of them, the whole chain is one picture in time.
+          Commands lead to events, and events to sagas and notifications. Choose a task, an event, a command
+          or a saga to see everything that led to it and everything that it led to, in one timeline.
         </p>
       </div>
       <form
@@ -159,7 +159,7 @@ function Choose() {
       >
         <select
           class="input"
-          aria-label="What"
+          aria-label="Type"
           value={kind}
           onChange={(event) => setKind(event.currentTarget.value)}
         >
@@ -169,23 +169,23 @@ function Choose() {
         </select>
         <div class="search">
           <Search size={15} aria-hidden="true" />
-          <input class="input" name="id" aria-label="Its id" placeholder="its id" required />
+          <input class="input" name="id" aria-label="Id" placeholder="Id" required />
         </div>
         <button type="submit" class="button primary">
-          Show the chain
+          View causes
         </button>
       </form>
       {recent.problem && <Failed problem={recent.problem} retry={recent.reload} />}
       {!recent.value && !recent.problem && <Skeleton />}
       {recent.value && recent.value.items.length === 0 && (
         <Empty title="No saga has run yet" icon={<GitBranch size={28} strokeWidth={1.5} />}>
-          <p>Hand a task over to somebody: what follows is worth looking at.</p>
+          <p>Hand a task over to somebody to see here what follows from it.</p>
         </Empty>
       )}
       {recent.value && recent.value.items.length > 0 && (
         <section class="panel">
           <header>
-            <h3>The newest sagas</h3>
+            <h3>Latest sagas</h3>
           </header>
           <ul>
             {recent.value.items.map((saga) => (

@@ -80,14 +80,14 @@ export function Picture({
         <h2 class="cut">
           {kind} <code class="subject">{id}</code>
         </h2>
-        {chain.running && <Tag tone="accent">under way</Tag>}
+        {chain.running && <Tag tone="accent">in progress</Tag>}
         <span class="quiet small number">
-          {chain.size} things in {duration(chain.to - chain.from)}
+          {chain.size} {chain.size === 1 ? "item" : "items"} in {duration(chain.to - chain.from)}
           {failures > 0 && `, ${failures} failed`}
           {only && `: ${only}`}
         </span>
         <span class="grow" />
-        <ul class="legend" aria-label="Colours">
+        <ul class="legend" aria-label="Legend">
           {LEGEND.map((one) => {
             const Icon = ICONS[one];
             return (
@@ -97,7 +97,7 @@ export function Picture({
             );
           })}
           <li>
-            <i class="lag" /> not visible yet
+            <i class="lag" /> lag until visible
           </li>
         </ul>
       </header>

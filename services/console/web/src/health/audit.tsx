@@ -44,7 +44,7 @@ export function Audit() {
           if (asked(given, null) === path) loaded.reload();
         }}
       >
-        <input class="input narrow" name="user" aria-label="Who" placeholder="Who" />
+        <input class="input narrow" name="user" aria-label="User" placeholder="User" />
         <input class="input narrow" name="type" aria-label="Event type" placeholder="Event type" />
         <input class="input narrow" name="stream" aria-label="Stream" placeholder="Stream" />
         <button type="submit" class="button">
@@ -60,14 +60,14 @@ export function Audit() {
             form.requestSubmit();
           }}
         >
-          Operators' actions
+          Show operations
         </button>
         <span class="grow" />
         <a
           class="button"
           href={query("/api/projector/queries/audit/export", { ...wanted, format: "csv" })}
           download="audit.csv"
-          title="Its last line says end, and how many entries there are: one without it broke off"
+          title="The last line of the file says “end” and the number of entries. Without it, the file is incomplete."
         >
           Export
         </a>
@@ -75,8 +75,8 @@ export function Audit() {
       {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
       {!items && !loaded.problem && <Skeleton />}
       {items?.length === 0 && (
-        <Empty title="Nothing fits" icon={<ScrollText size={28} strokeWidth={1.5} />}>
-          <p>Everything that was done is here: by whom, when, from where, and in which trace.</p>
+        <Empty title="No entries found" icon={<ScrollText size={28} strokeWidth={1.5} />}>
+          <p>The audit trail records every change: who made it, when, from where and in which trace.</p>
         </Empty>
       )}
       {items && items.length > 0 && (
@@ -84,11 +84,11 @@ export function Audit() {
           <table class="table">
             <thead>
               <tr>
-                <th>When</th>
-                <th>Who</th>
-                <th>What</th>
+                <th>Time</th>
+                <th>User</th>
+                <th>Event</th>
                 <th>Stream</th>
-                <th>From</th>
+                <th>Address</th>
                 <th>Trace</th>
               </tr>
             </thead>
@@ -96,7 +96,7 @@ export function Audit() {
               {items.map((one) => (
                 <tr key={one.event_id}>
                   <td class="number">{precise(one.time)}</td>
-                  <td>{one.user ?? <span class="quiet">the suite</span>}</td>
+                  <td>{one.user ?? <span class="quiet">none</span>}</td>
                   <td>
                     <Link href={`/causes/event/${one.event_id}`}>{one.type}</Link>
                   </td>

@@ -42,14 +42,14 @@ export function Chart({
             ? `${Math.round(end - shown.time)} s ago`
             : known.length
               ? `peak ${format(most)}`
-              : "nothing yet"}
+              : "no data yet"}
         </span>
       </figcaption>
       <svg
         viewBox={`0 0 ${WIDTH} ${HEIGHT}`}
         preserveAspectRatio="none"
         role="img"
-        aria-label={`${label}: ${last ? format(last.value) : "not known"} now, at most ${format(most)}`}
+        aria-label={`${label}: ${last ? format(last.value) : "unknown"} now, peak ${format(most)}`}
         onPointerMove={(event) => {
           const box = event.currentTarget.getBoundingClientRect();
           hover((event.clientX - box.left) / box.width);

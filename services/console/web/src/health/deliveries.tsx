@@ -50,14 +50,16 @@ export function Deliveries() {
           ))}
         </select>
         {!may("operator") && (
-          <span class="quiet small">Yours alone: an operator sees what was delivered to anybody.</span>
+          <span class="quiet small">
+            Only your own deliveries are shown. Operators see those of all users.
+          </span>
         )}
       </div>
       {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
       {!items && !loaded.problem && <Skeleton />}
       {items?.length === 0 && (
-        <Empty title="Nothing was delivered" icon={<Send size={28} strokeWidth={1.5} />}>
-          <p>Every notification, over every channel, is listed here with its tries and the answer.</p>
+        <Empty title="No deliveries found" icon={<Send size={28} strokeWidth={1.5} />}>
+          <p>Every notification is listed here by channel, with its attempts and the response.</p>
         </Empty>
       )}
       {items && items.length > 0 && (
@@ -66,12 +68,12 @@ export function Deliveries() {
             <thead>
               <tr>
                 <th>To</th>
-                <th>What</th>
+                <th>Notification</th>
                 <th>Channel</th>
                 <th>Status</th>
-                <th class="right">Tries</th>
-                <th>When</th>
-                <th>Why</th>
+                <th class="right">Attempts</th>
+                <th>Time</th>
+                <th>Causes</th>
               </tr>
             </thead>
             <tbody>
@@ -91,7 +93,7 @@ export function Deliveries() {
                   <td>
                     {one.correlation_id && (
                       <Link href={`/causes/correlation/${encodeURIComponent(one.correlation_id)}`}>
-                        chain
+                        View causes
                       </Link>
                     )}
                   </td>

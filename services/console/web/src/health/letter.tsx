@@ -38,7 +38,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
     const text = full.kind === "raw" ? (full.raw ?? "") : JSON.stringify(first?.data ?? {}, null, 2);
     return (
       <WithReason
-        title="Have the consumer see other data"
+        title="Edit the data for this consumer"
         action="Save"
         close={back}
         run={async (reason, form) => {
@@ -49,7 +49,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
           });
         }}
       >
-        <p class="quiet">The event itself stays as it is, for ever: only this consumer sees it otherwise.</p>
+        <p class="quiet">The stored event does not change. Only this consumer sees the edited data.</p>
         <Field label={full.kind === "raw" ? "Text" : "Data"}>
           <textarea class="input code" name="data" rows={12} defaultValue={text} spellcheck={false} />
         </Field>
@@ -60,7 +60,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
     const discards = doing === "discard";
     return (
       <WithReason
-        title={discards ? "Pass over this event" : "Replay this sequence"}
+        title={discards ? "Discard this event" : "Replay this sequence"}
         action={discards ? "Discard" : "Replay"}
         danger={discards}
         close={back}
@@ -72,8 +72,8 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
       >
         <p class="quiet">
           {discards
-            ? "The consumer never sees it; what waits behind it goes on."
-            : "It is handled again, and what waits behind it, in order."}
+            ? "The consumer skips this event, and continues with the events that wait behind it."
+            : "The consumer handles this event again, and then the events that wait behind it, in order."}
         </p>
       </WithReason>
     );
@@ -82,7 +82,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
     try {
       setTried(await ask<Data>(`${path}/dry-run`, { method: "POST" }));
     } catch (error) {
-      tellProblem(error, "It could not be tried out");
+      tellProblem(error, "Could not try out the replay");
     }
   };
   return (
@@ -134,7 +134,7 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
             <dd>
               {full.event_type} v{full.version}{" "}
               {full.stream && (
-                <Link href={`/streams/${full.stream}?version=${full.version}`}>in its stream</Link>
+                <Link href={`/streams/${full.stream}?version=${full.version}`}>View in stream</Link>
               )}
             </dd>
             <dt>Attempts</dt>
@@ -158,13 +158,13 @@ export function Letter({ letter, close }: { letter: DeadLetter; close: () => voi
           )}
           {full.stack && (
             <details>
-              <summary class="label">Stack</summary>
+              <summary class="label">Stack trace</summary>
               <pre class="json">{full.stack}</pre>
             </details>
           )}
           {full.history.length > 0 && (
             <section>
-              <span class="label">What was done</span>
+              <span class="label">Operations</span>
               <ul class="stack tight small">
                 {full.history.map((one) => (
                   <li key={one.at}>
@@ -184,6 +184,6 @@ function parse(text: string): Json {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Problem(400, "malformed", `the data is not JSON: ${(error as Error).message}`, {});
+    throw new Problem(400, "malformed", `the data is not valid JSON: ${(error as Error).message}`, {});
   }
 }

@@ -54,10 +54,10 @@ export function DeadLetters() {
     <>
       <Away asked={asked} retry={reload} />
       {asked.every(({ value, problem }) => value?.length === 0 && !problem) ? (
-        <Empty title="Nothing is parked" icon={<MailX size={28} strokeWidth={1.5} />}>
+        <Empty title="No dead letters" icon={<MailX size={28} strokeWidth={1.5} />}>
           <p>
-            What a service fails on again and again is parked here, with whatever comes later in its stream.
-            All other streams go on.
+            An event that a service repeatedly fails to handle is parked here, with all later events of its
+            stream. Other streams are not affected.
           </p>
         </Empty>
       ) : (
@@ -106,7 +106,7 @@ export function DeadLetters() {
       )}
       {replaying && (
         <WithReason
-          title="Replay all that failed alike"
+          title="Replay all with this error"
           action={`Replay ${replaying.letters.length}`}
           close={() => replay(null)}
           run={async (reason) => {
@@ -117,7 +117,9 @@ export function DeadLetters() {
             reload();
           }}
         >
-          <p class="quiet">Each sequence is handled again, in its order. What fails again is parked again.</p>
+          <p class="quiet">
+            Each sequence is handled again, in order. Events that fail again are parked again.
+          </p>
         </WithReason>
       )}
     </>

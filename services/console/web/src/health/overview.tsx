@@ -24,14 +24,14 @@ const commits = (value: number) => count(value);
 
 const CHARTS = [
   { name: "commits", label: "Commits", format: perSecond, tone: "accent" },
-  { name: "projected", label: "Events into read models", format: perSecond, tone: "event" },
+  { name: "projected", label: "Events projected", format: perSecond, tone: "event" },
   { name: "transitions", label: "Saga transitions", format: perSecond, tone: "saga" },
   { name: "deliveries", label: "Deliveries", format: perSecond, tone: "note" },
-  { name: "command_p50", label: "Command, median", format: seconds, tone: "accent" },
-  { name: "command_p95", label: "Command, 95 of 100", format: seconds, tone: "accent" },
-  { name: "visible_p95", label: "Until visible, 95 of 100", format: seconds, tone: "event" },
-  { name: "lag", label: "Commits not in the read models", format: commits, tone: "warn" },
-  { name: "backlog", label: "Commits not at the broker", format: commits, tone: "warn" },
+  { name: "command_p50", label: "Command latency, median", format: seconds, tone: "accent" },
+  { name: "command_p95", label: "Command latency, 95th percentile", format: seconds, tone: "accent" },
+  { name: "visible_p95", label: "Lag until visible, 95th percentile", format: seconds, tone: "event" },
+  { name: "lag", label: "Commits not yet in the read models", format: commits, tone: "warn" },
+  { name: "backlog", label: "Commits not yet published", format: commits, tone: "warn" },
 ];
 
 export function Overview() {
@@ -54,8 +54,8 @@ export function Overview() {
   if (!samples) return <Skeleton lines={8} />;
   if (!first || !last) {
     return (
-      <Empty title="Nothing was measured yet">
-        <p>The first look at the services comes within seconds.</p>
+      <Empty title="No measurements yet">
+        <p>The first measurements arrive within seconds.</p>
       </Empty>
     );
   }
@@ -66,15 +66,15 @@ export function Overview() {
         {Object.entries(last.up).map(([name, up]) => (
           <li key={name} class="panel" data-up={up}>
             <i aria-hidden="true" /> <b class="cut">{name}</b>
-            <span class="small quiet">{up ? "answers" : "does not answer"}</span>
+            <span class="small quiet">{up ? "responds" : "does not respond"}</span>
           </li>
         ))}
       </ul>
       {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
       {last.time - first.time < SPAN - EVERY / 1000 && (
         <p class="quiet small">
-          Measured since <Time at={new Date(first.time * 1000).toISOString()} />, when this console began to
-          look: it keeps the last minutes in memory.
+          Measured since <Time at={new Date(first.time * 1000).toISOString()} />, when this console started.
+          It keeps the last minutes in memory.
         </p>
       )}
       <div class="charts">
@@ -95,7 +95,9 @@ export function Overview() {
       <section class="panel">
         <header>
           <h3>Lanes</h3>
-          <span class="quiet small">who writes which log, and what waits for the broker</span>
+          <span class="quiet small">
+            which instance writes each lane, and how many commits are not yet published
+          </span>
         </header>
         {lanes.problem && <Failed problem={lanes.problem} retry={lanes.reload} />}
         {!lanes.value && !lanes.problem && <Skeleton lines={3} />}
@@ -108,7 +110,7 @@ export function Overview() {
                   <th>Written by</th>
                   <th class="right">Commits</th>
                   <th class="right">Published</th>
-                  <th class="right">Waiting</th>
+                  <th class="right">Backlog</th>
                 </tr>
               </thead>
               <tbody>

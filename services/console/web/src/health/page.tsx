@@ -8,7 +8,7 @@ import { Overview } from "./overview";
 import { Projections } from "./projections";
 
 const TABS = [
-  { path: "", name: "Now", view: Overview, operator: false },
+  { path: "", name: "Overview", view: Overview, operator: false },
   { path: "projections", name: "Read models", view: Projections, operator: false },
   { path: "dead-letters", name: "Dead letters", view: DeadLetters, operator: true },
   { path: "deliveries", name: "Deliveries", view: Deliveries, operator: false },

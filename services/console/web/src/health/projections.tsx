@@ -65,10 +65,11 @@ export function Projections() {
     <>
       {failed}
       <p class="quiet small">
-        A rebuild fills a new generation beside the one that answers; it is compared, switched to, and back.
-        The read models are{" "}
+        A rebuild fills a new generation beside the live one. The two can then be compared, switched, and
+        switched back. The read models are{" "}
         {loaded.value.lag === 0 ? "up to date" : `${count(loaded.value.lag)} commits behind`}.
-        {!may("suite-operator") && " They are of all tenants: the role suite-operator steers them."}
+        {!may("suite-operator") &&
+          " They hold the data of all tenants: only the role suite-operator can operate them."}
       </p>
       {loaded.value.items.map((model) => (
         <section class="panel" key={model.name} aria-label={model.name}>
@@ -82,7 +83,7 @@ export function Projections() {
                 doing={{
                   title: `Rebuild ${model.name}`,
                   action: "Rebuild",
-                  about: "Queries go on all the while; nothing is published or notified.",
+                  about: "Queries keep working meanwhile. Nothing is published, and nobody is notified.",
                   throttled: true,
                   path: `${model.name}/rebuild`,
                 }}
@@ -97,7 +98,7 @@ export function Projections() {
                   <th>Status</th>
                   <th>Progress</th>
                   <th>Reason</th>
-                  <th>Began</th>
+                  <th>Started</th>
                   <th>
                     <span class="hidden">Actions</span>
                   </th>
@@ -146,7 +147,7 @@ export function Projections() {
         >
           <p class="quiet">{doing.about}</p>
           {doing.throttled && (
-            <Field label="Events a second at most (as fast as it can, when empty)">
+            <Field label="Events per second at most (no limit if empty)">
               <input class="input" name="throttle" type="number" min={1} />
             </Field>
           )}
@@ -163,7 +164,7 @@ function Progress({ generation: { commits, caught_up, status } }: { generation: 
   const share = commits.total === 0 ? 1 : commits.done / commits.total;
   return (
     <span class="stack tight">
-      <progress max={1} value={share} aria-label="built" />
+      <progress max={1} value={share} aria-label="Progress" />
       <span class="small quiet number">
         {count(commits.done)} of {count(commits.total)} commits{caught_up ? ", caught up" : ""}
       </span>
@@ -201,32 +202,33 @@ function Steer({
         button({
           title: `Pause ${what}`,
           action: "Pause",
-          about: "It stays as far as it is.",
+          about: "The generation keeps what has been built.",
           path: `${path}/pause`,
         })}
       {one.status === "paused" &&
         button({
-          title: `Go on with ${what}`,
-          action: "Go on",
-          about: "It is built from where it was halted.",
+          title: `Resume ${what}`,
+          action: "Resume",
+          about: "The build continues where it stopped.",
           path: `${path}/resume`,
         })}
       {one.caught_up && (
         <button type="button" class="button" onClick={() => compare({ name: model, number: one.number })}>
-          Difference
+          Compare
         </button>
       )}
       {one.caught_up &&
         button({
           title: `Switch to ${what}`,
           action: "Switch",
-          about: "It answers queries from then on. The other is kept up to date, so that you can go back.",
+          about:
+            "This generation answers queries from then on. The other is kept up to date, so that you can switch back.",
           path: `${path}/switch`,
         })}
       {button({
         title: `Drop ${what}`,
         action: "Drop",
-        about: "Its table is removed.",
+        about: "The generation's table is deleted.",
         danger: true,
         method: "DELETE",
         path,
@@ -241,7 +243,7 @@ function Comparison({ name, number, close }: { name: string; number: number; clo
   // The counts cover all tenants. The samples cover the user's own, as far as an answer has room for them.
   const differ = value && value.only_old + value.only_new + value.differing;
   return (
-    <Dialog title={`${name}: generation ${number} against the live one`} close={close}>
+    <Dialog title={`Compare ${name}, generation ${number}, with the live one`} close={close}>
       {problem && <Failed problem={problem} retry={reload} />}
       {!value && !problem && <Skeleton />}
       {value && (
@@ -257,18 +259,18 @@ function Comparison({ name, number, close }: { name: string; number: number; clo
             <dd class="number">{count(value.only_new)}</dd>
             <dt>Different</dt>
             <dd class="number">{count(value.differing)}</dd>
-            <dt>On their way</dt>
+            <dt>Not up to date in both</dt>
             <dd class="number">{count(value.on_their_way)}</dd>
-            <dt>Parked</dt>
+            <dt>Parked sequences</dt>
             <dd class="number">{count(value.parked ?? 0)}</dd>
           </dl>
           {differ === 0 ? (
             <Tag tone={!value.parked ? "ok" : "warn"}>
-              {!value.parked ? "no row differs" : "what is parked does not come"}
+              {!value.parked ? "no row differs" : "no row differs, but parked events are missing"}
             </Tag>
           ) : (
             value.samples.length === 0 && (
-              <p class="quiet">None of these rows is of your tenant, or small enough to be shown.</p>
+              <p class="quiet">No differing row belongs to your tenant and is small enough to show here.</p>
             )
           )}
           {value.samples.map((one) => (

@@ -26,7 +26,7 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
       <main id="main" class="main stack" tabIndex={-1}>
         <nav class="tabs" aria-label="Inbox">
           <Link href="/inbox" aria-current={preferences ? undefined : "page"}>
-            Notices
+            Notifications
           </Link>
           <Link href="/inbox/preferences" aria-current={preferences ? "page" : undefined}>
             Preferences
@@ -61,7 +61,7 @@ function Notices() {
       loaded.reload();
       await count();
     } catch (error) {
-      tellProblem(error, "It could not be marked");
+      tellProblem(error, "Could not mark the notifications");
     }
   };
   const failed = loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />;
@@ -75,10 +75,10 @@ function Notices() {
   if (items.length === 0) {
     return (
       failed ?? (
-        <Empty title="Nothing for you" icon={<BellOff size={28} strokeWidth={1.5} />}>
+        <Empty title="No notifications" icon={<BellOff size={28} strokeWidth={1.5} />}>
           <p>
-            When a task is assigned to you, when somebody asks you to take one on, or when one falls due, it
-            says so here.
+            You are notified here when a task is assigned to you, when somebody asks you to take on a task, or
+            when a task is due.
           </p>
         </Empty>
       )
@@ -87,7 +87,7 @@ function Notices() {
   return (
     <>
       {failed}
-      <section class="panel" aria-label="Notices">
+      <section class="panel" aria-label="Notifications">
         <header>
           <span class="quiet small number">{loaded.value?.unread} unread</span>
           <button
@@ -120,7 +120,7 @@ function Notices() {
                 class="button plain"
                 onClick={() => mark(`/${notice.id}/read`, notice.read_at === null ? "PUT" : "DELETE")}
               >
-                {notice.read_at === null ? "Read" : "Unread"}
+                {notice.read_at === null ? "Mark read" : "Mark unread"}
               </button>
             </li>
           ))}
@@ -172,11 +172,11 @@ function askedBy({ read_at, data: { kind, saga_id } }: Notice): string | null {
 function sentence(notice: Notice, about: string | undefined): string {
   const kind = String(notice.data.kind ?? notice.kind);
   const known: Record<string, string> = {
-    handover_requested: "You are asked to take a task on",
-    handover_withdrawn: "The hand-over was taken back",
-    handover_reminder: "A hand-over still waits for your answer",
+    handover_requested: "You are asked to take on a task",
+    handover_withdrawn: "A hand-over was withdrawn",
+    handover_reminder: "A hand-over still awaits your answer",
     "task.assigned": assigned(notice),
-    "reminder.due": "A task falls due",
+    "reminder.due": "A task is due",
   };
   if (notice.kind === ASKED_TO_BE_TOLD && !known[kind] && notice.data.title) return String(notice.data.title);
   const named = about ?? notice.data.title;
@@ -189,7 +189,7 @@ function sentence(notice: Notice, about: string | undefined): string {
 function assigned({ data: { assignee, previous } }: Notice): string {
   const own = session.value?.user;
   if (typeof assignee !== "string" || assignee === own) return "A task was assigned to you";
-  return `${previous === own ? "A task that you had" : "A task"} was assigned to ${nameOf(assignee)}`;
+  return `${previous === own ? "Your task was reassigned" : "A task was assigned"} to ${nameOf(assignee)}`;
 }
 
 function Act({ notice, open, reload }: { notice: Notice; open: boolean; reload: () => void }) {
@@ -198,9 +198,9 @@ function Act({ notice, open, reload }: { notice: Notice; open: boolean; reload: 
   const answer = async (event: string) => {
     try {
       await ask(`/api/saga-orchestrator/sagas/${saga_id}/events/${event}`, { method: "POST" });
-      tell(event === "accept" ? "Accepted" : "Declined");
+      tell(event === "accept" ? "Hand-over accepted" : "Hand-over declined: it is being undone");
     } catch (error) {
-      tellProblem(error, "Too late, or it did not arrive");
+      tellProblem(error, "Could not send your answer");
       return;
     }
     await answered(String(saga_id));
@@ -220,12 +220,12 @@ function Act({ notice, open, reload }: { notice: Notice; open: boolean; reload: 
       )}
       {task && (
         <Link class="button" href={`/tasks?task=${encodeURIComponent(task)}`}>
-          Look at the task
+          View task
         </Link>
       )}
       {typeof saga_id === "string" && (
         <Link class="button plain" href={`/causes/saga/${saga_id}`}>
-          Why
+          View causes
         </Link>
       )}
     </span>

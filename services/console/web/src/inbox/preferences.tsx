@@ -21,11 +21,11 @@ interface Prefs {
 }
 
 const EVENTS = [
-  { events: "notification.*", name: "What I am asked" },
-  { events: "reminder.*", name: "What falls due" },
-  { events: "task.assigned", name: "What is assigned to me" },
-  { events: "task.completed", name: "What is completed" },
-  { events: "task.*", name: "Everything about my tasks" },
+  { events: "notification.*", name: "Requests and messages to me" },
+  { events: "reminder.*", name: "Reminders of due tasks" },
+  { events: "task.assigned", name: "Assigned tasks" },
+  { events: "task.completed", name: "Completed tasks" },
+  { events: "task.*", name: "All changes to my tasks" },
 ];
 const CHANNELS = ["inbox", "email", "webhook"];
 
@@ -83,20 +83,20 @@ export function Preferences() {
     setErrors({});
     try {
       await ask(path, { method: "PUT", body });
-      tell("Your preferences are saved");
+      tell("Preferences saved");
       loaded.reload();
     } catch (error) {
       if (error instanceof Problem && error.status === 400) setErrors(error.fields);
-      tellProblem(error, "They could not be saved");
+      tellProblem(error, "Could not save your preferences");
     }
   };
   return (
     <form class="prefs" onSubmit={submit}>
       <section class="panel">
         <header>
-          <h3>What I want to be told, and how</h3>
+          <h3>Notify me about</h3>
         </header>
-        <Scroll label="What I want to be told">
+        <Scroll label="Notify me about">
           <table class="table">
             <tbody>
               {EVENTS.map(({ events, name }) => (
@@ -131,7 +131,7 @@ export function Preferences() {
           <Field label="E-mail" error={errors.email}>
             <input class="input" type="email" name="email" defaultValue={prefs.email ?? ""} />
           </Field>
-          <Field label="All e-mails of a day together, at" error={errors.digest_at}>
+          <Field label="Send one e-mail a day, at" error={errors.digest_at}>
             <input
               class="input"
               type="time"
@@ -141,22 +141,22 @@ export function Preferences() {
           </Field>
         </div>
         <div class="pair">
-          <Field label="Webhook" error={errors["webhook.url"]}>
+          <Field label="Webhook address" error={errors["webhook.url"]}>
             <input class="input" type="url" name="webhook" defaultValue={prefs.webhook?.url ?? ""} />
           </Field>
-          <Field label="Its secret, 16 characters or more" error={errors["webhook.secret"]}>
+          <Field label="Webhook secret (at least 16 characters)" error={errors["webhook.secret"]}>
             <input
               class="input"
               name="secret"
               type="password"
               autocomplete="off"
               minLength={16}
-              placeholder={prefs.webhook ? "stays as it is" : ""}
+              placeholder={prefs.webhook ? "unchanged if empty" : ""}
             />
           </Field>
         </div>
         <div class="pair">
-          <Field label="Quiet from" error={errors["quiet_hours.start"]}>
+          <Field label="Quiet hours from" error={errors["quiet_hours.start"]}>
             <input
               class="input"
               type="time"
@@ -164,7 +164,7 @@ export function Preferences() {
               defaultValue={prefs.quiet_hours?.start.slice(0, 5) ?? ""}
             />
           </Field>
-          <Field label="until" error={errors["quiet_hours.end"]}>
+          <Field label="Quiet hours until" error={errors["quiet_hours.end"]}>
             <input
               class="input"
               type="time"

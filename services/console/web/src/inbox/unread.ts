@@ -43,7 +43,7 @@ export async function answered(saga: string): Promise<void> {
     for (const { id, data } of items)
       if (data.saga_id === saga) await ask(`${inbox()}/${id}/read`, { method: "PUT" });
   } catch (error) {
-    tellProblem(error, "It could not be marked");
+    tellProblem(error, "Could not mark the notifications as read");
   }
   await count();
 }

@@ -35,7 +35,7 @@ export interface Ask {
 
 /** Longer than the console's own timeout for a service, which is 30 s. */
 const ANSWER_SECONDS = 45;
-const LATE = `no answer came within ${ANSWER_SECONDS} s: a service hangs, or too many windows of the console are open`;
+const LATE = `no answer came within ${ANSWER_SECONDS} s: a service hangs, or the console is open in too many tabs`;
 
 /** Send a request to the console's own server; `path` begins with `/api/` or `/auth/`. Throws `Problem`. */
 export async function ask<T>(
@@ -73,7 +73,7 @@ export async function ask<T>(
   const parsed = parse(text);
   // A service that dies while it answers leaves the headers, and part of the body or none.
   if (parsed === undefined && answer.headers.get("content-type")?.includes("json"))
-    throw new Problem(0, "unreachable", "the answer broke off", {});
+    throw new Problem(0, "unreachable", "the connection broke off during the answer", {});
   if (answer.ok) return parsed as T;
   if (answer.status === 401) signedOut();
   const problem = (typeof parsed === "object" && parsed !== null ? parsed : {}) as Data;

@@ -30,7 +30,9 @@ export function Failed({ problem, retry }: { problem: Problem; retry?: () => voi
     <div class="problem" role="alert">
       <div class="row">
         <CircleAlert size={16} />
-        <b class="grow">{problem.status === 403 ? "You may not see this" : "This could not be loaded"}</b>
+        <b class="grow">
+          {problem.status === 403 ? "You do not have access to this" : "This could not be loaded"}
+        </b>
         {retry && (
           <button type="button" class="button" onClick={() => retry()}>
             Try again

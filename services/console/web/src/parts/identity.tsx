@@ -9,10 +9,10 @@ import { tellProblem } from "./toasts";
 const choosing = signal(false);
 
 const ROLES: { role: Role; does: string }[] = [
-  { role: "viewer", does: "looks" },
-  { role: "member", does: "works on tasks" },
-  { role: "operator", does: "steers what is the tenant's" },
-  { role: "suite-operator", does: "steers what is all tenants'" },
+  { role: "viewer", does: "can view" },
+  { role: "member", does: "can also change tasks" },
+  { role: "operator", does: "can also operate the tenant" },
+  { role: "suite-operator", does: "can also operate the whole suite" },
 ];
 
 /** The user, at the foot of the navigation. In development it says that nobody signs in. */
@@ -58,7 +58,7 @@ export function IdentityButton() {
     <button
       type="button"
       class={development ? "button plain only-phone dev-mark" : "button plain icon only-phone"}
-      aria-label={development ? `dev: you are ${who.name}, be somebody else` : "Sign out"}
+      aria-label={development ? `dev: you are ${who.name}. Switch user` : "Sign out"}
       onClick={() => {
         if (development) choosing.value = true;
         else signOut();
@@ -74,7 +74,7 @@ async function signOut(): Promise<void> {
     await ask("/auth/logout", { method: "POST" });
     session.value = null;
   } catch (error) {
-    tellProblem(error, "You could not be signed out");
+    tellProblem(error, "Could not sign you out");
   }
 }
 
@@ -86,22 +86,22 @@ function Choose() {
     try {
       await become(String(given.get("user")), String(given.get("role")) as Role, String(given.get("tenant")));
     } catch (error) {
-      tellProblem(error, "You could not become this one");
+      tellProblem(error, "Could not switch user");
     }
   };
   return (
     <Dialog
-      title="Who are you?"
+      title="Switch user"
       close={() => (choosing.value = false)}
       footer={
         <button type="submit" form="choose" class="button primary">
-          Be this one
+          Switch
         </button>
       }
     >
       <p class="quiet">
-        This suite runs with <code>ANNALS_AUTH=development</code>: everybody may be anybody. With{" "}
-        <code>ANNALS_AUTH=oidc</code> people sign in.
+        This suite runs with <code>ANNALS_AUTH=development</code>: anybody can act as any user. With{" "}
+        <code>ANNALS_AUTH=oidc</code>, users must sign in.
       </p>
       <form id="choose" class="stack" onSubmit={submit}>
         <Field label="User">

@@ -58,7 +58,7 @@ export function WithReason({
     >
       <form id="reason" class="stack" onSubmit={submit}>
         {children}
-        <Field label="Why? It is kept in the audit trail">
+        <Field label="Reason (kept in the audit trail)">
           <input class="input" name="reason" required maxLength={200} autoFocus autocomplete="off" />
         </Field>
         {problem && (

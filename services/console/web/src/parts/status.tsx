@@ -5,9 +5,9 @@ import { theme, toggleTheme } from "../lib/theme";
 import { IdentityButton } from "./identity";
 
 const NAMES = {
-  connecting: "Connecting …",
+  connecting: "Connecting…",
   live: "Live",
-  reconnecting: "Reconnecting …",
+  reconnecting: "Reconnecting…",
   offline: "Offline",
 };
 
@@ -25,7 +25,7 @@ export function Bar({ title, children }: { title: ComponentChildren; children?: 
       <button
         type="button"
         class="button plain icon"
-        aria-label={dark ? "Light colours" : "Dark colours"}
+        aria-label={dark ? "Use light theme" : "Use dark theme"}
         onClick={toggleTheme}
       >
         {dark ? <Sun size={16} /> : <Moon size={16} />}
@@ -43,8 +43,8 @@ export function ConnectionBar() {
     <div class="notice-bar" data-kind={state} role="alert">
       <WifiOff size={14} />
       {state === "offline"
-        ? "You are offline. What you see may be old; nothing can be changed until you are back."
-        : "The live connection is gone: trying to get it back. What you see may be a little old."}
+        ? "You are offline. What you see may be out of date, and changes may not be saved."
+        : "The live connection was lost. Reconnecting… What you see may be out of date."}
     </div>
   );
 }

@@ -40,7 +40,7 @@ function drop(id: number): void {
   toasts.value = toasts.value.filter((one) => one.id !== id);
 }
 
-/** Shows the toasts in the topmost dialog, or else in the page. Outside an open dialog everything is inert. */
+/** Shows the toasts in the topmost dialog, else in the page. Outside an open dialog, everything is inert. */
 export function Toasts({ dialog }: { dialog?: RefObject<HTMLDialogElement> }) {
   const shown = dialogs.value.at(-1) === dialog?.current ? toasts.value : [];
   return (

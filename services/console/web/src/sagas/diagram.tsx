@@ -52,8 +52,8 @@ export function Diagram({ saga }: { saga: Saga }) {
               </div>
               <div class="small quiet number">
                 {line.tries.length === 0
-                  ? "not begun"
-                  : `${line.tries.length > 1 ? `${line.tries.length} attempts, ` : ""}${took ? duration(took) : saga.ended_at ? "not over when the saga ended" : "under way"}`}
+                  ? "not started"
+                  : `${line.tries.length > 1 ? `${line.tries.length} attempts, ` : ""}${took ? duration(took) : saga.ended_at ? "not finished when the saga ended" : "in progress"}`}
                 {line.answer && `, ${line.answer}`}
                 {line.deadline &&
                   line.status === "waiting" &&
@@ -72,11 +72,11 @@ export function Diagram({ saga }: { saga: Saga }) {
                   <>
                     <div class="row">
                       <CornerUpLeft size={13} aria-hidden="true" />
-                      <b>taken back</b>
+                      <b>undone</b>
                     </div>
                     <div class="small quiet number">
                       {line.undo.length > 1 && `${line.undo.length} attempts, `}
-                      {spanOf(line.undo) === null ? "under way" : duration(spanOf(line.undo) ?? 0)}
+                      {spanOf(line.undo) === null ? "in progress" : duration(spanOf(line.undo) ?? 0)}
                     </div>
                     {line.undo
                       .filter((one) => one.error)
@@ -87,7 +87,7 @@ export function Diagram({ saga }: { saga: Saga }) {
                       ))}
                   </>
                 ) : (
-                  <span class="small quiet">nothing to take back</span>
+                  <span class="small quiet">nothing to undo</span>
                 )}
               </div>
             )}
@@ -131,9 +131,7 @@ function add(line: Line, moment: Moment): void {
       last.to = moment.time;
       if (moment.error) last.error = moment.error.message;
       if (moment.type === "saga.resumed") {
-        line.answer = moment.event
-          ? `${moment.event} by ${moment.user ?? "somebody"}`
-          : "nobody answered in time";
+        line.answer = moment.event ? `${moment.event} by ${moment.user ?? "somebody"}` : "no answer in time";
       }
     }
   }

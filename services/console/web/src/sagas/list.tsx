@@ -48,7 +48,7 @@ export function SagasPage() {
               name="key"
               type="search"
               aria-label="Business key"
-              placeholder="Business key, such as a task's id"
+              placeholder="Business key, such as a task id"
               defaultValue={given.get("key") ?? ""}
             />
           </div>
@@ -81,10 +81,8 @@ export function SagasPage() {
         {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
         {!sagas && !loaded.problem && <Skeleton />}
         {sagas?.length === 0 && (
-          <Empty title="No saga fits" icon={<Workflow size={28} strokeWidth={1.5} />}>
-            <p>
-              A saga begins when a task is handed over, when a member leaves, or when a task is completed.
-            </p>
+          <Empty title="No sagas found" icon={<Workflow size={28} strokeWidth={1.5} />}>
+            <p>A saga starts, for example, when a task is handed over or when a member leaves.</p>
           </Empty>
         )}
         {sagas && sagas.length > 0 && (
@@ -93,11 +91,11 @@ export function SagasPage() {
               <thead>
                 <tr>
                   <th>Saga</th>
-                  <th>About</th>
+                  <th>Business key</th>
                   <th>Status</th>
                   <th>Steps</th>
                   <th>Reason</th>
-                  <th>Began</th>
+                  <th>Started</th>
                 </tr>
               </thead>
               <tbody>
@@ -119,7 +117,7 @@ export function SagasPage() {
                       <Dots saga={saga} />
                     </td>
                     <td class="quiet why">
-                      {saga.waits_for ? `waits for ${saga.waits_for.join(" or ")}` : saga.reason}
+                      {saga.waits_for ? `waiting for ${saga.waits_for.join(" or ")}` : saga.reason}
                     </td>
                     <td class="quiet">
                       <Time at={saga.created_at} />

@@ -30,7 +30,7 @@ export function SagaPage({ params }: { params: { id: string } }) {
               <code class="quiet">{saga.id}</code>
               <span class="grow" />
               <Link class="button" href={`/causes/saga/${saga.id}`}>
-                <GitBranch size={15} /> Chain of causes
+                <GitBranch size={15} /> View causes
               </Link>
               <Steer saga={saga} done={loaded.reload} />
             </header>
@@ -38,16 +38,16 @@ export function SagaPage({ params }: { params: { id: string } }) {
               <section class="panel" aria-label="Steps">
                 <header>
                   <h3>Steps</h3>
-                  <span class="quiet small">what it does, and how it is taken back</span>
+                  <span class="quiet small">each with its attempts and its compensation</span>
                 </header>
                 <Diagram saga={saga} />
               </section>
               <div class="stack">
                 <section class="panel pad">
                   <dl class="facts">
-                    <dt>About</dt>
+                    <dt>Business key</dt>
                     <dd>{saga.business_key ?? "–"}</dd>
-                    <dt>Began</dt>
+                    <dt>Started</dt>
                     <dd>
                       <Time at={saga.created_at} /> {saga.user_id && `by ${saga.user_id}`}
                     </dd>
@@ -61,7 +61,7 @@ export function SagaPage({ params }: { params: { id: string } }) {
                     )}
                     {saga.remaining && saga.remaining.length > 0 && (
                       <>
-                        <dt>Not taken back</dt>
+                        <dt>Not undone</dt>
                         <dd class="row wrap">
                           {saga.remaining.map((step) => (
                             <Tag key={step} tone="bad">
@@ -73,13 +73,13 @@ export function SagaPage({ params }: { params: { id: string } }) {
                     )}
                     {saga.waits_for && (
                       <>
-                        <dt>Waits for</dt>
+                        <dt>Waiting for</dt>
                         <dd>{saga.waits_for.join(" or ")}</dd>
                       </>
                     )}
                     {saga.parent && (
                       <>
-                        <dt>Part of</dt>
+                        <dt>Parent saga</dt>
                         <dd>
                           <Link href={`/sagas/${saga.parent}`}>{saga.parent}</Link>
                         </dd>

@@ -10,7 +10,7 @@ export function Difference({ before, now }: { before: Data | null; now: Data | n
     .filter((name) => !ALWAYS.has(name))
     .filter((name) => JSON.stringify(before?.[name] ?? null) !== JSON.stringify(now?.[name] ?? null))
     .sort();
-  if (names.length === 0) return <p class="pad quiet small">Nothing that queries see.</p>;
+  if (names.length === 0) return <p class="pad quiet small">No change that queries can see.</p>;
   return (
     <Scroll label="Difference">
       <table class="table">

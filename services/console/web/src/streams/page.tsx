@@ -36,7 +36,7 @@ export function StreamsPage({ params }: { params: { stream?: string } }) {
               class="input"
               name="stream"
               aria-label="Stream"
-              placeholder="A stream, such as task-report"
+              placeholder="Stream, such as task-report"
               defaultValue={stream ?? ""}
               required
             />
@@ -110,10 +110,10 @@ function Stream({ name }: { name: string }) {
 
   if (loaded.problem && !newest) {
     return loaded.problem.status === 404 ? (
-      <Empty title="There is no such stream" icon={<History size={28} strokeWidth={1.5} />}>
+      <Empty title="Stream not found" icon={<History size={28} strokeWidth={1.5} />}>
         <p>
-          A stream is named after its aggregate: <code>task-</code>, <code>member-</code> or{" "}
-          <code>saga-</code> and the id.
+          The name of a stream is <code>task-</code>, <code>member-</code> or <code>saga-</code>, followed by
+          the id.
         </p>
       </Empty>
     ) : (
@@ -133,7 +133,7 @@ function Stream({ name }: { name: string }) {
           <span class="quiet small number">
             {newest.length < last && "the newest "}
             {count(newest.length)}
-            {newest.length < last && ` of ${count(last)}`} events
+            {newest.length < last && ` of ${count(last)}`} {last === 1 ? "event" : "events"}
           </span>
         </header>
         {loaded.problem && <Failed problem={loaded.problem} retry={loaded.reload} />}
@@ -184,7 +184,7 @@ function Stream({ name }: { name: string }) {
           />
           {event && (
             <div class="row wrap small">
-              <Link href={`/causes/event/${event.event_id}`}>Why it happened</Link>
+              <Link href={`/causes/event/${event.event_id}`}>View causes</Link>
               <span class="quiet">·</span>
               <TraceLink traceparent={event.traceparent} />
             </div>
@@ -192,15 +192,15 @@ function Stream({ name }: { name: string }) {
         </section>
         <section class="panel">
           <header>
-            <h3>What it changed</h3>
+            <h3>What changed</h3>
             <label class="row small">
-              <span class="quiet">against version</span>
+              <span class="quiet">since version</span>
               <input
                 class="input"
                 type="number"
                 min={0}
                 max={last}
-                title="0: before it was there"
+                title="0: before the first event"
                 value={other}
                 onChange={(change) => {
                   const wanted = change.currentTarget.valueAsNumber;
@@ -209,7 +209,7 @@ function Stream({ name }: { name: string }) {
               />
               {against !== null && (
                 <button type="button" class="button" onClick={() => setAgainst(null)}>
-                  The one before
+                  Previous version
                 </button>
               )}
             </label>
@@ -222,10 +222,8 @@ function Stream({ name }: { name: string }) {
         </section>
         <section class="panel">
           <header>
-            <h3>What it was then</h3>
-            {now === null && (
-              <Tag>{states.problem ? "it cannot be shown" : "nothing is kept, or it was not there"}</Tag>
-            )}
+            <h3>State at this version</h3>
+            {now === null && <Tag>{states.problem ? "not available" : "no state is kept: event data"}</Tag>}
           </header>
           <div class="pad">
             {now ? <Values value={now} /> : event && !states.problem && <Values value={event.data} />}
@@ -252,7 +250,7 @@ function Recent() {
   if (!loaded.value) return <Skeleton />;
   if (loaded.value.length === 0) {
     return (
-      <Empty title="Nothing has happened today" icon={<History size={28} strokeWidth={1.5} />}>
+      <Empty title="No events in the last 24 hours" icon={<History size={28} strokeWidth={1.5} />}>
         <p>Everything that ever happened to a task, a member or a saga is in its stream.</p>
       </Empty>
     );
@@ -260,7 +258,7 @@ function Recent() {
   return (
     <section class="panel">
       <header>
-        <h3>Streams of the last day</h3>
+        <h3>Changed in the last 24 hours</h3>
       </header>
       <ul>
         {loaded.value.map((event) => (

@@ -8,10 +8,10 @@ import { handovers, isPending } from "./store";
 const CARD = 112;
 
 const COLUMNS = [
-  { key: "open", name: "Nobody's", hint: "Assign it, or hand it over to somebody." },
-  { key: "asked", name: "Asked", hint: "Hand-overs that wait for an answer." },
-  { key: "assigned", name: "Under way", hint: "What somebody is at." },
-  { key: "done", name: "Done", hint: "What was completed." },
+  { key: "open", name: "Unassigned", hint: "Tasks without an assignee appear here." },
+  { key: "asked", name: "Awaiting answer", hint: "Hand-overs that await an answer appear here." },
+  { key: "assigned", name: "In progress", hint: "Assigned tasks appear here." },
+  { key: "done", name: "Done", hint: "Completed tasks appear here." },
 ] as const;
 
 export function Board({ tasks }: { tasks: Task[] }) {

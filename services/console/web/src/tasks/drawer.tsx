@@ -36,10 +36,10 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
         ) : loaded.problem ? (
           <Failed problem={loaded.problem} retry={loaded.reload} />
         ) : (
-          <Empty title="There is no such task">
-            <p>It was deleted, or never there. Its history remains.</p>
+          <Empty title="Task not found">
+            <p>It may have been deleted. The history of a deleted task is kept.</p>
             <Link class="button" href={`/streams/task-${id}`}>
-              <History size={15} /> History
+              <History size={15} /> View history
             </Link>
           </Empty>
         )}
@@ -59,14 +59,14 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
     >
       {asked && task.status !== "done" && <Asked saga={asked} />}
       <dl class="facts">
-        <dt>State</dt>
+        <dt>Status</dt>
         <dd>{task.status === "done" ? <Tag tone="ok">done</Tag> : <Tag tone="accent">open</Tag>}</dd>
         <dt>Assigned to</dt>
         <dd class="row">
           {task.assignee && <Face name={nameOf(task.assignee)} />} {nameOf(task.assignee)}
         </dd>
         <dt>Due</dt>
-        <dd>{task.due ? <DueDate at={task.due} done={task.status === "done"} /> : "whenever"}</dd>
+        <dd>{task.due ? <DueDate at={task.due} done={task.status === "done"} /> : "no due date"}</dd>
         <dt>Priority</dt>
         <dd>{task.priority}</dd>
         {task.tags.length > 0 && (
@@ -91,10 +91,10 @@ export function TaskDrawer({ id, close, asked }: { id: string; close: () => void
       {task.description && <p class="prose">{task.description}</p>}
       <div class="row wrap">
         <Link class="button" href={`/causes/task/${id}`}>
-          <GitBranch size={15} /> Why it is so
+          <GitBranch size={15} /> View causes
         </Link>
         <Link class="button" href={`/streams/task-${id}`}>
-          <History size={15} /> History
+          <History size={15} /> View history
         </Link>
       </div>
     </Dialog>
@@ -117,9 +117,9 @@ function Asked({ saga }: { saga: Saga }) {
     try {
       await ask(`/api/saga-orchestrator/sagas/${saga.id}/events/${event}`, { method: "POST" });
       handovers.value = new Map([...handovers.value].filter(([, one]) => one.id !== saga.id));
-      tell(event === "accept" ? "Accepted" : "Declined: everything is being taken back");
+      tell(event === "accept" ? "Hand-over accepted" : "Hand-over declined: it is being undone");
     } catch (error) {
-      tellProblem(error, "The answer did not arrive");
+      tellProblem(error, "Could not send your answer");
       return;
     }
     await answered(saga.id);
@@ -129,8 +129,8 @@ function Asked({ saga }: { saga: Saga }) {
       <div class="row wrap">
         <Tag tone="saga">hand-over</Tag>
         <span class="grow">
-          {mine ? "You were" : `${nameOf(assignee)} was`} asked to take this on, <Time at={saga.created_at} />
-          .
+          {mine ? "You were" : `${nameOf(assignee)} was`} asked to take on this task (
+          <Time at={saga.created_at} />)
         </span>
       </div>
       <div class="row wrap">
@@ -145,7 +145,7 @@ function Asked({ saga }: { saga: Saga }) {
           </>
         )}
         <Link class="button plain" href={`/sagas/${saga.id}`}>
-          Look at the saga
+          View saga
         </Link>
       </div>
     </div>
@@ -172,7 +172,7 @@ function Actions({
     try {
       await change(done ? "task.reopen" : "task.complete", { id: task.id }, { status }, task.version);
     } catch (error) {
-      tellProblem(error, done ? "It could not be reopened" : "It could not be completed");
+      tellProblem(error, done ? "Could not reopen the task" : "Could not complete the task");
     }
   };
   const remove = async () => {
@@ -182,16 +182,16 @@ function Actions({
       tell(`Deleted: ${task.title}`);
     } catch (error) {
       if (error instanceof Problem && error.status === 409)
-        tell("It was changed meanwhile, and is still there", "bad");
-      else tellProblem(error, "It could not be deleted");
+        tell("The task was not deleted, because it was changed meanwhile. Check it and try again.", "bad");
+      else tellProblem(error, "Could not delete the task");
     }
   };
   if (confirming) {
     return (
       <>
-        <span class="grow">Delete it? Its history stays.</span>
+        <span class="grow">Delete this task? Its history is kept.</span>
         <button type="button" class="button" onClick={() => setMode("look")}>
-          Keep it
+          Keep task
         </button>
         <button type="button" class="button danger" onClick={remove}>
           Delete

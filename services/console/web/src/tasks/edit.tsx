@@ -40,9 +40,9 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
       if (error instanceof Problem && error.status === 409) await compare(wanted, position);
       else if (error instanceof Problem && error.status === 400) {
         setErrors(error.fields);
-        tellProblem(error, part(saved.current) ?? "Some fields are not as expected");
+        tellProblem(error, part(saved.current) ?? "Could not save the task: check its fields");
       } else {
-        tellProblem(error, part(saved.current) ?? "It could not be saved");
+        tellProblem(error, part(saved.current) ?? "Could not save the task");
       }
     } finally {
       setSaving(false);
@@ -53,9 +53,9 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
     try {
       const theirs = await refresh(opened.id, position);
       if (theirs) setConflict({ mine, theirs });
-      else tell("It was deleted meanwhile", "bad");
+      else tell("The task was deleted meanwhile", "bad");
     } catch (error) {
-      const what = "It was changed meanwhile, and cannot be read now";
+      const what = "The task was changed meanwhile, and cannot be read right now";
       tellProblem(error, [part(saved.current), what].filter(Boolean).join(". "));
     }
   };
@@ -63,7 +63,7 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
   return (
     <Dialog
       drawer
-      title="Edit"
+      title="Edit task"
       close={close}
       footer={
         !conflict && (
@@ -114,7 +114,7 @@ export function EditTask({ task: opened, close }: { task: Task; close: () => voi
 
 /** Say what was saved if only a part was; undefined if nothing was. */
 function part(saved: ReadonlySet<string>): string | undefined {
-  return saved.size > 0 ? `Saved was only: ${[...saved].join(", ")}` : undefined;
+  return saved.size > 0 ? `Only these changes were saved: ${[...saved].join(", ")}` : undefined;
 }
 
 /** Return the commands that make the user's changes, each with the fields that it changes. */
@@ -161,19 +161,19 @@ function Conflict({
   ) as unknown as Given;
   return (
     <section class="conflict" aria-label="Conflict">
-      <h3>Somebody else changed this task meanwhile</h3>
+      <h3>Somebody else has changed this task</h3>
       <p class="small">
-        You changed version {base.version}; it is at version {theirs.version} now.{" "}
-        {part(saved) ?? "Nothing of yours was saved yet"}.
+        You edited version {base.version}. The task is now at version {theirs.version}.{" "}
+        {part(saved) ?? "None of your changes have been saved"}.
       </p>
       <Scroll label="Changes">
         <table class="table">
           <thead>
             <tr>
               <th>Field</th>
-              <th>It was</th>
-              <th>They say</th>
-              <th>You say</th>
+              <th>Before</th>
+              <th>Theirs</th>
+              <th>Yours</th>
             </tr>
           </thead>
           <tbody>
@@ -193,7 +193,7 @@ function Conflict({
           Save mine on top of theirs
         </button>
         <button type="button" class="button" onClick={keepTheirs}>
-          Leave it as it is now
+          Discard my changes
         </button>
       </div>
     </section>
@@ -201,7 +201,7 @@ function Conflict({
 }
 
 function text(name: Name, value: unknown): string {
-  if (value === null || value === undefined || value === "") return "nothing";
+  if (value === null || value === undefined || value === "") return "none";
   if (name === "assignee") return nameOf(String(value));
   if (name === "due") return new Date(String(value)).toLocaleString();
   return Array.isArray(value) ? value.join(", ") || "none" : String(value);

@@ -96,9 +96,9 @@ export function TaskFields({ task, errors }: { task: Partial<Task>; errors: Reco
       </div>
       <div class="pair">
         <Field label="Assigned to" error={errors.assignee}>
-          <Somebody name="assignee" chosen={begun.assignee} none="nobody" />
+          <Somebody name="assignee" chosen={begun.assignee} none="unassigned" />
         </Field>
-        <Field label="Tags, with commas" error={errors.tags}>
+        <Field label="Tags, separated by commas" error={errors.tags}>
           <input class="input" name="tags" defaultValue={begun.tags} />
         </Field>
       </div>
@@ -135,7 +135,7 @@ export function Somebody({
           selected={member.id === chosen}
           disabled={reserves && member.reserved >= member.capacity}
         >
-          {member.name ?? member.id} ({member.reserved} of {member.capacity})
+          {member.name ?? member.id} ({member.reserved} of {member.capacity} places taken)
         </option>
       ))}
     </select>

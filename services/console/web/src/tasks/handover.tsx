@@ -7,10 +7,10 @@ import { Somebody } from "./fields";
 import { nameOf, refresh, tasks } from "./store";
 
 const DEADLINES = [
-  { name: "ten minutes", value: "PT10M" },
-  { name: "an hour", value: "PT1H" },
-  { name: "a day", value: "P1D" },
-  { name: "three days", value: "P3D" },
+  { name: "10 minutes", value: "PT10M" },
+  { name: "1 hour", value: "PT1H" },
+  { name: "1 day", value: "P1D" },
+  { name: "3 days", value: "P3D" },
 ];
 
 const LAST_WORDS = ["saga.completed", "saga.compensating", "saga.terminated"];
@@ -47,11 +47,11 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
     try {
       // For a deleted task the saga would start and be compensated: nobody would be asked, and nobody told.
       if (!tasks.value.has(task.id) && !(await refresh(task.id))) {
-        tell("It was deleted meanwhile", "bad");
+        tell("The task was deleted meanwhile", "bad");
         return;
       }
       const { tellOf, forget } = lastWords((why) =>
-        tell(`${nameOf(assignee)} does not take it on: ${why}`, "bad"),
+        tell(`${nameOf(assignee)} has not taken on the task: ${why}`, "bad"),
       );
       try {
         const { id } = await again<{ id: string }>("/api/saga-orchestrator/sagas/task-handover", {
@@ -65,12 +65,12 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
         throw error;
       }
     } catch (error) {
-      tellProblem(error, "The hand-over did not begin");
+      tellProblem(error, "Could not start the hand-over");
     }
   };
   return (
     <Dialog
-      title="Hand over"
+      title="Hand over task"
       close={close}
       footer={
         <>
@@ -84,14 +84,14 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
       }
     >
       <p class="quiet">
-        A place is reserved, the task is assigned, and they are asked. If they decline, or say nothing in
-        time, all of it is taken back.
+        One of the assignee's places is reserved, the task is assigned, and they are asked to accept it. If
+        they decline, or do not answer in time, all of this is undone.
       </p>
       <form id="handover" class="stack" onSubmit={submit}>
         <Field label="To">
           <Somebody name="assignee" chosen="" reserves />
         </Field>
-        <Field label="They have">
+        <Field label="Answer within">
           <select class="input" name="deadline">
             {DEADLINES.map(({ name, value }) => (
               <option key={value} value={value} selected={value === "P1D"}>

@@ -10,7 +10,7 @@ const MONTHLY = "FREQ=MONTHLY";
 const RULES = [
   { name: "once", rule: "" },
   { name: "every day", rule: "FREQ=DAILY" },
-  { name: "every working day", rule: "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR" },
+  { name: "every weekday", rule: "FREQ=WEEKLY;BYDAY=MO,TU,WE,TH,FR" },
   { name: "every week", rule: "FREQ=WEEKLY" },
   { name: "every month", rule: MONTHLY },
 ];
@@ -48,14 +48,14 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
         });
         close();
         showRecurrence(recurs);
-        tell(`It will recur: ${task.title}`);
+        tell(`Created recurring task: ${task.title}`);
         return;
       }
       await change("task.create", { id, ...task }, draft(id, task), undefined, close);
       tell(`Created: ${task.title}`);
     } catch (error) {
       if (error instanceof Problem && error.status === 400) setErrors(error.fields);
-      tellProblem(error, "It could not be created");
+      tellProblem(error, "Could not create the task");
     } finally {
       setBusy(false);
     }
@@ -91,7 +91,10 @@ export function NewTask({ id, close }: { id: string; close: () => void }) {
           </select>
         </Field>
         {recurring && (
-          <p class="quiet small">They are made from “Due” on, or else from now; none has a due date.</p>
+          <p class="quiet small">
+            Tasks are created from the date in “Due” on, or from now if it is empty. They have no due date
+            themselves.
+          </p>
         )}
       </form>
     </Dialog>

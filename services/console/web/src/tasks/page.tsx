@@ -66,8 +66,7 @@ export function TasksPage() {
         </div>
         {older.value && view !== "recurring" && (
           <p class="quiet small" role="note">
-            These are the newest {MOST.toLocaleString()} tasks: there are older ones, which are not looked
-            through here.
+            Only the newest {MOST.toLocaleString()} tasks are shown and searched here.
           </p>
         )}
         {problem.value && <Failed problem={problem.value} retry={() => load()} />}
@@ -78,12 +77,12 @@ export function TasksPage() {
         ) : all.size === 0 && !problem.value ? (
           <Empty title="No tasks yet">
             <p>
-              Make the first one, or fill this suite with a believable week: <code>make demo</code>
+              Create the first task, or fill this suite with sample data: <code>make demo</code>
             </p>
           </Empty>
         ) : shown.length === 0 ? (
-          <Empty title="Nothing fits">
-            <p>No task fits what you look for.</p>
+          <Empty title="No matching tasks">
+            <p>Change the search text or the filters.</p>
           </Empty>
         ) : view === "board" ? (
           <Board tasks={shown} />
@@ -97,7 +96,8 @@ export function TasksPage() {
               row={(task) => <TaskRow task={task} />}
             />
             <p class="list-foot quiet small number">
-              {shown.length.toLocaleString()} tasks{loading.value ? ", more are coming …" : ""}
+              {shown.length.toLocaleString()} {shown.length === 1 ? "task" : "tasks"}
+              {loading.value ? ", loading more…" : ""}
             </p>
           </div>
         )}
@@ -128,7 +128,7 @@ function Filters({ list }: { list: boolean }) {
         <input
           class="input"
           type="search"
-          placeholder="Find in titles, tags, people"
+          placeholder="Search titles, tags and assignees"
           aria-label="Find tasks"
           value={text.value}
           onInput={(event) => (text.value = event.currentTarget.value)}
@@ -136,12 +136,12 @@ function Filters({ list }: { list: boolean }) {
       </div>
       <select
         class="input"
-        aria-label="Whose"
+        aria-label="Assignee"
         value={whose.value}
         onChange={(event) => (whose.value = event.currentTarget.value)}
       >
-        <option value="">Everybody's</option>
-        <option value="-">Nobody's</option>
+        <option value="">Any assignee</option>
+        <option value="-">Unassigned</option>
         {members.value.map((member) => (
           <option key={member.id} value={member.id}>
             {member.name ?? member.id}
@@ -151,13 +151,13 @@ function Filters({ list }: { list: boolean }) {
       {list && (
         <select
           class="input"
-          aria-label="Which"
+          aria-label="Status"
           value={which.value}
           onChange={(event) => (which.value = event.currentTarget.value as typeof which.value)}
         >
           <option value="open">Open</option>
           <option value="done">Done</option>
-          <option value="all">All</option>
+          <option value="all">Any status</option>
         </select>
       )}
     </>

@@ -21,15 +21,15 @@ export function Recurring() {
     if (failed) return failed;
     if (!loaded.value) return <Skeleton />;
     return (
-      <Empty title="Nothing recurs" icon={<CalendarClock size={28} strokeWidth={1.5} />}>
-        <p>A new task may come back by itself: every day, every week, or by any iCalendar rule.</p>
+      <Empty title="No recurring tasks" icon={<CalendarClock size={28} strokeWidth={1.5} />}>
+        <p>To create one, choose in the form of a new task how often it recurs.</p>
       </Empty>
     );
   }
   return (
     <>
       {failed}
-      <Scroll label="What recurs" panel>
+      <Scroll label="Recurring tasks" panel>
         <table class="table">
           <thead>
             <tr>
@@ -47,9 +47,9 @@ export function Recurring() {
                 <td>{String(one.command.data.title ?? one.command.type)}</td>
                 <td>
                   <code>{one.rule}</code> <span class="quiet">{one.timezone}</span>
-                  {one.last_error && <div class="small error">Refused last: {one.last_error}</div>}
+                  {one.last_error && <div class="small error">The last attempt failed: {one.last_error}</div>}
                 </td>
-                <td>{one.paused ? <Tag>paused</Tag> : one.next ? moment(one.next) : "never again"}</td>
+                <td>{one.paused ? <Tag>paused</Tag> : one.next ? moment(one.next) : "none left"}</td>
                 <td class="right">{may("member") && <Steer recurrence={one} />}</td>
               </tr>
             ))}
@@ -66,7 +66,7 @@ function Steer({ recurrence: { id, paused } }: { recurrence: Recurrence }) {
     try {
       await call();
     } catch (error) {
-      tellProblem(error, "It could not be changed");
+      tellProblem(error, "Could not change the recurring task");
     }
   };
   const toggle = async () => {
@@ -79,7 +79,7 @@ function Steer({ recurrence: { id, paused } }: { recurrence: Recurrence }) {
   return (
     <span class="row">
       <button type="button" class="button" onClick={() => steer(toggle)}>
-        {paused ? "Go on" : "Pause"}
+        {paused ? "Resume" : "Pause"}
       </button>
       <button type="button" class="button danger" onClick={() => steer(end)}>
         End

@@ -32,9 +32,9 @@ export function Done({ task }: { task: Task }) {
         { status: done ? "todo" : "done" },
         task.version,
       );
-      tell(done ? `Reopened: ${task.title}` : `Done: ${task.title}`);
+      tell(done ? `Reopened: ${task.title}` : `Completed: ${task.title}`);
     } catch (error) {
-      tellProblem(error, done ? "It could not be reopened" : "It could not be completed");
+      tellProblem(error, done ? "Could not reopen the task" : "Could not complete the task");
     }
   };
   return (
@@ -63,7 +63,7 @@ export function Marks({ task, card }: { task: Task; card?: boolean }) {
     <span class="marks">
       {asked && !card && task.status !== "done" && (
         <Tag tone="saga">
-          <Handshake size={12} /> asked
+          <Handshake size={12} /> hand-over
         </Tag>
       )}
       {pressing && (
@@ -85,7 +85,7 @@ export function Marks({ task, card }: { task: Task; card?: boolean }) {
 }
 
 export function Whose({ task, card }: { task: Task; card?: boolean }) {
-  if (task.assignee === null) return card ? null : <span class="whose quiet">nobody</span>;
+  if (task.assignee === null) return card ? null : <span class="whose quiet">unassigned</span>;
   const name = nameOf(task.assignee);
   if (card) {
     return (

@@ -192,7 +192,7 @@ const READ_FOR: Record<string, (event: AnnalsEvent, many: boolean) => Promise<un
   saga: ({ position }) => loadHandovers(position),
 };
 
-/** Read what the events have changed. A read that fails for now is tried again later, and holds nothing up. */
+/** Read what the events have changed. A read that fails for now is repeated later, and holds nothing up. */
 async function catchUp(): Promise<void> {
   const events = [...happened.values()];
   [happened, due] = [new Map(), false];
@@ -251,7 +251,7 @@ export async function change(
   taken?.();
   if (await seen(data.id, written.position)) forget(done);
   else {
-    tell("It is done. What it came to cannot be read yet, and is looked for again.");
+    tell("Your change was made, but cannot be read yet. The page keeps trying.");
     lookAgain(done, written.position);
   }
   return written;
@@ -299,7 +299,7 @@ export function draft(id: string, given: Partial<Task>): Task {
 
 /** Return the name of a user, or the id if the name is not known. */
 export function nameOf(user: string | null): string {
-  if (user === null) return "nobody";
+  if (user === null) return "unassigned";
   return (
     members.value.find((member) => member.id === user)?.name ??
     (user === session.value?.user ? session.value.name : user)
