@@ -63,7 +63,7 @@ logs: | .venv/.installed ## follow the logs; APP=command for one
 	@$(RUN) -m suite logs $(APP)
 
 test: setup ## run all tests, on real servers
-	@$(RUN) -m suite install redis-server mariadbd
+	@$(RUN) -m suite install redis-server mariadbd helm
 	$(PYTEST) -n 3 -m "not soak and not bench and not brokers and not browser and not cluster"
 
 test-brokers: setup ## run the conformance suite and each profile on all brokers; BROKER=kafka for one

@@ -90,7 +90,10 @@ def _setup(choice: Choice | None = None) -> int:
 def _install(programs: list[str]) -> int:
     try:
         for program in programs:
-            packages.program(program)
+            if program == "helm":
+                runtime.helm()
+            else:
+                packages.program(program)
     except runtime.Missing as error:
         console.print(str(error), highlight=False)
         return 1
