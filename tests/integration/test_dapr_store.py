@@ -120,7 +120,7 @@ async def test_a_mysql_that_takes_keys_for_equal_by_case_is_refused(
     _, at = await bare_sidecar(resources(tmp_path, "stores/mysql/eventstore.yaml"))
     client = DaprSidecar(at.grpc)
     try:
-        with pytest.raises(UnfitStore, match="differ by case"):
+        with pytest.raises(UnfitStore, match="differ only by case"):
             await probe(client, "eventstore")
     finally:
         await client.close()
