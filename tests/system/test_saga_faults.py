@@ -253,7 +253,9 @@ async def test_a_saga_that_no_worker_knows_any_more_is_not_restarted_and_can_be_
     assert (await sagas.post(f"{saga_id}/cancel")).status_code == 202
     # In a new workflow it would stall again.
     answer = await sagas.post(f"{saga_id}/restart")
-    assert answer.status_code == 503 and "this replica has no version 2" in answer.json()["detail"], answer.text
+    assert answer.status_code == 503 and "this replica has no version 2" in answer.json()["detail"], (
+        answer.text
+    )
     answer = await sagas.post(f"{saga_id}/terminate")
     assert answer.status_code == 202, answer.text
     await faulty.deploy("1", "2")

@@ -201,8 +201,11 @@ async def test_what_is_held_up_is_not_asked_for_all_the_time(show: Show, service
     page = await show("/causes/correlation/s")
     await expect(page.locator(".picture > header")).to_contain_text("in progress")
     before = services.count(_DELIVERIES)
-    await page.clock.run_for(10_000)
-    assert services.count(_DELIVERIES) == before
+    for _ in range(8):  # in each round, a delivery that is being sent would be read once
+        await page.clock.run_for(3_000)
+        await page.evaluate("() => fetch('/api/other').then((answer) => answer.text())")
+    # The opening of the live stream may cause two reads.
+    assert services.count(_DELIVERIES) <= before + 2
 
 
 async def test_a_saga_has_ended_whichever_of_two_clocks_is_ahead(show: Show, services: Services) -> None:
