@@ -181,7 +181,7 @@ def test_a_type_that_no_event_can_carry_is_refused_before_any_command() -> None:
         dataclasses.replace(REACH, command=ReachInCamels),
         dataclasses.replace(REACH, aggregate=OtherPerson),
     ):
-        with pytest.raises(ValueError, match="is not an? (aggregate )?type"):
+        with pytest.raises(ValueError, match=r"is not an? (aggregate )?type"):
             CommandBus(
                 MemoryEventStore(), EventRegistry([Reached]), [misnamed], source="test", protect=sealed
             )
