@@ -296,7 +296,7 @@ async def test_what_waits_for_a_generation_is_counted_of_all_tenants(clients: tu
 async def test_too_many_of_a_generation_stop_that_one_alone(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 2)
+    monkeypatch.setattr("annals.deadletters.index._MAX_PARKED", 2)
     one, other = (letters_of(client) for client in clients)
 
     async def park(name: str, generation: int, by: DeadLetters = one) -> None:
@@ -316,7 +316,7 @@ async def test_too_many_of_a_generation_stop_that_one_alone(
     other.require_fresh("members", 1)
     await park("c", 2, by=other)
 
-    await other.end("tasks", 3)
+    await other.close_generation("tasks", 3)
 
     assert [letter.generation for letter in other.parked("acme")] == [2]
     other.require_fresh("tasks", 3)
@@ -327,7 +327,7 @@ async def test_too_many_of_a_generation_stop_that_one_alone(
 async def test_too_many_in_all_stop_every_consumer(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MOST_PARKED", 2)
+    monkeypatch.setattr("annals.deadletters.index._MOST_PARKED", 2)
     letters = letters_of(clients[0])
     for generation in (1, 2):
         event = await event_of(StreamId("acme", "thing-a"))
@@ -340,7 +340,7 @@ async def test_too_many_in_all_stop_every_consumer(
 async def test_an_unreadable_message_that_is_one_too_many_comes_again(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 1)
+    monkeypatch.setattr("annals.deadletters.index._MAX_PARKED", 1)
 
     async def handle(_: object) -> None:
         raise AssertionError
@@ -437,7 +437,7 @@ async def test_what_an_older_release_parked_is_released_and_discarded_however_mu
 async def test_at_most_so_many_bytes_are_taken_in_and_what_is_there_is_dealt_with_all_the_same(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MOST_BYTES", 1_000)
+    monkeypatch.setattr("annals.deadletters.index._MOST_BYTES", 1_000)
     letters = letters_of(clients[0])
 
     async def park(name: str, reason: str = "a bug") -> None:
@@ -476,7 +476,7 @@ async def test_at_most_so_many_bytes_are_taken_in_and_what_is_there_is_dealt_wit
     _, detail = await letters.get("acme", second.id)
     assert detail.history[-1]["reason"] == "nonsense " * 50
 
-    monkeypatch.setattr(dead_letters, "_MAX_DONE", 1)
+    monkeypatch.setattr("annals.deadletters.index._MAX_DONE", 1)
     for one in letters.released():
         await letters.done(one)
     await park("more")
@@ -517,7 +517,7 @@ async def test_a_text_that_is_nested_too_deeply_to_be_read_again_is_parked_again
 async def test_as_much_is_edited_as_there_is_room_for_and_discarded_beyond_it(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MOST_EDITED", 1_000)
+    monkeypatch.setattr("annals.deadletters.index._MOST_EDITED", 1_000)
     letters = letters_of(clients[0])
     for stream in (ACME, GLOBEX):
         await letters.park(*await failed(stream))
@@ -541,7 +541,7 @@ async def test_as_much_is_edited_as_there_is_room_for_and_discarded_beyond_it(
 async def test_what_is_discarded_takes_no_room_from_what_is_edited(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MOST_EDITED", 100)
+    monkeypatch.setattr("annals.deadletters.index._MOST_EDITED", 100)
     letters = letters_of(clients[0])
     for number in range(5):
         await letters.park(*await failed(StreamId("acme", f"thing-{number}")))
@@ -559,7 +559,7 @@ async def test_what_is_discarded_takes_no_room_from_what_is_edited(
 async def test_no_more_is_discarded_than_leaves_room_for_what_fails_later(
     clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MOST_DISCARDED", 50)
+    monkeypatch.setattr("annals.deadletters.index._MOST_DISCARDED", 50)
     letters = letters_of(clients[0])
     for stream in (ACME, GLOBEX):
         await letters.park(*await failed(stream))

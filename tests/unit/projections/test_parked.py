@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from annals.dapr import DaprSidecar
-from annals.deadletters import DeadLetters, TooManyParked, dead_letters
+from annals.deadletters import DeadLetters, TooManyParked
 from annals.events import DomainEvent, RecordedEvent
 from annals.projections import (
     Applier,
@@ -51,7 +51,7 @@ async def created(store: MemoryEventStore, count: int) -> list[RecordedEvent]:
 async def test_a_faulty_version_stops_itself_at_the_bound(
     rebuilt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 5)
+    monkeypatch.setattr("annals.deadletters.index._MAX_PARKED", 5)
     store, database = MemoryEventStore(), TakesEveryRow()
     events = await created(store, 20)
     faulty = Generation(replace(TASKS, changes={"task.created": broken}, version=3), 3)
@@ -82,7 +82,7 @@ async def test_a_faulty_version_stops_itself_at_the_bound(
 async def test_what_was_parked_up_to_the_bound_is_handled_once_it_is_released(
     bound: str, status: GenerationStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, bound, 5)
+    monkeypatch.setattr(f"annals.deadletters.index.{bound}", 5)
     monkeypatch.setattr(replays, "SETTLED_SECONDS", 0)
     store, database = MemoryEventStore(), TakesEveryRow()
     events = await created(store, 7)

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from annals.dapr import DaprError, DatabaseError, SidecarUnavailable, StatementRefused, Write
-from annals.deadletters import DeadLetters, dead_letters, of_event
+from annals.deadletters import DeadLetters, of_event
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import (
     Append,
@@ -629,7 +629,7 @@ async def test_nothing_is_handled_while_what_is_parked_is_not_known(
 async def test_so_many_parked_that_it_is_something_general_stop_it_until_they_are_released(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_MAX_PARKED", 1)
+    monkeypatch.setattr("annals.deadletters.index._MAX_PARKED", 1)
     await world.append(0, "torn", 1)
     world.fails = {1}
     async with world.following():

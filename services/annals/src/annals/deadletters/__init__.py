@@ -1,14 +1,7 @@
 """Dead letters: messages that a consumer gave up, kept with the events behind them until somebody decides."""
 
-from annals.deadletters.dead_letters import (
-    SETTLED_SECONDS,
-    DeadLetters,
-    DeadLettersUnknown,
-    MovedOn,
-    TooManyParked,
-    TooMuchEdited,
-    UnknownLetter,
-)
+from annals.deadletters.dead_letters import SETTLED_SECONDS, DeadLetters, DeadLettersUnknown
+from annals.deadletters.index import MovedOn, TooManyParked, TooMuchEdited, UnknownLetter
 from annals.deadletters.letter import DeadLetter, Detail, Kind, Status, of_event
 from annals.deadletters.unreadable import Unreadable
 

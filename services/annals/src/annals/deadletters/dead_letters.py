@@ -1,9 +1,8 @@
 """The dead letters of one service, kept in the state store, so that every replica knows what is parked.
 
-One index key holds all letters and the operators' corrections, both bounded; the details of each letter have
-a key of their own. The index is changed by first-write: of two concurrent changes, one is refused and tried
-again. It is written as a whole, with the details that change, in one message to the sidecar, which accepts
-4 MiB. So only as many letters are accepted as leave room for what is done to them later.
+One key holds the index; the details of each letter have a key of their own. The index is changed by
+first-write: of two concurrent changes, one is refused and tried again. It is written as a whole, in one
+transaction with the details that change.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -23,6 +22,7 @@ import structlog
 from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
 from annals.dapr.parts import parts
 from annals.deadletters import letter as letters
+from annals.deadletters.index import Index, TooManyParked, UnknownLetter
 from annals.deadletters.letter import DeadLetter, Detail, Kind, Status
 from annals.events import RecordedEvent, StreamId
 from annals.telemetry import metrics
@@ -36,17 +36,6 @@ _STALE_SECONDS = 2.0  # after which a copy of the index is too old to go by
 SETTLED_SECONDS = 2 * _STALE_SECONDS
 """After this time every replica knows of a change, or has stopped handling events."""
 
-_MAX_PARKED = 1_000
-"""Parked sequences of one consumer, or of one generation of a read model."""
-_MOST_PARKED = 4 * _MAX_PARKED
-"""Parked sequences of all consumers together."""
-_MOST_BYTES = 2_000_000
-"""Bytes of the letters up to which another one is accepted. Later changes make them only a little larger."""
-_MOST_EDITED = 1_000_000
-"""Bytes of corrections in which operators edited data. They stay in the index permanently."""
-_MOST_DISCARDED = 500_000
-"""Bytes of corrections in which operators discarded events. More would leave no room for new letters."""
-_MAX_DONE = 200  # letters that are kept in the index after they are done
 _ATTEMPTS = 20  # of a change, while others change the index at the same time
 _AT_ONCE = 100
 """Letters changed in one transaction."""
@@ -57,61 +46,8 @@ _BYTES_AT_ONCE = 4_000_000
 Revise = Callable[[Detail], Detail]
 
 
-class TooManyParked(Exception):
-    """So many sequences are parked that something general must be wrong: the consumer stops."""
-
-
-class TooMuchEdited(Exception):
-    """A correction does not fit any more: operators' corrections take as much room as there is for them."""
-
-
-class MovedOn(Exception):
-    """A sequence waits at another event by now than the one that the operator looked at."""
-
-    def __init__(self, letter_id: str, expected: int, actual: int) -> None:
-        super().__init__(f"{letter_id} waits at version {actual}, not {expected}")
-        self.expected = expected
-        self.actual = actual
-
-
-class UnknownLetter(Exception):
-    """There is no such dead letter, or there no longer is."""
-
-
 class DeadLettersUnknown(Exception):
     """The dead letters cannot be read or changed now, or their stored value is damaged."""
-
-
-@dataclass(slots=True)
-class _Index:
-    parked: dict[str, DeadLetter] = field(default_factory=dict)
-    done: dict[str, DeadLetter] = field(default_factory=dict)
-    corrections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    size: int = 0
-    """Bytes of the letters when the index was read."""
-
-    @classmethod
-    def decode(cls, data: bytes | None) -> _Index:
-        if data is None:
-            return cls()
-        value = orjson.loads(data)
-        corrections = value["corrections"]
-        return cls(
-            {one["id"]: _letter(one) for one in value["parked"]},
-            {one["id"]: _letter(one) for one in value["done"]},
-            # Older releases also stored here who made the correction and why.
-            {place: {"data": one["data"]} for place, one in corrections.items()},
-            len(data) - len(orjson.dumps(corrections)),
-        )
-
-    def encode(self) -> bytes:
-        return orjson.dumps(
-            {
-                "parked": [asdict(one) for one in self.parked.values()],
-                "done": [asdict(one) for one in list(self.done.values())[-_MAX_DONE:]],
-                "corrections": self.corrections,
-            }
-        )
 
 
 class DeadLetters:
@@ -124,7 +60,7 @@ class DeadLetters:
         self._sidecar = sidecar
         self._store = store
         self._prefix = f"dead-letters/{service}"
-        self._index = _Index()
+        self._index = Index()
         self._read_at = float("-inf")
         self._changing = asyncio.Lock()
         self._changes = 0
@@ -149,7 +85,7 @@ class DeadLetters:
             # The value may be older than a change made here meanwhile: with it, an event could overtake the
             # parked one that it must wait for.
         if began >= self._read_at:
-            self._index = _decoded(self._prefix, value, _Index.decode)
+            self._index = _decoded(self._prefix, value, Index.decode)
             self._read_at = began
 
     def require_fresh(self, consumer: str, generation: int = 0) -> None:
@@ -159,8 +95,7 @@ class DeadLetters:
         """
         if time.monotonic() - self._read_at > _STALE_SECONDS:
             raise DeadLettersUnknown("the dead letters have not been read for too long")
-        waiting = [one for one in self._index.parked.values() if one.status is Status.PARKED]
-        _require_few(waiting, consumer, generation)
+        self._index.require_few(consumer, generation)
 
     def find(self, consumer: str, stream: StreamId, generation: int = 0) -> DeadLetter | None:
         """Return the letter behind which a stream's events wait, as far as this replica knows, or None."""
@@ -170,11 +105,7 @@ class DeadLetters:
 
     def corrected(self, consumer: str, event: RecordedEvent) -> RecordedEvent | None:
         """Return the event as the consumer must handle it; None if an operator discarded it."""
-        if self._index.corrections:
-            correction = self._index.corrections.get(_place(consumer, event.stream, event.version))
-            if correction is not None:
-                return letters.corrected(event, correction)
-        return event
+        return self._index.corrected(consumer, event)
 
     async def park(self, letter: DeadLetter, detail: Detail) -> None:
         """Park a letter. Raises TooManyParked.
@@ -185,25 +116,10 @@ class DeadLetters:
         """
         known: DeadLetter | None = None
 
-        def change(index: _Index) -> None:
+        def change(index: Index) -> None:
             nonlocal known
             known = index.parked.get(letter.id)
-            if known is None:
-                # Released letters count here: one that fails again is parked without this check.
-                _require_few(index.parked.values(), letter.consumer, letter.generation)
-                if index.size >= _MOST_BYTES:
-                    raise TooManyParked(
-                        f"the dead letters take {index.size} bytes: something general is wrong"
-                    )
-                index.parked[letter.id] = letter
-            elif letter.kind is Kind.EVENT and (
-                known.status is Status.RELEASED or letter.version < known.version
-            ):
-                reason = _short(letter.reason, known, index)
-                attempts = letter.attempts + known.attempts
-                index.parked[letter.id] = replace(letter, reason=reason, attempts=attempts)
-            else:
-                index.parked[letter.id] = replace(known, attempts=known.attempts + letter.attempts)
+            index.park(letter)
 
         def revise(before: Detail) -> Detail:
             raw = detail.raw if known is None else before.raw
@@ -228,17 +144,7 @@ class DeadLetters:
 
     async def park_again(self, letter: DeadLetter, reason: str) -> None:
         """Park a released letter that still cannot be handled, unless it was released again meanwhile."""
-
-        def change(index: _Index) -> None:
-            known = _require(index, letter.id)
-            if known.released_at != letter.released_at:
-                return
-            short = _short(reason, known, index)
-            index.parked[letter.id] = replace(
-                known, status=Status.PARKED, reason=short, attempts=known.attempts + 1
-            )
-
-        await self._change(change)
+        await self._change(lambda index: index.park_again(letter, reason))
 
     def parked(self, tenant: str) -> list[DeadLetter]:
         """Return a tenant's letters that are parked or released, oldest first."""
@@ -255,7 +161,7 @@ class DeadLetters:
     async def known(self, tenant: str, letter_id: str) -> DeadLetter:
         """Return one letter, parked or done. Raises UnknownLetter."""
         await self.refresh()
-        letter = self._index.parked.get(letter_id) or self._index.done.get(letter_id)
+        letter = self._index.parked.get(letter_id) or self._index.finished.get(letter_id)
         if letter is None or letter.tenant != tenant:
             raise UnknownLetter(f"there is no dead letter {letter_id}")
         return letter
@@ -276,17 +182,7 @@ class DeadLetters:
         """
         what = "discarded" if data is None else "edited"
         entry = letters.action(what, who, reason, version=letter.version, data=data)
-        stream = letter.sequence
-
-        def change(index: _Index) -> None:
-            known = _require(index, letter.id)
-            if known.version != letter.version:
-                raise MovedOn(letter.id, letter.version, known.version)
-            place = _place(letter.consumer, stream, letter.version)
-            index.corrections[place] = {"data": data}  # who and why is in the history
-            _require_room(index.corrections, editing=data is not None)
-
-        await self._change(change, {letter: partial(_noted, entry)})
+        await self._change(lambda index: index.correct(letter, data), {letter: partial(_noted, entry)})
 
     async def rewrite(self, letter: DeadLetter, raw: str, who: str | None, reason: str) -> None:
         """Replace the text of an unreadable message."""
@@ -295,7 +191,7 @@ class DeadLetters:
             entry = letters.action("edited", who, reason, before=detail.raw)
             return replace(_noted(entry, detail), raw=raw)
 
-        await self._change(lambda index: _require(index, letter.id), {letter: revise})
+        await self._change(lambda index: index.require(letter.id), {letter: revise})
 
     async def release(self, found: Sequence[DeadLetter], who: str | None, reason: str | None) -> int:
         """Release letters, to be handled again from their first events on; return how many still existed."""
@@ -310,9 +206,7 @@ class DeadLetters:
             sizes = {one: len(_encoded(detail)) for one, detail in noted.items()}
             room = _BYTES_AT_ONCE - len(self._index.encode())
             for part in parts(sizes, sizes.__getitem__, room):
-                revise = partial(_noted, entry)
-                change = partial(_release, {one.id for one in part}, time.time())
-                await self._change(change, dict.fromkeys(part, revise))
+                await self._release({one.id for one in part}, dict.fromkeys(part, partial(_noted, entry)))
             released += len(ids)
         return released
 
@@ -321,41 +215,31 @@ class DeadLetters:
         revisions: dict[DeadLetter, Revise] = {}
         if who is not None or reason is not None:
             revisions[letter] = partial(_noted, letters.action("discarded", who, reason))
+        await self._change(lambda index: index.finish(letter), revisions)
 
-        def change(index: _Index) -> None:
-            known = index.parked.get(letter.id)
-            if known is None or (letter.kind is Kind.EVENT and known != letter):
-                return  # it is done already, or it failed again meanwhile
-            del index.parked[letter.id]
-            index.done[letter.id] = replace(known, status=Status.DONE)
-
-        await self._change(change, revisions)
-
-    async def end(self, read_model: str, generation: int) -> None:
+    async def close_generation(self, read_model: str, generation: int) -> None:
         """Mark all letters of a read model's generation as done, because its table is gone."""
-
-        def change(index: _Index) -> None:
-            for one in _of(index.parked.values(), read_model, generation):
-                del index.parked[one.id]
-                index.done[one.id] = replace(one, status=Status.DONE)
-
-        await self._change(change)
+        await self._change(lambda index: index.close_generation(read_model, generation))
 
     def parked_in(self, read_model: str, generation: int) -> int:
         """Return how many sequences of all tenants are parked, and not released, in one generation."""
-        found = _of(self._index.parked.values(), read_model, generation)
+        found = self._index.of(read_model, generation)
         return sum(one.status is Status.PARKED for one in found)
 
     def generations(self) -> set[tuple[str, int]]:
         """Return the read models' generations for which letters are parked or released."""
         return {(one.consumer, one.generation) for one in self._index.parked.values() if one.generation}
 
+    async def _release(self, ids: Set[str], revisions: Mapping[DeadLetter, Revise]) -> None:
+        at = time.time()
+        await self._change(lambda index: index.release(ids, at), revisions)
+
     def _key(self, letter_id: str) -> str:
         return f"{self._prefix}/{letter_id}"
 
     async def _change(
         self,
-        change: Callable[[_Index], object],
+        change: Callable[[Index], object],
         revisions: Mapping[DeadLetter, Revise] = MappingProxyType({}),
     ) -> None:
         """Change the index and the details of some letters, in one transaction."""
@@ -363,13 +247,13 @@ class DeadLetters:
             await self._change_alone(change, revisions)
 
     async def _change_alone(
-        self, change: Callable[[_Index], object], revisions: Mapping[DeadLetter, Revise]
+        self, change: Callable[[Index], object], revisions: Mapping[DeadLetter, Revise]
     ) -> None:
         by_key = {self._key(one.id): (one, revise) for one, revise in revisions.items()}
         for _ in range(_ATTEMPTS):
             began = time.monotonic()
             value = await self._sidecar.get(self._store, self._prefix)
-            index = _decoded(self._prefix, value, _Index.decode)
+            index = _decoded(self._prefix, value, Index.decode)
             change(index)
             # Read the details after the index: a concurrent change of a detail also changes the index, and so
             # makes the store refuse this transaction.
@@ -422,58 +306,3 @@ def _decoded(key: str, value: StateValue | None, decode: Callable[[bytes | None]
 
 def _noted(entry: dict[str, Any], detail: Detail) -> Detail:
     return replace(detail, history=[*detail.history, entry])
-
-
-def _release(ids: Set[str], at: float, index: _Index) -> None:
-    for one in ids & index.parked.keys():
-        index.parked[one] = replace(index.parked[one], status=Status.RELEASED, released_at=at)
-
-
-def _of(found: Collection[DeadLetter], consumer: str, generation: int) -> list[DeadLetter]:
-    return [one for one in found if (one.consumer, one.generation) == (consumer, generation)]
-
-
-def _require_few(found: Collection[DeadLetter], consumer: str, generation: int) -> None:
-    if len(found) >= _MOST_PARKED:
-        raise TooManyParked(f"{_MOST_PARKED} sequences are parked in all: something general is wrong")
-    if len(found) >= _MAX_PARKED and len(_of(found, consumer, generation)) >= _MAX_PARKED:
-        name = f"{consumer}, generation {generation}" if generation else consumer
-        raise TooManyParked(f"{_MAX_PARKED} sequences of {name} are parked: something general is wrong")
-
-
-def _require_room(corrections: Mapping[str, Mapping[str, Any]], *, editing: bool) -> None:
-    alike = {place: one for place, one in corrections.items() if (one["data"] is not None) == editing}
-    size = len(orjson.dumps(alike))
-    if editing and size > _MOST_EDITED:
-        raise TooMuchEdited(
-            f"with this edit, the edited data takes {size} bytes, and at most {_MOST_EDITED} are kept: "
-            "fix the consumer that fails on the event, or discard the event"
-        )
-    if not editing and size > _MOST_DISCARDED:
-        raise TooMuchEdited(
-            f"with this event, the discarded ones take {size} bytes, and at most {_MOST_DISCARDED} are kept: "
-            "release a version of the consumer that handles the event or skips it"
-        )
-
-
-def _short(reason: str, known: DeadLetter, index: _Index) -> str:
-    """Return the reason of a repeated failure, no longer than the one before if there is no room."""
-    short = reason[: letters.REASON_LENGTH]
-    if index.size < _MOST_BYTES:
-        return short
-    return short.encode()[: len(known.reason.encode())].decode(errors="ignore")
-
-
-def _require(index: _Index, letter_id: str) -> DeadLetter:
-    known = index.parked.get(letter_id)
-    if known is None:
-        raise UnknownLetter(f"{letter_id} is not parked any more")
-    return known
-
-
-def _place(consumer: str, stream: StreamId, version: int) -> str:
-    return f"{consumer}/{stream.tenant}/{stream.name}/{version}"
-
-
-def _letter(value: dict[str, Any]) -> DeadLetter:
-    return DeadLetter(**value | {"kind": Kind(value["kind"]), "status": Status(value["status"])})

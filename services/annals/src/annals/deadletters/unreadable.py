@@ -10,7 +10,8 @@ from typing import Any
 import structlog
 
 from annals.dapr import DaprError
-from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown, TooManyParked, UnknownLetter
+from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown
+from annals.deadletters.index import TooManyParked, UnknownLetter
 from annals.deadletters.letter import Kind, of_raw
 from annals.events import is_tenant
 

@@ -77,7 +77,7 @@ class Replays:
                 _log.info(
                     "the dead letters of a dropped table are ended", read_model=read_model, generation=number
                 )
-                await self._dead_letters.end(read_model, number)
+                await self._dead_letters.close_generation(read_model, number)
 
     async def _replay(self, letter: DeadLetter) -> None:
         known = self._generations.find(letter.consumer, letter.generation)
