@@ -148,16 +148,16 @@ class SagaActivities:
         If a saga begins with parallel steps, the call of one of them records its start; the others wait.
         """
         for wait in _BEGINS_SECONDS:
-            state = await self._told(key, entries, traceparent, run)
+            state = await self._record_or_trim(key, entries, traceparent, run)
             if state.status is not SagaStatus.NONE:
                 return state
             await asyncio.sleep(wait)
-        state = await self._told(key, entries, traceparent, run)
+        state = await self._record_or_trim(key, entries, traceparent, run)
         if state.status is SagaStatus.NONE:
             _log.warning("a workflow ends because the store does not have its saga", saga=key.id)
         return state
 
-    async def _told(
+    async def _record_or_trim(
         self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
     ) -> SagaState:
         """Record transitions. If these begin the compensation and are too large, omit the steps' results."""

@@ -87,12 +87,12 @@ def run(
     return ended
 
 
-def _told(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     """Return an unforeseen error as text for a saga's history."""
     return recordable(f"{type(error).__name__}: {error}")
 
 
-def _why(failed: StepState) -> str:
+def _reason_of(failed: StepState) -> str:
     """Return why a step failed, from what an earlier run recorded."""
     if failed.error is not None:
         return failed.error.message
@@ -137,7 +137,7 @@ class _Run:
             except _Stop as stop:
                 return (yield from self._compensate(str(stop)))
             except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
-                return (yield from self._compensate(_told(error)))
+                return (yield from self._compensate(_text_of(error)))
             else:
                 return {"status": "completed", "output": output}
         except _Ended as ended:
@@ -178,7 +178,7 @@ class _Run:
         except _Stop as stop:
             return stop
         except Exception as error:  # noqa: BLE001 - a declaration's function may fail in any way
-            return _Stop(f"{step.name}: {_told(error)}")
+            return _Stop(f"{step.name}: {_text_of(error)}")
         return None
 
     def _step(self, step: Step, *, last: bool) -> Branch:
@@ -186,7 +186,7 @@ class _Run:
         if known.status is StepStatus.COMPLETED:
             return
         if known.status is StepStatus.FAILED:
-            raise _Stop(f"{step.name}: {_why(known)}")
+            raise _Stop(f"{step.name}: {_reason_of(known)}")
         match step.action:
             case AwaitEvent():
                 yield from self._await(step, step.action)
@@ -212,7 +212,7 @@ class _Run:
                 done = yield from self._perform(step, call, attempt, final=final, then=then, undo=False)
             except Exception as error:
                 # The activity itself failed, and its action may have taken effect: it is compensated.
-                message = _told(error)
+                message = _text_of(error)
                 why = SagaError(kind="failed", message=message)
                 self._note(StepFailed(step=step.name, attempt=attempt, error=why, final=True, uncertain=True))
                 self._undo.append((step, 0))
@@ -243,7 +243,7 @@ class _Run:
         then: Sequence[Mapping[str, Any]],
         undo: bool,
     ) -> Branch:
-        before = self._take()
+        before = self._take_unrecorded()
         asked = {
             "before": before,
             "step": step.name,
@@ -254,7 +254,7 @@ class _Run:
             "call": call,
             "then": list(then),
         }
-        done = yield from self._telling(before, "perform", asked)
+        done = yield from self._call_and_record(before, "perform", asked)
         if done["outcome"] == "ended":
             raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]
@@ -354,7 +354,7 @@ class _Run:
         try:
             ended = yield from self._child_to_its_end(step, saga, saga_id, given)
         except Exception as error:  # noqa: BLE001 - an activity may fail in any way
-            ended = {"status": "failed", "reason": _told(error)}
+            ended = {"status": "failed", "reason": _text_of(error)}
         return {"id": saga_id, "status": ended["status"], "reason": ended.get("reason")}
 
     def _child_to_its_end(self, step: Step, saga: str, saga_id: str, given: Mapping[str, Any]) -> Branch:
@@ -383,7 +383,7 @@ class _Run:
             return found
 
     def _concurrently(self, branches: Sequence[Branch], limit: int) -> Branch:
-        return (yield from run_concurrently(branches, limit, self._tell))
+        return (yield from run_concurrently(branches, limit, self._record_before_waiting))
 
     # --- back ---
 
@@ -404,7 +404,7 @@ class _Run:
 
     def _take_back(self, step: Step, compensation: Action, tried: int) -> Branch:
         def failed(error: Exception, attempt: int, *, final: bool) -> None:
-            why = SagaError(kind="failed", message=_told(error))
+            why = SagaError(kind="failed", message=_text_of(error))
             self._note(StepFailed(step=step.name, attempt=attempt, error=why, final=final, compensation=True))
 
         try:
@@ -436,11 +436,11 @@ class _Run:
     def _note(self, event: EventData) -> None:
         self._unrecorded.append(entry(event, self._workflow.now.isoformat()))
 
-    def _take(self) -> list[dict[str, Any]]:
+    def _take_unrecorded(self) -> list[dict[str, Any]]:
         taken, self._unrecorded = self._unrecorded, []
         return taken
 
-    def _telling(self, before: list[dict[str, Any]], name: str, call: dict[str, Any]) -> Branch:
+    def _call_and_record(self, before: list[dict[str, Any]], name: str, call: dict[str, Any]) -> Branch:
         """Call an activity that records the transitions in `before`. If it fails, the next one does."""
         try:
             return (yield self._workflow.activity(name, self._common | call))
@@ -450,7 +450,7 @@ class _Run:
             self._unrecorded[:0] = before
             raise
 
-    def _tell(self) -> Branch:
+    def _record_before_waiting(self) -> Branch:
         """Record the transitions so far, while there is no other activity to take them along."""
         if not self._unrecorded or not self._workflow.records_before_waiting:
             return
@@ -459,9 +459,9 @@ class _Run:
 
     def _record(self, *events: EventData) -> Branch:
         """Record the transitions so far and `events`. If that fails, only the transitions are tried again."""
-        before = self._take()
+        before = self._take_unrecorded()
         entries = [*before, *(entry(event, self._workflow.now.isoformat()) for event in events)]
-        done = yield from self._telling(before, "record", {"entries": entries})
+        done = yield from self._call_and_record(before, "record", {"entries": entries})
         if done["over"]:
             raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]

@@ -277,11 +277,13 @@ class Orchestrator:
 
     async def _raised(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:
         """Raise an event to the workflow of a saga's current run; return False if there is none."""
-        return await self._told(
+        return await self._with_workflow(
             key, state, lambda instance: self._workflows.raise_event(instance, event, payload)
         )
 
-    async def _told(self, key: SagaKey, state: SagaState, tell: Callable[[str], Awaitable[bool]]) -> bool:
+    async def _with_workflow(
+        self, key: SagaKey, state: SagaState, tell: Callable[[str], Awaitable[bool]]
+    ) -> bool:
         """Call `tell` for the workflow of a saga's current run; return False if there is none."""
         for wait in _NOT_YET_SECONDS:
             # A child saga, or one that is restarted, is in its stream before it has a workflow.
@@ -323,7 +325,7 @@ class Orchestrator:
     async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
         """Suspend a saga. Also raises NotBegun: a workflow that begins later would not be suspended."""
         state = await self._decide(key, lambda state: state.suspend(), asker)
-        if not await self._told(key, state, self._workflows.pause):
+        if not await self._with_workflow(key, state, self._workflows.pause):
             raise NotBegun(key)
         return state
 
