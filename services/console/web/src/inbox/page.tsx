@@ -11,7 +11,7 @@ import { Bar } from "../parts/status";
 import { tell, tellProblem } from "../parts/toasts";
 import { nameOf } from "../tasks/store";
 import { Preferences } from "./preferences";
-import { answered, count, inbox, inboxChanged } from "./unread";
+import { answered, inbox, inboxChanged, refreshUnread } from "./unread";
 
 const PAGE = 100;
 const MOST_LOOKED_UP = 30;
@@ -59,7 +59,7 @@ function Notices() {
     try {
       await ask(`${path}${what}`, { method });
       loaded.reload();
-      await count();
+      await refreshUnread();
     } catch (error) {
       tellProblem(error, "Could not mark the notifications");
     }

@@ -22,15 +22,15 @@ export function followInbox(): void {
     if (timer === undefined)
       timer = setTimeout(() => {
         timer = undefined;
-        count();
+        refreshUnread();
       }, SOON);
   };
   listen(soon);
   onRejoin(soon);
   setInterval(() => {
-    if (document.visibilityState === "visible") count();
+    if (document.visibilityState === "visible") refreshUnread();
   }, EVERY);
-  count();
+  refreshUnread();
 }
 
 /** Return the path of the user's own inbox. */
@@ -45,10 +45,10 @@ export async function answered(saga: string): Promise<void> {
   } catch (error) {
     tellProblem(error, "Could not mark the notifications as read");
   }
-  await count();
+  await refreshUnread();
 }
 
-export async function count(): Promise<void> {
+export async function refreshUnread(): Promise<void> {
   if (!session.value) return;
   try {
     const found = await ask<Page<Notice> & { unread: number }>(`${inbox()}?unread=true&limit=1`);

@@ -12,7 +12,7 @@ export class Problem extends Error {
   }
 
   /** Whether the failure may be temporary, so that the same request may succeed later. */
-  get passes(): boolean {
+  get isTemporary(): boolean {
     return this.status === 0 || this.status === 502 || this.status === 503 || this.status === 504;
   }
 
@@ -114,7 +114,7 @@ export async function command(type: string, data: unknown, version?: number): Pr
     unknown.delete(asked);
     return written;
   } catch (error) {
-    if (error instanceof Problem && error.passes) unknown.set(asked, key);
+    if (error instanceof Problem && error.isTemporary) unknown.set(asked, key);
     else unknown.delete(asked);
     throw error;
   }
@@ -126,7 +126,7 @@ export async function again<T>(path: string, given: Ask): Promise<T> {
     try {
       return await ask<T>(path, given);
     } catch (error) {
-      if (!(error instanceof Problem && error.passes) || attempt > RETRIES) throw error;
+      if (!(error instanceof Problem && error.isTemporary) || attempt > RETRIES) throw error;
       await pause(250 * 2 ** attempt);
     }
   }

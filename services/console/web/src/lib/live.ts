@@ -46,7 +46,7 @@ export function onRejoin(call: Rejoined): () => void {
 }
 
 /** The position that the stream has reached; empty while it is unknown. */
-export const told = (): string => position;
+export const reachedPosition = (): string => position;
 
 /** Follow the stream for as long as somebody is signed in. */
 export function follow(): void {

@@ -1,7 +1,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { Problem } from "./api";
 import { connection, listen, onRejoin } from "./live";
-import { whole } from "./reading";
+import { coalesced } from "./reading";
 import type { AnnalsEvent } from "./types";
 
 export interface Loaded<T> {
@@ -32,7 +32,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   useEffect(() => {
     const aborting = new AbortController();
     const { signal } = aborting;
-    const run = whole(async () => {
+    const run = coalesced(async () => {
       if (signal.aborted) return;
       set((old) => (old.key === key ? { ...old, loading: true } : { key, problem: null, loading: true }));
       try {
@@ -53,7 +53,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         clearTimeout(timer);
-        if (error.passes && !signal.aborted) timer = setTimeout(() => start.current([]), AGAIN);
+        if (error.isTemporary && !signal.aborted) timer = setTimeout(() => start.current([]), AGAIN);
       }
     };
     start.current([]);
@@ -66,7 +66,7 @@ export function useLoad<T>(key: string, load: (signal: AbortSignal) => Promise<T
   const follow = useCallback((positions: string[]) => start.current(positions), []);
   const live = connection.value === "live";
   useEffect(() => {
-    if (live && state.problem?.passes) reload();
+    if (live && state.problem?.isTemporary) reload();
   }, [live]);
   const own = state.key === key;
   return {

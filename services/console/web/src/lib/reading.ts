@@ -12,7 +12,7 @@ const AWAITED = 72;
  *  time, the request fails and its positions are waited for again with the next. Even then `read` runs once,
  *  the first time or if the caller asks for that with `anyway`.
  */
-export function whole(read: () => Promise<void>): (position?: string, anyway?: boolean) => Promise<void> {
+export function coalesced(read: () => Promise<void>): (position?: string, anyway?: boolean) => Promise<void> {
   let positions: string[] = [];
   let wanted = false;
   let shown = false;

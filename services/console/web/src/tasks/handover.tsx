@@ -13,12 +13,12 @@ const DEADLINES = [
   { name: "3 days", value: "P3D" },
 ];
 
-const LAST_WORDS = ["saga.completed", "saga.compensating", "saga.terminated"];
+const ENDING_EVENTS = ["saga.completed", "saga.compensating", "saga.terminated"];
 
 /** Listen for the end of a saga from before it starts: it may be over before the answer brings its id.
- *  `tellOf` takes that id, and returns whether the saga is over already. `told` is called once, if the saga
+ *  `tellOf` takes that id, and returns whether the saga is over already. `ended` is called once, if the saga
  *  ends with a reason. */
-function lastWords(told: (why: string) => void) {
+function watchEnd(ended: (why: string) => void) {
   const heard = new Map<string, unknown>();
   let wanted: string | undefined;
   const tellOf = (saga: string) => {
@@ -26,11 +26,11 @@ function lastWords(told: (why: string) => void) {
     if (!heard.has(saga)) return false;
     forget();
     const why = heard.get(saga);
-    if (why) told(String(why));
+    if (why) ended(String(why));
     return true;
   };
   const forget = listen(({ aggregate_id, event_type, data }) => {
-    if (!LAST_WORDS.includes(event_type) || aggregate_id !== (wanted ?? aggregate_id)) return;
+    if (!ENDING_EVENTS.includes(event_type) || aggregate_id !== (wanted ?? aggregate_id)) return;
     heard.set(aggregate_id, data.reason);
     if (wanted !== undefined) tellOf(wanted);
   });
@@ -45,12 +45,12 @@ export function HandOver({ task, close }: { task: Task; close: () => void }) {
     const assignee = String(form.get("assignee"));
     close();
     try {
-      // For a deleted task the saga would start and be compensated: nobody would be asked, and nobody told.
+      // For a deleted task the saga would start and be compensated: nobody would be asked or notified.
       if (!tasks.value.has(task.id) && !(await refresh(task.id))) {
         tell("The task was deleted meanwhile", "bad");
         return;
       }
-      const { tellOf, forget } = lastWords((why) =>
+      const { tellOf, forget } = watchEnd((why) =>
         tell(`${nameOf(assignee)} has not taken on the task: ${why}`, "bad"),
       );
       try {

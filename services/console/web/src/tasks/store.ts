@@ -1,7 +1,7 @@
 import { computed, signal } from "@preact/signals";
 import { ask, command, Problem, pages, pause, query } from "../lib/api";
-import { connection, listen, onRejoin, told } from "../lib/live";
-import { whole } from "../lib/reading";
+import { connection, listen, onRejoin, reachedPosition } from "../lib/live";
+import { coalesced } from "../lib/reading";
 import { session } from "../lib/session";
 import type { AnnalsEvent, Member, Recurrence, Saga, Task, Written } from "../lib/types";
 import { tell } from "../parts/toasts";
@@ -55,7 +55,7 @@ export function keep(): void {
   onRejoin((position) => load(position, true));
   listen(onEvent);
   // What is read after the stream opened need not be read twice, but the page does not wait long for that.
-  if (connection.value === "live") load(told());
+  if (connection.value === "live") load(reachedPosition());
   else loadTimer = setTimeout(() => load(), OPENING);
 }
 
@@ -72,7 +72,7 @@ export async function load(position?: string, anyway = false): Promise<void> {
   const failed = await whatFails(reads);
   problem.value = failed[0] ?? null;
   clearTimeout(loadTimer);
-  if (failed.some((one) => one.passes)) loadTimer = setTimeout(() => load(), AGAIN);
+  if (failed.some((one) => one.isTemporary)) loadTimer = setTimeout(() => load(), AGAIN);
 }
 
 async function whatFails(reads: Promise<void>[]): Promise<Problem[]> {
@@ -85,7 +85,7 @@ async function whatFails(reads: Promise<void>[]): Promise<Problem[]> {
   });
 }
 
-const loadTasks = whole(async () => {
+const loadTasks = coalesced(async () => {
   loading.value = true;
   const [before, read] = [stored.value, ++begun];
   const found = new Set<string>();
@@ -108,12 +108,12 @@ const loadTasks = whole(async () => {
   }
 });
 
-const loadMembers = whole(async () => {
+const loadMembers = coalesced(async () => {
   const path = query("/api/projector/queries/members", { limit: PAGE });
   members.value = (await pages<Member>(path, { most: 5000 })).items;
 });
 
-const loadHandovers = whole(async () => {
+const loadHandovers = coalesced(async () => {
   const path = query("/api/projector/queries/sagas", {
     type: "task-handover",
     status: "running",
@@ -201,7 +201,7 @@ async function catchUp(): Promise<void> {
     try {
       await READ_FOR[event.aggregate_type]?.(event, many);
     } catch (error) {
-      if (error instanceof Problem && error.passes) setTimeout(() => onEvent(event), AGAIN);
+      if (error instanceof Problem && error.isTemporary) setTimeout(() => onEvent(event), AGAIN);
       throw error;
     }
   });
@@ -273,7 +273,7 @@ async function seen(id: string, position: string): Promise<boolean> {
     await refresh(id, position);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    return !error.passes;
+    return !error.isTemporary;
   }
   return true;
 }
