@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 
 from annals.sagas import SagaStatus
 from annals.sagas.events import SagaError
-from annals.sagas.state import StepStatus
+from annals.sagas.step_state import StepStatus
 from annals.web.answers import Answer
 
 

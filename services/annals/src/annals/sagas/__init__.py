@@ -22,7 +22,8 @@ from annals.sagas.declaration import (
     StartSagas,
     Step,
 )
-from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.sagas.state import SagaState, SagaStatus
+from annals.sagas.step_state import StepStatus
 
 __all__ = [
     "AskQuery",

@@ -39,7 +39,8 @@ from annals.sagas.events import (
 )
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
-from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.sagas.state import SagaState, SagaStatus
+from annals.sagas.step_state import StepStatus
 from annals.store import AppendTooLarge
 from annals.telemetry import metrics, traces
 

@@ -52,7 +52,7 @@ from annals.sagas.events import (
     recordable,
 )
 from annals.sagas.start import child_id, context_of, entry
-from annals.sagas.state import StepState, StepStatus
+from annals.sagas.step_state import StepState, StepStatus
 from annals.sagas.tasks import AnyOf, Raised, Task, Workflow
 
 CANCEL = "annals.cancel"

@@ -28,7 +28,8 @@ from annals.sagas.engine import CANCEL
 from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
 from annals.sagas.start import answerer, beginning, children, start_of, waits
-from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.sagas.state import SagaState, SagaStatus
+from annals.sagas.step_state import StepStatus
 from annals.store import MAX_EVENT_BYTES, AppendTooLarge, StoreError, require_publishable
 from annals.telemetry import metrics
 

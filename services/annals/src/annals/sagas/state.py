@@ -18,7 +18,6 @@ from annals.sagas.events import (
     SagaCompensating,
     SagaCompleted,
     SagaContinued,
-    SagaError,
     SagaFailed,
     SagaRestarted,
     SagaResumed,
@@ -32,6 +31,7 @@ from annals.sagas.events import (
     StepSkipped,
     StepStarted,
 )
+from annals.sagas.step_state import BEGUN, OVER, StepState, StepStatus
 
 
 class SagaStatus(StrEnum):
@@ -51,80 +51,9 @@ class SagaStatus(StrEnum):
         return self in (SagaStatus.COMPLETED, SagaStatus.COMPENSATED, SagaStatus.FAILED)
 
 
-class StepStatus(StrEnum):
-    """The status of a step."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting"
-    COMPLETED = "completed"
-    SKIPPED = "skipped"
-    FAILED = "failed"
-    COMPENSATING = "compensating"
-    COMPENSATED = "compensated"
-    COMPENSATION_FAILED = "compensation_failed"
-
-
-# The phases of an attempt. A transition is new only if it goes beyond the attempt and phase that are known.
-_BEGUN, _OVER = 1, 2
 # The statuses of a step whose last attempt has begun or has failed: at its action, and at its compensation.
 _TRIED = (StepStatus.RUNNING, StepStatus.FAILED)
 _UNDO_TRIED = (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED)
-
-
-class StepState(BaseModel):
-    """The state of a step. `attempts` counts the tries of its action, `undo_attempts` of its compensation.
-
-    `uncertain`: an attempt at the action failed, and may have taken effect all the same. A step that waits
-    does so until `deadline`, for one of the events in `waits_for`.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    status: StepStatus = StepStatus.PENDING
-    attempts: int = 0
-    undo_attempts: int = 0
-    phase: int = 0
-    undo_phase: int = 0
-    uncertain: bool = False
-    result: Any = None
-    error: SagaError | None = None
-    deadline: datetime | None = None
-    waits_for: tuple[str, ...] = ()
-
-    def knows(self, attempt: int, phase: int, *, undo: bool) -> bool:
-        """Return whether this attempt has reached `phase`, or a later attempt has begun."""
-        known = (self.undo_attempts, self.undo_phase) if undo else (self.attempts, self.phase)
-        return known >= (attempt, phase)
-
-    def over(self, attempt: int, *, undo: bool) -> bool:
-        """Return whether the outcome of this attempt is known, or a later attempt has begun."""
-        return self.knows(attempt, _OVER, undo=undo)
-
-    @property
-    def finished_attempts(self) -> int:
-        """The number of attempts at the action whose outcome is known."""
-        return self.attempts - (self.phase == _BEGUN)
-
-    @property
-    def finished_undo_attempts(self) -> int:
-        """The number of attempts at the compensation whose outcome is known."""
-        return self.undo_attempts - (self.undo_phase == _BEGUN)
-
-    def open_to_events(self, now: datetime | None) -> bool:
-        """Return whether the step can take an event: it is pending, or it waits and `now` is in time."""
-        late = now is not None and self.deadline is not None and self.deadline < now
-        return self.status is StepStatus.PENDING or (self.status is StepStatus.WAITING and not late)
-
-    @property
-    def has_effect(self) -> bool:
-        """Whether the step has, or may have, an effect that is not compensated."""
-        return self.status in (
-            StepStatus.RUNNING,
-            StepStatus.COMPLETED,
-            StepStatus.COMPENSATING,
-            StepStatus.COMPENSATION_FAILED,
-        ) or (self.status is StepStatus.FAILED and self.uncertain)
 
 
 class Raised(BaseModel):
@@ -184,9 +113,9 @@ class SagaState(Aggregate):
             case SagaStarted():
                 news = True
             case StepStarted():
-                news = not self._knows(event.step, event.attempt, _BEGUN, undo=event.compensation)
+                news = not self._knows(event.step, event.attempt, BEGUN, undo=event.compensation)
             case StepFailed():
-                news = not self._knows(event.step, event.attempt, _OVER, undo=event.compensation)
+                news = not self._knows(event.step, event.attempt, OVER, undo=event.compensation)
             # Two calls for the same attempt may overlap. If one fails and the other succeeds, the attempt
             # succeeded. The last step's call records its success itself, maybe after the next attempt began.
             case StepCompleted():
@@ -198,9 +127,9 @@ class SagaState(Aggregate):
                 failed = known.undo_attempts == event.attempt and known.status in _UNDO_TRIED
                 news = failed or not known.over(event.attempt, undo=True)
             case SagaWaiting():
-                news = not self._knows(event.step, 1, _BEGUN, undo=False)
+                news = not self._knows(event.step, 1, BEGUN, undo=False)
             case SagaResumed():
-                news = not self._knows(event.step, 1, _OVER, undo=False)
+                news = not self._knows(event.step, 1, OVER, undo=False)
             case StepSkipped():
                 news = self.step(event.step).status is StepStatus.PENDING
             case SagaCompensating() | SagaCompleted():
@@ -310,25 +239,25 @@ class SagaState(Aggregate):
                 )
             case StepStarted(compensation=True):
                 return self._undo(
-                    event.step, event.attempt, _BEGUN, status=StepStatus.COMPENSATING, error=None
+                    event.step, event.attempt, BEGUN, status=StepStatus.COMPENSATING, error=None
                 )
             case StepStarted():
-                return self._try(event.step, event.attempt, _BEGUN, status=StepStatus.RUNNING, error=None)
+                return self._try(event.step, event.attempt, BEGUN, status=StepStatus.RUNNING, error=None)
             case StepCompleted():
                 completed = StepStatus.COMPLETED
                 changes = {"status": completed, "result": event.result, "error": None}
-                state = self._try(event.step, event.attempt, _OVER, **changes)
+                state = self._try(event.step, event.attempt, OVER, **changes)
                 before = tuple(name for name in self.undo_order if name != event.step)
                 return state.model_copy(update={"undo_order": (*before, event.step)})
             case StepFailed(compensation=True):
                 status = StepStatus.COMPENSATION_FAILED if event.final else StepStatus.COMPENSATING
-                return self._undo(event.step, event.attempt, _OVER, status=status, error=event.error)
+                return self._undo(event.step, event.attempt, OVER, status=status, error=event.error)
             case StepFailed():
                 uncertain = event.uncertain or self.step(event.step).uncertain
                 state = self._try(
                     event.step,
                     event.attempt,
-                    _OVER,
+                    OVER,
                     status=StepStatus.FAILED if event.final else StepStatus.RUNNING,
                     error=event.error,
                     uncertain=uncertain,
@@ -339,15 +268,15 @@ class SagaState(Aggregate):
             case StepSkipped():
                 return self._step_with(event.step, status=StepStatus.SKIPPED)
             case StepCompensated():
-                return self._undo(event.step, event.attempt, _OVER, status=StepStatus.COMPENSATED, error=None)
+                return self._undo(event.step, event.attempt, OVER, status=StepStatus.COMPENSATED, error=None)
             case SagaWaiting():
                 waits = {"deadline": event.deadline, "waits_for": event.events}
-                return self._try(event.step, 1, _BEGUN, status=StepStatus.WAITING, **waits)
+                return self._try(event.step, 1, BEGUN, status=StepStatus.WAITING, **waits)
             case SagaResumed():
                 failed = event.event is None or event.refused
                 result = {"event": event.event, "data": event.data}
                 status = StepStatus.FAILED if failed else StepStatus.COMPLETED
-                state = self._try(event.step, 1, _OVER, status=status, result=result, waits_for=())
+                state = self._try(event.step, 1, OVER, status=status, result=result, waits_for=())
                 order = self.undo_order if failed else (*self.undo_order, event.step)
                 left = tuple(one for one in self.raised if one.number != event.number)
                 return state.model_copy(update={"undo_order": order, "raised": left})

@@ -19,7 +19,8 @@ from annals.dapr import DaprError, NotAnswered
 from annals.sagas.declaration import Saga
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator
-from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.sagas.state import SagaState, SagaStatus
+from annals.sagas.step_state import StepStatus
 from annals.store import StoreError, StreamUnreadable, Undecodable
 
 _log = structlog.get_logger(__name__)

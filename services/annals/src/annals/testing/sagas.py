@@ -42,7 +42,8 @@ from annals.sagas.events import (
 )
 from annals.sagas.events import SagaError as Error
 from annals.sagas.start import answerer, entry, start_of, waits
-from annals.sagas.state import SagaState, SagaStatus, StepStatus
+from annals.sagas.state import SagaState, SagaStatus
+from annals.sagas.step_state import StepStatus
 from annals.sagas.tasks import Task
 from annals.testing.aggregates import stored
 
