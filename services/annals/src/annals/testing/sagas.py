@@ -15,17 +15,14 @@ stand in for other services.
 
 from __future__ import annotations
 
-import heapq
 import itertools
-import json
 from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Self
 
-from dapr.ext.workflow._durabletask.internal.shared import from_json, to_json
 from pydantic_core import to_jsonable_python
 
 from annals.aggregates import RuleViolation
@@ -44,11 +41,10 @@ from annals.sagas.events import SagaError as Error
 from annals.sagas.start import answerer, entry, start_of, waits
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.step_state import StepStatus
-from annals.sagas.tasks import Task
 from annals.testing.aggregates import stored
+from annals.testing.virtual_workflow import VirtualWorkflow, as_sent
 
 _START = datetime(2030, 1, 1, 9, tzinfo=UTC)
-_MOST_REQUESTS = 10_000
 _POSITION = {"position": "0-1"}
 
 
@@ -82,132 +78,6 @@ def failed(message: str = "it failed") -> Reply:
 def timed_out() -> Reply:
     """Reply that no answer came, so that the request may have taken effect."""
     return Reply("failed", message="no answer", uncertain=True)
-
-
-class _Task:
-    def __init__(self) -> None:
-        self.is_complete = False
-        self.result: Any = None
-        self.parent: _Task | None = None
-
-    def get_result(self) -> Any:
-        return self.result
-
-    def complete(self, result: Any) -> None:
-        if not self.is_complete:
-            self.is_complete = True
-            self.result = result
-            if self.parent is not None:
-                self.parent.complete(self)
-
-
-class _VirtualWorkflow:
-    """An `annals.sagas.tasks.Workflow` whose tasks complete on a virtual clock.
-
-    Requests, answers and events pass through the SDK's JSON, as on Dapr Workflow.
-    """
-
-    records_before_waiting = True
-
-    def __init__(
-        self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]], now: datetime = _START
-    ) -> None:
-        self.now = now
-        self.moments = 0
-        self.asked: list[str] = []
-        self._answer = answer
-        self._wanted: Task | None = None
-        self._agenda: list[tuple[datetime, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._raised: dict[str, deque[Any]] = defaultdict(deque)
-        self._waiting: dict[str, deque[_Task]] = defaultdict(deque)
-
-    def activity(self, name: str, call: Mapping[str, Any]) -> _Task:
-        return self._ask(name, call)
-
-    def child(self, start: Mapping[str, Any]) -> _Task:
-        return self._ask("child", start)
-
-    def timer(self, delay: timedelta) -> _Task:
-        self._note("timer", delay.total_seconds())
-        task = _Task()
-        self.at(self.now + delay, lambda: task.complete(None))
-        return task
-
-    def event(self, name: str) -> _Task:
-        self._note("event", name)
-        task = _Task()
-        if self._raised[name]:
-            task.complete(self._raised[name].popleft())
-        else:
-            self._waiting[name].append(task)
-        return task
-
-    def raised(self, name: str) -> _Task | None:
-        return self.event(name) if self._raised[name] else None
-
-    def any(self, tasks: Sequence[Task]) -> _Task:
-        first = _Task()
-        for task in tasks:
-            if not isinstance(task, _Task):
-                raise TypeError("a task of another workflow")
-            if task.is_complete:
-                first.complete(task)
-                continue
-            if task.parent is not None and not task.parent.is_complete:
-                raise ValueError("this task is waited for already: Dapr Workflow would refuse it")
-            task.parent = first
-        return first
-
-    def at(self, moment: datetime, what: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (moment, next(self._order), what))
-
-    def raise_event(self, name: str, payload: Any) -> None:
-        payload = _as_sent(payload)
-        if self._waiting[name]:
-            self._waiting[name].popleft().complete(payload)
-        else:
-            self._raised[name].append(payload)
-
-    def drive(self, generator: Generator[Task, Any, dict[str, Any]], moments: int | None = None) -> Any:
-        """Run to the end and return the generator's result, or None once `moments` things have happened."""
-        try:
-            task = self._wanted = self._wanted or next(generator)
-            while True:
-                while not task.is_complete:
-                    if not self._agenda:
-                        raise AssertionError("the saga waits for something that never happens")
-                    if self.moments == moments:
-                        return None
-                    self.moments += 1
-                    self.now, _, what = heapq.heappop(self._agenda)
-                    what()
-                task = self._wanted = generator.send(task.get_result())
-        except StopIteration as stop:
-            return _as_sent(stop.value)
-
-    def _ask(self, name: str, call: Mapping[str, Any]) -> _Task:
-        call = _as_sent(call)
-        self._note(name, call)
-        task = _Task()
-
-        def begin() -> None:
-            answer, takes = self._answer(name, call)
-            result = _as_sent(answer)
-            self.at(self.now + takes, lambda: task.complete(result))
-
-        self.at(self.now, begin)
-        return task
-
-    def _note(self, kind: str, what: object) -> None:
-        self.asked.append(json.dumps([kind, what], sort_keys=True))
-        if len(self.asked) > _MOST_REQUESTS:
-            raise AssertionError("the saga does not come to an end")
-
-
-def _as_sent(value: Any) -> Any:
-    """Return `value` as it arrives after the SDK has encoded and decoded it."""
-    return from_json(to_json(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +183,7 @@ class Scenario:
         _, workflow = self._run()
         return [self._run(lost_at=moment)[0] for moment in range(workflow.moments)]
 
-    def _run(self, lost_at: int | None = None) -> tuple[Ran, _VirtualWorkflow]:
+    def _run(self, lost_at: int | None = None) -> tuple[Ran, VirtualWorkflow]:
         world = _World(self.saga, self.given, self._replies)
         workflow = self._workflow(world, _START)
         running = engine.run(self.saga, workflow, world.start())
@@ -330,9 +200,9 @@ class Scenario:
             raise AssertionError(f"the workflow has ended, but the saga is {ran.state.status}")
         return ran, workflow
 
-    def _workflow(self, world: _World, now: datetime) -> _VirtualWorkflow:
+    def _workflow(self, world: _World, now: datetime) -> VirtualWorkflow:
         """Return a workflow with the scenario's events that have not happened yet on its agenda."""
-        workflow = world.clock = _VirtualWorkflow(world.answer, now)
+        workflow = world.clock = VirtualWorkflow(world.answer, now)
         for event in self._events:
             if event not in world.happened:
                 workflow.at(_START + event.after, partial(world.happen, event))
@@ -360,13 +230,13 @@ class _World:
         self.calls: list[Mapping[str, Any]] = []
         self.happened: list[_Event] = []
         self._saga = saga
-        self.clock = _VirtualWorkflow(self.answer)
+        self.clock = VirtualWorkflow(self.answer, _START)
         self._replies = {name: deque(given) for name, given in replies.items()}
         self._effects: dict[tuple[str, bool], Reply] = {}
         self._children: dict[str, tuple[datetime, dict[str, Any]] | None] = {}
 
     def start(self) -> dict[str, Any]:
-        start: dict[str, Any] = _as_sent(start_of("saga-under-test", "default", self.state))
+        start: dict[str, Any] = as_sent(start_of("saga-under-test", "default", self.state))
         return start
 
     def restart(self) -> None:
