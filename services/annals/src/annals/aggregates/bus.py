@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import random
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -16,6 +15,7 @@ import orjson
 
 from annals.aggregates.aggregate import Aggregate, Command, NotFound, RuleViolation, decided
 from annals.aggregates.keyed_locks import KeyedLocks
+from annals.aggregates.state_cache import StateCache
 from annals.aggregates.stored_state import stored_state
 from annals.events import (
     DomainEvent,
@@ -44,9 +44,6 @@ _PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.1
 # Commands on one stream that may wait at a time, including the one that runs.
 _COMMANDS_A_STREAM = 1_000
-# Limit of the cached states, in bytes of JSON. The objects take up to a few times as much memory.
-_CACHED_BYTES = 32_000_000
-_STATE_BYTES = 1_000  # counted for each state beside its JSON
 _KEYED_IDS = uuid.UUID("6f0f7a8e-2f3b-5d0e-9a51-1f6f0a3f9f57")
 
 C = TypeVar("C", bound=Command)
@@ -163,8 +160,7 @@ class CommandBus:
         if unprotected and protect is None:
             raise ValueError(f"{', '.join(unprotected)} have personal fields, and nothing protects them")
         self._locks: KeyedLocks[StreamId] = KeyedLocks()
-        self._states: OrderedDict[StreamId, tuple[int, Aggregate, int]] = OrderedDict()
-        self._cached_bytes = 0
+        self._states = StateCache()
         execute: Next = self._execute
         for wrapper in reversed(list(middleware)):
             execute = _wrap(wrapper, execute)
@@ -279,7 +275,7 @@ class CommandBus:
                     raise
                 # Refuse only on a certain read: another instance may have changed the aggregate since,
                 # and what the first read did not find may exist (docs/decisions/0005).
-                self._forget(stream)
+                self._states.remove(stream)
                 certain = True
                 continue
             for event in said:
@@ -303,7 +299,7 @@ class CommandBus:
                 limit.reschedule(append.deadline)
                 return await self._repeated(handler, request, aggregate_id, duplicate.outcome.appended)
             except ConflictError:
-                self._forget(stream)
+                self._states.remove(stream)
                 certain = True
                 if request.expected_version is not None:
                     raise
@@ -312,7 +308,7 @@ class CommandBus:
                 await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - no secret
                 conflicts += 1
                 continue
-            self._remember(stream, appended.version, state, append.state)
+            self._states.put(stream, appended.version, state, append.state)
             return CommandResult(aggregate_id, appended, created=version == 0)
 
     async def _repeated(
@@ -331,40 +327,13 @@ class CommandBus:
         """Return the version and state to decide on, and the outcome of an earlier command with this key."""
         if new:
             return 0, aggregate(), None
-        if not certain and key is None and stream in self._states:
-            return *self._cached(aggregate, stream), None
-        return await self._load(aggregate, stream, key, certain=certain)
-
-    def _cached(self, aggregate: type[A], stream: StreamId) -> tuple[int, A]:
-        """Return the last version and state that this process wrote. If stale, the append will conflict."""
-        self._states.move_to_end(stream)
-        version, state, _ = self._states[stream]
-        if not isinstance(state, aggregate):
-            raise TypeError(f"{stream} is not a stream of {aggregate.__name__}")
-        return version, state
-
-    async def _load(
-        self, aggregate: type[A], stream: StreamId, key: str | None, *, certain: bool
-    ) -> tuple[int, A, Outcome | None]:
+        if not certain and key is None and (cached := self._states.get(aggregate, stream)) is not None:
+            return *cached, None
         head, outcome = await self._store.load(stream, key, certain=certain)
         if head is None:
             return 0, aggregate(), outcome
         state = await stored_state(self._store, self._registry, aggregate, stream, head)
         return head.version, state, outcome
-
-    def _remember(
-        self, stream: StreamId, version: int, state: Aggregate, stored: Mapping[str, Any] | None
-    ) -> None:
-        self._forget(stream)
-        size = _STATE_BYTES + len(orjson.dumps(stored))
-        self._states[stream] = (version, state, size)
-        self._cached_bytes += size
-        while self._cached_bytes > _CACHED_BYTES:
-            self._cached_bytes -= self._states.popitem(last=False)[1][2]
-
-    def _forget(self, stream: StreamId) -> None:
-        if (known := self._states.pop(stream, None)) is not None:
-            self._cached_bytes -= known[2]
 
     def _envelopes(
         self, handler: Handler[C, A], request: CommandRequest, aggregate_id: str, said: Iterable[EventData]
