@@ -386,6 +386,10 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
         StartSagas("other", lambda _: [], concurrency=0)
     with pytest.raises(ValueError, match="test: a CancelOn finds its saga by the business key"):
         saga(command("a"), triggers=(CancelOn("task.deleted", lambda _, task_id: task_id),))
+    calling = saga(Step("s", command("a").action, compensation=CallActivity("undo", lambda _: {})))
+    with pytest.raises(ValueError, match="test: s calls the function undo, which does not exist"):
+        SagaCatalog(calling).require_functions({"do"})
+    SagaCatalog(calling).require_functions({"do", "undo"})
     for action in (StartSaga("other", lambda _: {}), StartSagas("other", lambda _: [])):
         with pytest.raises(ValueError, match="s starts other, which is not declared"):
             SagaCatalog(saga(Step("s", action)))

@@ -53,7 +53,9 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             orchestrator = Orchestrator(
                 catalog, history, claims, Workflows(sidecar), max_event_bytes=settings.max_event_bytes
             )
-            activities = SagaActivities(history, invocation, sidecar, functions(invocation))
+            called = functions(invocation)
+            catalog.require_functions(called)
+            activities = SagaActivities(history, invocation, sidecar, called)
             worker = SagaWorker(
                 settings.dapr_grpc_port,
                 catalog,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import combinations
@@ -308,6 +308,16 @@ class SagaCatalog:
                     raise ValueError(
                         f"{saga.type}: {step.name} starts {step.action.saga}, which is not declared"
                     )
+
+    def require_functions(self, names: Collection[str]) -> None:
+        """Raise ValueError if a `CallActivity` calls a function that is not among `names`."""
+        for saga in self.all():
+            for step in saga.flat():
+                for action in (step.action, step.compensation):
+                    if isinstance(action, CallActivity) and action.name not in names:
+                        raise ValueError(
+                            f"{saga.type}: {step.name} calls the function {action.name}, which does not exist"
+                        )
 
     @property
     def types(self) -> list[str]:
