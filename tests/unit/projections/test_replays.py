@@ -48,7 +48,7 @@ class Letters:
     def generations(self) -> set[tuple[str, int]]:
         return {("tasks", 2), ("tasks", 3)}
 
-    async def end(self, read_model: str, generation: int) -> None:
+    async def close_generation(self, read_model: str, generation: int) -> None:
         self.gone.append((read_model, generation))
 
     async def done(self, letter: DeadLetter) -> None:
