@@ -67,11 +67,12 @@ async def verify(
     logged = _Logged(store)
     chain, heads = _Chain(store, logged), _Heads(store, logged)
     walked: dict[int, int] = {}
+    tails = await store.tails()  # before any log is read: each log must reach its tail
     for lane in ALL_LANES:  # and not only those with a first commit, which may have been removed
         signed = _Signed(lane, read_checkpoints, last_checkpoint, trusted)
         seq, digest = 0, ""
         try:
-            while commits := await _following(store, lane, seq, signed):
+            while commits := await _following(store, lane, seq, tails.get(lane, 0), signed):
                 events += await chain.check(commits)
                 await heads.check(commits)
                 for commit in commits:
@@ -89,18 +90,16 @@ async def verify(
         yield finding
 
 
-async def _following(store: EventReader, lane: int, seq: int, signed: _Signed) -> list[Commit]:
+async def _following(store: EventReader, lane: int, seq: int, tail: int, signed: _Signed) -> list[Commit]:
     commits = await store.read_log(lane, seq + 1, seq + _PAGE)
     if commits:
         return commits
-    beyond = await signed.reaches_beyond(seq)
-    tail = (await store.tails(certain=False)).get(lane, 0)
-    # The commits may have been written, and signed, since the first read: read again.
-    if beyond or tail > seq:
+    if await signed.reaches_beyond(seq):
+        # The commits may have been written, and signed, since the first read: read again.
         commits = await store.read_log(lane, seq + 1, seq + _PAGE)
-    if not commits and beyond:
-        raise signed.wrong(f"the log ends at {seq}, but was signed beyond that")
-    if not commits and tail > seq:
+        if not commits:
+            raise signed.wrong(f"the log ends at {seq}, but was signed beyond that")
+    elif tail > seq:
         raise _Altered(Finding(f"the log ends at {seq}, but was written up to {tail}", lane, seq))
     return commits
 
