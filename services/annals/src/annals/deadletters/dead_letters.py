@@ -118,8 +118,7 @@ class DeadLetters:
 
         def change(index: Index) -> None:
             nonlocal known
-            known = index.parked.get(letter.id)
-            index.park(letter)
+            known = index.park(letter)
 
         def revise(before: Detail) -> Detail:
             raw = detail.raw if known is None else before.raw

@@ -113,8 +113,8 @@ class Index:
         """Return the letters of one generation that are parked or released."""
         return _of(self.parked.values(), consumer, generation)
 
-    def park(self, letter: DeadLetter) -> None:
-        """Park a letter; see `DeadLetters.park`. Raises TooManyParked."""
+    def park(self, letter: DeadLetter) -> DeadLetter | None:
+        """Park a letter; see `DeadLetters.park`. Return what was known of it. Raises TooManyParked."""
         known = self.parked.get(letter.id)
         if known is None:
             # Released letters count here: one that fails again is parked without this check.
@@ -122,7 +122,7 @@ class Index:
             if self.size >= _MOST_BYTES:
                 raise TooManyParked(f"the dead letters take {self.size} bytes: something general is wrong")
             self.parked[letter.id] = letter
-            return
+            return None
         attempts = known.attempts + letter.attempts
         fails_anew = known.status is Status.RELEASED or letter.version < known.version
         if letter.kind is Kind.EVENT and fails_anew:
@@ -130,6 +130,7 @@ class Index:
             self.parked[letter.id] = replace(letter, reason=reason, attempts=attempts)
         else:
             self.parked[letter.id] = replace(known, attempts=attempts)
+        return known
 
     def park_again(self, letter: DeadLetter, reason: str) -> None:
         """Park a released letter again, unless it was released once more meanwhile. Raises UnknownLetter."""
