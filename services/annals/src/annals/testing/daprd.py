@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+
+from annals.testing.ports import free_port
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 20.0
@@ -64,25 +64,6 @@ def find_daprd(said: str | None) -> Path:
     raise NoDaprd(HELP)
 
 
-# Below the range from which Linux and macOS choose the local ports of outgoing connections: no such
-# connection can take a port after `_free_port` has probed it and before daprd listens on it. Each process
-# starts elsewhere in the range, so that concurrent test runs seldom try the same ports.
-_PORTS = range(26_000, 32_768)
-_turns = itertools.count(os.getpid() * 1_009)
-
-
-def _free_port() -> int:
-    while True:
-        port = _PORTS[next(_turns) % len(_PORTS)]
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 @dataclass(slots=True)
 class RealSidecar:
     """A daprd process. It can be killed and started again on the same ports."""
@@ -95,10 +76,10 @@ class RealSidecar:
     placement: str = ""
     scheduler: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
-    grpc_port: int = field(default_factory=_free_port)
-    http_port: int = field(default_factory=_free_port)
-    _internal: int = field(default_factory=_free_port)
-    _metrics: int = field(default_factory=_free_port)
+    grpc_port: int = field(default_factory=free_port)
+    http_port: int = field(default_factory=free_port)
+    _internal: int = field(default_factory=free_port)
+    _metrics: int = field(default_factory=free_port)
     _process: asyncio.subprocess.Process | None = None
 
     @property
