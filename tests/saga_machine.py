@@ -11,9 +11,11 @@ from typing import Any, cast
 from annals.dapr import DaprSidecar, ServiceInvocation, Workflows
 from annals.sagas import SagaCatalog
 from annals.sagas.activities import Activity, SagaActivities
+from annals.sagas.children import ChildSagas
 from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Orchestrator, instance_id
+from annals.sagas.orchestrator import Orchestrator
+from annals.sagas.runs import instance_id
 from annals.sagas.triggers import Triggers
 from annals.sagas.workflow import SagaWorker
 from annals.store import MemoryEventStore
@@ -25,6 +27,7 @@ class SagaMachine:
     """A running orchestrator and its parts."""
 
     orchestrator: Orchestrator
+    children: ChildSagas
     triggers: Triggers
     claims: Claims
     history: SagaHistory
@@ -65,13 +68,14 @@ async def saga_machine(
         claims = Claims(client, "eventstore", history)
         workflows = Workflows(client)
         orchestrator = Orchestrator(catalog, history, claims, workflows)
+        children = ChildSagas(orchestrator, history, claims)
         triggers = Triggers(catalog, claims, orchestrator)
         activities = SagaActivities(history, cast("ServiceInvocation", invocation), client, functions or {})
         performed = {
             "perform": activities.perform,
             "record": activities.record,
-            "begin_child": orchestrator.begin_child,
-            "cancel_child": orchestrator.cancel_child,
+            "begin_child": children.begin,
+            "cancel_child": children.cancel,
         }
         async with AsyncExitStack() as workers:
 
@@ -84,7 +88,9 @@ async def saga_machine(
                 await work(catalog)
 
             await work(before or catalog)
-            yield SagaMachine(orchestrator, triggers, claims, history, workflows, store, dapr, clock, upgrade)
+            yield SagaMachine(
+                orchestrator, children, triggers, claims, history, workflows, store, dapr, clock, upgrade
+            )
         await client.close()
 
 

@@ -23,7 +23,7 @@ from subjects.environment import PYTHON, TEMPORAL
 import untraced
 from annals.events import new_id
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import instance_id
+from annals.sagas.runs import instance_id
 from conftest import COMPONENTS, running
 from suite import ports
 from suite.manifest import App

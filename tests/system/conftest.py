@@ -15,7 +15,7 @@ from nats.js.errors import NotFoundError
 from annals.dapr import DaprError, DaprSidecar
 from annals.events import new_id
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import instance_id
+from annals.sagas.runs import instance_id
 from conftest import beyond_loopback, until
 from documented import as_documented
 from suite import infra, profiles

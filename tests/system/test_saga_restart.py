@@ -10,7 +10,7 @@ import pytest
 
 from annals.dapr import Workflows
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import instance_id
+from annals.sagas.runs import instance_id
 from conftest import until
 from suite.suite import Suite
 from system.conftest import Sagas, workflow_engine, workflow_reaches

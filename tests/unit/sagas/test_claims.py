@@ -25,6 +25,7 @@ from annals.sagas import (
     StartOn,
     StartSaga,
     Step,
+    children,
     orchestrator,
 )
 from annals.sagas.claims import SagaRuns
@@ -304,7 +305,7 @@ async def test_what_is_acknowledged_happens_though_a_workflow_is_there_that_was_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A start that was answered 503 while no worker carried it on leaves such a workflow."""
-    monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0, 0.01))
+    monkeypatch.setattr(orchestrator, "PAUSES_SECONDS", (0.0, 0.01))
     commands = Commands()
     newer = replace(NUMBERED, version=2)
     async with saga_machine(SagaCatalog(NUMBERED, newer), commands, before=SagaCatalog(NUMBERED)) as machine:
@@ -399,13 +400,13 @@ async def test_a_claim_that_was_damaged_is_named_and_what_asks_for_it_is_not_let
 async def test_a_saga_is_not_refused_to_another_where_only_a_newer_release_can_read_who_has_its_claim(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(orchestrator, "_INSIST_SECONDS", 0.01)
+    monkeypatch.setattr(children, "_INSIST_SECONDS", 0.01)
     async with saga_machine(SagaCatalog(SAGA)) as machine:
         await start(machine, MINE, "t1")
         await suspended_by_a_newer_release(machine.store, MINE)
         call = {"id": "parent", "tenant": "default", "run": 0, "child": "fresh", "type": SAGA.type}
         call |= {"input": {"task_id": "t1"}, "cancelled": False}
-        beginning = asyncio.create_task(machine.orchestrator.begin_child(call, None))
+        beginning = asyncio.create_task(machine.children.begin(call, None))
         await asyncio.wait([beginning], timeout=0.1)
         assert not beginning.done()
         monkeypatch.setattr(SagaState, "state_schema", SagaState.state_schema + 1)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from annals.dapr import Workflows
 from annals.events import DomainEvent, RecordedEvent
 from annals.sagas import CallActivity, Saga, SagaCatalog, StartOn, Step
+from annals.sagas.children import ChildSagas
 from annals.sagas.claims import Claims
 from annals.sagas.events import StepCompleted
 from annals.sagas.history import SagaHistory, SagaKey
@@ -87,9 +88,12 @@ async def test_a_trigger_with_too_large_an_input_holds_up_nobody(
     assert not engine.started
 
 
-async def test_a_saga_is_not_started_by_another_with_too_large_an_input(orchestrator: Orchestrator) -> None:
+async def test_a_saga_is_not_started_by_another_with_too_large_an_input(
+    orchestrator: Orchestrator, history: SagaHistory, claims: Claims
+) -> None:
+    children = ChildSagas(orchestrator, history, claims)
     call = {"id": "p", "tenant": "default", "child": "c", "run": 0, "cancelled": None, "type": "large"}
-    answer = await orchestrator.begin_child(call | {"input": {"text": LARGE}}, None)
+    answer = await children.begin(call | {"input": {"text": LARGE}}, None)
     assert "saga.started takes" in answer["refused"]
 
 

@@ -24,6 +24,7 @@ from annals.sagas import (
     StartSagas,
     Step,
 )
+from annals.sagas.catalog import NotDeclared
 from annals.sagas.claims import Claims
 from annals.sagas.events import (
     EventRaised,
@@ -39,7 +40,8 @@ from annals.sagas.events import (
     StepStarted,
 )
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator, instance_id
+from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.runs import instance_id
 from annals.sagas.start import child_id, entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, allowed_silence
@@ -154,6 +156,7 @@ class World:
         self.query_answers = True
         self.being_imported = False
         self.watch = Watch(
+            catalog,
             self.history,
             orchestrator,
             unmoved,

@@ -142,6 +142,7 @@ async def test_a_saga_whose_end_is_still_to_be_imported_is_not_restarted() -> No
             return [KEY]
 
         watch = Watch(
+            catalog,
             history,
             orchestrator,
             unmoved,

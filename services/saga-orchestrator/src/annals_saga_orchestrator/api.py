@@ -17,9 +17,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from annals.dapr import DaprError, NotAnswered, ServiceInvocation
 from annals.events import new_id
 from annals.sagas import SagaCatalog, SagaState, SagaStatus
+from annals.sagas.catalog import NotDeclared, UnknownSaga
 from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun, NotDeclared, Orchestrator, Started, UnknownSaga
+from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, Started
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems

@@ -11,6 +11,7 @@ from annals.deadletters import DeadLetters
 from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
 from annals.sagas.activities import SagaActivities
+from annals.sagas.children import ChildSagas
 from annals.sagas.claims import Claims
 from annals.sagas.history import SagaHistory
 from annals.sagas.orchestrator import Orchestrator
@@ -53,6 +54,7 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
             orchestrator = Orchestrator(
                 catalog, history, claims, Workflows(sidecar), max_event_bytes=settings.max_event_bytes
             )
+            children = ChildSagas(orchestrator, history, claims)
             called = functions(invocation)
             catalog.require_functions(called)
             activities = SagaActivities(history, invocation, sidecar, called)
@@ -62,13 +64,13 @@ def create(settings: SagaSettings, catalog: SagaCatalog = CATALOG) -> ServiceApp
                 {
                     "perform": activities.perform,
                     "record": activities.record,
-                    "begin_child": orchestrator.begin_child,
-                    "cancel_child": orchestrator.cancel_child,
+                    "begin_child": children.begin,
+                    "cancel_child": children.cancel,
                 },
             )
             seconds = settings.stalled_after
             ask = unmoved(invocation, seconds)
-            watch = Watch(history, orchestrator, ask, store.being_imported, seconds=seconds)
+            watch = Watch(catalog, history, orchestrator, ask, store.being_imported, seconds=seconds)
             operations = Operations(invocation, "saga-orchestrator")
             admitted = partial(admit, live)
             app.include_router(api.routes(orchestrator, catalog, invocation, operations, admitted))

@@ -14,7 +14,8 @@ from annals.sagas import (
     SagaCatalog,
     SagaStatus,
 )
-from annals.sagas.orchestrator import Asker, instance_id
+from annals.sagas.orchestrator import Asker
+from annals.sagas.runs import instance_id
 from saga_machine import SagaMachine, saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, WAIT, Answering, Numbered, command
 

@@ -16,7 +16,8 @@ from annals.sagas import (
     SagaStatus,
     Step,
 )
-from annals.sagas.orchestrator import Asker, Orchestrator, instance_id
+from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.runs import instance_id
 from saga_machine import SagaMachine, saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered, command
 
@@ -133,7 +134,7 @@ async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile()
         await machine.clock.settle()
         late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[0].id}
         late |= {"type": "child", "input": {}, "cancelled": False, "begun": True}
-        await ask.begin_child(late, None)
+        await machine.children.begin(late, None)
         await ask.raise_event(CHILDREN[0], "yes", None, Asker("ada"))
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
@@ -154,7 +155,7 @@ async def test_a_child_that_begins_after_its_parent_was_ended_is_taken_back(rest
             await ask.terminate(KEY, "not any more", Asker())
         late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[3].id}
         late |= {"type": "child", "input": {}, "cancelled": False}
-        await ask.begin_child(late, None)
+        await machine.children.begin(late, None)
         # As the watch does when it finds it.
         if not (await ask.load(CHILDREN[3])).status.ended:
             await ask.restart(CHILDREN[3], "it stood still", Asker())

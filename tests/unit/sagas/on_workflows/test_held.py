@@ -16,10 +16,11 @@ from annals.sagas import (
     SagaCatalog,
     SagaStatus,
     Step,
-    orchestrator,
+    runs,
 )
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun, instance_id
+from annals.sagas.orchestrator import Asker, NotBegun
+from annals.sagas.runs import instance_id
 from annals.sagas.workflow import SagaWorker
 from saga_machine import saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered
@@ -159,7 +160,7 @@ async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_ca
 
 async def test_a_saga_is_halted_when_its_workflow_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not said to be before that is there: it would go on in spite of it."""
-    monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0,))
+    monkeypatch.setattr(runs, "PAUSES_SECONDS", (0.0,))
     async with saga_machine(SagaCatalog(CHILD)) as machine:
         ask, halt = machine.orchestrator, machine.workflows.pause
         await ask.start(KEY, "child", {}, None)
@@ -174,7 +175,7 @@ async def test_a_saga_is_halted_when_its_workflow_is(monkeypatch: pytest.MonkeyP
                 await ask.replace_workflow(KEY, restarted, Asker())
             return there
 
-        monkeypatch.setattr(orchestrator, "_NOT_YET_SECONDS", (0.0, 0.0))
+        monkeypatch.setattr(runs, "PAUSES_SECONDS", (0.0, 0.0))
         monkeypatch.setattr(machine.workflows, "pause", pause)
         await ask.suspend(KEY, Asker("boss"))
         await ask.raise_event(KEY, "yes", None, Asker("ada"))

@@ -18,7 +18,8 @@ from annals.sagas import (
     SendCommand,
     Step,
 )
-from annals.sagas.orchestrator import Asker, NotDeclared
+from annals.sagas.catalog import NotDeclared
+from annals.sagas.orchestrator import Asker
 from saga_machine import saga_machine
 from small_sagas import KEY, WAIT, Answering, Numbered, command
 

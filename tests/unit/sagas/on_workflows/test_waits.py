@@ -22,7 +22,8 @@ from annals.sagas import (
     StepStatus,
 )
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator, instance_id
+from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.runs import instance_id
 from annals.sagas.start import child_id
 from annals.sagas.watch import Watch
 from saga_machine import SagaMachine, saga_machine
@@ -72,7 +73,7 @@ async def test_one_of_two_answers_is_no_reason_to_restart_a_saga() -> None:
     catalog, now = SagaCatalog(FOUR_EYES), [0.0]
     async with saga_machine(catalog, Answering()) as machine:
         ask, history = machine.orchestrator, machine.history
-        watch = Watch(history, ask, unmoved, being_imported, seconds=60, clock=lambda: now[0])
+        watch = Watch(catalog, history, ask, unmoved, being_imported, seconds=60, clock=lambda: now[0])
         await ask.start(KEY, "test", {}, None)
         await machine.clock.settle()
         await ask.raise_event(KEY, "yes-v", None, Asker("ada"))

@@ -4,6 +4,7 @@ The declaration and the engine that runs it are pure (`declaration`, `start`, `e
 and `activities` run them on Dapr.
 """
 
+from annals.sagas.catalog import SagaCatalog
 from annals.sagas.declaration import (
     AskQuery,
     AwaitEvent,
@@ -13,7 +14,6 @@ from annals.sagas.declaration import (
     PublishEvent,
     Retry,
     Saga,
-    SagaCatalog,
     SagaContext,
     SagaInput,
     SendCommand,

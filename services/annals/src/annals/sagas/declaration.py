@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import combinations
@@ -287,56 +287,3 @@ class Saga(Generic[I]):
         for place, step in self._placed():
             if isinstance(step.action, AwaitEvent):
                 yield place, step.name, step.action
-
-
-class SagaCatalog:
-    """The sagas that an orchestrator declares.
-
-    Raises ValueError if a version is declared twice, or if a saga starts one that is not in the catalogue.
-    """
-
-    def __init__(self, *sagas: Saga[Any]) -> None:
-        self._versions: dict[str, dict[int, Saga[Any]]] = {}
-        for saga in sagas:
-            versions = self._versions.setdefault(saga.type, {})
-            if saga.version in versions:
-                raise ValueError(f"version {saga.version} of {saga.type} is declared twice")
-            versions[saga.version] = saga
-        for saga in sagas:
-            for step in saga.flat():
-                if isinstance(step.action, StartSaga | StartSagas) and step.action.saga not in self._versions:
-                    raise ValueError(
-                        f"{saga.type}: {step.name} starts {step.action.saga}, which is not declared"
-                    )
-
-    def require_functions(self, names: Collection[str]) -> None:
-        """Raise ValueError if a `CallActivity` calls a function that is not among `names`."""
-        for saga in self.all():
-            for step in saga.flat():
-                for action in (step.action, step.compensation):
-                    if isinstance(action, CallActivity) and action.name not in names:
-                        raise ValueError(
-                            f"{saga.type}: {step.name} calls the function {action.name}, which does not exist"
-                        )
-
-    @property
-    def types(self) -> list[str]:
-        """The types of the sagas, sorted."""
-        return sorted(self._versions)
-
-    def all(self) -> list[Saga[Any]]:
-        """Every version of every saga."""
-        return [saga for versions in self._versions.values() for saga in versions.values()]
-
-    def newest(self, saga_type: str) -> Saga[Any]:
-        """Return the newest version of a saga, the one that is started. Raises KeyError."""
-        versions = self._versions[saga_type]
-        return versions[max(versions)]
-
-    def get(self, saga_type: str, version: int) -> Saga[Any]:
-        """Return one version of a saga. Raises KeyError."""
-        return self._versions[saga_type][version]
-
-    def find(self, saga_type: str, version: int) -> Saga[Any] | None:
-        """Return one version of a saga, or None if it is not declared."""
-        return self._versions.get(saga_type, {}).get(version)

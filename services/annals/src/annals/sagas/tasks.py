@@ -38,7 +38,7 @@ class Workflow(Protocol):
         ...
 
     def activity(self, name: str, call: Mapping[str, Any]) -> Task:
-        """Call `SagaActivities.perform` or `.record`, or `Orchestrator.begin_child` or `.cancel_child`."""
+        """Call `SagaActivities.perform` or `.record`, or `ChildSagas.begin` or `.cancel`."""
         ...
 
     def child(self, start: Mapping[str, Any]) -> Task:

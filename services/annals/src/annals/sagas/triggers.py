@@ -11,8 +11,9 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.events import RecordedEvent
+from annals.sagas.catalog import SagaCatalog
 from annals.sagas.claims import Claims, SagaRuns
-from annals.sagas.declaration import CancelOn, Saga, SagaCatalog, StartOn
+from annals.sagas.declaration import CancelOn, Saga, StartOn
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Asker, Orchestrator
 from annals.sagas.state import SagaState
@@ -78,7 +79,7 @@ class Triggers:
         if held is None:
             return
         holder, state = held
-        its_own = self._catalog.find(state.saga_type, state.saga_version) or self._catalog.newest(saga.type)
+        its_own = self._catalog.of(state) or self._catalog.newest(saga.type)
         if not state.runs_for(saga.type, business_key) or saga is not its_own:
             return
         if _is_older(event, state):

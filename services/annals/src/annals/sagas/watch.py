@@ -16,9 +16,10 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, NotAnswered
+from annals.sagas.catalog import NotDeclared, SagaCatalog
 from annals.sagas.declaration import Saga
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Asker, NotDeclared, Orchestrator
+from annals.sagas.orchestrator import Asker, Orchestrator
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.step_state import StepStatus
 from annals.store import StoreError, StreamUnreadable, Undecodable
@@ -46,6 +47,7 @@ class Watch:
 
     def __init__(
         self,
+        catalog: SagaCatalog,
         history: SagaHistory,
         orchestrator: Orchestrator,
         unmoved: Unmoved,
@@ -54,6 +56,7 @@ class Watch:
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._catalog = catalog
         self._history = history
         self._orchestrator = orchestrator
         self._unmoved = unmoved
@@ -116,7 +119,7 @@ class Watch:
             return
         about = {"saga": key.id, "saga_type": state.saga_type, "saga_version": state.saga_version}
         try:
-            saga = self._orchestrator.require_declared(state)
+            saga = self._catalog.require(state)
         except NotDeclared as error:
             _log.warning("a saga stands still, and cannot be run here", reason=str(error), **about)
             return

@@ -18,7 +18,8 @@ from dapr.ext.workflow._durabletask.worker import VersionNotRegisteredException
 from dapr.ext.workflow.logger import LoggerOptions
 
 from annals.sagas import engine
-from annals.sagas.declaration import Parallel, Saga, SagaCatalog
+from annals.sagas.catalog import SagaCatalog
+from annals.sagas.declaration import Parallel, Saga
 from annals.sagas.tasks import Task
 from annals.sagas.turns import Turns
 from annals.telemetry import traces
