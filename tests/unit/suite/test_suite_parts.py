@@ -6,7 +6,9 @@ import re
 import shlex
 import socket
 import sqlite3
+import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from suite import infra, manifest, packages, page, ports, profiles, runtime, sup
 from suite.paths import ROOT
 from suite.process import Process, Spec, StartFailed, back_off
 from suite.profiles import CONTROL_PLANE_PORT, PROFILES, STORES, Choice, Infrastructure, Unknown
+from suite.sidecar import sidecar
 from suite.suite import Suite
 from suite.supervisor import Identity
 
@@ -39,10 +42,57 @@ def test_what_is_run_by_the_dapr_cli_finds_placement_and_scheduler_of_the_server
     assert common["placementHostAddress"] == at.placement
     assert common["schedulerHostAddress"] == at.scheduler
 
-    runs = re.findall(r"dapr run --app-id (?:.*\\\n)+.*", (ROOT / "README.md").read_text())
-    assert len(runs) == len(manifest.read(ROOT / "dapr.yaml", "nats", "postgresql"))
-    for line in runs:
-        assert f"--placement-host-address {at.placement} --scheduler-host-address {at.scheduler} " in line
+
+def test_the_readme_gives_a_sidecar_the_options_that_make_start_gives_it() -> None:
+    """All but those that the Dapr CLI does not have, and the ports that it chooses itself."""
+    at = infra.ControlPlane(Path(), CONTROL_PLANE_PORT)
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    [define] = [block for block in blocks if "dapr run " in block]
+    [start] = [block for block in blocks if block.startswith("run_service ")]
+    said = subprocess.run(
+        ["bash", "-euc", f'dapr() {{ echo "$@"; }}\n{define.replace(". .venv/bin/activate", "")}{start}'],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    ).stdout.splitlines()
+    apps = manifest.read(ROOT / "dapr.yaml", "nats", "postgresql")
+    for app, line in zip(apps, said, strict=True):
+        options, command = line.removeprefix("run ").split(" -- ")
+        own = sidecar(
+            app.app_id,
+            app.ports,
+            resources=[folder.relative_to(ROOT) for folder in app.resources],
+            config=app.config.relative_to(ROOT),
+            home=ROOT,
+            app_port=app.app_port,
+            health_path=app.health_path,
+            placement=at.placement,
+            scheduler=at.scheduler,
+        )
+        _, *given = own.argv
+        assert _options([options]) == {
+            option for option in _options(given) if option[0] not in _NOT_OF_THE_CLI
+        }
+        zipkin = app.env["ANNALS_ZIPKIN_ENDPOINT"]
+        environment = f"env APP_PORT={app.app_port} ANNALS_ZIPKIN_ENDPOINT={zipkin}"
+        assert command == f"{environment} {shlex.join(app.command)}"
+
+
+_NOT_OF_THE_CLI = {
+    "--dapr-internal-grpc-listen-address",
+    "--metrics-listen-address",
+    "--dapr-internal-grpc-port",
+    "--metrics-port",
+    "--enable-profiling=false",
+    "--log-as-json",
+    "--app-protocol",
+}
+
+
+def _options(argv: Iterable[str]) -> set[tuple[str, str]]:
+    """Return each option with its value, which is empty for a switch."""
+    return set(re.findall(r"(--\S+)(?: (?!--)(\S+))?", " ".join(argv)))
 
 
 async def test_the_servers_are_started_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
