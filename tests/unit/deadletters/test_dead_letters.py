@@ -410,6 +410,40 @@ async def test_only_what_was_unreadable_is_read_again(clients: tuple[AtOnce, AtO
     assert [one.id for one in letters.released()] == [event.id]
 
 
+@pytest.mark.parametrize(
+    ("becomes", "handled"),
+    [
+        ({"data": {"tenant_id": "acme"}}, True),
+        ({"data": {"tenant_id": "globex"}}, False),
+        ({"data": {"tenant_id": "default"}}, False),
+        ({"data": {}}, False),
+    ],
+)
+async def test_a_text_that_is_edited_is_handled_only_as_a_message_of_its_tenant(
+    clients: tuple[AtOnce, AtOnce], becomes: dict[str, Any], handled: bool
+) -> None:
+    read: list[object] = []
+
+    async def handle(message: object) -> None:
+        read.append(message)
+
+    letters = letters_of(clients[0])
+    unreadable = Unreadable(letters, handle)
+    await unreadable.keep({"data": {"tenant_id": "acme", "event_type": 7}}, "no event")
+    (letter,) = letters.parked("acme")
+    await letters.rewrite(letter, orjson.dumps(becomes).decode(), "ada", "mended by hand")
+    await letters.release([letter], "ada", "mended by hand")
+    reading = asyncio.create_task(unreadable.run())
+
+    async def dealt_with() -> bool:
+        return not letters.released()
+
+    await until(dealt_with, seconds=5)
+    reading.cancel()
+    assert read == ([becomes] if handled else [])
+    assert [one.reason for one in letters.parked("acme")] == ([] if handled else ["it is of another tenant"])
+
+
 async def test_what_an_older_release_parked_is_released_and_discarded_however_much_it_is() -> None:
     letter, detail = await failed(ACME)
     letter = replace(letter, reason="ä" * 280, trace_id="a" * 32)

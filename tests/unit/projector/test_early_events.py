@@ -31,7 +31,8 @@ async def test_what_comes_before_the_catalogue_was_read_is_not_indexed() -> None
     database, letters = Database(), Letters()
     made: Any = letters
     generations = Generations(made, PROJECTIONS)
-    applier = Applier(database, MemoryEventStore(), lambda: generations.live, made, lambda _: None)
+    store = MemoryEventStore()
+    applier = Applier(database, store, lambda: generations.live, made, lambda _: None)
     event = RecordedEvent(
         event_type="task.created",
         source="test",
@@ -42,6 +43,6 @@ async def test_what_comes_before_the_catalogue_was_read_is_not_indexed() -> None
         lane=0,
         seq=1,
     )
-    assert await Inbound(applier, made).deliver({"e": orjson.loads(to_cloudevent_json(event))}) == {
+    assert await Inbound(applier, store, made).deliver({"e": orjson.loads(to_cloudevent_json(event))}) == {
         "e": "RETRY"
     }

@@ -53,7 +53,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
             visibility = Visibility(database, store)
             generations = Generations(database, PROJECTIONS, maintenance)
             applier = Applier(database, store, lambda: generations.live, letters, visibility.applied)
-            inbound = subscription.Inbound(applier, letters)
+            inbound = subscription.Inbound(applier, store, letters)
             builder = Builder(database, store, generations, letters, settings.instance)
             replays = Replays(database, store, applier, generations, letters)
             sweeper = Sweeper(database, store, applier, [one.table.name for one in PROJECTIONS])

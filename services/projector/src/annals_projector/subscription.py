@@ -10,9 +10,9 @@ from fastapi import APIRouter, Request, Response
 
 from annals.dapr import DaprError, DatabaseError
 from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked, Unreadable
-from annals.events import RecordedEvent, from_cloudevent
+from annals.events import RecordedEvent, StreamId, from_cloudevent
 from annals.projections import Applier, Outdated, ProjectionStalled
-from annals.store import StoreError
+from annals.store import EventReader, StoreError, Undecodable, event_pages
 from annals.telemetry import metrics
 from annals.web.deliveries import delivery, published, status
 from annals.web.deliveries import statuses as answered
@@ -33,8 +33,9 @@ _NOT_NOW = (
 class Inbound:
     """Applies the events in messages, and keeps unreadable messages as dead letters."""
 
-    def __init__(self, applier: Applier, dead_letters: DeadLetters) -> None:
+    def __init__(self, applier: Applier, store: EventReader, dead_letters: DeadLetters) -> None:
         self._applier = applier
+        self._store = store
         self._unreadable = Unreadable(dead_letters, self.handle)
         self.read_again = self._unreadable.run
 
@@ -60,8 +61,8 @@ class Inbound:
     async def given_up(self, message: Any) -> str:
         """Handle a message that the broker gave up, and return its status for the sidecar.
 
-        No topic comes after the one for dead letters. So if the store lacks an earlier event of the stream
-        now, the message is kept as a dead letter, like one that is unreadable.
+        No topic comes after the one for dead letters. So if the store lacks the event or an earlier one of
+        the stream now, the message is kept as a dead letter, like one that is unreadable.
         """
         try:
             await self.handle(message)
@@ -74,9 +75,22 @@ class Inbound:
         return "SUCCESS"
 
     async def handle(self, cloudevent: Any) -> None:
-        """Apply one message. Raises ValueError if it is unreadable, or the store lacks an earlier event."""
-        if await self._applier.apply([from_cloudevent(cloudevent, RecordedEvent)]):
+        """Apply the event of one message as the store has it, since operators may edit the message.
+
+        Raises ValueError if the message is unreadable, or if the store lacks the event or an earlier one.
+        """
+        named = from_cloudevent(cloudevent, RecordedEvent)
+        if await self._applier.apply([await self._stored(named.stream, named.version)]):
             raise ValueError("an earlier event of the stream is not in the store")
+
+    async def _stored(self, stream: StreamId, version: int) -> RecordedEvent:
+        try:
+            async for events, _ in event_pages(self._store, [(stream, version)], certain=True):
+                for event in events:
+                    return event
+        except Undecodable as error:
+            raise ValueError(str(error)) from error
+        raise ValueError("the event is not in the store")
 
 
 def routes(inbound: Inbound) -> APIRouter:

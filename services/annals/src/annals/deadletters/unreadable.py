@@ -63,7 +63,11 @@ class Unreadable:
     async def _read_again(self, tenant: str, letter_id: str) -> None:
         letter, detail = await self._dead_letters.get(tenant, letter_id)
         try:
-            await self._handle(json.loads(detail.raw or ""))
+            message = json.loads(detail.raw or "")
+            if _tenant(message) != letter.tenant:
+                # Whoever edits a text controls only what belongs to the tenant of the letter.
+                raise ValueError("it is of another tenant")
+            await self._handle(message)
         except (ValueError, RecursionError) as error:
             await self._dead_letters.park_again(letter, str(error))
         else:
@@ -71,7 +75,11 @@ class Unreadable:
 
 
 def _tenant(message: Any) -> str:
-    """Return the tenant whose operators see the message; an impossible name would hide it from everybody."""
+    """Return the tenant that the message is of, and whose operators see it.
+
+    An impossible name would hide it from everybody. A message without one is of the tenant that its event
+    would be of.
+    """
     data = message.get("data") if isinstance(message, dict) else None
     tenant = data.get("tenant_id") if isinstance(data, dict) else None
     return tenant if isinstance(tenant, str) and is_tenant(tenant) else "default"
