@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterable
 from dataclasses import asdict, replace
+from decimal import Decimal
 from typing import Any, cast
 
 import httpx
@@ -384,6 +385,47 @@ async def test_what_is_nested_too_deeply_to_be_written_down_is_parked_all_the_sa
     assert await Unreadable(letters, handle).keep(nested, "it is none") == "SUCCESS"
     (letter,) = letters.parked("default")
     assert (await letters.get("default", letter.id))[1].raw == "nested too deeply to be kept"
+
+
+async def test_a_message_takes_no_more_room_when_it_is_kept_whatever_its_script() -> None:
+    """A broker may take messages of 2 MiB, and a sidecar takes 4 MiB."""
+
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    message = {"data": {"tenant_id": "acme", "text": "Ж" * 1_000_000}}
+    async with FakeSidecar() as sidecar:
+        client = Bounded(sidecar.grpc_port)
+        letters = letters_of(client)
+        assert await Unreadable(letters, handle).keep(message, "no event") == "SUCCESS"
+        (letter,) = letters.parked("acme")
+        _, detail = await letters.get("acme", letter.id)
+        assert orjson.loads(detail.raw or "") == message
+        await client.close()
+
+
+async def test_a_message_that_an_older_release_kept_is_known_when_it_comes_again(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    letters = letters_of(clients[0])
+    await letters.park(*of_raw("messages", "acme", '{"data": {"tenant_id": "acme", "n": 1}}', "no event"))
+    await Unreadable(letters, handle).keep({"data": {"tenant_id": "acme", "n": 1}}, "no event")
+    assert [letter.attempts for letter in letters.parked("acme")] == [2]
+
+
+async def test_a_number_in_what_is_nested_deeply_is_kept_as_a_number(clients: tuple[AtOnce, AtOnce]) -> None:
+    """What orjson does not read is read with decimals."""
+
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    letters = letters_of(clients[0])
+    assert await Unreadable(letters, handle).keep({"n": Decimal("1.5")}, "no event") == "SUCCESS"
+    (letter,) = letters.parked("default")
+    assert (await letters.get("default", letter.id))[1].raw == '{"n": 1.5}'
 
 
 async def test_only_what_was_unreadable_is_read_again(clients: tuple[AtOnce, AtOnce]) -> None:

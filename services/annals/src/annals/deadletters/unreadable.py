@@ -89,6 +89,7 @@ def _text(message: Any) -> str:
     if isinstance(message, str):
         return message
     try:
-        return json.dumps(message)
+        # Escaped, a letter of two bytes would take seven in the store. What was nested deeply has decimals.
+        return json.dumps(message, ensure_ascii=False, default=float)
     except RecursionError:
         return "nested too deeply to be kept"
