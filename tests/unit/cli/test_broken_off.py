@@ -49,6 +49,16 @@ def test_an_export_says_that_it_is_of_all_tenants(annals: Annals, tmp_path: Path
     assert "1 events of 1 commits, of all tenants, in" in result.output
 
 
+@pytest.mark.parametrize(("size", "said"), [(900_000, False), (1_100_000, True)])
+def test_an_export_says_what_an_import_needs_large_requests_for(
+    annals: Annals, tmp_path: Path, size: int, *, said: bool
+) -> None:
+    firsts = [COMMIT.replace(b"{}", b"x" * size).replace(b":0", b":%d" % lane) for lane in (0, 1)]
+    others = COMMIT.replace(b"{}", b"x" * 2_000_000).replace(b'"seq":1', b'"seq":12')
+    result = annals(exporting(b"".join([*firsts, others, END])), "export", str(tmp_path / "all"))
+    assert ("an import sends them in one request" in " ".join(result.stderr.split())) is said
+
+
 @pytest.mark.parametrize("half", [b"", COMMIT[:20], END[:10], END[:30]])
 def test_an_export_that_broke_off_leaves_no_file(annals: Annals, tmp_path: Path, half: bytes) -> None:
     with pytest.raises(Failed, match="broken off") as raised:

@@ -19,6 +19,8 @@ from annals_cli.sidecar import Exit, Failed, Sidecar
 
 _CHUNK_BYTES = 800_000
 _CHUNK_LINES = 256
+# Of first commits. Their streams' states may take as much again, and a sidecar accepts 4 MiB by default.
+_LARGE_BEGINNING = 2_000_000
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +55,7 @@ def export(
         unknown = failed
     total = sum(lane["tail"] for lane in given.sidecar.get("command", "store/lanes")["items"])
     end: dict[str, Any] | None = None
+    beginning = 0
     with (
         given.sidecar.stream("command", "store/export", keys="true" if with_keys else None) as answer,
         written_whole(file) as out,
@@ -68,6 +71,7 @@ def export(
                 raise Failed(f"the export was broken off: {json.loads(line)['failed']}", Exit.UNAVAILABLE)
             elif line.startswith(b'{"lane"'):
                 progress.advance(bar)
+                beginning += len(line) if _begins_lane(line) else 0
         if end is None:
             raise broken_off(file, Exit.UNAVAILABLE)
     done = f"{end['events']} events of {end['commits']} commits, of all tenants, in {file}"
@@ -75,6 +79,10 @@ def export(
     given.output.done(exported, done, aside=file == STDOUT)
     if unknown is not None and not given.output.as_json:
         notes.print(told(("The file lacks the definitions of the read models:", "yellow"), f" {unknown}"))
+    if beginning > _LARGE_BEGINNING and not given.output.as_json:
+        size = f"{beginning / 1_000_000:.1f} MB"
+        large = f"The first commits of the lanes take {size}, and an import sends them in one request."
+        notes.print(told((large, "yellow"), " It may need sidecars with a larger --max-body-size."))
 
 
 def import_(
@@ -158,8 +166,7 @@ def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
     for line in source:
         if line.startswith(b'{"end"'):
             break
-        first_commit = line.startswith(b'{"lane"') and b'"seq":1,' in line[:40]
-        belongs = beginning and (not chunk or first_commit or line.startswith(b'{"subject"'))
+        belongs = beginning and (not chunk or _begins_lane(line) or line.startswith(b'{"subject"'))
         full = size + len(line) > _CHUNK_BYTES or len(chunk) >= _CHUNK_LINES
         if chunk and not belongs and (beginning or full):
             yield chunk
@@ -168,6 +175,10 @@ def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
         size += len(line)
     if chunk:
         yield chunk
+
+
+def _begins_lane(line: bytes) -> bool:
+    return line.startswith(b'{"lane"') and b'"seq":1,' in line[:40]
 
 
 def _definitions(sidecar: Sidecar) -> list[dict[str, Any]]:
