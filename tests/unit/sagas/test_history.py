@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from annals.aggregates import RuleViolation
 from annals.sagas import SagaState, SagaStatus, StepStatus, history
@@ -173,6 +174,21 @@ async def test_the_last_step_is_done_by_a_call_that_ends_when_the_next_try_has_b
     state = await history.record(KEY, [completed, entry(SagaCompleted())], None)
     assert (state.status, state.steps["a"].status) == (SagaStatus.COMPLETED, StepStatus.COMPLETED)
     assert (await types(store))[-2:] == ["saga.step_completed", "saga.completed"]
+
+
+async def test_a_saga_that_failed_is_logged_once_with_its_tenant() -> None:
+    """The metrics have no tenant, and lists of sagas are each of one tenant."""
+    key = SagaKey("s1", "acme", "ada")
+    history = SagaHistory(MemoryEventStore())
+    failed = entry(SagaFailed(reason="b: busy", left=("a",)))
+    with capture_logs() as logs:
+        await history.record(key, [STARTED, *tried("a"), entry(SagaCompensating(reason="b: busy"))], None)
+        assert logs == []
+        for _ in range(2):
+            await history.record(key, [failed], None)
+    (told,) = logs
+    assert (told["log_level"], told["event"]) == ("error", "a saga failed: some steps are not compensated")
+    assert (told["saga"], told["saga_type"], told["tenant"], told["left"]) == ("s1", "t", "acme", ["a"])
 
 
 async def test_when_it_came_to_pass_is_the_events_time() -> None:

@@ -13,7 +13,7 @@ import structlog
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.aggregates.stored_state import stored_state
 from annals.events import DomainEvent, EventData, StreamId
-from annals.sagas.events import REGISTRY, EventRaised, SagaResumed, StepCompleted
+from annals.sagas.events import REGISTRY, EventRaised, SagaFailed, SagaResumed, StepCompleted
 from annals.sagas.state import SagaState, SagaStatus
 from annals.store import Append, AppendTooLarge, ConflictError, EventStore, StoreError
 from annals.telemetry import metrics
@@ -126,6 +126,15 @@ class SagaHistory:
                     continue
                 for one in said:
                     metrics.SAGA_TRANSITIONS.labels(after.saga_type, one.event.event_type).inc()
+                    if isinstance(one.event, SagaFailed):
+                        # The metric, on which the alert is, has neither the saga's id nor its tenant.
+                        _log.error(
+                            "a saga failed: some steps are not compensated",
+                            saga=key.id,
+                            saga_type=after.saga_type,
+                            tenant=key.tenant,
+                            left=list(one.event.left),
+                        )
                 self._remember(key.stream, version + len(said), after)
                 return after
 
