@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 
 import httpx
 import pytest
+import yaml
 
+from annals_cli.commands.dead_letters import Service
 from annals_cli.sidecar import Exit
+from suite.paths import ROOT
 from unit.cli.conftest import Annals
 
 MORE = "there may be more: "
@@ -180,3 +184,19 @@ def test_an_edited_letter_is_tried_where_it_is(annals: Annals) -> None:
     _, *dry_run = shlex.split(hint.partition("try it: ")[2])
     assert annals(answer, *dry_run).exit_code == Exit.DONE
     assert asked[1] == "/v1.0/invoke/notification/method/dead-letters/L1/dry-run of acme"
+
+
+@pytest.mark.parametrize("app", list(Service))
+def test_the_alert_on_what_is_parked_leads_to_the_service_that_parked_it(annals: Annals, app: str) -> None:
+    (group,) = yaml.safe_load((ROOT / "charts/annals/files/alerts.yaml").read_text())["groups"]
+    (rule,) = (rule for rule in group["rules"] if rule["alert"] == "AnnalsParked")
+    told = rule["annotations"]["description"].replace("{{ $labels.app }}", app)
+    (command,) = re.findall("`annals (.+?)`", told)
+    asked: set[str] = set()
+
+    def service(request: httpx.Request) -> httpx.Response:
+        asked.add(request.url.path.split("/invoke/")[1].split("/")[0])
+        return httpx.Response(200, json={"items": []})
+
+    annals(service, *shlex.split(command))
+    assert asked == {app}
