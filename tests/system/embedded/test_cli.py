@@ -130,11 +130,11 @@ async def test_a_read_model_is_rebuilt_compared_switched_and_dropped(embedded: S
     await until(caught_up)
     await until(same, what="both to have the same rows")
     await annals("projections", "throttle", "members", number, "100")
-    await annals("projections", "switch", "members", number)
+    await annals("projections", "switch", "members", number, "--reason", "it has the same rows")
     known = await generations()
     assert known[number]["status"] == "live"
     retired = next(name for name, one in known.items() if one["status"] == "retired")
-    await annals("projections", "drop", "members", retired)
+    await annals("projections", "drop", "members", retired, "--reason", "nobody needs it")
     assert "lag" in (await annals("projections", "lag", "--json")).json
 
 

@@ -1,7 +1,8 @@
-"""Waiting until a generation is built."""
+"""Building a generation, waiting for it, and the reason that is kept of what is done with it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -107,3 +108,35 @@ def test_a_switch_that_fails_may_be_made_later(annals: Annals, answer: httpx.Res
 def test_a_generation_that_is_dropped_is_waited_for_no_longer(annals: Annals) -> None:
     with pytest.raises(Failed, match="generation 3 is dropped"):
         annals(Projector(looked_at(), looked_at("dropped")), *REBUILD)
+
+
+@pytest.mark.parametrize("reason", ["the new one is faulty", None])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("switch", "POST"), ("retire", "POST"), ("pause", "POST"), ("resume", "POST"), ("drop", "DELETE")],
+)
+def test_the_reason_of_a_request_is_sent_with_it(
+    annals: Annals, name: str, method: str, reason: str | None
+) -> None:
+    asked: list[tuple[str, object]] = []
+
+    def service(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, json.loads(request.content)))
+        return httpx.Response(200, json={})
+
+    why = () if reason is None else ("--reason", reason)
+    assert annals(service, "projections", name, "tasks", "2", *why).exit_code == Exit.DONE
+    assert asked == [(method, {"reason": reason})]
+
+
+def test_a_rebuild_switches_with_its_own_reason(annals: Annals) -> None:
+    sent: list[object] = []
+    projector = Projector(looked_at(caught_up=True))
+
+    def service(request: httpx.Request) -> httpx.Response:
+        if request.method == "POST":
+            sent.append(json.loads(request.content or "null"))
+        return projector(request)
+
+    annals(service, *REBUILD, "--reason", "a column is wrong")
+    assert sent == [{"reason": "a column is wrong"}] * 2

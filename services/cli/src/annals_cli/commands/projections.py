@@ -14,6 +14,7 @@ from annals_cli.sidecar import Exit, Failed, segment
 app = typer.Typer(help="Read models: lag, rebuild, compare, switch.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(help="a read model, such as tasks")]
 Number = Annotated[int, typer.Argument(help="a generation")]
+Reason = Annotated[str | None, typer.Option(help="why; kept in the audit trail")]
 _LOOK_SECONDS = 0.3  # between two looks at a generation
 _SILENCE_SECONDS = 300.0
 """How long to wait while the projector does not answer; a roll-out takes less."""
@@ -76,7 +77,8 @@ def rebuild(
         if wait or switch:
             _wait(given, read_model, number)
         if switch:
-            given.sidecar.call("POST", "projector", f"{_generation(read_model, number)}/switch")
+            path = f"{_generation(read_model, number)}/switch"
+            given.sidecar.call("POST", "projector", path, body={"reason": reason})
     except (Failed, KeyboardInterrupt):
         notes.print(
             f"{given.line('projections', 'list')} shows what becomes of generation {number} of {read_model}; "
@@ -105,28 +107,29 @@ def difference(context: typer.Context, read_model: Model, number: Number) -> Non
 
 
 @app.command()
-def switch(context: typer.Context, read_model: Model, number: Number) -> None:
+def switch(context: typer.Context, read_model: Model, number: Number, reason: Reason = None) -> None:
     """Have a generation answer queries; to go back, switch to the one before."""
     done = f"generation {number} of {read_model} answers queries now"
-    _operate(context, "POST", read_model, number, "/switch", done)
+    _operate(context, "POST", read_model, number, "/switch", done, {"reason": reason})
 
 
 @app.command()
-def retire(context: typer.Context, read_model: Model, number: Number) -> None:
+def retire(context: typer.Context, read_model: Model, number: Number, reason: Reason = None) -> None:
     """Retire a read model, before a release that does not have it."""
-    _operate(context, "POST", read_model, number, "/retire", f"generation {number} is retired")
+    done = f"generation {number} is retired"
+    _operate(context, "POST", read_model, number, "/retire", done, {"reason": reason})
 
 
 @app.command()
-def pause(context: typer.Context, read_model: Model, number: Number) -> None:
+def pause(context: typer.Context, read_model: Model, number: Number, reason: Reason = None) -> None:
     """Pause the building of a generation."""
-    _operate(context, "POST", read_model, number, "/pause", "paused")
+    _operate(context, "POST", read_model, number, "/pause", "paused", {"reason": reason})
 
 
 @app.command()
-def resume(context: typer.Context, read_model: Model, number: Number) -> None:
+def resume(context: typer.Context, read_model: Model, number: Number, reason: Reason = None) -> None:
     """Resume the building of a generation."""
-    _operate(context, "POST", read_model, number, "/resume", "building")
+    _operate(context, "POST", read_model, number, "/resume", "building", {"reason": reason})
 
 
 @app.command()
@@ -144,13 +147,13 @@ def throttle(
 
 
 @app.command()
-def drop(context: typer.Context, read_model: Model, number: Number) -> None:
+def drop(context: typer.Context, read_model: Model, number: Number, reason: Reason = None) -> None:
     """Cancel the building of a generation, or remove one that no longer answers queries."""
-    _operate(context, "DELETE", read_model, number, "", f"generation {number} is dropped")
+    _operate(context, "DELETE", read_model, number, "", f"generation {number} is dropped", {"reason": reason})
 
 
 def _operate(
-    context: typer.Context, method: str, read_model: str, number: int, what: str, text: str, body: Any = None
+    context: typer.Context, method: str, read_model: str, number: int, what: str, text: str, body: Any
 ) -> None:
     given = session(context)
     path = f"{_generation(read_model, number)}{what}"
