@@ -16,6 +16,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from annals.sagas.orchestrator import Orchestrator
 from annals.telemetry import metrics
+from annals_console.health import quantile
 from annals_notification.reminders import Reminders
 from annals_saga_orchestrator.sagas import CATALOG
 from suite.paths import ROOT
@@ -159,6 +160,23 @@ def test_what_is_counted_is_there_before_it_first_happens() -> None:
         labels = {"saga": saga, "event": "saga.failed"}
         assert REGISTRY.get_sample_value("annals_saga_transitions_total", labels) == 0
     assert REGISTRY.get_sample_value("annals_reminders_fired_total", {"late": "true"}) == 0
+
+
+@pytest.mark.parametrize("seconds", [7, 20, 45, 200, 1_000, 3_000])
+def test_an_alert_says_how_late_the_read_models_are(seconds: float) -> None:
+    """A quantile is at most the largest finite bound, however late they are."""
+
+    def counts() -> dict[float, float]:
+        (histogram,) = metrics.PROJECTION_LAG_SECONDS.collect()
+        return {float(one.labels["le"]): one.value for one in histogram.samples if "le" in one.labels}
+
+    before = counts()
+    metrics.PROJECTION_LAG_SECONDS.observe(seconds)
+    new = {bound: count - before[bound] for bound, count in counts().items()}
+
+    found = quantile(new, 0.99)
+    assert found is not None
+    assert seconds / 2 < found < seconds * 2
 
 
 def test_the_rule_and_the_dashboard_are_the_files(render: Render) -> None:

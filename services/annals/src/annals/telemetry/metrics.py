@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_UP_TO_AN_HOUR = (*_SECONDS, 30.0, 60.0, 300.0, 600.0, 1_800.0, 3_600.0)
+"""For what may be hours late: a quantile is at most the largest bound."""
 
 COMMANDS = Counter("annals_commands_total", "Commands by type and outcome.", ["type", "outcome"])
 COMMAND_DURATION = Histogram(
@@ -51,7 +53,9 @@ PROJECTION_SWEPT = Gauge(
     "When the whole store was last compared with the read models and missing events were applied.",
 )
 PROJECTION_LAG_SECONDS = Histogram(
-    "annals_projection_lag_seconds", "From an event's time until its read model shows it.", buckets=_SECONDS
+    "annals_projection_lag_seconds",
+    "From an event's time until its read model shows it.",
+    buckets=_UP_TO_AN_HOUR,
 )
 
 BUILT_EVENTS = Counter(
