@@ -16,7 +16,13 @@ import bootstrap
 from suite import page, runtime
 from suite.paths import ROOT
 
-LOCKS = ("requirements.lock", "services/requirements.lock", "services/images.lock", "scripts/audit.lock")
+LOCKS = (
+    "requirements.lock",
+    "services/requirements.lock",
+    "services/images.lock",
+    "scripts/audit.lock",
+    "tests/bench/requirements.lock",
+)
 CHECKOV = "checkov==3.3.30"
 """Installed in an environment of its own: its requirements would hold back the versions that Annals uses."""
 
