@@ -13,6 +13,7 @@ import pytest
 import demo.__main__ as demo
 from annals.dapr import DaprSidecar
 from annals.sagas import AwaitEvent, Saga, SagaCatalog, SagaInput, Step
+from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
 from annals_cli.sidecar import Sidecar
 from conftest import running
@@ -54,7 +55,7 @@ async def test_a_service_reaches_its_sidecar(fake_sidecar: Callable[..., Any]) -
 async def test_a_saga_gets_its_workflows() -> None:
     async with saga_machine(SagaCatalog(WAITING)) as machine:
         key = SagaKey("one", "default", "ada")
-        await machine.orchestrator.start(key, "waiting", {}, None)
+        await machine.orchestrator.start(key, "waiting", {}, Asker())
         await machine.clock.settle()
         assert (await machine.orchestrator.load(key)).waits_for
 

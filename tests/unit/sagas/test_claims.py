@@ -28,10 +28,11 @@ from annals.sagas import (
     children,
     orchestrator,
 )
+from annals.sagas.asker import Asker
 from annals.sagas.claims import SagaRuns
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator, Started
+from annals.sagas.orchestrator import Orchestrator, Started
 from annals.sagas.start import child_id
 from annals.store import StreamUnreadable, Undecodable
 from annals.store.follower import is_transient
@@ -78,7 +79,7 @@ def deleted(task_id: str, *, before: timedelta = timedelta(0)) -> RecordedEvent:
 async def start(
     machine: SagaMachine, key: SagaKey, task_id: str, *, new: bool = False, **given: Any
 ) -> Started:
-    started = await machine.orchestrator.start(key, SAGA.type, {"task_id": task_id} | given, None, new=new)
+    started = await machine.orchestrator.start(key, SAGA.type, {"task_id": task_id} | given, Asker(), new=new)
     await machine.clock.settle()
     return started
 
@@ -114,7 +115,7 @@ async def test_a_claim_that_names_a_saga_of_another_key_holds_nothing() -> None:
             input={"task_id": "t2"},
             steps=("w",),
         )
-        await machine.claims.take(MINE, stray, nobody_is_helped)
+        await machine.claims.take(MINE, stray, Asker(), nobody_is_helped)
         await machine.triggers.on_domain_event(deleted("t2"))
         await machine.clock.settle()
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.RUNNING
@@ -147,7 +148,7 @@ async def test_of_those_that_start_at_once_for_one_business_key_one_begins() -> 
         async def start_all(*ids: str) -> tuple[str, list[bool]]:
             started = await asyncio.gather(
                 *(
-                    machine.orchestrator.start(SagaKey(one, "default"), SAGA.type, {"task_id": "t1"}, None)
+                    machine.orchestrator.start(SagaKey(one, "default"), SAGA.type, {"task_id": "t1"}, Asker())
                     for one in ids
                 )
             )
@@ -170,7 +171,7 @@ async def test_a_start_is_the_same_also_when_a_newer_version_takes_more() -> Non
     given, newer = {"task_id": "t1"}, replace(SAGA, input=More, version=2)
     async with saga_machine(SagaCatalog(SAGA, newer)) as machine:
         older = Orchestrator(SagaCatalog(SAGA), machine.history, machine.claims, machine.workflows)
-        await older.start(MINE, SAGA.type, given, None, new=True)
+        await older.start(MINE, SAGA.type, given, Asker(), new=True)
         await machine.clock.settle()
         assert await start(machine, MINE, "t1") == Started("mine", created=False)
         assert await start(machine, FRESH, "t1", new=True) == Started("mine", created=False)
@@ -200,7 +201,7 @@ async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:
     async with saga_machine(SagaCatalog(*versions)) as machine:
         # It started under the version that was the newest then.
         older = Orchestrator(SagaCatalog(versions[0]), machine.history, machine.claims, machine.workflows)
-        await older.start(MINE, SAGA.type, {"task_id": "t1"}, None, new=True)
+        await older.start(MINE, SAGA.type, {"task_id": "t1"}, Asker(), new=True)
         await machine.clock.settle()
         closed = deleted("t1").model_copy(update={"event_type": "task.closed"})
         for event, status in ((closed, SagaStatus.RUNNING), (deleted("t1"), SagaStatus.COMPENSATED)):
@@ -281,7 +282,7 @@ async def test_of_two_that_start_at_once_under_one_id_one_happens_and_the_other_
     async with saga_machine(SagaCatalog(saga), commands) as machine:
         begin = machine.orchestrator.start
         first, second = await asyncio.gather(
-            *(begin(MINE, saga.type, {"n": n}, None) for n in (1, 2)), return_exceptions=True
+            *(begin(MINE, saga.type, {"n": n}, Asker()) for n in (1, 2)), return_exceptions=True
         )
         await machine.clock.settle()
         taken, refused = (2, first) if isinstance(second, Started) else (1, second)
@@ -294,7 +295,7 @@ async def test_two_that_start_the_same_at_once_under_one_id_are_one() -> None:
     commands = Commands()
     async with saga_machine(SagaCatalog(NUMBERED), commands) as machine:
         begin = machine.orchestrator.start
-        started = await asyncio.gather(*(begin(MINE, NUMBERED.type, {"n": 1}, None) for _ in range(3)))
+        started = await asyncio.gather(*(begin(MINE, NUMBERED.type, {"n": 1}, Asker()) for _ in range(3)))
         await machine.clock.settle()
         assert {one.id for one in started} == {MINE.id}
         assert commands.taken == [{"n": 1}]
@@ -318,12 +319,13 @@ async def test_what_is_acknowledged_happens_though_a_workflow_is_there_that_was_
 
         machine.workflows.start = without_an_answer  # type: ignore[method-assign]
         with pytest.raises(SidecarUnavailable):
-            await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 1}, None)
-        assert await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 2}, None) == Started("mine", True)
+            await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 1}, Asker())
+        started = await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 2}, Asker())
+        assert started == Started("mine", True)
         await machine.upgrade()
         await machine.clock.settle()
         with pytest.raises(RuleViolation, match="another saga has this id"):
-            await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 1}, None)
+            await machine.orchestrator.start(MINE, NUMBERED.type, {"n": 1}, Asker())
         ended = await machine.orchestrator.load(MINE)
         assert (ended.status, ended.input) == (SagaStatus.COMPLETED, {"n": 2})
         assert commands.taken == [{"n": 2}]
@@ -353,7 +355,7 @@ async def test_a_saga_that_is_restarted_with_the_one_that_started_it_has_its_cla
     parent = Saga("parent", About, (Step("all", StartSaga(SAGA.type, lambda _: about)),))
     child = SagaKey(child_id("mine", "all", 0), "default")
     async with saga_machine(SagaCatalog(SAGA, parent)) as machine:
-        await machine.orchestrator.start(MINE, "parent", about, None)
+        await machine.orchestrator.start(MINE, "parent", about, Asker())
         await machine.clock.settle()
         forget_claims(machine)
         await machine.orchestrator.restart(MINE, "it stood still", Asker())

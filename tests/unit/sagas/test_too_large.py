@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from annals.dapr import Workflows
 from annals.events import DomainEvent, RecordedEvent
 from annals.sagas import CallActivity, Saga, SagaCatalog, StartOn, Step
+from annals.sagas.asker import Asker
 from annals.sagas.children import ChildSagas
 from annals.sagas.claims import Claims
 from annals.sagas.events import StepCompleted
@@ -69,7 +70,7 @@ def orchestrator(engine: Engine, history: SagaHistory, claims: Claims) -> Orches
 
 async def test_an_input_that_is_too_large_starts_nothing(orchestrator: Orchestrator, engine: Engine) -> None:
     with pytest.raises(AppendTooLarge, match=r"saga\.started takes"):
-        await orchestrator.start(KEY, "large", {"text": LARGE}, None)
+        await orchestrator.start(KEY, "large", {"text": LARGE}, Asker())
     assert not engine.started
 
 
@@ -100,7 +101,7 @@ async def test_a_saga_is_not_started_by_another_with_too_large_an_input(
 async def test_what_a_step_came_to_is_recorded_however_large_it_is(
     orchestrator: Orchestrator, history: SagaHistory
 ) -> None:
-    await orchestrator.start(KEY, "large", {"text": "x"}, None)
+    await orchestrator.start(KEY, "large", {"text": "x"}, Asker())
     done = StepCompleted(step="only", attempt=1, result=LARGE)
     state = await history.record(KEY, [entry(done, "2026-01-01T00:00:00+00:00")], None)
     assert state.status is not SagaStatus.NONE

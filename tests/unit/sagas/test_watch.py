@@ -24,6 +24,7 @@ from annals.sagas import (
     StartSagas,
     Step,
 )
+from annals.sagas.asker import Asker
 from annals.sagas.catalog import NotDeclared
 from annals.sagas.claims import Claims
 from annals.sagas.events import (
@@ -40,7 +41,7 @@ from annals.sagas.events import (
     StepStarted,
 )
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.runs import instance_id
 from annals.sagas.start import child_id, entry
 from annals.sagas.state import SagaState, SagaStatus

@@ -10,8 +10,9 @@ from fastapi import FastAPI
 
 from annals.dapr.invocation import Answer
 from annals.sagas import AwaitEvent, Saga, SagaCatalog, SagaInput, SagaStatus, Step
+from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Orchestrator
 from annals.web import Problem
 from annals.web.problems import on_problem
 from annals_saga_orchestrator import api
@@ -34,7 +35,7 @@ async def test_a_workflow_larger_than_a_message_usually_is_stops_no_other() -> N
     async with saga_machine(SagaCatalog(WAITING)) as machine:
         large, other = SagaKey("large", "default", "ada"), SagaKey("other", "default", "bob")
         for key in (large, other):
-            await machine.orchestrator.start(key, "waiting", {}, None)
+            await machine.orchestrator.start(key, "waiting", {}, Asker())
         await machine.clock.settle()
         await machine.orchestrator.raise_event(large, "yes", "x" * 5_000_000, Asker("ada"))
         await machine.clock.settle()
@@ -62,7 +63,8 @@ async def _offboarding_bytes(tasks: int) -> int:
         key = SagaKey("s" * 100, "t" * 63, "u" * 256, "c" * 256)
         given = {"member": "m" * 128, "successors": ["a" * 128]}
         traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        await machine.orchestrator.start(key, "member-offboarding", given, traceparent)
+        asker = Asker("u" * 256, "s" * 256, "a" * 256, traceparent)
+        await machine.orchestrator.start(key, "member-offboarding", given, asker)
         await machine.clock.settle()
         assert (await machine.orchestrator.load(key)).output["not_handed_over"]
         return machine.history_bytes(key)

@@ -17,10 +17,11 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from annals.dapr import DaprError, NotAnswered, ServiceInvocation
 from annals.events import new_id
 from annals.sagas import SagaCatalog, SagaState, SagaStatus
+from annals.sagas.asker import Asker
 from annals.sagas.catalog import NotDeclared, UnknownSaga
 from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun, Orchestrator, Started
+from annals.sagas.orchestrator import NotBegun, Orchestrator, Started
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
@@ -29,7 +30,7 @@ from annals.web.operations import GivenReason, Operations
 from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
 from annals.web.problems import malformed, unavailable
 from annals.web.request_body import json_object, json_value
-from annals.web.request_context import id_of, tenant_of, traceparent_of
+from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 from annals_saga_orchestrator.answers import Raised, SagaFound, SagaNow
 
 _ID = r"[A-Za-z0-9_-]{1,100}"
@@ -44,6 +45,7 @@ _LISTED_BY = {
     "cursor": "string",
     "position": "string",
 }
+_OF_A_SESSION = {"parameters": headers("x-session-id")}
 _KEPT_HEADERS = ("Content-Type", "Retry-After")
 
 SagaId = Annotated[str, Path(pattern=f"^{_ID}$")]
@@ -93,7 +95,8 @@ def routes(
         summary="Start a saga with its input",
         response_model=Started,
         dependencies=[REFUSE_UNKNOWN_PARAMETERS],
-        openapi_extra={"parameters": headers("Idempotency-Key", "x-correlation-id")} | json_body(any_input),
+        openapi_extra={"parameters": headers("Idempotency-Key", "x-session-id", "x-correlation-id")}
+        | json_body(any_input),
     )
     async def start(request: Request, saga_type: str, id: Annotated[str | None, Query()] = None) -> Response:  # noqa: A002
         admit()
@@ -104,10 +107,10 @@ def routes(
         new = id is None and once is None
         if id is None:
             id = new_id() if once is None else str(uuid5(NAMESPACE_URL, f"{tenant}/{saga_type}/{once}"))  # noqa: A001
-        key = SagaKey(id, tenant, id_of(request, "x-user-id"), id_of(request, "x-correlation-id"))
+        asker = _asker_of(request)
+        key = SagaKey(id, tenant, asker.user, id_of(request, "x-correlation-id"))
         with _problems():
-            traceparent = traceparent_of(request)
-            started = await orchestrator.start(key, saga_type, given, traceparent, new=new)
+            started = await orchestrator.start(key, saga_type, given, asker, new=new)
         return json_answer(asdict(started), 202, {"Location": f"/sagas/{started.id}"})
 
     @router.get(
@@ -128,7 +131,7 @@ def routes(
         status_code=202,
         summary="Raise an event that a saga waits for",
         response_model=Raised,
-        openapi_extra=json_body(Any, required=False),
+        openapi_extra=_OF_A_SESSION | json_body(Any, required=False),
     )
     async def raise_event(request: Request, saga_id: SagaId, event: str) -> Response:
         admit()
@@ -136,7 +139,7 @@ def routes(
         if len(body) > _LARGEST_DATA:
             raise Problem(413, "too-large", f"the data of an event may have at most {_LARGEST_DATA} bytes")
         data = json_value(body) if body else None
-        asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
+        asker = _asker_of(request)
         with _problems():
             await orchestrator.raise_event(SagaKey(saga_id, tenant_of(request)), event, data, asker)
         return json_answer({"id": saga_id, "event": event}, 202)
@@ -149,7 +152,7 @@ def routes(
             body = await request.body()
             with _problems():
                 reason = GivenReason.model_validate(json_object(body)).reason if body else None
-            asker = Asker(id_of(request, "x-user-id"), traceparent_of(request))
+            asker = _asker_of(request)
             given = reason or f"{name} by {asker.user or 'an operator'}"
             if not recorded:
                 await operations.requested(request, name, saga_id, reason)
@@ -165,7 +168,7 @@ def routes(
             status_code=202,
             summary=summary,
             response_model=SagaNow,
-            openapi_extra=json_body(GivenReason, required=False),
+            openapi_extra=_OF_A_SESSION | json_body(GivenReason, required=False),
         )
 
     operation("cancel", "Cancel a saga, and compensate what it did", orchestrator.cancel, recorded=True)
@@ -198,6 +201,15 @@ def routes(
             await orchestrator.purge(SagaKey(saga_id, tenant_of(request)))
 
     return router
+
+
+def _asker_of(request: Request) -> Asker:
+    return Asker(
+        id_of(request, "x-user-id"),
+        id_of(request, "x-session-id"),
+        client_of(request),
+        traceparent_of(request),
+    )
 
 
 def _public(saga_id: str, state: SagaState) -> dict[str, Any]:

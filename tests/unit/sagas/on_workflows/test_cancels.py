@@ -14,7 +14,7 @@ from annals.sagas import (
     SagaCatalog,
     SagaStatus,
 )
-from annals.sagas.orchestrator import Asker
+from annals.sagas.asker import Asker
 from annals.sagas.runs import instance_id
 from saga_machine import SagaMachine, saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, WAIT, Answering, Numbered, command
@@ -43,7 +43,7 @@ async def test_a_cancel_of_which_the_workflow_was_not_told_is_read_in_the_histor
 
     saga = Saga("test", Numbered, (command("a"), *block))
     async with saga_machine(SagaCatalog(saga), Cancelling()) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason, did) == (SagaStatus.COMPENSATED, "not any more", meant)
@@ -59,7 +59,7 @@ def timers(machine: SagaMachine) -> list[Any]:
 
 async def test_a_saga_of_commands_costs_the_scheduler_no_timer() -> None:
     async with saga_machine(SagaCatalog(COMMANDS), Answering()) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         assert (await machine.orchestrator.load(KEY)).status is SagaStatus.COMPLETED
         assert timers(machine) == []
@@ -71,7 +71,7 @@ async def test_a_saga_that_is_cancelled_during_a_step_begins_no_other() -> None:
 
     answering = Answering(cancel)
     async with saga_machine(SagaCatalog(COMMANDS), answering) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "not any more")
@@ -91,7 +91,7 @@ async def test_a_saga_goes_on_that_began_when_each_waited_for_a_cancel(
     async with saga_machine(SagaCatalog(COMMANDS), answering) as machine:
         with monkeypatch.context() as before:
             before.setattr(DaprWorkflowContext, "is_patched", lambda _self, _name: False)
-            await machine.orchestrator.start(KEY, "test", {}, None)
+            await machine.orchestrator.start(KEY, "test", {}, Asker())
             assert len(timers(machine)) == 1
         if cancels:
             await machine.orchestrator.cancel(KEY, "not any more", Asker())
@@ -110,7 +110,7 @@ async def test_a_saga_that_looks_for_a_cancel_stands_still_at_a_worker_of_before
 
     waited, answering = asyncio.Event(), Answering(wait)
     async with saga_machine(SagaCatalog(COMMANDS), answering) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         with monkeypatch.context() as before:
             before.setattr(DaprWorkflowContext, "is_patched", lambda _self, _name: False)
             waited.set()
@@ -127,7 +127,7 @@ async def test_a_cancel_between_a_restart_and_its_workflow_is_told_to_that_one(
 ) -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask, tell = machine.orchestrator, machine.workflows.raise_event
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         restarted = await machine.history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
 

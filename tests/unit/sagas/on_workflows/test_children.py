@@ -16,7 +16,8 @@ from annals.sagas import (
     SagaStatus,
     Step,
 )
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.asker import Asker
+from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.runs import instance_id
 from saga_machine import SagaMachine, saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered, command
@@ -25,7 +26,7 @@ from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered, command
 async def test_a_child_that_is_ended_by_force_is_counted_and_the_others_go_on() -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.terminate(CHILDREN[0], "this one only", Asker("boss"))
         for child in CHILDREN[1:]:
@@ -44,8 +45,8 @@ async def test_a_child_that_is_ended_by_force_is_counted_and_the_others_go_on() 
 async def test_a_saga_that_somebody_started_under_the_id_of_a_child_is_none() -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask, taken = machine.orchestrator, replace(CHILDREN[3], user="mallory")
-        await ask.start(KEY, "parent", {}, None)
-        await ask.start(taken, "child", {"n": 99}, None)
+        await ask.start(KEY, "parent", {}, Asker())
+        await ask.start(taken, "child", {"n": 99}, Asker())
         await machine.clock.settle()
         for child in CHILDREN[:3]:
             await ask.raise_event(child, "yes", None, Asker("ada"))
@@ -64,9 +65,9 @@ async def test_a_saga_that_somebody_started_under_the_id_of_a_child_is_none() ->
 async def test_a_saga_that_is_restarted_takes_nobody_elses_for_its_child() -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
-        await ask.start(CHILDREN[3], "child", {"n": 3}, None)
+        await ask.start(CHILDREN[3], "child", {"n": 3}, Asker())
         await machine.clock.settle()
         await ask.raise_event(CHILDREN[3], "yes", None, Asker("ada"))
         await ask.restart(KEY, "it stood still", Asker())
@@ -80,9 +81,9 @@ async def test_a_saga_that_is_restarted_takes_nobody_elses_for_its_child() -> No
 async def test_a_saga_under_the_id_of_a_child_is_not_ended_with_whose_child_it_is_not() -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
-        await ask.start(CHILDREN[3], "child", {"n": 3}, None)
+        await ask.start(CHILDREN[3], "child", {"n": 3}, Asker())
         await machine.clock.settle()
         await ask.terminate(KEY, "enough", Asker("boss"))
         await machine.clock.settle()
@@ -93,7 +94,7 @@ async def test_a_saga_under_the_id_of_a_child_is_not_ended_with_whose_child_it_i
 async def with_a_lost_child(machine: SagaMachine) -> Orchestrator:
     """What is asked of a saga of many: the workflow of its first child is lost, the others are over."""
     ask = machine.orchestrator
-    await ask.start(KEY, "parent", {}, None)
+    await ask.start(KEY, "parent", {}, Asker())
     await machine.clock.settle()
     machine.dapr.workflows.terminate(instance_id(CHILDREN[0]))
     for child in CHILDREN[1:]:
@@ -128,7 +129,7 @@ async def test_a_lost_child_that_was_given_up_is_taken_back_while_the_saga_that_
 async def test_a_lost_child_goes_on_with_the_saga_that_was_restarted_meanwhile() -> None:
     async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.restart(KEY, "it stood still", Asker())
         await machine.clock.settle()
@@ -145,7 +146,7 @@ async def test_a_child_that_begins_after_its_parent_was_ended_is_taken_back(rest
     """As when it is begun while the store is slow, or by the workflow of a run from before."""
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         if restarted:
             await ask.restart(KEY, "it stood still", Asker())
@@ -165,7 +166,7 @@ async def test_a_child_that_begins_after_its_parent_was_ended_is_taken_back(rest
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
     async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
-        await machine.orchestrator.start(KEY, "parent", {}, None)
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await machine.orchestrator.terminate(CHILDREN[0], "not this one", Asker("boss"))
         await machine.clock.settle()
@@ -184,7 +185,7 @@ async def test_a_child_that_is_ended_by_force_while_its_step_runs_says_why(steps
 
     child = Saga("child", Numbered, tuple(command(step) for step in steps))
     async with saga_machine(SagaCatalog(ONE, child), Ending()) as machine:
-        await machine.orchestrator.start(KEY, "parent", {}, None)
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "all: enough")

@@ -20,7 +20,7 @@ from annals.sagas import (
     StepStatus,
     history,
 )
-from annals.sagas.orchestrator import Asker
+from annals.sagas.asker import Asker
 from annals.store import Append, Appended, AppendTooLarge
 from annals.store.sizes import ENVELOPE_BYTES
 from saga_machine import SagaMachine, saga_machine
@@ -45,7 +45,7 @@ async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(blo
     broken = Broken()
     saga = Saga("test", Numbered, (command("a"), *block))
     async with saga_machine(SagaCatalog(saga), broken) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
@@ -70,7 +70,7 @@ async def test_a_step_that_comes_to_an_id_that_no_history_can_hold_is_taken_back
     )
     saga = Saga("test", Numbered, (command("a"), order, command("b")))
     async with saga_machine(SagaCatalog(saga), Numbering()) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
@@ -85,7 +85,7 @@ async def test_a_declaration_that_fails_in_words_that_cannot_be_stored_is_taken_
 
     saga = Saga("test", Numbered, (command("a"), Step("b", SendCommand("b", failing))))
     async with saga_machine(SagaCatalog(saga), Broken()) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
@@ -113,7 +113,7 @@ async def test_a_compensation_that_fails_beyond_what_is_foreseen_is_tried_again_
     breaks = BreaksBack()
     saga = Saga("test", Numbered, (command("a"), command("b"), command("c")))
     async with saga_machine(SagaCatalog(saga), breaks) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         for _ in range(20):
             await machine.clock.advance(timedelta(seconds=30))
@@ -175,7 +175,7 @@ async def test_a_step_that_comes_to_more_than_can_be_recorded_is_taken_back(
     saga = Saga("test", Numbered, steps)
     async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
         bound(machine, monkeypatch)
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert ended.status is SagaStatus.COMPENSATED
@@ -195,7 +195,7 @@ async def test_what_could_not_be_recorded_beside_a_wait_is_taken_back_after_it(
 
     async with saga_machine(SagaCatalog(beside(command("a"), answered("w"))), Verbose()) as machine:
         bound(machine, monkeypatch)
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await machine.orchestrator.raise_event(KEY, "yes-w", None, Asker("ada"))
         await machine.clock.settle()
@@ -222,7 +222,7 @@ async def test_what_could_not_be_recorded_is_taken_back_also_by_who_goes_on_in_i
     saga = Saga("test", Numbered, (command("z"), command("a"), command("b"), command("c")))
     async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
         bound(machine, monkeypatch)
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         async with asyncio.timeout(20):
             await going_back.wait()
         await machine.orchestrator.restart(KEY, "its workflow was lost", Asker())
@@ -259,7 +259,7 @@ async def test_a_saga_that_comes_to_too_much_by_small_results_is_taken_back(
             return await append(given)
 
         monkeypatch.setattr(machine.store, "append", bounded)
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, TOO_MUCH in (ended.reason or "")) == (SagaStatus.COMPENSATED, True)
@@ -279,7 +279,7 @@ async def test_a_saga_whose_completion_cannot_be_recorded_has_not_completed(
     saga = Saga("test", Numbered, (command("a"),), output=lambda _: "all is well")
     async with saga_machine(SagaCatalog(saga), Verbose()) as machine:
         bound(machine, monkeypatch)
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.steps["a"].status) == (SagaStatus.COMPENSATED, StepStatus.COMPENSATED)

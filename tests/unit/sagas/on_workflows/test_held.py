@@ -18,8 +18,9 @@ from annals.sagas import (
     Step,
     runs,
 )
+from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, NotBegun
+from annals.sagas.orchestrator import NotBegun
 from annals.sagas.runs import instance_id
 from annals.sagas.workflow import SagaWorker
 from saga_machine import saga_machine
@@ -32,7 +33,7 @@ async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_do
     before, after = SagaCatalog(ONE, CHILD), SagaCatalog(ONE, CHILD, ANEW)
     async with saga_machine(after, before=before) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         child = await ask.load(CHILDREN[0])
         assert (child.status, child.saga_version) == (SagaStatus.PENDING, 2)
@@ -48,7 +49,7 @@ async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_do
 async def test_a_saga_that_came_to_a_worker_of_before_is_restarted_and_goes_on() -> None:
     async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "child", {}, None)
+        await ask.start(KEY, "child", {}, Asker())
         await machine.clock.settle()
         with pytest.raises(DaprError, match="stalled"):
             await machine.workflows.pause(instance_id(KEY))
@@ -67,7 +68,7 @@ async def test_a_saga_that_came_to_a_worker_of_before_is_restarted_and_goes_on()
 async def test_a_saga_that_no_worker_knows_any_more_is_ended_by_force() -> None:
     async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "child", {}, None)
+        await ask.start(KEY, "child", {}, Asker())
         await machine.clock.settle()
         ended = await ask.terminate(KEY, "it is not wanted", Asker("boss"))
         assert (ended.status, ended.reason) == (SagaStatus.FAILED, "it is not wanted")
@@ -85,7 +86,7 @@ async def test_a_saga_that_dapr_holds_as_stalled_is_cancelled_by_an_event_all_th
     older, newer = replace(CHILD, **keyed), replace(ANEW, **keyed)
     async with saga_machine(SagaCatalog(older, newer), before=SagaCatalog(older)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "child", {}, None)
+        await ask.start(KEY, "child", {}, Asker())
         await machine.clock.settle()
         event = DomainEvent(
             event_type="thing.gone", source="t", aggregate_type="thing", aggregate_id="0", data={}
@@ -103,7 +104,7 @@ async def test_a_saga_that_dapr_holds_as_stalled_is_cancelled_by_an_event_all_th
 async def test_one_that_is_cancelled_while_dapr_holds_it_starts_no_more_when_it_is_let_go() -> None:
     """As in an upgrade: nobody finds it to stand still while what it started is under way."""
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
-        await machine.orchestrator.start(KEY, "parent", {}, None)
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         begun = [(await machine.orchestrator.load(child)).status for child in CHILDREN]
         machine.dapr.workflows.find(instance_id(KEY)).stalled = True
@@ -120,7 +121,7 @@ async def test_a_saga_is_taken_back_once_though_dapr_holds_what_it_runs() -> Non
     """As in the middle of an upgrade: in a workflow of its own each would be held again."""
     async with saga_machine(SagaCatalog(MANY, CHILD, ANEW), before=SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.cancel(KEY, "she stays", Asker("boss"))
         await machine.clock.settle()
@@ -136,7 +137,7 @@ async def test_a_saga_is_taken_back_once_though_dapr_holds_what_it_runs() -> Non
 async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halted(halted: SagaKey) -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(halted, Asker("boss"))
         machine.dapr.workflows.find(instance_id(CHILDREN[0])).stalled = True
@@ -150,7 +151,7 @@ async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halt
 async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_cancelled() -> None:
     async with saga_machine(SagaCatalog(CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "child", {}, None)
+        await ask.start(KEY, "child", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(KEY, Asker("boss"))
         machine.dapr.workflows.find(instance_id(KEY)).stalled = True
@@ -163,7 +164,7 @@ async def test_a_saga_is_halted_when_its_workflow_is(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(runs, "PAUSES_SECONDS", (0.0,))
     async with saga_machine(SagaCatalog(CHILD)) as machine:
         ask, halt = machine.orchestrator, machine.workflows.pause
-        await ask.start(KEY, "child", {}, None)
+        await ask.start(KEY, "child", {}, Asker())
         await machine.clock.settle()
         restarted = await machine.history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
         with pytest.raises(NotBegun):

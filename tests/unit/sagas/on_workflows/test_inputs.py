@@ -18,8 +18,8 @@ from annals.sagas import (
     SendCommand,
     Step,
 )
+from annals.sagas.asker import Asker
 from annals.sagas.catalog import NotDeclared
-from annals.sagas.orchestrator import Asker
 from saga_machine import saga_machine
 from small_sagas import KEY, WAIT, Answering, Numbered, command
 
@@ -35,7 +35,7 @@ async def test_what_is_sent_may_be_made_of_more_than_json() -> None:
     due = Step("a", SendCommand("a", lambda saga: {"due": saga.started, "in": timedelta(hours=1)}))
     declared = Saga("test", Numbered, (due,), output=lambda saga: {"since": saga.started})
     async with saga_machine(SagaCatalog(declared), Taken()) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         ended = await machine.orchestrator.load(KEY)
     assert (ended.status, ended.reason) == (SagaStatus.COMPLETED, None)
@@ -58,7 +58,7 @@ async def test_a_saga_whose_input_is_refused_later_is_not_restarted_and_can_be_t
     saga = Saga("test", Timely, (command("a"), WAIT), business_key=lambda _: "one")
     async with saga_machine(SagaCatalog(saga), apps) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {"n": 1}, None)
+        await ask.start(KEY, "test", {"n": 1}, Asker())
         await machine.clock.settle()
         refused.add(1)
         await machine.clock.advance(timedelta(days=1))
@@ -68,7 +68,7 @@ async def test_a_saga_whose_input_is_refused_later_is_not_restarted_and_can_be_t
         assert (await ask.load(KEY)).run == 0
         ended = await ask.terminate(KEY, "it is too late", Asker("boss"))
         assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
-        assert (await ask.start(replace(KEY, id="q"), "test", {"n": 2}, None)).created
+        assert (await ask.start(replace(KEY, id="q"), "test", {"n": 2}, Asker())).created
         refused.clear()
         await ask.retry(KEY, Asker("boss"))
         await machine.clock.settle()
@@ -85,7 +85,7 @@ async def test_an_input_that_is_refused_as_it_is_stored_begins_nothing() -> None
     saga = Saga("test", Stored, (WAIT,), business_key=lambda _: "one")
     async with saga_machine(SagaCatalog(saga)) as machine:
         with pytest.raises(ValidationError, match="unable to parse"):
-            await machine.orchestrator.start(KEY, "test", {"n": 1}, None)
+            await machine.orchestrator.start(KEY, "test", {"n": 1}, Asker())
         assert (await machine.orchestrator.load(KEY)).status is SagaStatus.NONE
         assert (
             await machine.claims.holder("default", "test", "one", machine.orchestrator.begin_claimed) is None
@@ -100,6 +100,6 @@ async def test_an_input_with_an_alias_is_read_as_it_is_stored() -> None:
 
     saga = Saga("test", Aliased, (command("a"),), output=lambda context: context.input.n)
     async with saga_machine(SagaCatalog(saga), Answering()) as machine:
-        await machine.orchestrator.start(KEY, "test", {"number": 1}, None)
+        await machine.orchestrator.start(KEY, "test", {"number": 1}, Asker())
         await machine.clock.settle()
         assert (await machine.orchestrator.load(KEY)).output == 1

@@ -21,8 +21,9 @@ from annals.sagas import (
     Step,
     StepStatus,
 )
+from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.runs import instance_id
 from annals.sagas.start import child_id
 from annals.sagas.watch import Watch
@@ -49,7 +50,7 @@ async def test_of_two_that_wait_beside_each_other_the_one_that_was_answered_wait
 ) -> None:
     async with saga_machine(SagaCatalog(FOUR_EYES), Answering()) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await ask.raise_event(KEY, f"yes-{first}", 7, Asker("ada"))
         await machine.clock.settle()
@@ -74,7 +75,7 @@ async def test_one_of_two_answers_is_no_reason_to_restart_a_saga() -> None:
     async with saga_machine(catalog, Answering()) as machine:
         ask, history = machine.orchestrator, machine.history
         watch = Watch(catalog, history, ask, unmoved, being_imported, seconds=60, clock=lambda: now[0])
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await ask.raise_event(KEY, "yes-v", None, Asker("ada"))
         await machine.clock.settle()
@@ -87,7 +88,7 @@ async def test_one_of_two_answers_is_no_reason_to_restart_a_saga() -> None:
 async def test_one_of_two_answers_that_comes_while_a_saga_is_suspended_counts_when_it_goes_on() -> None:
     async with saga_machine(SagaCatalog(FOUR_EYES), Answering()) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(KEY, Asker("boss"))
         await ask.raise_event(KEY, "yes-v", None, Asker("ada"))
@@ -104,7 +105,7 @@ async def test_a_deadline_that_passes_beside_another_wait_is_told_at_once() -> N
     saga = beside(answered("v", days=1), answered("w"))
     async with saga_machine(SagaCatalog(saga), Answering()) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.advance(timedelta(days=2))
         going_on = await ask.load(KEY)
         assert {name: going_on.step(name).status for name in "vw"} == {
@@ -129,7 +130,7 @@ async def test_a_step_that_is_done_beside_one_that_waits_is_taken_back_by_what_i
     order = Step("order", SendCommand("order", lambda _: {}), compensation=undo)
     async with saga_machine(SagaCatalog(beside(order, answered("w"))), Ordering()) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         assert (await ask.terminate(KEY, "enough", Asker("boss"))).left == ("order",)
         await ask.retry(KEY, Asker("boss"))
@@ -143,7 +144,7 @@ async def test_a_step_that_is_done_beside_one_that_takes_long_is_not_done_again(
     answering = Answering()
     async with saga_machine(SagaCatalog(beside(command("a"), long), CHILD), answering) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         assert (await ask.load(KEY)).step("a").status is StepStatus.COMPLETED
         await ask.restart(KEY, "it stood still", Asker())
@@ -181,7 +182,7 @@ async def test_what_came_to_pass_costs_an_activity_where_steps_beside_each_other
 ) -> None:
     catalog = SagaCatalog(Saga("test", Numbered, steps), CHILD)
     async with saga_machine(catalog, Answering()) as machine:
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         child = SagaKey(child_id("p", "s", 0), "default", "ada")
         for key, event in ((KEY, "yes-v"), (KEY, "yes"), (child, "yes")):
@@ -206,7 +207,7 @@ async def begun_before(machine: SagaMachine, monkeypatch: pytest.MonkeyPatch) ->
     """With a saga that one of those has answered whom it waits for, both at a worker of before."""
     with monkeypatch.context() as before:
         of_before(before)
-        await machine.orchestrator.start(KEY, "test", {}, None)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await machine.orchestrator.raise_event(KEY, "yes-v", None, Asker("ada"))
         await machine.clock.settle()
@@ -247,7 +248,7 @@ async def test_a_saga_that_told_before_it_waits_stands_still_at_a_worker_of_befo
 ) -> None:
     async with saga_machine(SagaCatalog(FOUR_EYES), Answering()) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await ask.raise_event(KEY, "yes-v", None, Asker("ada"))
         await machine.clock.settle()

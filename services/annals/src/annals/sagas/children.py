@@ -11,10 +11,11 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError
+from annals.sagas.asker import Asker
 from annals.sagas.catalog import UnknownSaga
 from annals.sagas.claims import ClaimContended, Claims, SagaRuns
 from annals.sagas.history import Decide, SagaHistory, SagaKey
-from annals.sagas.orchestrator import ID_TAKEN, Asker, Orchestrator
+from annals.sagas.orchestrator import ID_TAKEN, Orchestrator
 from annals.sagas.runs import workflow_input
 from annals.sagas.start import beginning
 from annals.sagas.state import SagaState, SagaStatus
@@ -54,8 +55,9 @@ class ChildSagas:
                 if call["cancelled"]:
                     return {"refused": "cancelled", "start": None}
                 started = self._orchestrator.first_event(key, call["type"], call["input"], parent=call["id"])
-                await self._claims.take(key, started, self._orchestrator.begin_claimed)
-                state = await self._history.record(key, [beginning(started)], traceparent)
+                asker = Asker(key.user, traceparent=traceparent)
+                await self._claims.take(key, started, asker, self._orchestrator.begin_claimed)
+                state = await self._history.record(key, [beginning(started, asker)], traceparent)
         except (UnknownSaga, ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             return {"refused": str(error), "start": None}
         if state.parent != call["id"]:
@@ -104,7 +106,7 @@ class ChildSagas:
     async def cancel(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Cancel a child saga, because its parent was cancelled."""
         key = replace(SagaKey.of(call), id=call["child"])
-        why, asker = "the saga that started it was cancelled", Asker(key.user, traceparent)
+        why, asker = "the saga that started it was cancelled", Asker(key.user, traceparent=traceparent)
         try:
             await _insist(lambda: self._orchestrator.cancel(key, why, asker))
         except RuleViolation as error:
@@ -112,7 +114,7 @@ class ChildSagas:
         return {}
 
     async def _decide(self, key: SagaKey, decide: Decide, traceparent: str | None) -> SagaState:
-        return await self._history.decide(key, decide, traceparent=traceparent, user=key.user)
+        return await self._history.decide(key, decide, Asker(key.user, traceparent=traceparent))
 
 
 async def _insist(work: Callable[[], Awaitable[T]]) -> T:

@@ -16,6 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 import orjson
 
 from annals.dapr import DaprSidecar, StateConflict, Write
+from annals.sagas.asker import NOBODY, Asker
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus
@@ -23,7 +24,7 @@ from annals.store import records
 
 _ATTEMPTS = 20
 
-Begin = Callable[[SagaKey, SagaStarted], Awaitable[SagaState]]
+Begin = Callable[[SagaKey, SagaStarted, Asker], Awaitable[SagaState]]
 
 
 class ClaimContended(Exception):
@@ -43,15 +44,18 @@ class SagaRuns(Exception):
 class _Claim:
     key: SagaKey
     started: SagaStarted
+    asker: Asker = NOBODY
 
     def to_json(self) -> bytes:
-        return orjson.dumps({"id": self.key.id, "started": self.started.model_dump(mode="json")})
+        started = self.started.model_dump(mode="json")
+        return orjson.dumps({"id": self.key.id, "started": started, "asker": self.asker.to_json()})
 
     @classmethod
     def from_json(cls, tenant: str, data: bytes) -> _Claim:
         value = orjson.loads(data)
         started = SagaStarted.model_validate(value["started"])
-        return cls(SagaKey(value["id"], tenant, started.user, started.correlation_id), started)
+        key = SagaKey(value["id"], tenant, started.user, started.correlation_id)
+        return cls(key, started, Asker.from_json(value.get("asker", {})))
 
 
 class Claims:
@@ -77,8 +81,8 @@ class Claims:
         claim = records.decoded(place, value.data, partial(_Claim.from_json, tenant))
         return claim.key.id, await self._begun(claim, begin)
 
-    async def take(self, key: SagaKey, started: SagaStarted, begin: Begin) -> None:
-        """Claim the business key of a saga that is about to start.
+    async def take(self, key: SagaKey, started: SagaStarted, asker: Asker, begin: Begin) -> None:
+        """Claim the business key of a saga that is about to start for `asker`.
 
         If another saga has the claim and has not begun, `begin` starts that saga first. Raises SagaRuns,
         ClaimContended, Undecodable, DaprError, the errors of the store and what `begin` raises. After a
@@ -87,7 +91,7 @@ class Claims:
         if started.business_key is None:
             return
         place = _key(key.tenant, started.saga_type, started.business_key)
-        mine = _Claim(key, started).to_json()
+        mine = _Claim(key, started, asker).to_json()
         for _ in range(_ATTEMPTS):
             value = await self._sidecar.get(self._store, place)
             if value is not None:
@@ -106,7 +110,9 @@ class Claims:
 
     async def _begun(self, claim: _Claim, begin: Begin) -> SagaState:
         _, state = await self._history.load(claim.key)
-        return await begin(claim.key, claim.started) if state.status is SagaStatus.NONE else state
+        if state.status is not SagaStatus.NONE:
+            return state
+        return await begin(claim.key, claim.started, claim.asker)
 
     async def keep(self, key: SagaKey, started: SagaStarted) -> None:
         """Claim the business key of a running saga unless there is a claim on it already. Raises DaprError.

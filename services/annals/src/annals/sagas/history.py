@@ -13,6 +13,7 @@ import structlog
 from annals.aggregates.keyed_locks import KeyedLocks
 from annals.aggregates.stored_state import stored_state
 from annals.events import DomainEvent, EventData, StreamId
+from annals.sagas.asker import NOBODY, Asker
 from annals.sagas.events import REGISTRY, EventRaised, SagaFailed, SagaResumed, StepCompleted
 from annals.sagas.state import SagaState, SagaStatus
 from annals.store import Append, AppendTooLarge, ConflictError, EventStore, StoreError
@@ -31,9 +32,10 @@ _LARGE = (EventRaised, SagaResumed, StepCompleted)
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """An event of a saga, and when it happened if that is not now."""
+    """An event of a saga, who asked for it, and when it happened if that is not now."""
 
     event: EventData
+    asker: Asker = NOBODY
     at: datetime | None = None
 
 
@@ -80,9 +82,7 @@ class SagaHistory:
             return 0, SagaState()
         return head.version, await stored_state(self._store, REGISTRY, SagaState, key.stream, head)
 
-    async def decide(
-        self, key: SagaKey, decide: Decide, *, traceparent: str | None = None, user: str | None = None
-    ) -> SagaState:
+    async def decide(self, key: SagaKey, decide: Decide, asker: Asker = NOBODY) -> SagaState:
         """Append the events that `decide` returns for the saga's current state; return the state after them.
 
         `decide` may be called several times. Raises what `decide` raises, and the errors of the store.
@@ -93,7 +93,10 @@ class SagaHistory:
             while True:
                 version, state = known or await self.load(key)
                 try:
-                    said = [one if isinstance(one, Transition) else Transition(one) for one in decide(state)]
+                    said = [
+                        one if isinstance(one, Transition) else Transition(one, asker)
+                        for one in decide(state)
+                    ]
                 except Exception:
                     if known is None:
                         raise
@@ -113,7 +116,7 @@ class SagaHistory:
                     await self._store.append(
                         Append(
                             key.stream,
-                            tuple(_envelope(key, one, traceparent, user) for one in said),
+                            tuple(_envelope(key, one) for one in said),
                             version,
                             after.model_dump(mode="json"),
                             SagaState.state_schema,
@@ -146,7 +149,7 @@ class SagaHistory:
         Entries from another `run` than the saga's current one are dropped: another workflow runs the saga.
         Raises AppendTooLarge, so that the workflow learns that the store will never take them.
         """
-        told = [_decode(entry) for entry in entries]
+        told = [_decode(entry, traceparent) for entry in entries]
 
         def news(state: SagaState) -> list[Transition]:
             said: list[Transition] = []
@@ -154,14 +157,14 @@ class SagaHistory:
                 return said
             for one in told:
                 for event in state.record(one.event):
-                    said.append(Transition(event, one.at))
+                    said.append(Transition(event, one.asker, one.at))
                     state = state.apply(event)
             return said
 
         attempt = 0
         while True:
             try:
-                return await self.decide(key, news, traceparent=traceparent)
+                return await self.decide(key, news)
             except AppendTooLarge:
                 raise
             except StoreError as error:
@@ -187,22 +190,25 @@ def _reserve(said: Sequence[Transition], after: SagaState) -> int:
     return _WAY_BACK_BYTES if grows else 0
 
 
-def _decode(entry: Mapping[str, Any]) -> Transition:
+def _decode(entry: Mapping[str, Any], traceparent: str | None) -> Transition:
     event = REGISTRY.classes[entry["type"]].model_validate(entry["data"])
-    return Transition(event, datetime.fromisoformat(entry["at"]) if entry["at"] else None)
+    asker = Asker.from_json({"traceparent": traceparent} | entry.get("asker", {}))
+    return Transition(event, asker, datetime.fromisoformat(entry["at"]) if entry["at"] else None)
 
 
-def _envelope(key: SagaKey, said: Transition, traceparent: str | None, user: str | None) -> DomainEvent:
+def _envelope(key: SagaKey, said: Transition) -> DomainEvent:
     return DomainEvent(
         event_type=said.event.event_type,
         event_version=said.event.event_version,
         timestamp=said.at or datetime.now(UTC),
         source=_SOURCE,
         tenant_id=key.tenant,
-        user_id=user or key.user,
+        user_id=said.asker.user or key.user,
+        session_id=said.asker.session,
+        client=said.asker.client,
         correlation_id=key.correlation_id or key.id,
         causation_id=key.id,
-        traceparent=traceparent,
+        traceparent=said.asker.traceparent,
         aggregate_type=SagaState.aggregate_type,
         aggregate_id=key.id,
         data=said.event.model_dump(mode="json"),

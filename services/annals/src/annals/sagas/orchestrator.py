@@ -19,6 +19,7 @@ import orjson
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import Workflows, WorkflowStalled
+from annals.sagas.asker import Asker
 from annals.sagas.catalog import NotDeclared, SagaCatalog
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.engine import CANCEL
@@ -40,14 +41,6 @@ class NotBegun(Exception):
 
     def __init__(self, key: SagaKey) -> None:
         super().__init__(f"the workflow of saga {key.id} has not begun yet")
-
-
-@dataclass(frozen=True, slots=True)
-class Asker:
-    """The user who makes a request on a saga, and the trace of the request."""
-
-    user: str | None = None
-    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ class Orchestrator:
         key: SagaKey,
         saga_type: str,
         given: Mapping[str, Any],
-        traceparent: str | None,
+        asker: Asker,
         *,
         new: bool = False,
         caused_at: datetime | None = None,
@@ -108,12 +101,12 @@ class Orchestrator:
                 self._require_same(known, started, given)
                 return Started(key.id, created=False)
         try:
-            await self._claims.take(key, started, self.begin_claimed)
+            await self._claims.take(key, started, asker, self.begin_claimed)
         except SagaRuns as running:
             if not self._is_same(running.state, started, given):
                 raise
             return Started(running.key.id, created=False)
-        self._require_same(await self._begin(key, started, traceparent), started, given)
+        self._require_same(await self._begin(key, started, asker), started, given)
         return Started(key.id, created=True)
 
     def first_event(
@@ -150,11 +143,11 @@ class Orchestrator:
         )
         return started
 
-    async def begin_claimed(self, key: SagaKey, started: SagaStarted) -> SagaState:
+    async def begin_claimed(self, key: SagaKey, started: SagaStarted, asker: Asker) -> SagaState:
         """Begin a saga that another request has claimed. The workflow of a child is left to its parent."""
         if started.parent is None:
-            return await self._begin(key, started, None)
-        return await self._history.record(key, [beginning(started)], None)
+            return await self._begin(key, started, asker)
+        return await self._history.record(key, [beginning(started, asker)], asker.traceparent)
 
     async def load(self, key: SagaKey) -> SagaState:
         """Return the current state of a saga; its status is `none` if there is no such saga."""
@@ -183,7 +176,7 @@ class Orchestrator:
             raise RuleViolation("saga.not_waiting", f"nobody can say yet who may raise {event}") from error
         if allowed is not None and user != allowed:
             raise PermissionError(f"only {allowed} may answer this")
-        state = await self._decide(
+        state = await self._history.decide(
             key, lambda now: now.raise_event(event, data, user, declared, asked_at), asker
         )
         mine = (event, data, user)
@@ -193,7 +186,7 @@ class Orchestrator:
 
     async def cancel(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
         """Cancel a saga, which is then compensated. Raises NotFound, RuleViolation and DaprError."""
-        state = await self._decide(key, lambda state: state.cancel(reason), asker)
+        state = await self._history.decide(key, lambda state: state.cancel(reason), asker)
         if state.status is not SagaStatus.COMPENSATING:
             # A workflow that is missing was lost. The one that replaces it reads the cancel from the stream.
             try:
@@ -215,7 +208,7 @@ class Orchestrator:
         with an effect count as left. If its version is not declared or its input is refused, its children are
         not known either: see `end_with_parent`.
         """
-        state = await self._decide(
+        state = await self._history.decide(
             key, lambda state: state.terminate(reason, self._catalog.undoable(state)), asker
         )
         await self._workflows.end(key, state.run + 1)
@@ -243,14 +236,14 @@ class Orchestrator:
 
     async def suspend(self, key: SagaKey, asker: Asker) -> SagaState:
         """Suspend a saga. Also raises NotBegun: a workflow that begins later would not be suspended."""
-        state = await self._decide(key, lambda state: state.suspend(), asker)
+        state = await self._history.decide(key, lambda state: state.suspend(), asker)
         if not await self._workflows.pause(key, state):
             raise NotBegun(key)
         return state
 
     async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
         """Resume a suspended saga."""
-        state = await self._decide(key, lambda state: state.resume(), asker)
+        state = await self._history.decide(key, lambda state: state.resume(), asker)
         await self._workflows.resume(key, state)
         return state
 
@@ -278,7 +271,7 @@ class Orchestrator:
         """
         await self._workflows.end(key, state.run)
         await self._claims.keep(key, state.as_started())
-        await self._workflows.start(key, state, asker.traceparent)
+        await self._workflows.start(key, state, asker)
 
     async def lineage(self, key: SagaKey, state: SagaState) -> list[tuple[SagaKey, SagaState]]:
         """Return a saga, its parent, and so on to the saga that no other waits for.
@@ -301,7 +294,7 @@ class Orchestrator:
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Compensate the steps that are left. Raises NotDeclared, as `restart` does."""
         state = await self._decide_here(key, SagaState.retry_compensation, asker)
-        await self._workflows.start(key, state, asker.traceparent)
+        await self._workflows.start(key, state, asker)
         return state
 
     async def purge(self, key: SagaKey) -> None:
@@ -310,7 +303,7 @@ class Orchestrator:
         state.require_ended()
         await self._workflows.purge(key, state)
 
-    async def _begin(self, key: SagaKey, started: SagaStarted, traceparent: str | None) -> SagaState:
+    async def _begin(self, key: SagaKey, started: SagaStarted, asker: Asker) -> SagaState:
         """Schedule the workflow and record the start.
 
         If there is a workflow already, it may have another input: what it records is then the saga. If it
@@ -318,21 +311,17 @@ class Orchestrator:
 
         If the saga has run and ended after all, it runs again over its own records, and finds each step done.
         """
-        if await self._workflows.start(key, SagaState().apply(started), traceparent):
-            return await self._history.record(key, [beginning(started)], traceparent)
+        if await self._workflows.start(key, SagaState().apply(started), asker):
+            return await self._history.record(key, [beginning(started, asker)], asker.traceparent)
         for seconds in PAUSES_SECONDS:
             await asyncio.sleep(seconds)
             _, state = await self._history.load(key, certain=False)
             if state.status is not SagaStatus.NONE:
                 return state
-        asker = Asker(key.user, traceparent)
-        state = await self._decide(key, lambda now: now.begin_anew(started, _UNBEGUN), asker)
+        state = await self._history.decide(key, lambda now: now.begin_anew(started, _UNBEGUN), asker)
         if state.run:
             await self.replace_workflow(key, state, asker)
         return state
-
-    async def _decide(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
-        return await self._history.decide(key, decide, traceparent=asker.traceparent, user=asker.user)
 
     async def _decide_here(self, key: SagaKey, decide: Decide, asker: Asker) -> SagaState:
         """Decide on what a workflow will carry out. Raises NotDeclared, unless `decide` refuses before."""
@@ -342,7 +331,7 @@ class Orchestrator:
             self._catalog.require(state)
             return events
 
-        return await self._decide(key, decided, asker)
+        return await self._history.decide(key, decided, asker)
 
     def _require_same(self, known: SagaState, started: SagaStarted, given: Mapping[str, Any]) -> None:
         """Raise RuleViolation if the id of the saga to start belongs to another saga."""

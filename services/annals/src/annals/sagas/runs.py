@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from annals.dapr import Workflows
+from annals.sagas.asker import NOBODY, Asker
 from annals.sagas.history import SagaKey
 from annals.sagas.start import start_of
 from annals.sagas.state import SagaState
@@ -27,9 +28,9 @@ def instance_id(key: SagaKey, run: int = 0) -> str:
     return f"{key.id[:_ID_SHOWN]}-{digest[:_DIGEST]}"
 
 
-def workflow_input(key: SagaKey, state: SagaState) -> dict[str, Any]:
-    """Return the input of the workflow of a saga's current run."""
-    return start_of(key.id, key.tenant, state) | {"instance": instance_id(key, state.run)}
+def workflow_input(key: SagaKey, state: SagaState, asker: Asker = NOBODY) -> dict[str, Any]:
+    """Return the input of the workflow of a saga's current run, which `asker` asks for."""
+    return start_of(key.id, key.tenant, state, asker) | {"instance": instance_id(key, state.run)}
 
 
 class SagaWorkflows:
@@ -38,10 +39,11 @@ class SagaWorkflows:
     def __init__(self, workflows: Workflows) -> None:
         self._workflows = workflows
 
-    async def start(self, key: SagaKey, state: SagaState, traceparent: str | None) -> bool:
+    async def start(self, key: SagaKey, state: SagaState, asker: Asker) -> bool:
         """Start the workflow of a saga's current run; return False if it is running."""
+        given = workflow_input(key, state, asker)
         return await self._workflows.start(
-            state.saga_type, instance_id(key, state.run), workflow_input(key, state), traceparent
+            state.saga_type, instance_id(key, state.run), given, asker.traceparent
         )
 
     async def raise_event(self, key: SagaKey, state: SagaState, event: str, payload: dict[str, Any]) -> bool:

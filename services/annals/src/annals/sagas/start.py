@@ -12,6 +12,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from annals.events import EventData
+from annals.sagas.asker import NOBODY, Asker
 from annals.sagas.declaration import AwaitEvent, Saga, SagaContext, StartSaga, StartSagas, Step
 from annals.sagas.events import SagaStarted
 from annals.sagas.state import SagaState, SagaStatus
@@ -22,13 +23,13 @@ def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
     return {"type": event.event_type, "data": event.model_dump(mode="json"), "at": at}
 
 
-def beginning(started: SagaStarted) -> dict[str, Any]:
-    """Return the entry of a saga's first transition."""
-    return entry(started, started.started_at.isoformat())
+def beginning(started: SagaStarted, asker: Asker = NOBODY) -> dict[str, Any]:
+    """Return the entry of a saga's first transition. It says who asked, whoever records it."""
+    return entry(started, started.started_at.isoformat()) | {"asker": asker.to_json()}
 
 
-def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
-    """Return the input of a saga's workflow; see `annals.sagas.engine.run`."""
+def start_of(saga_id: str, tenant: str, state: SagaState, asker: Asker = NOBODY) -> dict[str, Any]:
+    """Return the input of a saga's workflow; see `annals.sagas.engine.run`. `asker` asks for the workflow."""
     given: dict[str, Any] = {
         "id": saga_id,
         "tenant": tenant,
@@ -41,7 +42,7 @@ def start_of(saga_id: str, tenant: str, state: SagaState) -> dict[str, Any]:
         "results": state.results,
     }
     if state.run == 0:
-        return given | {"begun": beginning(state.as_started())}
+        return given | {"begun": beginning(state.as_started(), asker)}
     given["run"] = state.run
     if state.status is SagaStatus.COMPENSATING:
         return given | {"undo": state.to_undo(), "reason": state.reason or "tried again"}

@@ -11,11 +11,12 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.events import RecordedEvent
+from annals.sagas.asker import Asker
 from annals.sagas.catalog import SagaCatalog
 from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, StartOn
 from annals.sagas.history import SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.state import SagaState
 from annals.store import AppendTooLarge
 
@@ -66,9 +67,8 @@ class Triggers:
         self, key: SagaKey, saga: Saga[Any], given: Mapping[str, Any], event: RecordedEvent
     ) -> None:
         try:
-            await self._orchestrator.start(
-                key, saga.type, given, event.traceparent, caused_at=event.timestamp
-            )
+            asker = Asker(event.user_id, traceparent=event.traceparent)
+            await self._orchestrator.start(key, saga.type, given, asker, caused_at=event.timestamp)
         except (ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
             # Not raised: the follower would hand over the event again, and it would be refused again.
             _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
@@ -87,7 +87,7 @@ class Triggers:
             return
         try:
             key = SagaKey(holder, event.tenant_id)
-            await self._orchestrator.cancel(key, event.event_type, Asker(None, event.traceparent))
+            await self._orchestrator.cancel(key, event.event_type, Asker(traceparent=event.traceparent))
         except RuleViolation:
             _log.info("a saga ended before it could be cancelled", saga=holder)
 

@@ -16,10 +16,11 @@ import structlog
 
 from annals.aggregates.aggregate import RuleViolation
 from annals.dapr import DaprError, NotAnswered
+from annals.sagas.asker import NOBODY
 from annals.sagas.catalog import NotDeclared, SagaCatalog
 from annals.sagas.declaration import Saga
 from annals.sagas.history import SagaHistory, SagaKey
-from annals.sagas.orchestrator import Asker, Orchestrator
+from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.step_state import StepStatus
 from annals.store import StoreError, StreamUnreadable, Undecodable
@@ -140,12 +141,12 @@ class Watch:
 
     async def _restart(self, root: SagaKey, state: SagaState) -> None:
         try:
-            if await self._orchestrator.end_with_parent(root, state, Asker()):
+            if await self._orchestrator.end_with_parent(root, state, NOBODY):
                 _log.warning(
                     "a saga stood still: it was terminated with its parent", saga=root.id, tenant=root.tenant
                 )
                 return
-            await self._orchestrator.restart(root, _REASON, Asker())
+            await self._orchestrator.restart(root, _REASON, NOBODY)
             _log.warning("a saga stood still: it was restarted", saga=root.id, tenant=root.tenant)
         except RuleViolation as error:
             _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
@@ -163,7 +164,7 @@ class Watch:
             return
         if state.active:
             try:
-                await self._orchestrator.replace_workflow(root, state, Asker())
+                await self._orchestrator.replace_workflow(root, state, NOBODY)
             except DaprError as error:
                 _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
                 return
