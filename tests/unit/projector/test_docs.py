@@ -21,6 +21,8 @@ from suite.paths import ROOT
 DECLARED, NAMED, TESTED = re.findall(
     r"```python\n(.*?)```", (ROOT / "docs" / "write-your-own-projection.md").read_text(), re.DOTALL
 )
+# Without the page's own, for those who have followed the page.
+BEFORE = tuple(one for one in read_models.PROJECTIONS if one.table.name != "workloads")
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +43,8 @@ def test_what_is_printed_tests_it(name: str) -> None:
 async def test_a_member_s_state_stays_what_it_was() -> None:
     namespace: dict[str, Any] = dict(vars(read_models))
     exec(NAMED, namespace)
-    assert len(namespace["PROJECTIONS"]) == len(read_models.PROJECTIONS) + 1
-    before = await _state_of_zoe(read_models.PROJECTIONS)
+    assert len(namespace["PROJECTIONS"]) == len(BEFORE) + 1
+    before = await _state_of_zoe(BEFORE)
     assert before["name"] == "Zoe"
     assert await _state_of_zoe(namespace["PROJECTIONS"]) == before
 
