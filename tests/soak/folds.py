@@ -108,7 +108,7 @@ def _saga(row: Row, kind: str, data: Mapping[str, Any], at: str) -> Row:
         case "saga.suspended" | "saga.continued" | "saga.restarted":
             return {"suspended": kind == "saga.suspended"}
         case "saga.compensation_retried":
-            return {"status": "compensating", "ended_at": None}
+            return {"status": "compensating", "ended_at": None, "suspended": False}
     return {}
 
 

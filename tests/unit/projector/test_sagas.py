@@ -51,3 +51,12 @@ def test_a_row_of_before_that_was_kept_with_the_step_has_it_too() -> None:
     before = row(waiting("w"))
     del before["steps"]["w"]["waits_for"]
     assert _public(before)["waits_for"] == ["yes-w"]
+
+
+def test_what_is_tried_again_is_not_suspended_though_it_was_when_it_was_ended_by_force() -> None:
+    retried = row(
+        ("saga.suspended", {}),
+        ("saga.terminated", {"reason": "enough", "left": ["v"]}),
+        ("saga.compensation_retried", {"run": 1, "left": ["v"]}),
+    )
+    assert (retried["status"], retried["ended_at"], retried["suspended"]) == ("compensating", None, False)

@@ -262,6 +262,15 @@ async def test_what_could_not_be_taken_back_is_tried_again_from_there() -> None:
     assert (state.status, state.left) == (SagaStatus.COMPENSATED, ())
 
 
+async def test_what_is_tried_again_is_not_suspended_though_it_was_when_it_was_ended_by_force() -> None:
+    history = SagaHistory(MemoryEventStore())
+    await history.record(KEY, [STARTED, *tried("a")], None)
+    await history.decide(KEY, lambda saga: saga.suspend())
+    await history.decide(KEY, lambda saga: saga.terminate("enough", frozenset({"a"})))
+    state = await history.decide(KEY, lambda saga: saga.retry_compensation())
+    assert (state.status, state.suspended) == (SagaStatus.COMPENSATING, False)
+
+
 async def test_a_step_that_came_to_nothing_has_its_result_whatever_becomes_of_it() -> None:
     history = SagaHistory(MemoryEventStore())
     begun = entry(StepStarted(step="b", attempt=1))

@@ -76,7 +76,7 @@ class SagaState(Aggregate):
     """
 
     aggregate_type: ClassVar[str] = "saga"
-    state_schema: ClassVar[int] = 3
+    state_schema: ClassVar[int] = 4
 
     status: SagaStatus = SagaStatus.NONE
     started_at: datetime | None = None
@@ -304,7 +304,9 @@ class SagaState(Aggregate):
             case SagaRestarted():
                 return self._with(run=event.run, suspended=False)
             case CompensationRetried():
-                return self._with(status=SagaStatus.COMPENSATING, run=event.run, terminated=False)
+                return self._with(
+                    status=SagaStatus.COMPENSATING, run=event.run, terminated=False, suspended=False
+                )
             case _:
                 return self
 

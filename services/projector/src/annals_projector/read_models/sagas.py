@@ -132,7 +132,9 @@ SAGAS = Projection(
         "saga.suspended": lambda _: Patch({"suspended": True}),
         "saga.continued": lambda _: Patch({"suspended": False}),
         "saga.restarted": lambda _: Patch({"suspended": False}),
-        "saga.compensation_retried": lambda _: Patch({"status": "compensating", "ended_at": None}),
+        "saga.compensation_retried": lambda _: Patch(
+            {"status": "compensating", "ended_at": None, "suspended": False}
+        ),
     },
-    version=4,
+    version=5,
 )
