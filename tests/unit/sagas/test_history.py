@@ -298,18 +298,58 @@ async def test_an_event_is_raised_once_for_each_step_that_waits_for_it() -> None
     for other in ((2, "ada"), (1, "bob")):
         with pytest.raises(RuleViolation, match="raised already"):
             await history.decide(KEY, lambda saga, other=other: saga.raise_event("yes", *other, waits, START))
-    state = await history.decide(KEY, lambda saga: saga.raise_event("no", None, "ada", waits, START))
-    assert [(one.event, one.number) for one in state.raised] == [("yes", 1), ("no", 2)]
     await history.record(KEY, [entry(SagaResumed(step="b", event="yes", number=1))], None)
     with pytest.raises(RuleViolation, match="nothing waits"):
         await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits, START))
     waits["c"] = ("yes",)
     state = await history.decide(KEY, lambda saga: saga.raise_event("yes", 2, "ada", waits, START))
-    assert [one.number for one in state.raised] == [2, 3]
+    assert [one.number for one in state.raised] == [2]
     waits["d"] = ("late",)
     await history.record(KEY, [entry(SagaCompensating(reason="no"))], None)
     with pytest.raises(RuleViolation, match="nothing waits for late any more"):
         await history.decide(KEY, lambda saga: saga.raise_event("late", None, "ada", waits, START))
+
+
+@pytest.mark.parametrize(
+    ("waits", "raised", "too_late"),
+    [
+        ([("yes", "no")], ["yes"], {"no": "yes"}),
+        ([("yes", "no")], ["no"], {"yes": "no"}),
+        ([("yes", "no"), ("yes", "no")], ["yes", "no"], {"yes": "yes, no", "no": "yes, no"}),
+        # The first to wait would take the yes, and the no that came before would be overruled or misplaced.
+        ([("yes", "no"), ("yes",)], ["no"], {"yes": "no"}),
+        ([("yes", "no"), ("yes", "no")], ["no"], {"yes": "no"}),
+        ([("yes", "no"), ("yes-b", "no-b")], ["no", "yes-b"], {"yes": "no", "no-b": "yes-b"}),
+        ([("yes", "no"), ("no", "enough")], ["yes", "no"], {"enough": "no", "no": "yes, no"}),
+    ],
+)
+def test_of_the_answers_to_a_wait_the_first_counts_and_others_are_refused(
+    waits: list[tuple[str, ...]], raised: list[str], too_late: dict[str, str]
+) -> None:
+    declared = {f"w{number}": events for number, events in enumerate(waits)}
+    saga = SagaState().apply(
+        SagaStarted(started_at=START, saga_type="t", saga_version=1, input={}, steps=tuple(declared))
+    )
+    for number, event in enumerate(raised):
+        for told in saga.raise_event(event, number, "ada", declared, START):
+            saga = saga.apply(told)
+    assert [one.event for one in saga.raised] == raised
+    for event, answers in too_late.items():
+        with pytest.raises(RuleViolation, match=f"^another answer was raised already: {answers}$") as refused:
+            saga.raise_event(event, "other", "ada", declared, START)
+        assert refused.value.rule == "saga.already_raised"
+    for number, event in enumerate(raised):
+        assert saga.raise_event(event, number, "ada", declared, START) == (), "it is a repeat"
+
+
+async def test_an_answer_after_a_cancel_is_refused() -> None:
+    """It would be acknowledged, and the saga would be compensated all the same."""
+    history, waits = SagaHistory(MemoryEventStore()), {"b": ("yes",)}
+    await history.record(KEY, [STARTED, *tried("a")], None)
+    await history.decide(KEY, lambda saga: saga.cancel("enough"))
+    with pytest.raises(RuleViolation, match="nothing waits for yes any more") as refused:
+        await history.decide(KEY, lambda saga: saga.raise_event("yes", 1, "ada", waits, START))
+    assert refused.value.rule == "saga.not_waiting"
 
 
 async def test_an_event_that_is_raised_after_the_deadline_is_refused() -> None:

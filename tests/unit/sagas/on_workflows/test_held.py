@@ -95,7 +95,7 @@ async def test_a_saga_that_dapr_holds_as_stalled_is_cancelled_by_an_event_all_th
         await machine.clock.settle()
         assert (await ask.load(KEY)).cancel_reason == "thing.gone"
         with pytest.raises(DaprError, match="stalled"):
-            await ask.raise_event(KEY, "yes", None, Asker("ada"))
+            await machine.workflows.pause(instance_id(KEY, 1))
         await machine.upgrade()
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED

@@ -101,6 +101,27 @@ async def test_one_of_two_answers_that_comes_while_a_saga_is_suspended_counts_wh
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
+@pytest.mark.parametrize("first", ["yes-v", "no-v"])
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_the_first_answer_to_a_wait_counts_though_another_comes_before_it_is_taken(
+    first: str, restarted: bool
+) -> None:
+    async with saga_machine(SagaCatalog(Saga("test", Numbered, (answered("v"),)))) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, None)
+        await machine.clock.settle()
+        await ask.suspend(KEY, Asker("boss"))
+        await ask.raise_event(KEY, first, None, Asker("ada"))
+        [other] = {"yes-v", "no-v"} - {first}
+        with pytest.raises(RuleViolation, match=f"another answer was raised already: {first}"):
+            await ask.raise_event(KEY, other, None, Asker("bob"))
+        await ask.raise_event(KEY, first, None, Asker("ada"))
+        await (ask.restart(KEY, "it stood still", Asker()) if restarted else ask.resume(KEY, Asker("boss")))
+        await machine.clock.settle()
+        meant = {"yes-v": SagaStatus.COMPLETED, "no-v": SagaStatus.COMPENSATED}
+        assert (await ask.load(KEY)).status is meant[first]
+
+
 async def test_a_deadline_that_passes_beside_another_wait_is_told_at_once() -> None:
     saga = beside(answered("v", days=1), answered("w"))
     async with saga_machine(SagaCatalog(saga), Answering()) as machine:

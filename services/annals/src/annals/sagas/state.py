@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -178,15 +179,21 @@ class SagaState(Aggregate):
         """Raise an event. Until a step takes it, the same event with the same data and user is a repeat.
 
         `declared` maps the steps that wait to their events. An event is refused if every step that can still
-        take it has one already.
+        take it has one already, or if a step would take it in place of one that was raised before.
         """
-        open_steps = self.require_raisable(event, declared, now)
-        there = [one for one in self.raised if one.event == event]
-        if any((one.data, one.user) == (data, user) for one in there):
+        self.require_raisable(event, declared, now)
+        if any((one.event, one.data, one.user) == (event, data, user) for one in self.raised):
             return ()
-        if len(there) >= open_steps:
+        waits = [events for step, events in declared.items() if self.step(step).open_to_events(None)]
+        raised = [one.event for one in self.raised]
+        before, after = _taken(raised, waits), _taken([*raised, event], waits)
+        changes = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        if changes != [(None, event)]:
+            rivals = dict.fromkeys(
+                one for one, events in zip(before, waits, strict=True) if one and event in events
+            )
             raise RuleViolation(
-                "saga.already_raised", f"{event} was raised already, with other data or by another user"
+                "saga.already_raised", f"another answer was raised already: {', '.join(rivals)}"
             )
         return (EventRaised(event=event, number=self.raises + 1, data=data, user=user),)
 
@@ -204,8 +211,8 @@ class SagaState(Aggregate):
             raise RuleViolation("saga.nothing_left", f"the saga is {self.status}, with nothing left to undo")
         return (CompensationRetried(run=self.run + 1, left=self.left),)
 
-    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]], now: datetime) -> int:
-        """Return how many steps wait for an event, now or later. Raises RuleViolation if none does."""
+    def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]], now: datetime) -> None:
+        """Raise NotFound or RuleViolation unless a step waits for an event, now or later."""
         self._require_active()
         steps = [step for step, events in declared.items() if event in events]
         if not steps:
@@ -215,10 +222,9 @@ class SagaState(Aggregate):
             raise RuleViolation("saga.unknown_event", message)
         # If the event was raised in time, a repeat counts even after the deadline.
         asked = None if any(one.event == event for one in self.raised) else now
-        count = sum(self.step(step).open_to_events(asked) for step in steps)
-        if self.status is SagaStatus.COMPENSATING or not count:
+        waiting = any(self.step(step).open_to_events(asked) for step in steps)
+        if self.status is SagaStatus.COMPENSATING or self.cancel_requested or not waiting:
             raise RuleViolation("saga.not_waiting", f"nothing waits for {event} any more")
-        return count
 
     def apply(self, event: EventData) -> Self:
         """Return the state after an event."""
@@ -419,3 +425,17 @@ class SagaState(Aggregate):
         self._require_there()
         if self.status.ended:
             raise RuleViolation("saga.ended", f"the saga has ended: it is {self.status}")
+
+
+def _taken(raised: Sequence[str], waits: Iterable[tuple[str, ...]]) -> list[str | None]:
+    """Return the raised event that each wait takes, or None.
+
+    The engine lets the waits take them in this way: one wait after the other, each by the order of its names.
+    """
+    left = list(raised)
+    taken: list[str | None] = []
+    for events in waits:
+        taken.append(next((event for event in events if event in left), None))
+        if (one := taken[-1]) is not None:
+            left.remove(one)
+    return taken
