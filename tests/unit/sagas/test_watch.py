@@ -367,6 +367,38 @@ async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_l
     assert world.told.started[0] == instance_id(OTHER, 1)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+async def test_one_that_stands_still_beside_one_that_is_halted_is_left_until_that_goes_on(depth: int) -> None:
+    """A restart of what runs them both would let the other go on, which somebody suspended."""
+    begun_by_it = Saga("between", Nothing, (Step("a", StartSaga("test", lambda _: {})),))
+    of_many = {1: "test", 2: "between"}[depth]
+    many = Saga("parent", Nothing, (Step("a", StartSagas(of_many, lambda _: [{}, {}])),))
+    world = World(SAGA, begun_by_it, many)
+    lost, beside = (SagaKey(child_id(OTHER.id, "a", index), "default") for index in range(2))
+    await world.tell(STARTED.model_copy(update={"saga_type": "parent", "steps": ("a",)}), BEGUN, key=OTHER)
+    for key in (lost, beside):
+        begun = STARTED.model_copy(update={"parent": OTHER.id, "saga_type": of_many})
+        await world.tell(begun.model_copy(update={"steps": ("a",)} if depth == 2 else {}), BEGUN, key=key)
+    halted = beside
+    if depth == 2:
+        halted = SagaKey(child_id(beside.id, "a", 0), "default")
+        await world.tell(STARTED.model_copy(update={"parent": beside.id}), BEGUN, key=halted)
+    await world.history.decide(halted, lambda state: state.suspend())
+    world.unmoved = [lost]
+    with capture_logs() as logs:
+        for _ in range(4):
+            await world.look(200)
+    assert not world.told.started
+    assert (await world.orchestrator.load(halted)).suspended
+    [(event, root, child)] = {(log["event"], log["saga"], log["suspended"]) for log in logs}
+    told = "a saga that stands still is not restarted, which would resume a suspended saga"
+    assert (event, root, child) == (told, OTHER.id, halted.id)
+    await world.history.decide(halted, lambda state: state.resume())
+    for _ in range(2):
+        await world.look(200)
+    assert world.told.started == [instance_id(OTHER, 1)]
+
+
 async def test_one_that_runs_for_a_saga_whose_input_is_refused_is_not_restarted_without_it() -> None:
     many = StartSagas("test", lambda _: [{}])
     world = World(SAGA, Saga("parent", Nothing, (Step("a", many, compensation=SAGA.steps[0].action),)))

@@ -148,6 +148,20 @@ async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halt
         assert (left.status, left.suspended, left.run) == (SagaStatus.RUNNING, True, 0)
 
 
+async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_halted() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, None)
+        await machine.clock.settle()
+        await ask.suspend(CHILDREN[0], Asker("boss"))
+        machine.dapr.workflows.find(instance_id(KEY)).stalled = True
+        state = await ask.cancel(KEY, "she stays", Asker("boss"))
+        await machine.clock.settle()
+        assert (state.cancel_reason, state.run) == ("she stays", 0)
+        halted = await ask.load(CHILDREN[0])
+        assert (halted.status, halted.suspended, halted.run) == (SagaStatus.RUNNING, True, 0)
+
+
 async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_cancelled() -> None:
     async with saga_machine(SagaCatalog(CHILD)) as machine:
         ask = machine.orchestrator

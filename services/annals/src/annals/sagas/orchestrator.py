@@ -9,7 +9,7 @@ may be repeated: the repeat does what is left to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -194,9 +194,10 @@ class Orchestrator:
             except WorkflowStalled:
                 # Dapr may hold the workflow for ever, and the follower of domain events would wait for it.
                 # Nor would the workflow learn of the cancel once it goes on. So it is replaced, unless the
-                # saga is not declared here. A suspended saga is left to the watch, and so is a child, whose
-                # parent may be the one that asks.
-                if len(await self.lineage(key, state)) == 1 and not state.suspended:
+                # saga is not declared here. A suspended saga is left to the watch, and so are the parent of
+                # one, and a child, whose parent may be the one that asks.
+                alone = len(await self.lineage(key, state)) == 1 and not state.suspended
+                if alone and await self.suspended_child(key, state) is None:
                     with suppress(NotDeclared):
                         return await self.restart(key, _HELD, asker)
         return state
@@ -213,11 +214,8 @@ class Orchestrator:
         )
         await self._workflows.end(key, state.run + 1)
         # Dapr ends the workflows of the children with this one. Their streams must say so, too.
-        for child_id in self._catalog.running_children(key.id, key.tenant, state) or ():
-            child = replace(key, id=child_id)
-            child_state = await self.load(child)
-            if child_state.active and child_state.parent == key.id:
-                await self.terminate(child, _terminated(key), asker)
+        async for child, _ in self._active_children(key, state):
+            await self.terminate(child, _terminated(key), asker)
         return state
 
     async def end_with_parent(self, key: SagaKey, state: SagaState, asker: Asker) -> bool:
@@ -291,6 +289,16 @@ class Orchestrator:
             line.append((key, state))
         return line
 
+    async def suspended_child(self, key: SagaKey, state: SagaState) -> SagaKey | None:
+        """Return a suspended child, or a child's child, that a restart of the saga would resume, or None."""
+        async for child, child_state in self._active_children(key, state):
+            if child_state.awaited_by_parent:
+                if child_state.suspended:
+                    return child
+                if (below := await self.suspended_child(child, child_state)) is not None:
+                    return below
+        return None
+
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
         """Compensate the steps that are left. Raises NotDeclared, as `restart` does."""
         state = await self._decide_here(key, SagaState.retry_compensation, asker)
@@ -302,6 +310,16 @@ class Orchestrator:
         state = await self.load(key)
         state.require_ended()
         await self._workflows.purge(key, state)
+
+    async def _active_children(
+        self, key: SagaKey, state: SagaState
+    ) -> AsyncIterator[tuple[SagaKey, SagaState]]:
+        """Yield the active children of a saga that are known here."""
+        for child_id in self._catalog.running_children(key.id, key.tenant, state) or ():
+            child = replace(key, id=child_id)
+            child_state = await self.load(child)
+            if child_state.active and child_state.parent == key.id:
+                yield child, child_state
 
     async def _begin(self, key: SagaKey, started: SagaStarted, asker: Asker) -> SagaState:
         """Schedule the workflow and record the start.

@@ -137,7 +137,20 @@ class Watch:
         root, of_root = lineage[-1]
         if root not in restarted:
             restarted.add(root)
-            await self._restart(root, of_root)
+            if not await self._would_resume_a_child(root, of_root):
+                await self._restart(root, of_root)
+
+    async def _would_resume_a_child(self, root: SagaKey, state: SagaState) -> bool:
+        """Return whether a restart would resume a child that somebody suspended."""
+        suspended = await self._orchestrator.suspended_child(root, state)
+        if suspended is not None:
+            _log.warning(
+                "a saga that stands still is not restarted, which would resume a suspended saga",
+                saga=root.id,
+                tenant=root.tenant,
+                suspended=suspended.id,
+            )
+        return suspended is not None
 
     async def _restart(self, root: SagaKey, state: SagaState) -> None:
         try:
@@ -160,9 +173,9 @@ class Watch:
     async def _replace(self, root: SagaKey) -> None:
         """Finish a restart that is recorded already. Recording another would only lengthen the wait."""
         _, state = await self._history.load(root)
-        if state.active and state.suspended:
-            return
         if state.active:
+            if state.suspended or await self._would_resume_a_child(root, state):
+                return
             try:
                 await self._orchestrator.replace_workflow(root, state, NOBODY)
             except DaprError as error:
