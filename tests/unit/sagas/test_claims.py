@@ -33,6 +33,7 @@ from annals.sagas.claims import SagaRuns
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Orchestrator, Started
+from annals.sagas.runs import instance_id
 from annals.sagas.start import child_id
 from annals.store import StreamUnreadable, Undecodable
 from annals.store.follower import is_transient
@@ -370,6 +371,90 @@ async def test_a_saga_that_is_restarted_takes_no_claim_from_another() -> None:
         await start(machine, FRESH, "t1", new=True)
         await machine.orchestrator.restart(MINE, "it stood still", Asker())
         assert await holder(machine, "t1") == FRESH.id
+
+
+async def test_a_saga_that_is_restarted_has_its_claim_again_when_the_one_that_took_it_has_ended() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        forget_claims(machine)
+        await start(machine, FRESH, "t1", new=True)
+        await machine.orchestrator.raise_event(FRESH, "yes", None, Asker())
+        await machine.clock.settle()
+        await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        assert await holder(machine, "t1") == MINE.id
+        third = SagaKey("third", "default")
+        with pytest.raises(SagaRuns):
+            await start(machine, third, "t1", new=True, asked="otherwise")
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_of_two_sagas_that_are_restarted_at_once_one_has_the_claim_and_keeps_it(claimed: bool) -> None:
+    """As after a restore, with or without a claim of a third that has ended meanwhile."""
+    third = SagaKey("third", "default")
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        for key in (MINE, FRESH, third):
+            await start(machine, key, "t1", new=True)
+            if key is not third or not claimed:
+                forget_claims(machine)
+        await machine.orchestrator.raise_event(third, "yes", None, Asker())
+        await machine.clock.settle()
+        holders = set()
+        for _ in range(3):
+            restarts = (machine.orchestrator.restart(key, "it stood still", Asker()) for key in (MINE, FRESH))
+            await asyncio.gather(*restarts)
+            holders.add(await holder(machine, "t1"))
+        assert len(holders) == 1
+        assert holders < {MINE.id, FRESH.id}
+
+
+async def test_a_saga_that_is_restarted_takes_no_claim_from_one_that_may_still_begin() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        forget_claims(machine)
+        begins = (await machine.orchestrator.load(MINE)).as_started()
+        await machine.claims.take(FRESH, begins, nobody_is_helped)
+        await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        held = await machine.claims.holder("default", SAGA.type, "t1", machine.orchestrator.begin_claimed)
+        assert held is not None
+        assert held[0] == FRESH.id
+
+
+async def test_a_saga_whose_claim_cannot_be_read_is_restarted_all_the_same() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1")
+        kept = machine.dapr.stores["eventstore"]
+        (claim,) = (key for key in kept.keys(datetime.now(UTC)) if key.startswith("saga-claim/"))
+        kept.write(Operation(claim, b"{"), datetime.now(UTC))
+        await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        assert not machine.dapr.workflows.find(instance_id(MINE, 1)).ended
+
+
+class NoWayBack:
+    """Takes every command, and refuses compensations."""
+
+    async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+        if path.endswith("_back"):
+            return Answer(422, {"type": "urn:annals:problem:rule", "rule": "no", "detail": "no"})
+        return Answer(200, {})
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_a_saga_whose_compensation_is_retried_has_its_claim_again_unless_another_runs(
+    over: bool,
+) -> None:
+    undo = SendCommand("a_back", lambda _: {})
+    saga = replace(SAGA, steps=(Step("a", SendCommand("a", lambda _: {}), compensation=undo), *WAITS))
+    async with saga_machine(SagaCatalog(saga), NoWayBack()) as machine:
+        await start(machine, MINE, "t1")
+        await machine.orchestrator.cancel(MINE, "enough", Asker())
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(MINE)).left == ("a",)
+        await start(machine, FRESH, "t1", new=True)
+        if over:
+            await machine.orchestrator.raise_event(FRESH, "yes", None, Asker())
+            await machine.clock.settle()
+        await machine.orchestrator.retry(MINE, Asker())
+        assert await holder(machine, "t1") == (MINE.id if over else FRESH.id)
 
 
 async def test_a_trigger_is_parked_where_only_a_newer_release_can_read_who_has_the_claim() -> None:

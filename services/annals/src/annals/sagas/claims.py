@@ -8,19 +8,21 @@ a claim starts that saga first, so no claim is ever taken from a saga that may s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from uuid import NAMESPACE_URL, uuid5
 
 import orjson
+import structlog
 
 from annals.dapr import DaprSidecar, StateConflict, Write
 from annals.sagas.asker import NOBODY, Asker
 from annals.sagas.events import SagaStarted
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.state import SagaState, SagaStatus
-from annals.store import records
+from annals.store import StreamUnreadable, Undecodable, records
+
+_log = structlog.get_logger(__name__)
 
 _ATTEMPTS = 20
 
@@ -115,16 +117,21 @@ class Claims:
         return await begin(claim.key, claim.started, claim.asker)
 
     async def keep(self, key: SagaKey, started: SagaStarted) -> None:
-        """Claim the business key of a running saga unless there is a claim on it already. Raises DaprError.
+        """Claim the business key of a saga that goes on, unless another runs for it or may still begin.
 
-        After a restore the claim may be missing: a backup has the saga, but not its claim.
+        The claim may be missing after a restore, because a backup has the saga without it. Or another saga
+        took it while this one had no claim, or had ended. Raises DaprError and the errors of the store.
         """
-        if started.business_key is None:
-            return
-        place = _key(key.tenant, started.saga_type, started.business_key)
-        write = Write(place, _Claim(key, started).to_json(), insert_only=True)
-        with suppress(StateConflict):
-            await self._sidecar.save(self._store, write)
+        try:
+            await self.take(key, started, NOBODY, _leave_to_begin)
+        except (SagaRuns, ClaimContended, StreamUnreadable, Undecodable) as error:
+            # Not raised: the saga would stand still.
+            _log.warning("a saga goes on without its claim", saga=key.id, reason=str(error))
+
+
+async def _leave_to_begin(key: SagaKey, started: SagaStarted, _asker: Asker) -> SagaState:
+    """Count a saga that may still begin as one that runs."""
+    raise SagaRuns(key, SagaState().apply(started))
 
 
 def _key(tenant: str, saga_type: str, business_key: str) -> str:

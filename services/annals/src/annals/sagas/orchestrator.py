@@ -300,8 +300,12 @@ class Orchestrator:
         return None
 
     async def retry(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Compensate the steps that are left. Raises NotDeclared, as `restart` does."""
+        """Compensate the steps that are left, also beside another saga that runs for the business key.
+
+        Raises NotDeclared, as `restart` does.
+        """
         state = await self._decide_here(key, SagaState.retry_compensation, asker)
+        await self._claims.keep(key, state.as_started())
         await self._workflows.start(key, state, asker)
         return state
 
