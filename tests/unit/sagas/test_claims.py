@@ -412,8 +412,9 @@ async def test_a_saga_that_is_restarted_takes_no_claim_from_one_that_may_still_b
         await start(machine, MINE, "t1")
         forget_claims(machine)
         begins = (await machine.orchestrator.load(MINE)).as_started()
-        await machine.claims.take(FRESH, begins, nobody_is_helped)
+        await machine.claims.take(FRESH, begins, Asker(), nobody_is_helped)
         await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        await machine.clock.settle()
         held = await machine.claims.holder("default", SAGA.type, "t1", machine.orchestrator.begin_claimed)
         assert held is not None
         assert held[0] == FRESH.id
@@ -426,6 +427,7 @@ async def test_a_saga_whose_claim_cannot_be_read_is_restarted_all_the_same() -> 
         (claim,) = (key for key in kept.keys(datetime.now(UTC)) if key.startswith("saga-claim/"))
         kept.write(Operation(claim, b"{"), datetime.now(UTC))
         await machine.orchestrator.restart(MINE, "it stood still", Asker())
+        await machine.clock.settle()
         assert not machine.dapr.workflows.find(instance_id(MINE, 1)).ended
 
 
@@ -454,6 +456,7 @@ async def test_a_saga_whose_compensation_is_retried_has_its_claim_again_unless_a
             await machine.orchestrator.raise_event(FRESH, "yes", None, Asker())
             await machine.clock.settle()
         await machine.orchestrator.retry(MINE, Asker())
+        await machine.clock.settle()
         assert await holder(machine, "t1") == (MINE.id if over else FRESH.id)
 
 

@@ -151,7 +151,7 @@ async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halt
 async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_halted() -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "parent", {}, None)
+        await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(CHILDREN[0], Asker("boss"))
         machine.dapr.workflows.find(instance_id(KEY)).stalled = True

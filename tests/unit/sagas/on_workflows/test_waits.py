@@ -108,7 +108,7 @@ async def test_the_first_answer_to_a_wait_counts_though_another_comes_before_it_
 ) -> None:
     async with saga_machine(SagaCatalog(Saga("test", Numbered, (answered("v"),)))) as machine:
         ask = machine.orchestrator
-        await ask.start(KEY, "test", {}, None)
+        await ask.start(KEY, "test", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(KEY, Asker("boss"))
         await ask.raise_event(KEY, first, None, Asker("ada"))
