@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from annals.dapr import DaprSidecar
+from annals.events import Position
 from annals.store import Backpressure, DaprEventReader, DaprEventStore, lane, lease
 from annals.store.lease import Leases
 from conftest import until, write_secrets
 from event_store_conformance import new_stream, numbers, to_append
 from event_stores import opened
 from integration.test_dapr_store import resources
+from suite.paths import ROOT
 from suite.process import Process
 from suite.sidecar import SidecarPorts
 
@@ -85,6 +89,24 @@ async def test_what_an_instance_left_unpublished_is_published_by_another(
     await until(published)
     assert other.lane is not None
     await client.close()
+
+
+async def test_a_damaged_lease_is_repaired_as_the_page_says(
+    at: tuple[Process, SidecarPorts], open_store: Open, database: str
+) -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
+    [statements] = re.findall(r"### A damaged lease\n.*?```sql\n(.*?)```", page, re.DOTALL)
+    tail_of, repair = (one.replace("/3/", "/0/") for one in statements.split(";")[:2])
+    async with opened(at[1].grpc, "gone") as gone:
+        for _ in range(12):
+            await gone.append(to_append(new_stream(), 0))
+    async with asyncpg.create_pool(database, min_size=1, max_size=1) as connection:
+        await connection.execute("UPDATE annals_state SET value = $1 WHERE key = 'lane/0/lease'", b"{")
+        tail = await connection.fetchval(tail_of)
+        assert tail == 12
+        assert await connection.execute(repair.replace("1234", str(tail))) == "UPDATE 1"
+    other = await open_store("other")
+    assert (await other.append(to_append(new_stream(), 0))).position == Position(0, 13)
 
 
 async def test_past_a_backlog_commands_are_refused_with_a_time(at: tuple[Process, SidecarPorts]) -> None:
