@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from annals.dapr import Message
+from annals.dapr.invocation import Answer
 from annals.events import IntegrationEvent, StreamId
 from annals.projections import migrate
 from annals.store import Append, MemoryEventStore
@@ -17,6 +18,8 @@ from annals_notification import migrations
 from annals_notification.deliveries.plan import Notice
 from annals_notification.due import Alarms, Due, Row
 from annals_notification.held_events import HeldEvents
+from annals_notification.recurrence import Recurrence
+from annals_notification.recurrences import Recurrences
 from annals_notification.reminders import Reminders
 from read_model_database import PoolDatabase
 from task_histories import of_task
@@ -102,6 +105,56 @@ async def test_an_event_that_is_held_is_held_again_as_it_is_and_not_as_another(
     assert told.names == (["held"] if published else [])
     kept = await pool.fetchval("SELECT event FROM notifications.held_events")
     assert IntegrationEvent.from_json(kept) == event
+
+
+@pytest.mark.parametrize("rule", ["FREQ=DAILY", "FREQ=DAILY;COUNT=1"])
+@pytest.mark.parametrize(("title", "sent"), [("Stand-up", 1), ("Retrospective", 0)])
+async def test_an_occurrence_that_is_due_is_still_sent_if_its_recurrence_is_put_again_as_it_is(
+    pool: asyncpg.Pool, rule: str, title: str, sent: int
+) -> None:
+    database = PoolDatabase(pool)
+    keys: list[str] = []
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+
+    class Commands:
+        async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+            keys.append(headers["idempotency-key"])
+            return Answer(200, {})
+
+    recurs = Recurrences(database, cast("Any", Commands()), Alarms(cast("Any", None)))
+    start = datetime.now(UTC) - timedelta(seconds=20)
+
+    async def put(title: str) -> None:
+        command = {"type": "task.create", "data": {"title": title}}
+        given = {"rule": rule, "start": start, "command": command}
+        await recurs.put("one", "daily", Recurrence.model_validate(given))
+
+    await put("Stand-up")
+    # It was set up the day before, and its first occurrence has come due since.
+    set_up = start - timedelta(days=1)
+    await pool.execute(
+        "UPDATE notifications.recurrences SET last = $1::text::timestamptz, next = $2::text::timestamptz",
+        set_up.isoformat(),
+        start.isoformat(),
+    )
+    await put(title)
+    first = Row(datetime.min.replace(tzinfo=UTC), "", "")
+    for row in await recurs.due(first, timedelta(seconds=-5)):
+        await recurs.fire(row.tenant, row.row_id)
+    assert len(keys) == sent
+    assert await recurs.due(first, timedelta(seconds=-5)) == []
+
+
+async def test_a_recurrence_that_had_stopped_goes_on_if_it_is_put_again_as_it_is(pool: asyncpg.Pool) -> None:
+    database = PoolDatabase(pool)
+    await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
+    recurs = Recurrences(database, cast("Any", None), Alarms(cast("Any", None)))
+    command = {"type": "task.create", "data": {"title": "Stand-up"}}
+    daily = Recurrence.model_validate({"rule": "FREQ=DAILY", "command": command})
+    row = await recurs.put("one", "daily", daily)
+    await pool.execute("UPDATE notifications.recurrences SET next = NULL, last_error = 'took too long'")
+    again = await recurs.put("one", "daily", daily)
+    assert (again["next"], again["last_error"]) == (row["next"], None)
 
 
 async def test_an_event_that_was_due_when_the_calendar_began_is_found_whatever_the_databases_zone(

@@ -25,8 +25,10 @@ _CONFLICT = 409
 _PUT = counted("""
 INSERT INTO notifications.recurrences AS r (tenant, id, data, next, last)
 VALUES ($1, $2, $3::text::jsonb, $4::text::timestamptz, $5::text::timestamptz)
-ON CONFLICT (tenant, id) DO UPDATE SET data = excluded.data, next = excluded.next,
-  last = CASE WHEN r.data = excluded.data THEN r.last ELSE excluded.last END, last_error = NULL""")
+ON CONFLICT (tenant, id) DO UPDATE SET data = excluded.data, last_error = NULL,
+  last = CASE WHEN r.data = excluded.data THEN r.last ELSE excluded.last END,
+  -- An occurrence that is due stays due; a recurrence that had stopped, without a `next`, goes on.
+  next = CASE WHEN r.data = excluded.data THEN least(r.next, excluded.next) ELSE excluded.next END""")
 
 _GET = """
 SELECT json_build_object('row', (
