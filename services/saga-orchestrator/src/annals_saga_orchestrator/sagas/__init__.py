@@ -2,9 +2,9 @@
 
 from annals.sagas import SagaCatalog
 from annals_saga_orchestrator.sagas.capacity_release import CAPACITY_RELEASE
-from annals_saga_orchestrator.sagas.member_offboarding import MEMBER_OFFBOARDING
+from annals_saga_orchestrator.sagas.member_offboarding import MEMBER_OFFBOARDING, MEMBER_OFFBOARDING_1
 from annals_saga_orchestrator.sagas.task_handover import TASK_HANDOVER
 
-CATALOG = SagaCatalog(TASK_HANDOVER, MEMBER_OFFBOARDING, CAPACITY_RELEASE)
+CATALOG = SagaCatalog(TASK_HANDOVER, MEMBER_OFFBOARDING, MEMBER_OFFBOARDING_1, CAPACITY_RELEASE)
 
 __all__ = ["CATALOG"]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from annals.sagas import CallActivity, Saga, SagaContext, SagaInput, StartOn, StartSagas, Step
+from annals.sagas import CallActivity, Retry, Saga, SagaContext, SagaInput, StartOn, StartSagas, Step
 from annals_saga_orchestrator.sagas.fields import Deadline, Id
 
 _AT_A_TIME = 5
+
+# A member leaves only once, so giving up would leave their tasks where they are. The retries go on for about
+# a day, to outlast an absence of the projector. More of them might not fit into the largest workflow.
+_PATIENT = Retry(max_retries=58, cap=timedelta(minutes=30))
 
 Context = SagaContext["MemberOffboarding"]
 
@@ -51,16 +56,26 @@ def _on_left(data: Mapping[str, Any], member_id: str) -> dict[str, Any]:
     return {"member": member_id, "successors": data["successors"], "deadline": data["deadline"]}
 
 
+_OPEN_TASKS = CallActivity("open-tasks", lambda saga: {"assignee": saga.input.member})
+
 MEMBER_OFFBOARDING = Saga(
     "member-offboarding",
     MemberOffboarding,
     (
-        Step("find-open-tasks", CallActivity("open-tasks", lambda saga: {"assignee": saga.input.member})),
+        Step("find-open-tasks", _OPEN_TASKS, retry=_PATIENT),
         Step("hand-over", StartSagas("task-handover", _handovers, concurrency=_AT_A_TIME)),
         # A task that was declined is the member's again, and one that came in late was not handed over.
-        Step("find-rest", CallActivity("open-tasks", lambda saga: {"assignee": saga.input.member})),
+        Step("find-rest", _OPEN_TASKS, retry=_PATIENT),
     ),
+    version=2,
     business_key=lambda given: given.member,
     output=_summary,
     triggers=(StartOn("member.left", _on_left),),
+)
+
+# Version 1 gave up after seven seconds.
+MEMBER_OFFBOARDING_1 = replace(
+    MEMBER_OFFBOARDING,
+    version=1,
+    steps=tuple(replace(step, retry=Retry()) for step in MEMBER_OFFBOARDING.flat()),
 )
