@@ -147,6 +147,28 @@ def test_a_hand_over_that_is_taken_back_sees_to_its_place_itself() -> None:
     task.when(lambda task: task.revert_assignment("bob")).then(TaskAssigned(assignee="ada", previous="bob"))
 
 
+def test_what_frees_a_place_says_which_hand_over_reserved_it() -> None:
+    """It may free the place late, when the same member has another one for the task."""
+
+    def handed(to: str, by: str, previous: str | None = "ada") -> TaskAssigned:
+        return TaskAssigned(assignee=to, previous=previous, reserved=True, handover=by)
+
+    def completed(*frees: str, **reserved_by: str) -> TaskCompleted:
+        return TaskCompleted(assignee=frees[-1], frees=frees, reserved_by=reserved_by)
+
+    past = [CREATED, handed("ada", "h1", previous=None), handed("bob", "h2")]
+    complete: Callable[[Task], TaskCompleted] = Task.complete
+    given(Task, *past).when(complete).then(completed("ada", "bob", ada="h1", bob="h2"))
+    declined = TaskAssigned(assignee="ada", previous="bob")
+    again = given(Task, *past, declined, handed("bob", "h3"))
+    again.when(complete).then(completed("ada", "bob", ada="h1", bob="h3"))
+    again.when(lambda task: task.assign("ada")).then(
+        TaskAssigned(assignee="ada", previous="bob", frees=("bob",), reserved_by={"bob": "h3"})
+    )
+    by_hand = given(Task, *past, declined, BOBS)
+    by_hand.when(complete).then(completed("ada", "bob", ada="h1"))
+
+
 def test_a_member_has_room_for_their_capacity() -> None:
     first = MemberReserved(task_id="a", reserved=1)
     given(Member, ADA).when(lambda member: member.reserve("a")).then(first)

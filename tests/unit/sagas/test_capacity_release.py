@@ -42,6 +42,21 @@ def test_an_event_frees_the_places_that_it_names(frees: list[str], given: dict[s
         assert trigger.input({"assignee": "zoe", "frees": frees}, "t1") == given
 
 
+def test_a_place_that_another_hand_over_has_reserved_meanwhile_stays_taken() -> None:
+    freed = {"frees": ["bob", "ada"], "reserved_by": {"bob": "h1", "ada": "h2"}}
+    for trigger in CAPACITY_RELEASE.triggers:
+        assert isinstance(trigger, StartOn)
+        given = trigger.input(freed, "t1")
+        assert given is not None
+        run = scenario(CAPACITY_RELEASE, given).run()
+        assert [call["data"] for call in run.calls] == [
+            {"id": "bob", "task_id": "t1", "handover": "h1"},
+            {"id": "ada", "task_id": "t1", "handover": "h2"},
+        ]
+    unknown = release().run()
+    assert [call["data"] for call in unknown.calls] == [{"id": "ada", "task_id": "t1"}]
+
+
 def test_nothing_was_reserved() -> None:
     release().when("member.release", rejected("member.not_reserved")).run().then("completed")
 

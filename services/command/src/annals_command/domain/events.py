@@ -1,14 +1,14 @@
 """All events of the domain. An event whose meaning changes gets a new version and an upcaster.
 
 In an event of a task, `frees` lists the members who may still have a place reserved for it and no longer
-need it.
+need it. `reserved_by` maps each of them to the hand-over that reserved the place, if one did.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from annals.events import EventData, EventRegistry
 
@@ -50,6 +50,7 @@ class TaskAssigned(EventData, type="task.assigned"):
     previous: str | None = None
     reserved: bool = False
     frees: tuple[str, ...] = ()
+    reserved_by: dict[str, str] = Field(default_factory=dict)
     handover: str | None = None
 
 
@@ -58,6 +59,7 @@ class TaskUnassigned(EventData, type="task.unassigned"):
 
     assignee: str
     frees: tuple[str, ...] = ()
+    reserved_by: dict[str, str] = Field(default_factory=dict)
 
 
 class TaskAccepted(EventData, type="task.accepted"):
@@ -71,6 +73,7 @@ class TaskCompleted(EventData, type="task.completed"):
 
     assignee: str | None = None
     frees: tuple[str, ...] = ()
+    reserved_by: dict[str, str] = Field(default_factory=dict)
 
 
 class TaskReopened(EventData, type="task.reopened"):
@@ -84,6 +87,7 @@ class TaskDeleted(EventData, type="task.deleted"):
 
     assignee: str | None = None
     frees: tuple[str, ...] = ()
+    reserved_by: dict[str, str] = Field(default_factory=dict)
 
 
 class TaskDueDateSet(EventData, type="task.due_date_set"):

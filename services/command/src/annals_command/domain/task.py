@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
+from pydantic import Field
+
 from annals.aggregates.aggregate import Aggregate, NotFound, RuleViolation
 from annals.events import EventData
 from annals_command.domain.events import (
@@ -34,17 +36,18 @@ class TaskStatus(StrEnum):
 class Task(Aggregate):
     """A task.
 
-    `reserved` lists the members who may have a place reserved for it: the assignee and, during a hand-over,
-    also the previous assignee. Hand-overs reserve these places, and each frees one of the two itself. The
-    remaining place is freed through a later event of the task, whose `frees` names the member. Freeing a free
-    place does no harm, so a name too many in `reserved` is no mistake. A name too few would leave a place
+    `reserved` maps each member who may have a place reserved for it to the hand-over that reserved the place,
+    if one did. These are the assignee and, during a hand-over, also the previous assignee. Each hand-over
+    frees one of the two places itself. The remaining place is freed through a later event of the task, whose
+    `frees` names the member. Freeing a free place does no harm, nor is a place freed that another hand-over
+    has reserved meanwhile, so a name too many in `reserved` is no mistake. A name too few would leave a place
     taken forever.
 
     `handover` is the hand-over that assigned the task to its assignee, if one did.
     """
 
     aggregate_type: ClassVar[str] = "task"
-    state_schema: ClassVar[int] = 4
+    state_schema: ClassVar[int] = 5
 
     status: TaskStatus = TaskStatus.NONE
     title: str = ""
@@ -54,7 +57,7 @@ class Task(Aggregate):
     tags: tuple[str, ...] = ()
     assignee: str | None = None
     previous_assignee: str | None = None
-    reserved: tuple[str, ...] = ()
+    reserved: dict[str, str | None] = Field(default_factory=dict)
     handover: str | None = None
 
     def create(self, created: TaskCreated) -> TaskCreated:
@@ -73,9 +76,9 @@ class Task(Aggregate):
         self._require_open()
         if self.assignee == assignee:
             raise RuleViolation("task.already_assigned", f"the task is assigned to {assignee}")
-        frees = () if reserved else tuple(name for name in self.reserved if name != assignee)
+        freed = {} if reserved else self._freed(but=assignee)
         return TaskAssigned(
-            assignee=assignee, previous=self.assignee, reserved=reserved, frees=frees, handover=handover
+            assignee=assignee, previous=self.assignee, reserved=reserved, handover=handover, **freed
         )
 
     def unassign(self) -> TaskUnassigned:
@@ -83,7 +86,7 @@ class Task(Aggregate):
         self._require_open()
         if self.assignee is None:
             raise RuleViolation("task.not_assigned", "nobody is assigned to the task")
-        return TaskUnassigned(assignee=self.assignee, frees=self.reserved)
+        return TaskUnassigned(assignee=self.assignee, **self._freed())
 
     def accept(self, assignee: str) -> TaskAccepted:
         """Record that the assignee accepts the task."""
@@ -107,7 +110,7 @@ class Task(Aggregate):
     def complete(self) -> TaskCompleted:
         """Complete the task."""
         self._require_open()
-        return TaskCompleted(assignee=self.assignee, frees=self.reserved)
+        return TaskCompleted(assignee=self.assignee, **self._freed())
 
     def reopen(self) -> TaskReopened:
         """Reopen the task, which must be completed."""
@@ -119,7 +122,7 @@ class Task(Aggregate):
     def delete(self) -> TaskDeleted:
         """Delete the task, completed or not."""
         self._require_there()
-        return TaskDeleted(assignee=self.assignee, frees=self.reserved)
+        return TaskDeleted(assignee=self.assignee, **self._freed())
 
     def set_due_date(self, due: datetime | None) -> TaskDueDateSet:
         """Set or clear the due date of an open task."""
@@ -144,7 +147,8 @@ class Task(Aggregate):
             case TaskAssigned():
                 reserved = self._reserved_without(event.frees)
                 if event.reserved:
-                    reserved = (*(name for name in reserved if name == self.assignee), event.assignee)
+                    before = {name: by for name, by in reserved.items() if name == self.assignee}
+                    reserved = before | {event.assignee: event.handover}
                 return self._with(
                     assignee=event.assignee,
                     previous_assignee=self.assignee,
@@ -172,8 +176,13 @@ class Task(Aggregate):
     def _with(self, **changes: object) -> Self:
         return self.model_copy(update=changes)
 
-    def _reserved_without(self, names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(name for name in self.reserved if name not in names)
+    def _freed(self, but: str | None = None) -> dict[str, Any]:
+        """Return the fields of an event that frees the reserved places, except that of the member `but`."""
+        places = {name: by for name, by in self.reserved.items() if name != but}
+        return {"frees": tuple(places), "reserved_by": {name: by for name, by in places.items() if by}}
+
+    def _reserved_without(self, names: tuple[str, ...]) -> dict[str, str | None]:
+        return {name: by for name, by in self.reserved.items() if name not in names}
 
     def _require_there(self) -> None:
         if self.status in (TaskStatus.NONE, TaskStatus.DELETED):

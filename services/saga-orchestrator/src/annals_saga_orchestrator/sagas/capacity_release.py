@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+
+from pydantic import Field
 
 from annals.sagas import Retry, Saga, SagaInput, SendCommand, StartOn, Step
 from annals_saga_orchestrator.sagas.fields import Id
@@ -22,19 +25,28 @@ class CapacityRelease(SagaInput):
     """The member whose place is freed, and the task that the place was reserved for.
 
     `previous` had the task before `member`. During a hand-over both have a place for it, and nobody else has.
+    `reserved_by` maps them to the hand-overs that reserved the places. A place that another one has reserved
+    meanwhile is not freed.
     """
 
     member: Id
     task_id: Id
     previous: Id | None = None
+    reserved_by: dict[Id, Id] = Field(default_factory=dict)
+
+
+def _place(given: CapacityRelease, member: str) -> dict[str, Any]:
+    by = given.reserved_by.get(member)
+    return {"id": member, "task_id": given.task_id} | ({"handover": by} if by else {})
 
 
 def _on_freed(data: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
+    given = {"task_id": task_id} | ({"reserved_by": by} if (by := data.get("reserved_by")) else {})
     match data.get("frees", ()):
         case [member]:
-            return {"member": member, "task_id": task_id}
+            return given | {"member": member}
         case [previous, member]:
-            return {"member": member, "task_id": task_id, "previous": previous}
+            return given | {"member": member, "previous": previous}
     return None
 
 
@@ -46,7 +58,7 @@ CAPACITY_RELEASE = Saga(
             "release-previous",
             SendCommand(
                 "member.release",
-                lambda saga: {"id": saga.input.previous, "task_id": saga.input.task_id},
+                lambda saga: _place(saga.input, saga.input.previous),
                 accept=_NOTHING_TAKEN,
             ),
             retry=_PATIENT,
@@ -56,14 +68,18 @@ CAPACITY_RELEASE = Saga(
             "release",
             SendCommand(
                 "member.release",
-                lambda saga: {"id": saga.input.member, "task_id": saga.input.task_id},
+                lambda saga: _place(saga.input, saga.input.member),
                 accept=_NOTHING_TAKEN,
             ),
             retry=_PATIENT,
         ),
     ),
+    version=2,
     triggers=tuple(
         StartOn(event_type, _on_freed)
         for event_type in ("task.assigned", "task.unassigned", "task.completed", "task.deleted")
     ),
 )
+
+# Version 1 knew no hand-overs, and its orchestrators refuse an input that names one.
+CAPACITY_RELEASE_1 = replace(CAPACITY_RELEASE, version=1)
