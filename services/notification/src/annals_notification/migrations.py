@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 SCHEMA = "notifications"
-LOCK = 4707280152
-"""The advisory lock by which replicas that start together take turns."""
+LOCK = 4707280153
+"""The advisory lock by which replicas that start together take turns; another than those of the projector."""
 PING = "UPDATE notifications.service SET since = since RETURNING '1'::text"
 """A write that changes nothing: see `annals.dapr.BindingDatabase`."""
 
