@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
+from typing import cast
 
 import httpx
 import pytest
@@ -184,6 +186,42 @@ def test_an_edited_letter_is_tried_where_it_is(annals: Annals) -> None:
     _, *dry_run = shlex.split(hint.partition("try it: ")[2])
     assert annals(answer, *dry_run).exit_code == Exit.DONE
     assert asked[1] == "/v1.0/invoke/notification/method/dead-letters/L1/dry-run of acme"
+
+
+def doctor_of(failed: list[list[dict[str, object]]]) -> Callable[[httpx.Request], httpx.Response]:
+    """Serve the checks of the doctor, and pages of failed sagas."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        page, items = int(request.url.params.get("cursor", "0")), []
+        if request.url.path.endswith("/method/sagas") and request.url.params["status"] == "failed":
+            items = failed[page]
+        following = str(page + 1) if items and page + 1 < len(failed) else None
+        found = {"items": items, "next": following, "unreached": None, "lag": 0}
+        return httpx.Response(200, json=found)
+
+    return answer
+
+
+def saga_check(annals: Annals, failed: list[list[dict[str, object]]], *given: str) -> dict[str, object]:
+    result = annals(doctor_of(failed), "--json", *given, "doctor")
+    (check,) = (one for one in json.loads(result.stdout)["checks"] if one["check"] == "sagas")
+    return cast("dict[str, object]", check)
+
+
+def test_the_doctor_takes_a_failed_saga_with_nothing_left_to_compensate_for_done(annals: Annals) -> None:
+    nothing_left: list[dict[str, object]] = [{"id": "a", "remaining": []}, {"id": "b", "remaining": None}]
+    assert saga_check(annals, [nothing_left])["ok"]
+
+
+def test_the_doctor_finds_each_saga_that_can_be_retried_and_says_how_for_its_tenant(annals: Annals) -> None:
+    pages: list[list[dict[str, object]]] = [
+        [{"id": "a", "remaining": []}, {"id": "b", "remaining": ["reserve"]}],
+        [{"id": "c", "remaining": ["assign", "reserve"]}],
+    ]
+    check = saga_check(annals, pages, "--tenant", "acme")
+    assert not check["ok"]
+    assert check["detail"] == "2 failed with steps left to compensate: b, c"
+    assert "annals --tenant acme sagas retry ID" in str(check["mend"])
 
 
 @pytest.mark.parametrize("app", list(Service))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,10 @@ from annals_cli.sidecar import Exit, Failed, Sidecar, SidecarRefused
 
 _APPS = ("command", "projector", "saga-orchestrator", "notification")
 _MUCH_BACKLOG = 1_000
+_PAGE = 500
+_SAGAS_SHOWN = 5
+_Line = Callable[..., str]
+"""Returns the command line of a further call, see `Session.line`."""
 _LET_IN = (
     "Pass the sidecar's token (DAPR_API_TOKEN), or use a sidecar whose app may call this (--sidecar URL)."
 )
@@ -40,7 +44,7 @@ def doctor(context: typer.Context) -> None:
     """Check the whole set-up and say how to fix what is wrong. Exit code 6 if anything is."""
     given = session(context)
     results: list[Checked] = []
-    for check in _checks():
+    for check in _checks(given.line):
         one = check(given.sidecar)
         results.append(one)
         if not given.output.as_json:
@@ -57,17 +61,17 @@ def doctor(context: typer.Context) -> None:
         raise typer.Exit(Exit.FOUND_WRONG)
 
 
-def _checks() -> list[Callable[[Sidecar], Checked]]:
+def _checks(line: _Line) -> list[Callable[[Sidecar], Checked]]:
     return [
         _sidecar,
         *map(_service, _APPS),
-        *map(_settings, _APPS),
+        *(_settings(app, line) for app in _APPS),
         _lanes,
         _backlog,
-        _lag,
+        _lag(line),
         *map(_letters, _APPS),
-        _sagas,
-        _signed,
+        _sagas(line),
+        _signed(line),
     ]
 
 
@@ -110,7 +114,7 @@ def _service(app: str) -> Callable[[Sidecar], Checked]:
     return _asked(app, mend, ask)
 
 
-def _settings(app: str) -> Callable[[Sidecar], Checked]:
+def _settings(app: str, line: _Line) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
         answer = sidecar.get(app, "settings")
         if answer["unreached"]:
@@ -119,7 +123,8 @@ def _settings(app: str) -> Callable[[Sidecar], Checked]:
         changed = [f"{one['key']} = {as_given(one['value'])}" for one in answer["items"] if one["set"]]
         return not refused, "; ".join(refused or changed) or "none is set"
 
-    mend = f"{app} keeps what it had; annals config list shows it. Does the component settings exist?"
+    shows = line("config", "list")
+    mend = f"{app} keeps what it had; {shows} shows it. Does the component settings exist?"
     return _asked(f"live settings of {app}", mend, ask)
 
 
@@ -144,14 +149,13 @@ def _backlog(sidecar: Sidecar) -> Checked:
     return _asked("backlog", "Is the broker up? Nothing is lost: commits are published later.", ask)(sidecar)
 
 
-def _lag(sidecar: Sidecar) -> Checked:
+def _lag(line: _Line) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
         behind = sidecar.get("projector", "projections")["lag"]
         return behind < _MUCH_BACKLOG, f"the read models are {behind} commits behind"
 
-    return _asked("projections", "annals projections lag shows where; the projector's log says why.", ask)(
-        sidecar
-    )
+    mend = f"{line('projections', 'lag')} shows where; the projector's log says why."
+    return _asked("projections", mend, ask)
 
 
 def _letters(app: str) -> Callable[[Sidecar], Checked]:
@@ -163,15 +167,32 @@ def _letters(app: str) -> Callable[[Sidecar], Checked]:
     return _asked(f"dead letters of {app}", mend, ask)
 
 
-def _sagas(sidecar: Sidecar) -> Checked:
+def _sagas(line: _Line) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
-        failed = sidecar.get("saga-orchestrator", "sagas", status="failed", limit=500)["items"]
-        return not failed, f"{len(failed)} failed" if failed else "none failed"
+        # A saga that was terminated is failed for good, also with nothing left to compensate.
+        left = [saga["id"] for saga in _failed_sagas(sidecar) if saga["remaining"]]
+        if not left:
+            return True, "none has steps left to compensate"
+        shown = ", ".join(left[:_SAGAS_SHOWN] + ["…"] * (len(left) > _SAGAS_SHOWN))
+        return False, f"{len(left)} failed with steps left to compensate: {shown}"
 
-    return _asked("sagas", "See annals sagas list --status failed, then annals sagas retry ID.", ask)(sidecar)
+    mend = (
+        f"See why: {line('sagas', 'show', 'ID')}. "
+        f"Then compensate the steps that are left: {line('sagas', 'retry', 'ID')}."
+    )
+    return _asked("sagas", mend, ask)
 
 
-def _signed(sidecar: Sidecar) -> Checked:
+def _failed_sagas(sidecar: Sidecar) -> Iterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = sidecar.get("saga-orchestrator", "sagas", status="failed", limit=_PAGE, cursor=cursor)
+        yield from page["items"]
+        if (cursor := page.get("next")) is None:
+            return
+
+
+def _signed(line: _Line) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
         status = sidecar.get("projector", "audit/checkpoints")
         unsigned = sum(max(0, lane["tail"] - lane["signed"]) for lane in status["items"])
@@ -180,6 +201,7 @@ def _signed(sidecar: Sidecar) -> Checked:
 
     hint = (
         "Commits are signed within five minutes: can the command service read its signing key? "
-        "A commit that is missing keeps those behind it from being signed: annals audit verify names it."
+        "A commit that is missing keeps those behind it from being signed: "
+        f"{line('audit', 'verify')} names it."
     )
-    return _asked("audit trail", hint, ask)(sidecar)
+    return _asked("audit trail", hint, ask)
