@@ -219,12 +219,24 @@ async def test_a_reminder_under_an_id_that_was_used_is_dropped_and_the_log_says_
     assert said["reminder"] == "7"
 
 
-async def test_the_tenant_of_an_event_is_the_callers_whatever_it_says() -> None:
-    held, unused = Held(), cast("Any", None)
-    app = FastAPI()
-    app.include_router(schedule_api.routes(unused, unused, cast("Any", held)))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://n") as client:
-        body = {"event_type": "task.noted", "tenant_id": "others"}
-        taken = await client.post("/events", json=body, headers={"x-tenant-id": "acme"})
-    assert taken.status_code == 202, taken.text
-    assert held.events[0].tenant_id == "acme"
+async def test_an_event_is_of_the_tenant_of_the_request_and_one_of_another_is_refused() -> None:
+    held, body, asked = Held(), {"event_type": "task.noted"}, {"x-tenant-id": "acme"}
+    async with client_of(held) as client:
+        for other in ("others", None, ""):
+            refused = await client.post("/events", json=body | {"tenant_id": other}, headers=asked)
+            assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "tenant_id")
+        without = await client.post("/events", json=body, headers=asked)
+        named = await client.post("/events", json=body | {"tenant_id": "acme"}, headers=asked)
+    assert (without.status_code, named.status_code) == (202, 202)
+    assert [event.tenant_id for event in held.events] == ["acme", "acme"]
+
+
+async def test_an_event_of_a_tenant_is_refused_without_the_header() -> None:
+    """It would be published for the tenant `default`."""
+    held = Held()
+    async with client_of(held) as client:
+        refused = await client.post("/events", json={"event_type": "task.noted", "tenant_id": "acme"})
+    assert refused.json()["errors"] == [
+        {"field": "tenant_id", "expected": "the tenant of the request, which is default"}
+    ]
+    assert held.events == []

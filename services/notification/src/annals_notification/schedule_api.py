@@ -27,7 +27,7 @@ from annals_notification.reminders import Reminders
 
 
 class EventToPublish(IntegrationEvent):
-    """An integration event to publish. Its tenant is always that of the request.
+    """An integration event to publish. It is of the request's tenant: a different `tenant_id` is refused.
 
     Without a user, correlation id or trace of its own, it gets those of the request.
     """
@@ -146,14 +146,17 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
     async def hold(request: Request, tenant: Tenant) -> Response:
         body = json_object(await request.body())
         of_the_request = {
+            "tenant_id": tenant,
             "user_id": id_of(request, "x-user-id"),
             "correlation_id": id_of(request, "x-correlation-id"),
             "traceparent": traceparent_of(request),
         }
         try:
-            event = EventToPublish.model_validate(of_the_request | body | {"tenant_id": tenant})
+            event = EventToPublish.model_validate(of_the_request | body)
         except ValidationError as error:
             raise from_validation(error) from error
+        if event.tenant_id != tenant:
+            raise malformed("tenant_id", f"the tenant of the request, which is {tenant}")
         with domain_problems():
             kept = await held.hold(event, datetime.now(UTC))
         if not kept:
