@@ -88,6 +88,28 @@ def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
     assert asked == ["0-0", "0-4", "0-4", "0-4"]
 
 
+def test_tail_shows_programs_from_where_on_to_go_on_after_each_event(annals: Annals) -> None:
+    """Only the last event of a commit has an id of its own: after another, the commit comes once more."""
+    place = "0-2,7-1"
+    stream = (
+        f"event: alive\nid: {place}\ndata: {{}}\n\n"
+        f"data: {event('first of two')}\n\nid: 0-3,7-1\ndata: {event('second')}\n\n"
+    )
+    asked: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("after"))
+        return httpx.Response(200, content=stream.encode())
+
+    lines = [json.loads(line) for line in annals(answer, "--json", "tail", "-n", "2").stdout.splitlines()]
+    assert [(one["data"]["title"], one["id"]) for one in lines] == [
+        ("first of two", place),
+        ("second", "0-3,7-1"),
+    ]
+    annals(answer, "tail", "-n", "1", "--after", lines[1]["id"])
+    assert asked == [None, "0-3,7-1"]
+
+
 def test_tail_ends_where_there_was_no_stream_at_all(
     annals: Annals, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,8 +13,13 @@ from annals_cli.sidecar import Exit, Failed, Sidecar
 _AGAIN_SECONDS = 1.0  # before a stream is opened again
 
 
-def events(sidecar: Sidecar, after: str | None, **filters: Any) -> Iterator[dict[str, Any]]:
+def events(
+    sidecar: Sidecar, after: str | None, **filters: Any
+) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield events without end: a stream that ends or is cut is opened again at the place it had reached.
+
+    Each event comes with the id of that place, to go on from after it. Only the last event of a commit moves
+    it on, so after another one, the whole commit comes again.
 
     Raises Failed if the stream cannot be opened at first, or is refused later.
     """
@@ -27,7 +32,7 @@ def events(sidecar: Sidecar, after: str | None, **filters: Any) -> Iterator[dict
                     if kind == "cut":
                         break
                     if kind == "message" and data:
-                        yield json.loads(data)
+                        yield after, json.loads(data)
         except Failed as failed:
             if not begun or failed.code is not Exit.UNAVAILABLE:
                 raise

@@ -80,17 +80,17 @@ def tail(
     type: Annotated[list[str] | None, typer.Option(help="only events of this type; may be repeated")] = None,  # noqa: A002
     stream: Annotated[str | None, typer.Option(help="only this stream")] = None,
     after: Annotated[
-        str | None, typer.Option(help="from where on: an id that an earlier tail showed")
+        str | None, typer.Option(help="from where on: the id of an event, as tail --json shows it")
     ] = None,
     count: Annotated[int | None, typer.Option("-n", "--count", min=1, help="end after so many")] = None,
 ) -> None:
     """Show events as they happen, until Ctrl-C."""
     given = session(context)
-    for event in islice(live.events(given.sidecar, after, type=type, stream=stream), count):
+    for place, event in islice(live.events(given.sidecar, after, type=type, stream=stream), count):
         name = f"{event.get('aggregate_type')}-{event.get('aggregate_id')}"
         data = json.dumps(event.get("data", {}), ensure_ascii=False)
         when, kind = str(event.get("timestamp")), str(event.get("event_type"))
-        given.output.line(event, (when, "dim"), "  ", (kind, "bold"), f"  {name}  {data}")
+        given.output.line(event | {"id": place}, (when, "dim"), "  ", (kind, "bold"), f"  {name}  {data}")
 
 
 def _data(fields: list[str]) -> dict[str, Any]:
