@@ -202,6 +202,21 @@ async def test_what_may_be_tried_again_says_when(
     assert answer.headers["retry-after"] == retry_after
 
 
+async def test_only_a_command_with_a_key_is_to_be_repeated_when_its_outcome_is_unknown(
+    client: httpx.AsyncClient, store: FlakyStore
+) -> None:
+    """Without a key, the repeat of a command that took effect is another command."""
+    said = {}
+    for key in ({"idempotency-key": "k-1"}, {}):
+        store.errors.append(OutcomeUnknown("it may still take effect"))
+        answer = await client.post("/task.create", json={"title": "Write"}, headers=key)
+        said[bool(key)] = answer.json()["detail"].removeprefix("it may still take effect; ")
+    assert said == {
+        True: "repeat the command with the same key to learn its outcome",
+        False: "look whether it did before you send it again",
+    }
+
+
 async def test_what_is_too_large_for_the_broker_is_refused_with_the_limit(
     client: httpx.AsyncClient, store: FlakyStore
 ) -> None:

@@ -16,6 +16,9 @@ from annals.dapr import Configuration, DaprSidecar, ServiceInvocation
 from annals.dapr.invocation import Answer
 from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
+from annals.sagas.claims import ClaimContended
+from annals.sagas.history import SagaKey
+from annals.store import OutcomeUnknown
 from annals.testing.fake import FakeConfiguration, FakeDapr, FakeSidecar
 from annals.web.admission import admit
 from annals.web.background import background
@@ -128,3 +131,54 @@ async def test_nothing_is_written_while_the_suite_is_read_only(path: str) -> Non
                 with pytest.raises(AssertionError, match="was asked for"):
                     await http.post(f"/sagas/{path}", json={})
         await client.close()
+
+
+class Failing:
+    """An orchestrator whose every operation fails; `ids` are of the sagas that it was asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.ids: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        async def asked(key: SagaKey, *_: Any, **__: Any) -> Any:
+            self.ids.append(key.id)
+            raise self.error
+
+        return asked
+
+
+UNKNOWN = [ClaimContended("no answer"), OutcomeUnknown("no answer")]
+
+
+@asynccontextmanager
+async def failing(error: Exception) -> AsyncIterator[tuple[httpx.AsyncClient, Failing]]:
+    orchestrating, unused = Failing(error), cast("Any", None)
+    app = FastAPI()
+    app.add_exception_handler(Problem, on_problem)
+    app.include_router(api.routes(cast("Any", orchestrating), SagaCatalog(), unused, unused))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
+        yield client, orchestrating
+
+
+@pytest.mark.parametrize("error", UNKNOWN)
+async def test_a_start_that_may_have_succeeded_says_under_which_id_to_send_it_again(error: Exception) -> None:
+    """Without its id, the repeat would be another start."""
+    async with failing(error) as (http, orchestrating):
+        started = await http.post("/sagas/handover", json={})
+        again = await http.post("/sagas/handover", json={}, params={"id": orchestrating.ids[0]})
+        keyed = await http.post("/sagas/handover", json={}, headers={"idempotency-key": "k-1"})
+    assert [one.status_code for one in (started, again, keyed)] == [503] * 3
+    assert orchestrating.ids[1] == orchestrating.ids[0]
+    says = f"no answer; send it again with the id {orchestrating.ids[0]}: it takes effect once"
+    assert started.json()["detail"] == says
+    same = "no answer; send it again with the same id or Idempotency-Key: it takes effect once"
+    assert (again.json()["detail"], keyed.json()["detail"]) == (same, same)
+
+
+@pytest.mark.parametrize("error", UNKNOWN)
+@pytest.mark.parametrize("path", ["events/accept", "cancel", "restart"])
+async def test_a_request_on_a_saga_may_be_repeated_as_it_is(path: str, error: Exception) -> None:
+    async with failing(error) as (http, _):
+        answer = await http.post(f"/sagas/s-1/{path}")
+    assert answer.json()["detail"] == "no answer; send it again: a repeat does no harm"

@@ -22,7 +22,7 @@ from annals.aggregates import (
 )
 from annals.events import CommandEvent, HeaderId, Priority
 from annals.web.app import Endpoint
-from annals.web.domain_problems import domain_problems
+from annals.web.domain_problems import LOOK_FIRST, REPEAT, domain_problems
 from annals.web.openapi import headers, json_body
 from annals.web.problems import Problem, from_validation, malformed
 from annals.web.request_body import json_object, json_value
@@ -240,7 +240,7 @@ def _key(field: str, given: str | None) -> str | None:
 
 async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
     """Execute a command. Raises a Problem for every failure that is expected."""
-    with domain_problems():
+    with domain_problems(LOOK_FIRST if command.idempotency_key is None else REPEAT):
         try:
             return await bus.execute(command)
         except UnknownCommand as error:

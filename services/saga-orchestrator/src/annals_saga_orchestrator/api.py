@@ -109,7 +109,8 @@ def routes(
             id = new_id() if once is None else str(uuid5(NAMESPACE_URL, f"{tenant}/{saga_type}/{once}"))  # noqa: A001
         asker = _asker_of(request)
         key = SagaKey(id, tenant, asker.user, id_of(request, "x-correlation-id"))
-        with _problems():
+        same = f"the id {id}" if new else "the same id or Idempotency-Key"
+        with _problems(f"send it again with {same}: it takes effect once"):
             started = await orchestrator.start(key, saga_type, given, asker, new=new)
         return json_answer(asdict(started), 202, {"Location": f"/sagas/{started.id}"})
 
@@ -229,9 +230,9 @@ def _public(saga_id: str, state: SagaState) -> dict[str, Any]:
 
 
 @contextmanager
-def _problems() -> Iterator[None]:
-    """Turn the errors of the orchestrator into problems, here and nowhere else."""
-    with domain_problems():
+def _problems(again: str = "send it again: a repeat does no harm") -> Iterator[None]:
+    """Turn the errors of the orchestrator into problems, here and nowhere else. See `domain_problems`."""
+    with domain_problems(again):
         try:
             yield
         except UnknownSaga as error:
@@ -241,7 +242,4 @@ def _problems() -> Iterator[None]:
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
         except (ClaimContended, DaprError, NotBegun, NotDeclared) as error:
-            detail = (
-                f"{error}; send the request again with the same id or Idempotency-Key: it takes effect once"
-            )
-            raise unavailable(detail, seconds=_RETRY_SECONDS) from error
+            raise unavailable(f"{error}; {again}", seconds=_RETRY_SECONDS) from error

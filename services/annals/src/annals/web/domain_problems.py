@@ -18,10 +18,16 @@ from annals.store import (
 )
 from annals.web.problems import Problem, from_validation, unavailable
 
+LOOK_FIRST = "look whether it did before you send it again"
+REPEAT = "repeat the command with the same key to learn its outcome"
+
 
 @contextmanager
-def domain_problems() -> Iterator[None]:
-    """Turn each exception of the domain and the event store into its Problem; only this code maps them."""
+def domain_problems(again: str = LOOK_FIRST) -> Iterator[None]:
+    """Turn each exception of the domain and the event store into its Problem; only this code maps them.
+
+    `again` tells the caller of a request that may still take effect what to do.
+    """
     try:
         yield
     except ValidationError as error:
@@ -45,7 +51,6 @@ def domain_problems() -> Iterator[None]:
     except Backpressure as error:
         raise Problem(503, "busy", str(error), headers={"Retry-After": str(error.retry_after)}) from error
     except OutcomeUnknown as error:
-        detail = f"{error}; repeat the command with the same key to learn its outcome"
-        raise Problem(503, "outcome-unknown", detail, headers={"Retry-After": "2"}) from error
+        raise Problem(503, "outcome-unknown", f"{error}; {again}", headers={"Retry-After": "2"}) from error
     except (StoreUnavailable, Undecodable) as error:
         raise unavailable(f"{error}; nothing was changed") from error
