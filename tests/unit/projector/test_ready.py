@@ -34,3 +34,5 @@ def test_an_event_that_is_damaged_is_named_to_whoever_asks_for_it() -> None:
     answer = TestClient(app).get("/damaged")
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:annals:problem:unavailable")
     assert "stream/default/task-7/event/1" in answer.json()["detail"]
+    assert "send it again" not in answer.json()["detail"], "it would be in vain"
+    assert int(answer.headers["retry-after"]) >= 60

@@ -28,7 +28,7 @@ from annals.web import ServiceApp, create_app, dead_letters, live_settings
 from annals.web.background import background
 from annals.web.connections import connected
 from annals.web.operations import Operations
-from annals.web.problems import on_unavailable
+from annals.web.problems import on_unavailable, on_undecodable
 from annals_projector import audit_api, projections_api, subscription
 from annals_projector.migrations import LOCK, MIGRATIONS, SCHEMA
 from annals_projector.queries import audit, events, sagas, streams, tasks
@@ -121,6 +121,7 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                 yield
 
     app = create_app("Annals projector", settings, lifespan=lifespan)
-    for away in (DatabaseError, StoreUnavailable, Undecodable, DaprError):
+    for away in (DatabaseError, StoreUnavailable, DaprError):
         app.add_exception_handler(away, on_unavailable)
+    app.add_exception_handler(Undecodable, on_undecodable)
     return app

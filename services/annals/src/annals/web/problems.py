@@ -100,3 +100,12 @@ async def on_problem(_request: Request, error: Exception) -> Response:
 async def on_unavailable(_request: Request, error: Exception) -> Response:
     """Answer a temporary failure, such as of the database, with a 503; an exception handler for FastAPI."""
     return problem_response(unavailable(f"{error}; send it again", seconds=1))
+
+
+async def on_undecodable(_request: Request, error: Exception) -> Response:
+    """Answer a stored value that cannot be decoded with a 503; an exception handler for FastAPI.
+
+    Somebody has to repair it, or a replica of another release can decode it.
+    """
+    detail = f"{error}; it is damaged, or another release wrote it"
+    return problem_response(unavailable(detail, seconds=60))
