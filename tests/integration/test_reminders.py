@@ -95,6 +95,20 @@ async def test_an_assignment_that_is_told_late_plans_nothing_and_takes_nothing_b
     assert [tuple(row) for row in shown] == [("7:due", "bob", "scheduled")]
 
 
+async def test_a_reminder_that_is_dropped_at_its_time_has_not_fired(
+    reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool
+) -> None:
+    now = datetime.now(UTC)
+    due = now - timedelta(minutes=5)
+    created = await happens(store, 1, "task.created", now - timedelta(minutes=9), due=due.isoformat())
+    await reminders.on_event(created)
+    # The store has it before the service has read of it.
+    await happens(store, 2, "task.due_date_set", now, due=None)
+    await reminders.fire("one", "7:due")
+    shown = await pool.fetch("SELECT id, status, late, fired_at FROM notifications.reminders")
+    assert [tuple(row) for row in shown] == [("7:due", "cancelled", None, None)]
+
+
 @pytest.mark.parametrize("live_first", [False, True])
 async def test_reminders_that_a_history_which_is_gone_left_give_way_to_what_is_imported(
     reminders: Reminders, store: MemoryEventStore, pool: asyncpg.Pool, *, live_first: bool

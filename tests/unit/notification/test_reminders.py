@@ -45,6 +45,7 @@ class Tables:
         self.tasks: list[Any] = []
         self.planned: list[Any] = []
         self.fired: list[str | None] = []
+        self.late: list[str | None] = []
         self.had: list[dict[str, Any]] = []
         self.becomes: list[Any] = []
         self.shown: list[tuple[str | None, ...]] = []
@@ -65,6 +66,7 @@ class Tables:
             return 1
         if "SET status" in sql:
             self.fired.append(params[3])
+            self.late.append(params[4])
         return {"row": self.row}
 
 
@@ -186,6 +188,7 @@ async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:
     reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
     await reminders.fire("acme", "7:due")
     assert tables.fired == ["cancelled"]
+    assert tables.late == [None], "it never came, so it was not late"
     assert not told.notices
 
 

@@ -85,7 +85,8 @@ SELECT json_build_object('row', (
     AND fires <= now() + {EARLY_TOLERANCE_SQL}))::text"""  # noqa: S608 - a constant of the code
 
 _FIRED = counted("""
-UPDATE notifications.reminders SET status = $4, late = $5::text::boolean, fired_at = now()
+UPDATE notifications.reminders SET status = $4, late = $5::text::boolean,
+  fired_at = CASE WHEN $4 = 'fired' THEN now() END
 WHERE tenant = $1 AND id = $2 AND status = 'scheduled' AND fires = $3::text::timestamptz""")
 
 _DUE = statement_of_due("reminders", "fires", "status = 'scheduled'")
@@ -321,10 +322,10 @@ class Reminders:
         fires, due = datetime.fromisoformat(row["fires"]), datetime.fromisoformat(row["due"])
         state = await self._state(StreamId.of(tenant, "task", row["task_id"]), row["version"], fires)
         still = state.get("status") == "todo" and state.get("due") is not None
-        status, late = "cancelled", datetime.now(UTC) - fires > _LATE
+        status, was_late = "cancelled", None
         if still and datetime.fromisoformat(state["due"]) == due:
             # Tell first and mark second: a repeat is the same notice, and is delivered once.
-            assignee = state.get("assignee")
+            assignee, late = state.get("assignee"), datetime.now(UTC) - fires > _LATE
             await self._notices.tell(
                 Notice(
                     tenant,
@@ -344,9 +345,9 @@ class Reminders:
                     addressed=assignee is not None,
                 )
             )
-            status = "fired"
-            metrics.REMINDERS.labels(str(late).lower()).inc()
-        await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, str(late).lower())
+            status, was_late = "fired", str(late).lower()
+            metrics.REMINDERS.labels(was_late).inc()
+        await self._database.fetch(_FIRED, tenant, row_id, row["fires"], status, was_late)
 
     async def _state(self, task: StreamId, version: int, fires: datetime) -> Mapping[str, Any]:
         """Return a task's state, once no import into the store is under way. Raises NotNow.
