@@ -4,10 +4,11 @@ from datetime import timedelta
 
 import pytest
 
-from annals.sagas import StartOn
+from annals.sagas import SagaState, StartOn
 from annals.testing import done, failed, rejected, scenario
 from annals.testing.sagas import Scenario
-from annals_saga_orchestrator.sagas.capacity_release import CAPACITY_RELEASE
+from annals_saga_orchestrator.sagas import CATALOG
+from annals_saga_orchestrator.sagas.capacity_release import CAPACITY_RELEASE, CAPACITY_RELEASE_1
 
 
 def release() -> Scenario:
@@ -55,6 +56,15 @@ def test_a_place_that_another_hand_over_has_reserved_meanwhile_stays_taken() -> 
         ]
     unknown = release().run()
     assert [call["data"] for call in unknown.calls] == [{"id": "ada", "task_id": "t1"}]
+
+
+def test_a_start_that_an_older_release_took_is_the_same_when_it_is_repeated() -> None:
+    given = {"member": "ada", "task_id": "t1"}
+    stored = CAPACITY_RELEASE_1.input.model_validate(given).model_dump(mode="json")
+    assert stored == given | {"previous": None}
+    begun = SagaState(saga_type=CAPACITY_RELEASE.type, saga_version=1, input=stored)
+    assert CATALOG.same_input(begun, given)
+    assert not CATALOG.same_input(begun, given | {"member": "bob"})
 
 
 def test_nothing_was_reserved() -> None:

@@ -35,6 +35,7 @@ from annals.sagas.events import (
     SagaFailed,
     SagaResumed,
     SagaStarted,
+    SagaTerminated,
     SagaWaiting,
     StepCompleted,
     StepFailed,
@@ -46,7 +47,7 @@ from annals.sagas.runs import instance_id
 from annals.sagas.start import child_id, entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.watch import Watch, allowed_silence
-from annals.store import MemoryEventStore, StreamUnreadable, Undecodable
+from annals.store import MemoryEventStore, StoreUnavailable, StreamUnreadable, Undecodable
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEY, OTHER = SagaKey("s1", "default"), SagaKey("s2", "default")
@@ -365,6 +366,71 @@ async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_l
     for _ in range(3):
         await world.look(200)
     assert world.told.started[0] == instance_id(OTHER, 1)
+
+
+async def test_one_whose_restart_was_broken_off_by_the_store_is_restarted_at_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.unmoved = [KEY]
+    await world.tell(STARTED, BEGUN)
+    await world.look(200)
+
+    async def away(*_: Any) -> None:
+        raise StoreUnavailable("no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Claims, "keep", away)
+        with pytest.raises(StoreUnavailable):
+            await world.look(200)
+    assert (await world.orchestrator.load(KEY)).run == 1
+    await world.look(1)
+    assert world.told.started == [instance_id(KEY, 1)]
+
+
+async def with_two_children(world: World, saga_type: str, key: SagaKey, **began: Any) -> list[SagaKey]:
+    """Tell of a saga that runs two children, and return the children."""
+    children = [SagaKey(child_id(key.id, "a", index), "default") for index in range(2)]
+    began |= {"saga_type": saga_type, "steps": ("a",)}
+    await world.tell(STARTED.model_copy(update=began), BEGUN, key=key)
+    for child in children:
+        await world.tell(STARTED.model_copy(update={"parent": key.id}), BEGUN, key=child)
+    return children
+
+
+async def test_one_that_stands_still_beside_one_that_cannot_be_read_is_restarted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSagas("test", lambda _: [{}, {}])),)))
+    lost, damaged = await with_two_children(world, "parent", OTHER)
+    load = world.history.load
+
+    async def unreadable(key: SagaKey, *, certain: bool = True) -> tuple[int, SagaState]:
+        if key.id == damaged.id:
+            raise StreamUnreadable(key.stream, 1)
+        return await load(key, certain=certain)
+
+    monkeypatch.setattr(world.history, "load", unreadable)
+    world.unmoved = [lost]
+    for _ in range(2):
+        await world.look(200)
+    assert world.told.started == [instance_id(OTHER, 1)]
+
+
+async def test_one_whose_parent_was_ended_by_force_is_ended_also_while_a_child_of_it_is_halted() -> None:
+    between = Saga("between", Nothing, (Step("a", StartSagas("test", lambda _: [{}, {}])),))
+    world = World(SAGA, between, Saga("top", Nothing, (Step("a", StartSaga("between", lambda _: {})),)))
+    orphan = SagaKey(child_id(OTHER.id, "a", 0), "default")
+    ended = SagaTerminated(reason="enough", left=())
+    await world.tell(
+        STARTED.model_copy(update={"saga_type": "top", "steps": ("a",)}), BEGUN, ended, key=OTHER
+    )
+    lost, halted = await with_two_children(world, "between", orphan, parent=OTHER.id)
+    await world.history.decide(halted, lambda state: state.suspend())
+    world.unmoved = [lost]
+    for _ in range(2):
+        await world.look(200)
+    assert [(await world.orchestrator.load(key)).terminated for key in (orphan, lost, halted)] == [True] * 3
 
 
 @pytest.mark.parametrize("depth", [1, 2])

@@ -54,7 +54,7 @@ def test_every_request_may_say_who_asks(service: str) -> None:
     [
         ("command", "/commands", {"x-session-id", "x-correlation-id"}),
         ("command", "/commands:batch", {"x-session-id", "x-correlation-id"}),
-        ("saga-orchestrator", "/sagas/{saga_type}", {"x-correlation-id", "Idempotency-Key"}),
+        ("saga-orchestrator", "/sagas/{saga_type}", {"x-session-id", "x-correlation-id", "Idempotency-Key"}),
         (
             "command",
             "/commands/task.create",

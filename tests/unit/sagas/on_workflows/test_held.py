@@ -154,12 +154,19 @@ async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_hal
         await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(CHILDREN[0], Asker("boss"))
-        machine.dapr.workflows.find(instance_id(KEY)).stalled = True
+        held = machine.dapr.workflows.find(instance_id(KEY))
+        held.stalled = True
         state = await ask.cancel(KEY, "she stays", Asker("boss"))
         await machine.clock.settle()
         assert (state.cancel_reason, state.run) == ("she stays", 0)
         halted = await ask.load(CHILDREN[0])
         assert (halted.status, halted.suspended, halted.run) == (SagaStatus.RUNNING, True, 0)
+        held.stalled = False
+        await ask.resume(CHILDREN[0], Asker("boss"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
+        assert (await ask.load(CHILDREN[0])).status is SagaStatus.COMPENSATED
+        assert (await ask.load(CHILDREN[3])).status is SagaStatus.NONE
 
 
 async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_cancelled() -> None:

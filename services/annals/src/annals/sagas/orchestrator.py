@@ -9,7 +9,7 @@ may be repeated: the repeat does what is left to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
 from annals.sagas.runs import PAUSES_SECONDS, SagaWorkflows, workflow_input
 from annals.sagas.start import answerer, beginning, waits
 from annals.sagas.state import SagaState, SagaStatus
-from annals.store import MAX_EVENT_BYTES, require_publishable
+from annals.store import MAX_EVENT_BYTES, StreamUnreadable, Undecodable, require_publishable
 from annals.telemetry import metrics
 
 ID_TAKEN = "another saga has this id"
@@ -194,8 +194,8 @@ class Orchestrator:
             except WorkflowStalled:
                 # Dapr may hold the workflow for ever, and the follower of domain events would wait for it.
                 # Nor would the workflow learn of the cancel once it goes on. So it is replaced, unless the
-                # saga is not declared here. A suspended saga is left to the watch, and so are the parent of
-                # one, and a child, whose parent may be the one that asks.
+                # saga is not declared here. A suspended saga and the parent of one are left to `resume`, and
+                # a child is left to the watch, as its parent may be the one that asks.
                 alone = len(await self.lineage(key, state)) == 1 and not state.suspended
                 if alone and await self.suspended_child(key, state) is None:
                     with suppress(NotDeclared):
@@ -214,8 +214,10 @@ class Orchestrator:
         )
         await self._workflows.end(key, state.run + 1)
         # Dapr ends the workflows of the children with this one. Their streams must say so, too.
-        async for child, _ in self._active_children(key, state):
-            await self.terminate(child, _terminated(key), asker)
+        for child in self._children(key, state):
+            child_state = await self.load(child)
+            if child_state.active and child_state.parent == key.id:
+                await self.terminate(child, _terminated(key), asker)
         return state
 
     async def end_with_parent(self, key: SagaKey, state: SagaState, asker: Asker) -> bool:
@@ -243,6 +245,11 @@ class Orchestrator:
         """Resume a suspended saga."""
         state = await self._history.decide(key, lambda state: state.resume(), asker)
         await self._workflows.resume(key, state)
+        root, above = (await self.lineage(key, state))[-1]
+        if above.cancel_requested and not above.suspended:
+            # If Dapr held the workflow when it was cancelled, `cancel` left it because of this suspension.
+            with suppress(RuleViolation):
+                await self.cancel(root, above.cancel_reason or "", asker)
         return state
 
     async def restart(self, key: SagaKey, reason: str, asker: Asker) -> SagaState:
@@ -291,8 +298,12 @@ class Orchestrator:
 
     async def suspended_child(self, key: SagaKey, state: SagaState) -> SagaKey | None:
         """Return a suspended child, or a child's child, that a restart of the saga would resume, or None."""
-        async for child, child_state in self._active_children(key, state):
-            if child_state.awaited_by_parent:
+        for child in self._children(key, state):
+            try:
+                child_state = await self.load(child)
+            except (StreamUnreadable, Undecodable):
+                continue  # It must not keep its parent and all other children from going on.
+            if child_state.awaited_by_parent and child_state.parent == key.id:
                 if child_state.suspended:
                     return child
                 if (below := await self.suspended_child(child, child_state)) is not None:
@@ -315,15 +326,10 @@ class Orchestrator:
         state.require_ended()
         await self._workflows.purge(key, state)
 
-    async def _active_children(
-        self, key: SagaKey, state: SagaState
-    ) -> AsyncIterator[tuple[SagaKey, SagaState]]:
-        """Yield the active children of a saga that are known here."""
-        for child_id in self._catalog.running_children(key.id, key.tenant, state) or ():
-            child = replace(key, id=child_id)
-            child_state = await self.load(child)
-            if child_state.active and child_state.parent == key.id:
-                yield child, child_state
+    def _children(self, key: SagaKey, state: SagaState) -> list[SagaKey]:
+        """Return the children that a saga runs, as far as they are known here. Some may not have begun."""
+        ids = self._catalog.running_children(key.id, key.tenant, state) or ()
+        return [replace(key, id=child_id) for child_id in ids]
 
     async def _begin(self, key: SagaKey, started: SagaStarted, asker: Asker) -> SagaState:
         """Schedule the workflow and record the start.

@@ -137,8 +137,7 @@ class Watch:
         root, of_root = lineage[-1]
         if root not in restarted:
             restarted.add(root)
-            if not await self._would_resume_a_child(root, of_root):
-                await self._restart(root, of_root)
+            await self._restart(root, of_root)
 
     async def _would_resume_a_child(self, root: SagaKey, state: SagaState) -> bool:
         """Return whether a restart would resume a child that somebody suspended."""
@@ -159,6 +158,8 @@ class Watch:
                     "a saga stood still: it was terminated with its parent", saga=root.id, tenant=root.tenant
                 )
                 return
+            if await self._would_resume_a_child(root, state):
+                return
             await self._orchestrator.restart(root, _REASON, NOBODY)
             _log.warning("a saga stood still: it was restarted", saga=root.id, tenant=root.tenant)
         except RuleViolation as error:
@@ -169,6 +170,10 @@ class Watch:
             # The failure concerns this saga alone: go on with the others, and try it again at the next look.
             self._to_replace.add(root)
             _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
+        except StoreError as error:
+            if not isinstance(error, _ITS_OWN):
+                self._to_replace.add(root)  # the restart may be recorded, and its old workflow ended
+            raise
 
     async def _replace(self, root: SagaKey) -> None:
         """Finish a restart that is recorded already. Recording another would only lengthen the wait."""

@@ -21,7 +21,18 @@ _PATIENT = Retry(max_retries=160, cap=timedelta(minutes=10))
 _NOTHING_TAKEN = ("member.not_reserved", "not_found")
 
 
-class CapacityRelease(SagaInput):
+class CapacityRelease1(SagaInput):
+    """The member whose place is freed, and the task that the place was reserved for.
+
+    `previous` had the task before `member`. During a hand-over both have a place for it, and nobody else has.
+    """
+
+    member: Id
+    task_id: Id
+    previous: Id | None = None
+
+
+class CapacityRelease(CapacityRelease1):
     """The member whose place is freed, and the task that the place was reserved for.
 
     `previous` had the task before `member`. During a hand-over both have a place for it, and nobody else has.
@@ -29,14 +40,11 @@ class CapacityRelease(SagaInput):
     meanwhile is not freed.
     """
 
-    member: Id
-    task_id: Id
-    previous: Id | None = None
     reserved_by: dict[Id, Id] = Field(default_factory=dict)
 
 
-def _place(given: CapacityRelease, member: str) -> dict[str, Any]:
-    by = given.reserved_by.get(member)
+def _place(given: CapacityRelease1, member: str) -> dict[str, Any]:
+    by = given.reserved_by.get(member) if isinstance(given, CapacityRelease) else None
     return {"id": member, "task_id": given.task_id} | ({"handover": by} if by else {})
 
 
@@ -50,7 +58,7 @@ def _on_freed(data: Mapping[str, Any], task_id: str) -> dict[str, Any] | None:
     return None
 
 
-CAPACITY_RELEASE = Saga(
+CAPACITY_RELEASE: Saga[Any] = Saga(
     "capacity-release",
     CapacityRelease,
     (
@@ -82,4 +90,4 @@ CAPACITY_RELEASE = Saga(
 )
 
 # Version 1 knew no hand-overs, and its orchestrators refuse an input that names one.
-CAPACITY_RELEASE_1 = replace(CAPACITY_RELEASE, version=1)
+CAPACITY_RELEASE_1 = replace(CAPACITY_RELEASE, version=1, input=CapacityRelease1)
