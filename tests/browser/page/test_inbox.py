@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.async_api import expect
 
@@ -210,23 +212,30 @@ async def test_a_hand_over_is_answered_once_and_by_members_alone(show: Show, ser
 
 async def test_what_is_answered_elsewhere_asks_for_no_answer_any_more(show: Show, services: Services) -> None:
     notices = [noticed(kind, kind=kind, saga_id="s") for kind in ("handover_reminder", "handover_requested")]
-    saga = {"id": "s", "status": "running"}
+    saga = {"id": "s", "status": "running", "waits_until": THEN}
     services.own[f"{SAGAS}/s"] = lambda *_: (200, saga)
     found = {"items": notices, "next": None, "unread": 2}
     services.own["/api/notification/inbox/"] = lambda *_: (200, found)
     page = await show("/inbox")
     await expect(page.get_by_role("button", name="Accept")).to_have_count(2)
-    saga["status"] = "completed"
+    saga["waits_until"] = None
     await happened(page, "saga", "s", "0-7")
     await page.clock.fast_forward(1_000)
     await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
     await expect(page.get_by_role("link", name="View causes")).to_have_count(2)
 
 
+def _asked(services: Services) -> dict[str, Any]:
+    """Return a hand-over of the task `a` to Ada, which awaits an answer until the test changes that."""
+    saga = {"id": "s", "business_key": "a", "input": {"assignee": "ada"}, "created_at": THEN}
+    saga |= {"status": "running", "waits_until": THEN}
+    services.own[SAGAS] = lambda *_: (200, {"items": [saga], "next": None})
+    return saga
+
+
 async def test_what_is_answered_beside_its_task_is_read(show: Show, services: Services) -> None:
     services.task("a", assignee="ada")
-    saga = {"id": "s", "business_key": "a", "input": {"assignee": "ada"}, "created_at": THEN}
-    services.own[SAGAS] = lambda *_: (200, {"items": [saga], "next": None})
+    _asked(services)
     notices = [noticed(name, kind="handover_requested", saga_id=name) for name in ("r", "s")]
     services.own["/api/notification/inbox/"] = lambda *_: (200, {"items": notices, "next": None, "unread": 2})
     page = await show("/tasks?task=a")
@@ -236,3 +245,23 @@ async def test_what_is_answered_beside_its_task_is_read(show: Show, services: Se
         ("POST /api/saga-orchestrator/sagas/s/events/accept", None),
         ("PUT /api/notification/inbox/ada/s/read", None),
     ]
+
+
+async def test_a_hand_over_that_goes_on_with_its_answer_asks_for_no_other(
+    show: Show, services: Services
+) -> None:
+    services.task("a", assignee="ada")
+    saga = _asked(services)
+    page = await show("/tasks?task=a")
+    awaiting, drawer = page.locator("[aria-label='Awaiting answer'] .card"), page.get_by_role("dialog")
+    await expect(awaiting).to_have_count(1)
+    await drawer.get_by_role("button", name="Accept").click()
+    await expect(page.locator(".toast")).to_contain_text("Hand-over accepted")
+    saga["waits_until"] = None
+    await happened(page, "saga", "s", "0-7")
+    await page.clock.fast_forward(1_000)
+    await expect(drawer).to_contain_text("No answer is awaited.")
+    await expect(drawer.get_by_role("link", name="View saga")).to_be_visible()
+    for name in ("Accept", "Decline", "Hand over"):
+        await expect(drawer.get_by_role("button", name=name)).to_have_count(0)
+    await expect(awaiting).to_have_count(0)

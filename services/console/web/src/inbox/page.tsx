@@ -15,7 +15,6 @@ import { answered, inbox, inboxChanged, refreshUnread } from "./unread";
 
 const PAGE = 100;
 const MOST_LOOKED_UP = 30;
-const UNANSWERED = ["pending", "running"];
 const ASKED_TO_BE_TOLD = "notification.requested";
 
 export function InboxPage({ params }: { params: { tab?: string } }) {
@@ -70,7 +69,7 @@ function Notices() {
   // the service refuses the answer.
   const open = (notice: Notice) => {
     const saga = askedBy(notice);
-    return saga !== null && UNANSWERED.includes(loaded.value?.sagas.get(saga)?.status ?? "pending");
+    return saga !== null && loaded.value?.sagas.get(saga)?.waits_until !== null;
   };
   if (items.length === 0) {
     return (

@@ -100,6 +100,8 @@ export interface Saga {
   reason: string | null;
   remaining: string[] | null;
   waits_for: string[] | null;
+  /** Until when the saga waits for an answer; null once it has one, or is cancelled. */
+  waits_until: string | null;
   suspended: boolean;
   created_at: string;
   updated_at: string;

@@ -22,7 +22,7 @@ export function Board({ tasks }: { tasks: Task[] }) {
       const key =
         task.status === "done"
           ? "done"
-          : asked.has(task.id)
+          : asked.get(task.id)?.waits_until
             ? "asked"
             : task.assignee === null
               ? "open"

@@ -11,7 +11,7 @@ import { Dialog, Empty, Face, Failed, Skeleton, Tag, Time } from "../parts/basic
 import { tell, tellProblem } from "../parts/toasts";
 import { EditTask } from "./edit";
 import { HandOver } from "./handover";
-import { change, handovers, isPending, nameOf, refresh, tasks } from "./store";
+import { change, isPending, nameOf, refresh, tasks } from "./store";
 
 /** One task: its fields, its actions, and links to its causes and history. */
 export function TaskDrawer({ id, close, asked }: { id: string; close: () => void; asked: Saga | undefined }) {
@@ -116,7 +116,6 @@ function Asked({ saga }: { saga: Saga }) {
   const answer = async (event: "accept" | "decline") => {
     try {
       await ask(`/api/saga-orchestrator/sagas/${saga.id}/events/${event}`, { method: "POST" });
-      handovers.value = new Map([...handovers.value].filter(([, one]) => one.id !== saga.id));
       tell(event === "accept" ? "Hand-over accepted" : "Hand-over declined: it is being undone");
     } catch (error) {
       tellProblem(error, "Could not send your answer");
@@ -134,7 +133,8 @@ function Asked({ saga }: { saga: Saga }) {
         </span>
       </div>
       <div class="row wrap">
-        {mine && may("member") && (
+        {!saga.waits_until && <span class="quiet">No answer is awaited.</span>}
+        {mine && may("member") && saga.waits_until && (
           <>
             <button type="button" class="button primary" onClick={() => answer("accept")}>
               Accept
