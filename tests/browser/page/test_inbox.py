@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -265,3 +266,61 @@ async def test_a_hand_over_that_goes_on_with_its_answer_asks_for_no_other(
     for name in ("Accept", "Decline", "Hand over"):
         await expect(drawer.get_by_role("button", name=name)).to_have_count(0)
     await expect(awaiting).to_have_count(0)
+
+
+_NO_WORKFLOW = (503, {"detail": "the workflow of saga s has not begun yet"})
+_NOT_WAITING = (422, {"detail": "nothing waits for accept any more"})
+_RAISED = {"type": "saga.event_raised", "event": "accept"}
+
+
+@pytest.mark.parametrize(
+    ("replies", "timeline", "said"),
+    [
+        ([_NO_WORKFLOW, (202, {})], [], "Hand-over accepted"),
+        ([_NO_WORKFLOW] * 5, [_RAISED], "Hand-over accepted"),
+        ([_NO_WORKFLOW, _NOT_WAITING], [_RAISED], "Hand-over accepted"),
+        ([_NO_WORKFLOW] * 5, [], "Your answer may have arrived"),
+        ([_NOT_WAITING], [_RAISED | {"event": "decline"}], "Could not send your answer"),
+    ],
+)
+async def test_an_answer_is_said_to_be_given_if_it_is_recorded(
+    show: Show, services: Services, replies: list[Answer], timeline: list[object], said: str
+) -> None:
+    saga = {"id": "s", "status": "running", "waits_until": THEN, "timeline": timeline}
+    services.own[f"{SAGAS}/s"] = lambda *_: (200, saga)
+    found = {"items": [noticed("one", kind="handover_requested", saga_id="s")], "next": None, "unread": 1}
+    services.own["/api/notification/inbox/"] = lambda *_: (200, found)
+    left = iter(replies)
+    services.own["POST /api/saga-orchestrator/sagas/s/events/accept"] = lambda *_: next(left)
+    page = await show("/inbox")
+    await page.get_by_role("button", name="Accept").click()
+    for attempt in range(len(replies)):
+        await until(lambda sent=attempt + 1: has_sent(services, sent))
+        await page.clock.fast_forward(4_000)
+    await expect(page.locator(".toast")).to_contain_text(said)
+    assert next(left, None) is None
+    if said == "Hand-over accepted":
+        await until(lambda: has_sent(services, len(replies) + 1))
+        assert services.sent[-1][0] == "PUT /api/notification/inbox/ada/one/read"
+    else:
+        assert len(services.sent) == len(replies)
+        await expect(page.get_by_role("button", name="Accept")).to_be_enabled()
+
+
+async def test_who_answers_twice_is_asked_to_wait(show: Show, services: Services) -> None:
+    arrived = asyncio.Event()
+
+    async def answer(*_: object) -> Answer:
+        await arrived.wait()
+        return 202, {}
+
+    services.task("a", assignee="ada")
+    _asked(services)
+    services.own["POST /api/saga-orchestrator/"] = answer
+    page = await show("/tasks?task=a")
+    await page.get_by_role("button", name="Accept").click()
+    for name in ("Accept", "Decline"):
+        await expect(page.get_by_role("button", name=name)).to_be_disabled()
+    arrived.set()
+    await expect(page.locator(".toast")).to_contain_text("Hand-over accepted")
+    await expect(page.get_by_role("button", name="Decline")).to_be_disabled()

@@ -4,14 +4,15 @@ import { Link } from "wouter-preact";
 import { ask, Problem, pages } from "../lib/api";
 import { moment, words } from "../lib/format";
 import { useLive, useLoad } from "../lib/load";
-import { may, session } from "../lib/session";
+import { session } from "../lib/session";
 import type { Notice, Page, Saga, Task } from "../lib/types";
 import { Empty, Failed, Skeleton, Time } from "../parts/basics";
 import { Bar } from "../parts/status";
-import { tell, tellProblem } from "../parts/toasts";
+import { tellProblem } from "../parts/toasts";
 import { nameOf } from "../tasks/store";
+import { Answer } from "./answer";
 import { Preferences } from "./preferences";
-import { answered, inbox, inboxChanged, refreshUnread } from "./unread";
+import { inbox, inboxChanged, refreshUnread } from "./unread";
 
 const PAGE = 100;
 const MOST_LOOKED_UP = 30;
@@ -112,7 +113,7 @@ function Notices() {
                   {typeof notice.data.answer_by === "string" &&
                     `, answer by ${moment(notice.data.answer_by)}`}
                 </span>
-                <Act notice={notice} open={open(notice)} reload={loaded.reload} />
+                <Act notice={notice} open={open(notice)} />
               </div>
               <button
                 type="button"
@@ -191,32 +192,12 @@ function assigned({ data: { assignee, previous } }: Notice): string {
   return `${previous === own ? "Your task was reassigned" : "A task was assigned"} to ${nameOf(assignee)}`;
 }
 
-function Act({ notice, open, reload }: { notice: Notice; open: boolean; reload: () => void }) {
+function Act({ notice, open }: { notice: Notice; open: boolean }) {
   const task = taskOf(notice);
   const { saga_id } = notice.data;
-  const answer = async (event: string) => {
-    try {
-      await ask(`/api/saga-orchestrator/sagas/${saga_id}/events/${event}`, { method: "POST" });
-      tell(event === "accept" ? "Hand-over accepted" : "Hand-over declined: it is being undone");
-    } catch (error) {
-      tellProblem(error, "Could not send your answer");
-      return;
-    }
-    await answered(String(saga_id));
-    reload();
-  };
   return (
     <span class="row wrap">
-      {open && may("member") && (
-        <>
-          <button type="button" class="button primary" onClick={() => answer("accept")}>
-            Accept
-          </button>
-          <button type="button" class="button" onClick={() => answer("decline")}>
-            Decline
-          </button>
-        </>
-      )}
+      {open && typeof saga_id === "string" && <Answer saga={saga_id} />}
       {task && (
         <Link class="button" href={`/tasks?task=${encodeURIComponent(task)}`}>
           View task

@@ -1,8 +1,8 @@
 import { GitBranch, History, Trash2 } from "lucide-preact";
 import { useRef, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
-import { answered } from "../inbox/unread";
-import { ask, Problem } from "../lib/api";
+import { Answer } from "../inbox/answer";
+import { Problem } from "../lib/api";
 import { due } from "../lib/format";
 import { useLoad } from "../lib/load";
 import { may, session } from "../lib/session";
@@ -113,16 +113,6 @@ function DueDate({ at, done }: { at: string; done: boolean }) {
 function Asked({ saga }: { saga: Saga }) {
   const assignee = String(saga.input.assignee);
   const mine = session.value?.user === assignee;
-  const answer = async (event: "accept" | "decline") => {
-    try {
-      await ask(`/api/saga-orchestrator/sagas/${saga.id}/events/${event}`, { method: "POST" });
-      tell(event === "accept" ? "Hand-over accepted" : "Hand-over declined: it is being undone");
-    } catch (error) {
-      tellProblem(error, "Could not send your answer");
-      return;
-    }
-    await answered(saga.id);
-  };
   return (
     <div class="panel pad stack asked">
       <div class="row wrap">
@@ -134,16 +124,7 @@ function Asked({ saga }: { saga: Saga }) {
       </div>
       <div class="row wrap">
         {!saga.waits_until && <span class="quiet">No answer is awaited.</span>}
-        {mine && may("member") && saga.waits_until && (
-          <>
-            <button type="button" class="button primary" onClick={() => answer("accept")}>
-              Accept
-            </button>
-            <button type="button" class="button" onClick={() => answer("decline")}>
-              Decline
-            </button>
-          </>
-        )}
+        {mine && saga.waits_until && <Answer saga={saga.id} />}
         <Link class="button plain" href={`/sagas/${saga.id}`}>
           View saga
         </Link>
