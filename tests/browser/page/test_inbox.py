@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from browser.page_alone import (
+    AWAY,
     SAGAS,
     TASKS,
     THEN,
@@ -135,6 +136,45 @@ async def test_older_notices_are_shown_below_the_newest(show: Show, services: Se
     await expect(page.locator(".notice")).to_have_count(250)
     await expect(page.get_by_role("button", name="Older")).to_have_count(0)
     await expect(page.locator(".panel > header")).to_contain_text("250 unread")
+
+
+async def test_of_all_the_notices_that_are_shown_it_is_said_what_they_are_about(
+    show: Show, services: Services
+) -> None:
+    requests = [
+        noticed(str(number), kind="handover_requested", task_id=f"t{number}", saga_id=f"s{number}")
+        for number in range(120)
+    ]
+
+    def inbox(_path: str, given: dict[str, str]) -> Answer:
+        start = int(given.get("cursor", "0"))
+        following = "100" if start == 0 else None
+        return 200, {"items": requests[start : start + 100], "next": following, "unread": 120}
+
+    for number in range(120):
+        services.task(f"t{number}", title=f"Bill {number}.")
+    services.own["/api/notification/inbox/"] = inbox
+    services.own[f"{SAGAS}/"] = lambda *_: (200, {"status": "completed", "waits_until": None})
+    page = await show("/inbox")
+    await expect(page.locator(".notice").nth(99)).to_contain_text("You are asked to take on a task: Bill 99.")
+    await page.get_by_role("button", name="Older").click()
+    await expect(page.locator(".notice").last).to_contain_text("Bill 119.")
+    await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
+    assert {services.count(f"{TASKS}/t{number}") for number in range(120)} == {1}
+
+
+async def test_an_inbox_asks_no_further_what_its_notices_are_about_while_that_cannot_be_read(
+    show: Show, services: Services
+) -> None:
+    notices = [noticed(str(number), kind="task.assigned", task_id=f"t{number}") for number in range(40)]
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": notices, "next": None, "unread": 40},
+    )
+    services.own[f"{TASKS}/"] = lambda *_: AWAY
+    page = await show("/inbox")
+    await expect(page.locator(".notice")).to_have_count(40)
+    assert len([path for path in services.asked if path.startswith(f"{TASKS}/")]) < 20
 
 
 async def test_older_deliveries_are_a_page_further(show: Show, services: Services) -> None:

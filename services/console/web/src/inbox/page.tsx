@@ -1,5 +1,5 @@
 import { BellOff } from "lucide-preact";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { ask, Problem, pages } from "../lib/api";
 import { moment, words } from "../lib/format";
@@ -15,7 +15,8 @@ import { Preferences } from "./preferences";
 import { inbox, inboxChanged, refreshUnread } from "./unread";
 
 const PAGE = 100;
-const MOST_LOOKED_UP = 30;
+/** The most lookups at a time: what the user does meanwhile must not wait for all of them. */
+const AT_A_TIME = 4;
 const ASKED_TO_BE_TOLD = "notification.requested";
 
 export function InboxPage({ params }: { params: { tab?: string } }) {
@@ -41,11 +42,13 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
 function Notices() {
   const path = inbox();
   const [shown, show] = useState(PAGE);
+  // Kept from load to load: the inbox is loaded often, and hundreds of notices may be shown.
+  const known = useRef(new Map<string, Task>());
   const loaded = useLoad(path, async (signal) => {
     const newest = { most: shown, signal };
     const found = await pages<Notice, Page<Notice> & { unread: number }>(`${path}?limit=${PAGE}`, newest);
     const [tasks, sagas] = await Promise.all([
-      lookUp<Task>("tasks", found.items.map(taskOf), signal),
+      lookUp<Task>("tasks", found.items.map(taskOf), signal, known.current),
       lookUp<Saga>("sagas", found.items.map(askedBy), signal),
     ]);
     return { ...found, tasks, sagas };
@@ -137,23 +140,28 @@ function Notices() {
   );
 }
 
-/** Fetch what the newest notices are about, by id. What cannot be read is left out. */
+/** Fetch what notices are about, by id, and add it to what was found before. What cannot be read is left out;
+ *  the first answer that the read models are away ends the search. */
 async function lookUp<T>(
   what: string,
   about: (string | null)[],
   signal: AbortSignal,
+  found = new Map<string, T>(),
 ): Promise<Map<string, T>> {
-  const ids = [...new Set(about)].filter((id) => id !== null).slice(0, MOST_LOOKED_UP);
-  const found = new Map<string, T>();
-  await Promise.all(
-    ids.map(async (id) => {
+  const ids = new Set(about.filter((id) => id !== null).filter((id) => !found.has(id))).values();
+  let away = false;
+  const some = async () => {
+    for (const id of ids) {
       try {
         found.set(id, await ask<T>(`/api/projector/queries/${what}/${encodeURIComponent(id)}`, { signal }));
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
+        away ||= error.isTemporary;
       }
-    }),
-  );
+      if (away) return;
+    }
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, some));
   return found;
 }
 
