@@ -57,6 +57,23 @@ INTEGRATION = {
     "reminder.cancelled": "Cancels a reminder: `reminder_id`.",
 }
 
+# Nobody asks it: a console needs its issuer only once somebody signs in.
+AN_ISSUER: dict[str, Any] = {
+    "oidc_issuer": "https://issuer.example",
+    "oidc_client_id": "console",
+    "session_key": "-" * 32,
+    "public_url": "https://annals.example",
+}
+
+SIDECAR = "Call it through a sidecar: `/v1.0/invoke/{name}/method/…`."
+EDGE = (
+    "Call it at its own address: `http://127.0.0.1:8080` on one machine, elsewhere that of"
+    " `ANNALS_PUBLIC_URL`. With `ANNALS_AUTH=oidc`, browsers sign in at `/auth/login`, and other clients send"
+    " a bearer token of the issuer; without either, requests to `/api` are answered with 401. The user, the"
+    " tenant and the role are those of the sign-in or the token: if `x-tenant-id` names another tenant, the"
+    " request is refused with 403."
+)
+
 ATTRIBUTES = {
     "id": "",
     "source": "",
@@ -74,24 +91,25 @@ ATTRIBUTES = {
 """A CloudEvent's attributes beside its type, time and data; `annals.events.cloudevents` writes them."""
 
 
-def apps() -> dict[str, ServiceApp]:
-    """Create every service: name to application."""
-    return {
-        "command": create_command(CommandSettings()),
-        "projector": create_projector(ProjectorSettings()),
-        "saga-orchestrator": create_saga_orchestrator(SagaSettings()),
-        "notification": create_notification(NotificationSettings()),
-        "console": create_console(ConsoleSettings(auth=AuthMode.DEVELOPMENT)),
-    }
+def apps() -> Iterator[tuple[str, ServiceApp]]:
+    """Create every service, and yield its name and application: the console once for each way to sign in."""
+    yield "command", create_command(CommandSettings())
+    yield "projector", create_projector(ProjectorSettings())
+    yield "saga-orchestrator", create_saga_orchestrator(SagaSettings())
+    yield "notification", create_notification(NotificationSettings())
+    for auth in AuthMode:
+        yield "console", create_console(ConsoleSettings(auth=auth, **AN_ISSUER))
 
 
 async def openapi() -> dict[str, Document]:
     """Return each service's OpenAPI document. Routes exist once a service starts, which needs no sidecar."""
-    documents = {}
-    for name, app in apps().items():
+    documents: dict[str, Document] = {}
+    for name, app in apps():
         await app.router.lifespan_context(app).__aenter__()
-        documents[name] = app.openapi()
-        require_reachable(name, documents[name])
+        document = documents.setdefault(name, app.openapi())
+        document["paths"] |= app.openapi()["paths"]
+        document["components"]["schemas"] |= app.openapi()["components"]["schemas"]
+        require_reachable(name, document)
     return documents
 
 
@@ -225,7 +243,7 @@ def service_page(name: str, document: Document) -> str:
     lines = [
         f"# The API of `{name}`",
         "",
-        f"Call it through a sidecar: `/v1.0/invoke/{name}/method/…`. The complete contract:"
+        f"{EDGE if name == 'console' else SIDECAR.format(name=name)} The complete contract:"
         f" [{name}.openapi.json]({name}.openapi.json).",
         "",
     ]

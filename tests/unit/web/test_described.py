@@ -66,6 +66,12 @@ def test_the_headers_of_a_request_are_described(service: str, path: str, expecte
     assert parameters(operation(service, "post", path), "header") == expected
 
 
+def test_the_console_is_described_with_each_way_to_sign_in() -> None:
+    assert {"/auth/login", "/auth/callback", "/auth/development"} <= document("console.openapi")[
+        "paths"
+    ].keys()
+
+
 def test_every_attribute_that_is_sent_is_described() -> None:
     event = DomainEvent(
         event_type="task.created",
