@@ -256,6 +256,8 @@ def service_page(name: str, document: Document) -> str:
             lines += [f"## {method.upper()} `{path}`", "", sentence(one.get("summary", ""))]
             if about := one.get("description"):
                 lines += ["", about]
+            if body := about_body(one, document):
+                lines += ["", body]
             rows = [
                 (given["name"], given["in"], kind(given["schema"], document), about_parameter(given))
                 for given in one.get("parameters", ())
@@ -305,6 +307,28 @@ def listed(document: Document) -> Mapping[str, Document]:
 
 def _name(schema: Document) -> str:
     return str(schema["$ref"]).rpartition("/")[2]
+
+
+def about_body(one: Document, document: Document) -> str:
+    """Return what there is to say of an operation's body beside its fields; "" if that is nothing.
+
+    The body of a command has the text of the operation itself.
+    """
+    body = one.get("requestBody", {})
+    for media_type, content in body.get("content", {}).items():
+        schema = resolved(content["schema"], document)
+        about = str(schema.get("description", ""))
+        if media_type != "application/json":
+            text = f"The body is `{media_type}`."
+        elif schema and not body_fields(one, document):
+            what = kind(schema, document)
+            text = f"The body is {'an ' if what.startswith('array') else ''}{what}."
+        elif about and not about.startswith(one["summary"]):
+            text = f"The body: {about[0].lower()}{about[1:]}"
+        else:
+            return ""
+        return text if body.get("required") else f"{text} It may be left out."
+    return ""
 
 
 def body_fields(one: Document, document: Document) -> Mapping[str, Document]:

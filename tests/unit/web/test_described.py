@@ -72,6 +72,19 @@ def test_the_console_is_described_with_each_way_to_sign_in() -> None:
     ].keys()
 
 
+@pytest.mark.parametrize(
+    ("service", "text"),
+    [
+        ("command", "The body is an array of [BatchItem](#batchitem)."),
+        ("saga-orchestrator", "The body is [CapacityRelease](#capacityrelease) or "),
+        ("notification", "| `moved` | body | object | Occurrences to move: "),
+        ("notification", "No occurrence is before `start`, from which "),
+    ],
+)
+def test_a_page_describes_each_body(service: str, text: str) -> None:
+    assert text in (ROOT / "docs" / "api" / f"{service}.md").read_text()
+
+
 def test_every_attribute_that_is_sent_is_described() -> None:
     event = DomainEvent(
         event_type="task.created",

@@ -149,7 +149,7 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
 
     @router.post(
         "/commands:batch",
-        summary="Send many commands; those of one aggregate keep their order",
+        summary=f"Send up to {_BATCH:,} commands; those of one aggregate keep their order",
         description="Each command may have an `idempotency_key`, and an `expected_version` in its data."
         " The headers `Idempotency-Key` and `If-Match` are refused.",
         response_model=BatchAnswer,

@@ -117,7 +117,6 @@ def routes(
             return StreamingResponse(_whole(opened), opened.status, headers)
 
         public = rule.path.replace(OWN, "{own_user}")
-        # The service's own document describes the fields of the body.
         body = json_body(Any, required=False) if rule.method in ("POST", "PUT") else {}
         router.add_api_route(
             f"/{rule.service}/{public}",
@@ -127,7 +126,8 @@ def routes(
             description=f"Role: {rule.role.title}."
             + (f" For the data of other users: {rule.role_for_others.title}." if rule.role_for_others else "")
             + (f" To choose the `id`: {rule.role_to_choose_id.title}." if rule.role_to_choose_id else "")
-            + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else ""),
+            + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else "")
+            + (f" It takes the body that `{rule.service}` takes." if body else ""),
             response_class=Response,  # of the content type that the service sends
             responses={
                 "2XX": {"description": "As the service answers.", "content": {"application/json": {}}}

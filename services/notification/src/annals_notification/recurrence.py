@@ -87,10 +87,12 @@ class Recurrence(BaseModel):
     the same id, if any, or else to now.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rule: Annotated[str, StringConstraints(min_length=5, max_length=500)]
+    """An RRULE of iCalendar, such as `FREQ=WEEKLY;BYDAY=MO`."""
     timezone: Zone = "UTC"
+    """The time zone in which the rule is evaluated, such as `Europe/Berlin`."""
     command: RecurringCommand
     start: Utc = Field(default_factory=lambda: datetime.now(UTC))
     skip: Annotated[tuple[Utc, ...], Field(max_length=1_000)] = ()
@@ -99,6 +101,7 @@ class Recurrence(BaseModel):
     """Occurrences to move: the time by the rule, and the new time."""
     paused: bool = False
     catch_up: CatchUp = CatchUp.ONE
+    """Of which occurrences missed during an outage the command is sent later: the last one, all, or none."""
     user: HeaderId | None = None
     """The user in whose name the command is sent."""
 

@@ -131,6 +131,7 @@ def routes(
         "/{saga_id}/events/{event}",
         status_code=202,
         summary="Raise an event that a saga waits for",
+        description="The body is the data of the event: any JSON of up to 64 KiB, or none.",
         response_model=Raised,
         openapi_extra=_OF_A_SESSION | json_body(Any, required=False),
     )

@@ -144,7 +144,13 @@ class Event(BaseModel):
     """The metadata that every event carries. Unknown fields are kept."""
 
     # Errors are logged and kept with dead letters, so they must not quote input, which may be personal.
-    model_config = ConfigDict(frozen=True, extra="allow", validate_default=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        validate_default=False,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
     event_id: Name = Field(default_factory=new_id)
     event_type: EventType

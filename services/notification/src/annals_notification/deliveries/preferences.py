@@ -72,8 +72,11 @@ Clock = Annotated[
 Address = Annotated[str, StringConstraints(pattern=r"^[^@\s,;<>]{1,64}@[^@\s,;<>]{1,255}$")]
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,2000}$"), AfterValidator(_url)]
 Secret = Annotated[str, StringConstraints(min_length=16, max_length=256)]
-Pattern = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$")]
-"""An event type, or a prefix with a star at its end, as in `task.*`."""
+Pattern = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z][a-z0-9_.]{0,199}\*?$"),
+    Field(description="An event type, or a prefix with a star at its end, as in `task.*`."),
+]
 
 
 Channels = Annotated[
@@ -111,7 +114,7 @@ def _signs(secret: str) -> str:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class QuietHours(_Model):
@@ -173,6 +176,7 @@ class Preferences(_Model):
         Subscription(events=events) for events in _USUAL
     )
     timezone: Zone = "UTC"
+    """The user's time zone, such as `Europe/Berlin`, in which quiet hours and `digest_at` are."""
     quiet_hours: QuietHours | None = None
     digest_at: Clock | None = None
     """The time of day at which all e-mails are sent as one; without it, each is sent by itself."""
