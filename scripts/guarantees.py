@@ -65,8 +65,8 @@ Not tested: **Azure Cosmos DB**; `components/README.md` says what to expect, goi
 
 ## What holds nowhere
 
-- **Integration events** and messages in the **dead letters** are only on the broker: if the broker loses one,
-  it is lost.
+- **Integration events** on their way, and messages on a **dead-letter topic** that no service has read yet,
+  are only on the broker: if the broker loses one, it is lost.
 - A **webhook or an e-mail** is sent at least once: if the service dies after it has sent one and before it
   has recorded that, it sends it again, with the same id.
 - A read model **lags** behind the store, usually by milliseconds; a query that names a position waits for it,
