@@ -67,8 +67,9 @@ Not tested: **Azure Cosmos DB**; `components/README.md` says what to expect, goi
 
 - **Integration events** on their way, and messages on a **dead-letter topic** that no service has read yet,
   are only on the broker: if the broker loses one, it is lost.
-- A **webhook or an e-mail** is sent at least once: if the service dies after it has sent one and before it
-  has recorded that, it sends it again, with the same id.
+- A **webhook or an e-mail** may be sent twice: if the service dies after it has sent one and before it has
+  recorded that, it sends it again; a webhook then has the same `webhook-id`. One that keeps failing is given
+  up, by default after ten hours.
 - A read model **lags** behind the store, usually by milliseconds; a query that names a position waits for it,
   up to a limit.
 - There is **no order between streams**, and none between topics.
