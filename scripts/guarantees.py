@@ -42,10 +42,10 @@ ensures them:
 - **broker**, **store** or **Dapr**: it does so by itself, as an app without any of Annals recorded;
 - **Annals**: the broker, store and Dapr do not ensure it, or do not promise to, and yet the read models were
   right;
-- **no**: it does not hold there, for the reason given below the table.
+- **no**: it does not hold there, or could not be shown; the notes below the table say why.
 
-Unless the cell says **no**, the result was checked: the read models were equal to a fold of the store, with
-each event applied once.
+Unless a cell in the table of brokers says **no**, its result was checked: the read models were equal to a
+fold of the store, with each event applied once.
 
 ## Brokers
 """
