@@ -26,7 +26,11 @@ class SagaSettings(SagaLive, ServiceSettings):
     """The state store component that holds the sagas' streams."""
 
     stalled_after: float = Field(default=60.0, gt=0)
-    """Seconds without an event, beyond what its declaration allows, after which a saga is restarted."""
+    """Seconds without an event after which a saga is watched.
+
+    If it has none for as long again, beyond what its declaration allows, it is restarted. This second wait
+    doubles with each restart.
+    """
 
     max_event_bytes: int = Field(default=MAX_EVENT_BYTES, gt=0)
     """Bytes that the event of a saga's start may take: less than the broker's largest message."""
