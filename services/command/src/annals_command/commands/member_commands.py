@@ -27,7 +27,10 @@ class RegisterMember(Command):
 
 
 class SetCapacity(Command):
-    """Set how many tasks a member may hold at once."""
+    """Set how many places a member has for tasks that are handed over to them.
+
+    `task.create` and `task.assign` take no place.
+    """
 
     command_type: ClassVar[str] = "member.set_capacity"
 

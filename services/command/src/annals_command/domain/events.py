@@ -105,7 +105,7 @@ class MemberRegistered(EventData, type="member.registered"):
 
 
 class MemberCapacitySet(EventData, type="member.capacity_set"):
-    """The capacity of a member, which is how many tasks they may hold, changed."""
+    """The capacity of a member changed: how many places they have for tasks that are handed over to them."""
 
     capacity: int
 
@@ -129,7 +129,7 @@ class MemberReleased(EventData, type="member.released"):
 
 
 class MemberLeft(EventData, type="member.left"):
-    """A member left and takes on no more tasks; `successors` are asked to take over the open ones."""
+    """A member left: no more tasks can be handed over to them. `successors` are offered the open ones."""
 
     successors: tuple[str, ...]
     deadline: str

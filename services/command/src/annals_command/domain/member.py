@@ -1,4 +1,4 @@
-"""A member: a person who takes on tasks, at most `capacity` of them at once."""
+"""A member: a person with `capacity` places for tasks that are handed over to them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Member(Aggregate):
         return MemberReleased(task_id=task_id, reserved=len(self.reserved) - 1)
 
     def leave(self, successors: tuple[str, ...], deadline: str) -> MemberLeft:
-        """Leave: take on no more tasks. `successors` are asked to take over the open ones."""
+        """Leave: no more tasks can be handed over. `successors` are offered the open ones."""
         self._require_registered()
         if self.left:
             raise RuleViolation("member.left", "the member has left")

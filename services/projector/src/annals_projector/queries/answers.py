@@ -44,7 +44,7 @@ class Member(_Row):
     name: str | None
     """Null once the member's personal data was erased."""
     capacity: int
-    """How many tasks the member can have at once."""
+    """How many places the member has for tasks that are handed over to them."""
     reserved: int
     """How many of these places are reserved."""
 
