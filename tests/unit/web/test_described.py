@@ -10,6 +10,7 @@ import pytest
 
 from annals.events import DomainEvent, RecordedEvent, to_cloudevent_json
 from annals_notification.streams import routes
+from annals_saga_orchestrator.activities import MOST_TASKS
 from suite.paths import ROOT
 
 
@@ -83,6 +84,11 @@ def test_the_console_is_described_with_each_way_to_sign_in() -> None:
 )
 def test_a_page_describes_each_body(service: str, text: str) -> None:
     assert text in (ROOT / "docs" / "api" / f"{service}.md").read_text()
+
+
+def test_the_command_by_which_a_member_leaves_says_how_many_tasks_are_handed_over() -> None:
+    described = operation("command", "post", "/commands/member.leave")["description"]
+    assert f"If more than {MOST_TASKS} tasks are open, none is offered." in described
 
 
 def test_every_attribute_that_is_sent_is_described() -> None:

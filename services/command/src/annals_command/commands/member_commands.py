@@ -59,7 +59,10 @@ class ReleaseCapacity(Command):
 
 
 class LeaveMember(Command):
-    """Let a member leave; the successors are asked in turn to take over the open tasks."""
+    """Let a member leave: each open task is offered to one of the successors, in rotation.
+
+    A task that is declined stays with the member. If more than 400 tasks are open, none is offered.
+    """
 
     command_type: ClassVar[str] = "member.leave"
 

@@ -22,7 +22,7 @@ Context = SagaContext["MemberOffboarding"]
 
 
 class MemberOffboarding(SagaInput):
-    """The member who leaves, and the successors, who are asked in turn to take over the tasks."""
+    """The member who leaves, and the successors: each open task is offered to one of them, in rotation."""
 
     member: Id
     successors: Annotated[tuple[Id, ...], Field(min_length=1, max_length=1_000)]
