@@ -179,7 +179,7 @@ class Preferences(_Model):
     """The user's time zone, such as `Europe/Berlin`, in which quiet hours and `digest_at` are."""
     quiet_hours: QuietHours | None = None
     digest_at: Clock | None = None
-    """The time of day at which all e-mails are sent as one; without it, each is sent by itself."""
+    """The time of day at which e-mails are sent as one; without it, only those that had to wait are."""
     email: Address | None = None
     webhook: Webhook | None = None
 
