@@ -46,14 +46,16 @@ WRITERS = {
     "integration-events": ("saga-orchestrator", "notification"),
 }
 ABOUT = {
-    "domain-events": "Every event of tasks, members and data subjects, in the order of its stream.",
+    "domain-events": "Every event of tasks, members, data subjects and operations, in the order of its"
+    " stream.",
     "saga-events": "Every event of the sagas, in the order of its saga.",
     "integration-events": "Events for other systems, and their requests to the notification service.",
 }
 INTEGRATION = {
     "notification.requested": "Requests a notification to somebody: `user`, `title`, `body`.",
-    "reminder.requested": "Requests a notification at a given time: `reminder_id`, `at`. An id can be used "
-    "only once: to move a reminder, cancel it and request another one under a new id.",
+    "reminder.requested": "Requests a notification at a given time: `reminder_id`, `at` with its time zone, "
+    "and the notification's `user`, `title`, `body`. An id can be used only once: to move a reminder, cancel "
+    "it and request another one under a new id.",
     "reminder.cancelled": "Cancels a reminder: `reminder_id`.",
 }
 

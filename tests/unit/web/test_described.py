@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from annals.events import DomainEvent, RecordedEvent, to_cloudevent_json
+from annals_command.domain.events import REGISTRY
 from annals_notification.streams import routes
 from annals_saga_orchestrator.activities import MOST_TASKS
 from suite.paths import ROOT
@@ -89,6 +90,12 @@ def test_a_page_describes_each_body(service: str, text: str) -> None:
 def test_the_command_by_which_a_member_leaves_says_how_many_tasks_are_handed_over() -> None:
     described = operation("command", "post", "/commands/member.leave")["description"]
     assert f"If more than {MOST_TASKS} tasks are open, none is offered." in described
+
+
+@pytest.mark.parametrize("field", ["frees", "reserved_by"])
+def test_events_of_tasks_explain_whose_places_they_free(field: str) -> None:
+    for name, schema in REGISTRY.schemas().items():
+        assert (field in schema["properties"]) == (f"`{field}`" in schema["description"]), name
 
 
 def test_every_attribute_that_is_sent_is_described() -> None:

@@ -1,8 +1,4 @@
-"""All events of the domain. An event whose meaning changes gets a new version and an upcaster.
-
-In an event of a task, `frees` lists the members who may still have a place reserved for it and no longer
-need it. `reserved_by` maps each of them to the hand-over that reserved the place, if one did.
-"""
+"""All events of the domain. An event whose meaning changes gets a new version and an upcaster."""
 
 from __future__ import annotations
 
@@ -44,6 +40,8 @@ class TaskAssigned(EventData, type="task.assigned"):
     """A task was assigned; `reserved` says whether the assignee has a place reserved for it.
 
     `previous` had the task before. `handover` is the hand-over that assigned it, if one did.
+    `frees` lists the members who may still have a place reserved for it and no longer need it; `reserved_by`
+    maps them to the hand-overs that reserved these places, where a hand-over did.
     """
 
     assignee: str
@@ -55,7 +53,11 @@ class TaskAssigned(EventData, type="task.assigned"):
 
 
 class TaskUnassigned(EventData, type="task.unassigned"):
-    """A task was taken from its assignee."""
+    """A task was taken from its assignee.
+
+    `frees` lists the members who may still have a place reserved for it and no longer need it; `reserved_by`
+    maps them to the hand-overs that reserved these places, where a hand-over did.
+    """
 
     assignee: str
     frees: tuple[str, ...] = ()
@@ -69,7 +71,11 @@ class TaskAccepted(EventData, type="task.accepted"):
 
 
 class TaskCompleted(EventData, type="task.completed"):
-    """A task was completed; `assignee` had it, if anybody did."""
+    """A task was completed; `assignee` had it, if anybody did.
+
+    `frees` lists the members who may still have a place reserved for it and no longer need it; `reserved_by`
+    maps them to the hand-overs that reserved these places, where a hand-over did.
+    """
 
     assignee: str | None = None
     frees: tuple[str, ...] = ()
@@ -83,7 +89,11 @@ class TaskReopened(EventData, type="task.reopened"):
 
 
 class TaskDeleted(EventData, type="task.deleted"):
-    """A task was deleted; `assignee` had it, if anybody did."""
+    """A task was deleted; `assignee` had it, if anybody did.
+
+    `frees` lists the members who may still have a place reserved for it and no longer need it; `reserved_by`
+    maps them to the hand-overs that reserved these places, where a hand-over did.
+    """
 
     assignee: str | None = None
     frees: tuple[str, ...] = ()
