@@ -16,7 +16,7 @@ class CommandLive(Live):
     """Refuse commands and requests to sagas with 503 and Retry-After, as while a database is moved."""
 
     max_backlog: int = Field(default=100_000, ge=0)
-    """Commits that may wait for the broker before commands are answered with 503."""
+    """Commits of a replica that may wait for the broker before it answers commands with 503."""
 
 
 class CommandSettings(CommandLive, ServiceSettings):

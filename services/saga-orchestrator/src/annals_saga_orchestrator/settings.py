@@ -13,7 +13,7 @@ class SagaLive(Live):
     """The settings that an operator may change while the service runs."""
 
     max_backlog: int = Field(default=100_000, ge=0)
-    """Commits that may wait for the broker before requests are answered with 503."""
+    """Commits of a replica that may wait for the broker before it answers requests with 503."""
 
 
 class SagaSettings(SagaLive, ServiceSettings):
