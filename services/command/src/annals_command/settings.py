@@ -13,7 +13,10 @@ class CommandLive(Live):
     """The settings that an operator may change while the service runs."""
 
     read_only: bool = False
-    """Refuse commands and requests to sagas with 503 and Retry-After, as while a database is moved."""
+    """Refuse commands, and requests that start, answer or control sagas, with 503 and Retry-After.
+
+    Sagas that run go on writing: to move a database, stop the services too.
+    """
 
     max_backlog: int = Field(default=100_000, ge=0)
     """Commits of a replica that may wait for the broker before it answers commands with 503."""

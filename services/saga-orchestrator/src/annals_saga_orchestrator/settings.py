@@ -20,7 +20,7 @@ class SagaSettings(SagaLive, ServiceSettings):
     """The settings of the saga orchestrator, beside those of every service; see `ServiceSettings`."""
 
     read_only: bool = False
-    """Refuse requests that change sagas while the live setting `command.read_only` is unset."""
+    """The value of `command.read_only` for this service while nobody has set that live setting."""
 
     state_store: str = "eventstore"
     """The state store component that holds the sagas' streams."""
