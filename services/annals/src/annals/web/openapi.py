@@ -39,7 +39,8 @@ _HEADERS = {
     "x-user-id": "The user who sends the request.",
     "x-session-id": "The session of the user.",
     "x-correlation-id": "The correlation that the request belongs to; without it, it starts a new one.",
-    "Idempotency-Key": "A repeat with the same key gets the first outcome.",
+    "Idempotency-Key": "A repeat of a request that succeeded, with the same key, gets the first answer; one"
+    " that was refused is decided again.",
     "If-Match": 'Carry out the command only if the aggregate is at this version, such as `"3"`.',
 }
 _OF_EVERYBODY = ("x-tenant-id", "x-user-id")
