@@ -80,7 +80,7 @@ class ReminderNow(Answer):
     task_id: str
     user_id: str | None
     kind: str
-    """How long before the due date: `24h`, `1h`, or `due`."""
+    """How long before the due date: `due`, hours such as `24h`, or seconds such as `1800s`."""
     title: str
     due: datetime
     fires: datetime
