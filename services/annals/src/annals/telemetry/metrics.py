@@ -88,7 +88,7 @@ STREAM_CUT = Counter("annals_stream_cut_clients_total", "Clients cut off because
 STREAM_REFUSED = Counter("annals_stream_refused_clients_total", "Clients turned away by a full replica.")
 NOTIFICATIONS = Counter(
     "annals_notification_deliveries_total",
-    "Delivery tries by channel and outcome.",
+    "Notices to inboxes, webhook requests and e-mails, by outcome; an e-mail may hold several notices.",
     ["channel", "outcome"],
 )
 REMINDERS = Counter(
