@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -18,6 +19,7 @@ from annals_console.gateway import Authenticate
 _EVERY_SECONDS = 3.0
 _KEPT = 300  # samples
 _ANSWER_SECONDS = 5.0  # for one answer of a service
+_LATELY_SECONDS = 60.0  # a replica that has not answered for longer has ended
 
 # The library gives every service the metrics of all services, so only its own are taken from each.
 _COUNTERS = {
@@ -30,7 +32,8 @@ _DURATIONS = {
     "command": {"annals_command_duration_seconds_bucket": "command"},
     "projector": {"annals_projection_lag_seconds_bucket": "visible"},
 }
-_BIRTH = "process_start_time_seconds"
+# By these a replica is known. The first counts in hundredths of a second: replicas may start together.
+_BIRTHS = ("process_start_time_seconds", "annals_published_events_created")
 
 Buckets = dict[float, float]
 
@@ -42,11 +45,16 @@ class Scrape:
     at: float
     counters: dict[str, float]
     durations: dict[str, Buckets]
+    rates: dict[str, float] = field(default_factory=dict)
+    """The counters' increases per second since the replica's scrape before; empty for its first."""
 
 
 @dataclass(slots=True)
 class Health:
-    """Samples the suite's health. Replicas of a service answer at random: each is compared with itself."""
+    """Samples the suite's health.
+
+    Any replica of a service may answer. Each is compared with itself, and rates are the sums of all of them.
+    """
 
     samples: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_KEPT))
     _seen: dict[tuple[str, float], Scrape] = field(default_factory=dict)
@@ -59,15 +67,22 @@ class Health:
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _look(self, invocation: ServiceInvocation) -> dict[str, Any]:
-        texts = await asyncio.gather(*(_ask(invocation, name, "metrics") for name in _COUNTERS))
-        lanes, projections = await asyncio.gather(
-            _ask(invocation, "command", "store/lanes"), _ask(invocation, "projector", "projections")
-        )
+        asked = [
+            *((name, "metrics") for name in _COUNTERS),
+            ("command", "store/lanes"),
+            ("projector", "projections"),
+        ]
+        # Replicas answer in turn: in a fixed order, one of two would be asked for all metrics.
+        random.shuffle(asked)
+        found = await asyncio.gather(*(_ask(invocation, app, path) for app, path in asked))
+        answers = dict(zip(asked, found, strict=True))
+        texts = {name: answers[name, "metrics"] for name in _COUNTERS}
+        lanes, projections = answers["command", "store/lanes"], answers["projector", "projections"]
         sample: dict[str, Any] = {
             "time": time.time(),
-            "up": {name: text is not None for name, text in zip(_COUNTERS, texts, strict=True)},
+            "up": {name: text is not None for name, text in texts.items()},
         }
-        for service, text in zip(_COUNTERS, texts, strict=True):
+        for service, text in texts.items():
             if isinstance(text, str):
                 with suppress(ValueError):  # a service that died while answering is not measured
                     sample |= self._rates(service, text)
@@ -84,22 +99,36 @@ class Health:
         return None if before is None else max(0, total - before[1]) / (now - before[0])
 
     def _rates(self, service: str, text: str) -> dict[str, Any]:
-        """Return a replica's rates since its last scrape. Raises ValueError for an answer that broke off."""
+        """Return a service's rates, and the durations of the replica that answered.
+
+        Raises ValueError for an answer that broke off.
+        """
         birth, scrape = _scrape(service, text)
         before = self._seen.get((service, birth))
-        found = _between(before, scrape) if before else {}
+        found: dict[str, Any] = {}
+        if before is not None:
+            found = _quantiles(before, scrape)
+            scrape = replace(scrape, rates=_rates_since(before, scrape))
         self._seen[service, birth] = scrape
         for key, old in list(self._seen.items()):
             if scrape.at - old.at > _KEPT * _EVERY_SECONDS:
                 del self._seen[key]
+        for (name, _), replica in self._seen.items():
+            if name == service and scrape.at - replica.at <= _LATELY_SECONDS:
+                for counter, rate in replica.rates.items():
+                    found[counter] = found.get(counter, 0) + rate
         return found
 
 
-def _between(before: Scrape, scrape: Scrape) -> dict[str, Any]:
+def _rates_since(before: Scrape, scrape: Scrape) -> dict[str, float]:
     seconds = scrape.at - before.at
-    found: dict[str, Any] = {
+    return {
         name: _more(value, before.counters.get(name, 0)) / seconds for name, value in scrape.counters.items()
     }
+
+
+def _quantiles(before: Scrape, scrape: Scrape) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
     for name, buckets in scrape.durations.items():
         earlier = before.durations.get(name, {})
         new = {bound: _more(count, earlier.get(bound, 0)) for bound, count in buckets.items()}
@@ -138,8 +167,8 @@ def _scrape(service: str, text: str) -> tuple[float, Scrape]:
     if not text.endswith("\n"):
         raise ValueError("it broke off")  # half a number would be read as a number
     for sample in (sample for family in parse(text) for sample in family.samples):
-        if sample.name == _BIRTH:
-            birth = sample.value
+        if sample.name in _BIRTHS:
+            birth = max(birth, sample.value)
         elif sample.name in counted:
             counters[counted[sample.name]] += sample.value
         elif sample.name in timed:
