@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 from playwright.async_api import Route, expect
 
 from browser.page_alone import (
+    AWAY,
+    MEMBERS,
     SAGAS,
     TASKS,
     Answer,
@@ -77,6 +80,35 @@ async def test_a_change_that_is_refused_is_taken_back(show: Show, services: Serv
     await page.get_by_role("button", name="Complete a").click()
     await expect(page.locator(".toast[data-tone=bad]")).to_be_visible()
     await expect(page.get_by_role("button", name="Complete a")).to_be_enabled()
+
+
+async def test_tasks_that_cannot_be_read_are_not_said_to_be_none(show: Show, services: Services) -> None:
+    answering = asyncio.Event()
+
+    async def late(*_: object) -> Answer:
+        await answering.wait()
+        return AWAY
+
+    services.own[TASKS] = lambda *_: AWAY
+    services.own[MEMBERS] = late
+    page = await show("/tasks")
+    await page.clock.fast_forward(1_000)
+    said = page.locator(".problem")
+    await expect(said).to_contain_text("the database cannot be reached", timeout=20_000)
+    await expect(page.locator(".skeleton")).to_have_count(0)
+    await expect(page.locator(".empty")).to_have_count(0)
+    answering.set()
+    read = services.count(TASKS)
+    for _ in range(2):
+        await page.clock.fast_forward(6_000)
+        read += 1
+        await until(lambda least=read: asked_for(services, TASKS, least))
+        await expect(page.locator(".skeleton")).to_have_count(0)
+        await expect(page.locator(".empty")).to_have_count(0)
+    services.own.clear()
+    await page.clock.fast_forward(6_000)
+    await expect(page.locator(".empty")).to_contain_text("No tasks yet")
+    await expect(said).to_have_count(0)
 
 
 def _more_than_are_kept(services: Services) -> None:

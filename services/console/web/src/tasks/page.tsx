@@ -72,14 +72,8 @@ export function TasksPage() {
         {problem.value && <Failed problem={problem.value} retry={() => load()} />}
         {view === "recurring" ? (
           <Recurring />
-        ) : all.size === 0 && loading.value ? (
-          <Skeleton lines={9} />
-        ) : all.size === 0 && !problem.value ? (
-          <Empty title="No tasks yet">
-            <p>
-              Create the first task, or fill this suite with sample data: <code>make demo</code>
-            </p>
-          </Empty>
+        ) : all.size === 0 ? (
+          <Nothing />
         ) : shown.length === 0 ? (
           <Empty title="No matching tasks">
             <p>Change the search text or the filters.</p>
@@ -112,6 +106,19 @@ export function TasksPage() {
         {form && <NewTask key={form} id={form} close={() => closeForm(form)} />}
       </main>
     </>
+  );
+}
+
+/** What stands in the place of the tasks while none has been read. */
+function Nothing() {
+  if (loading.value) return <Skeleton lines={9} />;
+  if (problem.value) return null;
+  return (
+    <Empty title="No tasks yet">
+      <p>
+        Create the first task, or fill this suite with sample data: <code>make demo</code>
+      </p>
+    </Empty>
   );
 }
 

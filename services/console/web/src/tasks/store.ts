@@ -70,19 +70,21 @@ export async function load(position?: string, anyway = false): Promise<void> {
     places.map((place) => read(place, anyway)),
   );
   const failed = await whatFails(reads);
-  problem.value = failed[0] ?? null;
   clearTimeout(loadTimer);
   if (failed.some((one) => one.isTemporary)) loadTimer = setTimeout(() => load(), AGAIN);
 }
 
-async function whatFails(reads: Promise<void>[]): Promise<Problem[]> {
-  const reasons = (await Promise.allSettled(reads)).flatMap((one) =>
-    one.status === "rejected" ? [one.reason as unknown] : [],
-  );
-  return reasons.map((reason) => {
+/** Wait for all reads. The first problem is shown at once: another read may take long. */
+async function whatFails(reads: Promise<unknown>[]): Promise<Problem[]> {
+  const failed: Problem[] = [];
+  const note = (reason: unknown) => {
     if (!(reason instanceof Problem)) throw reason;
-    return reason;
-  });
+    failed.push(reason);
+    problem.value = failed[0] as Problem;
+  };
+  await Promise.all(reads.map((read) => read.catch(note)));
+  problem.value = failed[0] ?? null;
+  return failed;
 }
 
 const loadTasks = coalesced(async () => {
@@ -205,7 +207,7 @@ async function catchUp(): Promise<void> {
       throw error;
     }
   });
-  problem.value = (await whatFails(reads))[0] ?? null;
+  await whatFails(reads);
 }
 
 /** Fetch one task again, once the read model has reached `position`; undefined if there is no such task. */
