@@ -220,6 +220,20 @@ async def test_a_saga_has_ended_whichever_of_two_clocks_is_ahead(show: Show, ser
     await expect(page.locator("[data-row][data-kind=saga]")).to_contain_text("compensated")
 
 
+async def test_a_command_of_a_saga_belongs_to_the_chain_that_the_saga_is_of(
+    show: Show, services: Services
+) -> None:
+    event = _of_a_saga(1, "started", "00", saga_type="capacity-release") | {"correlation_id": "key-1"}
+    chains = {"key-1": [event]}
+    services.own[f"{SAGAS}/capacity-release-e1"] = lambda *_: (200, {"correlation_id": "key-1"})
+    services.own["/api/projector/queries/events"] = lambda _, given: (
+        200,
+        {"items": chains.get(given["correlation_id"], []), "next": None},
+    )
+    page = await show("/causes/command/saga%3Acapacity-release-e1%2Frelease%2Fundo")
+    await expect(page.locator("[data-row][data-kind=saga]")).to_contain_text("capacity-release")
+
+
 async def test_a_saga_and_its_causes_stay_when_they_cannot_be_read_again(
     show: Show, services: Services
 ) -> None:

@@ -86,6 +86,8 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
   // For a stream, the newest first.
   const correlations = new Set<string>();
   let more = false;
+  // The id of a saga's command begins with `saga:` and the saga's id.
+  const saga = kind === "saga" ? id : /^saga:([^/]+)/.exec(id)?.[1];
   if (kind === "task" || kind === "member" || kind === "stream") {
     const stream = kind === "stream" ? id : `${kind}-${id}`;
     const path = query("/api/projector/queries/events", { stream, limit: 500, backwards: "true" });
@@ -97,12 +99,13 @@ async function find(kind: string, id: string, signal: AbortSignal): Promise<Foun
       signal,
     });
     correlations.add(event.correlation_id);
-  } else if (kind === "saga") {
-    const saga = await ask<Saga>(`/api/projector/queries/sagas/${encodeURIComponent(id)}`, { signal });
-    correlations.add(saga.correlation_id ?? id);
+  } else if (saga) {
+    const { correlation_id } = await ask<Saga>(`/api/projector/queries/sagas/${encodeURIComponent(saga)}`, {
+      signal,
+    });
+    correlations.add(correlation_id ?? saga);
   } else {
-    // The id of a saga's command begins with `saga:` and the saga's id, which names the chain.
-    correlations.add(id.startsWith("saga:") ? (id.slice(5).split("/")[0] as string) : id);
+    correlations.add(id);
   }
   const shown = [...correlations].slice(0, CHAINS);
   const bounds = { most: MOST, signal };
