@@ -110,6 +110,22 @@ async def test_dead_letters_are_shown_though_one_service_is_away(show: Show, ser
     await expect(page.get_by_role("button", name="task-a")).to_be_visible()
 
 
+async def test_every_dead_letter_of_a_group_can_be_reached_and_says_if_it_was_released(
+    show: Show, services: Services
+) -> None:
+    letters = [LETTER | {"id": f"l{n}", "stream": f"task-{n:03}", "status": "parked"} for n in range(250)]
+    letters[0]["status"] = "released"
+    services.own["/api/command/dead-letters"] = lambda *_: (200, {"items": letters, "next": None})
+    page = await show("/health/dead-letters")
+    group = page.get_by_role("region", name="g", exact=True)
+    await expect(group.locator("header")).to_contain_text("1 released249 parked")
+    await expect(group.get_by_role("button", name="task-000")).to_contain_text("released")
+    await expect(group.get_by_role("button", name="task-001")).not_to_contain_text("released")
+    await group.get_by_role("list").evaluate("list => list.scrollTo(0, list.scrollHeight)")
+    await group.get_by_role("button", name="task-249").click()
+    await expect(page.get_by_role("dialog", name="task-249")).to_be_visible()
+
+
 @pytest.mark.parametrize(
     ("view", "path", "answer", "seen"),
     [

@@ -5,6 +5,7 @@ import { useEvery, useLoad } from "../lib/load";
 import type { Page } from "../lib/types";
 import { Empty, Failed, Skeleton, Tag, Time } from "../parts/basics";
 import { WithReason } from "../parts/reason";
+import { VirtualList } from "../parts/virtual";
 import { Letter } from "./letter";
 
 export interface DeadLetter {
@@ -19,6 +20,7 @@ export interface DeadLetter {
   attempts: number;
   trace_id: string | null;
   parked_at: string;
+  /** `released`: its replay was asked for, and has not ended. */
   status: string;
   service: string;
 }
@@ -29,6 +31,7 @@ interface Group {
   letters: DeadLetter[];
 }
 
+const ROW = 46;
 const SERVICES = ["projector", "saga-orchestrator", "notification", "command"];
 
 /** Load the dead letters of one service. Each service has a request of its own: one that is down or hangs
@@ -68,14 +71,18 @@ export function DeadLetters() {
                 <h3>{group.group}</h3>
                 <span class="small quiet">{group.service}</span>
               </div>
-              <Tag tone="bad">{group.letters.length} parked</Tag>
+              <Counts letters={group.letters} />
               <button type="button" class="button" onClick={() => replay(group)}>
                 Replay all
               </button>
             </header>
-            <ul>
-              {group.letters.slice(0, 100).map((letter) => (
-                <li key={letter.id}>
+            <div class="list letters" style={{ height: `${group.letters.length * ROW}px` }}>
+              <VirtualList
+                label="Dead letters"
+                items={group.letters}
+                rowHeight={ROW}
+                keyOf={(letter) => letter.id}
+                row={(letter) => (
                   <button type="button" class="pick" onClick={() => open(letter)}>
                     <span class="grow cut">
                       <b>{letter.stream || "unreadable message"}</b>{" "}
@@ -83,14 +90,15 @@ export function DeadLetters() {
                         {letter.event_type} v{letter.version}: {letter.reason}
                       </span>
                     </span>
+                    {isReleased(letter) && <Tag tone="accent">released</Tag>}
                     <Tag>{letter.consumer}</Tag>
                     <span class="quiet small when">
                       <Time at={letter.parked_at} />
                     </span>
                   </button>
-                </li>
-              ))}
-            </ul>
+                )}
+              />
+            </div>
           </section>
         ))
       )}
@@ -122,6 +130,19 @@ export function DeadLetters() {
           </p>
         </WithReason>
       )}
+    </>
+  );
+}
+
+const isReleased = ({ status }: DeadLetter) => status === "released";
+
+function Counts({ letters }: { letters: DeadLetter[] }) {
+  const released = letters.filter(isReleased).length;
+  const parked = letters.length - released;
+  return (
+    <>
+      {released > 0 && <Tag tone="accent">{released} released</Tag>}
+      {parked > 0 && <Tag tone="bad">{parked} parked</Tag>}
     </>
   );
 }
