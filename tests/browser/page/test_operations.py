@@ -90,6 +90,19 @@ async def test_rows_that_differ_and_cannot_be_shown_are_told_of(show: Show, serv
     await expect(page.get_by_role("dialog")).not_to_contain_text("no row differs")
 
 
+async def test_a_read_model_that_this_release_does_not_have_cannot_be_rebuilt(
+    show: Show, services: Services
+) -> None:
+    items = [READ_MODEL, READ_MODEL | {"name": "orders", "version": None}]
+    services.own[PROJECTIONS] = lambda *_: (200, {"items": items, "lag": 0})
+    operates(services, "suite-operator")
+    page = await show("/health/projections")
+    for name, times in (("tasks", 1), ("orders", 0)):
+        shown = page.get_by_role("region", name=name)
+        await expect(shown.get_by_role("button", name="Drop")).to_be_visible()
+        await expect(shown.get_by_role("button", name="Rebuild")).to_have_count(times)
+
+
 async def test_dead_letters_are_shown_though_one_service_is_away(show: Show, services: Services) -> None:
     parked: list[dict[str, Any]] = []
     services.own["/api/projector/dead-letters"] = lambda *_: AWAY

@@ -20,7 +20,8 @@ interface Generation {
 
 interface ReadModel {
   name: string;
-  version: number;
+  /** Null if the projector's release does not have the read model. */
+  version: number | null;
   parked: number;
   generations: Generation[];
 }
@@ -77,7 +78,7 @@ export function Projections() {
             <h3>{model.name}</h3>
             {model.parked > 0 && <Tag tone="bad">{model.parked} parked</Tag>}
             <span class="grow" />
-            {may("suite-operator") && (
+            {may("suite-operator") && model.version !== null && (
               <Begin
                 start={setDoing}
                 doing={{
