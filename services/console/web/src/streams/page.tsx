@@ -258,7 +258,7 @@ function Recent() {
   return (
     <section class="panel">
       <header>
-        <h3>Changed in the last 24 hours</h3>
+        <h3>Latest changes</h3>
       </header>
       <ul>
         {loaded.value.map((event) => (
