@@ -95,6 +95,14 @@ async def test_a_rate_is_the_sum_over_the_replicas_of_a_service(replicas: Replic
     assert sample["projected"] == pytest.approx(100 * count)
 
 
+async def test_the_rate_of_many_replicas_is_nearly_whole_though_each_answers_seldom(
+    replicas: Replicas,
+) -> None:
+    replicas.started = {float(born): 0.0 for born in range(1, 21)}
+    sample = await look(Health(), replicas, 300)
+    assert sample["projected"] == pytest.approx(2_000, rel=0.1)
+
+
 async def test_a_replica_that_ended_counts_no_more_and_one_that_restarted_counts_from_zero(
     replicas: Replicas,
 ) -> None:

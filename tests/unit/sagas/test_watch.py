@@ -368,22 +368,23 @@ async def test_one_that_stands_still_because_the_one_that_runs_it_is_halted_is_l
     assert world.told.started[0] == instance_id(OTHER, 1)
 
 
+@pytest.mark.parametrize(("at", "recorded"), [((Claims, "keep"), 1), ((SagaHistory, "decide"), 0)])
 async def test_one_whose_restart_was_broken_off_by_the_store_is_restarted_at_the_next_look(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, at: tuple[type, str], recorded: int
 ) -> None:
     world = World()
     world.unmoved = [KEY]
     await world.tell(STARTED, BEGUN)
     await world.look(200)
 
-    async def away(*_: Any) -> None:
+    async def away(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("no answer")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Claims, "keep", away)
+        broken.setattr(*at, away)
         with pytest.raises(StoreUnavailable):
             await world.look(200)
-    assert (await world.orchestrator.load(KEY)).run == 1
+    assert (await world.orchestrator.load(KEY)).run == recorded
     await world.look(1)
     assert world.told.started == [instance_id(KEY, 1)]
 
@@ -417,7 +418,9 @@ async def test_one_that_stands_still_beside_one_that_cannot_be_read_is_restarted
     assert world.told.started == [instance_id(OTHER, 1)]
 
 
-async def test_one_whose_parent_was_ended_by_force_is_ended_also_while_a_child_of_it_is_halted() -> None:
+async def test_one_whose_parent_was_ended_by_force_is_ended_also_while_a_child_of_it_is_halted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     between = Saga("between", Nothing, (Step("a", StartSagas("test", lambda _: [{}, {}])),))
     world = World(SAGA, between, Saga("top", Nothing, (Step("a", StartSaga("between", lambda _: {})),)))
     orphan = SagaKey(child_id(OTHER.id, "a", 0), "default")
@@ -428,9 +431,18 @@ async def test_one_whose_parent_was_ended_by_force_is_ended_also_while_a_child_o
     lost, halted = await with_two_children(world, "between", orphan, parent=OTHER.id)
     await world.history.decide(halted, lambda state: state.suspend())
     world.unmoved = [lost]
-    for _ in range(2):
-        await world.look(200)
+    await world.look(200)
+
+    async def away(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("no answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(SagaHistory, "decide", away)
+        with pytest.raises(StoreUnavailable):
+            await world.look(200)
+    await world.look(1)
     assert [(await world.orchestrator.load(key)).terminated for key in (orphan, lost, halted)] == [True] * 3
+    assert not world.told.started
 
 
 @pytest.mark.parametrize("depth", [1, 2])

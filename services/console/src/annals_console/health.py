@@ -47,6 +47,8 @@ class Scrape:
     durations: dict[str, Buckets]
     rates: dict[str, float] = field(default_factory=dict)
     """The counters' increases per second since the replica's scrape before; empty for its first."""
+    seconds: float = 0.0
+    """Since the replica's scrape before."""
 
 
 @dataclass(slots=True)
@@ -108,20 +110,21 @@ class Health:
         found: dict[str, Any] = {}
         if before is not None:
             found = _quantiles(before, scrape)
-            scrape = replace(scrape, rates=_rates_since(before, scrape))
+            seconds = scrape.at - before.at
+            scrape = replace(scrape, rates=_rates(before, scrape, seconds), seconds=seconds)
         self._seen[service, birth] = scrape
         for key, old in list(self._seen.items()):
             if scrape.at - old.at > _KEPT * _EVERY_SECONDS:
                 del self._seen[key]
         for (name, _), replica in self._seen.items():
-            if name == service and scrape.at - replica.at <= _LATELY_SECONDS:
+            # Of many replicas, each answers seldom.
+            if name == service and scrape.at - replica.at <= max(_LATELY_SECONDS, 4 * replica.seconds):
                 for counter, rate in replica.rates.items():
                     found[counter] = found.get(counter, 0) + rate
         return found
 
 
-def _rates_since(before: Scrape, scrape: Scrape) -> dict[str, float]:
-    seconds = scrape.at - before.at
+def _rates(before: Scrape, scrape: Scrape, seconds: float) -> dict[str, float]:
     return {
         name: _more(value, before.counters.get(name, 0)) / seconds for name, value in scrape.counters.items()
     }

@@ -148,7 +148,8 @@ async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halt
         assert (left.status, left.suspended, left.run) == (SagaStatus.RUNNING, True, 0)
 
 
-async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_halted() -> None:
+@pytest.mark.parametrize("let_go", [True, False])
+async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_halted(let_go: bool) -> None:
     async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
         ask = machine.orchestrator
         await ask.start(KEY, "parent", {}, Asker())
@@ -161,7 +162,7 @@ async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_hal
         assert (state.cancel_reason, state.run) == ("she stays", 0)
         halted = await ask.load(CHILDREN[0])
         assert (halted.status, halted.suspended, halted.run) == (SagaStatus.RUNNING, True, 0)
-        held.stalled = False
+        held.stalled = not let_go
         await ask.resume(CHILDREN[0], Asker("boss"))
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
@@ -178,6 +179,9 @@ async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_ca
         machine.dapr.workflows.find(instance_id(KEY)).stalled = True
         state = await ask.cancel(KEY, "she stays", Asker("boss"))
         assert (state.cancel_reason, state.suspended, state.run) == ("she stays", True, 0)
+        await ask.resume(KEY, Asker("boss"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
 
 
 async def test_a_saga_is_halted_when_its_workflow_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,9 +244,14 @@ class Orchestrator:
     async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
         """Resume a suspended saga."""
         state = await self._history.decide(key, lambda state: state.resume(), asker)
-        await self._workflows.resume(key, state)
         root, above = (await self.lineage(key, state))[-1]
-        if above.cancel_requested and not above.suspended:
+        cancelled = above.cancel_requested and not above.suspended
+        try:
+            await self._workflows.resume(key, state)
+        except WorkflowStalled:
+            if not cancelled:
+                raise
+        if cancelled:
             # If Dapr held the workflow when it was cancelled, `cancel` left it because of this suspension.
             with suppress(RuleViolation):
                 await self.cancel(root, above.cancel_reason or "", asker)

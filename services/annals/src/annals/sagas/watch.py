@@ -66,8 +66,8 @@ class Watch:
         self._clock = clock
         self._seen: dict[SagaKey, tuple[int, float]] = {}
         self._looked = clock()
-        # Sagas whose restart is recorded in their streams but not carried out, because Dapr did not answer.
-        self._to_replace: set[SagaKey] = set()
+        # Sagas whose restart was broken off, as Dapr or the store did not answer, and their runs before it.
+        self._to_replace: dict[SagaKey, int] = {}
 
     async def run(self) -> None:
         """Look at the sagas every `seconds / 2`, until cancelled."""
@@ -168,25 +168,31 @@ class Watch:
             _log.warning("a saga cannot be restarted here", saga=root.id, reason=str(error))
         except DaprError as error:
             # The failure concerns this saga alone: go on with the others, and try it again at the next look.
-            self._to_replace.add(root)
+            self._to_replace[root] = state.run
             _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
         except StoreError as error:
             if not isinstance(error, _ITS_OWN):
-                self._to_replace.add(root)  # the restart may be recorded, and its old workflow ended
+                self._to_replace[root] = state.run
             raise
 
     async def _replace(self, root: SagaKey) -> None:
-        """Finish a restart that is recorded already. Recording another would only lengthen the wait."""
+        """Finish a restart. If it is recorded already, recording another would only lengthen the wait."""
         _, state = await self._history.load(root)
+        if state.active and state.suspended:
+            return
+        if state.active and state.run == self._to_replace[root]:
+            del self._to_replace[root]
+            await self._restart(root, state)
+            return
         if state.active:
-            if state.suspended or await self._would_resume_a_child(root, state):
+            if await self._would_resume_a_child(root, state):
                 return
             try:
                 await self._orchestrator.replace_workflow(root, state, NOBODY)
             except DaprError as error:
                 _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
                 return
-        self._to_replace.discard(root)
+        del self._to_replace[root]
 
     def _patience(self, saga: Saga[Any], state: SagaState) -> float:
         """Return the seconds that a saga may stand still. They double with each restart that did not help."""
