@@ -17,6 +17,7 @@ from browser.page_alone import (
     Services,
     Show,
     happened,
+    has,
     has_sent,
     noticed,
     operates,
@@ -161,6 +162,35 @@ async def test_of_all_the_notices_that_are_shown_it_is_said_what_they_are_about(
     await expect(page.locator(".notice").last).to_contain_text("Bill 119.")
     await expect(page.get_by_role("button", name="Accept")).to_have_count(0)
     assert {services.count(f"{TASKS}/t{number}") for number in range(120)} == {1}
+
+
+async def test_notices_are_shown_before_it_is_known_what_they_are_about(
+    show: Show, services: Services
+) -> None:
+    go_on = asyncio.Event()
+    asked_to_take = noticed("1", kind="handover_requested", task_id="t1", saga_id="s1")
+    gone = noticed("2", kind="task.assigned", task_id="gone")
+    services.own["/api/notification/inbox/"] = lambda *_: (
+        200,
+        {"items": [asked_to_take, gone], "next": None, "unread": 2},
+    )
+    services.task("t1", title="Bill 1.")
+
+    async def saga(*_: object) -> Answer:
+        await go_on.wait()
+        return 200, {"status": "running", "waits_until": "2030-01-01T00:00:00Z"}
+
+    services.own[f"{SAGAS}/"] = saga
+    page = await show("/inbox")
+    accept = page.get_by_role("button", name="Accept")
+    await expect(page.locator(".notice")).to_have_count(2)
+    await expect(accept).to_have_count(0)
+    go_on.set()
+    await expect(accept).to_have_count(1)
+    await expect(page.locator(".notice").first).to_contain_text("Bill 1.")
+    await happened(page, "saga", "s1", "0-1")
+    await until(lambda: has([one for one in services.asked if one.startswith(f"{SAGAS}/s1")], 2))
+    assert services.count(f"{TASKS}/gone") == 1
 
 
 async def test_an_inbox_asks_no_further_what_its_notices_are_about_while_that_cannot_be_read(

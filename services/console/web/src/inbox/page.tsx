@@ -42,22 +42,25 @@ export function InboxPage({ params }: { params: { tab?: string } }) {
 function Notices() {
   const path = inbox();
   const [shown, show] = useState(PAGE);
-  // Kept from load to load: the inbox is loaded often, and hundreds of notices may be shown.
-  const known = useRef(new Map<string, Task>());
-  const loaded = useLoad(path, async (signal) => {
-    const newest = { most: shown, signal };
-    const found = await pages<Notice, Page<Notice> & { unread: number }>(`${path}?limit=${PAGE}`, newest);
-    const [tasks, sagas] = await Promise.all([
-      lookUp<Task>("tasks", found.items.map(taskOf), signal, known.current),
-      lookUp<Saga>("sagas", found.items.map(askedBy), signal),
-    ]);
-    return { ...found, tasks, sagas };
-  });
+  const loaded = useLoad(path, (signal) =>
+    pages<Notice, Page<Notice> & { unread: number }>(`${path}?limit=${PAGE}`, { most: shown, signal }),
+  );
   useEffect(loaded.reload, [inboxChanged.value, shown]);
-  const asking = new Set(loaded.value?.items.map(askedBy));
-  useLive((event) => asking.has(event.aggregate_id), loaded.follow);
-  const tasks = loaded.value?.tasks;
   const items = loaded.value?.items;
+  const asking = new Set(items?.map(askedBy));
+  // Tasks are kept from load to load: the inbox is loaded often, and hundreds of notices may be shown.
+  const known = useRef(new Map<string, Task | null>());
+  // The notices are shown before it is known what they are about.
+  const about = useLoad(`${path} is about`, async (signal) => {
+    const [tasks, sagas] = await Promise.all([
+      lookUp<Task>("tasks", items?.map(taskOf) ?? [], signal, known.current),
+      lookUp<Saga>("sagas", [...asking], signal),
+    ]);
+    return { tasks, sagas, asking };
+  });
+  useEffect(about.reload, [items]);
+  useLive((event) => asking.has(event.aggregate_id), about.follow);
+  const tasks = about.value?.tasks;
   const mark = async (what: string, method: string) => {
     try {
       await ask(`${path}${what}`, { method });
@@ -73,7 +76,8 @@ function Notices() {
   // the service refuses the answer.
   const open = (notice: Notice) => {
     const saga = askedBy(notice);
-    return saga !== null && loaded.value?.sagas.get(saga)?.waits_until !== null;
+    if (saga === null || !about.value?.asking.has(saga)) return false;
+    return about.value.sagas.get(saga)?.waits_until !== null;
   };
   if (items.length === 0) {
     return (
@@ -140,14 +144,14 @@ function Notices() {
   );
 }
 
-/** Fetch what notices are about, by id, and add it to what was found before. What cannot be read is left out;
- *  the first answer that the read models are away ends the search. */
+/** Fetch what notices are about, by id, and add it to what was found before: null for what is not there. What
+ *  cannot be read is left out; the first answer that the read models are away ends the search. */
 async function lookUp<T>(
   what: string,
   about: (string | null)[],
   signal: AbortSignal,
-  found = new Map<string, T>(),
-): Promise<Map<string, T>> {
+  found = new Map<string, T | null>(),
+): Promise<Map<string, T | null>> {
   const ids = new Set(about.filter((id) => id !== null).filter((id) => !found.has(id))).values();
   let away = false;
   const some = async () => {
@@ -157,6 +161,7 @@ async function lookUp<T>(
       } catch (error) {
         if (!(error instanceof Problem)) throw error;
         away ||= error.isTemporary;
+        if (error.status === 404) found.set(id, null);
       }
       if (away) return;
     }
