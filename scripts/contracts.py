@@ -106,11 +106,14 @@ def apps() -> Iterator[tuple[str, ServiceApp]]:
 async def openapi() -> dict[str, Document]:
     """Return each service's OpenAPI document. Routes exist once a service starts, which needs no sidecar."""
     documents: dict[str, Document] = {}
+    begun = []  # Kept: Python ends a lifespan that nobody holds, and a service that ends so early may fail.
     for name, app in apps():
-        await app.router.lifespan_context(app).__aenter__()
-        document = documents.setdefault(name, app.openapi())
-        document["paths"] |= app.openapi()["paths"]
-        document["components"]["schemas"] |= app.openapi()["components"]["schemas"]
+        begun.append(app.router.lifespan_context(app))
+        await begun[-1].__aenter__()
+        made = app.openapi()
+        document = documents.setdefault(name, made)
+        document["paths"] |= made["paths"]
+        document["components"]["schemas"] |= made["components"]["schemas"]
         require_reachable(name, document)
     return documents
 
