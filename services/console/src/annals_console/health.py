@@ -19,7 +19,7 @@ from annals_console.gateway import Authenticate
 _EVERY_SECONDS = 3.0
 _KEPT = 300  # samples
 _ANSWER_SECONDS = 5.0  # for one answer of a service
-_LATELY_SECONDS = 60.0  # a replica that has not answered for longer has ended
+_LATELY_SECONDS = 60.0  # a replica that has not answered for longer has ended, or is one of many
 
 # The library gives every service the metrics of all services, so only its own are taken from each.
 _COUNTERS = {
@@ -111,20 +111,20 @@ class Health:
         if before is not None:
             found = _quantiles(before, scrape)
             seconds = scrape.at - before.at
-            scrape = replace(scrape, rates=_rates(before, scrape, seconds), seconds=seconds)
+            scrape = replace(scrape, rates=_increases(before, scrape, seconds), seconds=seconds)
         self._seen[service, birth] = scrape
         for key, old in list(self._seen.items()):
             if scrape.at - old.at > _KEPT * _EVERY_SECONDS:
                 del self._seen[key]
         for (name, _), replica in self._seen.items():
-            # Of many replicas, each answers seldom.
+            # Of many replicas, each answers seldom: it is given four times as long as it took before.
             if name == service and scrape.at - replica.at <= max(_LATELY_SECONDS, 4 * replica.seconds):
                 for counter, rate in replica.rates.items():
                     found[counter] = found.get(counter, 0) + rate
         return found
 
 
-def _rates(before: Scrape, scrape: Scrape, seconds: float) -> dict[str, float]:
+def _increases(before: Scrape, scrape: Scrape, seconds: float) -> dict[str, float]:
     return {
         name: _more(value, before.counters.get(name, 0)) / seconds for name, value in scrape.counters.items()
     }

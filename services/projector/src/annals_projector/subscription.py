@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 
 from annals.dapr import DaprError, DatabaseError
 from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked, Unreadable
-from annals.events import RecordedEvent, StreamId, from_cloudevent
+from annals.events import RecordedEvent, from_cloudevent
 from annals.projections import Applier, Outdated, ProjectionStalled
 from annals.store import EventReader, StoreError, Undecodable, event_pages
 from annals.telemetry import metrics
@@ -80,17 +80,15 @@ class Inbound:
         Raises ValueError if the message is unreadable, or if the store lacks the event or an earlier one.
         """
         named = from_cloudevent(cloudevent, RecordedEvent)
-        if await self._applier.apply([await self._stored(named.stream, named.version)]):
-            raise ValueError("an earlier event of the stream is not in the store")
-
-    async def _stored(self, stream: StreamId, version: int) -> RecordedEvent:
+        pages = event_pages(self._store, [(named.stream, named.version)], certain=True)
         try:
-            async for events, _ in event_pages(self._store, [(stream, version)], certain=True):
-                for event in events:
-                    return event
+            stored = [event async for page, _ in pages for event in page]
         except Undecodable as error:
             raise ValueError(str(error)) from error
-        raise ValueError("the event is not in the store")
+        if not stored:
+            raise ValueError("the event is not in the store")
+        if await self._applier.apply(stored):
+            raise ValueError("an earlier event of the stream is not in the store")
 
 
 def routes(inbound: Inbound) -> APIRouter:

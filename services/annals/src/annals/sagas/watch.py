@@ -178,20 +178,22 @@ class Watch:
     async def _replace(self, root: SagaKey) -> None:
         """Finish a restart. If it is recorded already, recording another would only lengthen the wait."""
         _, state = await self._history.load(root)
-        if state.active and state.suspended:
+        if not state.active:
+            del self._to_replace[root]
             return
-        if state.active and state.run == self._to_replace[root]:
+        if state.suspended:
+            return
+        if state.run == self._to_replace[root]:
             del self._to_replace[root]
             await self._restart(root, state)
             return
-        if state.active:
-            if await self._would_resume_a_child(root, state):
-                return
-            try:
-                await self._orchestrator.replace_workflow(root, state, NOBODY)
-            except DaprError as error:
-                _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
-                return
+        if await self._would_resume_a_child(root, state):
+            return
+        try:
+            await self._orchestrator.replace_workflow(root, state, NOBODY)
+        except DaprError as error:
+            _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
+            return
         del self._to_replace[root]
 
     def _patience(self, saga: Saga[Any], state: SagaState) -> float:

@@ -22,10 +22,7 @@ _NOTHING_TAKEN = ("member.not_reserved", "not_found")
 
 
 class CapacityRelease1(SagaInput):
-    """The member whose place is freed, and the task that the place was reserved for.
-
-    `previous` had the task before `member`. During a hand-over both have a place for it, and nobody else has.
-    """
+    """The input of version 1; see `CapacityRelease`."""
 
     member: Id
     task_id: Id
