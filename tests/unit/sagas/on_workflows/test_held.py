@@ -23,6 +23,7 @@ from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import NotBegun
 from annals.sagas.runs import instance_id
 from annals.sagas.workflow import SagaWorker
+from annals.testing.fake import FakeSidecar
 from saga_machine import saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered
 
@@ -224,3 +225,18 @@ async def test_a_worker_whose_sidecar_never_came_ends_when_it_is_told_to() -> No
     with pytest.raises(asyncio.CancelledError):
         await task
     assert at_work() == before
+
+
+async def test_a_worker_that_ends_leaves_no_work_behind() -> None:
+    async with FakeSidecar() as sidecar:
+        worker = SagaWorker(sidecar.grpc_port, SagaCatalog(CHILD), {})
+        task = asyncio.create_task(worker.run())
+        while not worker.connected:
+            await asyncio.sleep(0.01)
+        manager = worker._runtime._WorkflowRuntime__worker._async_worker_manager  # type: ignore[attr-defined]
+        left = asyncio.run_coroutine_threadsafe(asyncio.Event().wait(), manager._queue_event_loop)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert left.cancelled()
+        assert manager._queue_event_loop.is_closed()

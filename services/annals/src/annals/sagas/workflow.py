@@ -118,7 +118,21 @@ class SagaWorker:
         finally:
             self.connected = False
             # This also ends a start that still waits for the sidecar, and would wait for ever.
-            await asyncio.shield(asyncio.to_thread(self._runtime.shutdown))
+            await asyncio.shield(asyncio.to_thread(self._stop))
+
+    def _stop(self) -> None:
+        self._runtime.shutdown()
+        # The SDK (1.18) leaves its loop unclosed, with what came just as it stopped: `asyncio.wait_for`
+        # (Python 3.11) swallows a cancel that comes together with the work that it waits for.
+        loop = self._runtime._WorkflowRuntime__worker._async_worker_manager._queue_event_loop  # type: ignore[attr-defined]  # noqa: SLF001
+        if loop is None or loop.is_running():
+            return
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.close()
 
     def _bridge(self, activity: Activity) -> Callable[..., Awaitable[dict[str, Any]]]:
         async def on_worker(_context: WorkflowActivityContext, call: dict[str, Any]) -> dict[str, Any]:
