@@ -18,7 +18,7 @@ from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
 from annals.sagas.claims import ClaimContended
 from annals.sagas.history import SagaKey
-from annals.store import OutcomeUnknown
+from annals.store import OutcomeUnknown, StoreUnavailable
 from annals.testing.fake import FakeConfiguration, FakeDapr, FakeSidecar
 from annals.web.admission import admit
 from annals.web.background import background
@@ -148,7 +148,7 @@ class Failing:
         return asked
 
 
-UNKNOWN = [ClaimContended("no answer"), OutcomeUnknown("no answer")]
+UNKNOWN = [ClaimContended("no answer"), OutcomeUnknown("no answer"), StoreUnavailable("no answer")]
 
 
 @asynccontextmanager

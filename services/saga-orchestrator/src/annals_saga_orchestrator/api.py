@@ -22,6 +22,7 @@ from annals.sagas.catalog import NotDeclared, UnknownSaga
 from annals.sagas.claims import ClaimContended, SagaRuns
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import NotBegun, Orchestrator, Started
+from annals.store import StoreUnavailable, Undecodable
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
@@ -242,5 +243,6 @@ def _problems(again: str = "send it again: a repeat does no harm") -> Iterator[N
             raise Problem(
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
-        except (ClaimContended, DaprError, NotBegun, NotDeclared) as error:
+        # A request takes several steps. The store may be away, or a record damaged, after the first of them.
+        except (ClaimContended, DaprError, NotBegun, NotDeclared, StoreUnavailable, Undecodable) as error:
             raise unavailable(f"{error}; {again}", seconds=_RETRY_SECONDS) from error
