@@ -21,8 +21,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import untraced
+from annals.free_ports import free_port
 from fuzz.depth import DEEP
-from suite import infra, ports, profiles
+from suite import infra, profiles
 from suite.paths import ROOT
 from suite.process import Process, Spec
 from suite.sidecar import SidecarPorts, sidecar
@@ -84,7 +85,7 @@ def write_secrets(home: Path, **values: str) -> None:
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.Postgres]:
     """Run a PostgreSQL server for the whole session."""
     directory = tmp_path_factory.mktemp("postgres")
-    server = infra.Postgres(directory, ports.free_port())
+    server = infra.Postgres(directory, free_port())
     server.initialise()
     async with running(server.spec(), directory):
         yield server
@@ -94,7 +95,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[in
 async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.Nats]:
     """Run a NATS server with JetStream for the whole session."""
     directory = tmp_path_factory.mktemp("nats")
-    server = infra.Nats(directory, ports.free_port())
+    server = infra.Nats(directory, free_port())
     async with running(server.spec(), directory):
         yield server
 
@@ -103,7 +104,7 @@ async def nats(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.
 async def mariadb(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[infra.MariaDb]:
     """Run a MariaDB server for the whole session."""
     directory = tmp_path_factory.mktemp("mariadb")
-    server = infra.MariaDb(directory, ports.free_port())
+    server = infra.MariaDb(directory, free_port())
     server.initialise()
     async with running(server.spec(), directory):
         yield server

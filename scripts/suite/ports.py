@@ -1,25 +1,12 @@
-"""Ports of this machine: finds free ones, probes them, and says which process uses one."""
+"""Ports of this machine: probes them, and says which process uses one."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import os
 import socket
 
 import psutil
-
-# Below the ephemeral ports of Linux and macOS, so that no outgoing connection takes a port between the check
-# and the listening. The ports from 23501 on belong to the sidecars and the test kit. A process gives out each
-# port once before it repeats one, and each process starts at a different port.
-_FREE = range(20_000, 23_500)
-_turns = itertools.count(os.getpid() * 1_009)
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    return next(port for turn in _turns if not busy(port := _FREE[turn % len(_FREE)]))
 
 
 def busy(port: int) -> bool:

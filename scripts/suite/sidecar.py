@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from annals.free_ports import free_port
 from suite import ports, runtime
 from suite.process import Spec
 
@@ -22,7 +23,7 @@ class SidecarPorts:
     @classmethod
     def free(cls) -> SidecarPorts:
         """Return ports that nothing listens on."""
-        return cls(*(ports.free_port() for _ in range(4)))
+        return cls(*(free_port() for _ in range(4)))
 
 
 def sidecar(

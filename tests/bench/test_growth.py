@@ -23,6 +23,7 @@ from http_load import Measured, Request, Script, creates, median, saturate
 import untraced
 from annals.dapr import DaprSidecar
 from annals.events import StreamId
+from annals.free_ports import free_port
 from annals.store import DaprEventReader
 from conftest import running, write_secrets
 from suite import infra, keys, manifest, ports, profiles
@@ -71,7 +72,7 @@ async def world(events: int, dsn: str, nats: infra.Nats, home: Path) -> AsyncIte
     app = next(
         app for app in manifest.read(ROOT / "dapr.yaml", "nats", "postgresql") if app.app_id == "command"
     )
-    at, port = SidecarPorts.free(), ports.free_port()
+    at, port = SidecarPorts.free(), free_port()
     beside = sidecar(
         "command", at, resources=app.resources, config=untraced.config(home), home=home, app_port=port
     )
@@ -215,7 +216,7 @@ async def test_growth(tmp_path: Path) -> None:
     loaded: dict[int, list[float]] = {}
     # Servers of its own, which end with it: the clean-up of such a store must not burden the parts that
     # follow.
-    postgres, nats = infra.Postgres(tmp_path, ports.free_port()), infra.Nats(tmp_path, ports.free_port())
+    postgres, nats = infra.Postgres(tmp_path, free_port()), infra.Nats(tmp_path, free_port())
     postgres.initialise()
     async with AsyncExitStack() as stack:
         for server in (postgres, nats):

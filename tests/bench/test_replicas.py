@@ -15,7 +15,7 @@ import results
 from http_load import Measured, creates, median, saturate
 from subjects.running import annals
 
-from suite import ports
+from annals.free_ports import free_port
 from suite.process import Process, Spec
 from suite.sidecar import SidecarPorts
 from suite.suite import Suite
@@ -31,7 +31,7 @@ CLIENTS = 32
 def another_command(suite: Suite, number: int) -> tuple[int, list[Spec]]:
     """Return one more replica: its app's port, and the specs of its sidecar and itself."""
     app = next(app for app in suite.apps if app.app_id == "command")
-    app = replace(app, app_port=ports.free_port(), ports=SidecarPorts.free())
+    app = replace(app, app_port=free_port(), ports=SidecarPorts.free())
     beside, service = suite._sidecar(app), suite._service(app)
     env = dict(service.env) | {"ANNALS_INSTANCE": f"bench-{number}"}
     return app.app_port, [

@@ -22,10 +22,10 @@ from subjects.environment import PYTHON, TEMPORAL
 
 import untraced
 from annals.events import new_id
+from annals.free_ports import free_port
 from annals.sagas.history import SagaKey
 from annals.sagas.runs import instance_id
 from conftest import COMPONENTS, running
-from suite import ports
 from suite.manifest import App
 from suite.process import Spec
 from suite.sidecar import SidecarPorts, sidecar
@@ -90,7 +90,7 @@ async def bare(suite: BenchSuite, tmp_path_factory: pytest.TempPathFactory) -> A
 @pytest.fixture(scope="module")
 async def temporal(suite: BenchSuite) -> AsyncIterator[str]:
     """Run Temporal's development server, with its history in a file, and a worker; yield its address."""
-    port, http = ports.free_port(), ports.free_port()
+    port, http = free_port(), free_port()
     argv = [str(TEMPORAL), "server", "start-dev", "--headless", "--log-level", "error"]
     argv += ["--port", str(port), "--http-port", str(http), "--db-filename", str(suite.home / "temporal.db")]
     server = Spec("temporal", argv, lambda: serving(f"127.0.0.1:{port}"))

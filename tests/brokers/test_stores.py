@@ -17,11 +17,12 @@ from outcomes import Outcomes
 
 from annals.dapr import DaprError, DaprSidecar, Write
 from annals.events import new_id
+from annals.free_ports import free_port
 from annals.store import UnfitStore
 from annals.store.probe import probe
 from conftest import copy_components, write_secrets
 from event_stores import REDIS
-from suite import infra, ports
+from suite import infra
 
 pytestmark = [pytest.mark.brokers, pytest.mark.timeout(300)]
 
@@ -53,7 +54,7 @@ async def store(
             await mariadb.recreate("annals")
             secrets = dict(mariadb.secrets)
         case "redis":
-            server = infra.Redis(tmp_path, ports.free_port())
+            server = infra.Redis(tmp_path, free_port())
             server.initialise()
             await launch(server.spec())
             secrets = dict(server.secrets)

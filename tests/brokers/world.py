@@ -19,6 +19,7 @@ from matrix import Broker
 
 from annals.dapr import DaprSidecar
 from annals.events import DomainEvent, RecordedEvent, StreamId, new_id
+from annals.free_ports import free_port
 from annals.store import Append, DaprEventStore
 from annals.web.background import background
 from conftest import COMPONENTS, until, write_secrets
@@ -200,7 +201,7 @@ class World:
         await until(lambda: self.shows(given), seconds, "the read models to be what the store folds to")
 
     async def _app(self, app_id: str, name: str, argv: list[str], env: Mapping[str, str]) -> App:
-        port = ports.free_port()
+        port = free_port()
         beside = await self.beside(app_id, name, port)
         given = dict(zip(_SIDECAR_ENV, map(str, (port, beside.http, beside.grpc)), strict=True))
         spec = Spec(name, argv, lambda: ports.http_ok(port, "/readyz"), env={**env, **given})
@@ -262,8 +263,8 @@ async def inhabited(found: World) -> World:
 
 async def _server(broker: Broker, home: Path, dsn: str, stack: AsyncExitStack) -> tuple[Process, FaultyProxy]:
     assert broker.server is not None
-    proxy_port = ports.free_port()
-    server = broker.server(home / "server", ports.free_port())
+    proxy_port = free_port()
+    server = broker.server(home / "server", free_port())
     (home / "server").mkdir()
     server.initialise()
     if broker.name == "kafka":

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, expect
 
+from annals.free_ports import free_port
 from browser.conftest import SECONDS, Api, live
 from conftest import Launch
 from oidc_issuer import CLIENT, Issuer, issuing
@@ -29,7 +30,7 @@ async def issuer() -> AsyncIterator[Issuer]:
 @pytest.fixture
 async def console(suite: Suite, launch: Launch, issuer: Issuer) -> str:
     """Start a second console on the first one's sidecar."""
-    port = ports.free_port()
+    port = free_port()
     at = next(app.ports for app in suite.apps if app.app_id == "console")
     settings = {
         "APP_PORT": str(port),

@@ -12,13 +12,14 @@ import pytest
 
 from annals.dapr import DaprSidecar
 from annals.events import StreamId
+from annals.free_ports import free_port
 from annals.store import Appended, DaprEventStore, OutcomeUnknown, StoreUnavailable, UnfitStore, keys
 from annals.store.postgresql import PostgresEventStore
 from annals.store.probe import probe
 from conftest import copy_components, until, write_secrets
 from event_store_conformance import EventStoreConformance, new_stream, to_append
 from event_stores import REDIS, lane_held, opened
-from suite import infra, ports
+from suite import infra
 from suite.infra.postgres import prepare_settings
 
 IN_MEMORY_PUBSUB = """
@@ -181,7 +182,7 @@ class TestOnPostgresItself(EventStoreConformance):
 async def test_a_store_that_does_not_keep_first_write_is_refused(
     launch: Callable[..., Any], bare_sidecar: Callable[..., Any], tmp_path: Path
 ) -> None:
-    server = infra.Redis(tmp_path, ports.free_port())
+    server = infra.Redis(tmp_path, free_port())
     server.initialise()
     await launch(server.spec())
     write_secrets(tmp_path, **server.secrets)

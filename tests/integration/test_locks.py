@@ -13,8 +13,9 @@ from dapr.proto import api_v1
 from structlog.testing import capture_logs
 
 from annals.dapr import DaprError, DaprSidecar, LockLost, Locks, LockTaken
+from annals.free_ports import free_port
 from conftest import copy_components, running, until, write_secrets
-from suite import infra, ports
+from suite import infra
 from suite.paths import ROOT
 
 PAGE = (ROOT / "docs" / "building-blocks.md").read_text()
@@ -23,7 +24,7 @@ PAGE = (ROOT / "docs" / "building-blocks.md").read_text()
 @pytest.fixture
 async def sidecar(tmp_path: Path, bare_sidecar: Any) -> AsyncIterator[DaprSidecar]:
     """Run a sidecar with the component as the documentation prints it."""
-    server = infra.Redis(tmp_path / "redis", ports.free_port())
+    server = infra.Redis(tmp_path / "redis", free_port())
     server.initialise()
     (component,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     folder = copy_components(tmp_path / "components", "shared/secretstore.yaml")

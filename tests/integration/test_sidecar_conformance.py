@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from annals.free_ports import free_port
 from annals.testing.daprd import RealSidecar
 from conftest import running
 from recording_app import recording_app
@@ -109,7 +110,7 @@ async def sidecar(
 ) -> AsyncIterator[Sidecar]:
     directory = tmp_path_factory.mktemp("conformance")
     async with AsyncExitStack() as stack:
-        redis = ports.free_port()
+        redis = free_port()
         server = shutil.which("redis-server")
         assert server, "redis-server is needed: `make test` installs it"
         argv = [server, "--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]

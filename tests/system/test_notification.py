@@ -26,8 +26,9 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message
 
 from annals.events import IntegrationEvent, new_id, to_cloudevent_json
+from annals.free_ports import free_port
 from conftest import running, until
-from suite import infra, ports, profiles
+from suite import infra, profiles
 from suite.manifest import App
 from suite.process import Spec
 from suite.sidecar import SidecarPorts
@@ -88,7 +89,7 @@ class Hook:
     """A webhook's receiver, which answers as it is told."""
 
     def __init__(self) -> None:
-        self.port = ports.free_port()
+        self.port = free_port()
         self.answers: list[int] = []
         self.received: list[tuple[dict[str, str], bytes]] = []
 
@@ -249,7 +250,7 @@ async def test_a_stream_goes_on_at_another_replica(
         last, _ = await next_event(messages)
     missed = await notifications.client.created()
     [app] = [app for app in notifying.apps if app.app_id == "notification"]
-    other = replace(app, app_port=ports.free_port(), ports=SidecarPorts.free())
+    other = replace(app, app_port=free_port(), ports=SidecarPorts.free())
     service = notifying._service(other)
     env = {**service.env, "ANNALS_INSTANCE": "another"}
     logs, there = notifying.logs / "another", f"http://127.0.0.1:{other.app_port}"

@@ -12,6 +12,7 @@ import pytest
 
 import demo.__main__ as demo
 from annals.dapr import DaprSidecar
+from annals.free_ports import free_port
 from annals.sagas import AwaitEvent, Saga, SagaCatalog, SagaInput, Step
 from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
@@ -19,7 +20,6 @@ from annals_cli.sidecar import Sidecar
 from conftest import running
 from fixed_answer import answering
 from saga_machine import saga_machine
-from suite import ports
 from suite.process import Spec
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -34,7 +34,7 @@ WAITING = Saga("waiting", Nothing, (Step("w", AwaitEvent(("yes",), deadline=lamb
 
 @pytest.fixture(autouse=True)
 def proxy(monkeypatch: pytest.MonkeyPatch) -> str:
-    address = f"http://127.0.0.1:{ports.free_port()}"
+    address = f"http://127.0.0.1:{free_port()}"
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, address)
         monkeypatch.setenv(name.upper(), address)

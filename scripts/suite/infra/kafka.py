@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from annals.free_ports import free_port
 from suite import ports, runtime
 from suite.infra import first_start
 from suite.infra.passwords import password, write_private
@@ -60,7 +61,7 @@ class Kafka:
             first_start.run([*self._command("128m"), *argv], cwd=self._directory)
 
     def _properties(self) -> str:
-        controller = ports.free_port()
+        controller = free_port()
         secret = password(self._password_file)
         login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
         users = f'username="annals" password="{secret}" user_annals="{secret}"'

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from annals.free_ports import free_port
 from suite import packages, ports, runtime
 from suite.infra.passwords import password, write_private
 from suite.process import Spec
@@ -78,9 +79,9 @@ disk_free_limit.absolute = 50MB
                 "RABBITMQ_MNESIA_BASE": str(self._directory / "data"),
                 "RABBITMQ_LOG_BASE": str(self._directory / "log"),
                 "RABBITMQ_LOGS": "-",
-                "RABBITMQ_DIST_PORT": str(ports.free_port()),
+                "RABBITMQ_DIST_PORT": str(free_port()),
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-                "ERL_EPMD_PORT": str(ports.free_port()),
+                "ERL_EPMD_PORT": str(free_port()),
                 "ERL_EPMD_ADDRESS": "127.0.0.1",
                 "RUNNING_UNDER_SYSTEMD": "true",  # makes the script exec the node, not watch it
             },

@@ -16,6 +16,7 @@ import nats
 from http_load import Measured
 from nats.js.api import StreamConfig
 
+from annals.free_ports import free_port
 from conftest import COMPONENTS, running
 from subjects.environment import HERE, MESSAGE_DB, PYTHON
 from suite import ports
@@ -89,7 +90,7 @@ def _postgres_environment(dsn: str) -> dict[str, str]:
 async def _serving(
     suite: Suite, name: str, argv: list[str], env: dict[str, str], database: str
 ) -> AsyncIterator[Subject]:
-    port = ports.free_port()
+    port = free_port()
     spec = Spec(
         name.lower(),
         argv,
@@ -169,7 +170,7 @@ async def emmett(suite: Suite) -> AsyncIterator[Subject]:
 async def _with_sidecar(
     suite: Suite, name: str, argv: list[str], resources: list[Path]
 ) -> AsyncIterator[tuple[Process, Process, int]]:
-    at, port = SidecarPorts.free(), ports.free_port()
+    at, port = SidecarPorts.free(), free_port()
     env = {"APP_PORT": str(port), "DAPR_HTTP_PORT": str(at.http), "DAPR_GRPC_PORT": str(at.grpc)}
     app = Spec(name, argv, lambda: ports.open_port(port), env=env)
     config = suite.home / "config.yaml"

@@ -15,10 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from annals.free_ports import free_port
 from annals_console.app import create
 from annals_console.settings import AuthMode, ConsoleSettings
 from oidc_issuer import CLIENT, Issuer, issuing, serving
-from suite import ports
 
 Start = Callable[..., Awaitable[str]]
 
@@ -109,7 +109,7 @@ async def starting(
     (page / "assets" / "app.js.br").write_bytes(b"packed")
 
     def begin(**given: Any) -> AbstractAsyncContextManager[str]:
-        port = ports.free_port()
+        port = free_port()
         defaults = {
             "app_port": port,
             "dapr_http_port": behind[1],

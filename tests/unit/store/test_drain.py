@@ -8,12 +8,12 @@ import time
 import pytest
 
 from annals.dapr import DaprSidecar, Write
+from annals.free_ports import free_port
 from annals.store import DaprEventStore, OutcomeUnknown, keys, lane
 from annals.store.lease import Leases
 from annals.testing.fake import FakeSidecar
 from event_store_conformance import new_stream, to_append
 from event_stores import lane_held, opened
-from suite.ports import free_port
 
 
 async def test_a_store_whose_sidecar_never_came_ends_when_told() -> None:

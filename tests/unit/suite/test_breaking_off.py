@@ -22,6 +22,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from annals.free_ports import free_port
 from conftest import until
 from suite import infra, keys, packages, page, ports, profiles, runtime, supervisor
 from suite.infra.passwords import password
@@ -219,8 +220,8 @@ class Served:
 def test_a_zipkin_that_is_there_already_takes_the_place_of_ours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(infra, "Postgres", lambda *_: Served(ports.free_port()))
-    monkeypatch.setattr(profiles, "_SERVERS", {"nats": lambda _: Served(ports.free_port())})
+    monkeypatch.setattr(infra, "Postgres", lambda *_: Served(free_port()))
+    monkeypatch.setattr(profiles, "_SERVERS", {"nats": lambda _: Served(free_port())})
     monkeypatch.setattr(infra.ControlPlane, "specs", lambda _: [])
     monkeypatch.setattr(infra, "zipkin", lambda port: Spec("zipkin", [], lambda: ports.open_port(port)))
     choice = profiles.Choice.of("embedded", "postgresql")

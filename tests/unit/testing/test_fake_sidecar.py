@@ -27,10 +27,10 @@ from annals.dapr import (
     SidecarUnavailable,
     Write,
 )
+from annals.free_ports import free_port
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
 from conftest import until
 from recording_app import recording_app
-from suite.ports import free_port
 
 
 async def test_a_value_ends_when_the_clock_comes_to_it() -> None:

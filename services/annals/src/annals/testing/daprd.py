@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from annals.testing.ports import free_port
+from annals.free_ports import free_port
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 20.0

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from annals.testing import ports
+from annals import free_ports
 
 TAKE = """
-from annals.testing.ports import free_port
+from annals.free_ports import free_port
 print(*(free_port() for _ in range(300)), flush=True)
 input()
 """
@@ -38,16 +38,16 @@ async def test_two_test_runs_are_never_given_the_same_port() -> None:
 def test_when_every_block_is_claimed_the_own_ports_are_given_out_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ports, "_PORTS", range(19_000, 19_128))
-    given = list(itertools.islice(ports._claimed_ports(), 248))
+    monkeypatch.setattr(free_ports, "_PORTS", range(19_000, 19_128))
+    given = list(itertools.islice(free_ports._claimed_ports(), 248))
     assert len(set(given)) == 124
     assert given[:124] == given[124:]
 
 
 def test_a_port_that_something_listens_on_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken, free = ports.free_port(), ports.free_port()
+    taken, free = free_ports.free_port(), free_ports.free_port()
     with socket.create_server(("127.0.0.1", taken)):
-        monkeypatch.setattr(ports, "_own_ports", iter([taken, free, taken]))
-        assert ports.free_port() == free
+        monkeypatch.setattr(free_ports, "_own_ports", iter([taken, free, taken]))
+        assert free_ports.free_port() == free
         with pytest.raises(OSError, match="no port from"):
-            ports.free_port()
+            free_ports.free_port()

@@ -1,4 +1,4 @@
-"""Free ports of this machine, none of which a concurrent test run is given too."""
+"""Free ports of this machine, none of which another process is given too."""
 
 from __future__ import annotations
 
