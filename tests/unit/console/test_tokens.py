@@ -69,7 +69,7 @@ async def test_nobody_whose_key_is_known_waits_for_an_issuer_that_hangs(issuer: 
     made_up = [asyncio.create_task(issuer.verify("x.y.z")) for _ in range(5)]
     await asked(issuer, 3)
 
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         assert await issuer.verify(issuer.token()) == "ada"
 
     issuer.hangs.set()

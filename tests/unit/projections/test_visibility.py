@@ -43,7 +43,7 @@ async def test_what_is_visible_is_seen_without_any_wait() -> None:
 
 async def test_what_is_not_visible_is_looked_for_once_where_nobody_is_to_wait() -> None:
     index = Index(events=1)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         with pytest.raises(NotVisible, match="after 0 s"):
             await wait(index, 0)
     assert index.looks == 1
@@ -51,13 +51,13 @@ async def test_what_is_not_visible_is_looked_for_once_where_nobody_is_to_wait() 
 
 async def test_what_is_not_visible_is_looked_for_again_as_long_as_is_to_be_waited() -> None:
     index = Index(events=1)
-    with pytest.raises(NotVisible, match=r"after 0\.2 s"):
-        await wait(index, 0.2)
+    with pytest.raises(NotVisible, match=r"after 1 s"):
+        await wait(index, 1)
     assert index.looks > 1
 
 
 async def test_a_look_does_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(visibility, "_LOOK_SECONDS", 0.05)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         with pytest.raises(NotVisible):
             await wait(Index(events=2, seconds=60), 0)
