@@ -446,7 +446,7 @@ async def test_only_what_was_unreadable_is_read_again(clients: tuple[AtOnce, AtO
     async def handled() -> bool:
         return not letters.parked("default")
 
-    await until(handled, seconds=5)
+    await until(handled)
     reading.cancel()
     assert read == [{"n": 1}]
     assert [one.id for one in letters.released()] == [event.id]
@@ -480,7 +480,7 @@ async def test_a_text_that_is_edited_is_handled_only_as_a_message_of_its_tenant(
     async def dealt_with() -> bool:
         return not letters.released()
 
-    await until(dealt_with, seconds=5)
+    await until(dealt_with)
     reading.cancel()
     assert read == ([becomes] if handled else [])
     assert [one.reason for one in letters.parked("acme")] == ([] if handled else ["it is of another tenant"])
@@ -583,7 +583,7 @@ async def test_a_text_that_is_nested_too_deeply_to_be_read_again_is_parked_again
     async def parked_again() -> bool:
         return not letters.released()
 
-    await until(parked_again, seconds=5)
+    await until(parked_again)
     reading.cancel()
     (letter,) = letters.parked("acme")
     assert letter.attempts == 2

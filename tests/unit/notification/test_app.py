@@ -126,7 +126,7 @@ async def test_a_database_that_takes_no_writes_for_a_while_has_nothing_parked(
         return tables.planned[-1]
 
     async with following(tables, monkeypatch) as letters:
-        await until(tried_often, seconds=5)
+        await until(tried_often)
         assert not letters.parked("acme")
         tables.refuses = ()
         await until(planned)
@@ -142,5 +142,5 @@ async def test_an_event_is_parked_that_the_database_refuses_while_it_takes_other
         return bool(letters.parked("acme"))
 
     async with following(tables, monkeypatch) as letters:
-        await until(parked, seconds=10)
+        await until(parked)
     assert tables.planned == [False] * 5

@@ -153,7 +153,7 @@ async def test_what_the_database_refuses_is_kept_at_last_and_parked_again_when_i
             return not letters.released()
 
         try:
-            await until(parked_again, seconds=5)
+            await until(parked_again)
         finally:
             reading.cancel()
             await sidecar.close()

@@ -80,7 +80,7 @@ async def ask(world: World) -> AsyncIterator[Ask]:
 
 
 async def until(so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not so():
             await asyncio.sleep(0)
 
