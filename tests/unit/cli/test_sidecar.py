@@ -37,6 +37,52 @@ def test_who_only_asked_is_not_told_that_something_may_have_been_done(annals: An
     assert raised.value.code is Exit.UNAVAILABLE
 
 
+NEVER_ANSWERED = [
+    (httpx.ReadTimeout("timed out"), "the sidecar at http://127.0.0.1:3501 did not answer within 30 s"),
+    (httpx.RemoteProtocolError("gone"), "the sidecar at http://127.0.0.1:3501 broke off: gone"),
+    (httpx.ReadError(""), "the sidecar at http://127.0.0.1:3501 broke off: ReadError"),
+    (
+        httpx.Response(500, json={"errorCode": "ERR_DIRECT_INVOKE", "message": "error reading: EOF"}),
+        "the service command did not answer: error reading: EOF",
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "said"), NEVER_ANSWERED)
+def test_who_gets_no_answer_is_told_whether_something_may_have_been_done(
+    annals: Annals, answer: httpx.Response | Exception, said: str
+) -> None:
+    def service(_: httpx.Request) -> httpx.Response:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for arguments, effect in (
+        (("lanes",), ""),
+        (("command", "task.create"), "; command may have done what was asked"),
+    ):
+        with pytest.raises(Failed) as raised:
+            annals(service, *arguments)
+        assert (str(raised.value), raised.value.code) == (said + effect, Exit.UNAVAILABLE)
+
+
+def test_how_long_an_answer_was_awaited_is_said(annals: Annals) -> None:
+    def silent(_: httpx.Request) -> httpx.Response:
+        raise httpx.ReadTimeout("timed out")
+
+    with pytest.raises(Failed, match=r"did not answer within 600 s$"):
+        annals(silent, "projections", "difference", "tasks", "2")
+
+
+def test_a_host_that_does_not_answer_has_no_sidecar(annals: Annals) -> None:
+    def silent(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectTimeout("timed out")
+
+    with pytest.raises(Failed, match=r"^no sidecar answers at http://127.0.0.1:3501: ") as raised:
+        annals(silent, "command", "task.create")
+    assert raised.value.code is Exit.UNAVAILABLE
+
+
 def test_an_answer_that_is_no_json_did_not_break_off(annals: Annals) -> None:
     lines = httpx.Response(200, content=b"{}\n{}\n", headers={"content-type": "application/x-ndjson"})
     with pytest.raises(Failed, match="answers in application/x-ndjson, not in JSON") as raised:

@@ -131,7 +131,7 @@ class Sidecar:
         content: bytes | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        seconds: float | None = None,
+        seconds: float = _SECONDS,
     ) -> Any:
         """Send a request to a service and return the JSON that it answers, None for a 204."""
         request = self._request(
@@ -142,9 +142,9 @@ class Sidecar:
             content=content,
             params=_given(params),
             headers={**self.headers, **(headers or {})},
-            timeout=_SECONDS if seconds is None else seconds,
+            timeout=seconds,
         )
-        with self._reaching():
+        with self._reaching(method, app, seconds):
             answer = self.http.send(request)
         _raise_problem(answer, app)
         if answer.status_code == HTTPStatus.NO_CONTENT:
@@ -158,9 +158,7 @@ class Sidecar:
             # If a service dies while it answers, the sidecar ends the answer as if that were all of it: half
             # of the body, or no body.
             message = f"the service {app} broke off in the middle of its answer"
-            if method != "GET":
-                message += ", and may have done what was asked"
-            raise Failed(message, Exit.UNAVAILABLE) from error
+            raise _unanswered(method, app, message) from error
 
     @contextmanager
     def stream(self, app: str, path: str, **params: Any) -> Iterator[httpx.Response]:
@@ -169,7 +167,7 @@ class Sidecar:
         request = self._request(
             "GET", app, path, params=_given(params), headers=dict(self.headers), timeout=timeout
         )
-        with self._reaching(), closing(self.http.send(request, stream=True)) as answer:
+        with self._reaching("GET", app), closing(self.http.send(request, stream=True)) as answer:
             if answer.is_error:
                 answer.read()
             _raise_problem(answer, app)
@@ -177,7 +175,7 @@ class Sidecar:
 
     def healthy(self) -> None:
         """Raise Failed unless the sidecar is healthy and accepts the API token."""
-        with self._reaching():
+        with self._reaching("GET", "sidecar"):
             answer = self.http.get(f"{self.url}/v1.0/healthz", headers=dict(self.headers))
             if answer.is_error:
                 raise Failed(
@@ -197,20 +195,30 @@ class Sidecar:
             raise Failed(f"this cannot be sent: {error}", Exit.USAGE) from error
 
     @contextmanager
-    def _reaching(self) -> Iterator[None]:
+    def _reaching(self, method: str, app: str, seconds: float = _SECONDS) -> Iterator[None]:
         try:
             yield
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             message = f"no sidecar answers at {self.url}: start the suite (make start), or pass --sidecar URL"
             raise Failed(message, Exit.UNAVAILABLE) from error
+        except httpx.TimeoutException as error:
+            message = f"the sidecar at {self.url} did not answer within {seconds:g} s"
+            raise _unanswered(method, app, message) from error
         except httpx.HTTPError as error:
-            message = f"the sidecar at {self.url} broke off: {error or type(error).__name__}"
-            raise Failed(message, Exit.UNAVAILABLE) from error
+            message = f"the sidecar at {self.url} broke off: {str(error) or type(error).__name__}"
+            raise _unanswered(method, app, message) from error
 
 
 def _given(params: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the parameters that have a value."""
     return {name: value for name, value in (params or {}).items() if value is not None}
+
+
+def _unanswered(method: str, app: str, message: str, problem: Mapping[str, Any] | None = None) -> Failed:
+    """Return the error for a missing answer. Any request but a GET may have taken effect all the same."""
+    if method != "GET":
+        message += f"; {app} may have done what was asked"
+    return Failed(message, Exit.UNAVAILABLE, problem)
 
 
 def _raise_problem(answer: httpx.Response, app: str) -> None:
@@ -227,8 +235,8 @@ def _raise_problem(answer: httpx.Response, app: str) -> None:
             "detail", problem.get("message") or answer.text.strip() or f"HTTP {answer.status_code}"
         )
         if answer.status_code in (500, 502, 503, 504):  # it did not find the app, or got no answer
-            message = f"the service {app} cannot be reached: {problem['detail']}"
-            raise Failed(message, Exit.UNAVAILABLE, problem)
+            message = f"the service {app} did not answer: {problem['detail']}"
+            raise _unanswered(answer.request.method, app, message, problem)
         if answer.status_code == HTTPStatus.UNAUTHORIZED:
             raise SidecarRefused(f"{problem['detail']}: set DAPR_API_TOKEN", code, problem)
         if answer.status_code == HTTPStatus.FORBIDDEN:
