@@ -103,3 +103,18 @@ async def test_an_answer_without_a_body_is_one() -> None:
         sidecar = Sidecar(f"http://127.0.0.1:{port}", {})
         assert await asyncio.to_thread(sidecar.call, "DELETE", "notification", "recurrences/one") is None
         sidecar.http.close()
+
+
+@pytest.mark.parametrize("command", [("lanes",), ("projections", "difference", "tasks", "2"), ("tail",)])
+def test_that_no_host_is_there_is_said_long_before_an_answer_is_late(
+    annals: Annals, command: tuple[str, ...]
+) -> None:
+    limits: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        limits.append(request.extensions["timeout"]["connect"])
+        raise httpx.ConnectTimeout("timed out")
+
+    with pytest.raises(Failed, match="no sidecar answers"):
+        annals(answer, *command)
+    assert limits == [3.0]

@@ -142,7 +142,7 @@ class Sidecar:
             content=content,
             params=_given(params),
             headers={**self.headers, **(headers or {})},
-            timeout=seconds,
+            timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
         )
         with self._reaching(method, app, seconds):
             answer = self.http.send(request)
