@@ -327,3 +327,18 @@ def test_a_machines_own_policy_stays(policy: Path) -> None:
     with packages._services_stay_off():
         assert policy.read_text() == "#!/bin/sh\nexit 0\n"
     assert policy.exists()
+
+
+@pytest.mark.parametrize(("failing", "code"), [("update", 1), ("install", 1), ("nothing", 0)])
+def test_the_tests_of_the_page_do_not_go_on_without_the_browser_that_they_need(
+    tmp_path: Path, failing: str, code: int
+) -> None:
+    for name, does in {"id": "echo 0", "apt-get": f'[ "$1" != {failing} ]'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+
+    script = bootstrap.ROOT / "scripts" / "install-chromium"
+    ended = subprocess.run(
+        ["/bin/sh", script], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, "need Chromium" in ended.stderr) == (code, code == 1)
