@@ -55,6 +55,14 @@ def dapr(program: str) -> Path:
             and _DAPR_FITS.search(_output([str(daprd), "--version"]))
         ):
             return installed
+    try:
+        return _built_dapr(program)
+    except Missing as error:
+        instead = f"`dapr init --slim --runtime-version {DAPR_VERSION}`"
+        raise Missing(f"{error}\nOr install Dapr: {instead}.") from error
+
+
+def _built_dapr(program: str) -> Path:
     built = CACHE / "dapr" / DAPR_VERSION / program
     with locked(built.parent):
         if not built.exists():
@@ -151,9 +159,7 @@ def _build(package: str, target: Path) -> None:
         check=False,
     )
     if result.returncode:
-        raise Missing(
-            f"{package} could not be built:\n{result.stderr[-2000:]}\nInstall Dapr 1.18: `dapr init --slim`."
-        )
+        raise Missing(f"{package} could not be built:\n{result.stderr[-2000:]}")
     partial.rename(target)
 
 
@@ -163,9 +169,7 @@ def _go() -> Path:
             match = re.search(r"go(\d+)\.(\d+)\.?(\d*)", _output([str(candidate), "version"]))
             if match and tuple(int(part or 0) for part in match.groups()) >= _GO_AT_LEAST:
                 return Path(candidate)
-    raise Missing(
-        "Go 1.26.5 or newer is needed to build Dapr, and no wheel of it fits this machine: install Go."
-    )
+    raise Missing("Go 1.26.5 or newer is needed, and no wheel of it fits this machine: install Go.")
 
 
 def java() -> Path:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from annals import free_ports
+from annals.testing.daprd import HELP
 from conftest import until
 from suite import infra, manifest, packages, page, ports, profiles, runtime, supervisor
 from suite.paths import ROOT
@@ -382,6 +383,30 @@ def test_placement_and_scheduler_are_those_that_came_with_an_installed_daprd(
     built = tmp_path / "cache" / "dapr" / runtime.DAPR_VERSION
     for name in runtime.DAPR_PROGRAMS:
         assert runtime.dapr(name) == (installed if fits else built) / name
+
+
+@pytest.mark.parametrize(
+    "go", ["go1.0.0", "go1.99.0"], ids=["no Go that is new enough", "a build that fails"]
+)
+def test_where_dapr_cannot_be_built_the_release_that_fits_is_advised(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, go: str
+) -> None:
+    (tmp_path / "go").write_text(f"#!/bin/sh\n[ $1 = version ] && echo {go}\n")
+    (tmp_path / "go").chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(runtime, "BIN", tmp_path)
+    monkeypatch.setattr(runtime, "CACHE", tmp_path / "cache")
+
+    (advised,) = re.findall("`(dapr .+?)`", HELP)
+    with pytest.raises(runtime.Missing) as raised:
+        runtime.dapr("daprd")
+    assert f"`{advised}`" in str(raised.value)
+    assert advised == f"dapr init --slim --runtime-version {runtime.DAPR_VERSION}"
+
+    with pytest.raises(runtime.Missing) as raised:
+        runtime.pubsub_emulator()
+    assert "Dapr" not in str(raised.value).splitlines()[-1]
 
 
 def test_a_build_of_the_page_by_hand_is_not_written_through_the_link_into_the_cache() -> None:

@@ -20,8 +20,8 @@ _STOP_SECONDS = 20.0
 _LOG_LINES = 15
 
 HELP = (
-    "daprd is not found. Install Dapr 1.18 (`dapr init --slim`), or say where daprd is: "
-    "`pytest --annals-daprd PATH`, `annals_daprd = PATH` in pytest's configuration, or ANNALS_DAPRD=PATH."
+    "daprd is not found. Install Dapr 1.18 (`dapr init --slim --runtime-version 1.18.2`), or say where daprd "
+    "is: `pytest --annals-daprd PATH`, `annals_daprd = PATH` in pytest's configuration, or ANNALS_DAPRD=PATH."
 )
 
 CONFIGURATION = """\
