@@ -105,6 +105,21 @@ def test_a_switch_that_fails_may_be_made_later(annals: Annals, answer: httpx.Res
     assert HOW in raised.value.__notes__[0]
 
 
+@pytest.mark.parametrize(
+    ("looks", "options", "said"),
+    [
+        ([looked_at()], ["--no-wait"], "generation 3 of tasks is building; compare it: "),
+        ([looked_at(), looked_at(caught_up=True)], [], "generation 3 of tasks has caught up; compare it: "),
+        ([looked_at(), looked_at("live")], [], "generation 3 of tasks answers queries now\n"),
+    ],
+)
+def test_what_has_become_of_the_generation_is_said_at_the_end(
+    annals: Annals, looks: list[httpx.Response], options: list[str], said: str
+) -> None:
+    result = annals(Projector(*looks), *REBUILD[:3], *options)
+    assert (result.exit_code, result.stdout.startswith(said)) == (Exit.DONE, True)
+
+
 def test_a_generation_that_is_dropped_is_waited_for_no_longer(annals: Annals) -> None:
     with pytest.raises(Failed, match="generation 3 is dropped"):
         annals(Projector(looked_at(), looked_at("dropped")), *REBUILD)

@@ -74,8 +74,7 @@ def rebuild(
         given.line("projections", name, read_model, str(number)) for name in ("difference", "switch")
     )
     try:
-        if wait or switch:
-            _wait(given, read_model, number)
+        live = (wait or switch) and _wait(given, read_model, number)
         if switch:
             path = f"{_generation(read_model, number)}/switch"
             given.sidecar.call("POST", "projector", path, body={"reason": reason})
@@ -86,13 +85,11 @@ def rebuild(
             soft_wrap=True,
         )
         raise
-    if switch:
+    if switch or live:
         given.output.done(answer, (f"generation {number} of {read_model} answers queries now", "green"))
         return
-    given.output.done(
-        answer,
-        f"generation {number} of {read_model} is building; compare it: {compare}; switch to it: {switch_to}",
-    )
+    done = f"generation {number} of {read_model} {'has caught up' if wait else 'is building'}"
+    given.output.done(answer, f"{done}; compare it: {compare}; switch to it: {switch_to}")
 
 
 @app.command()
@@ -171,7 +168,8 @@ def _progress(one: dict[str, Any]) -> str | None:
     return f"{commits['done']} of {commits['total']}" + (", caught up" if one["caught_up"] else "")
 
 
-def _wait(given: Session, read_model: str, number: int) -> None:
+def _wait(given: Session, read_model: str, number: int) -> bool:
+    """Wait until a generation has caught up; return whether it is live by then. Raises Failed."""
     path = _generation(read_model, number)
     heard, silent = time.monotonic(), False
     with given.output.progress(transient=False) as progress:
@@ -189,8 +187,9 @@ def _wait(given: Session, read_model: str, number: int) -> None:
                 heard, silent = time.monotonic(), False
                 commits = one["commits"] or {"done": None, "total": None}
                 progress.update(bar, completed=commits["done"], total=commits["total"])
-                if one["caught_up"] or one["status"] == "live":
-                    return
+                live: bool = one["status"] == "live"
+                if one["caught_up"] or live:
+                    return live
                 if one["status"] not in ("building", "paused"):
                     raise Failed(f"generation {number} is {one['status']}", Exit.REFUSED)
             time.sleep(_LOOK_SECONDS)
