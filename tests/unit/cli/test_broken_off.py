@@ -32,6 +32,19 @@ def test_a_verification_that_came_to_its_end_is_one(annals: Annals) -> None:
     assert (result.exit_code, "2 events are as they were recorded" in result.output) == (Exit.DONE, True)
 
 
+def test_what_a_verification_finds_is_not_called_more_than_wrong(annals: Annals) -> None:
+    nowhere = dict.fromkeys(("tenant", "stream", "version", "event_id"))
+    finding = {"reason": "the log ends at 7, but was written up to 9", "lane": 0, "seq": 7} | nowhere
+    found = {"ok": False, "events": 7, "lanes": {"0": {"seq": 7, "signed": 5}}, "findings": [finding]}
+    said = json.dumps({"result": found}).encode() + b"\n"
+    result = annals(lambda _: httpx.Response(200, content=said), "audit", "verify")
+    assert result.exit_code == Exit.FOUND_WRONG
+    assert result.stdout.splitlines() == [
+        "lane 0: verified to 7, signed to 5",
+        "wrong  lane 0 after 7: the log ends at 7, but was written up to 9",
+    ]
+
+
 @pytest.mark.parametrize("half", [b"", PROGRESS[:20], b'{"error":"\xc3', RESULT[:30]])
 def test_a_verification_that_broke_off_is_said_to_be_none(annals: Annals, half: bytes) -> None:
     with pytest.raises(Failed, match="broken off") as raised:

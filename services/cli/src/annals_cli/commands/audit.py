@@ -101,7 +101,7 @@ def _entries(last: bytes, format: Format) -> int | None:  # noqa: A002
 
 @app.command()
 def verify(context: typer.Context) -> None:
-    """Verify every event, its hash chain and the signed checkpoints. Exit code 6 if anything was altered."""
+    """Verify every event, its hash chain and the signed checkpoints. Exit code 6 if anything is wrong."""
     given = session(context)
     result: dict[str, Any] | None = None
     with (
@@ -134,7 +134,7 @@ def _report(result: dict[str, Any]) -> None:
     for one in result["findings"]:
         where = f"{one['stream']} version {one['version']} (event {one['event_id']}, tenant {one['tenant']})"
         place = where if one["stream"] else f"lane {one['lane']} after {one['seq']}"
-        people.print(told(("altered", "red"), f"  {place}: {one['reason']}"))
+        people.print(told(("wrong", "red"), f"  {place}: {one['reason']}"))
     if result["ok"]:
         people.print(told((f"{result['events']} events are as they were recorded", "green")))
 
