@@ -60,5 +60,5 @@ async def test_a_whole_export_is_written_as_it_is(tmp_path: Path, form: str, bod
 async def test_an_export_that_broke_off_leaves_no_file(tmp_path: Path, form: str, body: bytes) -> None:
     with pytest.raises(Failed, match="broken off") as raised:
         await export(body, tmp_path / "trail", form)
-    assert raised.value.code is Exit.ERROR
+    assert raised.value.code is Exit.UNAVAILABLE
     assert list(tmp_path.iterdir()) == []

@@ -38,7 +38,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         raise Failed(f"{path} cannot be written: {error.strerror}", Exit.ERROR) from error
 
 
-def broken_off(path: Path, code: Exit) -> Failed:
+def broken_off(path: Path) -> Failed:
     """Return the error to raise when the export to `path` ended early."""
     left = "what was written is incomplete" if path == STDOUT else "nothing was written"
-    return Failed(f"the export was broken off; {left}", code)
+    return Failed(f"the export was broken off; {left}", Exit.UNAVAILABLE)

@@ -83,7 +83,7 @@ def export(
             out.write(line)
         entries = _entries(line, format)
         if entries is None:
-            raise broken_off(file, Exit.ERROR)
+            raise broken_off(file)
     done = {"file": str(file), "entries": entries}
     given.output.done(done, f"{entries} entries in {file}", aside=file == STDOUT)
 

@@ -73,7 +73,7 @@ def export(
                 progress.advance(bar)
                 beginning += len(line) if _begins_lane(line) else 0
         if end is None:
-            raise broken_off(file, Exit.UNAVAILABLE)
+            raise broken_off(file)
     done = f"{end['events']} events of {end['commits']} commits, of all tenants, in {file}"
     exported = {"file": str(file), "read_models": unknown is None} | end
     given.output.done(exported, done, aside=file == STDOUT)
