@@ -66,7 +66,8 @@ def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
     second = event("a\u2028b [/x]")
     bodies: list[str | None] = [
         f"retry: 1000\nid: 0-1\n\nid: 0-2\ndata: {event('first')}\n\nevent: alive\nid: 0-4\ndata: {{}}\n\n",
-        None,  # no sidecar answers yet
+        None,  # the service is away
+        None,
         f"id: 0-4\n\n: nothing\ndata: {second}\n\nevent: cut\ndata: too much waited\n\n",
         f"id: 0-6\ndata: {event('third')}\n\n",
     ]
@@ -79,13 +80,14 @@ def test_tail_goes_on_where_its_stream_ended_or_was_cut(annals: Annals) -> None:
             return httpx.Response(503, json={"detail": "not now"})
         return httpx.Response(200, content=body.encode(), headers={"content-type": "text/event-stream"})
 
-    lines = annals(stream, "tail", "-n", "3", "--after", "0-0").output.splitlines()
-    assert lines == [
+    result = annals(stream, "tail", "-n", "3", "--after", "0-0")
+    assert result.stdout.splitlines() == [
         'now  task.created  task-1  {"title": "first"}',
         r'now  task.created  task-1  {"title": "a\u2028b [/x]"}',
         'now  task.created  task-1  {"title": "third"}',
     ]
-    assert asked == ["0-0", "0-4", "0-4", "0-4"]
+    assert asked == ["0-0", "0-4", "0-4", "0-4", "0-4"]
+    assert result.stderr == "waiting: the service notification did not answer: not now\n", "once"
 
 
 def test_tail_shows_programs_from_where_on_to_go_on_after_each_event(annals: Annals) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from annals_cli.lines import lines
+from annals_cli.output import say_waiting
 from annals_cli.sidecar import Exit, Failed, Sidecar
 
 _AGAIN_SECONDS = 1.0  # before a stream is opened again
@@ -18,17 +19,19 @@ def events(
 ) -> Iterator[tuple[str | None, dict[str, Any]]]:
     """Yield events without end: a stream that ends or is cut is opened again at the place it had reached.
 
+    While it cannot be opened again, people are told why.
+
     Each event comes with the id of that place, to go on from after it. Only the last event of a commit moves
     it on, so after another one, the whole commit comes again.
 
     Raises Failed if the stream cannot be opened at first, or is refused later.
     """
-    begun = False
+    begun = silent = False
     while True:
         try:
             with sidecar.stream("notification", "stream", after=after, **filters) as answer:
                 for reached, kind, data in _messages(lines(answer.iter_bytes())):
-                    begun, after = True, reached or after
+                    begun, silent, after = True, False, reached or after
                     if kind == "cut":
                         break
                     if kind == "message" and data:
@@ -36,6 +39,9 @@ def events(
         except Failed as failed:
             if not begun or failed.code is not Exit.UNAVAILABLE:
                 raise
+            if not silent:
+                say_waiting(failed)
+            silent = True
         time.sleep(_AGAIN_SECONDS)
 
 

@@ -45,6 +45,11 @@ def _is_shown(char: str) -> bool:
     return char.isprintable() or char == "\n" or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
+def say_waiting(why: object) -> None:
+    """Tell why the program waits, whatever form its answers have."""
+    notes.print(told(("waiting: ", "yellow"), str(why)), soft_wrap=True)
+
+
 class Output:
     """Shows answers: as JSON for programs if `as_json`, otherwise for people."""
 

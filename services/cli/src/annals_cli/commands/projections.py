@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from annals_cli.output import notes, told
+from annals_cli.output import notes, say_waiting
 from annals_cli.session import Session, session
 from annals_cli.sidecar import Exit, Failed, segment
 
@@ -181,7 +181,7 @@ def _wait(given: Session, read_model: str, number: int) -> bool:
                 if failed.code is not Exit.UNAVAILABLE or time.monotonic() - heard > _SILENCE_SECONDS:
                     raise
                 if not silent:
-                    notes.print(told(("waiting: ", "yellow"), str(failed)), soft_wrap=True)
+                    say_waiting(failed)
                 silent = True
             else:
                 heard, silent = time.monotonic(), False
