@@ -210,7 +210,8 @@ def saga_check(annals: Annals, failed: list[list[dict[str, object]]], *given: st
 
 def test_the_doctor_takes_a_failed_saga_with_nothing_left_to_compensate_for_done(annals: Annals) -> None:
     nothing_left: list[dict[str, object]] = [{"id": "a", "remaining": []}, {"id": "b", "remaining": None}]
-    assert saga_check(annals, [nothing_left])["ok"]
+    check = saga_check(annals, [nothing_left])
+    assert (check["ok"], check["detail"]) == (True, "none of tenant default has steps left to compensate")
 
 
 def test_the_doctor_finds_each_saga_that_can_be_retried_and_says_how_for_its_tenant(annals: Annals) -> None:
@@ -220,7 +221,7 @@ def test_the_doctor_finds_each_saga_that_can_be_retried_and_says_how_for_its_ten
     ]
     check = saga_check(annals, pages, "--tenant", "acme")
     assert not check["ok"]
-    assert check["detail"] == "2 failed with steps left to compensate: b, c"
+    assert check["detail"] == "2 of tenant acme failed with steps left to compensate: b, c"
     assert "annals --tenant acme sagas retry ID" in str(check["mend"])
 
 

@@ -10,7 +10,7 @@ import pytest
 from annals_cli.sidecar import Exit
 from unit.cli.conftest import Annals
 
-ELSEWHERE = "3 are parked for all tenants: 2 of globex, 1 of acme; see them with annals --tenant\n"
+ELSEWHERE = "3 are parked for all tenants: 2 of globex, 1 of acme; see them: "
 
 
 def parked(request: httpx.Request) -> httpx.Response:
@@ -30,7 +30,18 @@ def parked(request: httpx.Request) -> httpx.Response:
 def test_a_list_says_that_more_is_parked_of_other_tenants(annals: Annals, command: str, tenant: str) -> None:
     result = annals(parked, "--tenant", tenant, "dead-letters", command)
     assert ("L1" in result.stdout or "a bug" in result.stdout) == (tenant == "acme")
-    assert result.stderr == ELSEWHERE
+    assert result.stderr == f"{ELSEWHERE}annals --tenant TENANT dead-letters {command} --service projector\n"
+
+
+def test_what_is_parked_of_other_tenants_is_looked_for_where_this_was(annals: Annals) -> None:
+    given = ("--sidecar", "http://other:3501", "--tenant", "default", "--user", "ada")
+    again = (
+        "annals --sidecar http://other:3501 --tenant TENANT --user ada dead-letters list --service command"
+    )
+    result = annals(parked, *given, "dead-letters", "list", "--service", "command")
+    assert result.stderr == f"{ELSEWHERE}{again}\n"
+    checks = json.loads(annals(parked, "--json", *given, "doctor").stdout)["checks"]
+    assert f"See {again}." in [one["mend"] for one in checks]
 
 
 def test_a_list_that_has_all_says_nothing_more(annals: Annals) -> None:

@@ -51,14 +51,14 @@ def options(
     context.obj = Session(reached, Output(as_json=as_json), _as_called(context))
 
 
-def _as_called(context: typer.Context) -> tuple[str, ...]:
-    """Return the words that call the program again. Options from variables are left out, as is the token."""
-    words = ["annals"]
-    for name in ("sidecar", "tenant", "user"):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            words += (f"--{name}", context.params[name])
-    return tuple(words)
+def _as_called(context: typer.Context) -> dict[str, str]:
+    """Return the options of the call. Options from variables are left out, as is the token."""
+    sources = {name: context.get_parameter_source(name) for name in ("sidecar", "tenant", "user")}
+    return {
+        name: context.params[name]
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
 
 
 basics.register(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,12 +19,14 @@ class Session:
 
     sidecar: Sidecar
     output: Output
-    program: tuple[str, ...]
-    """The program's name, and the options that a further call must repeat."""
+    options: Mapping[str, str]
+    """The options that a further call must repeat."""
 
-    def line(self, *words: str) -> str:
-        """Return the command line of a further call, for the same suite, tenant and user."""
-        return shlex.join((*self.program, *words))
+    def line(self, *words: str, **others: str) -> str:
+        """Return the command line of a further call, for the same suite, tenant and user, or for `others`."""
+        options = {**self.options, **others}
+        given = (word for name, value in options.items() for word in (f"--{name}", value))
+        return shlex.join(("annals", *given, *words))
 
 
 def session(context: typer.Context) -> Session:

@@ -54,7 +54,7 @@ def listing(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
         "reason",
     )
     given.output.table(answer, answer["items"], columns, empty=f"nothing is parked in {service.value}")
-    _tell_of_others(given, service, len(answer["items"]))
+    _tell_of_others(given, "list", service, len(answer["items"]))
 
 
 @app.command()
@@ -63,7 +63,7 @@ def groups(context: typer.Context, service: Whose = Service.PROJECTOR) -> None:
     given = session(context)
     answer = given.sidecar.get(service, "dead-letters/groups")
     given.output.table(answer, answer["items"], ("group", "count", "consumers", "first", "last"))
-    _tell_of_others(given, service, sum(one["count"] for one in answer["items"]))
+    _tell_of_others(given, "groups", service, sum(one["count"] for one in answer["items"]))
 
 
 @app.command()
@@ -154,13 +154,14 @@ def parked_of_all(sidecar: Sidecar, service: str) -> tuple[dict[str, int], str]:
     return parked, ", ".join(words + ["…"] * (len(parked) > _TENANTS_SHOWN))
 
 
-def _tell_of_others(given: Session, service: Service, shown: int) -> None:
+def _tell_of_others(given: Session, command: str, service: Service, shown: int) -> None:
     """Tell people that other tenants have dead letters, too; programs ask for each tenant."""
     if given.output.as_json:
         return
     parked, words = parked_of_all(given.sidecar, service)
     if (total := sum(parked.values())) > shown:
-        text = f"{total} are parked for all tenants: {words}; see them with annals --tenant"
+        see = given.line("dead-letters", command, "--service", service.value, tenant="TENANT")
+        text = f"{total} are parked for all tenants: {words}; see them: {see}"
         notes.print(told(text), soft_wrap=True)
 
 

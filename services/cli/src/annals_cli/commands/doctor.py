@@ -69,7 +69,7 @@ def _checks(line: _Line) -> list[Callable[[Sidecar], Checked]]:
         _lanes,
         _backlog,
         _lag(line),
-        *map(_letters, _APPS),
+        *(_letters(app, line) for app in _APPS),
         _sagas(line),
         _signed(line),
     ]
@@ -158,23 +158,24 @@ def _lag(line: _Line) -> Callable[[Sidecar], Checked]:
     return _asked("projections", mend, ask)
 
 
-def _letters(app: str) -> Callable[[Sidecar], Checked]:
+def _letters(app: str, line: _Line) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
         parked, words = parked_of_all(sidecar, app)
         return not parked, f"{sum(parked.values())} parked: {words}" if parked else "none"
 
-    mend = f"See annals --tenant TENANT dead-letters list --service {app}."
+    mend = f"See {line('dead-letters', 'list', '--service', app, tenant='TENANT')}."
     return _asked(f"dead letters of {app}", mend, ask)
 
 
 def _sagas(line: _Line) -> Callable[[Sidecar], Checked]:
     def ask(sidecar: Sidecar) -> tuple[bool, str]:
+        tenant = sidecar.headers["x-tenant-id"]
         # A saga that was terminated is failed for good, also with nothing left to compensate.
         left = [saga["id"] for saga in _failed_sagas(sidecar) if saga["remaining"]]
         if not left:
-            return True, "none has steps left to compensate"
+            return True, f"none of tenant {tenant} has steps left to compensate"
         shown = ", ".join(left[:_SAGAS_SHOWN] + ["…"] * (len(left) > _SAGAS_SHOWN))
-        return False, f"{len(left)} failed with steps left to compensate: {shown}"
+        return False, f"{len(left)} of tenant {tenant} failed with steps left to compensate: {shown}"
 
     mend = (
         f"See why: {line('sagas', 'show', 'ID')}. "
