@@ -62,7 +62,7 @@ stop: | .venv/.installed ## stop the suite
 logs: | .venv/.installed ## follow the logs; APP=command for one
 	@$(RUN) -m suite logs $(APP)
 
-test: setup ## run all tests, on real servers
+test: setup ## run the tests on real servers; brokers, browser, cluster, soak and bench have targets of their own
 	@$(RUN) -m suite install redis-server mariadbd helm
 	$(PYTEST) -n 3 -m "not soak and not bench and not brokers and not browser and not cluster"
 

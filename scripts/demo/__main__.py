@@ -209,7 +209,7 @@ def main() -> int:
                 progress.advance(task)
             progress.update(task, description="")
     except httpx.TransportError as error:
-        console.print(f"The suite does not answer ({error}): start it with `make start`.")
+        console.print(f"The suite does not answer ({error}): see `make status`; `make start` starts it.")
         return 1
     except Failed as error:
         console.print(str(error), highlight=False)

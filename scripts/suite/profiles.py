@@ -144,8 +144,8 @@ def zipkin() -> list[Spec]:
     """
     if ports.busy(ZIPKIN_PORT):
         console.print(
-            f"Zipkin is not started: port {ZIPKIN_PORT} is used by {ports.owner(ZIPKIN_PORT)}, "
-            "which receives the traces instead.",
+            f"Zipkin is not started: port {ZIPKIN_PORT} is used by {ports.owner(ZIPKIN_PORT)}. "
+            "If that is a Zipkin, it receives the traces.",
             highlight=False,
             markup=False,
         )
