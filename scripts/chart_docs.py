@@ -95,6 +95,7 @@ _MAPS = {
     "pod.labels",
     "pod.annotations",
     "pod.nodeSelector",
+    "serviceAccount.annotations",
     "networkPolicy.metricsFrom",
     "networkPolicy.edgeFrom",
     "autoscaling.triggers",

@@ -156,6 +156,20 @@ def test_a_sidecar_reads_just_the_secrets_of_its_own_components(render: Render) 
     assert "annals-smoke-test" not in roles
 
 
+def test_a_cloud_can_give_a_role_to_every_pod_with_a_sidecar(render: Render) -> None:
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/annals"}
+
+    manifests = render({"serviceAccount": {"annotations": role}})
+
+    accounts = of_kind(manifests, "ServiceAccount")
+    assert {one["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] for one in accounts.values()} == set(
+        role.values()
+    )
+    for name in (*SERVICES, "smoke-test"):
+        assert pods(manifests)[f"annals-{name}"]["spec"]["serviceAccountName"] in accounts
+    assert all("annotations" not in one["metadata"] for one in of_kind(render(), "ServiceAccount").values())
+
+
 def test_an_app_has_no_token_of_the_kubernetes_api(render: Render) -> None:
     for pod in pods(render(EVERYTHING)).values():
         if "dapr.io/enabled" in pod["metadata"].get("annotations", {}):
