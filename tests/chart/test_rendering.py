@@ -249,6 +249,21 @@ def test_an_autoscaler_that_no_cluster_would_take_is_refused(render: Render, sca
     render({"autoscaling": {"kind": "none", "minReplicas": 12}})
 
 
+def test_every_pod_of_the_chart_runs_where_the_values_say(render: Render) -> None:
+    manifests = [*render(EVERYTHING), *render({**EVERYTHING, "postgresql": {"bundled": False}})]
+    placed = {name: value for name, value in EVERYTHING["pod"].items() if name not in ("labels", "annotations")}
+
+    pods = {
+        name: one["spec"]["template"]["spec"]
+        for kind in ("Deployment", "Job")
+        for name, one in of_kind(manifests, kind).items()
+    }
+    assert {"annals-command", "annals-smoke-test", "annals-settings", "annals-zipkin"} <= pods.keys()
+    for name, pod in pods.items():
+        assert placed.items() <= pod.items(), name
+        assert pod["imagePullSecrets"] == EVERYTHING["image"]["pullSecrets"], name
+
+
 def test_a_pod_that_would_wait_for_longer_than_it_is_given_is_refused(render: Render) -> None:
     with pytest.raises(Refused, match=r"preStopSeconds: 70 is more than pod\.terminationGracePeriodSeconds"):
         render({"pod": {"preStopSeconds": 70}})

@@ -62,6 +62,22 @@ lane of the event store (annals/store/lease.py), and a rollout runs one more rep
 {{ printf "%s/%s:%s" .root.Values.image.repository (.service.image | default .app) (.root.Values.image.tag | default .root.Chart.AppVersion) }}
 {{- end }}
 
+{{/* What says where a pod runs, and from where its images are pulled; the context is the root. */}}
+{{- define "annals.placement" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pod.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.pod.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pod.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{/* The address that spans are sent to, or empty. */}}
 {{- define "annals.zipkin" -}}
 {{- if .Values.tracing.endpoint }}{{ .Values.tracing.endpoint }}

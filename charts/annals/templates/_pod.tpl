@@ -55,18 +55,7 @@ spec:
   {{- if .service.test }}
   restartPolicy: Never
   {{- end }}
-  {{- with $values.image.pullSecrets }}
-  imagePullSecrets: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.pod.priorityClassName }}
-  priorityClassName: {{ . }}
-  {{- end }}
-  {{- with $values.pod.nodeSelector }}
-  nodeSelector: {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with $values.pod.tolerations }}
-  tolerations: {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "annals.placement" .root | trim | nindent 2 }}
   {{- if and $values.pod.spread $port }}
   topologySpreadConstraints:
     {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
