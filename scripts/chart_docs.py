@@ -67,7 +67,7 @@ _SERVICE = {
                     "paths": {
                         "type": "array",
                         "items": {"type": "string", "pattern": "^/"},
-                        "description": "Paths; each covers everything below it.",
+                        "description": "Paths; each covers everything below it, unless it ends in `/*`.",
                     },
                 },
             },

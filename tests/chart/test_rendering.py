@@ -138,6 +138,57 @@ def test_a_path_that_would_not_count_is_refused(render: Render) -> None:
         render({"services": {"saga-orchestrator": {"allow": [rule, {**rule, "verbs": ["POST"]}]}}})
 
 
+def allowing(*paths: str) -> dict[str, Any]:
+    """Return values that allow the console a request with the first path, and another with the second."""
+    verbs = ("GET", "POST")
+    rules = [
+        {"from": "console", "verbs": [verb], "paths": [path]}
+        for verb, path in zip(verbs, paths, strict=False)
+    ]
+    return {"services": {"saga-orchestrator": {"allow": rules}}}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("/sagas", "/sagas/hand_over"),
+        ("/sagas/hand_over", "/sagas"),
+        ("/Sagas", "/sagas/hand_over"),
+        ("/commands/task.create", "/commands/task.*"),
+        ("/commands/task.*", "/commands/task.create"),
+        ("/commands/task.*", "/commands/*.create"),
+        ("/sagas/*", "/sagas/first"),
+        ("/sagas/first/steps", "/sagas/*"),
+        ("/t*/first", "/tasks/second"),
+        ("/**", "/sagas"),
+    ],
+)
+def test_a_path_that_would_hide_another_is_refused(render: Render, paths: tuple[str, str]) -> None:
+    first, second = map(re.escape, paths)
+    with pytest.raises(Refused, match=rf"saga-orchestrator\.allow: {first} and {second} overlap for console"):
+        render(allowing(*paths))
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("/commands/task.*", "/commands/member.*"),
+        ("/commands/*.create", "/commands/*.delete"),
+        ("/commands/a*c", "/commands/abd"),
+        ("/sagas", "/sagas.old"),
+        ("/sagas/*", "/sagas/first/steps"),
+    ],
+)
+def test_paths_that_hide_nothing_are_taken(render: Render, paths: tuple[str, str]) -> None:
+    assert of_kind(render(allowing(*paths)), "Configuration")
+
+
+@pytest.mark.parametrize("path", ["/sagas/*/steps", "/sagas/**/steps"])
+def test_a_wildcard_that_dapr_would_not_take_as_one_is_refused(render: Render, path: str) -> None:
+    with pytest.raises(Refused, match=rf"{re.escape(path)}: only the last segment may be \* or \*\*"):
+        render(allowing(path))
+
+
 @pytest.mark.parametrize("scaled", [{"services": {}}, {"autoscaling": {"kind": "hpa"}}])
 def test_replicas_that_would_share_one_connection_are_refused(render: Render, scaled: dict[str, Any]) -> None:
     with pytest.raises(Refused, match=r"replicas of command would be the client"):
@@ -251,7 +302,9 @@ def test_an_autoscaler_that_no_cluster_would_take_is_refused(render: Render, sca
 
 def test_every_pod_of_the_chart_runs_where_the_values_say(render: Render) -> None:
     manifests = [*render(EVERYTHING), *render({**EVERYTHING, "postgresql": {"bundled": False}})]
-    placed = {name: value for name, value in EVERYTHING["pod"].items() if name not in ("labels", "annotations")}
+    placed = {
+        name: value for name, value in EVERYTHING["pod"].items() if name not in ("labels", "annotations")
+    }
 
     pods = {
         name: one["spec"]["template"]["spec"]
