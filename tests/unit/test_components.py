@@ -1,4 +1,4 @@
-"""No component file contains a credential; each refers to the secret store."""
+"""What the component files hold, and that no credential is among it: each refers to the secret store."""
 
 from __future__ import annotations
 
@@ -91,3 +91,15 @@ def test_a_reference_needs_the_secret_store() -> None:
     component = {"kind": "Component", "spec": {"metadata": [reference]}}
     assert list(inline_credentials(component)) == ["auth.secretStore"]
     assert not list(inline_credentials(component | {"auth": {"secretStore": "secretstore"}}))
+
+
+def test_redis_is_told_in_milliseconds_how_often_to_look() -> None:
+    """Redis' component ignores an interval with a unit (components-contrib 1.18)."""
+    (file,) = (ROOT / "components" / "brokers" / "redis").glob("*.yaml")
+    found = [
+        item["value"]
+        for document in yaml.safe_load_all(file.read_text())
+        for item in document["spec"]["metadata"]
+        if item["name"] == "redeliverInterval"
+    ]
+    assert found == ["30000"] * 4
