@@ -86,6 +86,9 @@ _OWN: dict[str, dict[str, Any]] = {
     "tracing.samplingRate": _FRACTION,
     "services": {"type": "object", "additionalProperties": _SERVICE},
     "autoscaling.kind": {"enum": ["none", "hpa", "keda"]},
+    # A HorizontalPodAutoscaler refuses 0, and so does KEDA for a service that is scaled by CPU only.
+    "autoscaling.minReplicas": {"type": "integer", "minimum": 1},
+    "autoscaling.maxReplicas": {"type": "integer", "minimum": 1},
     "networkPolicy.egress": {"type": "array", "items": _FREE},
     "pod.tolerations": {"type": "array", "items": _FREE},
 }

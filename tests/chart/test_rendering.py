@@ -317,6 +317,13 @@ def test_every_pod_of_the_chart_runs_where_the_values_say(render: Render) -> Non
         assert pod["imagePullSecrets"] == EVERYTHING["image"]["pullSecrets"], name
 
 
+@pytest.mark.parametrize("name", ["minReplicas", "maxReplicas"])
+def test_a_service_is_not_scaled_to_nothing(render: Render, name: str) -> None:
+    with pytest.raises(Refused, match=rf"/autoscaling/{name}': minimum: got 0, want 1"):
+        render({"autoscaling": {"kind": "hpa", "minReplicas": 1, name: 0}})
+    render({"autoscaling": {"kind": "hpa", "minReplicas": 1, name: 1}})
+
+
 def test_a_pod_that_would_wait_for_longer_than_it_is_given_is_refused(render: Render) -> None:
     with pytest.raises(Refused, match=r"preStopSeconds: 70 is more than pod\.terminationGracePeriodSeconds"):
         render({"pod": {"preStopSeconds": 70}})
