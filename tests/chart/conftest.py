@@ -74,7 +74,7 @@ EVERYTHING: Mapping[str, Any] = {
     "services": {"console": {"enabled": True, "env": {"ANNALS_AUTH": "oidc"}}, "toolbox": {"enabled": True}},
     "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "annals-tls", "annotations": {"a": "b"}},
     "kafka": {"bundled": True},
-    "postgresql": {"bundled": True},
+    "postgresql": {"bundled": True, "maxConnections": 1420},  # enough for what an autoscaler may set
     "zipkin": {"bundled": True},
     "monitoring": {"podMonitors": True, "alerts": True, "dashboard": True},
     "networkPolicy": {"restrictEgress": True},

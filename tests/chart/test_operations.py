@@ -21,7 +21,7 @@ from annals_notification.reminders import Reminders
 from annals_saga_orchestrator.sagas import CATALOG
 from suite.paths import ROOT
 
-from .conftest import CHART, EVERYTHING, Manifest, Render, metadata, of_kind
+from .conftest import CHART, EVERYTHING, Manifest, Refused, Render, metadata, of_kind
 
 SERVICES = ("command", "projector", "saga-orchestrator", "notification", "console")
 
@@ -323,6 +323,27 @@ def test_a_bundled_database_has_connections_for_all_replicas_and_an_upgrade(rend
             wanted += sum(most * pods_in_an_upgrade(app) for app in apps)
 
     assert wanted <= int(database["spec"]["postgresql"]["parameters"]["max_connections"])
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        ({"autoscaling": {"kind": "hpa"}}, 1420),
+        ({"autoscaling": {"kind": "keda", "minReplicas": 1, "maxReplicas": 4}}, 820),
+        ({"services": {"command": {"replicas": 4}}}, 652),
+        ({"components": {"eventstore": {"maxConns": {"value": "11"}}}}, 644),
+        ({"services": {"notification": {"enabled": False}}}, 476),
+    ],
+)
+def test_more_replicas_than_a_bundled_database_has_connections_for_are_refused(
+    render: Render, values: dict[str, Any], wanted: int
+) -> None:
+    def bundled(connections: int) -> list[Manifest]:
+        return render({**values, "postgresql": {"bundled": True, "maxConnections": connections}})
+
+    with pytest.raises(Refused, match=rf"postgresql\.maxConnections: {wanted - 1}, .* need {wanted} "):
+        bundled(wanted - 1)
+    bundled(wanted)
 
 
 def test_a_topic_waits_for_no_operator_that_goes_with_it(render: Render) -> None:

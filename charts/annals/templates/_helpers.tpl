@@ -58,6 +58,20 @@ lane of the event store (annals/store/lease.py), and a rollout runs one more rep
 {{ get (dict "command" 47 "saga-orchestrator" 15) .app }}
 {{- end }}
 
+{{/*
+The replicas of an app: as many as its service says, or as an autoscaler may set at most.
+(dict "root" $ "app" name "service" values)
+*/}}
+{{- define "annals.replicas" -}}
+{{- if include "annals.scaled" . }}
+  {{- $most := int .root.Values.autoscaling.maxReplicas }}
+  {{- with include "annals.mostReplicas" . }}{{ $most = min $most (int .) }}{{ end }}
+  {{- $most }}
+{{- else }}
+  {{- int .service.replicas }}
+{{- end }}
+{{- end }}
+
 {{- define "annals.image" -}}
 {{ printf "%s/%s:%s" .root.Values.image.repository (.service.image | default .app) (.root.Values.image.tag | default .root.Chart.AppVersion) }}
 {{- end }}
