@@ -132,6 +132,13 @@ def test_an_ingress_that_would_lead_nowhere_is_refused(render: Render) -> None:
         render({"ingress": {"enabled": True}})
 
 
+def test_an_ingress_whose_every_request_would_be_refused_is_refused(render: Render) -> None:
+    values = {"services": {"console": {"enabled": True, "env": {"ANNALS_AUTH": "development"}}}}
+    with pytest.raises(Refused, match=r"ingress\.host: with ANNALS_AUTH=development"):
+        render({**values, "ingress": {"enabled": True}})
+    render({**values, "ingress": {"enabled": True, "host": "localhost"}})
+
+
 def test_a_path_that_would_not_count_is_refused(render: Render) -> None:
     rule = {"from": "console", "verbs": ["GET"], "paths": ["/sagas"]}
     with pytest.raises(Refused, match="the second entry would have no effect"):
