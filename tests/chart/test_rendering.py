@@ -139,6 +139,14 @@ def test_an_ingress_whose_every_request_would_be_refused_is_refused(render: Rend
     render({**values, "ingress": {"enabled": True, "host": "localhost"}})
 
 
+@pytest.mark.parametrize("topic", ["integration-events", "pigeons"])
+def test_a_topic_whose_component_an_app_cannot_use_is_refused(render: Render, topic: str) -> None:
+    own = {"enabled": True, "port": 8010, "replicas": 2, "publishes": [topic], "allow": []}
+    with pytest.raises(Refused, match=rf"billing is not among the scopes of a component {topic}"):
+        render({"services": {"billing": own}})
+    render({"services": {"billing": {**own, "enabled": False}}})
+
+
 def test_a_path_that_would_not_count_is_refused(render: Render) -> None:
     rule = {"from": "console", "verbs": ["GET"], "paths": ["/sagas"]}
     with pytest.raises(Refused, match="the second entry would have no effect"):

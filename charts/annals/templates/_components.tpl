@@ -146,8 +146,13 @@ to. The value `services` gives the topics that the apps publish to.
     {{- end }}
   {{- end }}
 {{- end }}
+{{- $scopes := dict }}
+{{- range .documents }}{{ if eq .kind "Component" }}{{ $_ := set $scopes .metadata.name (.scopes | default list) }}{{ end }}{{ end }}
 {{- range $app, $service := .root.Values.services }}
   {{- range $topic := $service.publishes }}{{/* a topic's component has the topic's name */}}
+    {{- if and $service.enabled (not (has $app (get $scopes $topic | default list))) }}
+      {{- fail (printf "services.%s.publishes: %s is not among the scopes of a component %s, so it cannot publish there; add it to them in components/brokers/%s" $app $app $topic $.root.Values.broker) }}
+    {{- end }}
     {{- $apps := get $publish $topic | default dict }}
     {{- $_ := set $apps $app (append (get $apps $app | default list) $topic | uniq) }}
     {{- $_ := set $publish $topic $apps }}
