@@ -30,10 +30,11 @@ make bench PART=commands   # one part; the others keep their results
 The parts are {parts}.
 
 All subjects of a part run on one machine, together with the load generator, and on one PostgreSQL with its
-durable defaults. Subjects that are compared take turns, and the tables show the median of the rounds. The
-subjects do not do the same work: Annals and "plain Dapr" go through two sidecars, publish each event over
-NATS and keep a read model; the libraries store in PostgreSQL and do nothing else. No run fails because it is
-slow. [Performance](performance.md) explains the numbers.
+durable defaults. At full load, and in the parts `sagas` and `growth`, the subjects take turns, and the tables
+show the median of the rounds. At half load, and in the part `cost`, each subject is measured once, one after
+the other. The subjects do not do the same work: Annals and "plain Dapr" go through two sidecars, publish each
+event over NATS and keep a read model; the libraries store in PostgreSQL and do nothing else. No run fails
+because it is slow. [Performance](performance.md) explains the numbers.
 """
 SUBJECTS = """
 - **noop**: an app that does nothing, called through two sidecars: the upper limit for any app on Dapr.
