@@ -261,8 +261,8 @@ def sagas(part: Part) -> Iterable[str]:
     yield "## Sagas\n"
     yield said(
         f"""{part["concurrent"]} at a time, each timed from its start to its end. Dapr keeps its workflows in
-        PostgreSQL, and Temporal's development server in a file of its own. All send the commands of Annals,
-        through a sidecar."""
+        PostgreSQL, and Temporal's development server in a file of its own. Those with commands send those of
+        Annals, through a sidecar."""
     )
     annals = part["runs"]["Annals saga, 3 commands, with history"]["rate"]
     yield from table(
