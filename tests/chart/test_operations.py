@@ -279,6 +279,18 @@ def test_so_is_it_where_an_autoscaler_has_made_more_than_one(render: Render) -> 
     assert "annals-notification" in of_kind(scaled, "PodDisruptionBudget")
 
 
+def test_a_restart_of_all_services_restarts_nothing_else(render: Render) -> None:
+    """The bundled Zipkin keeps its traces in memory."""
+    (command,) = re.findall(r"kubectl rollout restart [^`]+", (ROOT / "components" / "README.md").read_text())
+    instance, name = command.split()[-1].split(",")
+
+    labels = {
+        each: one["metadata"]["labels"] for each, one in of_kind(render(EVERYTHING), "Deployment").items()
+    }
+    assert instance == "app.kubernetes.io/instance=annals"
+    assert {each for each in labels if name in labels[each]} == labels.keys() - {"annals-zipkin"}
+
+
 def test_scaling_down_is_one_at_a_time(render: Render) -> None:
     by_cpu = of_kind(render({"autoscaling": {"kind": "hpa"}}), "HorizontalPodAutoscaler")
     by_lag = of_kind(render({"autoscaling": {"kind": "keda"}}), "ScaledObject")
