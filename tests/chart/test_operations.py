@@ -187,6 +187,17 @@ def test_the_rule_and_the_dashboard_are_the_files(render: Render) -> None:
     assert json.loads(dashboard) == json.loads((CHART / "files" / "dashboard.json").read_text())
 
 
+def test_the_dashboard_finds_its_namespace_before_the_first_command() -> None:
+    """A metric with labels has no series until something happens."""
+    (variable,) = (
+        one
+        for one in json.loads((CHART / "files" / "dashboard.json").read_text())["templating"]["list"]
+        if one["name"] == "namespace"
+    )
+    (name,) = re.findall(r"label_values\((\w+), namespace\)", variable["query"])
+    assert REGISTRY.get_sample_value(name) is not None
+
+
 def test_the_edges_metrics_are_scraped_from_a_port_that_is_not_public(render: Render) -> None:
     manifests = render(EVERYTHING)
 
