@@ -29,6 +29,9 @@ from .conftest import (
 )
 from .schemas import check
 
+TOPICS = ("domain-events", "saga-events", "integration-events", "dead-letters")
+"""The components of a broker."""
+
 
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("broker", BROKERS)
@@ -102,6 +105,30 @@ def test_a_component_can_be_given_what_its_file_does_not_say(render: Render) -> 
 
     store = metadata(of_kind(manifests, "Component")["eventstore"])
     assert (store["metadata-x"], store["maxConns"]) == ("1", "5")
+
+
+def test_a_credential_that_a_component_is_given_otherwise_is_not_asked_for(render: Render) -> None:
+    reference = {"name": "login", "key": "user"}
+    own = {topic: {"saslUsername": {"secretKeyRef": reference}} for topic in TOPICS}
+    nothing = {"credentials": {"kafka-user": {"value": ""}}}
+
+    manifests = render({**nothing, "components": own})
+
+    for topic in TOPICS:
+        assert metadata(of_kind(manifests, "Component")[topic])["saslUsername"] == reference
+    assert "annals-kafka-user" not in of_kind(manifests, "Secret")
+
+
+def test_another_login_at_kafka_needs_no_user(render: Render) -> None:
+    login = ("kafka-user", "kafka-password")
+    values = {
+        "components": {topic: {"authType": {"value": "awsiam"}} for topic in TOPICS},
+        "credentials": {name: {"value": "", "optional": True} for name in login},
+    }
+
+    components = of_kind(render(values), "Component")
+
+    assert {metadata(components[topic])["authType"] for topic in TOPICS} == {"awsiam"}
 
 
 @pytest.mark.parametrize("values", [{"broker": "pigeon"}, {"store": "sqlite"}, {"brokr": "kafka"}])
@@ -211,13 +238,12 @@ def test_replicas_that_would_share_one_connection_are_refused(render: Render, sc
 
 
 def test_replicas_with_an_id_of_their_own_may_be_many(render: Render) -> None:
-    names = ("domain-events", "saga-events", "integration-events", "dead-letters")
-    own = {name: {"consumerID": {"value": f"{{podName}}-{name}"}} for name in names}
+    own = {name: {"consumerID": {"value": f"{{podName}}-{name}"}} for name in TOPICS}
 
     manifests = render({"broker": "mqtt", "components": own})
 
-    ids = {metadata(of_kind(manifests, "Component")[name])["consumerID"] for name in names}
-    assert ids == {f"{{podName}}-{name}" for name in names}
+    ids = {metadata(of_kind(manifests, "Component")[name])["consumerID"] for name in TOPICS}
+    assert ids == {f"{{podName}}-{name}" for name in TOPICS}
 
 
 LOGIN = {

@@ -69,8 +69,9 @@ Fails if only one of MySQL's two databases is renamed: two suites on one server 
   {{- $_ := set $spec "type" "secretstores.kubernetes" }}
   {{- $_ := set $spec "metadata" (list (dict "name" "defaultNamespace" "value" $root.Release.Namespace)) }}
 {{- end }}
+{{- $given := get $root.Values.components $name | default dict }}
 {{- range $item := $spec.metadata }}
-  {{- if $item.secretKeyRef }}
+  {{- if and $item.secretKeyRef (not (hasKey $given $item.name)) }}
     {{- $_ := set $item "secretKeyRef" (include "annals.credential" (dict "root" $root "name" $item.secretKeyRef.name "component" $name) | fromYaml) }}
   {{- end }}
 {{- end }}
@@ -91,7 +92,7 @@ Fails if only one of MySQL's two databases is renamed: two suites on one server 
     {{- $_ := set $own "caCert" (dict "secretKeyRef" (dict "name" (printf "%s-kafka-cluster-ca-cert" $root.Release.Name) "key" "ca.crt")) }}
   {{- end }}
 {{- end }}
-{{- $own = merge (deepCopy (get $root.Values.components $name | default dict)) $own }}
+{{- $own = merge (deepCopy $given) $own }}
 {{- $metadata := list }}
 {{- range $item := $spec.metadata }}
   {{- if not (hasKey $own $item.name) }}{{ $metadata = append $metadata $item }}{{ end }}
