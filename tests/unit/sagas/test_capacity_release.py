@@ -7,7 +7,8 @@ import pytest
 from annals.sagas import SagaState, StartOn
 from annals.testing import done, failed, rejected, scenario
 from annals.testing.sagas import Scenario
-from annals_saga_orchestrator.sagas import CATALOG
+from annals_command.commands import fields as commands
+from annals_saga_orchestrator.sagas import CATALOG, fields
 from annals_saga_orchestrator.sagas.capacity_release import CAPACITY_RELEASE, CAPACITY_RELEASE_1
 
 
@@ -41,6 +42,10 @@ def test_an_event_frees_the_places_that_it_names(frees: list[str], given: dict[s
     for trigger in CAPACITY_RELEASE.triggers:
         assert isinstance(trigger, StartOn)
         assert trigger.input({"assignee": "zoe", "frees": frees}, "t1") == given
+
+
+def test_an_id_that_a_command_takes_is_not_refused_as_an_input() -> None:
+    assert commands.Id == fields.Id
 
 
 def test_a_place_that_another_hand_over_has_reserved_meanwhile_stays_taken() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from pydantic import ValidationError
 
 from annals.aggregates import RuleViolation
 from annals.dapr import Answer, SidecarUnavailable
@@ -191,6 +192,15 @@ async def test_a_saga_whose_type_is_like_an_events_can_be_started_by_one() -> No
         await machine.clock.settle()
         state = await machine.orchestrator.load(SagaKey("task-review-deleted-t1", "default"))
         assert (state.saga_type, state.status) == ("task.review", SagaStatus.RUNNING)
+
+
+async def test_an_event_from_which_a_saga_refuses_its_input_is_not_let_go() -> None:
+    """It is parked like one whose function fails: whoever mends the declaration can replay it."""
+    begun_by = StartOn("task.deleted", lambda data, _: {"task_id": data.get("task")})
+    async with saga_machine(SagaCatalog(replace(SAGA, triggers=(begun_by,)))) as machine:
+        with pytest.raises(ValidationError) as refused:
+            await machine.triggers.on_domain_event(deleted("t1"))
+        assert not is_transient(refused.value)
 
 
 async def test_what_runs_is_cancelled_by_what_its_own_version_says() -> None:

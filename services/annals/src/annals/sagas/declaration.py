@@ -213,7 +213,10 @@ class StartOn:
 
     event_type: str
     input: Callable[[Mapping[str, Any], str], Mapping[str, Any] | None]
-    """Takes the event's data and its aggregate's id; returns the saga's input, or None to start no saga."""
+    """Takes the event's data and its aggregate's id; returns the saga's input, or None to start no saga.
+
+    If it raises, or if the saga refuses the input, the event is parked.
+    """
 
     def __post_init__(self) -> None:
         require_event_type(self.event_type)

@@ -45,6 +45,9 @@ class Triggers:
 
         Only the newest version's `StartOn` counts, and only the `CancelOn` of the version that a saga runs
         under. An event from before the saga was asked for does not cancel it: it meant an earlier saga.
+
+        Raises what the triggers' functions raise, pydantic's ValidationError if a saga refuses its input,
+        ClaimContended, DaprError and the errors of the store.
         """
         data, aggregate_id = event.data, event.aggregate_id
         for saga in self._catalog.all():
@@ -69,8 +72,8 @@ class Triggers:
         try:
             asker = Asker(event.user_id, traceparent=event.traceparent)
             await self._orchestrator.start(key, saga.type, given, asker, caused_at=event.timestamp)
-        except (ValueError, SagaRuns, RuleViolation, AppendTooLarge) as error:
-            # Not raised: the follower would hand over the event again, and it would be refused again.
+        except (SagaRuns, RuleViolation, AppendTooLarge) as error:
+            # Not raised: no declaration is at fault, and the event's stream would wait behind it.
             _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
 
     async def _cancel(self, saga: Saga[Any], business_key: str, event: RecordedEvent) -> None:
