@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from annals.aggregates import RuleViolation
 from annals.dapr import Answer, SidecarUnavailable
-from annals.events import RecordedEvent
+from annals.events import RecordedEvent, new_id
 from annals.sagas import (
     AwaitEvent,
     CancelOn,
@@ -192,6 +192,19 @@ async def test_a_saga_whose_type_is_like_an_events_can_be_started_by_one() -> No
         await machine.clock.settle()
         state = await machine.orchestrator.load(SagaKey("task-review-deleted-t1", "default"))
         assert (state.saga_type, state.status) == ("task.review", SagaStatus.RUNNING)
+
+
+async def test_a_saga_of_a_long_type_that_an_event_starts_has_an_id_that_requests_can_name() -> None:
+    begun_by = StartOn("task.deleted", lambda _, task_id: {"task_id": task_id})
+    saga = replace(SAGA, type="t" * 100, triggers=(begun_by,))
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        event_id = new_id()
+        await machine.triggers.on_domain_event(deleted("t1").model_copy(update={"event_id": event_id}))
+        await machine.clock.settle()
+        saga_id = f"{'t' * 63}-{event_id}"
+        assert len(saga_id) == 100
+        state = await machine.orchestrator.load(SagaKey(saga_id, "default"))
+        assert (state.saga_type, state.status) == (saga.type, SagaStatus.RUNNING)
 
 
 async def test_an_event_from_which_a_saga_refuses_its_input_is_not_let_go() -> None:

@@ -227,6 +227,13 @@ def test_events_that_dapr_takes_for_one_are_refused(steps: Any) -> None:
     saga(wait("a", "Yes"), wait("b", "Yes"))
 
 
+def test_an_event_that_no_address_can_name_is_refused() -> None:
+    for name in ("", "pay/ok"):
+        with pytest.raises(ValueError, match=f"test: no request can raise the event '{name}'"):
+            saga(wait("a", "yes", refusals=(name,)))
+    saga(wait("a", "it is paid.", "späť"))
+
+
 def test_two_that_wait_at_the_same_time_are_answered_in_any_order() -> None:
     declared = saga(Parallel(wait("a", "yes-a"), wait("b", "yes-b")), command("c"))
     for first, second in (("yes-a", "yes-b"), ("yes-b", "yes-a")):
@@ -393,3 +400,11 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
     for action in (StartSaga("other", lambda _: {}), StartSagas("other", lambda _: [])):
         with pytest.raises(ValueError, match="s starts other, which is not declared"):
             SagaCatalog(saga(Step("s", action)))
+
+
+def test_the_key_of_a_compensation_is_that_of_no_other_step() -> None:
+    mistaken = saga(command("reserve"), command("reserve/undo"))
+    with pytest.raises(ValueError, match="test: reserve/undo would have the key of reserve's compensation"):
+        SagaCatalog(mistaken)
+    SagaCatalog(mistaken, saga(command("reserve"), command("release"), version=2))
+    SagaCatalog(saga(Step("reserve", command("a").action), command("reserve/undo")))

@@ -32,7 +32,8 @@ class NotDeclared(Exception):
 class SagaCatalog:
     """The sagas that an orchestrator declares.
 
-    Raises ValueError if a version is declared twice, or if a saga starts one that is not in the catalogue.
+    Raises ValueError if a version is declared twice, if a saga starts one that is not in the catalogue, or if
+    two actions of a newest version have the same key. Older versions must stay: their sagas may run.
     """
 
     def __init__(self, *sagas: Saga[Any]) -> None:
@@ -48,6 +49,12 @@ class SagaCatalog:
                     raise ValueError(
                         f"{saga.type}: {step.name} starts {step.action.saga}, which is not declared"
                     )
+        for newest in map(self.newest, self.types):
+            names = {step.name for step in newest.flat()}
+            for step in newest.flat():
+                if step.compensation is not None and (same := f"{step.name}/undo") in names:
+                    both = f"{same} would have the key of {step.name}'s compensation"
+                    raise ValueError(f"{newest.type}: {both}: give it another name, in a new version")
 
     def require_functions(self, names: Collection[str]) -> None:
         """Raise ValueError if a `CallActivity` calls a function that is not among `names`."""

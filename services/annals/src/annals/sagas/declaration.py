@@ -240,8 +240,8 @@ class Saga(Generic[I]):
 
     A changed saga is a new `version`, declared beside the old one: a running saga goes on under the version
     that it was started with. Raises ValueError for step names that are not unique, or that no command can be
-    sent under; for an event that could be meant for several waits; and for a `CancelOn` without a
-    `business_key`.
+    sent under; for an event that could be meant for several waits, or that no request can raise; and for
+    a `CancelOn` without a `business_key`.
     """
 
     type: str
@@ -267,6 +267,9 @@ class Saga(Generic[I]):
             raise ValueError(f"{self.type}: a CancelOn finds its saga by the business key: give it one")
         spelt: dict[str, str] = {}
         for event in (event for _, _, wait in self._waits() for event in wait.names):
+            if not event or "/" in event:
+                why = "the name is part of an address, so it is not empty and has no slash"
+                raise ValueError(f"{self.type}: no request can raise the event {event!r}: {why}")
             if (same := spelt.setdefault(event.casefold(), event)) != event:
                 both = f"{same} and {event} are the same event to Dapr, which ignores case"
                 raise ValueError(f"{self.type}: {both}: give each another name")

@@ -25,6 +25,9 @@ _log = structlog.get_logger(__name__)
 # The characters that the id of a saga or of a Dapr workflow may not have.
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
+# In characters. With the id of an event, they stay within the 100 that the API takes in the id of a saga.
+_TYPE_SHOWN = 63
+
 _CLOCKS_APART = timedelta(minutes=15)
 """How much older than a saga an event may seem although the saga was there when the event happened.
 
@@ -58,7 +61,7 @@ class Triggers:
                     case StartOn() if saga is self._catalog.newest(saga.type):
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
-                            saga_id = _UNFIT.sub("-", f"{saga.type}-{event.event_id}")
+                            saga_id = _UNFIT.sub("-", f"{saga.type[:_TYPE_SHOWN]}-{event.event_id}")
                             key = SagaKey(saga_id, event.tenant_id, event.user_id, event.correlation_id)
                             await self._start(key, saga, given, event)
                     case CancelOn():
