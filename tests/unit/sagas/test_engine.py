@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import pytest
 
+from annals.privacy import PERSONAL
 from annals.sagas import (
     AskQuery,
     AwaitEvent,
@@ -32,6 +33,14 @@ from annals.testing import done, failed, rejected, scenario, timed_out
 
 class Nothing(SagaInput):
     pass
+
+
+class Leaver(SagaInput):
+    name: Annotated[str, PERSONAL]
+
+
+class Nested(SagaInput):
+    leaver: Leaver
 
 
 def command(name: str, **step: Any) -> Step:
@@ -393,6 +402,10 @@ def test_a_declaration_that_could_not_work_is_refused() -> None:
         StartSagas("other", lambda _: [], concurrency=0)
     with pytest.raises(ValueError, match="test: a CancelOn finds its saga by the business key"):
         saga(command("a"), triggers=(CancelOn("task.deleted", lambda _, task_id: task_id),))
+    with pytest.raises(ValueError, match="test: name of Leaver is marked as personal"):
+        replace(saga(command("a")), input=Leaver)
+    with pytest.raises(ValueError, match=r"Nested\.leaver is marked as personal"):
+        replace(saga(command("a")), input=Nested)
     calling = saga(Step("s", command("a").action, compensation=CallActivity("undo", lambda _: {})))
     with pytest.raises(ValueError, match="test: s calls the function undo, which does not exist"):
         SagaCatalog(calling).require_functions({"do"})

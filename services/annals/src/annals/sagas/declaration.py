@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 from annals.events import require_event_type
+from annals.privacy.personal import personal_fields
 
 _COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,145}")
 """Matches the name of a step that sends a command. The name is part of the command's idempotency key, and no
@@ -240,8 +241,8 @@ class Saga(Generic[I]):
 
     A changed saga is a new `version`, declared beside the old one: a running saga goes on under the version
     that it was started with. Raises ValueError for step names that are not unique, or that no command can be
-    sent under; for an event that could be meant for several waits, or that no request can raise; and for
-    a `CancelOn` without a `business_key`.
+    sent under; for an event that could be meant for several waits, or that no request can raise; for a
+    `CancelOn` without a `business_key`; and for an input with a field that is marked as personal.
     """
 
     type: str
@@ -265,6 +266,9 @@ class Saga(Generic[I]):
                 raise ValueError(f"{self.type}: {shape}: {step.name!r}")
         if self.business_key is None and any(isinstance(one, CancelOn) for one in self.triggers):
             raise ValueError(f"{self.type}: a CancelOn finds its saga by the business key: give it one")
+        if marked := personal_fields(self.input):
+            what = f"{', '.join(marked)} of {self.input.__name__} is marked as personal"
+            raise ValueError(f"{self.type}: {what}, and an input is not encrypted: give it the subject's id")
         spelt: dict[str, str] = {}
         for event in (event for _, _, wait in self._waits() for event in wait.names):
             if not event or "/" in event:
