@@ -112,6 +112,16 @@ def test_an_event_that_comes_early_is_kept() -> None:
     assert run.took == timedelta(minutes=1)
 
 
+def test_an_event_that_no_step_took_is_taken_back_by_the_step_that_asked_for_it() -> None:
+    undo = SendCommand("refund", lambda _: {})
+    unused = SendCommand("unused", lambda _: {})
+    asks = Step("ask", PublishEvent("payment.requested", lambda _: {}), compensation=undo)
+    declared = saga(asks, command("reserve"), replace(wait("pay", "paid"), compensation=unused))
+    full = scenario(declared, {}).when("reserve", failed(), rejected("full"))
+    run = full.raised("paid", after=timedelta(milliseconds=500)).run()
+    run.then("compensated").then_did("payment.requested", "reserve", "reserve", "undo refund")
+
+
 def test_two_waits_for_the_same_event_take_one_each() -> None:
     steps = [Step(f"wait{n}", AwaitEvent(("yes",), deadline=lambda _: timedelta(hours=1))) for n in (1, 2)]
     declared = saga(*steps)
