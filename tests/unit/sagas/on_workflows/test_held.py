@@ -230,13 +230,14 @@ async def test_a_worker_whose_sidecar_never_came_ends_when_it_is_told_to() -> No
 async def test_a_worker_that_ends_leaves_no_work_behind() -> None:
     async with FakeSidecar() as sidecar:
         worker = SagaWorker(sidecar.grpc_port, SagaCatalog(CHILD), {})
-        task = asyncio.create_task(worker.run())
-        while not worker.connected:
-            await asyncio.sleep(0.01)
         manager = worker._runtime._WorkflowRuntime__worker._async_worker_manager  # type: ignore[attr-defined]
-        left = asyncio.run_coroutine_threadsafe(asyncio.Event().wait(), manager._queue_event_loop)
+        task = asyncio.create_task(worker.run())
+        # The worker is connected before its loop has run anything.
+        while not worker.connected or (loop := manager._queue_event_loop) is None:
+            await asyncio.sleep(0.01)
+        left = asyncio.run_coroutine_threadsafe(asyncio.Event().wait(), loop)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert left.cancelled()
-        assert manager._queue_event_loop.is_closed()
+        assert loop.is_closed()
