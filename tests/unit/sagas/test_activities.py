@@ -18,6 +18,7 @@ from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
 from annals.sagas.events import SagaCompensating, SagaCompleted, SagaStarted, StepCompleted, StepSkipped
 from annals.sagas.history import SagaHistory, SagaKey
 from annals.sagas.start import entry
+from annals.sagas.state import SagaState
 from annals.store import MemoryEventStore
 from annals.testing.fake import FakeSidecar
 from fixed_answer import answering
@@ -111,6 +112,113 @@ async def test_a_try_that_failed_is_not_made_again_when_its_call_comes_twice(
     assert again["message"] == first["message"]
     assert again["uncertain"] == first["uncertain"]
     assert tried.times == 1
+
+
+class Place:
+    """A service that reserves a place, unless it `says` something else, and the processes that ask it to."""
+
+    def __init__(self) -> None:
+        self.reserved = False
+        self.says: Answer | None = None
+        self.asked = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.store = MemoryEventStore()
+
+    async def invoke(self, *_: Any, **__: Any) -> Answer:
+        self.asked += 1
+        await self.may_answer.wait()
+        if self.says is not None:
+            return self.says
+        self.reserved = True
+        raise asyncio.CancelledError  # the process dies before it has the answer
+
+    def orchestrator(self) -> SagaActivities:
+        """Return the activities of another process of the orchestrator."""
+        apps = cast("ServiceInvocation", self)
+        return SagaActivities(SagaHistory(self.store), apps, cast("DaprSidecar", None), {})
+
+    async def state(self) -> SagaState:
+        _, state = await SagaHistory(self.store).load(KEY)
+        return state
+
+
+def refusal(status: int, problem: str) -> Answer:
+    return Answer(status, {"type": f"urn:annals:problem:{problem}", "detail": "not now"})
+
+
+REFUSALS = [
+    refusal(503, "read-only"),
+    refusal(503, "unavailable"),
+    refusal(503, "busy"),
+    refusal(409, "conflict"),
+    refusal(422, "rule"),
+    refusal(422, "key-reused"),
+    Answer(401, {"errorCode": "ERR_UNAUTHORIZED", "message": "invalid api token"}),
+    Answer(403, {"errorCode": "ERR_DIRECT_INVOKE", "message": "access denied by policy"}),
+]
+
+
+@pytest.mark.parametrize("says", REFUSALS)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_try_that_was_begun_before_may_have_taken_effect_whatever_its_call_is_answered_now(
+    says: Answer, restarted: bool
+) -> None:
+    place = Place()
+    with pytest.raises(asyncio.CancelledError):
+        await place.orchestrator().perform(asked(COMMAND, 1, final=False), None)
+    if restarted:
+        await SagaHistory(place.store).decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+    place.says = says
+    second = place.orchestrator()
+    run = {"run": int(restarted)}
+    first = await second.perform(asked(COMMAND, 1, final=False) | run, None)
+    assert first["uncertain"]
+    if first["outcome"] != "rejected":
+        await second.perform(asked(COMMAND, 2, final=True) | run, None)
+    state = await place.state()
+    assert (place.reserved, state.steps["a"].uncertain, state.undo_order) == (True, True, ("a",))
+
+
+@pytest.mark.parametrize("says", REFUSALS)
+async def test_a_try_of_one_call_is_certain_although_others_write_to_the_saga_meanwhile(says: Answer) -> None:
+    place = Place()
+    place.says = says
+    process = place.orchestrator()
+    await process.record({"id": "s", "tenant": "default", "run": 0, "entries": [STARTED]}, None)
+    await SagaHistory(place.store).decide(KEY, lambda saga: saga.cancel("not any more"))
+    performed = await process.perform(asked(COMMAND, 1, final=True), None)
+    assert not performed["uncertain"]
+    assert (await place.state()).undo_order == ()
+
+
+async def test_a_call_waits_for_another_that_makes_the_same_try_here_and_fails_as_it_did() -> None:
+    place = Place()
+    place.says = refusal(503, "read-only")
+    place.may_answer.clear()
+    process = place.orchestrator()
+    calls = [asyncio.create_task(process.perform(asked(COMMAND, 1, final=True), None)) for _ in range(2)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    place.may_answer.set()
+    first, second = await asyncio.gather(*calls)
+    assert first == second
+    assert (first["uncertain"], place.asked) == (False, 1)
+
+
+async def test_a_try_that_two_processes_make_is_as_uncertain_as_either_of_its_calls() -> None:
+    """Which of the two answers Dapr takes is not known."""
+    one, other = Place(), Place()
+    other.store = one.store
+    one.says = other.says = refusal(503, "read-only")
+    one.may_answer.clear()
+    first = asyncio.create_task(one.orchestrator().perform(asked(COMMAND, 1, final=True), None))
+    while not one.asked:
+        await asyncio.sleep(0)
+    assert (await other.orchestrator().perform(asked(COMMAND, 1, final=True), None))["uncertain"]
+    one.may_answer.set()
+    assert (await first)["uncertain"]
+    assert (await one.state()).undo_order == ("a",)
 
 
 async def test_an_earlier_try_that_comes_late_is_not_made_and_a_later_one_is() -> None:

@@ -1,14 +1,18 @@
 """The activities of a saga's workflow: they perform its actions and record its transitions.
 
 Dapr may call an activity again for the same attempt: after a crash, after a lost reply, or while the first
-call still runs. What the history has recorded is not done again. Beyond that, the idempotency key of an
-action, made of the saga, the step and the direction, lets the action take effect once.
+call still runs. So may the workflow of another run, if the first one was lost. What the history has recorded
+is not done again. Beyond that, the idempotency key of an action, made of the saga, the step and the
+direction, lets the action take effect once.
+
+An answer that nothing was changed is true of one call alone. If another call had begun the attempt before,
+that one may have taken effect, so the attempt is uncertain whatever the answer is.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +23,7 @@ import structlog
 from opentelemetry.trace import SpanKind
 from pydantic_core import to_jsonable_python
 
+from annals.aggregates.keyed_locks import KeyedLocks
 from annals.dapr import (
     DaprError,
     DaprSidecar,
@@ -37,7 +42,7 @@ from annals.sagas.events import (
     recordable,
     require_recordable,
 )
-from annals.sagas.history import SagaHistory, SagaKey
+from annals.sagas.history import Recorded, SagaHistory, SagaKey
 from annals.sagas.start import entry
 from annals.sagas.state import SagaState, SagaStatus
 from annals.sagas.step_state import StepStatus
@@ -47,13 +52,13 @@ from annals.telemetry import metrics, traces
 _log = structlog.get_logger(__name__)
 
 _TOPIC = "integration-events"
-# Statuses that say that nothing was changed, whoever answers: the service, a sidecar (while a token is being
-# replaced, for example), or an older release that does not know the command yet.
+# Statuses that say that the call changed nothing, whoever answers: the service, a sidecar (while a token is
+# being replaced, for example), or an older release that does not know the command yet.
 _NOT_TAKEN = frozenset({400, 401, 403, 404, 405, 410, 412, 413, 415, 422})
 # Pauses between looks for a saga's first event: 19 s in all, because the process that should write it may
 # have died, so that another has to take over.
 _BEGINS_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-# Problems of Annals services that say that nothing was changed.
+# Problems of Annals services that say that the call changed nothing.
 _UNCHANGED = frozenset({"busy", "read-only", "unavailable", "conflict"})
 
 
@@ -98,6 +103,7 @@ class SagaActivities:
         self._invocation = invocation
         self._sidecar = sidecar
         self._functions = functions
+        self._calls: KeyedLocks[Hashable] = KeyedLocks()
 
     async def record(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Record transitions. In the answer, `over` says that the workflow has nothing more to do.
@@ -105,15 +111,23 @@ class SagaActivities:
         That is so if the saga was terminated, if the workflow of another run continues it, or if the store
         does not have it.
         """
-        state = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
+        state, _ = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
         over = state.terminated or state.run != call["run"] or state.status is SagaStatus.NONE
         return {"over": over, "cancel": state.cancel_reason} | _end(state, call)
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Make one attempt at an action or a compensation, and record it."""
+        mine = (SagaKey.of(call).stream, *(call[name] for name in ("run", "step", "attempt", "undo")))
+        # If the sidecar hands out a call again while its first copy runs here, it takes the answer of either.
+        # The second one waits, and then finds a failure of the first one recorded.
+        async with self._calls.hold(mine):
+            return await self._perform(call, traceparent)
+
+    async def _perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         key, step, attempt, undo = SagaKey.of(call), call["step"], call["attempt"], call["undo"]
-        begun = entry(StepStarted(step=step, attempt=attempt, compensation=undo), _now())
-        state = await self._record(key, [*call["before"], begun], traceparent, call["run"])
+        begun = StepStarted(step=step, attempt=attempt, compensation=undo)
+        entries = [*call["before"], entry(begun, _now())]
+        state, news = await self._record(key, entries, traceparent, call["run"])
         if state.run != call["run"] or state.status is SagaStatus.NONE:
             return {"outcome": "ended"}
         known = _known_result(state, step, attempt, undo=undo)
@@ -130,7 +144,8 @@ class SagaActivities:
                     _require_recordable(step, result)
             except _Failure as failure:
                 metrics.SAGA_ACTIONS.labels(step, failure.error.kind).inc()
-                return await self._failed(key, call, failure, traceparent)
+                uncertain = failure.uncertain or begun not in news
+                return await self._failed(key, call, failure.error, traceparent, uncertain=uncertain)
         metrics.SAGA_ACTIONS.labels(step, "done").inc()
         at = _now()
         if call["then"]:
@@ -143,27 +158,27 @@ class SagaActivities:
 
     async def _record(
         self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
-    ) -> SagaState:
+    ) -> Recorded:
         """Record transitions. The status is `none` if the saga is not in the store, as after a restore.
 
         If a saga begins with parallel steps, the call of one of them records its start; the others wait.
         """
         for wait in _BEGINS_SECONDS:
-            state = await self._record_or_trim(key, entries, traceparent, run)
-            if state.status is not SagaStatus.NONE:
-                return state
+            recorded = await self._record_or_trim(key, entries, traceparent, run)
+            if recorded.state.status is not SagaStatus.NONE:
+                return recorded
             await asyncio.sleep(wait)
-        state = await self._record_or_trim(key, entries, traceparent, run)
-        if state.status is SagaStatus.NONE:
+        recorded = await self._record_or_trim(key, entries, traceparent, run)
+        if recorded.state.status is SagaStatus.NONE:
             _log.warning("a workflow ends because the store does not have its saga", saga=key.id)
-        return state
+        return recorded
 
     async def _record_or_trim(
         self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int
-    ) -> SagaState:
+    ) -> Recorded:
         """Record transitions. If these begin the compensation and are too large, omit the steps' results."""
         try:
-            return await self._history.record(key, entries, traceparent, run)
+            return await self._history.record_news(key, entries, traceparent, run)
         except AppendTooLarge:
             if all(one["type"] != SagaCompensating.event_type for one in entries):
                 raise
@@ -173,25 +188,32 @@ class SagaActivities:
                 else one
                 for one in entries
             ]
-            return await self._history.record(key, bare, traceparent, run)
+            return await self._history.record_news(key, bare, traceparent, run)
 
     async def _failed(
-        self, key: SagaKey, call: Mapping[str, Any], failure: _Failure, traceparent: str | None
+        self,
+        key: SagaKey,
+        call: Mapping[str, Any],
+        error: SagaError,
+        traceparent: str | None,
+        *,
+        uncertain: bool,
     ) -> dict[str, Any]:
-        rejected = failure.error.kind == "rejected"
+        rejected = error.kind == "rejected"
         event = StepFailed(
             step=call["step"],
             attempt=call["attempt"],
-            error=failure.error,
+            error=error,
             final=rejected or call["final"],
-            uncertain=failure.uncertain,
+            uncertain=uncertain,
             compensation=call["undo"],
         )
         state = await self._history.record(key, [entry(event, _now())], traceparent, call["run"])
         return {
             "outcome": "rejected" if rejected else "failed",
-            "message": failure.error.message,
-            "uncertain": failure.uncertain,
+            "message": error.message,
+            # Another replica may have had the attempt too, and not know whether it took effect.
+            "uncertain": uncertain or state.step(call["step"]).uncertain,
             "cancel": state.cancel_reason,
         }
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -61,6 +61,13 @@ class SagaKey:
     def of(cls, call: Mapping[str, Any]) -> SagaKey:
         """Return the key of the saga that an activity is called for."""
         return cls(call["id"], call["tenant"], call.get("user"), call.get("correlation_id"))
+
+
+class Recorded(NamedTuple):
+    """A saga's state after transitions were recorded, and the events that were new to the saga."""
+
+    state: SagaState
+    news: tuple[EventData, ...]
 
 
 class SagaHistory:
@@ -149,10 +156,21 @@ class SagaHistory:
         Entries from another `run` than the saga's current one are dropped: another workflow runs the saga.
         Raises AppendTooLarge, so that the workflow learns that the store will never take them.
         """
+        return (await self.record_news(key, entries, traceparent, run)).state
+
+    async def record_news(
+        self, key: SagaKey, entries: Sequence[Mapping[str, Any]], traceparent: str | None, run: int = 0
+    ) -> Recorded:
+        """Do what `record` does, and also return which events the saga did not know yet.
+
+        If the store does not say whether it took them, they are tried again. Those that the saga has by then
+        do not count as news: another call may have recorded them.
+        """
         told = [_decode(entry, traceparent) for entry in entries]
+        said: list[Transition] = []
 
         def news(state: SagaState) -> list[Transition]:
-            said: list[Transition] = []
+            said.clear()
             if state.run != run:
                 return said
             for one in told:
@@ -164,7 +182,7 @@ class SagaHistory:
         attempt = 0
         while True:
             try:
-                return await self.decide(key, news)
+                return Recorded(await self.decide(key, news), tuple(one.event for one in said))
             except AppendTooLarge:
                 raise
             except StoreError as error:
