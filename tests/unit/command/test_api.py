@@ -23,6 +23,7 @@ from annals.store import (
     ConflictError,
     MemoryEventStore,
     OutcomeUnknown,
+    StoreUnavailable,
     StreamUnreadable,
 )
 from annals.web.problems import Problem, on_problem
@@ -214,6 +215,23 @@ async def test_only_a_command_with_a_key_is_to_be_repeated_when_its_outcome_is_u
     assert said == {
         True: "repeat the command with the same key to learn its outcome",
         False: "look whether it did before you send it again",
+    }
+
+
+async def test_a_command_with_a_key_may_have_been_carried_out_before_the_store_was_away(
+    client: httpx.AsyncClient, store: FlakyStore
+) -> None:
+    """The answer to the first request was lost, and the repeat cannot look for its outcome."""
+    said = {}
+    for key in ({"idempotency-key": "k-1"}, {}):
+        store.errors.append(StoreUnavailable("the store is away"))
+        answer = await client.post("/task.create", json={"title": "Write"}, headers=key)
+        assert (answer.status_code, answer.json()["type"]) == (503, "urn:annals:problem:unavailable")
+        assert answer.headers["retry-after"] == "2"
+        said[bool(key)] = answer.json()["detail"].removeprefix("the store is away; ")
+    assert said == {
+        True: "this request changed nothing, but an earlier one with the same key may have: repeat it",
+        False: "nothing was changed",
     }
 
 

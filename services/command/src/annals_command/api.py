@@ -21,15 +21,17 @@ from annals.aggregates import (
     UnknownCommand,
 )
 from annals.events import CommandEvent, HeaderId, Priority
+from annals.store import StoreUnavailable, Undecodable
 from annals.web.app import Endpoint
 from annals.web.domain_problems import LOOK_FIRST, REPEAT, domain_problems
 from annals.web.openapi import headers, json_body
-from annals.web.problems import Problem, from_validation, malformed
+from annals.web.problems import Problem, from_validation, malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 from annals_command.openapi import CONTEXT, Written, described
 
 _BATCH = 1_000
+_MAYBE_EARLIER = "this request changed nothing, but an earlier one with the same key may have: repeat it"
 # Printable ASCII, as the draft of the header says, without `||`, which Dapr reserves in keys. Commands of all
 # callers share transactions, so a key that the store refuses would delay other callers' commands.
 _KEY = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,256}")
@@ -240,9 +242,14 @@ def _key(field: str, given: str | None) -> str | None:
 
 async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
     """Execute a command. Raises a Problem for every failure that is expected."""
-    with domain_problems(LOOK_FIRST if command.idempotency_key is None else REPEAT):
+    keyed = command.idempotency_key is not None
+    with domain_problems(REPEAT if keyed else LOOK_FIRST):
         try:
             return await bus.execute(command)
+        except (StoreUnavailable, Undecodable) as error:
+            if not keyed:
+                raise
+            raise unavailable(f"{error}; {_MAYBE_EARLIER}") from error
         except UnknownCommand as error:
             raise Problem(404, "unknown-command", str(error), known=error.known) from error
         except KeyReused as error:
