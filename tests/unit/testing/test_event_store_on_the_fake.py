@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from datetime import datetime, timedelta
 
 import grpc
 import orjson
 import pytest
 
-from annals.dapr import DaprSidecar, Write
+from annals.dapr import DaprError, DaprSidecar, Write
 from annals.store import Appended, DaprEventStore, DuplicateCommand, StoreUnavailable, UnfitStore, keys
 from annals.store.probe import probe
 from annals.testing.fake import FakeDapr, FakeSidecar, FakeState, Flavour, VirtualClock
+from annals.testing.fake.state import Operation, StateRefused
 from event_store_conformance import EventStoreConformance, new_stream, numbers, to_append
 from event_stores import opened
 
@@ -39,6 +41,61 @@ async def test_a_store_with_the_rules_of_redis_is_refused() -> None:
     assert "state.redis" in said
     assert "does not refuse to insert" in said
     assert "keeps a part" in said
+
+
+class OtherWords(FakeState):
+    """A store that refuses what it should, in the words of Cosmos DB (components-contrib 1.18.3)."""
+
+    def transact(self, operations: Iterable[Operation], now: datetime) -> None:
+        try:
+            super().transact(operations, now)
+        except StateRefused as error:
+            text = "transaction failed due to operation 1 which failed with status code 412"
+            raise StateRefused(text, mismatch=False) from error
+
+
+async def test_a_store_that_refuses_in_unknown_words_is_refused() -> None:
+    """A command that came second would be sent again for ever."""
+    dapr = FakeDapr(stores={"eventstore": OtherWords()})
+    async with FakeSidecar(dapr=dapr) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        with pytest.raises(UnfitStore, match=r"in words that this release does not know .*status code 412"):
+            await probe(client, "eventstore")
+        await client.close()
+
+
+async def test_a_store_without_transactions_is_refused() -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        text = "state store eventstore doesn't support transactions"
+        sidecar.faults.fail(WRITES, grpc.StatusCode.UNIMPLEMENTED, text)
+        with pytest.raises(UnfitStore, match=rf"it has no transactions .*{text}"):
+            await probe(client, "eventstore")
+        await client.close()
+
+
+@pytest.mark.parametrize("before", range(3))
+@pytest.mark.parametrize("made", [False, True])
+async def test_a_store_that_fails_while_it_is_probed_is_not_called_unfit(before: int, made: bool) -> None:
+    """A store that restarts fails like this, whether or not it made the transaction."""
+
+    class Restarting(FakeState):
+        calls = 0
+
+        def transact(self, operations: Iterable[Operation], now: datetime) -> None:
+            self.calls += 1
+            fails = self.calls == before + 1
+            if made or not fails:
+                super().transact(operations, now)
+            if fails:
+                raise StateRefused("unexpected EOF", mismatch=False)
+
+    async with FakeSidecar(dapr=FakeDapr(stores={"eventstore": Restarting()})) as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        with suppress(DaprError):
+            await probe(client, "eventstore")
+        await probe(client, "eventstore")
+        await client.close()
 
 
 async def test_a_command_id_is_known_for_seven_days() -> None:
