@@ -25,6 +25,7 @@ from annals.store import (
     OutcomeUnknown,
     StoreUnavailable,
     StreamUnreadable,
+    Undecodable,
 )
 from annals.web.problems import Problem, on_problem
 from annals_command.api import routes
@@ -233,6 +234,18 @@ async def test_a_command_with_a_key_may_have_been_carried_out_before_the_store_w
         True: "this request changed nothing, but an earlier one with the same key may have: repeat it",
         False: "nothing was changed",
     }
+
+
+@pytest.mark.parametrize("key", [{}, {"idempotency-key": "k-1"}])
+async def test_a_damaged_record_is_named_and_not_asked_for_again_at_once(
+    client: httpx.AsyncClient, store: FlakyStore, key: dict[str, str]
+) -> None:
+    store.errors.append(Undecodable("command/default/k-1", ValueError("no JSON")))
+    answer = await client.post("/task.create", json={"title": "Write"}, headers=key)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    detail = answer.json()["detail"]
+    assert detail.startswith("command/default/k-1 cannot be decoded")
+    assert detail.endswith("it is damaged, or another release wrote it")
 
 
 async def test_what_is_too_large_for_the_broker_is_refused_with_the_limit(

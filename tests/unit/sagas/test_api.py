@@ -18,7 +18,7 @@ from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
 from annals.sagas.claims import ClaimContended
 from annals.sagas.history import SagaKey
-from annals.store import OutcomeUnknown, StoreUnavailable
+from annals.store import OutcomeUnknown, StoreUnavailable, Undecodable
 from annals.testing.fake import FakeConfiguration, FakeDapr, FakeSidecar
 from annals.web.admission import admit
 from annals.web.background import background
@@ -182,3 +182,13 @@ async def test_a_request_on_a_saga_may_be_repeated_as_it_is(path: str, error: Ex
     async with failing(error) as (http, _):
         answer = await http.post(f"/sagas/s-1/{path}")
     assert answer.json()["detail"] == "no answer; send it again: a repeat does no harm"
+
+
+@pytest.mark.parametrize("path", ["handover", "s-1/events/accept", "s-1/cancel"])
+async def test_a_damaged_record_is_named_and_not_asked_for_again_at_once(path: str) -> None:
+    async with failing(Undecodable("stream/default/saga-s-1/head", ValueError("no JSON"))) as (http, _):
+        answer = await http.post(f"/sagas/{path}", json={})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    detail = answer.json()["detail"]
+    assert detail.startswith("stream/default/saga-s-1/head cannot be decoded")
+    assert detail.endswith("it is damaged, or another release wrote it")

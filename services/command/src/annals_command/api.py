@@ -25,7 +25,7 @@ from annals.store import StoreUnavailable, Undecodable
 from annals.web.app import Endpoint
 from annals.web.domain_problems import LOOK_FIRST, REPEAT, domain_problems
 from annals.web.openapi import headers, json_body
-from annals.web.problems import Problem, from_validation, malformed, unavailable
+from annals.web.problems import Problem, damaged, from_validation, malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 from annals_command.openapi import CONTEXT, Written, described
@@ -246,7 +246,9 @@ async def _execute(bus: CommandBus, command: CommandRequest) -> CommandResult:
     with domain_problems(REPEAT if keyed else LOOK_FIRST):
         try:
             return await bus.execute(command)
-        except (StoreUnavailable, Undecodable) as error:
+        except Undecodable as error:
+            raise damaged(error) from error
+        except StoreUnavailable as error:
             if not keyed:
                 raise
             raise unavailable(f"{error}; {_MAYBE_EARLIER}") from error

@@ -29,7 +29,7 @@ from annals.web.domain_problems import domain_problems
 from annals.web.openapi import headers, json_body, parameter
 from annals.web.operations import GivenReason, Operations
 from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
-from annals.web.problems import malformed, unavailable
+from annals.web.problems import damaged, malformed, unavailable
 from annals.web.request_body import json_object, json_value
 from annals.web.request_context import client_of, id_of, tenant_of, traceparent_of
 from annals_saga_orchestrator.answers import Raised, SagaFound, SagaNow
@@ -243,6 +243,8 @@ def _problems(again: str = "send it again: a repeat does no harm") -> Iterator[N
             raise Problem(
                 409, "saga-runs", f"{error}, with another input", id=error.key.id, input=error.state.input
             ) from error
-        # A request takes several steps. The store may be away, or a record damaged, after the first of them.
-        except (ClaimContended, DaprError, NotBegun, NotDeclared, StoreUnavailable, Undecodable) as error:
+        except Undecodable as error:
+            raise damaged(error) from error
+        # A request takes several steps, and the store may be away after the first of them.
+        except (ClaimContended, DaprError, NotBegun, NotDeclared, StoreUnavailable) as error:
             raise unavailable(f"{error}; {again}", seconds=_RETRY_SECONDS) from error

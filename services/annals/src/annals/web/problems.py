@@ -85,6 +85,14 @@ def unavailable(detail: str, *, seconds: int = 2) -> Problem:
     return Problem(503, "unavailable", detail, headers={"Retry-After": str(seconds)})
 
 
+def damaged(error: Exception) -> Problem:
+    """Return a 503 for a stored value that cannot be decoded.
+
+    Somebody has to repair it, or a replica of another release can decode it.
+    """
+    return unavailable(f"{error}; it is damaged, or another release wrote it", seconds=60)
+
+
 def from_validation(error: ValidationError) -> Problem:
     """Return a 400 for a validation error, without the refused input. See `invalid`."""
     return invalid(error.errors(include_url=False, include_context=False, include_input=False))
@@ -103,9 +111,5 @@ async def on_unavailable(_request: Request, error: Exception) -> Response:
 
 
 async def on_undecodable(_request: Request, error: Exception) -> Response:
-    """Answer a stored value that cannot be decoded with a 503; an exception handler for FastAPI.
-
-    Somebody has to repair it, or a replica of another release can decode it.
-    """
-    detail = f"{error}; it is damaged, or another release wrote it"
-    return problem_response(unavailable(detail, seconds=60))
+    """Answer a stored value that cannot be decoded; an exception handler for FastAPI. See `damaged`."""
+    return problem_response(damaged(error))
