@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from annals.aggregates import RuleViolation
+from annals.events import EventData
 from annals.sagas import SagaState, SagaStatus, StepStatus, history
 from annals.sagas.events import (
     SagaCompensated,
@@ -18,6 +19,7 @@ from annals.sagas.events import (
     SagaFailed,
     SagaResumed,
     SagaStarted,
+    SagaTerminated,
     SagaWaiting,
     StepCompensated,
     StepCompleted,
@@ -174,6 +176,22 @@ async def test_the_last_step_is_done_by_a_call_that_ends_when_the_next_try_has_b
     state = await history.record(KEY, [completed, entry(SagaCompleted())], None)
     assert (state.status, state.steps["a"].status) == (SagaStatus.COMPLETED, StepStatus.COMPLETED)
     assert (await types(store))[-2:] == ["saga.step_completed", "saga.completed"]
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [
+        ([], "only a failed saga is retried; this one is running"),
+        ([SagaCompensating(reason="no")], "only a failed saga is retried; this one is compensating"),
+        ([SagaTerminated(reason="no", left=())], "the saga is failed, with nothing left to undo"),
+    ],
+)
+async def test_who_retries_what_cannot_be_retried_is_told_why(events: list[EventData], says: str) -> None:
+    history = SagaHistory(MemoryEventStore())
+    await history.record(KEY, [STARTED, *tried("a"), *map(entry, events)], None)
+    with pytest.raises(RuleViolation, match=says) as refused:
+        await history.decide(KEY, SagaState.retry_compensation)
+    assert refused.value.rule == "saga.nothing_left"
 
 
 async def test_a_saga_that_failed_is_logged_once_with_its_tenant() -> None:

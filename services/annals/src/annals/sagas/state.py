@@ -207,8 +207,11 @@ class SagaState(Aggregate):
         self._require_there()
         if self.status is SagaStatus.COMPENSATING and self.run:
             return ()
-        if self.status is not SagaStatus.FAILED or not self.left:
-            raise RuleViolation("saga.nothing_left", f"the saga is {self.status}, with nothing left to undo")
+        if self.status is not SagaStatus.FAILED:
+            message = f"only a failed saga is retried; this one is {self.status}"
+            raise RuleViolation("saga.nothing_left", message)
+        if not self.left:
+            raise RuleViolation("saga.nothing_left", "the saga is failed, with nothing left to undo")
         return (CompensationRetried(run=self.run + 1, left=self.left),)
 
     def require_raisable(self, event: str, declared: dict[str, tuple[str, ...]], now: datetime) -> None:
