@@ -89,6 +89,9 @@ async def test_what_is_kept_of_a_transaction_only_who_asks_for_it_may_have() -> 
 
         with pytest.raises(AppendTooLarge, match=f"one append may take {TRANSACTION_BYTES - 20_000}"):
             await store.append(Append(large.stream, (large,), 0, reserve=20_000))
+        state = {"text": "x" * TRANSACTION_BYTES}
+        with pytest.raises(AppendTooLarge, match="the events and the state after them take"):
+            await store.append(Append(large.stream, (event("x"),), 0, state))
 
         assert (await store.append(Append(large.stream, (large,), 0))).version == 1
         await store.drain()

@@ -17,7 +17,7 @@ _REFUSALS = {
     403: "Only one user may send this command, and the caller is another.",
     404: "No such aggregate.",
     409: "Conflict: the aggregate is at another version than expected.",
-    413: "Too large: the broker would not accept the event.",
+    413: "Too large: an event, or the events and the state after them, would exceed a limit.",
     422: "A rule refuses the command, and `rule` names it; or its key was used for another command.",
     503: "Not possible now; Retry-After says when to try again.",
 }

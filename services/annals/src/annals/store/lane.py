@@ -74,7 +74,8 @@ class Lane:
         """Put an append into the queue and wait for its outcome; see `Waiting` for `previous` and `size`."""
         most = TRANSACTION_BYTES - append.reserve
         if size > most:
-            raise AppendTooLarge(f"the events take {size} bytes, one append may take {most}")
+            what = "the events and the state after them"
+            raise AppendTooLarge(f"{what} take {size} bytes, one append may take {most}")
         if self._draining:
             raise StoreUnavailable("this instance is shutting down")
         if len(self._queue) >= _WAITING_COMMITS or self._queue.bytes >= _WAITING_BYTES:
