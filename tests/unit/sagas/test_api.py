@@ -12,7 +12,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from annals.dapr import Configuration, DaprSidecar, ServiceInvocation
+from annals.dapr import Configuration, DaprSidecar, NotAnswered, ServiceInvocation
 from annals.dapr.invocation import Answer
 from annals.live import LiveSettings
 from annals.sagas import SagaCatalog
@@ -23,7 +23,7 @@ from annals.testing.fake import FakeConfiguration, FakeDapr, FakeSidecar
 from annals.web.admission import admit
 from annals.web.background import background
 from annals.web.problems import MEDIA_TYPE, Problem, on_problem
-from annals_saga_orchestrator import api
+from annals_saga_orchestrator import api, unmoved
 from annals_saga_orchestrator.settings import SagaLive
 from conftest import until
 from fixed_answer import answering
@@ -92,6 +92,25 @@ async def test_a_list_is_of_the_tenant_that_asks() -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
         await client.get("/sagas?status=failed", headers={"x-tenant-id": "acme"})
     assert projector.asked == [("queries/sagas?status=failed", {"x-tenant-id": "acme"})]
+
+
+async def test_a_projector_that_does_not_answer_in_time_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        async def invoke(self, *_: Any, **__: Any) -> Answer:
+            await asyncio.Event().wait()
+            raise AssertionError("nobody woke it")
+
+    silent, unused = cast("Any", Silent()), cast("Any", None)
+    monkeypatch.setattr(api, "_LIST_SECONDS", 0.01)
+    monkeypatch.setattr(unmoved, "_PAGE_SECONDS", 0.01)
+    app = FastAPI()
+    app.add_exception_handler(Problem, on_problem)
+    app.include_router(api.routes(cast("Any", Writing()), SagaCatalog(), silent, unused))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
+        answer = await client.get("/sagas")
+    assert answer.json()["detail"] == "the projector did not answer within 0.01 s"
+    with pytest.raises(NotAnswered, match=r"did not answer within 0\.01 s"):
+        await unmoved.unmoved(silent, 60)()
 
 
 class Writing:

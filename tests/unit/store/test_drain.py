@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprSidecar, Write
 from annals.free_ports import free_port
@@ -65,6 +66,44 @@ async def test_a_store_that_does_not_answer_an_append_is_left_with_the_lane_stil
         held, _ = (await Leases(client, "eventstore", "other").read())[0]
         assert not held.free(time.time()), "what was sent may still be applied"
         await client.close()
+
+
+async def test_a_lane_that_cannot_be_released_is_said_to_be_no_backlog() -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        await store.append(to_append(new_stream(), 0))
+        while not sidecar.dapr.broker.log("domain-events"):
+            await asyncio.sleep(0.01)
+        with capture_logs() as logs:
+            sidecar.faults.fail("SaveState", times=10_000)
+            await store.drain()
+            async with asyncio.timeout(30):
+                await running
+        await client.close()
+    (told,) = [log for log in logs if log["event"].startswith(("left", "cannot release"))]
+    assert told["event"] == "cannot release the lane; its lease will run out"
+    assert (told["lane"], "told to fail" in told["error"]) == (0, True)
+
+
+async def test_a_lane_that_is_left_with_a_backlog_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "_DRAIN_SECONDS", 0.5)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        sidecar.faults.fail("BulkPublishEvent", times=10_000)
+        await store.append(to_append(new_stream(), 0))
+        with capture_logs() as logs:
+            await store.drain()
+            async with asyncio.timeout(30):
+                await running
+        await client.close()
+    (told,) = [log for log in logs if log["event"].startswith("left the lane")]
+    assert (told["lane"], told["backlog"]) == (0, 1)
 
 
 async def test_an_append_that_the_store_answers_meanwhile_is_told_its_outcome() -> None:

@@ -81,8 +81,11 @@ def routes(
             async with asyncio.timeout(_LIST_SECONDS):
                 asker = {"x-tenant-id": tenant_of(request)}
                 answer = await invocation.invoke("projector", "GET", path, headers=asker)
-        except (NotAnswered, TimeoutError) as error:
+        except NotAnswered as error:
             raise unavailable(f"the projector: {error}", seconds=_RETRY_SECONDS) from error
+        except TimeoutError as error:
+            late = f"the projector did not answer within {_LIST_SECONDS:g} s"
+            raise unavailable(late, seconds=_RETRY_SECONDS) from error
         if answer.ok:
             return json_answer(answer.body)
         if not answer.problem:  # the sidecar's own answer: it found or reached no projector

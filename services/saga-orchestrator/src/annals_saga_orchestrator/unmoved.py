@@ -14,18 +14,18 @@ _PAGE_SECONDS = 10.0
 
 
 def unmoved(invocation: ServiceInvocation, seconds: float) -> Unmoved:
-    """Return a function that asks for the sagas without an event for `seconds`.
-
-    The function raises NotAnswered and TimeoutError.
-    """
+    """Return a function that asks for the sagas without an event for `seconds`. It raises NotAnswered."""
 
     async def ask() -> Sequence[SagaKey]:
         found: list[SagaKey] = []
         cursor: str | None = None
         while True:
             query = {"seconds": seconds} | ({"cursor": cursor} if cursor else {})
-            async with asyncio.timeout(_PAGE_SECONDS):
-                answer = await invocation.invoke("projector", "GET", f"sagas/unmoved?{urlencode(query)}")
+            try:
+                async with asyncio.timeout(_PAGE_SECONDS):
+                    answer = await invocation.invoke("projector", "GET", f"sagas/unmoved?{urlencode(query)}")
+            except TimeoutError as error:
+                raise NotAnswered(f"projector did not answer within {_PAGE_SECONDS:g} s") from error
             if not answer.ok:
                 raise NotAnswered(answer.message)
             found += [SagaKey(item["id"], item["tenant"]) for item in answer.body["items"]]

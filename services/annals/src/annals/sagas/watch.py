@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 _MOST_DOUBLINGS = 6
 _REASON = "it stood still"
-_AWAY = (StoreError, DaprError, NotAnswered, TimeoutError)  # errors that end the whole look
+_AWAY = (StoreError, DaprError, NotAnswered)  # errors that end the whole look
 _ITS_OWN = (StreamUnreadable, Undecodable)  # errors that concern one saga alone
 
 Unmoved = Callable[[], Awaitable[Sequence[SagaKey]]]
@@ -79,7 +79,7 @@ class Watch:
                 _log.warning("the search for sagas that stand still failed", error=str(error))
 
     async def look(self) -> None:
-        """Look at the sagas once. Raises StoreError, DaprError, NotAnswered and TimeoutError."""
+        """Look at the sagas once. Raises StoreError, DaprError and NotAnswered."""
         before, self._seen = self._seen, {}
         try:
             await self._look(before)

@@ -156,8 +156,14 @@ class Lane:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await publisher.drain()
                 await self._leases.release(lane, self._tail)
-        except (TimeoutError, DaprError) as error:
-            _log.warning("left the lane with a backlog; its next owner publishes it", error=str(error))
+        except TimeoutError:
+            _log.warning(
+                "left the lane with a backlog; its next owner publishes it",
+                lane=lane,
+                backlog=publisher.backlog,
+            )
+        except DaprError as error:
+            _log.warning("cannot release the lane; its lease will run out", lane=lane, error=str(error))
 
     async def _write(self, lane: int, lost: asyncio.Event, publisher: Publisher) -> bool:
         """Write what waits until the lane is lost or drained; False if the store left a batch unanswered."""
