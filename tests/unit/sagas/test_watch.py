@@ -532,8 +532,8 @@ async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> 
     await world.tell(STARTED, BEGUN, DONE, WAITING)
     with capture_logs() as logs:
         await world.look(80)
-    assert [(log["event"], log["reason"]) for log in logs] == [
-        ("a saga stands still, and cannot be run here", "this replica has no version 1 of test")
+    assert [(log["event"], log["tenant"], log["reason"]) for log in logs] == [
+        ("a saga stands still, and cannot be run here", "default", "this replica has no version 1 of test")
     ]
     before = await world.history.load(KEY)
     for ask in (

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprSidecar, StateTooLong, Write
 from annals.events import StreamId
@@ -40,10 +41,13 @@ async def test_what_is_too_long_for_the_store_is_refused_alone() -> None:
         await lane_held(store)
         too_long = StreamId.of("t" * 63, "a" * 63, "i" * 128)
         streams = [new_stream(), too_long, new_stream()]
-        outcomes = await asyncio.gather(
-            *(store.append(to_append(one, 0)) for one in streams), return_exceptions=True
-        )
+        with capture_logs() as logs:
+            outcomes = await asyncio.gather(
+                *(store.append(to_append(one, 0)) for one in streams), return_exceptions=True
+            )
         assert [type(one) for one in outcomes] == [Appended, StoreUnavailable, Appended]
+        named = [log["streams"] for log in logs if log["event"] == "the state store refused an append"]
+        assert named == [[str(too_long)]]
         assert client.refused == [3, 1], "with the others, and by itself"
         later = await asyncio.gather(*(store.append(to_append(new_stream(), 0)) for _ in range(2)))
         assert [one.position.seq for one in later] == [3, 4]

@@ -135,7 +135,9 @@ class SubjectKeys:
                 try:
                     key = await self._decode(tenant, subject, values[name]) if name in values else None
                 except (InvalidKeys, Undecodable) as error:
-                    _log.error("a subject's data stays unreadable", subject=subject, error=str(error))
+                    _log.error(
+                        "a subject's data stays unreadable", tenant=tenant, subject=subject, error=str(error)
+                    )
                     continue
                 self._remember((tenant, subject), key)
                 known[subject] = key

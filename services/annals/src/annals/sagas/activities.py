@@ -170,7 +170,9 @@ class SagaActivities:
             await asyncio.sleep(wait)
         recorded = await self._record_or_trim(key, entries, traceparent, run)
         if recorded.state.status is SagaStatus.NONE:
-            _log.warning("a workflow ends because the store does not have its saga", saga=key.id)
+            _log.warning(
+                "a workflow ends because the store does not have its saga", saga=key.id, tenant=key.tenant
+            )
         return recorded
 
     async def _record_or_trim(
@@ -316,7 +318,13 @@ class SagaActivities:
         except TimeoutError:
             raise
         except Exception as error:
-            _log.warning("an activity failed", activity=action["name"], saga=key.id, exc_info=error)
+            _log.warning(
+                "an activity failed",
+                activity=action["name"],
+                saga=key.id,
+                tenant=key.tenant,
+                exc_info=error,
+            )
             raise _Failure("failed", f"{type(error).__name__}: {error}", uncertain=True) from error
         try:
             return to_jsonable_python(given)

@@ -45,10 +45,11 @@ class ChildSagas:
         has ended. A call with `begun` comes after the child's workflow failed: if the child has not ended, it
         is given up (see `_give_up`).
         """
-        return await _insist(lambda: self._begin(call, traceparent))
+        key = replace(SagaKey.of(call), id=call["child"])
+        return await _insist(key, lambda: self._begin(key, call, traceparent))
 
-    async def _begin(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
-        key, run = replace(SagaKey.of(call), id=call["child"]), call["run"]
+    async def _begin(self, key: SagaKey, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
+        run = call["run"]
         state = await self._orchestrator.load(key) if run or call.get("begun") else SagaState()
         try:
             if state.status is SagaStatus.NONE:
@@ -108,20 +109,22 @@ class ChildSagas:
         key = replace(SagaKey.of(call), id=call["child"])
         why, asker = "the saga that started it was cancelled", Asker(key.user, traceparent=traceparent)
         try:
-            await _insist(lambda: self._orchestrator.cancel(key, why, asker))
+            await _insist(key, lambda: self._orchestrator.cancel(key, why, asker))
         except RuleViolation as error:
-            _log.info("a saga ended before it could be cancelled", saga=key.id, reason=str(error))
+            _log.info(
+                "a saga ended before it could be cancelled", saga=key.id, tenant=key.tenant, reason=str(error)
+            )
         return {}
 
     async def _decide(self, key: SagaKey, decide: Decide, traceparent: str | None) -> SagaState:
         return await self._history.decide(key, decide, Asker(key.user, traceparent=traceparent))
 
 
-async def _insist(work: Callable[[], Awaitable[T]]) -> T:
+async def _insist(key: SagaKey, work: Callable[[], Awaitable[T]]) -> T:
     """Repeat `work` for as long as the store is away: an error would fail the saga that asks for it."""
     while True:
         try:
             return await work()
         except (StoreError, DaprError, ClaimContended) as error:
-            _log.warning("a child saga has to wait", error=str(error))
+            _log.warning("a child saga has to wait", saga=key.id, tenant=key.tenant, error=str(error))
             await asyncio.sleep(_INSIST_SECONDS)

@@ -126,7 +126,9 @@ class Claims:
             await self.take(key, started, NOBODY, _leave_to_begin)
         except (SagaRuns, ClaimContended, StreamUnreadable, Undecodable) as error:
             # Not raised: the saga would stand still.
-            _log.warning("a saga goes on without its claim", saga=key.id, reason=str(error))
+            _log.warning(
+                "a saga goes on without its claim", saga=key.id, tenant=key.tenant, reason=str(error)
+            )
 
 
 async def _leave_to_begin(key: SagaKey, started: SagaStarted, _asker: Asker) -> SagaState:

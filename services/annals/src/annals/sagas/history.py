@@ -187,7 +187,9 @@ class SagaHistory:
                 raise
             except StoreError as error:
                 # Giving up here would leave a hole in the saga's history.
-                _log.warning("a transition cannot be recorded yet", saga=key.id, error=str(error))
+                _log.warning(
+                    "a transition cannot be recorded yet", saga=key.id, tenant=key.tenant, error=str(error)
+                )
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
 

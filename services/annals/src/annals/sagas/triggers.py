@@ -77,7 +77,13 @@ class Triggers:
             await self._orchestrator.start(key, saga.type, given, asker, caused_at=event.timestamp)
         except (SagaRuns, RuleViolation, AppendTooLarge) as error:
             # Not raised: no declaration is at fault, and the event's stream would wait behind it.
-            _log.warning("a trigger started no saga", saga_type=saga.type, saga=key.id, reason=str(error))
+            _log.warning(
+                "a trigger started no saga",
+                saga_type=saga.type,
+                saga=key.id,
+                tenant=key.tenant,
+                reason=str(error),
+            )
 
     async def _cancel(self, saga: Saga[Any], business_key: str, event: RecordedEvent) -> None:
         begin = self._orchestrator.begin_claimed
@@ -89,13 +95,18 @@ class Triggers:
         if not state.runs_for(saga.type, business_key) or saga is not its_own:
             return
         if _is_older(event, state):
-            _log.info("an event older than a saga does not cancel it", saga=holder, event_id=event.event_id)
+            _log.info(
+                "an event older than a saga does not cancel it",
+                saga=holder,
+                tenant=event.tenant_id,
+                event_id=event.event_id,
+            )
             return
         try:
             key = SagaKey(holder, event.tenant_id)
             await self._orchestrator.cancel(key, event.event_type, Asker(traceparent=event.traceparent))
         except RuleViolation:
-            _log.info("a saga ended before it could be cancelled", saga=holder)
+            _log.info("a saga ended before it could be cancelled", saga=holder, tenant=event.tenant_id)
 
 
 def _is_older(event: RecordedEvent, state: SagaState) -> bool:

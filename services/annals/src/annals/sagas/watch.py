@@ -118,7 +118,12 @@ class Watch:
         version, state = await self._history.load(key)
         if not state.active or state.suspended:
             return
-        about = {"saga": key.id, "saga_type": state.saga_type, "saga_version": state.saga_version}
+        about = {
+            "saga": key.id,
+            "tenant": key.tenant,
+            "saga_type": state.saga_type,
+            "saga_version": state.saga_version,
+        }
         try:
             saga = self._catalog.require(state)
         except NotDeclared as error:
@@ -163,13 +168,25 @@ class Watch:
             await self._orchestrator.restart(root, _REASON, NOBODY)
             _log.warning("a saga stood still: it was restarted", saga=root.id, tenant=root.tenant)
         except RuleViolation as error:
-            _log.info("a saga ended before it could be restarted", saga=root.id, reason=str(error))
+            _log.info(
+                "a saga ended before it could be restarted",
+                saga=root.id,
+                tenant=root.tenant,
+                reason=str(error),
+            )
         except NotDeclared as error:
-            _log.warning("a saga cannot be restarted here", saga=root.id, reason=str(error))
+            _log.warning(
+                "a saga cannot be restarted here", saga=root.id, tenant=root.tenant, reason=str(error)
+            )
         except DaprError as error:
             # The failure concerns this saga alone: go on with the others, and try it again at the next look.
             self._to_replace[root] = state.run
-            _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
+            _log.error(
+                "a saga that stands still cannot be restarted",
+                saga=root.id,
+                tenant=root.tenant,
+                error=str(error),
+            )
         except StoreError as error:
             if not isinstance(error, _ITS_OWN):
                 self._to_replace[root] = state.run
@@ -192,7 +209,12 @@ class Watch:
         try:
             await self._orchestrator.replace_workflow(root, state, NOBODY)
         except DaprError as error:
-            _log.error("a saga that stands still cannot be restarted", saga=root.id, error=str(error))
+            _log.error(
+                "a saga that stands still cannot be restarted",
+                saga=root.id,
+                tenant=root.tenant,
+                error=str(error),
+            )
             return
         del self._to_replace[root]
 

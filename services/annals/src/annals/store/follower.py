@@ -165,9 +165,13 @@ class Follower:
             except _Lost:
                 _log.info("another instance follows, or may", follower=self._key)
             except (DaprError, StoreError, DeadLettersUnknown) as error:
-                _log.warning("the event store cannot be followed now", error=str(error))
+                _log.warning("the event store cannot be followed now", follower=self._key, error=str(error))
             except TooManyParked as error:
-                _log.error("the event store is not followed any more", error=str(error))
+                _log.error(
+                    "the event store is not followed any more",
+                    follower=self._key,
+                    error=str(error),
+                )
             await asyncio.sleep(_RETRY_SECONDS[2])
 
     async def _acquire(self) -> bool:
@@ -360,7 +364,14 @@ class Follower:
                 failures += not is_transient(error)
                 if failures >= _ATTEMPTS:
                     return error
-                _log.warning("an event is handled again", event_id=event.event_id, error=str(error))
+                _log.warning(
+                    "an event is handled again",
+                    follower=self._key,
+                    tenant=event.tenant_id,
+                    stream=event.stream.name,
+                    event_id=event.event_id,
+                    error=str(error),
+                )
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1])
             else:
                 return None

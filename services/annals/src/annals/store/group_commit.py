@@ -249,7 +249,8 @@ def _blame(append: Append, values: Mapping[str, bytes]) -> StoreError | None:
 
 
 def _reject_unfit(batch: Sequence[Waiting], error: DaprError) -> None:
-    _log.error("the state store refused an append", error=str(error), commits=len(batch))
+    streams = [str(waiting.append.stream) for waiting in batch]
+    _log.error("the state store refused an append", streams=streams, error=str(error))
     for waiting in batch:
         waiting.reject(StoreUnavailable(f"the state store refused the append: {error}"))
 
