@@ -483,6 +483,28 @@ async def test_what_never_passes_is_parked(world: World, error: Exception) -> No
     assert world.tries == 5
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("invalid literal: 'born on 7 May'"), "ValueError"),
+        (StoreUnavailable("the store is away"), "the store is away"),
+    ],
+)
+async def test_what_people_wrote_is_not_logged_when_an_event_is_handled_again(
+    world: World, error: Exception, said: str
+) -> None:
+    """A handler's error may quote it, and the log outlives an erasure."""
+    world.fails, world.error = {1}, error
+    await world.append(0, "torn")
+    with capture_logs() as logs:
+        async with world.following():
+            await until(_holds(lambda: world.tries > 1))
+    told = [log for log in logs if log["event"] == "an event is handled again"]
+    assert {(log["follower"], log["tenant"], log["stream"], log["error"]) for log in told} == {
+        ("follower/test", "default", "thing-torn", said)
+    }
+
+
 async def test_a_damaged_event_waits_until_it_is_mended(world: World) -> None:
     await world.append(0, "torn")
     key = keys.event(StreamId("default", "thing-torn"), 1)

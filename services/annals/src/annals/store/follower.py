@@ -370,7 +370,8 @@ class Follower:
                     tenant=event.tenant_id,
                     stream=event.stream.name,
                     event_id=event.event_id,
-                    error=str(error),
+                    # The text of another error may quote what people wrote, and the log outlives an erasure.
+                    error=str(error) if is_transient(error) else type(error).__name__,
                 )
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS)) - 1])
             else:
