@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from annals.dapr import DaprSidecar, Write
 from annals.free_ports import free_port
-from annals.store import DaprEventStore, OutcomeUnknown, keys, lane
+from annals.store import DaprEventStore, OutcomeUnknown, dapr_store, keys, lane
 from annals.store.lease import Leases
 from annals.testing.fake import FakeSidecar
 from event_store_conformance import new_stream, to_append
@@ -28,6 +28,32 @@ async def test_a_store_whose_sidecar_never_came_ends_when_told() -> None:
     async with asyncio.timeout(30):
         await running
     await sidecar.close()
+
+
+async def test_a_store_that_is_away_is_said_to_be_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dapr_store, "_PROBE_SECONDS", 0.01)
+    async with FakeSidecar() as sidecar:
+        sidecar.faults.fail("ExecuteStateTransaction", times=4)
+        with capture_logs() as logs:
+            async with opened(sidecar.grpc_port):
+                pass
+    assert [log["event"] for log in logs].count("the state store cannot be probed yet") == 1
+
+
+async def test_an_instance_without_a_lane_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane, "_RETRY_SECONDS", 0.01)
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        store = DaprEventStore(client, owner="test", lanes=range(0))
+        with capture_logs() as logs:
+            running = asyncio.create_task(store.run())
+            while not logs:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            await store.drain()
+            await running
+        await client.close()
+    assert [log["event"] for log in logs] == ["no lane could be leased yet"]
 
 
 async def test_an_idle_store_that_ends_leaves_the_watermark_that_an_import_set() -> None:

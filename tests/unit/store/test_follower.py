@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from annals.dapr import DaprError, DatabaseError, SidecarUnavailable, StatementRefused, Write
-from annals.deadletters import DeadLetters, of_event
+from annals.deadletters import DeadLetters, TooManyParked, of_event
 from annals.events import DomainEvent, RecordedEvent, StreamId
 from annals.store import (
     Append,
@@ -39,9 +39,11 @@ class Client(BrokenOff):
 
     away = False
     loses_reply = False
+    refused = 0
 
     async def save(self, store: str, write: Write) -> None:
         if self.away:
+            self.refused += 1
             raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away")
         await super().save(store, write)
         if self.loses_reply:
@@ -481,6 +483,49 @@ async def test_what_never_passes_is_parked(world: World, error: Exception) -> No
     async with world.following():
         await until(_holds(lambda: world.tries > 5 or world.parked == [1]))
     assert world.tries == 5
+
+
+async def test_a_follower_that_waits_for_people_says_so_once_for_as_long_as_it_lasts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_RETRY_SECONDS", (0.01,) * 5)
+    asked = 0
+    full = True
+
+    def require_fresh(_consumer: str) -> None:
+        nonlocal asked
+        asked += 1
+        if full:
+            raise TooManyParked("1000 sequences of test are parked: something general is wrong")
+
+    monkeypatch.setattr(world.letters, "require_fresh", require_fresh)
+    await world.append(0, "torn")
+    with capture_logs() as logs:
+        async with world.following():
+            await until(_holds(lambda: asked > 5))
+            full = False
+            await until(_holds(lambda: world.handled == [1]))
+            full = True
+            await world.append(0, "torn", 2)
+            before = asked
+            await until(_holds(lambda: asked > before + 5))
+    told = [(log["log_level"], log["event"], log["follower"]) for log in logs if "parked:" in str(log)]
+    waits = "the event store is not followed until dead letters are settled"
+    assert told == [("error", waits, "follower/test")] * 2
+
+
+async def test_a_store_that_is_away_is_said_once_to_be(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "_RETRY_SECONDS", (0.01,) * 5)
+    one = Follower(world.client, "eventstore", "test", "me", world.handle, world.letters)
+    world.client.away = True
+    with capture_logs() as logs:
+        running = asyncio.create_task(one.run())
+        await until(_holds(lambda: world.client.refused > 5))
+        world.client.away = False
+        await until(_holds(lambda: one.placed))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert [log["event"] for log in logs].count("the event store cannot be followed now") == 1
 
 
 @pytest.mark.parametrize(

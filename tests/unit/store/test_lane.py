@@ -21,6 +21,7 @@ from annals.store import (
     Appended,
     Backpressure,
     ConflictError,
+    DaprEventReader,
     DaprEventStore,
     StoreUnavailable,
     keys,
@@ -324,6 +325,18 @@ def is_whole(client: DaprSidecar, lane: int) -> Callable[[], Awaitable[bool]]:
         return value is not None and value.data not in DAMAGED
 
     return decodes
+
+
+async def test_a_damaged_watermark_of_an_idle_lane_is_said_once_and_again_when_it_is_damaged_anew() -> None:
+    async with FakeSidecar() as sidecar:
+        client = DaprSidecar(sidecar.grpc_port)
+        reader = DaprEventReader(client)
+        with capture_logs() as logs:
+            for value in (b"{", b"{", b"7", b"{"):
+                await client.save("eventstore", Write(keys.published(3), value))
+                assert await reader.tails() == ({3: 7} if value == b"7" else {})
+        await client.close()
+    assert [log["event"] for log in logs] == ["the watermark of a lane is damaged, and is taken to be 0"] * 2
 
 
 @pytest.mark.parametrize("damaged", DAMAGED)

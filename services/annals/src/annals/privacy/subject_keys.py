@@ -17,6 +17,7 @@ from annals.dapr import DaprError, DaprSidecar, StateConflict, StateValue, Write
 from annals.privacy.ciphers import InvalidKeys, KeyEncryptionKeys, SubjectKey, Wrapped
 from annals.privacy.personal import SubjectErased, Token, replaced, tokens_in
 from annals.store import StoreUnavailable, Undecodable, keys, records
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class SubjectKeys:
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
         self._cache: OrderedDict[_Place, tuple[float, SubjectKey | None]] = OrderedDict()
+        self._said = Said()
 
     async def protect(self, tenant: str, subject: str, fields: Mapping[str, str]) -> dict[str, str]:
         """Encrypt fields of a subject; return their tokens. Raises SubjectErased."""
@@ -135,10 +137,15 @@ class SubjectKeys:
                 try:
                     key = await self._decode(tenant, subject, values[name]) if name in values else None
                 except (InvalidKeys, Undecodable) as error:
-                    _log.error(
-                        "a subject's data stays unreadable", tenant=tenant, subject=subject, error=str(error)
-                    )
+                    if self._said.is_news(error, (tenant, subject)):
+                        _log.error(
+                            "a subject's data stays unreadable",
+                            tenant=tenant,
+                            subject=subject,
+                            error=str(error),
+                        )
                     continue
+                self._said.is_over((tenant, subject))
                 self._remember((tenant, subject), key)
                 known[subject] = key
         return known

@@ -20,6 +20,7 @@ from annals.sagas.runs import workflow_input
 from annals.sagas.start import beginning
 from annals.sagas.state import SagaState, SagaStatus
 from annals.store import AppendTooLarge, StoreError
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -122,9 +123,11 @@ class ChildSagas:
 
 async def _insist(key: SagaKey, work: Callable[[], Awaitable[T]]) -> T:
     """Repeat `work` for as long as the store is away: an error would fail the saga that asks for it."""
+    said = Said()
     while True:
         try:
             return await work()
         except (StoreError, DaprError, ClaimContended) as error:
-            _log.warning("a child saga has to wait", saga=key.id, tenant=key.tenant, error=str(error))
+            if said.is_news(error):
+                _log.warning("a child saga has to wait", saga=key.id, tenant=key.tenant, error=str(error))
             await asyncio.sleep(_INSIST_SECONDS)

@@ -18,6 +18,7 @@ from annals.sagas.events import REGISTRY, EventRaised, SagaFailed, SagaResumed, 
 from annals.sagas.state import SagaState, SagaStatus
 from annals.store import Append, AppendTooLarge, ConflictError, EventStore, StoreError
 from annals.telemetry import metrics
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -179,7 +180,7 @@ class SagaHistory:
                     state = state.apply(event)
             return said
 
-        attempt = 0
+        attempt, told_of = 0, Said()
         while True:
             try:
                 return Recorded(await self.decide(key, news), tuple(one.event for one in said))
@@ -187,9 +188,13 @@ class SagaHistory:
                 raise
             except StoreError as error:
                 # Giving up here would leave a hole in the saga's history.
-                _log.warning(
-                    "a transition cannot be recorded yet", saga=key.id, tenant=key.tenant, error=str(error)
-                )
+                if told_of.is_news(error):
+                    _log.warning(
+                        "a transition cannot be recorded yet",
+                        saga=key.id,
+                        tenant=key.tenant,
+                        error=str(error),
+                    )
                 await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
                 attempt += 1
 

@@ -36,6 +36,7 @@ from annals.store.protocol import (
 from annals.store.publisher import Publisher
 from annals.store.sizes import ENVELOPE_BYTES, require_publishable
 from annals.telemetry import traces
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -54,6 +55,7 @@ class DaprEventReader:
         self._sidecar = sidecar
         self._store = store
         self._reader = BulkReader(sidecar, store)
+        self._leases = Leases(sidecar, store, owner="", lanes=ALL_LANES)
 
     async def load(
         self, stream: StreamId, command_id: str | None = None, *, certain: bool = False
@@ -146,7 +148,7 @@ class DaprEventReader:
     async def tails(self, *, certain: bool = True) -> dict[int, int]:
         """Return the lanes that were ever written, with their tails; see `EventReader.tails`."""
         with _readable():
-            return await self._leases().tails(certain=certain)
+            return await self._leases.tails(certain=certain)
 
     async def moved(self, after: Mapping[int, int], lanes: Iterable[int] = ALL_LANES) -> list[int]:
         """Return the lanes that have gone beyond these sequences. The one read may miss a lane at times."""
@@ -155,13 +157,9 @@ class DaprEventReader:
 
     async def reached(self, *, certain: bool = True) -> dict[int, int]:
         """Return the last sequence of each lane that was ever written; `certain` is as for `tails`."""
-        leases = self._leases()
         with _readable():
-            tails = await leases.tails(certain=certain)
-            return {lane: await leases.end(lane, tail) for lane, tail in tails.items()}
-
-    def _leases(self) -> Leases:
-        return Leases(self._sidecar, self._store, owner="", lanes=ALL_LANES)
+            tails = await self._leases.tails(certain=certain)
+            return {lane: await self._leases.end(lane, tail) for lane, tail in tails.items()}
 
     async def being_imported(self, lanes: Iterable[int] = ALL_LANES) -> bool:
         """Return whether one of `lanes` is being filled from a backup, or was left half filled."""
@@ -242,12 +240,14 @@ class DaprEventStore(DaprEventReader):
 
         Raises UnfitStore for a state store that cannot hold an event store.
         """
+        said = Said()
         while not self._lane.draining:
             try:
                 await probe(self._sidecar, self._store)
                 break
             except DaprError as error:
-                _log.warning("the state store cannot be probed yet", error=str(error))
+                if said.is_news(error):
+                    _log.warning("the state store cannot be probed yet", error=str(error))
                 await asyncio.sleep(_PROBE_SECONDS)
         await self._lane.run()
 

@@ -31,6 +31,7 @@ from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import event_pages
 from annals.store.lease import DOMAIN_LANES, Sightings
 from annals.store.protocol import AppendTooLarge, Commit, StoreError, StreamUnreadable, Undecodable
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -135,6 +136,7 @@ class Follower:
         self._owner = owner
         self._lanes = BegunLanes(self._reader, DOMAIN_LANES)
         self._damaged = Damaged()
+        self._said = Said()
         self._handle = handle
         self._name = name
         self._dead_letters = dead_letters
@@ -162,16 +164,22 @@ class Follower:
             try:
                 if await self._acquire():
                     await _until_one_fails(self._renew(), self._follow())
+                else:
+                    self._said.is_over()
             except _Lost:
                 _log.info("another instance follows, or may", follower=self._key)
             except (DaprError, StoreError, DeadLettersUnknown) as error:
-                _log.warning("the event store cannot be followed now", follower=self._key, error=str(error))
+                if self._said.is_news(error):
+                    _log.warning(
+                        "the event store cannot be followed now", follower=self._key, error=str(error)
+                    )
             except TooManyParked as error:
-                _log.error(
-                    "the event store is not followed any more",
-                    follower=self._key,
-                    error=str(error),
-                )
+                if self._said.is_news(error):
+                    _log.error(
+                        "the event store is not followed until dead letters are settled",
+                        follower=self._key,
+                        error=str(error),
+                    )
             await asyncio.sleep(_RETRY_SECONDS[2])
 
     async def _acquire(self) -> bool:
@@ -262,6 +270,7 @@ class Follower:
             self._page = min(max(2 * most, _LEAST_COMMITS), _MOST_COMMITS)
             if self._seen != before:
                 await self._save(_SAVE_SECONDS)
+            self._said.is_over()
             if most < asked:
                 await asyncio.sleep(_PACE_SECONDS)
                 try:

@@ -23,6 +23,7 @@ from annals.store.protocol import (
 from annals.store.publisher import Publisher
 from annals.store.sizes import TRANSACTION_BYTES
 from annals.telemetry import metrics
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -105,15 +106,18 @@ class Lane:
 
     async def run(self) -> None:
         """Hold a lane and write what waits, and take another lane when one is lost. Returns after `drain`."""
+        said = Said()
         while not self._draining:
             try:
                 lane = await self._leases.acquire()
                 self._tail = await self._leases.tail(lane)
                 published = await self._leases.published(lane)
             except (DaprError, StoreUnavailable) as error:
-                _log.warning("no lane could be leased yet", error=str(error))
+                if said.is_news(error):
+                    _log.warning("no lane could be leased yet", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
+            said.is_over()
             await self._hold(lane, published)
 
     @property

@@ -19,6 +19,7 @@ import structlog
 from annals.dapr import DaprSidecar, StateConflict, StateValue, Write
 from annals.store import keys, records
 from annals.store.protocol import StoreUnavailable, Undecodable
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -77,36 +78,34 @@ def _decode(data: bytes) -> Lease:
     return Lease(str(fields["owner"]), float(fields["expires"]), index(fields["tail"]))
 
 
-def _lease(lane: int, value: StateValue | None) -> Lease:
+def _lease(lane: int, value: StateValue | None, said: Said) -> Lease:
     """Return the lease in a lane's key; a damaged one never ends."""
     if value is None:
         return _NOBODYS
-    said = "a lane cannot be taken until its damaged lease is repaired"
-    return _decoded_or_default(keys.lease(lane), value, _decode, _DAMAGED, said)
+    text = "a lane cannot be taken until its damaged lease is repaired"
+    return _decoded_or_default(keys.lease(lane), value, _decode, _DAMAGED, text, said)
 
 
-def watermark(lane: int, value: StateValue | None) -> int:
+def watermark(lane: int, value: StateValue | None, said: Said) -> int:
     """Return how far a lane is published; 0 if the value is damaged, to publish the whole lane again."""
     if value is None:
         return 0
-    return _decoded_or_default(
-        keys.published(lane), value, int, 0, "the watermark of a lane is damaged, and is taken to be 0"
-    )
+    text = "the watermark of a lane is damaged, and is taken to be 0"
+    return _decoded_or_default(keys.published(lane), value, int, 0, text, said)
 
 
 def _decoded_or_default(
-    key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: T, said: str
+    key: str, value: StateValue, decode: Callable[[bytes], T], otherwise: T, text: str, said: Said
 ) -> T:
     try:
-        return records.decoded(key, value.data, decode)
+        decoded = records.decoded(key, value.data, decode)
     except Undecodable as error:
         # A reader can do without the value, and the instance that holds the lane writes it anew.
-        _log.warning(said, error=str(error))
+        if said.is_news(error, key):
+            _log.warning(text, error=str(error))
         return otherwise
-
-
-def _hint(lane: int, lease: StateValue | None, published: StateValue | None) -> int:
-    return max(_lease(lane, lease).tail, watermark(lane, published))
+    said.is_over(key)
+    return decoded
 
 
 class StoreEmptied(Exception):
@@ -126,6 +125,7 @@ class Leases:
         self._owner = owner
         self._lanes = lanes
         self._sightings = Sightings()
+        self._said = Said()
 
     async def read(self) -> dict[int, tuple[Lease, str]]:
         """Return the lease and its etag for each of the service's lanes that was ever leased.
@@ -137,7 +137,7 @@ class Leases:
         values = await self._sidecar.get_bulk(self._store, list(by_key))
         leases = {}
         for key, value in values.items():
-            lease = _lease(by_key[key], value)
+            lease = _lease(by_key[key], value, self._said)
             if lease is not _DAMAGED:
                 ends = self._sightings.ends(key, value.etag, lease.expires, LEASE_SECONDS)
                 lease = replace(lease, expires=ends)
@@ -182,7 +182,7 @@ class Leases:
         """Return the lane's last sequence for certain; 0 if the lane is empty."""
         lease = await self._sidecar.get(self._store, keys.lease(lane))
         published = await self._sidecar.get(self._store, keys.published(lane))
-        return await self.end(lane, _hint(lane, lease, published))
+        return await self.end(lane, self._hint(lane, lease, published))
 
     async def end(self, lane: int, seq: int) -> int:
         """Return the last sequence of a lane that has reached `seq`."""
@@ -209,17 +209,21 @@ class Leases:
         read = self._sidecar.get_certain if certain else self._sidecar.get_bulk
         values = await read(self._store, [key for its_keys in wanted.values() for key in its_keys])
         tails = {
-            lane: max(int(first in values), _hint(lane, values.get(lease), values.get(published)))
+            lane: max(int(first in values), self._hint(lane, values.get(lease), values.get(published)))
             for lane, (first, lease, published) in wanted.items()
         }
         return {lane: tail for lane, tail in tails.items() if tail}
 
     async def published(self, lane: int) -> int:
         """Return the lane's saved watermark."""
-        return watermark(lane, await self._sidecar.get(self._store, keys.published(lane)))
+        value = await self._sidecar.get(self._store, keys.published(lane))
+        return watermark(lane, value, self._said)
+
+    def _hint(self, lane: int, lease: StateValue | None, published: StateValue | None) -> int:
+        return max(_lease(lane, lease, self._said).tail, watermark(lane, published, self._said))
 
     async def _write_own(self, lane: int, value: StateValue, seconds: float, tail: int) -> bool:
-        lease = _lease(lane, value)
+        lease = _lease(lane, value, self._said)
         if lease is not _DAMAGED and lease.owner != self._owner:
             return False
         return await self._write(lane, value.etag, seconds, max(tail, lease.tail))

@@ -25,6 +25,7 @@ from annals.store.group_commit import Committed
 from annals.store.lease import watermark
 from annals.store.protocol import EventReader, StoreError, StoreUnavailable, Undecodable
 from annals.telemetry import metrics, traces
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -86,6 +87,7 @@ class Publisher:
         self._looks = 0  # searches for a nearby event
         self._buffer: deque[_Unpublished] = deque()
         self._buffered = 0
+        self._said = Said()
         self._more = asyncio.Event()
         self._caught_up = asyncio.Event()
         self._oldest_since = time.time() if self.backlog else None
@@ -315,7 +317,7 @@ class Publisher:
         while self._marked < mark:
             try:
                 there = await self._sidecar.get(self._store, key)
-                if watermark(self._lane, there) < mark:
+                if watermark(self._lane, there, self._said) < mark:
                     await self._sidecar.save(self._store, Write.replacing(key, orjson.dumps(mark), there))
             except StateConflict:
                 continue  # another instance was faster: compare again
