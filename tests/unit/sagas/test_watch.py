@@ -533,7 +533,7 @@ async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> 
     with capture_logs() as logs:
         await world.look(80)
     assert [(log["event"], log["tenant"], log["reason"]) for log in logs] == [
-        ("a saga stands still, and cannot be run here", "default", "this replica has no version 1 of test")
+        ("a saga that has not moved cannot be run here", "default", "this replica has no version 1 of test")
     ]
     before = await world.history.load(KEY)
     for ask in (
@@ -557,7 +557,7 @@ async def test_an_input_that_is_refused_is_told_of_at_each_look_and_no_restart_i
     with capture_logs() as logs:
         for _ in range(4):
             await world.look(30)
-    assert [log["event"] for log in logs] == ["a saga stands still, and cannot be run here"] * 4
+    assert [log["event"] for log in logs] == ["a saga that has not moved cannot be run here"] * 4
     assert "this replica refuses the input of the saga" in logs[0]["reason"]
     await world.tell(STARTED.model_copy(update={"parent": OTHER.id}), BEGUN, DONE, key=child)
     world.unmoved = [child]

@@ -71,7 +71,11 @@ class SigningKey:
 
     def __init__(self, encoded: str) -> None:
         """Decode the key. Raises ValueError if it is not one."""
-        self._private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(encoded.strip(), validate=True))
+        try:
+            seed = base64.b64decode(encoded.strip(), validate=True)
+            self._private = Ed25519PrivateKey.from_private_bytes(seed)
+        except ValueError as error:
+            raise ValueError(f"the signing key is not 32 bytes in base64: {error}") from error
         self.key_id = _key_id(self._private.public_key())
 
     def sign(self, checkpoint: Checkpoint) -> Checkpoint:

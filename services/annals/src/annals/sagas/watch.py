@@ -127,7 +127,7 @@ class Watch:
         try:
             saga = self._catalog.require(state)
         except NotDeclared as error:
-            _log.warning("a saga stands still, and cannot be run here", reason=str(error), **about)
+            _log.warning("a saga that has not moved cannot be run here", reason=str(error), **about)
             return
         if state.steps.keys() != {step.name for step in saga.flat()}:
             _log.error("a saga was changed without a new version", **about)
