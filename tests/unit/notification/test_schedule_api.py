@@ -91,16 +91,22 @@ async def test_an_event_under_the_id_of_another_is_refused() -> None:
 
 
 class Tables:
-    """Holds events; answers nothing else while `away`; with `others`, holds another under each id."""
+    """Holds events; answers nothing else while `away`; with `others`, holds another under each id.
+
+    While it is `silent`, it holds an event, and its reply is lost.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, Any] = {}
         self.away = False
         self.others = False
+        self.silent = False
 
     async def fetch(self, sql: str, *params: str) -> Any:
         if "WITH held" in sql:
             self.held[params[1]] = json.loads(params[3])
+            if self.silent:
+                raise DatabaseError("no answer")
             return not self.others
         if self.away:
             raise DatabaseError("it is away")
@@ -142,6 +148,22 @@ async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -
     await held.fire("default", taken.json()["event_id"])
     assert broker.published == [taken.json()["event_id"]]
     assert tables.held == {}
+
+
+async def test_who_does_not_learn_whether_an_event_is_held_is_told_its_id() -> None:
+    """Sent again without the id, it would be another event, and be published twice."""
+    tables = Tables()
+    tables.silent = True
+    body = {"event_type": "order.paid", "delay_until": "2040-01-01T00:00:00+00:00"}
+    async with client_of(HeldEvents(cast("Any", tables), cast("Any", None), cast("Any", None))) as client:
+        unknown = await client.post("/events", json=body)
+    [event_id] = tables.held
+    assert (unknown.status_code, unknown.json()["type"]) == (503, "urn:annals:problem:outcome-unknown")
+    assert unknown.headers["retry-after"] == "2"
+    assert unknown.json()["detail"] == (
+        "it is not known whether the event is held: no answer; "
+        f"send it again with the event_id {event_id}: it is published once"
+    )
 
 
 async def test_an_event_that_no_broker_would_take_is_refused_at_once() -> None:

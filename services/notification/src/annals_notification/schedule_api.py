@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, StringConstraints, ValidationError
 
+from annals.dapr import DatabaseError
 from annals.events import HeaderId, IntegrationEvent, new_id, require_portable
+from annals.store import OutcomeUnknown
 from annals.web import Problem
 from annals.web.answers import Page, json_answer
 from annals.web.domain_problems import domain_problems
@@ -157,8 +159,12 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
             raise from_validation(error) from error
         if event.tenant_id != tenant:
             raise malformed("tenant_id", f"the tenant of the request, which is {tenant}")
-        with domain_problems():
-            kept = await held.hold(event, datetime.now(UTC))
+        # A repeat under another id would be another event.
+        with domain_problems(f"send it again with the event_id {event.event_id}: it is published once"):
+            try:
+                kept = await held.hold(event, datetime.now(UTC))
+            except DatabaseError as error:
+                raise OutcomeUnknown(f"it is not known whether the event is held: {error}") from error
         if not kept:
             raise Problem(409, "id-reused", f"the id {event.event_id} was already used for another event")
         return json_answer({"event_id": event.event_id, "delay_until": event.delay_until}, 202)
