@@ -673,6 +673,31 @@ async def test_an_event_that_nobody_looked_at_is_neither_discarded_nor_edited(
     assert (await discard(letters, letter)).status_code == 200
 
 
+async def test_a_message_that_was_read_meanwhile_is_not_discarded(clients: tuple[AtOnce, AtOnce]) -> None:
+    """Its history would say that an operator discarded what was handled."""
+    letters = letters_of(clients[0])
+    await letters.park(*of_raw("messages", "acme", "nonsense", "no JSON"))
+    (letter,) = letters.parked("acme")
+    await letters.done(letter)
+
+    answer = await discard(letters, letter)
+
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"{letter.id} is not parked any more")
+    assert (await letters.get("acme", letter.id))[1].history == []
+
+
+async def test_a_message_that_cannot_be_read_is_discarded(clients: tuple[AtOnce, AtOnce]) -> None:
+    letters = letters_of(clients[0])
+    await letters.park(*of_raw("messages", "acme", "nonsense", "no JSON"))
+    (letter,) = letters.parked("acme")
+
+    assert (await discard(letters, letter)).status_code == 200
+
+    found, detail = await letters.get("acme", letter.id)
+    assert (found.status, letters.parked("acme")) == (Status.DONE, [])
+    assert [(entry["action"], entry["reason"]) for entry in detail.history] == [("discarded", "nonsense")]
+
+
 async def test_what_fails_elsewhere_by_now_is_not_corrected(clients: tuple[AtOnce, AtOnce]) -> None:
     letters = letters_of(clients[0])
     await letters.park(*await failed(ACME, 2))

@@ -209,12 +209,18 @@ class DeadLetters:
             released += len(ids)
         return released
 
-    async def done(self, letter: DeadLetter, who: str | None = None, reason: str | None = None) -> None:
-        """Mark a letter as done: its sequence was handled to the end, or its text was read or discarded."""
-        revisions: dict[DeadLetter, Revise] = {}
-        if who is not None or reason is not None:
-            revisions[letter] = partial(_noted, letters.action("discarded", who, reason))
-        await self._change(lambda index: index.finish(letter), revisions)
+    async def discard(self, letter: DeadLetter, who: str | None, reason: str) -> None:
+        """Mark an unreadable message as done without its being read. Raises UnknownLetter."""
+
+        def change(index: Index) -> None:
+            index.require(letter.id)
+            index.finish(letter)
+
+        await self._change(change, {letter: partial(_noted, letters.action("discarded", who, reason))})
+
+    async def done(self, letter: DeadLetter) -> None:
+        """Mark a letter as done: its sequence was handled to the end, or its text was read."""
+        await self._change(lambda index: index.finish(letter))
 
     async def close_generation(self, read_model: str, generation: int) -> None:
         """Mark all letters of a read model's generation as done, because its table is gone."""

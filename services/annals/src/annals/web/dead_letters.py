@@ -268,7 +268,7 @@ def routes(
         await operations.requested(request, "discard", _target(letter), body.reason)
         with _problems():
             if letter.kind is Kind.RAW:
-                await dead_letters.done(letter, who, body.reason)
+                await dead_letters.discard(letter, who, body.reason)
             else:
                 await dead_letters.correct(letter, None, who, body.reason)
                 await dead_letters.release([letter], who, body.reason)
