@@ -18,7 +18,7 @@ from annals.dapr import Database, DatabaseError
 from annals.deadletters import DeadLetters
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
 from annals.projections import Applier, Generation, Sweeper
-from annals.store import Append, Commit, EventReader, MemoryEventStore, Undecodable
+from annals.store import Append, Commit, EventReader, MemoryEventStore, StoreUnavailable, Undecodable
 from annals.store.event_pages import MOST_EVENTS
 from annals_projector.read_models import TASKS
 from rows_written import NoLetters, TakesEveryRow
@@ -367,6 +367,40 @@ async def test_a_stream_that_lacks_events_is_told_of_once_a_look(monkeypatch: py
 
     (lacking,) = (log for log in logs if log["event"] == "an earlier event is not in the store")
     assert lacking["version"] == 2
+
+
+class BrokenOff(MemoryEventStore):
+    """A store whose answer to a read of many events broke off before the first."""
+
+    async def read_events(self, _refs: Sequence[tuple[StreamId, int]]) -> list[RecordedEvent]:
+        return []
+
+    async def read_raw_events(
+        self, refs: Sequence[tuple[StreamId, int]], *, certain: bool = False
+    ) -> list[bytes | None]:
+        there = await super().read_events(refs) if certain else []
+        found = {(event.stream, event.version): event.to_json() for event in there}
+        return [found.get(ref) for ref in refs]
+
+
+async def test_an_event_that_a_read_left_out_is_not_taken_for_lost() -> None:
+    """It would be reported as an error, and a message that was given up would be parked for it."""
+    store = BrokenOff()
+    event = DomainEvent(event_type="task.created", source="test", aggregate_type="task", aggregate_id="t")
+    for version in range(3):
+        await store.append(Append(event.stream, (event,), version))
+    last = [one async for one in store.read_stream(event.stream, from_version=3)]
+    applier = Applier(
+        cast("Database", TakesEveryRow()),
+        store,
+        lambda: [Generation(TASKS, 2)],
+        cast("DeadLetters", NoLetters()),
+    )
+
+    with capture_logs() as logs, pytest.raises(StoreUnavailable, match="could be read"):
+        await applier.apply(last)
+
+    assert logs == []
 
 
 class FollowingEvents(Following):

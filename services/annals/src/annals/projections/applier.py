@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from annals.projections.changes import Change, Delete, Patch, Put, merge
 from annals.projections.projection import Projection
 from annals.projections.statement import apply_statement
 from annals.projections.tables import Generation
-from annals.store import EventReader
+from annals.store import EventReader, StoreUnavailable
 from annals.telemetry import metrics, traces
 
 _log = structlog.get_logger(__name__)
@@ -163,11 +163,10 @@ class Applier:
             read = await self._store.read_events(missing)
             found = {(event.stream, event.version): event for event in read}
             metrics.PROJECTION_HEALED.inc(len(found))
-            for stream, version in missing:
-                if (stream, version) not in found and stream in spans:
-                    _log.error("an earlier event is not in the store", stream=str(stream), version=version)
-                    lacking.add(stream)
-                    del spans[stream]
+            for stream, version in await self._absent(missing, found):
+                _log.error("an earlier event is not in the store", stream=str(stream), version=version)
+                lacking.add(stream)
+                del spans[stream]
         pieces = []
         for stream, span in spans.items():
             priors = {one: versions[one, stream] for one in waiting[stream]}
@@ -178,6 +177,22 @@ class Applier:
                 ahead = {one: max(at, first - 1) for one, at in priors.items() if at < last}
                 pieces.append(_Piece(stream, piece, ahead))
         return pieces
+
+    async def _absent(
+        self, missing: Sequence[tuple[StreamId, int]], found: Collection[tuple[StreamId, int]]
+    ) -> list[tuple[StreamId, int]]:
+        """Return the first event that the store lacks of each stream, after a read of many found only some.
+
+        Raises StoreUnavailable if that read broke off: see `DaprSidecar.get_bulk`.
+        """
+        first: dict[StreamId, int] = {}
+        for stream, version in missing:
+            if (stream, version) not in found:
+                first.setdefault(stream, version)
+        absent = list(first.items())
+        if any(await self._store.read_raw_events(absent, certain=True)):
+            raise StoreUnavailable(f"only {len(found)} of {len(missing)} events could be read")
+        return absent
 
     def _waiting(self, stream: StreamId) -> list[Generation]:
         """Return the tables that want a stream's events, except those in which the stream is parked."""
