@@ -11,7 +11,9 @@ from annals_projector import app as module
 from annals_projector.settings import ProjectorSettings
 
 
-def test_one_whose_read_models_are_of_another_store_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_whose_read_models_have_commits_that_the_store_does_not_have_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Ahead(Sweeper):
         def __init__(self, *given: object) -> None:
             super().__init__(*given)  # type: ignore[arg-type]
@@ -21,7 +23,12 @@ def test_one_whose_read_models_are_of_another_store_is_not(monkeypatch: pytest.M
     with TestClient(module.create(ProjectorSettings(dapr_grpc_port=1, dapr_http_port=1))) as client:
         answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert "lane 0 up to 1001, 5 up to 3" in answer.text
+    reason = answer.json()["missing"]["read models"]
+    assert "lane 0 up to 1001, 5 up to 3" in reason
+    assert "emptied, or it lost commits" in reason
+    assert "drop" not in reason, (
+        "this projector would not make the tables anew, and the store may be repaired"
+    )
 
 
 def test_an_event_that_is_damaged_is_named_to_whoever_asks_for_it() -> None:

@@ -112,7 +112,8 @@ def create(settings: ProjectorSettings) -> ServiceApp:
                         f"{lane} up to {seq}" for lane, seq in sorted(sweeper.applied_but_missing.items())
                     )
                     missing["read models"] = (
-                        f"they belong to another store, which had lane {lanes}: drop their schema"
+                        f"they have commits that the store does not have, of lane {lanes}: the store was "
+                        "emptied, or it lost commits; docs/operating.md says what to do in each case"
                     )
                 return missing
 

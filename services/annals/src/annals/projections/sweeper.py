@@ -74,7 +74,7 @@ class Sweeper:
         self._looked: dict[int, int] = {}
         self._brought: dict[tuple[int, bool], set[Position]] = {}
         self.applied_but_missing: dict[int, int] = {}
-        """By lane, the last applied sequence if the store lacks its commit: it is a different store."""
+        """By lane, the last applied sequence whose commit the store lacks: it was emptied or lost commits."""
 
     async def run(self) -> None:
         """Sweep until cancelled; what cannot be reached now is swept the next time."""
