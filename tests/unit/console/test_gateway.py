@@ -376,6 +376,12 @@ async def test_without_a_sidecar_it_says_so(start: Start, http: httpx.AsyncClien
     answer = await http.get(f"{console}/api/projector/queries/tasks")
     assert answer.status_code == 503
     assert answer.headers["retry-after"] == "2"
+    assert answer.json()["detail"] == "no answer came from projector"
+    unknown = await http.post(f"{console}/api/command/commands/task.create")
+    assert unknown.json()["detail"] == f"no answer came from command; {MAY_BE_DONE}"
+
+
+MAY_BE_DONE = "it may have done what was asked: look whether it did before you send it again"
 
 
 NOBODY = {"errorCode": "ERR_DIRECT_INVOKE", "message": "failed to invoke, err: dial tcp 10.0.0.7:50002"}
@@ -405,6 +411,7 @@ async def test_a_service_that_is_away_may_be_asked_again(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert answer.json()["type"] == f"urn:annals:problem:{problem}"
     assert path.partition("/")[0] in answer.json()["detail"]
+    assert (MAY_BE_DONE in answer.json()["detail"]) == (problem == "outcome-unknown")
     assert "10.0.0.7" not in answer.text
 
 

@@ -244,7 +244,9 @@ def _is_away(answer: Answer | Opened) -> bool:
 
 def _unanswered(method: str, detail: str, status: int = 503, kind: str = "unavailable") -> Problem:
     """Return the problem for a missing answer. Any request but a GET may have taken effect all the same."""
-    kind = kind if method == "GET" else "outcome-unknown"
+    if method != "GET":
+        kind = "outcome-unknown"
+        detail += "; it may have done what was asked: look whether it did before you send it again"
     return Problem(status, kind, detail, headers={"Retry-After": "2"})
 
 
@@ -255,7 +257,8 @@ async def _in_time(service: str, method: str) -> AsyncIterator[None]:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
     except NotAnswered as error:
-        raise _unanswered(method, str(error)) from error
+        # Its text may name the address of the sidecar.
+        raise _unanswered(method, f"no answer came from {service}") from error
     except TimeoutError as error:
         detail = f"{service} did not answer within {_ANSWER_SECONDS:.0f} s"
         raise _unanswered(method, detail, 504, "timeout") from error
