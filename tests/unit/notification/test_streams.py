@@ -384,6 +384,33 @@ def test_a_stream_is_of_so_many_names_and_no_more_and_a_star_ends_one(query: str
         with client.websocket_connect(f"/ws?{query}") as socket, pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_text()
         assert closed.value.code == 1008
+        assert expected in closed.value.reason
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "field"),
+    [
+        ("after=foo", {}, "after"),
+        ("", {"Last-Event-ID": "foo"}, "Last-Event-ID"),
+        ("after=0-1", {"Last-Event-ID": "foo"}, "Last-Event-ID"),
+    ],
+)
+def test_a_position_that_is_none_is_named_as_it_was_sent(
+    query: str, headers: dict[str, str], field: str
+) -> None:
+    app = FastAPI()
+    app.include_router(routes.routes(hub(LongStore(0))))
+    with TestClient(app) as client:
+        with pytest.raises(Problem) as refused:
+            client.get(f"/stream?{query}", headers=headers)
+        [error] = refused.value.fields["errors"]
+        assert error["field"] == field
+        with (
+            client.websocket_connect("/ws?after=foo") as socket,
+            pytest.raises(WebSocketDisconnect) as closed,
+        ):
+            socket.receive_text()
+        assert closed.value.reason.startswith("after: an id of this stream")
 
 
 class AwayStore(LongStore):

@@ -48,7 +48,7 @@ def routes(hub: Hub) -> APIRouter:
     ) -> StreamingResponse:
         """To continue where a stream ended, on any replica, send its last id: `Last-Event-ID`, or `after`."""
         wanted = _filter(request.query_params, tenant_of(request))
-        seen = _seen(last_event_id or after)
+        seen = _seen("Last-Event-ID", last_event_id) or _seen("after", after)
         listening = hub.listen(wanted, seen)
         try:
             first = await anext(listening)
@@ -63,10 +63,11 @@ def routes(hub: Hub) -> APIRouter:
     async def websocket(socket: WebSocket) -> None:
         try:
             wanted = _filter(socket.query_params, _tenant(socket.headers))
-            seen = _seen(socket.query_params.get("after"))
+            seen = _seen("after", socket.query_params.get("after"))
         except Problem as problem:
             await socket.accept()
-            await socket.close(_POLICY_VIOLATION, _reason(problem.detail))
+            errors = (f"{error['field']}: {error['expected']}" for error in problem.fields["errors"])
+            await socket.close(_POLICY_VIOLATION, _reason("; ".join(errors)))
             return
         await socket.accept()
         try:
@@ -124,13 +125,13 @@ def _filter(parameters: QueryParams, tenant: str) -> Filter:
     return Filter(tenant, *named.values())
 
 
-def _seen(token: str | None) -> dict[int, int] | None:
+def _seen(name: str, token: str | None) -> dict[int, int] | None:
     if not token:
         return None
     try:
         return positions.parse(token)
     except ValueError as error:
-        raise malformed("Last-Event-ID", f"an id of this stream: {error}") from error
+        raise malformed(name, f"an id of this stream: {error}") from error
 
 
 def _tenant(headers: Headers) -> str:
