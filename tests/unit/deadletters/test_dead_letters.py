@@ -30,7 +30,7 @@ from annals.deadletters import (
 )
 from annals.deadletters.letter import of_raw
 from annals.events import RecordedEvent, StreamId
-from annals.store import MemoryEventStore
+from annals.store import MemoryEventStore, Undecodable
 from annals.testing.fake import FakeSidecar
 from annals.web.dead_letters import not_tried_out, routes
 from annals.web.problems import unavailable
@@ -795,6 +795,7 @@ async def test_an_index_that_was_damaged_is_named_and_waited_for(
         await until(said)
     answer = await edit(letters, letter, {"number": 1})
     assert (answer.status_code, named in answer.text) == (503, True)
+    assert ("it is damaged" in answer.text, answer.headers["retry-after"]) == (True, "60")
     with pytest.raises(DeadLettersUnknown, match=named):
         await letters.park(*await failed(GLOBEX))
     value = await clients[1].get("eventstore", place)
@@ -806,6 +807,26 @@ async def test_an_index_that_was_damaged_is_named_and_waited_for(
     assert not running.done()
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_a_letter_whose_event_is_damaged_names_the_damaged_value(
+    clients: tuple[AtOnce, AtOnce],
+) -> None:
+    class Damaged(MemoryEventStore):
+        async def load(self, *_: object, **__: object) -> Any:
+            raise Undecodable("stream/acme/thing-x/event/1", ValueError("not JSON"))
+
+    letters = letters_of(clients[0])
+    await letters.park(*await failed(ACME))
+    (letter,) = letters.parked("acme")
+    app = bare_app()
+    app.include_router(routes(letters, Damaged(), not_tried_out, cast("Any", None)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as http:
+        answer = await http.get(f"/dead-letters/{letter.id}", headers={"x-tenant-id": "acme"})
+    detail = answer.json()["detail"]
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    assert detail.startswith("stream/acme/thing-x/event/1 cannot be decoded"), detail
+    assert "it is damaged" in detail
 
 
 async def damage(client: DaprSidecar, letter: DeadLetter) -> None:

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from annals.projections import Generation, GenerationStatus, Projection
 from annals.projections.generations import CatalogueEntry
+from annals.store import StoreUnavailable, Undecodable
 from annals.web import Problem
 from annals.web.problems import on_problem
 from annals_projector import projections_api
@@ -29,6 +30,8 @@ class World:
         self.retired: list[int] = []
         self.knows = True
         self.recorded = 0
+        self.fails: Exception | None = None
+        """What comes of the look at the store."""
         self.meanwhile: GenerationStatus | None = None
         """The status that another replica sets just before the switch, which then does nothing."""
 
@@ -48,6 +51,8 @@ class World:
         return Generation(TASKS, known.number) if self.knows else None
 
     async def reached(self, **_: bool) -> dict[int, int]:
+        if self.fails is not None:
+            raise self.fails
         return {0: 10_000}
 
     async def requested(self, *_: object) -> None:
@@ -121,6 +126,22 @@ async def test_a_version_that_this_replica_does_not_know_is_switched_to_where_an
     assert world.switched == ([2] if filled else [])
     if not filled:
         assert "no running projector knows version 1 of tasks" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "detail", "seconds"),
+    [
+        (Undecodable("lane/0/lease", ValueError("not JSON")), "it is damaged", "60"),
+        (StoreUnavailable("it is away"), "cannot be read or changed now: it is away", "2"),
+    ],
+)
+async def test_what_is_damaged_is_not_called_away(fails: Exception, detail: str, seconds: str) -> None:
+    world = World(GenerationStatus.RETIRED, 10_000)
+    world.fails = fails
+    answer = await world.asked("switch")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, seconds)
+    assert detail in answer.json()["detail"]
+    assert ("cannot be read or changed now" in answer.json()["detail"]) == (seconds == "2")
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from annals.dapr import DaprError, Database, DatabaseError
-from annals.deadletters import DeadLetters, DeadLettersUnknown
+from annals.deadletters import DeadLetters, DeadLettersDamaged, DeadLettersUnknown
 from annals.projections import Builder, Generations, GenerationStatus, Projection, difference
 from annals.projections.builder import NEAR_COMMITS
 from annals.projections.generations import CatalogueEntry
 from annals.projections.sweeper import CHECKPOINTS
-from annals.store import StoreError
+from annals.store import StoreError, Undecodable
 from annals.store.dapr_store import DaprEventReader
 from annals.web import Problem
 from annals.web.operations import Operations, OptionalReason
-from annals.web.problems import unavailable
+from annals.web.problems import damaged, unavailable
 from annals.web.request_context import tenant_of
 from annals_projector.projections_answers import (
     Begun,
@@ -298,5 +298,7 @@ def _definition(projection: Projection) -> Definition:
 def _problems() -> Iterator[None]:
     try:
         yield
+    except (DeadLettersDamaged, Undecodable) as error:
+        raise damaged(error) from error
     except (DatabaseError, StoreError, DaprError, DeadLettersUnknown) as error:
-        raise unavailable(f"the read models cannot be reached now: {error}") from error
+        raise unavailable(f"the read models cannot be read or changed now: {error}") from error

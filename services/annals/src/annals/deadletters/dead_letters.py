@@ -50,6 +50,10 @@ class DeadLettersUnknown(Exception):
     """The dead letters cannot be read or changed now, or their stored value is damaged."""
 
 
+class DeadLettersDamaged(DeadLettersUnknown):
+    """A stored value of the dead letters cannot be decoded; the text names its key."""
+
+
 class DeadLetters:
     """The dead letters of one service. `run` must be running.
 
@@ -289,10 +293,10 @@ def _detail(key: str, value: StateValue | None) -> Detail:
 
 
 def _to_revise(letter: DeadLetter, key: str, value: StateValue | None) -> Detail:
-    """Return a letter's detail before a change. Raises DeadLettersUnknown if a message's text is damaged."""
+    """Return a letter's detail before a change. Raises DeadLettersDamaged if a message's text is damaged."""
     try:
         return _detail(key, value)
-    except DeadLettersUnknown as error:
+    except DeadLettersDamaged as error:
         if letter.kind is Kind.RAW:
             raise
         # Begin an event's detail anew, since it only describes the event. The id of a sequence never changes:
@@ -302,11 +306,11 @@ def _to_revise(letter: DeadLetter, key: str, value: StateValue | None) -> Detail
 
 
 def _decoded(key: str, value: StateValue | None, decode: Callable[[bytes | None], T]) -> T:
-    """Return the decoded value of a key. Raises DeadLettersUnknown, which names the key, if it is damaged."""
+    """Return the decoded value of a key. Raises DeadLettersDamaged."""
     try:
         return decode(value.data if value else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DeadLettersUnknown(f"{key} cannot be decoded: {error!r}") from error
+        raise DeadLettersDamaged(f"{key} cannot be decoded: {error!r}") from error
 
 
 def _noted(entry: dict[str, Any], detail: Detail) -> Detail:

@@ -15,6 +15,7 @@ from annals.dapr import DaprError
 from annals.deadletters import (
     DeadLetter,
     DeadLetters,
+    DeadLettersDamaged,
     DeadLettersUnknown,
     Kind,
     MovedOn,
@@ -23,11 +24,11 @@ from annals.deadletters import (
 )
 from annals.deadletters.letter import Detail
 from annals.events import Data, RecordedEvent
-from annals.store import EventReader, StoreError
+from annals.store import EventReader, StoreError, Undecodable
 from annals.web.answers import Answer, json_answer
 from annals.web.operations import Operations
 from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
-from annals.web.problems import Problem, malformed, unavailable
+from annals.web.problems import Problem, damaged, malformed, unavailable
 from annals.web.request_body import Reason, Text
 from annals.web.request_context import id_of, tenant_of
 
@@ -296,5 +297,7 @@ def _problems() -> Iterator[None]:
         raise Problem(409, "conflict", str(error), expected=error.expected, actual=error.actual) from error
     except TooMuchEdited as error:
         raise Problem(413, "too-large", str(error)) from error
+    except (DeadLettersDamaged, Undecodable) as error:
+        raise damaged(error) from error
     except (DaprError, DeadLettersUnknown, StoreError) as error:
-        raise unavailable(f"the dead letters cannot be reached now: {error}") from error
+        raise unavailable(f"the dead letters cannot be read or changed now: {error}") from error
