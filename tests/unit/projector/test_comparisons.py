@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -100,6 +101,13 @@ async def test_whoever_asks_meanwhile_waits_for_the_one_that_runs(world: World, 
     assert world.asked_for == ["acme"]
 
     assert (await ask()).json()["old_rows"] == 2, "what has ended is not kept"
+
+
+async def test_what_is_retired_has_nothing_to_be_compared_with(world: World, ask: Ask) -> None:
+    world.all[0] = replace(world.all[0], status=GenerationStatus.RETIRED)
+    answer = await ask()
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:annals:problem:conflict")
+    assert answer.json()["detail"] == "tasks has no live generation to compare with"
 
 
 async def test_while_one_runs_no_other_begins(world: World, ask: Ask) -> None:

@@ -82,7 +82,7 @@ def routes(
         for one in generations.all:
             if one.read_model == read_model and one.status is GenerationStatus.LIVE:
                 return one
-        raise Problem(404, "not-found", f"there is no read model {read_model}")
+        raise Problem(409, "conflict", f"{read_model} has no live generation to compare with")
 
     def described(known: CatalogueEntry, tails: dict[int, int]) -> GenerationNow:
         filled = known.status is not GenerationStatus.LIVE
