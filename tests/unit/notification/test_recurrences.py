@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -302,3 +303,17 @@ async def test_what_is_not_let_in_now_is_sent_again_and_what_is_not_allowed_is_n
         await recurs.fire("acme", "r")
         [(*_, refused)] = database.written
         assert refused == said
+
+
+async def test_a_command_service_that_is_silent_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        async def invoke(self, *_: object, **__: object) -> Answer:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    monkeypatch.setattr("annals_notification.recurrences._COMMAND_SECONDS", 0.01)
+    database = Database(start="2020-01-01T09:00:00Z")
+    database.row["last"] = "2020-01-01T00:00:00+00:00"
+    recurs = Recurrences(cast("Any", database), cast("Any", Silent()), cast("Any", Alarms()))
+    with pytest.raises(NotNow, match="the command service did not answer within 0 s"):
+        await recurs.fire("acme", "r")

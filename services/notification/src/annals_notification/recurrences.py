@@ -190,8 +190,10 @@ class Recurrences:
         try:
             async with asyncio.timeout(_COMMAND_SECONDS):
                 answer = await self._invocation.invoke("command", "POST", path, json=data, headers=headers)
-        except (NotAnswered, TimeoutError) as error:
-            raise NotNow(f"the command service: {error}") from error
+        except NotAnswered as error:
+            raise NotNow(f"the command service does not answer: {error}") from error
+        except TimeoutError as error:
+            raise NotNow(f"the command service did not answer within {_COMMAND_SECONDS:.0f} s") from error
         if answer.ok:
             return None
         # Without an expected version, a conflict only means that others were faster: it is tried again.

@@ -57,8 +57,10 @@ class Operations:
                 answer = await self._invocation.invoke(
                     "command", "POST", f"commands/{_TYPE}", json=body, headers=headers
                 )
-        except (NotAnswered, TimeoutError) as error:
+        except NotAnswered as error:
             raise _unrecorded(f"the command service does not answer: {error}") from error
+        except TimeoutError as error:
+            raise _unrecorded(f"the command service did not answer within {_ANSWER_SECONDS:.0f} s") from error
         if not answer.ok:
             raise _unrecorded(answer.message)
 
