@@ -208,6 +208,38 @@ async def test_a_command_that_recurs_is_refused_where_no_event_could_hold_it() -
     assert (rounded.status_code, rounded.json()["errors"][0]["field"]) == (400, "command.data")
 
 
+COUNTED = {"rule": "FREQ=MINUTELY;COUNT=5000000", "start": "1900-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"rule": "FREQ=OFTEN"}, "an RRULE such as FREQ=WEEKLY;BYDAY=MO: invalid 'FREQ': OFTEN"),
+        ({"rule": "FREQ=SECONDLY"}, "occurrences at least a minute apart"),
+        (COUNTED, "the rule must be evaluated faster: fewer occurrences or a later start"),
+        (
+            {"rule": "FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30"},
+            "the rule must be evaluated faster: fewer occurrences or a later start",
+        ),
+    ],
+)
+async def test_a_rule_that_is_refused_is_named_with_the_reason(given: dict[str, str], expected: str) -> None:
+    class Empty:
+        async def fetch(self, _sql: str, *_params: str) -> Any:
+            return {"row": None}
+
+    unused = cast("Any", None)
+    recurrences = Recurrences(cast("Any", Empty()), unused, unused)
+    app = FastAPI()
+    app.add_exception_handler(Problem, cast("Any", on_problem))
+    app.include_router(schedule_api.routes(unused, recurrences, unused))
+    command = {"type": "task.create", "data": {"title": "x"}}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://n") as client:
+        refused = await client.put("/recurrences/r", json=given | {"command": command})
+    assert refused.status_code == 400
+    assert refused.json()["errors"] == [{"field": "rule", "expected": expected}]
+
+
 async def test_a_reminder_that_no_broker_would_take_is_kept_and_not_held() -> None:
     tables, unused, kept = Tables(), cast("Any", None), list[str]()
 

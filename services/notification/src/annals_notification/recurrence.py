@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 from dateutil.rrule import rrule, rruleset, rrulestr
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from annals.events import HeaderId, Utc
 from annals_notification.deliveries.preferences import Zone
@@ -39,9 +40,16 @@ _PERIODS = {
 _MONTHS = {"YEARLY": 12, "MONTHLY": 1}
 
 
+class TooSlow(ValueError):
+    """A rule takes too long to evaluate."""
+
+    def __init__(self) -> None:
+        super().__init__("the rule must be evaluated faster: fewer occurrences or a later start")
+
+
 @contextmanager
 def cpu_limit(seconds: float) -> Iterator[None]:
-    """Raise ValueError in the block once it has used `seconds` of processor time.
+    """Raise TooSlow in the block once it has used `seconds` of processor time.
 
     A rule that matches no day is evaluated to the end of the calendar before it yields anything, and a rule
     with a COUNT from its start; the event loop is blocked meanwhile. This works in the main thread only,
@@ -52,7 +60,7 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         raise RuntimeError("blocks that limit processor time cannot be nested")
 
     def stop(_signal: int, _frame: object) -> None:
-        raise ValueError("rule: expected one that is evaluated faster: fewer occurrences, a later start")
+        raise TooSlow
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
@@ -118,12 +126,23 @@ class Recurrence(BaseModel):
         try:
             with cpu_limit(COUNTING_SECONDS):
                 first = list(islice(self._rule(), 3))
+        except TooSlow as error:
+            raise self._refused(str(error)) from None
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"rule: expected an RRULE such as FREQ=WEEKLY;BYDAY=MO: {error}") from None
+            raise self._refused(f"an RRULE such as FREQ=WEEKLY;BYDAY=MO: {error}") from None
         for one, other in pairwise(first):
             if other - one < _SHORTEST:
-                raise ValueError("rule: expected occurrences at least a minute apart")
+                raise self._refused("occurrences at least a minute apart")
         return self
+
+    def _refused(self, expected: str) -> ValidationError:
+        """Return the error of the field `rule`: a validator of the whole model names no field by itself."""
+        error: InitErrorDetails = {
+            "type": PydanticCustomError("rule", "{expected}", {"expected": expected}),
+            "loc": ("rule",),
+            "input": self.rule,
+        }
+        return ValidationError.from_exception_data("Recurrence", [error])
 
     def _rule(self, after: datetime | None = None) -> rrule | rruleset:
         """Return the rule; with `after`, only what comes after this local time and perhaps some before."""

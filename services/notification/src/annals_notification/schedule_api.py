@@ -118,6 +118,8 @@ def routes(reminders: Reminders, recurrences: Recurrences, held: HeldEvents) -> 
     async def steered(tenant: str, row_id: str, paused: bool) -> Response:
         try:
             row = await recurrences.pause(tenant, row_id, paused)
+        except ValidationError as error:  # the rule was stored by an earlier release
+            raise from_validation(error) from error
         except ValueError as error:
             raise malformed("rule", str(error)) from error
         if row is None:
