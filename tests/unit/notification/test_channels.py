@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import httpx
 import pytest
 from aiohttp import web
+from fastapi import FastAPI
 
+from annals.web.problems import Problem, on_problem
+from annals_notification import users_api
 from annals_notification.deliveries import channels, texts
 from annals_notification.deliveries.channels import Forbidden, MailSender, NotDelivered, WebhookSender
 from annals_notification.deliveries.log import Claimed
@@ -186,6 +190,36 @@ async def test_a_name_server_that_does_not_answer_takes_no_longer_than_a_webhook
         assert not raised.value.final, "it may answer another time"
     finally:
         await sender.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"), 503, "unavailable"),
+        (TimeoutError("hooks.example was not found in 10 seconds"), 503, "unavailable"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), 400, "malformed"),
+        (Forbidden("10.0.0.1 is a private address"), 400, "malformed"),
+    ],
+)
+async def test_a_webhook_is_not_called_wrong_while_names_cannot_be_looked_up(
+    error: OSError, status: int, kind: str
+) -> None:
+    class Checks:
+        async def check(self, _webhook: Webhook) -> None:
+            raise error
+
+    class Kept:
+        async def preferences(self, *_: str) -> Preferences:
+            return Preferences()
+
+    app = FastAPI()
+    app.add_exception_handler(Problem, cast("Any", on_problem))
+    app.include_router(users_api.routes(cast("Any", Kept()), cast("Any", Checks())))
+    webhook = {"url": "https://hooks.example/hook", "secret": "x" * 24}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://n") as client:
+        answer = await client.put("/preferences/ada", json={"webhook": webhook})
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:annals:problem:{kind}")
+    assert str(error) in answer.text
 
 
 def claimed(event_type: str, **data: Any) -> Claimed:

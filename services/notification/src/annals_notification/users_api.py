@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import datetime
 from typing import Any
 
@@ -12,10 +13,10 @@ from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page, page_that_fits
 from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
-from annals.web.problems import from_validation, malformed
+from annals.web.problems import from_validation, malformed, unavailable
 from annals.web.request_body import json_object
 from annals_notification.answers import Changed, Delivery, Inbox, ShownPreferences
-from annals_notification.deliveries.channels import Forbidden, WebhookSender
+from annals_notification.deliveries.channels import WebhookSender
 from annals_notification.deliveries.preferences import GivenPreferences, Preferences
 from annals_notification.deliveries.users import Users
 from annals_notification.parameters import Name, Tenant
@@ -49,7 +50,9 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
         if preferences.webhook is not None:
             try:
                 await webhooks.check(preferences.webhook)
-            except (Forbidden, OSError) as error:
+            except OSError as error:  # also Forbidden
+                if isinstance(error, TimeoutError) or error.errno == socket.EAI_AGAIN:
+                    raise unavailable(f"the webhook's host cannot be looked up now: {error}") from error
                 raise malformed("webhook.url", f"a host that may be reached: {error}") from error
         await users.prefer(tenant, user, preferences)
         return json_answer(_shown(preferences))
