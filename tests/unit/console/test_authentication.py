@@ -369,7 +369,9 @@ async def test_an_issuer_that_is_away_lets_nobody_in(start: Start, http: httpx.A
     away = "http://127.0.0.1:9"
     console = await start(auth=AuthMode.OIDC, oidc_issuer=away, oidc_client_id="x", session_key="k" * 32)
     assert (await http.get(console + TASKS, headers=bearer("a.b.c"))).status_code == 503
-    assert (await http.get(f"{console}/auth/login")).status_code == 503
+    login = await http.get(f"{console}/auth/login")
+    assert login.status_code == 503
+    assert login.json()["detail"].startswith(f"signing in at {away} does not work now: ")
     shown = await http.get(f"{console}/auth/login?next=/sagas", headers={"accept": "text/html"})
     assert (shown.status_code, shown.headers["location"]) == (303, "/sagas")
 

@@ -120,7 +120,7 @@ def of_issuer(
         try:
             answer: Response = await (await client()).authorize_redirect(request, callback)
         except (IssuerUnavailable, OAuthError, ValueError, KeyError) as error:
-            problem = unavailable(f"{issuer} cannot be reached: {error}", seconds=5)
+            problem = unavailable(f"signing in at {issuer} does not work now: {error}", seconds=5)
             return _told(request, problem, request.session[_NEXT])
         return answer
 
@@ -152,7 +152,7 @@ def of_issuer(
         except NotRecognised as error:
             raise Problem(403, "forbidden", str(error)) from error
         except (IssuerUnavailable, httpx2.HTTPError, ValueError, KeyError) as error:
-            raise unavailable(f"{issuer} cannot be reached: {error}", seconds=5) from error
+            raise unavailable(f"signing in at {issuer} does not work now: {error}", seconds=5) from error
 
     return router
 

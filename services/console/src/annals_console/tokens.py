@@ -77,7 +77,9 @@ class Tokens:
             except _UNREADABLE as error:
                 if self._failure:
                     raise self._unavailable() from error  # it may be signed with a key that is not known yet
-                raise Refused(f"the token was not signed by {self._issuer}") from error
+                raise Refused(
+                    f"the token is no JWT that {self._issuer} signed, or not with an accepted algorithm"
+                ) from error
         registry = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY_SECONDS,
             iss={"essential": True, "value": self._issuer},
