@@ -70,3 +70,16 @@ async def test_who_goes_away_in_the_middle_of_asking_is_no_failure(direct: bool)
         await app(scope, receive, send)
     assert [one for one in logs if one["log_level"] == "error"] == []
     assert sent[0]["status"] == 400
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_request_that_fails_is_found_in_the_log_by_what_its_answer_says(direct: bool) -> None:
+    trace_id = "a" * 32
+    asked_by = {"x-tenant-id": "acme", "traceparent": f"00-{trace_id}-{'b' * 16}-01"}
+    with capture_logs() as logs:
+        answer = _client(direct=direct).post("/things/broken", headers=asked_by)
+        without = _client(direct=direct).post("/things/broken")
+    assert answer.json()["detail"] == f"internal error; the service's log says more, at trace_id {trace_id}"
+    assert without.json()["detail"] == "internal error; the service's log says more"
+    said, _ = (one for one in logs if one["event"] == "request failed")
+    assert (said["tenant"], said["trace_id"], said["path"]) == ("acme", trace_id, "/things/broken")

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketClose
 
 from annals.web.openapi import describe_api
 from annals.web.problems import Problem, invalid, malformed, not_json, on_problem, problem_response
+from annals.web.request_context import traceparent_of
 from annals.web.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
@@ -103,8 +104,13 @@ def failed(request: Request, error: Exception) -> Response:
     """Return the response to an unexpected exception, and log it."""
     if isinstance(error, ClientDisconnect):
         return Response(status_code=400)  # the client is gone, so nobody reads this
-    _log.error("request failed", path=request.url.path, exc_info=error)
-    return problem_response(Problem(500, "internal", "internal error; the service's log says more"))
+    # The span of a command has ended by now, so the log does not add its trace.
+    traceparent = traceparent_of(request)
+    trace_id = traceparent.split("-")[1] if traceparent else None
+    tenant = request.headers.get("x-tenant-id")
+    _log.error("request failed", path=request.url.path, tenant=tenant, trace_id=trace_id, exc_info=error)
+    found = f", at trace_id {trace_id}" if trace_id else ""
+    return problem_response(Problem(500, "internal", f"internal error; the service's log says more{found}"))
 
 
 def create_app(
