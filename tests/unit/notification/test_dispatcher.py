@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from annals.dapr import DatabaseError, StatementRefused, StatementTooLarge
 from annals.web.background import background
@@ -395,6 +396,22 @@ async def test_what_a_webhook_answers_with_nul_is_kept_without(status: int) -> N
     assert any(f"{status}: ok" in one for one in database.kept)
 
 
+async def test_what_a_receiver_answers_is_kept_with_the_delivery_and_not_logged() -> None:
+    """A mail server's refusal quotes the address, and the log outlives an erasure."""
+
+    class Refuses(Mails):
+        async def send(self, _address: str, _group: Sequence[Claimed]) -> str:
+            raise NotDelivered("550 no such user: ada@example.org", final=True)
+
+    log = Deliveries(mail("refused", "ada"))
+    with capture_logs() as logs:
+        async with dispatching(log, mails=Refuses()):
+            await until(lambda: log.has("refused"))
+    assert log.ended == {"refused": "failed"}
+    [said] = logs
+    assert (said["event"], said["tenant"], said["delivery"]) == ("not delivered", "default", "refused")
+
+
 async def test_an_outcome_that_the_database_refuses_costs_no_other() -> None:
     class Odd(Hooks):
         async def send(self, webhook: Webhook, one: Claimed) -> str:
@@ -403,6 +420,8 @@ async def test_an_outcome_that_the_database_refuses_costs_no_other() -> None:
             return await super().send(webhook, one)
 
     database = cast("Any", Postgres(hook("refused", "eve"), hook("beside it", "ada"), mail("mail", "ada")))
-    async with dispatching(DeliveryLog(database), webhooks=Odd(), users=Users(database)):
-        await until(lambda: database.has("beside it", "mail"))
+    with capture_logs() as logs:
+        async with dispatching(DeliveryLog(database), webhooks=Odd(), users=Users(database)):
+            await until(lambda: database.has("beside it", "mail"))
     assert not await database.has("refused")
+    assert {log["tenant"] for log in logs if log.get("delivery") == "refused"} == {"default"}

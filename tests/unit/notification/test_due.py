@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from structlog.testing import capture_logs
 
 from annals.dapr import DaprSidecar, Jobs, SidecarUnavailable
 from annals.testing.fake import FakeDapr, FakeSidecar, VirtualClock
@@ -86,8 +87,10 @@ async def test_a_job_is_answered_by_whether_it_was_done(alarms: Alarms) -> None:
     async def answer(row_id: str, kind: str = "row") -> bool:
         return await due.ring({"kind": kind, "tenant": "default", "id": row_id})
 
-    assert not await answer("later"), "it is to be called for again"
-    assert not await answer("unreadable")
+    with capture_logs() as logs:
+        assert not await answer("later"), "it is to be called for again"
+        assert not await answer("unreadable")
+    assert [(log["id"], log["tenant"]) for log in logs] == [("later", "default"), ("unreadable", "default")]
     assert await answer("late")
     assert await answer("late", kind="of a version to come"), "called for again it would be no other"
 
@@ -182,8 +185,10 @@ async def test_who_wants_an_alarm_waits_for_none_and_there_is_an_end_to_how_many
         return "last" in away.asked
 
     async with background(alarms.run(), "alarms"):
-        for number in range(20_000):
-            alarms.set("row", "default", str(number), datetime.now(UTC))
+        with capture_logs() as logs:
+            for number in range(20_000):
+                alarms.set("row", "default", str(number), datetime.now(UTC))
+        assert {log["tenant"] for log in logs} == {"default"}
         await asyncio.sleep(0)
         assert len(away.asked) <= 1
         away.back.set()

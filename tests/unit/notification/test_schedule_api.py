@@ -141,9 +141,11 @@ async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -
     app.include_router(schedule_api.routes(unused, unused, held))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://notification") as client:
-        taken = await client.post("/events", json={"event_type": "order.paid"})
+        with capture_logs() as logs:
+            taken = await client.post("/events", json={"event_type": "order.paid"})
     assert taken.status_code == 202, taken.text
     assert list(tables.held) == [taken.json()["event_id"]]
+    assert [(log["tenant"], log["id"]) for log in logs] == [("default", taken.json()["event_id"])]
     tables.away = broker.away = False
     await held.fire("default", taken.json()["event_id"])
     assert broker.published == [taken.json()["event_id"]]

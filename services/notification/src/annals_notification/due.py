@@ -114,7 +114,7 @@ class Alarms:
         try:
             self._wanted.put_nowait((kind, Row(due, tenant, row_id)))
         except asyncio.QueueFull:
-            _log.warning("no alarm is set: too many are wanted", kind=kind, id=row_id)
+            _log.warning("no alarm is set: too many are wanted", kind=kind, tenant=tenant, id=row_id)
 
     async def run(self) -> NoReturn:
         """Set the queued alarms until cancelled."""
@@ -123,7 +123,8 @@ class Alarms:
             try:
                 await self.set_near(kind, row)
             except DaprError as error:
-                _log.warning("no alarm could be set", kind=kind, id=row.row_id, error=str(error))
+                what = {"kind": kind, "tenant": row.tenant, "id": row.row_id}
+                _log.warning("no alarm could be set", **what, error=str(error))
 
     async def set_near(self, kind: str, row: Row) -> None:
         """Set the alarm of a row whose time is near. Raises DaprError."""
@@ -192,13 +193,14 @@ class Due:
         await asyncio.gather(*(in_turn() for _ in range(_AT_ONCE)))
 
     async def _fire(self, kind: Kind, tenant: str, row_id: str) -> bool:
+        what = {"kind": kind.name, "tenant": tenant, "id": row_id}
         try:
             await kind.fire(tenant, row_id)
         except (NotNow, DatabaseError, StoreError, DaprError) as error:
-            _log.warning("a due row cannot be handled now", kind=kind.name, id=row_id, error=str(error))
+            _log.warning("a due row cannot be handled now", **what, error=str(error))
             return False
         except Exception as error:  # noqa: BLE001 - one bad row must not hold up others
-            _log.error("a due row cannot be handled", kind=kind.name, id=row_id, exc_info=error)
+            _log.error("a due row cannot be handled", **what, exc_info=error)
             return False
         return True
 

@@ -87,7 +87,8 @@ class HeldEvents:
             except (NotNow, DatabaseError) as error:
                 # The event is held all the same. On an error the caller might send it again under another id,
                 # and it would be published twice.
-                _log.warning("a held event is not published yet", id=event.event_id, error=str(error))
+                what = {"tenant": event.tenant_id, "id": event.event_id}
+                _log.warning("a held event is not published yet", **what, error=str(error))
         else:
             self._alarms.set(self.name, event.tenant_id, event.event_id, due)
         return True

@@ -176,7 +176,8 @@ class Dispatcher:
             if len(groups := _in_words(together)) > 1:
                 await self._deliver_each(channel, groups)
                 return
-            _log.error("a notice cannot be sent as it is", delivery=together[0].id, exc_info=error)
+            what = {"tenant": together[0].tenant, "delivery": together[0].id}
+            _log.error("a notice cannot be sent as it is", **what, exc_info=error)
             why = f"it cannot be sent as it is: {type(error).__name__}: {error}"
             await self._failed(channel, together, NotDelivered(why, final=True))
         else:
@@ -185,7 +186,13 @@ class Dispatcher:
 
     async def _failed(self, channel: Channel, together: list[Claimed], error: NotDelivered) -> None:
         metrics.NOTIFICATIONS.labels(channel, "failed").inc()
-        _log.info("not delivered", channel=channel, delivery=together[0].id, reason=str(error))
+        _log.info(
+            "not delivered",
+            channel=channel,
+            tenant=together[0].tenant,
+            delivery=together[0].id,
+            reason=str(error),
+        )
         await asyncio.gather(*(self._not_delivered(one, error) for one in together))
 
     async def _over(self, channel: Channel, together: list[Claimed]) -> str:
@@ -208,6 +215,7 @@ class Dispatcher:
     async def _end(self, ended: Ended) -> None:
         """Log an outcome. If that fails, only this delivery is affected: it is sent again after its lease."""
         one = ended.claimed
+        what = {"tenant": one.tenant, "delivery": one.id}
         webhook = one.preferences.webhook if one.channel is Channel.WEBHOOK else None
         try:
             await self._deliveries.end(ended)
@@ -216,9 +224,9 @@ class Dispatcher:
             elif webhook is not None and ended.status == "failed":
                 await self._users.webhook_fails(one.tenant, one.user, webhook.url, ended.answer)
         except StatementRefused as error:
-            _log.error("the database refuses the outcome of a delivery", delivery=one.id, error=str(error))
+            _log.error("the database refuses the outcome of a delivery", **what, error=str(error))
         except DatabaseError as error:
-            _log.warning("the outcome of a delivery is not logged", delivery=one.id, error=str(error))
+            _log.warning("the outcome of a delivery is not logged", **what, error=str(error))
 
 
 def _by_receiver(claimed: Sequence[Claimed]) -> dict[Receiver, list[Claimed]]:
