@@ -134,6 +134,30 @@ async def test_whose_letters_are_parked_is_known_to_who_operates_the_suite(
     assert answer.json() == {"items": [{"tenant": "globex", "parked": 2}, {"tenant": "acme", "parked": 1}]}
 
 
+async def test_what_is_logged_of_a_dead_letter_quotes_nothing_of_the_event(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception of a projection may quote what people wrote, and the log outlives an erasure."""
+    letters, event = letters_of(clients[0]), await event_of(ACME)
+    try:
+        int("call Ada at 555-0100")
+    except ValueError as error:
+        letter = of_event("tasks", event, error, attempts=1)
+    with capture_logs() as logs:
+        await letters.park(*letter)
+        monkeypatch.setattr("annals.deadletters.index._MAX_PARKED", 1)
+        with pytest.raises(TooManyParked):
+            await letters.park(replace(letter[0], id="another"), letter[1])
+    assert [log["event"] for log in logs] == [
+        "parked",
+        "an event or message failed, and there is no room to park it",
+    ]
+    assert all(log["group"] == letter[0].group for log in logs)
+    assert "ValueError in test_dead_letters" in letter[0].group
+    assert "555-0100" in letter[0].reason
+    assert "555-0100" not in str(logs)
+
+
 async def test_what_could_not_be_read_is_released_together_however_long_it_is() -> None:
     async with FakeSidecar() as sidecar:
         client = Bounded(sidecar.grpc_port)

@@ -410,6 +410,7 @@ async def test_what_a_receiver_answers_is_kept_with_the_delivery_and_not_logged(
     assert log.ended == {"refused": "failed"}
     [said] = logs
     assert (said["event"], said["tenant"], said["delivery"]) == ("not delivered", "default", "refused")
+    assert "ada@example.org" not in str(said)
 
 
 async def test_an_outcome_that_the_database_refuses_costs_no_other() -> None:

@@ -134,7 +134,7 @@ class DeadLetters:
             tenant=letter.tenant,
             stream=letter.stream,
             version=letter.version,
-            reason=letter.reason,
+            group=letter.group,  # not the reason, which may quote what people wrote
             trace_id=letter.trace_id,
         )
         try:
