@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 from decimal import Decimal
 from typing import Any, cast
 
+import grpc
 import httpx
 import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from annals.dapr import DaprSidecar, StateValue, Write
+from annals.dapr import DaprError, DaprSidecar, StateValue, Write
 from annals.deadletters import (
     DeadLetter,
     DeadLetters,
@@ -855,6 +856,50 @@ async def test_a_letter_whose_event_is_damaged_names_the_damaged_value(
 
 async def damage(client: DaprSidecar, letter: DeadLetter) -> None:
     await client.save("eventstore", Write(f"dead-letters/test/{letter.id}", b"{"))
+
+
+async def test_that_the_letters_cannot_be_read_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "_REFRESH_SECONDS", 0)
+    answers = iter(["away", "away", None, "away"])
+
+    class Ended(Exception):
+        pass
+
+    class Unsteady:
+        async def get(self, *_: str) -> StateValue | None:
+            if (why := next(answers, "")) == "":
+                raise Ended
+            if why is not None:
+                raise DaprError(grpc.StatusCode.UNAVAILABLE, why)
+            return None
+
+    with capture_logs() as logs, pytest.raises(Ended):
+        await DeadLetters(cast("Any", Unsteady()), "eventstore", "test").run()
+    assert len(logs) == 2, "once for each time that they cannot be read"
+
+
+async def test_that_a_released_message_cannot_be_handled_is_said_once(
+    clients: tuple[AtOnce, AtOnce], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annals.deadletters.unreadable._EVERY_SECONDS", 0)
+    letters, tried = letters_of(clients[0]), 0
+    await letters.park(*of_raw("messages", "acme", '{"data": {"tenant_id": "acme"}}', "no event"))
+    await letters.release(letters.parked("acme"), "ada", "mended")
+
+    async def handle(_: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise RuntimeError("the database is away")
+
+    async def three_times() -> bool:
+        return tried >= 3
+
+    with capture_logs() as logs:
+        reading = asyncio.create_task(Unreadable(letters, handle).run())
+        await until(three_times)
+        reading.cancel()
+    [said] = logs
+    assert (said["tenant"], said["error"]) == ("acme", "the database is away")
 
 
 async def test_the_detail_of_an_event_that_was_damaged_is_named_and_keeps_nothing_waiting(

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from annals.dapr import DatabaseError
+from annals.deadletters import TooManyParked
 from annals.projections import Builder, Generation, GenerationStatus
 from annals.projections.generations import CatalogueEntry
 from annals.web.background import background
@@ -84,6 +87,32 @@ async def test_one_that_went_live_is_filled_until_it_has_all_that_there_was() ->
     world = World()
     world.lacking = 3
     assert await world.settled() == (NOW, 1 + 3)
+
+
+async def test_what_keeps_a_table_from_being_filled_is_told_of_once_for_each_table() -> None:
+    class Full(World):
+        looks = 0
+
+        async def fetch(self, sql: str, *_: str | None) -> Any:  # noqa: ARG002
+            self.looks += 1
+            raise TooManyParked("1000 are parked") if self.looks <= 6 else DatabaseError("away")
+
+    world = Full()
+    made: Any = world
+    catalogue: Any = world.catalogue
+    letters: Any = None
+    builder = Builder(made, made, catalogue, letters, "one")
+    with capture_logs() as logs:
+        async with background(builder.run(), "builder"), asyncio.timeout(10):
+            while world.looks < 12:
+                builder.look()
+                await asyncio.sleep(0)
+    tables = ["members_2", "tasks_2"]
+    errors = [log for log in logs if log["log_level"] == "error"]
+    warnings = [log for log in logs if log["log_level"] == "warning"]
+    assert sorted(log["table"] for log in errors) == sorted(log["table"] for log in warnings) == tables
+    assert {log["event"] for log in errors} == {"a table is not filled until dead letters are settled"}
+    assert {log["event"] for log in warnings} == {"a table cannot be filled now"}
 
 
 class Upgrade:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from annals.projections import Generations, Projection, Table
+from annals.dapr import DatabaseError
+from annals.projections import Generations, Projection, Table, migrations
 from annals.projections import generations as module
 from annals.web.background import background
 
@@ -71,6 +72,33 @@ async def test_it_names_none_that_this_release_cannot_fill() -> None:
 
 async def test_one_that_is_not_of_this_release_is_not_spoken_of() -> None:
     assert await said(RETIRED | {"read_model": "others"}) == []
+
+
+async def test_that_the_catalogue_cannot_be_read_is_said_once() -> None:
+    class Away(Catalogue):
+        async def fetch(self, *_: str | None) -> Any:
+            self.read += 1
+            raise DatabaseError("away")
+
+    catalogue = Away()
+    with capture_logs() as logs:
+        async with background(Generations(catalogue, [WORKLOADS]).run(), "generations"), asyncio.timeout(10):
+            while catalogue.read < 3:
+                await asyncio.sleep(0)
+    assert [log["error"] for log in logs if "error" in log] == ["away"]
+
+
+async def test_that_tables_cannot_be_prepared_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrations, "_AGAIN_SECONDS", 0)
+    failures = iter([DatabaseError("away"), DatabaseError("away"), DatabaseError("full")])
+
+    async def prepare() -> None:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+
+    with capture_logs() as logs:
+        await migrations.until_reached(prepare, "the tables cannot be prepared yet")
+    assert [log["error"] for log in logs] == ["away", "full"]
 
 
 def test_two_projections_of_one_table_and_version_are_refused() -> None:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from annals.deadletters import SETTLED_SECONDS, DeadLetter, Kind, Status
+from annals.deadletters import SETTLED_SECONDS, DeadLetter, Kind, Status, TooManyParked
 from annals.events import DomainEvent, RecordedEvent
 from annals.projections import Generations, GenerationStatus, Replays
-from annals.projections.generations import CatalogueEntry
+from annals.projections.generations import CatalogueEntry, Outdated
 from annals.store import Append, MemoryEventStore
 from annals_projector.read_models import PROJECTIONS, TASKS
 
@@ -81,6 +82,37 @@ async def test_what_waits_for_a_table_that_was_dropped_ends_and_for_one_just_mad
     replays = Replays(nothing, nothing, nothing, Catalogue(nothing, PROJECTIONS), letters)
     await replays._end_gone()
     assert letters.gone == [("tasks", 2)]
+
+
+async def test_what_keeps_a_letter_from_being_replayed_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals.projections.replays._EVERY_SECONDS", 0)
+    failures = iter([TooManyParked("1000 are parked")] * 3 + [Outdated("another release's")] * 3)
+
+    class Ended(Exception):
+        pass
+
+    class Released(Letters):
+        def generations(self) -> set[tuple[str, int]]:
+            return set()
+
+        def released(self) -> list[DeadLetter]:
+            return [LETTER]
+
+    class Failing(Generations):
+        def find(self, *_: object) -> CatalogueEntry | None:
+            raise next(failures, Ended())
+
+    made: Any = None
+    letters: Any = Released()
+    with capture_logs() as logs, pytest.raises(Ended):
+        await Replays(made, made, made, Failing(made, PROJECTIONS), letters).run()
+    assert [(log["log_level"], log["event"]) for log in logs] == [
+        ("error", "a dead letter is not replayed until others are settled"),
+        ("warning", "a dead letter cannot be replayed now"),
+    ]
+    assert {(log["tenant"], log["dead_letter"]) for log in logs} == {("default", LETTER.id)}
 
 
 async def test_what_is_released_is_applied_at_once_and_done_when_every_replica_knows_of_it() -> None:

@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from annals.dapr import Database, DatabaseError
-from annals.deadletters import DeadLetters
+from annals.deadletters import DeadLetters, DeadLettersUnknown, TooManyParked
 from annals.events import DomainEvent, Position, RecordedEvent, StreamId
 from annals.projections import Applier, Generation, Sweeper
 from annals.store import Append, Commit, EventReader, MemoryEventStore, StoreUnavailable, Undecodable
@@ -113,6 +113,37 @@ async def test_when_all_was_last_compared_is_told_of_what_succeeded_only() -> No
         await sweeping.sweep()
 
     assert told("swept_timestamp_seconds") == swept
+
+
+async def test_what_keeps_a_sweep_from_going_on_is_told_of_once_and_what_may_pass_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("annals.projections.sweeper._EVERY_SECONDS", 0)
+    monkeypatch.setattr("annals.projections.sweeper._GRACE", timedelta(seconds=-1))
+    full, away, unread = TooManyParked("1000 are parked"), DatabaseError("away"), DeadLettersUnknown("unread")
+    failures = iter([full, full, away, away, None, full, unread, unread])
+
+    class Ended(Exception):
+        pass
+
+    class Failing(Applying):
+        async def apply(self, events: Sequence[RecordedEvent]) -> frozenset[StreamId]:
+            self.failure = next(failures, Ended())
+            return await super().apply(events)
+
+    store = MemoryEventStore()
+    event = DomainEvent(event_type="task.created", source="test", aggregate_type="task", aggregate_id="t")
+    await store.append(Append(event.stream, (event,), 0))
+    with capture_logs() as logs, pytest.raises(Ended):
+        await sweeper(ReadModels(checkpoint=0), store, Failing()).run()
+
+    stopped, passing = "nothing is applied until dead letters are settled", "cannot sweep now"
+    assert [(log["log_level"], log["event"], log["error"]) for log in logs if "error" in log] == [
+        ("error", stopped, "1000 are parked"),
+        ("warning", passing, "away"),
+        ("error", stopped, "1000 are parked"),
+        ("warning", passing, "unread"),
+    ]
 
 
 async def test_read_models_that_are_ahead_of_the_store_are_told_of_until_they_are_gone() -> None:

@@ -26,6 +26,7 @@ from annals.deadletters.index import Index, TooManyParked, UnknownLetter
 from annals.deadletters.letter import DeadLetter, Detail, Kind, Status
 from annals.events import RecordedEvent, StreamId
 from annals.telemetry import metrics
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -72,11 +73,14 @@ class DeadLetters:
 
     async def run(self) -> None:
         """Refresh this replica's copy of the index at intervals, until cancelled."""
+        said = Said()
         while True:
             try:
                 await self.refresh()
+                said.is_over()
             except (DaprError, DeadLettersUnknown) as error:
-                _log.warning("the dead letters cannot be read now", error=str(error))
+                if said.is_news(error):
+                    _log.warning("the dead letters cannot be read now", error=str(error))
             await asyncio.sleep(_REFRESH_SECONDS)
 
     async def refresh(self) -> None:

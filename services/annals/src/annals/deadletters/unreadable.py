@@ -14,6 +14,7 @@ from annals.deadletters.dead_letters import DeadLetters, DeadLettersUnknown
 from annals.deadletters.index import TooManyParked, UnknownLetter
 from annals.deadletters.letter import Kind, of_raw
 from annals.events import is_tenant
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -45,19 +46,19 @@ class Unreadable:
 
     async def run(self) -> None:
         """Read released messages again, until cancelled."""
+        said = Said()
         while True:
             for letter in self._dead_letters.released():
                 if letter.kind is Kind.RAW:
                     try:
                         await self._read_again(letter.tenant, letter.id)
+                        said.is_over(letter.id)
                     except UnknownLetter:
                         continue  # another replica has handled it
                     except Exception as error:  # noqa: BLE001 - it stays released, and is tried again
-                        _log.warning(
-                            "a released message cannot be handled now",
-                            dead_letter=letter.id,
-                            error=str(error),
-                        )
+                        if said.is_news(error, letter.id):
+                            what = {"tenant": letter.tenant, "dead_letter": letter.id}
+                            _log.warning("a released message cannot be handled now", **what, error=str(error))
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _read_again(self, tenant: str, letter_id: str) -> None:

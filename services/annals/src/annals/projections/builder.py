@@ -28,6 +28,7 @@ from annals.store import StoreError, event_pages
 from annals.store.dapr_store import DaprEventReader
 from annals.store.event_pages import fitting
 from annals.telemetry import metrics
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -116,6 +117,7 @@ class Builder:
         self._rows: dict[Generation, FoldedRows] = {}
         self._under_way: dict[Generation, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._said = Said()
 
     def look(self) -> None:
         """Look for generations to fill at once, because an operator has changed something."""
@@ -155,12 +157,16 @@ class Builder:
             if began is not None:
                 await self._fill(known, generation, rows, began)
             self._rows[generation] = rows  # kept for the next fill, but not after an error
+            self._said.is_over(generation.name)
         except _Lost:
             _log.info("a table is no longer filled by this replica", table=generation.name)
-        except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
-            _log.warning("a table cannot be filled now", table=generation.name, error=str(error))
-        except (DeadLettersUnknown, TooManyParked) as error:
-            _log.error("a table is not filled any further", table=generation.name, error=str(error))
+        except (DatabaseError, StoreError, DaprError, ProjectionStalled, DeadLettersUnknown) as error:
+            if self._said.is_news(error, generation.name):
+                _log.warning("a table cannot be filled now", table=generation.name, error=str(error))
+        except TooManyParked as error:
+            if self._said.is_news(error, generation.name):
+                what = "a table is not filled until dead letters are settled"
+                _log.error(what, table=generation.name, error=str(error))
 
     async def _lease(self, known: CatalogueEntry) -> str | None:
         """Take the lease. Return the time by the database's clock, or None if another replica holds it."""

@@ -28,6 +28,7 @@ from annals.projections.tables import (
     table_name,
     view_sql,
 )
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -135,11 +136,14 @@ class Generations:
     async def run(self) -> None:
         """Read the catalogue again and again until cancelled; each minute, warn of retired read models."""
         say_at = 0.0
+        said = Said()
         while True:
             try:
                 await self.refresh()
+                said.is_over()
             except DatabaseError as error:
-                _log.warning("the catalogue of read models cannot be read now", error=str(error))
+                if said.is_news(error):
+                    _log.warning("the catalogue of read models cannot be read now", error=str(error))
             if time.monotonic() >= say_at:
                 say_at = time.monotonic() + _SAY_SECONDS
                 self._say_what_is_retired()

@@ -9,6 +9,7 @@ import structlog
 
 from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLettersUnknown
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 _AGAIN_SECONDS = 0.5
@@ -41,9 +42,11 @@ END $migration$"""  # noqa: S608 - names, numbers and texts of the callers' own
 
 async def until_reached(prepare: Callable[[], Awaitable[None]], warning: str) -> None:
     """Call `prepare`, such as a migration, until it reaches what it needs; log `warning` when it does not."""
+    said = Said()
     while True:
         try:
             return await prepare()
         except (DatabaseError, DaprError, DeadLettersUnknown) as error:
-            _log.warning(warning, error=str(error))
+            if said.is_news(error):
+                _log.warning(warning, error=str(error))
             await asyncio.sleep(_AGAIN_SECONDS)

@@ -22,10 +22,12 @@ from annals.projections.applier import Applier, ProjectionStalled, changed
 from annals.projections.changes import Change, Put
 from annals.projections.generations import Generations, GenerationStatus, Outdated
 from annals.store import EventReader, StoreError
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS = 0.5
+_NOT_NOW = (DatabaseError, StoreError, DaprError, ProjectionStalled, DeadLettersUnknown, Outdated)
 _TRY = "SELECT to_json(jsonb_populate_record(NULL::readmodels.{table}, $1::text::jsonb))::text"
 
 
@@ -45,25 +47,31 @@ class Replays:
         self._applier = applier
         self._generations = generations
         self._dead_letters = dead_letters
+        self._said = Said()
 
     async def run(self) -> None:
         """Replay until cancelled; a sequence that cannot be replayed now is tried again the next time."""
         while True:
             try:
                 await self._end_gone()
+                self._said.is_over()
             except (DatabaseError, DaprError, DeadLettersUnknown) as error:
-                _log.warning("the dead letters of a dropped table cannot be ended now", error=str(error))
+                if self._said.is_news(error):
+                    _log.warning("the dead letters of a dropped table cannot be ended now", error=str(error))
             for letter in self._dead_letters.released():
                 if letter.kind is not Kind.EVENT:
                     continue
+                what = {"tenant": letter.tenant, "dead_letter": letter.id}
                 try:
                     await self._replay(letter)
-                except (DatabaseError, StoreError, DaprError, ProjectionStalled) as error:
-                    _log.warning(
-                        "a dead letter cannot be replayed now", dead_letter=letter.id, error=str(error)
-                    )
-                except (DeadLettersUnknown, TooManyParked, Outdated) as error:
-                    _log.error("a dead letter is not replayed", dead_letter=letter.id, error=str(error))
+                    self._said.is_over(letter.id)
+                except _NOT_NOW as error:
+                    if self._said.is_news(error, letter.id):
+                        _log.warning("a dead letter cannot be replayed now", **what, error=str(error))
+                except TooManyParked as error:
+                    if self._said.is_news(error, letter.id):
+                        why = "a dead letter is not replayed until others are settled"
+                        _log.error(why, **what, error=str(error))
             await asyncio.sleep(_EVERY_SECONDS)
 
     async def _end_gone(self) -> None:

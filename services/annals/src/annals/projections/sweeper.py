@@ -21,6 +21,7 @@ from annals.projections.applier import Applier, ProjectionStalled
 from annals.projections.generations import Outdated
 from annals.store import ALL_LANES, Commit, EventReader, StoreError, Undecodable, event_pages
 from annals.telemetry import metrics
+from annals.telemetry.said import Said
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +74,7 @@ class Sweeper:
         self._lags: dict[int, int] = {}
         self._looked: dict[int, int] = {}
         self._brought: dict[tuple[int, bool], set[Position]] = {}
+        self._said = Said()
         self.applied_but_missing: dict[int, int] = {}
         """By lane, the last applied sequence whose commit the store lacks: it was emptied or lost commits."""
 
@@ -82,10 +84,13 @@ class Sweeper:
             full = False
             try:
                 full = await self.sweep()
-            except (DatabaseError, StoreError, DaprError) as error:
-                _log.warning("cannot sweep now", error=str(error))
-            except (DeadLettersUnknown, TooManyParked, Outdated) as error:
-                _log.error("nothing is applied any more", error=str(error))
+                self._said.is_over()
+            except (DatabaseError, StoreError, DaprError, DeadLettersUnknown, Outdated) as error:
+                if self._said.is_news(error):
+                    _log.warning("cannot sweep now", error=str(error))
+            except TooManyParked as error:
+                if self._said.is_news(error):
+                    _log.error("nothing is applied until dead letters are settled", error=str(error))
             await asyncio.sleep(0 if full else _EVERY_SECONDS)
 
     async def sweep(self) -> bool:
@@ -95,9 +100,11 @@ class Sweeper:
         for lane, tail in (await self._store.tails(certain=False)).items():
             try:
                 full = await self._sweep_lane(lane, tail) or full
+                self._said.is_over(lane)
             except (ProjectionStalled, Undecodable) as error:
                 # This may last, as the lag of the lane shows. The other lanes are not affected.
-                _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
+                if self._said.is_news(error, lane):
+                    _log.warning("cannot sweep a lane now", lane=lane, error=str(error))
         metrics.PROJECTION_SWEPT.set_to_current_time()
         return full
 

@@ -16,6 +16,7 @@ import structlog
 
 from annals.events import RecordedEvent
 from annals.store import BegunLanes, Damaged, DaprEventReader, StoreError, StoreUnavailable, Undecodable
+from annals.telemetry.said import Said
 from annals_notification.streams import positions
 
 _log = structlog.get_logger(__name__)
@@ -75,6 +76,7 @@ class Tail:
 
     async def follow(self) -> AsyncIterator[Commit]:
         """Yield every commit while somebody listens, until cancelled."""
+        said = Said()
         while True:
             if not self._listeners:
                 self._started.clear()
@@ -98,8 +100,10 @@ class Tail:
                         continue
                     self._damaged.remove(lane)
                     more = more or self.seen.get(lane) == last
+                said.is_over()
             except StoreError as error:
-                _log.warning("the event store cannot be followed now", error=str(error))
+                if said.is_news(error):
+                    _log.warning("the event store cannot be followed now", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             if not more:
