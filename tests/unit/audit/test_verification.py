@@ -150,6 +150,21 @@ async def test_a_hole_in_what_is_not_signed_yet_is_found(ledger: Ledger) -> None
     assert (error["lane"], error["missing"], error["tail"]) == (0, 7, 8)
 
 
+@pytest.mark.parametrize("encoded", ["AAA", "AAAA", "not base64"])
+async def test_a_signing_key_that_is_none_is_named_in_the_log(encoded: str) -> None:
+    async def key() -> SigningKey:
+        return SigningKey(encoded)
+
+    unused: Any = None
+    with capture_logs() as logs:
+        running = asyncio.create_task(Checkpointer(unused, "eventstore", key, 60).run())
+        while not logs:
+            await asyncio.sleep(0)
+        running.cancel()
+    [said] = logs
+    assert said["error"].startswith("the signing key is not 32 bytes in base64: ")
+
+
 async def test_a_lane_whose_first_commit_is_missing_before_it_was_signed_is_found(ledger: Ledger) -> None:
     await ledger.append(StreamId("default", "thing-c"), 0, 1)
     await ledger.edit(keys.lease(2), tail=2)
