@@ -14,5 +14,5 @@ def admit(live: LiveSettings[Any]) -> None:
         detail = "the service has just started and does not know yet whether it is read-only"
         raise unavailable(detail, seconds=1)
     if live.read_only:
-        detail = "an operator has made the service read-only; nothing was changed"
+        detail = "an operator has made the service read-only; this request changed nothing"
         raise Problem(503, "read-only", detail, headers={"Retry-After": "30"})
