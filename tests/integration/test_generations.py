@@ -317,3 +317,22 @@ async def test_a_read_model_is_done_without_before_a_release_that_does_not_have_
     await having.set_status(known(having, 1), GenerationStatus.DROPPED)
     assert await pool.fetchval("SELECT to_regclass('readmodels.workloads')") is None
     assert await pool.fetchval("SELECT to_regclass('readmodels.workloads_1')") is None
+
+
+async def test_a_column_more_without_a_higher_version_keeps_the_projector_from_applying_anything(
+    pool: asyncpg.Pool, read_models: PoolDatabase
+) -> None:
+    older = await release(read_models, WORKLOADS)
+    table = replace(WORKLOADS.table, columns={**WORKLOADS.table.columns, "busy": "integer", "order": "text"})
+
+    more = await release(read_models, replace(WORKLOADS, table=table))
+
+    assert known(more, 1).lacks == ("busy", "order")
+    with pytest.raises(Outdated, match="give the projection a higher version"):
+        _ = more.live
+    assert "workloads_1" in {one.name for one in older.live}, "replicas of the release before go on"
+
+    higher = await release(read_models, replace(WORKLOADS, table=table, version=2))
+    assert known(higher, 2).lacks == ()
+    await higher.switch(known(higher, 2))
+    assert "workloads_2" in {one.name for one in higher.live}

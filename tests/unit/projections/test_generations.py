@@ -1,4 +1,4 @@
-"""What is logged about the catalogue of read models."""
+"""The catalogue of read models: what is logged about it, and which of its tables this code can fill."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from annals.dapr import DatabaseError
-from annals.projections import Generations, Projection, Table, migrations
+from annals.projections import Generations, Outdated, Projection, Table, migrations
 from annals.projections import generations as module
 from annals.web.background import background
 
@@ -23,7 +23,7 @@ class Catalogue:
 
     def __init__(self, *generations: dict[str, Any]) -> None:
         others: dict[str, Any] = {"read_model": "workloads", "reason": "", "throttle": None}
-        others |= {"started_at": "", "settling": False, "progress": {}}
+        others |= {"started_at": "", "settling": False, "progress": {}, "columns": ["id", "capacity"]}
         self.rows = [others | one for one in generations]
         self.read = 0
 
@@ -105,3 +105,28 @@ def test_two_projections_of_one_table_and_version_are_refused() -> None:
     with pytest.raises(ValueError, match="workloads"):
         Generations(Catalogue(), [WORKLOADS, replace(WORKLOADS, aggregate_type="task")])
     Generations(Catalogue(), [WORKLOADS, replace(WORKLOADS, version=2)])
+
+
+@pytest.mark.parametrize("status", ["live", "building"])
+async def test_a_column_more_without_a_higher_version_is_refused_before_anything_is_applied(
+    status: str,
+) -> None:
+    more = replace(WORKLOADS, table=Table("workloads", {"capacity": "integer", "busy": "integer"}))
+    generations = Generations(Catalogue(RETIRED | {"status": status}), [more])
+
+    await generations.prepare()
+
+    assert generations.generation(generations.all[0]) is None, "nobody fills it"
+    with pytest.raises(Outdated, match=r"not the columns busy: give the projection a higher version"):
+        _ = generations.live
+
+
+async def test_a_table_with_a_column_more_or_of_a_release_before_is_filled() -> None:
+    """Replicas of an older release run beside this one, and its tables are kept for a while."""
+    live = RETIRED | {"number": 2, "version": 2, "status": "live", "columns": ["id", "capacity", "busy"]}
+    before = RETIRED | {"columns": ["id"]}
+    generations = Generations(Catalogue(before, live), [WORKLOADS, replace(WORKLOADS, version=2)])
+
+    await generations.prepare()
+
+    assert [one.name for one in generations.live] == ["workloads_2"]

@@ -43,7 +43,10 @@ SELECT coalesce(json_agg(json_build_object(
   'settling', status = 'live' AND {SETTLING},
   'filled', coalesce(expires > now(), false),
   'progress', (SELECT coalesce(json_object_agg(lane, seq), '{{}}') FROM readmodels.build_progress reached
-               WHERE reached.read_model = one.read_model AND reached.number = one.number))
+               WHERE reached.read_model = one.read_model AND reached.number = one.number),
+  'columns', (SELECT coalesce(json_agg(attname), '[]') FROM pg_attribute
+              WHERE attrelid = to_regclass(format('readmodels.%I', read_model || '_' || number))
+                AND attnum > 0 AND NOT attisdropped))
   ORDER BY read_model, number), '[]')::text
 FROM readmodels.generations one WHERE status <> 'dropped'"""
 
@@ -87,10 +90,12 @@ class CatalogueEntry:
     """The sequence up to which each lane was filled from the store."""
     filled: bool = False
     """Whether a replica, which must know its version, fills it now."""
+    lacks: tuple[str, ...] = ()
+    """The columns of this code's projection, of the same version, that its table does not have."""
 
 
 class Outdated(Exception):
-    """A live table has a version that this code cannot fill: events must not be reported as applied."""
+    """This code cannot fill a table that it should: events must not be reported as applied."""
 
 
 class Generations:
@@ -115,6 +120,7 @@ class Generations:
         self.all: Sequence[CatalogueEntry] = ()
         self._live: tuple[Generation, ...] | None = None
         self._foreign: CatalogueEntry | None = None
+        self._other_columns: CatalogueEntry | None = None
 
     async def prepare(self) -> None:
         """Make what is missing, so that every read model has a generation of this code's version.
@@ -152,10 +158,19 @@ class Generations:
     async def refresh(self) -> None:
         """Read the catalogue."""
         rows = await self._database.fetch(_LIST)
-        self.all = tuple(_known(row) for row in rows)
+        self.all = tuple(self._entry(**row) for row in rows)
+        used = (GenerationStatus.LIVE, GenerationStatus.BUILDING)
+        self._other_columns = next((one for one in self.all if one.lacks and one.status in used), None)
         live = [one for one in self.all if one.status is GenerationStatus.LIVE]
         self._foreign = next((one for one in live if self.generation(one) is None), None)
         self._live = tuple(generation for one in live if (generation := self.generation(one)) is not None)
+
+    def _entry(self, *, columns: Sequence[str], **row: Any) -> CatalogueEntry:
+        projection = self._projections.get((row["read_model"], row["version"]))
+        lacks = () if projection is None else sorted(projection.table.columns.keys() - columns)
+        progress = {int(lane): seq for lane, seq in row["progress"].items()}
+        changed = {"status": GenerationStatus(row["status"]), "progress": progress, "lacks": tuple(lacks)}
+        return CatalogueEntry(**row | changed)
 
     def _say_what_is_retired(self) -> None:
         """Warn of each retired read model of this code, if none of its generations is live or about to be.
@@ -179,6 +194,13 @@ class Generations:
         """The tables that answer queries. Raises Outdated, also until the catalogue has been read."""
         if self._live is None:
             raise Outdated("the catalogue of read models has not been read yet")
+        if self._other_columns is not None:
+            # One statement fills all tables: PostgreSQL would refuse each event, also of the other tables.
+            one = self._other_columns
+            raise Outdated(
+                f"generation {one.number} of {one.read_model} has version {one.version}, as in this code, but"
+                f" not the columns {', '.join(one.lacks)}: give the projection a higher version"
+            )
         if self._foreign is not None:
             one = self._foreign
             raise Outdated(
@@ -199,9 +221,12 @@ class Generations:
         return f"switch to generation {own[-1].number} when it has caught up"
 
     def generation(self, known: CatalogueEntry) -> Generation | None:
-        """Return a generation with its projection, or None if this code does not have its version."""
+        """Return a generation with its projection, or None if this code cannot fill it.
+
+        This code cannot fill a generation of a version that it does not have, or whose table lacks a column.
+        """
         projection = self._projections.get((known.read_model, known.version))
-        return None if projection is None else Generation(projection, known.number)
+        return None if projection is None or known.lacks else Generation(projection, known.number)
 
     def newest(self, read_model: str) -> Projection | None:
         """Return the projection that builds new generations of a read model; None if this code has none."""
@@ -322,8 +347,3 @@ DO $status$ BEGIN
 END $status$"""
         )
         await self.refresh()
-
-
-def _known(row: dict[str, Any]) -> CatalogueEntry:
-    progress = {int(lane): seq for lane, seq in row["progress"].items()}
-    return CatalogueEntry(**row | {"status": GenerationStatus(row["status"]), "progress": progress})
