@@ -68,6 +68,54 @@ async def test_a_state_of_an_older_schema_is_folded_again() -> None:
     assert (await bus(store).execute(command("task.reopen"))).appended.version == 3
 
 
+class Closed(EventData, type="account.closed"):
+    pass
+
+
+class Account(Aggregate):
+    aggregate_type: ClassVar[str] = "account"
+
+    def close(self) -> EventData:
+        return Closed()
+
+    def apply(self, _: EventData) -> Self:
+        return self
+
+
+class AccountOfNow(Account):
+    """Of a release that also keeps whether the account is closed; the event has been there since before."""
+
+    closed: bool = False
+
+    def close(self) -> EventData:
+        if self.closed:
+            raise RuleViolation("account.closed", "the account is closed")
+        return super().close()
+
+    def apply(self, event: EventData) -> Self:
+        return self.model_copy(update={"closed": isinstance(event, Closed)})
+
+
+class Close(Command):
+    command_type: ClassVar[str] = "account.close"
+
+    id: str
+
+
+def accounts(store: EventStore, release: type[Account]) -> CommandBus:
+    handler = Handler(Close, release, lambda said: said.id, lambda account, _: account.close(), creates=True)
+    return CommandBus(store, EventRegistry([Closed]), [handler], source="test")
+
+
+async def test_a_state_without_a_field_of_this_release_is_folded_again() -> None:
+    store = MemoryEventStore()
+    request = CommandRequest("account.close", {"id": "a"})
+    await accounts(store, Account).execute(request)
+
+    with pytest.raises(RuleViolation, match="closed"):
+        await accounts(store, AccountOfNow).execute(request)
+
+
 async def test_what_another_instance_did_is_seen_before_a_command_is_refused() -> None:
     store = MemoryEventStore()
     one, two = bus(store), bus(store)

@@ -210,6 +210,10 @@ class WeighedBox(Box):
         return self.model_copy(update={"count": self.count + 1, "weight": weight})
 
 
+class WeighedBoxOfTheSameSchema(WeighedBox):
+    state_schema: ClassVar[int] = 1
+
+
 def release(box: type[Box]) -> Any:
     return folding(EventRegistry([Put]), [Handler(PutIn, box, lambda _: "x", lambda _, __: ())])
 
@@ -231,9 +235,10 @@ async def put(store: DaprEventStore, version: int) -> None:
     await store.append(Append(BOX, (putting(10 * (version + 1)),), version, {}))
 
 
+@pytest.mark.parametrize("newer", [WeighedBox, WeighedBoxOfTheSameSchema])
 @pytest.mark.parametrize("pieces", [(4, 3), (4, 1, 1, 1)])
 async def test_an_import_that_another_release_goes_on_with_has_the_states_of_that_one(
-    pieces: tuple[int, ...],
+    pieces: tuple[int, ...], newer: type[Box]
 ) -> None:
     async with empty() as (port, source):
         async with opened(port) as store:
@@ -241,13 +246,13 @@ async def test_an_import_that_another_release_goes_on_with_has_the_states_of_tha
                 await put(store, version)
         lines = await lines_of(source)
     async with empty() as (_, into):
-        releases = [release(Box), *[release(WeighedBox)] * (len(pieces) - 1)]
+        releases = [release(Box), *[release(newer)] * (len(pieces) - 1)]
         for fold, piece in zip(releases, pieces, strict=True):
             await Restore(into, "eventstore", fold).apply(b"".join(lines[:piece]))
             del lines[:piece]
         head, _ = await DaprEventReader(into).load(BOX)
         assert head is not None
-        assert (head.version, head.state_schema) == (6, 2)
+        assert (head.version, head.state_schema) == (6, newer.state_schema)
         assert head.state == {"count": 6, "weight": 210}
 
 

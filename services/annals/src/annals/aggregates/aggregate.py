@@ -34,8 +34,8 @@ class Command(BaseModel):
 class Aggregate(BaseModel):
     """Base class of aggregates. A new aggregate is the class with its defaults, at version 0.
 
-    Increase `state_schema` whenever the fields change their meaning: a state stored under another number is
-    not read, and its events are folded again.
+    Increase `state_schema` whenever the fields change their meaning: a state stored under another number, or
+    without one of the fields, is not read, and its events are folded again.
     """
 
     # States are stored by field name, so a field with an alias must be accepted by its name, too.

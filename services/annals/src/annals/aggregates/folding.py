@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from annals.aggregates.bus import Handler
+from annals.aggregates.stored_state import kept_state
 from annals.events import EventRegistry, RecordedEvent, StreamId
 from annals.store.protocol import Fold, Head, State
 
@@ -14,7 +15,7 @@ def folding(registry: EventRegistry, handlers: Iterable[Handler[Any, Any]]) -> F
     """Return a function that folds events onto a stream's head; it returns the new state and its schema.
 
     If no handler is for the stream's aggregate, the state is None, and is not kept. If the state of the head
-    has another schema, the function returns None: all events have to be folded again.
+    is of another release, the function returns None: all events have to be folded again.
     """
     aggregates = {handler.aggregate.aggregate_type: handler.aggregate for handler in handlers}
 
@@ -24,9 +25,9 @@ def folding(registry: EventRegistry, handlers: Iterable[Handler[Any, Any]]) -> F
         aggregate = aggregates.get(stream.name.partition("-")[0])
         if aggregate is None:
             return None, 0
-        if head is not None and head.state_schema != aggregate.state_schema:
+        folded = aggregate() if head is None else kept_state(aggregate, head)
+        if folded is None:
             return None
-        folded = aggregate() if head is None else aggregate.model_validate(head.state)
         for event in events:
             folded = folded.apply(registry.decode(event))
         return folded.model_dump(mode="json"), aggregate.state_schema

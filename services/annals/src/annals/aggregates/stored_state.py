@@ -15,6 +15,19 @@ _log = structlog.get_logger(__name__)
 A = TypeVar("A", bound=Aggregate)
 
 
+def kept_state(aggregate: type[A], head: Head) -> A | None:
+    """Return the state that a head keeps, or None if the events have to be folded again.
+
+    A state without a field that the aggregate has now is of an older release. The field's default may be
+    wrong for it, because its events may say otherwise.
+    """
+    if head.state is None or head.state_schema != aggregate.state_schema:
+        return None
+    if not aggregate().model_dump(mode="json").keys() <= head.state.keys():
+        return None
+    return aggregate.model_validate(head.state)
+
+
 async def stored_state(
     store: EventStore, registry: EventRegistry, aggregate: type[A], stream: StreamId, head: Head
 ) -> A:
@@ -23,8 +36,8 @@ async def stored_state(
     Raises StreamUnreadable for a stream that only a newer release can read, and the errors of the store.
     """
     try:
-        if head.state is not None and head.state_schema == aggregate.state_schema:
-            return aggregate.model_validate(head.state)
+        if (kept := kept_state(aggregate, head)) is not None:
+            return kept
         state = aggregate()
         async for event in store.read_stream(stream, to_version=head.version):
             state = state.apply(registry.decode(event))

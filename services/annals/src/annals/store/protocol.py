@@ -16,8 +16,8 @@ State = Mapping[str, Any]
 class Head:
     """A stream's latest version and the state folded from it, as JSON.
 
-    `state_schema` is the number of the shape of `state`. If the aggregate's own number differs, its events
-    are folded again.
+    `state_schema` is the number of the shape of `state`. If the aggregate's own number differs, or `state`
+    lacks one of its fields, its events are folded again.
     """
 
     version: int
@@ -31,7 +31,7 @@ Fold = Callable[[StreamId, Head | None, Sequence[RecordedEvent]], tuple[State | 
 """Folds events into a stream's state, and returns the new state with its schema number.
 
 The events follow the given head; without a head, they start with the stream's first. Returns None if the
-head's state has another schema: the caller then folds from the first event.
+head's state is of another release: the caller then folds from the first event.
 """
 
 
