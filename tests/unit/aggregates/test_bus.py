@@ -242,6 +242,22 @@ async def test_a_decision_of_nothing_is_no_mistake_of_the_caller() -> None:
         await people.execute(CommandRequest("person.reach", {}))
 
 
+async def test_an_event_that_could_not_be_read_again_is_not_stored() -> None:
+    class ClosedBefore(EventData, type="account.closed", version="0.9"):
+        pass
+
+    class Untyped(EventData):
+        pass
+
+    store = MemoryEventStore()
+    for forgotten in (Reached(phone=None), ClosedBefore(), Untyped()):
+        decides = dataclasses.replace(REACH, decide=lambda _, __, event=forgotten: event)
+        people = CommandBus(store, EventRegistry([Closed]), [decides], source="test", protect=sealed)
+        with pytest.raises(TypeError, match=f"{type(forgotten).__name__} is not registered"):
+            await people.execute(CommandRequest("person.reach", {}))
+    assert not await store.tails()
+
+
 class Meeting(MemoryEventStore):
     """Lets two callers load before either of them goes on."""
 

@@ -279,6 +279,9 @@ class CommandBus:
                 certain = True
                 continue
             for event in said:
+                # A stream that is folded again would lack it, unlike the head that it is written with.
+                if self._registry.classes.get(event.event_type) is not type(event):
+                    raise TypeError(f"the event {type(event).__name__} is not registered")
                 state = state.apply(event)
             append = Append(
                 stream,
