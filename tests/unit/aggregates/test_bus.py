@@ -235,6 +235,23 @@ def test_a_type_that_no_event_can_carry_is_refused_before_any_command() -> None:
             )
 
 
+def test_two_of_one_type_are_refused_before_any_command() -> None:
+    class Leave(Command):
+        command_type: ClassVar[str] = "person.leave"
+
+    class CopyOfPerson(Person):
+        pass
+
+    for name, second in (
+        ("person.reach", dataclasses.replace(REACH, aggregate=Account)),
+        ("person", dataclasses.replace(REACH, command=Leave, aggregate=CopyOfPerson)),
+    ):
+        with pytest.raises(ValueError, match=rf"^two .* {name}$"):
+            CommandBus(
+                MemoryEventStore(), EventRegistry([Reached]), [REACH, second], source="test", protect=sealed
+            )
+
+
 async def test_a_decision_of_nothing_is_no_mistake_of_the_caller() -> None:
     silent = dataclasses.replace(REACH, decide=lambda _person, _said: ())
     people = CommandBus(MemoryEventStore(), EventRegistry([Reached]), [silent], source="test", protect=sealed)

@@ -141,17 +141,23 @@ class CommandBus:
         middleware: Iterable[Middleware] = (),
         deadline_seconds: float = 10.0,
     ) -> None:
-        """Raise ValueError if `protect` is missing for personal fields, or if no event can carry a type.
+        """Raise ValueError if `protect` is missing for personal fields, or if a type is invalid.
 
-        `protect` encrypts the personal fields of commands. The types are those of commands and aggregates.
+        `protect` encrypts the personal fields of commands. The types are those of commands and aggregates:
+        one is invalid if no event can carry it, or if two handlers or two classes have it.
         `deadline_seconds` run from a command's arrival to its answer, including the wait for its turn.
         """
         self._store = store
         self._registry = registry
-        self._handlers = {handler.command.command_type: handler for handler in handlers}
-        for one in self._handlers.values():
+        self._handlers: dict[str, Handler[Any, Any]] = {}
+        aggregates: dict[str, type[Aggregate]] = {}
+        for one in handlers:
             require_event_type(one.command.command_type)
             require_aggregate_type(one.aggregate.aggregate_type)
+            if self._handlers.setdefault(one.command.command_type, one) is not one:
+                raise ValueError(f"two handlers are for {one.command.command_type}")
+            if aggregates.setdefault(one.aggregate.aggregate_type, one.aggregate) is not one.aggregate:
+                raise ValueError(f"two classes are the aggregate {one.aggregate.aggregate_type}")
         self._source = source
         self._protect = protect
         self._deadline_seconds = deadline_seconds
