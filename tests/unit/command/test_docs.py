@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+import tomllib
 from types import ModuleType
 from typing import Any
 
+import grimp
 import pytest
 
 import annals_command.commands  # noqa: F401 - the page's files come to a package that is there
@@ -38,6 +41,20 @@ def test_what_is_printed_tests_it(name: str) -> None:
     namespace: dict[str, Any] = {}
     exec(TESTED, namespace)
     namespace[name]()
+
+
+def test_its_domain_imports_only_what_a_domain_may() -> None:
+    """`make check` reads files that exist, and the page's is pasted later."""
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (rule,) = (one for one in rules if "annals_command.domain" in one.get("source_modules", ()))
+    forbidden = [name for name in rule["forbidden_modules"] if name.startswith("annals.")]
+    imports = [one.module for one in ast.walk(ast.parse(DOMAIN)) if isinstance(one, ast.ImportFrom)]
+    graph = grimp.build_graph("annals", cache_dir=None)
+    own = [name for name in imports if name in graph.modules]
+    assert own
+    for name in own:
+        for other in forbidden:
+            assert not graph.find_shortest_chains(name, other, as_packages=True)
 
 
 async def test_its_commands_are_carried_out(pasted: list[Any]) -> None:
