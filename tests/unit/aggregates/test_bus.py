@@ -218,6 +218,25 @@ def test_a_personal_field_that_cannot_be_protected_is_refused_before_any_command
         CommandBus(MemoryEventStore(), EventRegistry([Reached]), [anyhow], source="test", protect=sealed)
 
 
+def test_a_mark_on_what_is_not_encrypted_is_refused_before_any_command() -> None:
+    class Named(EventData, type="person.named"):
+        name: Annotated[str, PERSONAL]
+
+    class NamedPerson(Person):
+        name: Annotated[str, PERSONAL] = ""
+
+    class ReachByAddress(Reach):
+        id: Annotated[str, PERSONAL]
+
+    for events, handler, field in (
+        ([Reached, Named], REACH, r"Named\.name"),
+        ([Reached], dataclasses.replace(REACH, aggregate=NamedPerson), r"NamedPerson\.name"),
+        ([Reached], dataclasses.replace(REACH, command=ReachByAddress), r"ReachByAddress\.id"),
+    ):
+        with pytest.raises(ValueError, match=field):
+            CommandBus(MemoryEventStore(), EventRegistry(events), [handler], source="test", protect=sealed)
+
+
 def test_a_type_that_no_event_can_carry_is_refused_before_any_command() -> None:
     class ReachInCamels(Reach):
         command_type: ClassVar[str] = "personReach"

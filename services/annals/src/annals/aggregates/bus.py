@@ -141,10 +141,10 @@ class CommandBus:
         middleware: Iterable[Middleware] = (),
         deadline_seconds: float = 10.0,
     ) -> None:
-        """Raise ValueError if `protect` is missing for personal fields, or if a type is invalid.
+        """Raise ValueError if personal fields would not be encrypted, or if a type is invalid.
 
-        `protect` encrypts the personal fields of commands. The types are those of commands and aggregates:
-        one is invalid if no event can carry it, or if two handlers or two classes have it.
+        `protect` encrypts the personal fields of commands. The types are those of commands and aggregates.
+        One is invalid if no event can carry it, or if two handlers or two classes have it.
         `deadline_seconds` run from a command's arrival to its answer, including the wait for its turn.
         """
         self._store = store
@@ -161,7 +161,12 @@ class CommandBus:
         self._source = source
         self._protect = protect
         self._deadline_seconds = deadline_seconds
-        self._personal = {kind: personal_fields(one.command) for kind, one in self._handlers.items()}
+        self._personal = {kind: _personal(one.command) for kind, one in self._handlers.items()}
+        for model in (*registry.classes.values(), *aggregates.values()):
+            if fields := personal_fields(model):
+                raise ValueError(
+                    f"{model.__name__}.{fields[0]} is marked as personal: mark the command's field"
+                )
         unprotected = sorted(kind for kind, fields in self._personal.items() if fields)
         if unprotected and protect is None:
             raise ValueError(f"{', '.join(unprotected)} have personal fields, and nothing protects them")
@@ -375,6 +380,13 @@ def _wrap(middleware: Middleware, following: Next) -> Next:
         return await middleware(request, following)
 
     return execute
+
+
+def _personal(command: type[Command]) -> tuple[str, ...]:
+    fields = personal_fields(command)
+    if "id" in fields:
+        raise ValueError(f"{command.__name__}.id is marked as personal, and an id is stored as it is")
+    return fields
 
 
 def _decide(
