@@ -1,7 +1,8 @@
 """Writes the JSON Schemas of all events to docs/events (`write`), or checks the committed ones (`check`).
 
 The check fails if a schema differs from the committed one. It says whether the change breaks readers of
-stored events; such a change needs a new version of the event and an upcaster.
+stored events; such a change needs a new version of the event and an upcaster. The check also fails if nothing
+reads the events of a committed schema any more.
 """
 
 import json
@@ -50,6 +51,10 @@ def check() -> int:
                 )
             else:
                 wrong.append(f"{name} changed compatibly: `make schemas` writes it")
+    for path in sorted(DIRECTORY.glob("*.json")):
+        event_type, _, version = path.stem.partition("@")
+        if not any(one.reads(event_type, version) for one in (DOMAIN_EVENTS, SAGA_EVENTS)):
+            wrong.append(f"{path.name}: such events may be stored, and no class or upcaster reads them")
     for line in wrong:
         print(line)
     return 1 if wrong else 0

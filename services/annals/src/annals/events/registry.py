@@ -66,6 +66,13 @@ class EventRegistry:
             return event
         return event.model_copy(update={"event_version": version, "data": data})
 
+    def reads(self, event_type: str, version: str) -> bool:
+        """Return whether an event of this version is brought to the version of its type's class."""
+        while (upcaster := self._upcasters.get((event_type, version))) is not None:
+            version = upcaster.to_version
+        cls = self._classes.get(event_type)
+        return cls is not None and cls.event_version == version
+
     def schemas(self) -> dict[str, dict[str, Any]]:
         """Return the JSON Schema of every registered class, by `type@version`."""
         return {
