@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY as COUNTED
 from structlog.testing import capture_logs
 
-from annals.aggregates import CommandBus, CommandRequest
+from annals.aggregates import Command, CommandBus, CommandRequest, Handler
 from annals.aggregates.middleware import count_commands, log_commands, trace_commands
 from annals.events import CommandEvent, DomainEvent, StreamId
 from annals.store import (
@@ -31,6 +31,7 @@ from annals.web.problems import Problem, on_problem
 from annals_command.api import routes
 from annals_command.commands import HANDLERS
 from annals_command.domain.events import REGISTRY
+from annals_command.domain.task import Task
 from sealing import sealed
 
 
@@ -72,6 +73,20 @@ async def test_a_created_task_is_answered_with_where_it_is(client: httpx.AsyncCl
     assert answer.status_code == 201
     assert answer.headers["etag"] == '"1"'
     assert body == {"id": body["id"], "stream": f"task-{body['id']}", "version": 1, "position": "0-1"}
+
+
+def test_a_command_that_does_not_name_its_aggregate_by_its_id_is_refused_at_the_start() -> None:
+    """A batch keeps the order of one aggregate's commands, and knows the aggregate by the field `id`."""
+
+    class CompleteByTaskId(Command):
+        command_type: ClassVar[str] = "task.finish"
+
+        task_id: str
+
+    by_task_id = Handler(CompleteByTaskId, Task, lambda said: said.task_id, lambda task, _: task.complete())
+    bus = CommandBus(MemoryEventStore(), REGISTRY, [by_task_id], source="command")
+    with pytest.raises(ValueError, match=r"CompleteByTaskId has no field `id`"):
+        routes(bus)
 
 
 async def test_a_change_needs_the_version_it_was_made_for(client: httpx.AsyncClient) -> None:

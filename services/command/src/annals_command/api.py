@@ -101,11 +101,14 @@ def post_one(bus: CommandBus, admit: Callable[[], None]) -> Endpoint:
 def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRouter:
     """Return the router of `POST /commands/{type}`, `/commands` and `/commands:batch`.
 
-    `admit` raises a Problem while the service accepts no commands.
+    `admit` raises a Problem while the service accepts no commands. Raises ValueError for a command without a
+    field `id`: a batch could not keep the order of its aggregate's commands.
     """
     router = APIRouter()
     one = post_one(bus, admit)
     for command_type, handler in bus.handlers.items():
+        if "id" not in handler.command.model_fields:
+            raise ValueError(f"{handler.command.__name__} has no field `id`, the id of its aggregate")
         router.add_api_route(f"/commands/{command_type}", one, methods=["POST"], **described(handler))
     router.add_route("/commands/{unknown}", one, methods=["POST"])
 
