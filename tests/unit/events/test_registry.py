@@ -94,6 +94,22 @@ def test_a_type_that_no_event_is_stored_under_is_refused(name: str) -> None:
         EventRegistry([Misnamed])
 
 
+@pytest.mark.parametrize("version", ["2", "v2.0", "2.0.1", ""])
+def test_a_version_that_no_event_is_stored_under_is_refused(version: str) -> None:
+    class Misnumbered(EventData, type="thing.numbered", version=version):
+        pass
+
+    class Numbered(EventData, type="thing.numbered", version="2.0"):
+        pass
+
+    for classes, upcasters in (
+        ([Misnumbered], []),
+        ([Numbered], [Upcaster("thing.numbered", version, "2.0", dict)]),
+    ):
+        with pytest.raises(ValueError, match=f"'{version}' is not a version such as 1.0"):
+            EventRegistry(classes, upcasters)
+
+
 class Before(EventData, type="a.b"):
     kept: str
     optional: int | None = None

@@ -108,6 +108,7 @@ Utc = Annotated[AwareDatetime, BeforeValidator(_dated), AfterValidator(_in_utc)]
 
 _EVENT_TYPE: TypeAdapter[str] = TypeAdapter(EventType)
 _AGGREGATE_TYPE: TypeAdapter[str] = TypeAdapter(AggregateType)
+_VERSION: TypeAdapter[str] = TypeAdapter(Version)
 
 
 def require_event_type(name: str) -> None:
@@ -123,6 +124,12 @@ def require_aggregate_type(name: str) -> None:
     """Raise ValueError if a declared aggregate type is not what an envelope would hold."""
     if not _as_it_is(_AGGREGATE_TYPE, name):
         raise ValueError(f"{name!r} is not an aggregate type such as task: small letters, digits and _")
+
+
+def require_version(version: str) -> None:
+    """Raise ValueError if a declared version of an event is not what an envelope would hold."""
+    if not _as_it_is(_VERSION, version):
+        raise ValueError(f"{version!r} is not a version such as 1.0")
 
 
 def _as_it_is(kind: TypeAdapter[str], name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from annals.events.envelope import DomainEvent, require_event_type
+from annals.events.envelope import DomainEvent, require_event_type, require_version
 from annals.events.payload import EventData, UnknownEventData
 from annals.events.upcasters import Upcaster
 
@@ -15,8 +15,8 @@ AnyDomainEvent = TypeVar("AnyDomainEvent", bound=DomainEvent)
 class EventRegistry:
     """The data classes of a service: one for each event type, of its newest version.
 
-    Raises ValueError if no event can have a type, if a type is registered twice, or if an upcaster does not
-    lead to a registered class, directly or through others.
+    Raises ValueError if no event can have a type or version, if a type is registered twice, or if an upcaster
+    does not lead to a registered class, directly or through others.
     """
 
     def __init__(self, classes: Iterable[type[EventData]], upcasters: Iterable[Upcaster] = ()) -> None:
@@ -25,10 +25,12 @@ class EventRegistry:
             if not cls.event_type:
                 raise ValueError(f"{cls.__name__} names no event type")
             require_event_type(cls.event_type)
+            require_version(cls.event_version)
             if self._classes.setdefault(cls.event_type, cls) is not cls:
                 raise ValueError(f"{cls.event_type} is registered twice")
         self._upcasters: dict[tuple[str, str], Upcaster] = {}
         for upcaster in upcasters:
+            require_version(upcaster.from_version)
             key = (upcaster.event_type, upcaster.from_version)
             if key in self._upcasters:
                 raise ValueError(f"{key[0]} {key[1]} has two upcasters")
