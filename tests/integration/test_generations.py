@@ -5,10 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 
 import asyncpg
+import orjson
 import pytest
 
-from annals.projections import Generations, GenerationStatus, Outdated, Projection, Put, Table
+from annals.events import RecordedEvent
+from annals.projections import (
+    Generations,
+    GenerationStatus,
+    Outdated,
+    Patch,
+    Projection,
+    Put,
+    Table,
+    difference,
+)
+from annals.projections.applier import change_row
 from annals.projections.generations import CatalogueEntry
+from annals.projections.statement import apply_statement
 from annals_projector.read_models import PROJECTIONS
 from read_model_database import PoolDatabase
 
@@ -336,3 +349,34 @@ async def test_a_column_more_without_a_higher_version_keeps_the_projector_from_a
     assert known(higher, 2).lacks == ()
     await higher.switch(known(higher, 2))
     assert "workloads_2" in {one.name for one in higher.live}
+
+
+async def test_a_column_may_have_any_name_that_a_table_takes(
+    pool: asyncpg.Pool, read_models: PoolDatabase
+) -> None:
+    names = ("one", "old", "new", "known", "given", "there", "change", "row", "at", "op", "place")
+    table = Table("workloads", {"tags": "jsonb"} | dict.fromkeys(names, "text"), maps=("tags",))
+    generations = await release(read_models, replace(WORKLOADS, table=table))
+    (filled,) = (one for one in generations.live if one.name == "workloads_1")
+    event = RecordedEvent(
+        event_type="member.registered",
+        source="test",
+        tenant_id="acme",
+        aggregate_type="member",
+        aggregate_id="zoe",
+        version=1,
+        lane=0,
+        seq=1,
+    )
+    put = change_row(event, Put(dict.fromkeys(names, "before") | {"tags": {"a": 1}}), 1, 0)
+    patch = change_row(event, Patch({"one": "after", "tags": {"b": 2}}), 2, 1)
+
+    for row in (put, patch):
+        await read_models.fetch(apply_statement([filled], indexed=False), orjson.dumps([row]).decode())
+
+    found = await pool.fetchrow("SELECT * FROM readmodels.workloads")
+    assert (found["version"], found["one"], found["old"]) == (2, "after", "before")
+    assert orjson.loads(found["tags"]) == {"a": 1, "b": 2}
+    await generations.create(replace(WORKLOADS, table=table), "to compare")
+    differs = await difference(read_models, "acme", (table, 1), (table, 2))
+    assert [sample["id"] for sample in differs["samples"]] == ["zoe"]

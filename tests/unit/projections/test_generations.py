@@ -107,6 +107,13 @@ def test_two_projections_of_one_table_and_version_are_refused() -> None:
     Generations(Catalogue(), [WORKLOADS, replace(WORKLOADS, version=2)])
 
 
+def test_a_table_named_as_a_generation_of_another_is_refused() -> None:
+    second = replace(WORKLOADS, table=Table("workloads_2", {"capacity": "integer"}))
+    with pytest.raises(ValueError, match="workloads_2 is the name of a generation of workloads"):
+        Generations(Catalogue(), [WORKLOADS, second])
+    Generations(Catalogue(), [second])
+
+
 @pytest.mark.parametrize("status", ["live", "building"])
 async def test_a_column_more_without_a_higher_version_is_refused_before_anything_is_applied(
     status: str,

@@ -71,6 +71,7 @@ def test_a_column_that_the_table_has_not_fails_its_test(change: Put | Patch) -> 
         {"name": "workLoads"},
         {"name": "work-loads"},
         {"name": "w" * 64},
+        {"name": "event_index"},
         {"columns": {"dueDate": "timestamptz"}},
         {"columns": {"due date": "timestamptz"}},
         {"columns": {"version": "integer"}},

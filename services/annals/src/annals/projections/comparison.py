@@ -18,7 +18,7 @@ WITH paired AS (
   SELECT coalesce(old.tenant, new.tenant) AS tenant, coalesce(old.id, new.id) AS id,
     CASE WHEN old.id IS NULL THEN 'only_new' WHEN new.id IS NULL THEN 'only_old'
          WHEN old.version <> new.version THEN 'on_its_way' ELSE 'differs' END AS kind,
-    to_jsonb(old) - 'prior' AS old_row, to_jsonb(new) - 'prior' AS new_row
+    to_jsonb(old.*) - 'prior' AS old_row, to_jsonb(new.*) - 'prior' AS new_row
   FROM readmodels.{old} old
   FULL JOIN readmodels.{new} new ON new.tenant = old.tenant AND new.id = old.id
   WHERE (old.id IS NULL AND NOT new.deleted) OR (new.id IS NULL AND NOT old.deleted)

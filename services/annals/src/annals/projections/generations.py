@@ -109,7 +109,8 @@ class Generations:
     ) -> None:
         """`patient` is the same database with a time limit of minutes, for making indexes.
 
-        Raises ValueError for two projections of the same table and version: one would get no events.
+        Raises ValueError for two projections of the same table and version, one of which would get no events,
+        and for a table with the name of another's generation.
         """
         self._database = database
         self._patient = patient or database
@@ -117,6 +118,11 @@ class Generations:
         for one in projections:
             if self._projections.setdefault((one.table.name, one.version), one) is not one:
                 raise ValueError(f"two projections make version {one.version} of {one.table.name}")
+        names = {name for name, _ in self._projections}
+        for name in names:
+            other, _, number = name.rpartition("_")
+            if other in names and number.isdecimal():
+                raise ValueError(f"{name} is the name of a generation of {other}")
         self.all: Sequence[CatalogueEntry] = ()
         self._live: tuple[Generation, ...] | None = None
         self._foreign: CatalogueEntry | None = None

@@ -14,6 +14,8 @@ from annals.projections.changes import Change, Delete, Patch, Put, Row, fold
 KEPT = {"tenant": "text", "id": "text", "version": "bigint"}
 STAMPS = {"created_at": "timestamptz", "updated_at": "timestamptz"}
 _HIDDEN = ("prior", "deleted")
+_OF_THE_LIBRARY = ("build_progress", "event_index", "generations", "lane_checkpoints", "migrations")
+"""The other tables of the schema."""
 
 # PostgreSQL folds unquoted names to lower case, and truncates names of more than 63 bytes.
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -46,6 +48,8 @@ class Table:
             if len(name) > most or not _NAME.fullmatch(name):
                 what = f"not a name of at most {most} small letters, digits and _"
                 raise ValueError(f"the table {self.name}: {name!r} is {what}")
+        if self.name in _OF_THE_LIBRARY:
+            raise ValueError(f"the table {self.name} has the name of a table of the library")
         if kept := sorted(self.columns.keys() & {*KEPT, *STAMPS, *_HIDDEN}):
             raise ValueError(
                 f"the table {self.name} must not declare columns that every table has: {', '.join(kept)}"

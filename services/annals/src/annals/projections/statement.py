@@ -30,7 +30,8 @@ INDEX_COLUMNS = {
 # grow, so the two are the same row. All replicas lock rows in the same order, which prevents deadlocks. A
 # deleted row stays, empty, to keep its version, which shows that a late event is late. OFFSET 0 makes
 # PostgreSQL look up each row by its key: it expects 100 rows in any batch, and would otherwise read the
-# whole of a table of 10,000 rows.
+# whole of a table of 10,000 rows. The alias of a whole row, "Row", is no column's name: PostgreSQL would take
+# the column.
 _TABLE = """{name}_written AS (
   INSERT INTO readmodels.{name} AS known (tenant, id, version, prior, deleted, {columns})
   SELECT change.tenant, change.id, change.version, change.prior, change.op = 'none', {new_columns}
@@ -43,8 +44,8 @@ _TABLE = """{name}_written AS (
     FROM jsonb_to_recordset(${place}::text::jsonb)
       AS given (tenant text, id text, version bigint, prior bigint, op text, row jsonb)
     LEFT JOIN LATERAL (
-      SELECT one AS old FROM readmodels.{name} one
-      WHERE one.tenant = given.tenant AND one.id = given.id OFFSET 0) there ON true
+      SELECT "Row" AS old FROM readmodels.{name} "Row"
+      WHERE "Row".tenant = given.tenant AND "Row".id = given.id OFFSET 0) there ON true
   ) change
   CROSS JOIN LATERAL jsonb_populate_record(
     CASE change.op WHEN 'patch' THEN change.old END,
