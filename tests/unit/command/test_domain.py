@@ -13,6 +13,7 @@ from annals_command.domain.events import (
     MemberReleased,
     MemberReserved,
     OperationRequested,
+    SubjectErased,
     TaskAccepted,
     TaskAssigned,
     TaskCompleted,
@@ -25,6 +26,7 @@ from annals_command.domain.events import (
 )
 from annals_command.domain.member import Member
 from annals_command.domain.operation import Operation
+from annals_command.domain.subject import Subject
 from annals_command.domain.task import Task, TaskStatus
 
 CREATED = TaskCreated(title="Write")
@@ -214,3 +216,9 @@ def test_an_operation_is_recorded_once() -> None:
     given(Operation, asked).when(lambda operation: operation.request(asked)).then_refused(
         "operation.recorded"
     )
+
+
+def test_an_erasure_may_be_asked_for_again() -> None:
+    """A user who comes back, or whose session lives on, leaves more."""
+    again = SubjectErased(reason="came back and left again")
+    given(Subject, SubjectErased(reason="left")).when(lambda subject: subject.erase(again.reason)).then(again)

@@ -48,7 +48,7 @@ async def test_a_webhook_into_a_private_network_is_refused(host: str) -> None:
     sender = WebhookSender(allow_private=False)
     try:
         with pytest.raises(Forbidden, match="private or link-local"):
-            await sender.check(webhook)
+            await sender.check(webhook.address)
     finally:
         await sender.close()
 
@@ -152,7 +152,7 @@ async def test_a_webhook_whose_name_leads_elsewhere_once_it_was_looked_at_is_ref
 async def test_a_webhook_to_a_public_address_is_let_through(host: str) -> None:
     sender = WebhookSender(allow_private=False)
     try:
-        await sender.check(Webhook(url=f"http://{host}/hook", secret="x" * 16))
+        await sender.check(f"http://{host}/hook")
     finally:
         await sender.close()
 
@@ -162,7 +162,7 @@ async def test_a_name_that_no_host_can_have_is_refused() -> None:
     refusing, posting = WebhookSender(allow_private=False), WebhookSender(allow_private=True)
     try:
         with pytest.raises(Forbidden, match="not a valid host name"):
-            await refusing.check(webhook)
+            await refusing.check(webhook.address)
         with pytest.raises(NotDelivered) as raised:
             await posting.send(webhook, claimed("task.assigned"))
         assert raised.value.final
@@ -186,7 +186,7 @@ async def test_a_name_server_that_does_not_answer_takes_no_longer_than_a_webhook
             with pytest.raises(NotDelivered) as raised:
                 await sender.send(webhook, claimed("task.assigned"))
             with pytest.raises(OSError, match=r"slow\.example was not found"):
-                await sender.check(webhook)
+                await sender.check(webhook.address)
         assert not raised.value.final, "it may answer another time"
     finally:
         await sender.close()

@@ -12,6 +12,7 @@ import pytest
 
 from annals.dapr import DaprSidecar, StatementRefused
 from annals.deadletters import DeadLetters
+from annals.events import DomainEvent, RecordedEvent
 from annals.testing.fake import FakeSidecar
 from annals_notification.deliveries.plan import Notice
 from annals_notification.subscription import Inbound
@@ -159,3 +160,35 @@ async def test_what_the_database_refuses_is_kept_at_last_and_parked_again_when_i
             await sidecar.close()
         [letter] = letters.parked("default")
         assert (letter.attempts, letter.reason) == (2, "the statement failed")
+
+
+class Users:
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[str, str]] = []
+
+    async def forget(self, tenant: str, user: str) -> None:
+        self.forgotten.append((tenant, user))
+
+
+class Reminders:
+    async def on_event(self, _event: RecordedEvent) -> None: ...
+
+    async def on_imported(self, _event: RecordedEvent) -> None: ...
+
+
+@pytest.mark.parametrize("imported", [False, True])
+async def test_who_is_erased_is_forgotten_also_by_an_import(imported: bool) -> None:
+    """The tables may have been put back from a backup of before the erasure."""
+    users, unused = Users(), cast("Any", None)
+    inbound = Inbound(cast("Any", Notices()), cast("Any", Reminders()), unused, cast("Any", users), unused)
+    handle = inbound.imported if imported else inbound.recorded
+    for kind, subject in (("subject.erased", "zoe"), ("member.left", "ada")):
+        event = DomainEvent(
+            event_type=kind,
+            source="command",
+            tenant_id="acme",
+            aggregate_type=kind.partition(".")[0],
+            aggregate_id=subject,
+        )
+        await handle(RecordedEvent.record(event, version=1, lane=0, seq=1))
+    assert users.forgotten == [("acme", "zoe")]

@@ -35,6 +35,13 @@ class Written(BaseModel):
 def described(handler: Handler[Any, Any]) -> dict[str, Any]:
     """Return FastAPI's arguments for the route of a command."""
     summary, _, description = inspect.cleandoc(handler.command.__doc__ or "").partition("\n\n")
+    answers = {
+        status: problem(text)
+        for status, text in _REFUSALS.items()
+        if status != 403 or handler.sender is not None
+    }
+    if handler.creates:
+        answers[200] = {"model": Written, "description": "Done, and the aggregate is not new."}
     return {
         "summary": summary,
         "description": description,
@@ -43,11 +50,7 @@ def described(handler: Handler[Any, Any]) -> dict[str, Any]:
         "status_code": 201 if handler.creates else 200,
         "response_description": "Done, and the aggregate is new." if handler.creates else "Done.",
         "response_model": Written,
-        "responses": {
-            status: problem(text)
-            for status, text in _REFUSALS.items()
-            if status != 403 or handler.sender is not None
-        },
+        "responses": answers,
         "openapi_extra": {"parameters": headers(*CONTEXT, "Idempotency-Key", "If-Match")}
         | json_body(handler.command),
     }

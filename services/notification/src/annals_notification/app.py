@@ -80,7 +80,7 @@ def create(settings: NotificationSettings) -> ServiceApp:
                 settings.instance,
                 inbound.recorded,
                 letters,
-                imported=reminders.on_imported,
+                imported=inbound.imported,
             )
 
             app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))

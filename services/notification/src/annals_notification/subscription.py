@@ -46,11 +46,20 @@ class Inbound:
 
     async def recorded(self, event: RecordedEvent) -> None:
         """Handle an event of the store. Raises DatabaseError and StoreError."""
-        if event.event_type == "subject.erased":
-            await self._users.forget(event.tenant_id, event.aggregate_id)
+        await self._forget_erased(event)
         await self._reminders.on_event(event)
         for notice in notices_of(event):
             await self._notices.tell(notice)
+
+    async def imported(self, event: RecordedEvent) -> None:
+        """Handle an event imported from a backup: nobody is told. Raises DatabaseError and StoreError."""
+        # The tables may be older than the erasure: they may have been put back from a backup of their own.
+        await self._forget_erased(event)
+        await self._reminders.on_imported(event)
+
+    async def _forget_erased(self, event: RecordedEvent) -> None:
+        if event.event_type == "subject.erased":
+            await self._users.forget(event.tenant_id, event.aggregate_id)
 
     async def delivered(self, cloudevent: Any, *, last: bool = False) -> str:
         """Handle an integration event, which only the broker has; return the status for the sidecar.

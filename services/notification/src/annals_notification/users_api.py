@@ -44,16 +44,16 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
     async def put_preferences(request: Request, tenant: Tenant, user: Name) -> Response:
         try:
             given = GivenPreferences.model_validate(json_object(await request.body()))
+            if given.webhook is not None:
+                # This may take long; what is stored is read after it, for the user may be erased meanwhile.
+                await webhooks.check(given.webhook.url)
             preferences = given.kept(await users.preferences(tenant, user))
         except ValidationError as error:
             raise from_validation(error) from error
-        if preferences.webhook is not None:
-            try:
-                await webhooks.check(preferences.webhook)
-            except OSError as error:  # also Forbidden
-                if isinstance(error, TimeoutError) or error.errno == socket.EAI_AGAIN:
-                    raise unavailable(f"the webhook's host cannot be looked up now: {error}") from error
-                raise malformed("webhook.url", f"a host that may be reached: {error}") from error
+        except OSError as error:  # also Forbidden
+            if isinstance(error, TimeoutError) or error.errno == socket.EAI_AGAIN:
+                raise unavailable(f"the webhook's host cannot be looked up now: {error}") from error
+            raise malformed("webhook.url", f"a host that may be reached: {error}") from error
         await users.prefer(tenant, user, preferences)
         return json_answer(_shown(preferences))
 

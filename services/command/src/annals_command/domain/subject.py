@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from annals.aggregates.aggregate import Aggregate, RuleViolation
+from annals.aggregates.aggregate import Aggregate
 from annals.events import EventData
 from annals_command.domain.events import SubjectErased
 
 
 class Subject(Aggregate):
-    """A data subject. Its stream records that erasure was requested."""
+    """A data subject. Its stream records each request for erasure."""
 
     aggregate_type: ClassVar[str] = "subject"
 
     erased: bool = False
 
     def erase(self, reason: str) -> SubjectErased:
-        """Request that all personal data of the subject become permanently unreadable."""
-        if self.erased:
-            raise RuleViolation("subject.erased", "the subject was erased before")
+        """Request that all personal data of the subject become permanently unreadable.
+
+        This may be requested again: what other services keep of the subject may have come since.
+        """
         return SubjectErased(reason=reason)
 
     def apply(self, event: EventData) -> Self:

@@ -107,9 +107,9 @@ class WebhookSender:
         """Close the HTTP session and its connections."""
         await self._session.close()
 
-    async def check(self, webhook: Webhook) -> None:
-        """Raise Forbidden if the URL must not be posted to, or OSError if its host cannot be found."""
-        parts = urlsplit(webhook.address)
+    async def check(self, url: str) -> None:
+        """Raise Forbidden if a URL must not be posted to, or OSError if its host cannot be found."""
+        parts = urlsplit(url)
         host = parts.hostname or ""
         if self._allow_private:
             return
@@ -144,7 +144,7 @@ class WebhookSender:
             headers["traceparent"] = claimed.traceparent
         try:
             async with asyncio.timeout(WEBHOOK_SECONDS):
-                await self.check(webhook)
+                await self.check(webhook.address)
                 post = self._session.post(webhook.address, data=body, headers=headers, allow_redirects=False)
                 async with post as answer:
                     said = (await answer.content.read(500)).decode(errors="replace")
