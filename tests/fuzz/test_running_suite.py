@@ -223,7 +223,7 @@ CHECKS = [
 ]
 
 # Most requests name one of a few things; a request for a thing that nobody has created can only be refused.
-NAMED = ("id", "user", "own_user", "task_id", "task", "member_id", "member", "saga_id", "saga")
+NAMED = ("id", "user", "task_id", "task", "member_id", "member", "saga_id", "saga")
 NAMES = ("one", "two")
 # Values for fields that hardly any random text fits.
 VALID = {"rule": "FREQ=DAILY", "timezone": "Europe/Berlin", "email": "one@example.org"}

@@ -37,6 +37,12 @@ class Statements:
         raise DatabaseError("it is away")
 
 
+class Recorded:
+    """An audit trail that takes everything."""
+
+    async def requested(self, *_: object) -> None: ...
+
+
 def app_of(database: Statements) -> FastAPI:
     async def up_to_date() -> None:
         """Return at once: nothing is written meanwhile."""
@@ -52,7 +58,7 @@ def app_of(database: Statements) -> FastAPI:
     app.include_router(streams.routes(store, PROJECTIONS, DeadLetters(unused, "", ""), unused, waits))
     app.include_router(events.routes(database, store, unused, waits))
     app.include_router(audit.routes(database, waits, up_to_date))
-    app.include_router(users_api.routes(Users(database), unused))
+    app.include_router(users_api.routes(Users(database), unused, cast("Any", Recorded())))
     app.include_router(schedule_api.routes(reminders, recurrences, unused))
     return app
 

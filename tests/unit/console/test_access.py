@@ -31,12 +31,12 @@ MAY = {
         "GET notification/reminders",
         "GET notification/recurrences",
         "GET notification/recurrences/{id}",
-        "GET notification/inbox/{user}",
-        "POST notification/inbox/{user}/read",
-        "PUT notification/inbox/{user}/{notice}/read",
-        "DELETE notification/inbox/{user}/{notice}/read",
-        "GET notification/preferences/{user}",
-        "PUT notification/preferences/{user}",
+        "GET notification/inbox/{own_user}",
+        "POST notification/inbox/{own_user}/read",
+        "PUT notification/inbox/{own_user}/{notice}/read",
+        "DELETE notification/inbox/{own_user}/{notice}/read",
+        "GET notification/preferences/{own_user}",
+        "PUT notification/preferences/{own_user}",
     ),
     "member": (
         "POST command/commands/task.create",
@@ -60,6 +60,7 @@ MAY = {
         "POST command/commands/member.set_capacity",
         "POST command/commands/member.leave",
         "POST command/commands/subject.erase",
+        "DELETE notification/preferences/{user}",
         "GET projector/queries/audit",
         "GET projector/queries/audit/export",
         "POST saga-orchestrator/sagas/{saga}/events/{event}",
@@ -110,7 +111,7 @@ async def test_a_role_may_what_it_may(
 
     async def ask(role: str | None, request: str) -> int:
         token = f"Bearer {issuer.token(roles=[role])}" if role else ""
-        method, path = request.replace("{user}", "ada").split()
+        method, path = request.replace("{own_user}", "ada").split()
         address = f"{console}/api/{re.sub('{.*?}', 'one', path)}"
         return (
             await http.request(method, address, headers={"authorization": token}, json=RECURS)

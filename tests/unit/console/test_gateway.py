@@ -220,6 +220,17 @@ async def test_an_inbox_is_its_owners(development: str, sidecar: Sidecar, http: 
     assert (await http.get(f"{development}/api/notification/inbox/ben")).status_code == 200
 
 
+@pytest.mark.parametrize(("role", "status"), [("member", 403), ("operator", 200)])
+async def test_an_operator_ends_the_deliveries_of_others(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, role: str, status: int
+) -> None:
+    await http.post(development + BECOME, json={"user": "ben", "role": role})
+    ended = await http.delete(f"{development}/api/notification/preferences/ada")
+    assert ended.status_code == status
+    asked = [(one["method"], one["path"]) for one in sidecar.asked]
+    assert asked == ([("DELETE", "preferences/ada")] if status == 200 else [])
+
+
 async def test_a_command_recurs_only_for_who_may_send_it(
     development: str, sidecar: Sidecar, http: httpx.AsyncClient
 ) -> None:

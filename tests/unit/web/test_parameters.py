@@ -27,7 +27,7 @@ def client() -> httpx.AsyncClient:
     none = cast("Any", Untouched())
     app = FastAPI()
     app.add_exception_handler(Problem, on_problem)
-    app.include_router(users_api.routes(none, none))
+    app.include_router(users_api.routes(none, none, none))
     app.include_router(schedule_api.routes(none, none, none))
     app.include_router(dead_letters.routes(none, none, none, none))
     app.include_router(sagas_api.routes(none, SagaCatalog(), none, none))
@@ -66,6 +66,7 @@ async def test_what_is_wrong_with_a_query_is_said(query: str, field: str, expect
         ("GET", "/inbox/ada"),
         ("POST", "/inbox/ada/read"),
         ("GET", "/preferences/ada"),
+        ("DELETE", "/preferences/ada"),
         ("GET", "/reminders"),
         ("GET", "/recurrences"),
         ("GET", "/recurrences/one"),

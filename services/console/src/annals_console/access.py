@@ -9,7 +9,7 @@ from annals.web.problems import Problem
 from annals_console.identity import Identity, Role
 
 VIEWER, MEMBER, OPERATOR, SUITE = Role.VIEWER, Role.MEMBER, Role.OPERATOR, Role.SUITE_OPERATOR
-OWN = "{user}"
+OWN = "{own_user}"
 """A placeholder in a path for the caller's own user id; any other user id is refused."""
 
 
@@ -120,6 +120,7 @@ RULES: tuple[Rule, ...] = (
     Rule("DELETE", "notification", f"inbox/{OWN}/{{notice}}/read", VIEWER, "Mark a notice as unread"),
     Rule("GET", "notification", f"preferences/{OWN}", VIEWER, "One's own preferences"),
     Rule("PUT", "notification", f"preferences/{OWN}", VIEWER, "Replace one's own preferences"),
+    Rule("DELETE", "notification", "preferences/{user}", OPERATOR, "Delete a user's preferences"),
     *(
         rule
         for name in ("projector", "saga-orchestrator", "notification", "command")

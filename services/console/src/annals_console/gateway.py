@@ -116,7 +116,7 @@ def routes(
                 return StreamingResponse(live, opened.status, headers)
             return StreamingResponse(_whole(opened), opened.status, headers)
 
-        public = rule.path.replace(OWN, "{own_user}")
+        public = _public(rule)
         body = json_body(Any, required=False) if rule.method in ("POST", "PUT") else {}
         router.add_api_route(
             f"/{rule.service}/{public}",
@@ -142,6 +142,14 @@ def routes(
     return router
 
 
+def _public(rule: Rule) -> str:
+    """Return a rule's path as the router and the OpenAPI document have it.
+
+    There, a parameter has the same name in all rules with the same path.
+    """
+    return rule.path.replace(OWN, "{user}")
+
+
 def _described(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -151,10 +159,9 @@ def _path(rule: Rule, identity: Identity, given: dict[str, str]) -> str:
     for value in given.values():
         if not _SEGMENT.fullmatch(value):
             raise Problem(400, "malformed", f"{value[:100]!r} is not an id")
-    if given.get("own_user", identity.user) != identity.user:
+    if OWN in rule.path and given["user"] != identity.user:
         raise Problem(403, "forbidden", f"you are {identity.user}: this belongs to another user")
-    public = rule.path.replace(OWN, "{own_user}")
-    return _PARAMETER.sub(lambda found: quote(given[found[1]], safe="~@:"), public)
+    return _PARAMETER.sub(lambda found: quote(given[found[1]], safe="~@:"), _public(rule))
 
 
 def _query(rule: Rule, identity: Identity, request: Request) -> str:

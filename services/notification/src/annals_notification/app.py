@@ -85,10 +85,9 @@ def create(settings: NotificationSettings) -> ServiceApp:
 
             app.include_router(subscription.routes(inbound, [hub.look, follower.look], due))
             app.include_router(streams.routes(hub))
-            app.include_router(
-                dead_letters.routes(letters, store, not_tried_out, Operations(invocation, "notification"))
-            )
-            app.include_router(users_api.routes(users, webhooks))
+            operations = Operations(invocation, "notification")
+            app.include_router(dead_letters.routes(letters, store, not_tried_out, operations))
+            app.include_router(users_api.routes(users, webhooks, operations))
             app.include_router(schedule_api.routes(reminders, recurrences, held))
             app.include_router(live_settings.routes(live, BindingDatabase(sidecar, settings.settings_writer)))
 

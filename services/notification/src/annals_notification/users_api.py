@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from annals.web.answers import Page, json_answer
 from annals.web.openapi import json_body
+from annals.web.operations import Operations, OptionalReason
 from annals.web.paging import Cursor, Limit, as_many_as_fit, decode_cursor, page, page_that_fits
 from annals.web.parameters import REFUSE_UNKNOWN_PARAMETERS
-from annals.web.problems import from_validation, malformed, unavailable
+from annals.web.problems import Problem, from_validation, malformed, unavailable
 from annals.web.request_body import json_object
 from annals_notification.answers import Changed, Delivery, Inbox, ShownPreferences
 from annals_notification.deliveries.channels import WebhookSender
@@ -22,7 +23,7 @@ from annals_notification.deliveries.users import Users
 from annals_notification.parameters import Name, Tenant
 
 
-def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
+def routes(users: Users, webhooks: WebhookSender, operations: Operations) -> APIRouter:
     """Return the router for preferences, inboxes and deliveries."""
     router = APIRouter()
 
@@ -56,6 +57,19 @@ def routes(users: Users, webhooks: WebhookSender) -> APIRouter:
             raise malformed("webhook.url", f"a host that may be reached: {error}") from error
         await users.prefer(tenant, user, preferences)
         return json_answer(_shown(preferences))
+
+    @router.delete(
+        "/preferences/{user}",
+        status_code=204,
+        summary="Delete a user's preferences, for an operator; the defaults apply then",
+        dependencies=[REFUSE_UNKNOWN_PARAMETERS],
+    )
+    async def delete_preferences(
+        request: Request, tenant: Tenant, user: Name, body: OptionalReason = None
+    ) -> None:
+        await operations.requested(request, "delete-preferences", user, body.reason if body else None)
+        if not await users.forget_preferences(tenant, user):
+            raise Problem(404, "not-found", f"{user} has no preferences")
 
     @router.get(
         "/inbox/{user}",

@@ -94,10 +94,14 @@ class Users:
     async def forget(self, tenant: str, user: str) -> None:
         """Delete all data of a user: preferences with addresses, inbox, and deliveries."""
         # Preferences first: without their addresses no further e-mail or webhook is sent.
-        await self._database.fetch(_FORGET_PREFERENCES, tenant, user)
+        await self.forget_preferences(tenant, user)
         for some in _FORGET_SOME:
             while await self._database.fetch(some, tenant, user):
                 pass
+
+    async def forget_preferences(self, tenant: str, user: str) -> bool:
+        """Delete a user's preferences, with addresses; return whether there were any."""
+        return bool(await self._database.fetch(_FORGET_PREFERENCES, tenant, user))
 
     async def preferences(self, tenant: str, user: str) -> Preferences:
         """Return a user's preferences, or the defaults."""
