@@ -248,6 +248,38 @@ async def test_a_command_recurs_only_for_who_may_send_it(
     assert '"user":"ben"' in sidecar.asked[-1]["body"]
 
 
+@pytest.mark.parametrize("role", ["member", "operator"])
+@pytest.mark.parametrize("field", ["reserved", "handover"])
+@pytest.mark.parametrize("value", [b"true", b"false", b"null", b'"h1"'])
+async def test_only_a_saga_says_that_it_reserved_a_place(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient, role: str, field: str, value: bytes
+) -> None:
+    """Each place that it names would push another out of the task, and that one would never be freed."""
+    await http.post(development + BECOME, json={"user": "ben", "role": role})
+    escaped = b"\\u%04x" % ord(field[0]) + field[1:].encode()
+    for name in (field.encode(), escaped):
+        data = b'{"id":"t","assignee":"ada","' + name + b'":' + value + b"}"
+        refused = await http.post(f"{development}/api/command/commands/task.assign", content=data)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, field)
+        recurrence = b'{"rule":"FREQ=DAILY","command":{"type":"task.assign","data":' + data + b"}}"
+        refused = await http.put(f"{development}/api/notification/recurrences/r", content=recurrence)
+        assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, f"command.data.{field}")
+    assert sidecar.asked == []
+
+    sidecar.answers["GET recurrences/r"] = {"id": "r", **json.loads(recurrence)}
+    resumed = await http.post(f"{development}/api/notification/recurrences/r/resume")
+    assert resumed.status_code == 400
+
+
+async def test_a_task_is_assigned_as_it_is_sent(
+    development: str, sidecar: Sidecar, http: httpx.AsyncClient
+) -> None:
+    assign = f"{development}/api/command/commands/task.assign"
+    sent = b'{ "id": "t", "assignee": "ada" }'
+    assert (await http.post(assign, content=sent)).status_code == 200
+    assert sidecar.asked[-1]["body"] == sent.decode()
+
+
 @pytest.mark.parametrize("depth", [240, 260, 1000, 3000])
 async def test_a_recurrence_that_is_nested_deeply_is_refused_as_malformed(
     development: str, sidecar: Sidecar, http: httpx.AsyncClient, depth: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from annals.web.problems import Problem
+from annals.web.problems import Problem, malformed
 from annals_console.identity import Identity, Role
 
 VIEWER, MEMBER, OPERATOR, SUITE = Role.VIEWER, Role.MEMBER, Role.OPERATOR, Role.SUITE_OPERATOR
@@ -24,6 +24,8 @@ class Rule:
     summary: str
     role_for_others: Role | None = None
     """The lowest role that sees the data of other users; for roles below it, `user` is always the caller."""
+    fields_of_services: tuple[str, ...] = ()
+    """Fields of the body that only services may send; a caller's request with one of them is refused."""
 
     @property
     def role_to_choose_id(self) -> Role | None:
@@ -34,9 +36,18 @@ class Rule:
         begins = self.method == "POST" and self.path.rpartition("/")[0] == "sagas"
         return OPERATOR if begins else None
 
+    def refuse_fields_of_services(self, body: object, within: str = "") -> None:
+        """Raise a Problem if a body has a field that only services may send; `within` says where it is."""
+        for field in self.fields_of_services:
+            if isinstance(body, dict) and field in body:
+                raise malformed(f"{within}{field}", "to be left out: only services send it")
 
-def _commands(role: Role, *types: str) -> tuple[Rule, ...]:
-    return tuple(Rule("POST", "command", f"commands/{name}", role, f"Send {name}") for name in types)
+
+def _commands(role: Role, *types: str, fields_of_services: tuple[str, ...] = ()) -> tuple[Rule, ...]:
+    return tuple(
+        Rule("POST", "command", f"commands/{name}", role, f"Send {name}", None, fields_of_services)
+        for name in types
+    )
 
 
 def _queries(role: Role, **paths: str) -> tuple[Rule, ...]:
@@ -64,11 +75,10 @@ _SAGA = "sagas/{saga}"
 _GENERATION = "projections/{read_model}/generations/{number}"
 
 RULES: tuple[Rule, ...] = (
-    *_commands(
-        MEMBER,
-        *("task.create", "task.update", "task.assign", "task.unassign", "task.complete", "task.reopen"),
-        *("task.delete", "task.set_due_date"),
-    ),
+    *_commands(MEMBER, "task.create", "task.update"),
+    # Only a hand-over reserves places. A task forgets earlier ones for those that it is told of.
+    *_commands(MEMBER, "task.assign", fields_of_services=("reserved", "handover")),
+    *_commands(MEMBER, "task.unassign", "task.complete", "task.reopen", "task.delete", "task.set_due_date"),
     *_commands(OPERATOR, "member.register", "member.set_capacity", "member.leave", "subject.erase"),
     Rule("GET", "command", "store/lanes", VIEWER, "The lanes"),
     *_queries(
@@ -135,9 +145,10 @@ def check_recurrence(identity: Identity, recurrence: dict[str, Any]) -> dict[str
     A command that recurs is sent in the name of the user who set it up.
     """
     command = recurrence.get("command")
-    wanted = f"commands/{command.get('type')}" if isinstance(command, dict) else ""
-    if not any(
-        rule.path == wanted and rule.role <= identity.role for rule in RULES if rule.service == "command"
-    ):
+    given = command if isinstance(command, dict) else {}
+    wanted = f"commands/{given.get('type')}"
+    rule = next((rule for rule in RULES if rule.service == "command" and rule.path == wanted), None)
+    if rule is None or rule.role > identity.role:
         raise Problem(403, "forbidden", "only a user who may send a command may let it recur")
+    rule.refuse_fields_of_services(given.get("data"), "command.data.")
     return recurrence | {"user": identity.user}

@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -92,6 +92,8 @@ def routes(
             path = _path(rule, identity, request.path_params)
             _require(rule, identity)
             body = await _body(request)
+            if rule.fields_of_services:
+                rule.refuse_fields_of_services(json_object(body))
             if (
                 rule.service == "notification"
                 and rule.method == "PUT"
@@ -127,7 +129,8 @@ def routes(
             + (f" For the data of other users: {rule.role_for_others.title}." if rule.role_for_others else "")
             + (f" To choose the `id`: {rule.role_to_choose_id.title}." if rule.role_to_choose_id else "")
             + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else "")
-            + (f" It takes the body that `{rule.service}` takes." if body else ""),
+            + (f" It takes the body that `{rule.service}` takes." if body else "")
+            + (f" It refuses {_named(rule.fields_of_services)}." if rule.fields_of_services else ""),
             response_class=Response,  # of the content type that the service sends
             responses={
                 "2XX": {"description": "As the service answers.", "content": {"application/json": {}}}
@@ -148,6 +151,10 @@ def _public(rule: Rule) -> str:
     There, a parameter has the same name in all rules with the same path.
     """
     return rule.path.replace(OWN, "{user}")
+
+
+def _named(fields: Iterable[str]) -> str:
+    return " and ".join(f"`{field}`" for field in fields)
 
 
 def _described(name: str) -> dict[str, Any]:
