@@ -180,8 +180,7 @@ class Recurrences:
         """Send the command of an occurrence; return why it was refused, or None. Raises NotNow."""
         key = f"recurrence:{row_id}:{occurrence.isoformat()}"
         data = dict(recurrence.command.data)
-        made_up = recurrence.command.type.endswith(".create") and "id" not in data
-        if made_up:
+        if recurrence.command.type.endswith(".create") and "id" not in data:
             data["id"] = str(uuid5(NAMESPACE_URL, f"annals:{tenant}/{key}"))
         headers = {"x-tenant-id": tenant, "idempotency-key": key}
         if recurrence.user:
@@ -201,8 +200,5 @@ class Recurrences:
         # A sidecar that denies a command will deny it until somebody changes its configuration.
         denied = answer.status == _DENIED or answer.problem == _UNKNOWN
         if answer.refused or denied or conflicts:
-            # The generated id is this occurrence's own. If it exists, the command was carried out before, and
-            # its idempotency key has expired.
-            rule = answer.body.get("rule", "") if isinstance(answer.body, dict) else ""
-            return None if made_up and rule.endswith(".exists") else stored_text(answer.message, 1000)
+            return stored_text(answer.message, 1000)
         raise NotNow(answer.message)
