@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -9,6 +10,7 @@ from hypothesis import example, given, reject
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from annals_notification import recurrence
 from annals_notification.recurrence import CatchUp, Recurrence, RecurringCommand, cpu_limit
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -269,6 +271,25 @@ def test_what_makes_no_sense_is_refused(fields: dict[str, object], said: str) ->
 def test_a_rule_that_matches_no_day_is_not_counted_to_the_end_of_time() -> None:
     with pytest.raises(ValidationError, match="evaluated faster"):
         recurring("FREQ=MINUTELY;BYMONTH=2;BYMONTHDAY=30")
+
+
+@pytest.mark.parametrize("frequency", ["YEARLY", "MONTHLY", "MINUTELY"])
+def test_what_a_caller_asks_for_holds_up_all_others_only_for_a_moment(frequency: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(ValidationError, match="evaluated faster"):
+        recurring(f"FREQ={frequency};BYMONTH=2;BYMONTHDAY=30")
+    assert time.process_time() - begun < 0.25
+
+
+def test_a_recurrence_that_an_earlier_release_took_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrence, "COUNTING_SECONDS", 0.02)
+    monkeypatch.setattr(recurrence, "FIRING_SECONDS", 10)
+    slow = {"rule": "FREQ=MINUTELY;BYMONTH=1;BYMONTHDAY=1;BYHOUR=9;BYMINUTE=0", "command": COMMAND}
+    slow["start"] = "2030-03-01T00:00:00Z"
+    with pytest.raises(ValidationError, match="evaluated faster"):
+        Recurrence.model_validate(slow)
+    for stored in (slow, slow | {"user": ""}):
+        assert Recurrence.stored(stored).start == datetime(2030, 3, 1, tzinfo=UTC)
 
 
 def test_what_is_long_over_is_not_counted_again() -> None:

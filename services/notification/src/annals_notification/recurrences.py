@@ -14,7 +14,7 @@ from annals.dapr import Database, NotAnswered, ServiceInvocation
 from annals.store import MAX_EVENT_BYTES, require_publishable
 from annals_notification.counted import counted
 from annals_notification.due import Alarms, NotNow, Row, rows_due, statement_of_due
-from annals_notification.recurrence import COUNTING_SECONDS, Recurrence, cpu_limit
+from annals_notification.recurrence import COUNTING_SECONDS, FIRING_SECONDS, Recurrence, cpu_limit
 from annals_notification.stored_text import stored_text
 
 _COMMAND_SECONDS = 30.0
@@ -145,7 +145,7 @@ class Recurrences:
         last = datetime.fromisoformat(row["last"])
         try:
             recurrence = Recurrence.stored(row["data"])
-            with cpu_limit(COUNTING_SECONDS):
+            with cpu_limit(FIRING_SECONDS):
                 now = recurrence.reach(last, now)
                 due = recurrence.missed(last, now)
                 coming = recurrence.first_after(now)
