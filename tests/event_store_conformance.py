@@ -126,12 +126,12 @@ class EventStoreConformance:
             assert (await store.load(stream, command_id))[1] == caught.value.outcome
 
     async def test_command_ids_of_two_tenants_are_apart(self, store: EventStore) -> None:
-        command_id = str(uuid.uuid4())
-        await store.append(to_append(new_stream("acme"), 0, command_id=command_id))
-        other = new_stream("globex")
-        assert (await store.load(other, command_id))[1] is None
-        await store.append(to_append(other, 0, command_id=command_id))
-        assert await numbers(store, other) == [1]
+        for command_id in (str(uuid.uuid4()), str(uuid.uuid4()).ljust(256, "k")):
+            await store.append(to_append(new_stream("acme"), 0, command_id=command_id))
+            other = new_stream("globex")
+            assert (await store.load(other, command_id))[1] is None
+            await store.append(to_append(other, 0, command_id=command_id))
+            assert await numbers(store, other) == [1]
 
     async def test_streams_of_two_tenants_are_apart(self, store: EventStore) -> None:
         stream = new_stream("acme")

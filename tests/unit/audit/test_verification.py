@@ -134,8 +134,13 @@ async def test_what_nobody_altered_verifies(ledger: Ledger) -> None:
     assert await ledger.findings() == []
 
 
-async def test_a_lane_without_its_first_commit_is_not_passed_over(ledger: Ledger) -> None:
-    await ledger.delete(keys.log(0, 1))
+@pytest.mark.parametrize(
+    "also", [(), (keys.lease(0), keys.published(0))], ids=["alone", "with all that names the lane"]
+)
+async def test_a_lane_without_its_first_commit_is_not_passed_over(
+    ledger: Ledger, also: tuple[str, ...]
+) -> None:
+    await ledger.delete(keys.log(0, 1), *also)
     assert await ledger.findings() == [Finding("the log ends at 0, but was signed beyond that", 0, 0)]
 
 
@@ -191,6 +196,14 @@ async def test_a_checkpoint_that_is_missing_is_found_where_later_ones_are_there(
     assert await ledger.findings() == [
         Finding("checkpoint 3 is missing, but checkpoint 5 exists", 0, 2),
     ]
+
+
+async def test_a_checkpoint_that_stands_in_for_another_is_found(ledger: Ledger) -> None:
+    """It is signed, but its follower would then cover nothing."""
+    first = await ledger.client.get("eventstore", keys.checkpoint(0, 1))
+    assert first is not None
+    await ledger.put(keys.checkpoint(0, 2), first.data)
+    assert await ledger.findings() == [Finding("checkpoint 1 is not signed by a trusted key", 0, 0)]
 
 
 async def test_a_last_checkpoint_of_another_key_is_not_trusted(ledger: Ledger) -> None:
@@ -407,11 +420,30 @@ async def test_what_a_log_entry_says_of_its_events_is_what_they_are(
     assert (finding.lane, finding.seq, finding.stream, finding.version) == (0, 3, "thing-a", 3)
 
 
-async def forge(ledger: Ledger, stream: StreamId, version: int) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [{"seq": 7}, {"lane": 1}, {"version": 7}, {"tenant_id": "acme"}, {"aggregate_id": "b"}],
+    ids=str,
+)
+async def test_an_event_that_says_it_is_elsewhere_is_found(ledger: Ledger, place: dict[str, Any]) -> None:
+    await ledger.append(A, 5)
+    await forge(ledger, A, 6, **place)
+    (finding,) = await ledger.findings()
+    assert finding.reason == "it was recorded in another place"
+    assert (finding.lane, finding.seq, finding.stream, finding.version) == (0, 6, "thing-a", 6)
+
+
+async def test_a_head_with_another_hash_is_found(ledger: Ledger) -> None:
+    await ledger.edit(keys.head(A), hash="0" * 64)
+    (finding,) = await ledger.findings()
+    assert finding.reason == "the head of its stream has another hash"
+
+
+async def forge(ledger: Ledger, stream: StreamId, version: int, /, **said: Any) -> None:
     """Make the last event of a stream say something else, with all unsigned data made to fit."""
     before, raw = await DaprEventReader(ledger.client).read_events([(stream, version - 1), (stream, version)])
-    content = orjson.loads(raw.to_json()) | {"data": {"amount": 1_000_000}}
-    forged = {"data": content["data"], "hash": chained(content, before.hash)}
+    said = said or {"data": {"amount": 1_000_000}}
+    forged = said | {"hash": chained(orjson.loads(raw.to_json()) | said, before.hash)}
     await ledger.edit(keys.event(stream, version), **forged)
     await ledger.edit(keys.log(raw.lane, raw.seq), hash=forged["hash"])
     await ledger.edit(keys.head(stream), hash=forged["hash"])

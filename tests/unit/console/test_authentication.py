@@ -187,6 +187,16 @@ async def test_a_session_of_the_version_before_holds(console: str, issuer: Issue
         assert (await browser.get(f"{console}/auth/session")).json()["user"] == "ada"
 
 
+async def test_a_session_that_is_over_is_nobodys(console: str) -> None:
+    """The cookie is signed anew while it is used, so its signature alone would hold for ever."""
+    identity = {"user": "ada", "name": "Ada", "tenant": "t", "role": 3, "session": "s"}
+    for until, status in ((time.time() + 60, 200), (time.time() - 1, 401)):
+        session = json.dumps({"identity": identity, "until": until}).encode()
+        signed = TimestampSigner("k" * 32).sign(base64.b64encode(session)).decode()
+        async with browsing(cookies={"annals_session": signed}) as browser:
+            assert (await browser.get(console + TASKS)).status_code == status
+
+
 async def test_a_session_that_this_version_does_not_understand_is_nobodys(console: str) -> None:
     session = {"identity": {"user": "ada", "role": "of before"}, "until": time.time() + 60}
     signed = TimestampSigner("k" * 32).sign(base64.b64encode(json.dumps(session).encode())).decode()
