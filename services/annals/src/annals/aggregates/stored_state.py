@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeVar
 
 import structlog
@@ -23,9 +24,14 @@ def kept_state(aggregate: type[A], head: Head) -> A | None:
     """
     if head.state is None or head.state_schema != aggregate.state_schema:
         return None
-    if not aggregate().model_dump(mode="json").keys() <= head.state.keys():
+    if not _stored_fields(aggregate) <= head.state.keys():
         return None
     return aggregate.model_validate(head.state)
+
+
+@cache
+def _stored_fields(aggregate: type[Aggregate]) -> frozenset[str]:
+    return frozenset(aggregate().model_dump(mode="json"))
 
 
 async def stored_state(
