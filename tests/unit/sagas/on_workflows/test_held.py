@@ -141,6 +141,7 @@ async def test_who_cancels_what_dapr_holds_lets_nothing_go_on_that_somebody_halt
         await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(halted, Asker("boss"))
+        await machine.clock.settle()  # or the turn that suspends it would end the stall
         machine.dapr.workflows.find(instance_id(CHILDREN[0])).stalled = True
         await ask.cancel(CHILDREN[0], "its task was deleted", Asker())
         await machine.clock.settle()
@@ -156,6 +157,7 @@ async def test_who_cancels_what_dapr_holds_lets_no_child_go_on_that_somebody_hal
         await ask.start(KEY, "parent", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(CHILDREN[0], Asker("boss"))
+        await machine.clock.settle()  # or the turn that suspends it would end the stall
         held = machine.dapr.workflows.find(instance_id(KEY))
         held.stalled = True
         state = await ask.cancel(KEY, "she stays", Asker("boss"))
@@ -177,6 +179,7 @@ async def test_one_that_is_halted_while_dapr_holds_it_stays_halted_when_it_is_ca
         await ask.start(KEY, "child", {}, Asker())
         await machine.clock.settle()
         await ask.suspend(KEY, Asker("boss"))
+        await machine.clock.settle()  # or the turn that suspends it would end the stall
         machine.dapr.workflows.find(instance_id(KEY)).stalled = True
         state = await ask.cancel(KEY, "she stays", Asker("boss"))
         assert (state.cancel_reason, state.suspended, state.run) == ("she stays", True, 0)
