@@ -251,9 +251,20 @@ async def test_signing_in_leads_nowhere_else(console: str, wanted: str) -> None:
         assert str(arrived.url) == f"{console}/"
 
 
-async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str, http: httpx.AsyncClient) -> None:
-    answer = await http.get(f"{console}/auth/callback", params={"code": "stolen", "state": "made-up"})
-    assert answer.status_code == 401
+async def sent_back(browser: httpx.AsyncClient, console: str) -> dict[str, str]:
+    """Sign in at the issuer, and return what it sends the browser back with."""
+    to_issuer = await browser.get(f"{console}/auth/login")
+    back = await browser.get(to_issuer.headers["location"])
+    return dict(httpx.URL(back.headers["location"]).params)
+
+
+async def test_a_code_of_somebody_elses_sign_in_is_refused(console: str) -> None:
+    async with browsing() as browser, browsing() as other:
+        own, stolen = await sent_back(browser, console), await sent_back(other, console)
+        for sent in (stolen, own | {"code": stolen["code"]}):
+            refused = await browser.get(f"{console}/auth/callback", params=sent)
+            assert refused.status_code == 401
+        assert (await browser.get(console + TASKS)).status_code == 401
 
 
 async def arrives(browser: httpx.AsyncClient, console: str, **sent: str) -> httpx.Response:
