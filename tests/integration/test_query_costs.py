@@ -205,7 +205,7 @@ async def http(explained: Explained) -> AsyncIterator[httpx.AsyncClient]:
     app.include_router(streams.routes(store, PROJECTIONS, DeadLetters(unused, "", ""), disclose, waits))
     app.include_router(events.routes(explained, store, disclose, waits))
     app.include_router(audit.routes(explained, waits, up_to_date))
-    app.include_router(users_api.routes(Users(explained), unused))
+    app.include_router(users_api.routes(Users(explained), unused, unused))
     app.include_router(schedule_api.routes(reminders, recurrences, unused))
     transport = httpx.ASGITransport(app)
     headers = {"x-tenant-id": "big"}

@@ -205,7 +205,7 @@ async def test_a_webhook_is_not_called_wrong_while_names_cannot_be_looked_up(
     error: OSError, status: int, kind: str
 ) -> None:
     class Checks:
-        async def check(self, _webhook: Webhook) -> None:
+        async def check(self, _url: str) -> None:
             raise error
 
     class Kept:
@@ -214,7 +214,7 @@ async def test_a_webhook_is_not_called_wrong_while_names_cannot_be_looked_up(
 
     app = FastAPI()
     app.add_exception_handler(Problem, cast("Any", on_problem))
-    app.include_router(users_api.routes(cast("Any", Kept()), cast("Any", Checks())))
+    app.include_router(users_api.routes(cast("Any", Kept()), cast("Any", Checks()), cast("Any", None)))
     webhook = {"url": "https://hooks.example/hook", "secret": "x" * 24}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://n") as client:
         answer = await client.put("/preferences/ada", json={"webhook": webhook})
