@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from annals.dapr import Answer, NotAnswered, Opened, ServiceInvocation
+from annals.web.domain_problems import LOOK_FIRST, REPEAT
 from annals.web.openapi import json_body
 from annals.web.problems import MEDIA_TYPE, Problem, malformed
 from annals.web.request_body import json_object
@@ -126,6 +127,7 @@ def routes(
             methods=[rule.method],
             summary=rule.summary,
             description=f"Role: {rule.role.title}."
+            + (" `user` must be the caller." if OWN in rule.path else "")
             + (f" For the data of other users: {rule.role_for_others.title}." if rule.role_for_others else "")
             + (f" To choose the `id`: {rule.role_to_choose_id.title}." if rule.role_to_choose_id else "")
             + (f" It takes the parameters that `{rule.service}` takes." if rule.method == "GET" else "")
@@ -227,11 +229,12 @@ def _headers(request: Request, identity: Identity) -> dict[str, str]:
 async def _open(
     invocation: ServiceInvocation, rule: Rule, path: str, body: bytes, headers: dict[str, str]
 ) -> Opened:
-    async with _in_time(rule.service, rule.method):
+    again = None if rule.method == "GET" else REPEAT if "idempotency-key" in headers else LOOK_FIRST
+    async with _in_time(rule.service, again):
         opened = await invocation.open(rule.service, rule.method, path, body=body or None, headers=headers)
     if _is_away(opened):
         opened.close()
-        raise _unanswered(rule.method, f"{rule.service} cannot be reached")
+        raise _unanswered(again, f"{rule.service} cannot be reached")
     return opened
 
 
@@ -239,10 +242,10 @@ async def _known(
     invocation: ServiceInvocation, rule: Rule, path: str, headers: dict[str, str]
 ) -> dict[str, Any]:
     """Return the object that a service answers to a GET. Raises a Problem if there is no such answer."""
-    async with _in_time(rule.service, "GET"):
+    async with _in_time(rule.service, None):
         answer = await invocation.invoke(rule.service, "GET", path, headers=headers)
     if _is_away(answer):
-        raise _unanswered("GET", f"{rule.service} cannot be reached")
+        raise _unanswered(None, f"{rule.service} cannot be reached")
     if not answer.ok:
         raise Problem(answer.status, answer.problem or "unavailable", answer.message)
     return dict(answer.body)
@@ -256,26 +259,29 @@ def _is_away(answer: Answer | Opened) -> bool:
     return answer.status == 500 and not answer.headers.get("content-type", "").startswith(MEDIA_TYPE)
 
 
-def _unanswered(method: str, detail: str, status: int = 503, kind: str = "unavailable") -> Problem:
-    """Return the problem for a missing answer. Any request but a GET may have taken effect all the same."""
-    if method != "GET":
+def _unanswered(again: str | None, detail: str, status: int = 503, kind: str = "unavailable") -> Problem:
+    """Return the problem for a missing answer.
+
+    `again` says how to repeat a request that may have taken effect all the same; a GET has none.
+    """
+    if again is not None:
         kind = "outcome-unknown"
-        detail += "; it may have done what was asked: look whether it did before you send it again"
+        detail += f"; it may have done what was asked: {again}"
     return Problem(status, kind, detail, headers={"Retry-After": "2"})
 
 
 @asynccontextmanager
-async def _in_time(service: str, method: str) -> AsyncIterator[None]:
-    """Raise a Problem if the service does not answer, or not in time."""
+async def _in_time(service: str, again: str | None) -> AsyncIterator[None]:
+    """Raise a Problem if the service does not answer, or not in time; `again` is as for `_unanswered`."""
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             yield
     except NotAnswered as error:
         # Its text may name the address of the sidecar.
-        raise _unanswered(method, f"no answer came from {service}") from error
+        raise _unanswered(again, f"no answer came from {service}") from error
     except TimeoutError as error:
         detail = f"{service} did not answer within {_ANSWER_SECONDS:.0f} s"
-        raise _unanswered(method, detail, 504, "timeout") from error
+        raise _unanswered(again, detail, 504, "timeout") from error
 
 
 async def _whole(opened: Opened) -> AsyncIterator[bytes]:

@@ -116,7 +116,7 @@ class Recurrences:
         coming = None
         if not paused:
             recurrence = Recurrence.stored(row["data"])
-            with cpu_limit(COUNTING_SECONDS):
+            with cpu_limit(FIRING_SECONDS):
                 coming = recurrence.first_after(now)
         following = coming[1].isoformat() if coming else None
         wanted = "true" if paused else "false"
