@@ -114,18 +114,34 @@ def test_a_table_named_as_a_generation_of_another_is_refused() -> None:
     Generations(Catalogue(), [second])
 
 
-@pytest.mark.parametrize("status", ["live", "building"])
-async def test_a_column_more_without_a_higher_version_is_refused_before_anything_is_applied(
-    status: str,
-) -> None:
-    more = replace(WORKLOADS, table=Table("workloads", {"capacity": "integer", "busy": "integer"}))
-    generations = Generations(Catalogue(RETIRED | {"status": status}), [more])
+MORE = replace(WORKLOADS, table=Table("workloads", {"capacity": "integer", "busy": "integer"}))
+
+
+async def test_a_column_more_without_a_higher_version_is_refused_before_anything_is_applied() -> None:
+    generations = Generations(Catalogue(RETIRED | {"status": "live"}), [MORE])
 
     await generations.prepare()
 
     assert generations.generation(generations.all[0]) is None, "nobody fills it"
     with pytest.raises(Outdated, match=r"not the columns busy: give the projection a higher version"):
         _ = generations.live
+
+
+@pytest.mark.parametrize("status", ["live", "building"])
+async def test_that_a_table_lacks_a_column_is_logged_once_and_stops_nothing_while_it_is_built(
+    status: str,
+) -> None:
+    catalogue = Catalogue(RETIRED | {"status": status})
+    generations = Generations(catalogue, [MORE])
+    with capture_logs() as logs:
+        async with background(generations.run(), "generations"), asyncio.timeout(10):
+            while catalogue.read < 3:
+                await asyncio.sleep(0)
+    (error,) = (log for log in logs if log["log_level"] == "error")
+    assert "not the columns busy" in error["reason"]
+    if status == "building":
+        assert generations.generation(generations.all[0]) is None
+        assert generations.live == ()
 
 
 async def test_a_table_with_a_column_more_or_of_a_release_before_is_filled() -> None:

@@ -126,7 +126,7 @@ class Generations:
         self.all: Sequence[CatalogueEntry] = ()
         self._live: tuple[Generation, ...] | None = None
         self._foreign: CatalogueEntry | None = None
-        self._other_columns: CatalogueEntry | None = None
+        self._lacking: Sequence[CatalogueEntry] = ()
 
     async def prepare(self) -> None:
         """Make what is missing, so that every read model has a generation of this code's version.
@@ -153,6 +153,9 @@ class Generations:
             try:
                 await self.refresh()
                 said.is_over()
+                for one in self._lacking:
+                    if said.is_news(_lack_of(one), (one.read_model, one.number)):
+                        _log.error("a table of a read model is not filled", reason=_lack_of(one))
             except DatabaseError as error:
                 if said.is_news(error):
                     _log.warning("the catalogue of read models cannot be read now", error=str(error))
@@ -166,14 +169,15 @@ class Generations:
         rows = await self._database.fetch(_LIST)
         self.all = tuple(self._entry(**row) for row in rows)
         used = (GenerationStatus.LIVE, GenerationStatus.BUILDING)
-        self._other_columns = next((one for one in self.all if one.lacks and one.status in used), None)
+        self._lacking = tuple(one for one in self.all if one.lacks and one.status in used)
         live = [one for one in self.all if one.status is GenerationStatus.LIVE]
         self._foreign = next((one for one in live if self.generation(one) is None), None)
         self._live = tuple(generation for one in live if (generation := self.generation(one)) is not None)
 
     def _entry(self, *, columns: Sequence[str], **row: Any) -> CatalogueEntry:
         projection = self._projections.get((row["read_model"], row["version"]))
-        lacks = () if projection is None else sorted(projection.table.columns.keys() - columns)
+        # A table that was dropped since the catalogue was read has no columns at all.
+        lacks = sorted(projection.table.columns.keys() - columns) if projection and columns else ()
         progress = {int(lane): seq for lane, seq in row["progress"].items()}
         changed = {"status": GenerationStatus(row["status"]), "progress": progress, "lacks": tuple(lacks)}
         return CatalogueEntry(**row | changed)
@@ -200,13 +204,10 @@ class Generations:
         """The tables that answer queries. Raises Outdated, also until the catalogue has been read."""
         if self._live is None:
             raise Outdated("the catalogue of read models has not been read yet")
-        if self._other_columns is not None:
-            # One statement fills all tables: PostgreSQL would refuse each event, also of the other tables.
-            one = self._other_columns
-            raise Outdated(
-                f"generation {one.number} of {one.read_model} has version {one.version}, as in this code, but"
-                f" not the columns {', '.join(one.lacks)}: give the projection a higher version"
-            )
+        for one in self._lacking:
+            if one.status is GenerationStatus.LIVE:
+                # One statement fills all live tables: PostgreSQL would refuse each event, also of the others.
+                raise Outdated(_lack_of(one))
         if self._foreign is not None:
             one = self._foreign
             raise Outdated(
@@ -353,3 +354,10 @@ DO $status$ BEGIN
 END $status$"""
         )
         await self.refresh()
+
+
+def _lack_of(one: CatalogueEntry) -> str:
+    return (
+        f"generation {one.number} of {one.read_model} has version {one.version}, as in this code, but"
+        f" not the columns {', '.join(one.lacks)}: give the projection a higher version"
+    )

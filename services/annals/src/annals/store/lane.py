@@ -160,14 +160,13 @@ class Lane:
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await publisher.drain()
                 await self._leases.release(lane, self._tail)
-        except TimeoutError:
-            _log.warning(
-                "left the lane with a backlog; its next owner publishes it",
-                lane=lane,
-                backlog=publisher.backlog,
-            )
-        except DaprError as error:
-            _log.warning("cannot release the lane; its lease will run out", lane=lane, error=str(error))
+        except (TimeoutError, DaprError) as error:
+            if backlog := publisher.backlog:
+                what = "left the lane with a backlog; its next owner publishes it"
+                _log.warning(what, lane=lane, backlog=backlog)
+            else:
+                why = str(error) or "no answer in time"
+                _log.warning("cannot release the lane; its lease will run out", lane=lane, error=why)
 
     async def _write(self, lane: int, lost: asyncio.Event, publisher: Publisher) -> bool:
         """Write what waits until the lane is lost or drained; False if the store left a batch unanswered."""
