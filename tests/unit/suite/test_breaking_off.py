@@ -232,7 +232,7 @@ def test_a_zipkin_that_is_there_already_takes_the_place_of_ours(
         found = profiles.prepare(choice, tmp_path)
         assert not found.beside
         assert port not in found.ports.values()
-        said = capsys.readouterr().err.replace("\n", " ")
+        said = " ".join(capsys.readouterr().err.split())
         assert f"port {port} is used by pid {os.getpid()}" in said
         assert "If that is a Zipkin, it receives the traces" in said
 
