@@ -40,7 +40,7 @@ _MOST_AT_ONCE = 100
 COUNTING_SECONDS = 0.1
 """Processor time to evaluate a rule that a caller sends: ten times what useful rules take."""
 FIRING_SECONDS = 0.5
-"""Processor time to evaluate a stored rule when it is due, which may have much to catch up with."""
+"""Processor time to evaluate a stored rule when it is due or resumed: it may have much to catch up with."""
 _PERIODS = {
     "WEEKLY": timedelta(weeks=1),
     "DAILY": timedelta(days=1),

@@ -181,12 +181,7 @@ class Watch:
         except DaprError as error:
             # The failure concerns this saga alone: go on with the others, and try it again at the next look.
             self._to_replace[root] = state.run
-            _log.error(
-                "a saga that stands still cannot be restarted",
-                saga=root.id,
-                tenant=root.tenant,
-                error=str(error),
-            )
+            _say_not_restarted(root, error)
         except StoreError as error:
             if not isinstance(error, _ITS_OWN):
                 self._to_replace[root] = state.run
@@ -209,12 +204,7 @@ class Watch:
         try:
             await self._orchestrator.replace_workflow(root, state, NOBODY)
         except DaprError as error:
-            _log.error(
-                "a saga that stands still cannot be restarted",
-                saga=root.id,
-                tenant=root.tenant,
-                error=str(error),
-            )
+            _say_not_restarted(root, error)
             return
         del self._to_replace[root]
 
@@ -222,6 +212,12 @@ class Watch:
         """Return the seconds that a saga may stand still. They double with each restart that did not help."""
         doublings: int = 2 ** min(state.run, _MOST_DOUBLINGS)
         return self._seconds * doublings + allowed_silence(saga, state, datetime.now(UTC)).total_seconds()
+
+
+def _say_not_restarted(root: SagaKey, error: DaprError) -> None:
+    _log.error(
+        "a saga that stands still cannot be restarted", saga=root.id, tenant=root.tenant, error=str(error)
+    )
 
 
 def allowed_silence(saga: Saga[Any], state: SagaState, now: datetime) -> timedelta:
