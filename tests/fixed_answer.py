@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from annals.dapr import ServiceInvocation
+
 JSON_BROKEN_OFF = [b"0\r\n\r\n", b'7\r\n{"id":"\r\n0\r\n\r\n']
 """Chunked bodies of truncated JSON: one empty, one cut off in the middle."""
 
@@ -16,12 +18,26 @@ def head(kind: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[int]:
-    """Serve `answer` to every request and yield the server's port."""
+async def sidecar(answer: bytes | None) -> AsyncIterator[ServiceInvocation]:
+    """Yield an invocation through a sidecar that gives every call this answer; None as for `answering`."""
+    async with answering(answer) as port:
+        invocation = ServiceInvocation(port)
+        try:
+            yield invocation
+        finally:
+            await invocation.close()
+
+
+@asynccontextmanager
+async def answering(answer: bytes | None) -> AsyncIterator[int]:
+    """Serve `answer` to every request and yield the server's port. With None, it says nothing."""
 
     async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        if answer is None:
+            await reader.read()
+        else:
+            writer.write(answer)
         await writer.drain()
         writer.close()
 

@@ -117,7 +117,7 @@ async def test_an_occurrence_that_is_due_is_still_sent_if_its_recurrence_is_put_
     await migrate(database, migrations.SCHEMA, migrations.LOCK, migrations.MIGRATIONS)
 
     class Commands:
-        async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+        async def invoke(self, *_: str, json: Any, headers: dict[str, str], **__: float) -> Answer:  # noqa: ARG002
             keys.append(headers["idempotency-key"])
             return Answer(200, {})
 

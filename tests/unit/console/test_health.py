@@ -59,7 +59,7 @@ class Replicas:
     def time(self) -> float:
         return self.now
 
-    async def invoke(self, app: str, _method: str, path: str) -> Answer:
+    async def invoke(self, app: str, _method: str, path: str, **_: float) -> Answer:
         if app != "projector":
             return Answer(503, {})
         self.turns += 1
@@ -140,7 +140,7 @@ class Services:
         self.commands = 0
         self.broken_off: int | None = None
 
-    async def invoke(self, app: str, _method: str, path: str) -> Answer:
+    async def invoke(self, app: str, _method: str, path: str, **_: float) -> Answer:
         if path != "metrics":
             return Answer(503, {})
         self.commands += 10

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from annals.dapr import NotAnswered, ServiceInvocation
-from fixed_answer import JSON_BROKEN_OFF, answering, head
-
-
-@asynccontextmanager
-async def sidecar(answer: bytes) -> AsyncIterator[ServiceInvocation]:
-    async with answering(answer) as port:
-        invocation = ServiceInvocation(port)
-        try:
-            yield invocation
-        finally:
-            await invocation.close()
+from annals.dapr import NotAnswered
+from fixed_answer import JSON_BROKEN_OFF, head, sidecar
 
 
 @pytest.mark.parametrize("body", JSON_BROKEN_OFF, ids=["no body", "half of it"])
@@ -43,6 +31,12 @@ async def test_a_connection_that_breaks_off_is_no_answer() -> None:
     async with sidecar(short) as invocation:
         with pytest.raises(NotAnswered):
             await invocation.invoke("command", "GET", "anything")
+
+
+async def test_no_answer_in_time_is_no_answer() -> None:
+    async with sidecar(None) as invocation:
+        with pytest.raises(NotAnswered, match=r"^command did not answer within 0\.01 s$"):
+            await invocation.invoke("command", "GET", "anything", within=0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from annals.store import MAX_EVENT_BYTES, AppendTooLarge
 from annals_notification.due import NotNow
 from annals_notification.recurrence import Recurrence
 from annals_notification.recurrences import Recurrences
+from fixed_answer import sidecar
 
 SET_UP = "2029-12-01T00:00:00+00:00"
 
@@ -129,7 +129,7 @@ class Commands:
         self.answers = list(answers)
         self.keys: list[str] = []
 
-    async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+    async def invoke(self, *_: str, json: Any, headers: dict[str, str], **__: float) -> Answer:  # noqa: ARG002
         self.keys.append(headers["idempotency-key"])
         return self.answers.pop(0)
 
@@ -160,7 +160,7 @@ class Takes:
     def __init__(self) -> None:
         self.keys: list[str] = []
 
-    async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+    async def invoke(self, *_: str, json: Any, headers: dict[str, str], **__: float) -> Answer:  # noqa: ARG002
         self.keys.append(headers["idempotency-key"])
         return Answer(200, {"id": "7"})
 
@@ -190,9 +190,9 @@ class Heard(Commands):
         super().__init__(*answers)
         self.headers: list[dict[str, str]] = []
 
-    async def invoke(self, *where: str, json: Any, headers: dict[str, str]) -> Answer:
+    async def invoke(self, *_: str, json: Any, headers: dict[str, str], **__: float) -> Answer:
         self.headers.append(headers)
-        return await super().invoke(*where, json=json, headers=headers)
+        return await super().invoke(json=json, headers=headers)
 
 
 def due(**given: Any) -> Database:
@@ -235,7 +235,7 @@ async def test_what_is_made_anew_has_an_id_of_its_occurrence_however_often_that_
         def __init__(self) -> None:
             self.ids: list[str] = []
 
-        async def invoke(self, *_where: str, json: Any, headers: dict[str, str]) -> Answer:  # noqa: ARG002
+        async def invoke(self, *_: str, json: Any, headers: dict[str, str], **__: float) -> Answer:  # noqa: ARG002
             self.ids.append(json["id"])
             return Answer(200, {"id": json["id"]})
 
@@ -301,14 +301,10 @@ async def test_what_is_not_let_in_now_is_sent_again_and_what_is_not_allowed_is_n
 
 
 async def test_a_command_service_that_is_silent_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent:
-        async def invoke(self, *_: object, **__: object) -> Answer:
-            await asyncio.Event().wait()
-            raise AssertionError
-
     monkeypatch.setattr("annals_notification.recurrences._COMMAND_SECONDS", 0.01)
     database = Database(start="2020-01-01T09:00:00Z")
     database.row["last"] = "2020-01-01T00:00:00+00:00"
-    recurs = Recurrences(cast("Any", database), cast("Any", Silent()), cast("Any", Alarms()))
-    with pytest.raises(NotNow, match="the command service did not answer within 0 s"):
-        await recurs.fire("acme", "r")
+    async with sidecar(None) as silent:
+        recurs = Recurrences(cast("Any", database), silent, cast("Any", Alarms()))
+        with pytest.raises(NotNow, match=r"command did not answer within 0\.01 s"):
+            await recurs.fire("acme", "r")

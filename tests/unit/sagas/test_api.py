@@ -26,7 +26,7 @@ from annals.web.problems import MEDIA_TYPE, Problem, on_problem
 from annals_saga_orchestrator import api, unmoved
 from annals_saga_orchestrator.settings import SagaLive
 from conftest import until
-from fixed_answer import answering
+from fixed_answer import answering, sidecar
 
 PROBLEM = b'{"type":"urn:annals:problem:unavailable","status":503,"detail":"the database is away"}'
 NOBODY = b'{"errorCode":"ERR_DIRECT_INVOKE","message":"couldn\'t find service: projector"}'
@@ -79,7 +79,9 @@ class Projector:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
 
-    async def invoke(self, _app: str, _method: str, path: str, *, headers: dict[str, str]) -> Answer:
+    async def invoke(
+        self, _app: str, _method: str, path: str, *, headers: dict[str, str], **_: Any
+    ) -> Answer:
         self.asked.append((path, headers))
         return Answer(200, {"items": [], "next": None})
 
@@ -95,22 +97,17 @@ async def test_a_list_is_of_the_tenant_that_asks() -> None:
 
 
 async def test_a_projector_that_does_not_answer_in_time_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent:
-        async def invoke(self, *_: Any, **__: Any) -> Answer:
-            await asyncio.Event().wait()
-            raise AssertionError("nobody woke it")
-
-    silent, unused = cast("Any", Silent()), cast("Any", None)
     monkeypatch.setattr(api, "_LIST_SECONDS", 0.01)
     monkeypatch.setattr(unmoved, "_PAGE_SECONDS", 0.01)
     app = FastAPI()
     app.add_exception_handler(Problem, on_problem)
-    app.include_router(api.routes(cast("Any", Writing()), SagaCatalog(), silent, unused))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
-        answer = await client.get("/sagas")
-    assert answer.json()["detail"] == "the projector did not answer within 0.01 s"
-    with pytest.raises(NotAnswered, match=r"did not answer within 0\.01 s"):
-        await unmoved.unmoved(silent, 60)()
+    async with sidecar(None) as silent:
+        app.include_router(api.routes(cast("Any", Writing()), SagaCatalog(), silent, cast("Any", None)))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://o") as client:
+            answer = await client.get("/sagas")
+        assert answer.json()["detail"] == "projector did not answer within 0.01 s"
+        with pytest.raises(NotAnswered, match=r"did not answer within 0\.01 s"):
+            await unmoved.unmoved(silent, 60)()
 
 
 class Writing:

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
-
 import pytest
 from fastapi import Request
 
 from annals.web import Problem, operations
 from annals.web.operations import Operations
-
-
-class Silent:
-    """A command service that never answers."""
-
-    async def invoke(self, *_: object, **__: object) -> Any:
-        await asyncio.Event().wait()
+from fixed_answer import sidecar
 
 
 async def test_without_an_answer_it_is_said_how_long_it_was_waited_for(
@@ -24,7 +15,8 @@ async def test_without_an_answer_it_is_said_how_long_it_was_waited_for(
 ) -> None:
     monkeypatch.setattr(operations, "_ANSWER_SECONDS", 0.01)
     request = Request({"type": "http", "headers": [], "client": None})
-    with pytest.raises(Problem) as refused:
-        await Operations(cast("Any", Silent()), "projector").requested(request, "retire", "tasks", None)
+    async with sidecar(None) as silent:
+        with pytest.raises(Problem) as refused:
+            await Operations(silent, "projector").requested(request, "retire", "tasks", None)
     assert refused.value.status == 503
-    assert refused.value.detail.endswith("the command service did not answer within 0 s")
+    assert refused.value.detail.endswith("command did not answer within 0.01 s")

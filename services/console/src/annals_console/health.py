@@ -183,9 +183,8 @@ def _scrape(service: str, text: str) -> tuple[float, Scrape]:
 async def _ask(invocation: ServiceInvocation, app: str, path: str) -> Any:
     """Return the body of an app's answer; None if there is no answer, or an error."""
     try:
-        async with asyncio.timeout(_ANSWER_SECONDS):
-            answer = await invocation.invoke(app, "GET", path)
-    except (NotAnswered, TimeoutError):
+        answer = await invocation.invoke(app, "GET", path, within=_ANSWER_SECONDS)
+    except NotAnswered:
         return None
     return answer.body if answer.ok else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -187,12 +186,11 @@ class Recurrences:
             headers["x-user-id"] = recurrence.user
         path = f"commands/{recurrence.command.type}"
         try:
-            async with asyncio.timeout(_COMMAND_SECONDS):
-                answer = await self._invocation.invoke("command", "POST", path, json=data, headers=headers)
+            answer = await self._invocation.invoke(
+                "command", "POST", path, json=data, headers=headers, within=_COMMAND_SECONDS
+            )
         except NotAnswered as error:
-            raise NotNow(f"the command service does not answer: {error}") from error
-        except TimeoutError as error:
-            raise NotNow(f"the command service did not answer within {_COMMAND_SECONDS:.0f} s") from error
+            raise NotNow(str(error)) from error
         if answer.ok:
             return None
         # Without an expected version, a conflict only means that others were faster: it is tried again.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -78,14 +77,10 @@ def routes(
     async def listing(request: Request) -> Response:
         path = f"queries/sagas?{request.url.query}" if request.url.query else "queries/sagas"
         try:
-            async with asyncio.timeout(_LIST_SECONDS):
-                asker = {"x-tenant-id": tenant_of(request)}
-                answer = await invocation.invoke("projector", "GET", path, headers=asker)
+            asker = {"x-tenant-id": tenant_of(request)}
+            answer = await invocation.invoke("projector", "GET", path, headers=asker, within=_LIST_SECONDS)
         except NotAnswered as error:
-            raise unavailable(f"the projector: {error}", seconds=_RETRY_SECONDS) from error
-        except TimeoutError as error:
-            late = f"the projector did not answer within {_LIST_SECONDS:g} s"
-            raise unavailable(late, seconds=_RETRY_SECONDS) from error
+            raise unavailable(str(error), seconds=_RETRY_SECONDS) from error
         if answer.ok:
             return json_answer(answer.body)
         if not answer.problem:  # the sidecar's own answer: it found or reached no projector

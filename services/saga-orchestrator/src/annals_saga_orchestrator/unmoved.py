@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
@@ -21,11 +20,8 @@ def unmoved(invocation: ServiceInvocation, seconds: float) -> Unmoved:
         cursor: str | None = None
         while True:
             query = {"seconds": seconds} | ({"cursor": cursor} if cursor else {})
-            try:
-                async with asyncio.timeout(_PAGE_SECONDS):
-                    answer = await invocation.invoke("projector", "GET", f"sagas/unmoved?{urlencode(query)}")
-            except TimeoutError as error:
-                raise NotAnswered(f"projector did not answer within {_PAGE_SECONDS:g} s") from error
+            path = f"sagas/unmoved?{urlencode(query)}"
+            answer = await invocation.invoke("projector", "GET", path, within=_PAGE_SECONDS)
             if not answer.ok:
                 raise NotAnswered(answer.message)
             found += [SagaKey(item["id"], item["tenant"]) for item in answer.body["items"]]

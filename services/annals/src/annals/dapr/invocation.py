@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,10 +80,7 @@ class Opened:
 
 
 class ServiceInvocation:
-    """Calls other apps. Create one on the running event loop, share it, and close it.
-
-    The caller limits how long a call may take, with `asyncio.timeout`; there is no other limit.
-    """
+    """Calls other apps. Create one on the running event loop, share it, and close it."""
 
     def __init__(
         self, http_port: int, *, api_token: str | None = None, connections: int = CONNECTIONS
@@ -106,8 +104,11 @@ class ServiceInvocation:
         *,
         json: Any = None,
         headers: Mapping[str, str] | None = None,
+        within: float | None = None,
     ) -> Answer:
         """Call an app and return its answer. Raises NotAnswered if the answer is missing or incomplete.
+
+        `within` is how many seconds the answer may take; without it, only the caller limits the call.
 
         If an app dies between the head of its answer and the body, the sidecar passes on the head and ends
         the body as if it were complete (seen with daprd 1.18). An answer is therefore incomplete if its JSON
@@ -117,8 +118,13 @@ class ServiceInvocation:
         body = None if json is None else orjson.dumps(json)
         given = {"content-type": "application/json", **(headers or {})}
         try:
-            async with self._session.request(method, url, data=body, headers=given) as response:
+            async with (
+                asyncio.timeout(within),
+                self._session.request(method, url, data=body, headers=given) as response,
+            ):
                 body = await response.read()
+        except TimeoutError as error:
+            raise NotAnswered(f"{app} did not answer within {within:g} s") from error
         except aiohttp.ClientError as error:
             raise NotAnswered(f"{app} did not answer: {type(error).__name__}: {error}") from error
         try:
@@ -142,7 +148,7 @@ class ServiceInvocation:
     ) -> Opened:
         """Call an app and return its answer while the body is still to come. Raises NotAnswered.
 
-        `path` must be URL-encoded already.
+        `path` must be URL-encoded already. Only the caller limits how long the answer may take.
         """
         url = URL(f"/v1.0/invoke/{app}/method/{path}", encoded=True)
         try:

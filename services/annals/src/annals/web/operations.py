@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from fastapi import Body, Request
@@ -53,14 +52,11 @@ class Operations:
         headers = {name: value for name, value in given.items() if value}
         body = {"service": self._service, "action": action, "target": target, "reason": reason}
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                answer = await self._invocation.invoke(
-                    "command", "POST", f"commands/{_TYPE}", json=body, headers=headers
-                )
+            answer = await self._invocation.invoke(
+                "command", "POST", f"commands/{_TYPE}", json=body, headers=headers, within=_ANSWER_SECONDS
+            )
         except NotAnswered as error:
-            raise _unrecorded(f"the command service does not answer: {error}") from error
-        except TimeoutError as error:
-            raise _unrecorded(f"the command service did not answer within {_ANSWER_SECONDS:.0f} s") from error
+            raise _unrecorded(str(error)) from error
         if not answer.ok:
             raise _unrecorded(answer.message)
 
