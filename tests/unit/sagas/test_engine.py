@@ -253,6 +253,12 @@ def test_an_event_that_no_address_can_name_is_refused() -> None:
     saga(wait("a", "it is paid.", "späť"))
 
 
+def test_the_event_that_cancels_a_saga_cannot_be_awaited() -> None:
+    for name in ("annals.cancel", "Annals.Cancel"):
+        with pytest.raises(ValueError, match=f"test: {name} is what cancels a saga"):
+            saga(wait("a", name))
+
+
 def test_two_that_wait_at_the_same_time_are_answered_in_any_order() -> None:
     declared = saga(Parallel(wait("a", "yes-a"), wait("b", "yes-b")), command("c"))
     for first, second in (("yes-a", "yes-b"), ("yes-b", "yes-a")):
@@ -431,3 +437,18 @@ def test_the_key_of_a_compensation_is_that_of_no_other_step() -> None:
         SagaCatalog(mistaken)
     SagaCatalog(mistaken, saga(command("reserve"), command("release"), version=2))
     SagaCatalog(saga(Step("reserve", command("a").action), command("reserve/undo")))
+
+
+@pytest.mark.parametrize(
+    ("other", "alike"), [("ship/order", "ship.order"), ("x" * 63 + "_by_air", "x" * 63 + "_by_sea")]
+)
+def test_two_sagas_that_one_event_starts_have_ids_of_their_own(other: str, alike: str) -> None:
+    """The id shows the type's first 63 characters, and a dash for each that an id cannot have."""
+
+    def started_by(saga_type: str, *events: str) -> Saga[Any]:
+        triggers = tuple(StartOn(event, lambda data, _: data) for event in events)
+        return Saga(saga_type, Nothing, (command("a"),), triggers=triggers)
+
+    with pytest.raises(ValueError, match=r"that order\.placed starts would have the same id"):
+        SagaCatalog(started_by(other, "order.placed"), started_by(alike, "order.paid", "order.placed"))
+    SagaCatalog(started_by(other, "order.placed"), started_by(alike, "order.paid"))

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from annals.sagas.declaration import CallActivity, Saga, StartSaga, StartSagas
-from annals.sagas.start import children, start_of
+from annals.sagas.declaration import CallActivity, Saga, StartOn, StartSaga, StartSagas
+from annals.sagas.start import children, start_of, triggered_id
 from annals.sagas.state import SagaState
 from annals.sagas.step_state import StepStatus
 
@@ -32,8 +32,9 @@ class NotDeclared(Exception):
 class SagaCatalog:
     """The sagas that an orchestrator declares.
 
-    Raises ValueError if a version is declared twice, if a saga starts one that is not in the catalogue, or if
-    two actions of a newest version have the same key. Older versions must stay: their sagas may run.
+    Raises ValueError if a version is declared twice, if a saga starts one that is not in the catalogue, if
+    two actions of a newest version have the same key, or if two sagas that one event starts would have the
+    same id. Older versions must stay: their sagas may run.
     """
 
     def __init__(self, *sagas: Saga[Any]) -> None:
@@ -55,6 +56,13 @@ class SagaCatalog:
                 if step.compensation is not None and (same := f"{step.name}/undo") in names:
                     both = f"{same} would have the key of {step.name}'s compensation"
                     raise ValueError(f"{newest.type}: {both}: give it another name, in a new version")
+        started: dict[str, str] = {}
+        for newest in map(self.newest, self.types):
+            for event_type in {one.event_type for one in newest.triggers if isinstance(one, StartOn)}:
+                other = started.setdefault(triggered_id(newest.type, event_type), newest.type)
+                if other != newest.type:
+                    both = f"a saga {other} and a saga {newest.type} that {event_type} starts"
+                    raise ValueError(f"{both} would have the same id: give one another name")
 
     def require_functions(self, names: Collection[str]) -> None:
         """Raise ValueError if a `CallActivity` calls a function that is not among `names`."""

@@ -19,6 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from annals.events import require_event_type
 from annals.privacy.personal import personal_fields
 
+CANCEL = "annals.cancel"
+"""The workflow event that cancels a running saga."""
+
 _COMMANDS_STEP = re.compile(r"(?!.*\|\|)[\x20-\x7e]{1,145}")
 """Matches the name of a step that sends a command. The name is part of the command's idempotency key, and no
 service accepts a key of another shape."""
@@ -277,6 +280,8 @@ class Saga(Generic[I]):
             if (same := spelt.setdefault(event.casefold(), event)) != event:
                 both = f"{same} and {event} are the same event to Dapr, which ignores case"
                 raise ValueError(f"{self.type}: {both}: give each another name")
+        if (taken := spelt.get(CANCEL)) is not None:
+            raise ValueError(f"{self.type}: {taken} is what cancels a saga: await an event of another name")
         for (place, name, wait), (other_place, other_name, other) in combinations(self._waits(), 2):
             shared = sorted({*wait.names} & {*other.names})
             if shared and (place == other_place or wait.by or other.by):

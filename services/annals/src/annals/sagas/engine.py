@@ -27,6 +27,7 @@ from annals.events import EventData
 from annals.sagas.branches import Branch, run_branch, run_concurrently
 from annals.sagas.calls import describe
 from annals.sagas.declaration import (
+    CANCEL,
     Action,
     AwaitEvent,
     Parallel,
@@ -54,9 +55,6 @@ from annals.sagas.events import (
 from annals.sagas.start import child_id, context_of, entry
 from annals.sagas.step_state import StepState, StepStatus
 from annals.sagas.tasks import AnyOf, Raised, Task, Workflow
-
-CANCEL = "annals.cancel"
-"""The workflow event that cancels a running saga."""
 
 
 class _Stop(Exception):

@@ -22,7 +22,7 @@ from annals.dapr import Workflows, WorkflowStalled
 from annals.sagas.asker import Asker
 from annals.sagas.catalog import NotDeclared, SagaCatalog
 from annals.sagas.claims import Claims, SagaRuns
-from annals.sagas.engine import CANCEL
+from annals.sagas.declaration import CANCEL
 from annals.sagas.events import SagaFailed, SagaStarted
 from annals.sagas.history import Decide, Decided, SagaHistory, SagaKey
 from annals.sagas.runs import PAUSES_SECONDS, SagaWorkflows, workflow_input

@@ -6,6 +6,7 @@ the declaration without running anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,12 @@ from annals.sagas.asker import NOBODY, Asker
 from annals.sagas.declaration import AwaitEvent, Saga, SagaContext, StartSaga, StartSagas, Step
 from annals.sagas.events import SagaStarted
 from annals.sagas.state import SagaState, SagaStatus
+
+# The characters that the id of a saga or of a Dapr workflow may not have.
+_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
+
+# In characters. With the id of an event, they stay within the 100 that the API takes in the id of a saga.
+_TYPE_SHOWN = 63
 
 
 def entry(event: EventData, at: str | None = None) -> dict[str, Any]:
@@ -52,6 +59,11 @@ def start_of(saga_id: str, tenant: str, state: SagaState, asker: Asker = NOBODY)
         "raised": [one.model_dump(mode="json") for one in state.raised],
         "cancel": state.cancel_reason,
     }
+
+
+def triggered_id(saga_type: str, event_id: str) -> str:
+    """Return the id of the saga that an event starts. It is always the same."""
+    return _UNFIT.sub("-", f"{saga_type[:_TYPE_SHOWN]}-{event_id}")
 
 
 def child_id(parent: str, step: str, index: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -17,16 +16,11 @@ from annals.sagas.claims import Claims, SagaRuns
 from annals.sagas.declaration import CancelOn, Saga, StartOn
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Orchestrator
+from annals.sagas.start import triggered_id
 from annals.sagas.state import SagaState
 from annals.store import AppendTooLarge
 
 _log = structlog.get_logger(__name__)
-
-# The characters that the id of a saga or of a Dapr workflow may not have.
-_UNFIT = re.compile(r"[^A-Za-z0-9_-]")
-
-# In characters. With the id of an event, they stay within the 100 that the API takes in the id of a saga.
-_TYPE_SHOWN = 63
 
 _CLOCKS_APART = timedelta(minutes=15)
 """How much older than a saga an event may seem although the saga was there when the event happened.
@@ -61,7 +55,7 @@ class Triggers:
                     case StartOn() if saga is self._catalog.newest(saga.type):
                         given = trigger.input(data, aggregate_id)
                         if given is not None:
-                            saga_id = _UNFIT.sub("-", f"{saga.type[:_TYPE_SHOWN]}-{event.event_id}")
+                            saga_id = triggered_id(saga.type, event.event_id)
                             key = SagaKey(saga_id, event.tenant_id, event.user_id, event.correlation_id)
                             await self._start(key, saga, given, event)
                     case CancelOn():
