@@ -90,6 +90,8 @@ class World:
                 return await client.delete("/projections/tasks/generations/2")
             if what == "rebuild":
                 return await client.post("/projections/tasks/rebuild", json={})
+            if what == "difference":
+                return await client.get("/projections/tasks/generations/2/difference")
             return await client.post(f"/projections/tasks/generations/2/{what}")
 
 
@@ -125,7 +127,17 @@ async def test_a_version_that_this_replica_does_not_know_is_switched_to_where_an
     assert answer.status_code == (200 if filled else 409)
     assert world.switched == ([2] if filled else [])
     if not filled:
-        assert "no running projector knows version 1 of tasks" in answer.json()["detail"]
+        said = "no running projector fills the generation, so start one first: "
+        assert answer.json()["detail"] == f"{said}this code does not know version 1 of tasks"
+
+
+async def test_a_generation_whose_table_lacks_a_column_is_neither_switched_to_nor_compared() -> None:
+    world = World(GenerationStatus.RETIRED, 10_000)
+    world.knows, world.known = False, replace(world.known, lacks=("busy",))
+    for asked in ("switch", "difference"):
+        answer = await world.asked(asked)
+        assert answer.status_code == 409
+        assert "not the columns busy: give the projection a higher version" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

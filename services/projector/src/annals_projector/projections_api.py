@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annals.dapr import DaprError, Database, DatabaseError
 from annals.deadletters import DeadLetters, DeadLettersDamaged, DeadLettersUnknown
-from annals.projections import Builder, Generations, GenerationStatus, Projection, difference
+from annals.projections import Builder, Generation, Generations, GenerationStatus, Projection, difference
 from annals.projections.builder import NEAR_COMMITS
 from annals.projections.generations import CatalogueEntry
 from annals.projections.sweeper import CHECKPOINTS
@@ -83,6 +83,12 @@ def routes(
             if one.read_model == read_model and one.status is GenerationStatus.LIVE:
                 return one
         raise Problem(409, "conflict", f"{read_model} has no live generation to compare with")
+
+    def own(known: CatalogueEntry) -> Generation:
+        generation = generations.generation(known)
+        if generation is None:
+            raise Problem(409, "conflict", f"this replica cannot read the table: {known.unfilled}")
+        return generation
 
     def described(known: CatalogueEntry, tails: dict[int, int]) -> GenerationNow:
         filled = known.status is not GenerationStatus.LIVE
@@ -181,9 +187,7 @@ def routes(
     @router.get("/{read_model}/generations/{number}/difference", summary="What differs from the live one")
     async def compared(tenant: Tenant, read_model: str, number: Number) -> Difference:
         await fresh()
-        new, old = generations.generation(find(read_model, number)), generations.generation(live(read_model))
-        if new is None or old is None:
-            raise Problem(409, "conflict", "this version of the service does not know both tables")
+        new, old = own(find(read_model, number)), own(live(read_model))
         # A comparison may take minutes, and holds one of the few connections, which queries need too. So one
         # runs at a time, for all who ask for it meanwhile. It goes on if one of them, such as the console,
         # stops waiting.
@@ -243,7 +247,7 @@ def routes(
             raise Problem(409, "conflict", "the generation has not caught up with the store yet")
         if generations.generation(known) is None and not known.filled:
             # No replica could fill it then, and none would be ready to take the command to switch back.
-            detail = f"no running projector knows version {known.version} of {read_model}: start one first"
+            detail = f"no running projector fills the generation, so start one first: {known.unfilled}"
             raise Problem(409, "conflict", detail)
         if known.status is not GenerationStatus.LIVE:
             with _problems():

@@ -93,6 +93,16 @@ class CatalogueEntry:
     lacks: tuple[str, ...] = ()
     """The columns of this code's projection, of the same version, that its table does not have."""
 
+    @property
+    def unfilled(self) -> str:
+        """Why this code, if its `Generations.generation` is None, cannot fill it."""
+        if self.lacks:
+            return (
+                f"generation {self.number} of {self.read_model} has version {self.version}, as in this code,"
+                f" but not the columns {', '.join(self.lacks)}: give the projection a higher version"
+            )
+        return f"this code does not know version {self.version} of {self.read_model}"
+
 
 class Outdated(Exception):
     """This code cannot fill a table that it should: events must not be reported as applied."""
@@ -154,8 +164,8 @@ class Generations:
                 await self.refresh()
                 said.is_over()
                 for one in self._lacking:
-                    if said.is_news(_lack_of(one), (one.read_model, one.number)):
-                        _log.error("a table of a read model is not filled", reason=_lack_of(one))
+                    if said.is_news(one.unfilled, (one.read_model, one.number)):
+                        _log.error("a table of a read model is not filled", reason=one.unfilled)
             except DatabaseError as error:
                 if said.is_news(error):
                     _log.warning("the catalogue of read models cannot be read now", error=str(error))
@@ -207,7 +217,7 @@ class Generations:
         for one in self._lacking:
             if one.status is GenerationStatus.LIVE:
                 # One statement fills all live tables: PostgreSQL would refuse each event, also of the others.
-                raise Outdated(_lack_of(one))
+                raise Outdated(one.unfilled)
         if self._foreign is not None:
             one = self._foreign
             raise Outdated(
@@ -354,10 +364,3 @@ DO $status$ BEGIN
 END $status$"""
         )
         await self.refresh()
-
-
-def _lack_of(one: CatalogueEntry) -> str:
-    return (
-        f"generation {one.number} of {one.read_model} has version {one.version}, as in this code, but"
-        f" not the columns {', '.join(one.lacks)}: give the projection a higher version"
-    )

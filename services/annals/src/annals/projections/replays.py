@@ -94,7 +94,7 @@ class Replays:
             return
         generation = self._generations.generation(known)
         if generation is None:
-            return  # another release fills it, and replays what is parked there
+            return  # a replica that can fill it replays what is parked there
         # To apply the newest event applies all before it that the table lacks. A replica that does not know
         # yet that the sequence is released may skip an event that comes meanwhile. So a replay only ends
         # the letter if it began once every replica knew.
@@ -116,8 +116,7 @@ class Replays:
             return {"would": "end", "note": "the letter's table has been dropped"}
         generation = self._generations.generation(known)
         if generation is None:
-            table = f"version {known.version} of {letter.consumer}"
-            return {"would": "wait", "note": f"another release fills the letter's table: {table}"}
+            return {"would": "wait", "note": f"this replica does not fill the table: {known.unfilled}"}
         change: Change | None = None
         events = 0
         async for event in self._store.read_stream(letter.sequence):
