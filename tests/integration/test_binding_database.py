@@ -28,8 +28,8 @@ async def hasty(database: str, tmp_path: Path, bare_sidecar: Any) -> Any:
 async def test_a_change_of_tables_may_take_longer_than_other_calls(
     hasty: DaprSidecar, pool: asyncpg.Pool
 ) -> None:
-    # The sidecar knows the deadline too, and may be the first to report that it has passed.
-    with pytest.raises(DatabaseError, match=r"DEADLINE_EXCEEDED|deadline exceeded"):
+    # The sidecar knows the deadline too, and may be the first to report that it has passed, or to let go.
+    with pytest.raises(DatabaseError, match=r"DEADLINE_EXCEEDED|deadline exceeded|CANCELLED"):
         await BindingDatabase(hasty, "readmodels").execute(SLOW)
     # A statement that nobody waits for any more is rolled back; a retry with this deadline would fail again.
     assert await pool.fetchval("SELECT to_regclass('changed')") is None
