@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from annals.sagas import SagaState, StartOn
+from annals.sagas.step_state import StepState
 from annals.testing import done, failed, rejected, scenario
 from annals.testing.sagas import Scenario
 from annals_command.commands import fields as commands
@@ -67,7 +68,8 @@ def test_a_start_that_an_older_release_took_is_the_same_when_it_is_repeated() ->
     given = {"member": "ada", "task_id": "t1"}
     stored = CAPACITY_RELEASE_1.input.model_validate(given).model_dump(mode="json")
     assert stored == given | {"previous": None}
-    begun = SagaState(saga_type=CAPACITY_RELEASE.type, saga_version=1, input=stored)
+    steps = dict.fromkeys(CAPACITY_RELEASE_1.step_names, StepState())
+    begun = SagaState(saga_type=CAPACITY_RELEASE.type, saga_version=1, input=stored, steps=steps)
     assert CATALOG.same_input(begun, given)
     assert not CATALOG.same_input(begun, given | {"member": "bob"})
 

@@ -11,6 +11,7 @@ from annals_command.commands.member_commands import HANDLERS, LeaveMember
 from annals_command.domain.events import MemberLeft
 from annals_command.domain.member import Member
 from annals_saga_orchestrator.sagas import CATALOG
+from annals_saga_orchestrator.sagas.member_offboarding import MEMBER_OFFBOARDING_1
 
 GIVEN = {"member": "ada", "successors": ["bob"]}
 AWAY = [failed("it does not answer")] * 30
@@ -25,7 +26,7 @@ def test_a_projector_that_is_away_for_hours_is_outlasted(found: list[Reply]) -> 
 
 
 def test_one_that_runs_under_the_first_version_gives_up_as_it_would_have() -> None:
-    run = scenario(CATALOG.get("member-offboarding", 1), GIVEN).when("open-tasks", *AWAY).run()
+    run = scenario(MEMBER_OFFBOARDING_1, GIVEN).when("open-tasks", *AWAY).run()
     run.then("compensated", reason="it does not answer")
     assert run.took == timedelta(seconds=7)
 

@@ -515,16 +515,26 @@ async def test_one_that_runs_for_a_saga_that_was_terminated_unknown_here_is_term
     assert world.told.started == [instance_id(cancelled, 1)]
 
 
-async def test_a_step_that_was_added_without_a_new_version_ends_no_orchestrator() -> None:
-    changed = Saga("test", Nothing, (*SAGA.steps, Step("added", SendCommand("b", lambda _: {}))))
-    world = World(changed)
+@pytest.mark.parametrize(
+    "steps",
+    [(*SAGA.steps, Step("added", SendCommand("b", lambda _: {}))), tuple(reversed(SAGA.steps))],
+    ids=["added", "in another order"],
+)
+async def test_a_saga_that_was_changed_without_a_new_version_stands_still_and_can_be_ended(
+    steps: tuple[Step, ...],
+) -> None:
+    world = World(Saga("test", Nothing, steps))
     await world.tell(STARTED, BEGUN)
     with capture_logs() as logs:
         for _ in range(2):
             await world.look(80)
-    assert world.told.started == [instance_id(KEY, 1)]
-    assert "a saga was changed without a new version" in {log["event"] for log in logs}
-    await world.orchestrator.terminate(KEY, "enough", Asker())
+    assert world.told.started == []
+    assert {log["event"] for log in logs} == {"a saga that has not moved cannot be run here"}
+    assert "version 1 of test has other steps in this replica" in logs[0]["reason"]
+    with pytest.raises(NotDeclared, match="the changed saga as a new version"):
+        await world.orchestrator.restart(KEY, "it stands still", Asker())
+    ended = await world.orchestrator.terminate(KEY, "enough", Asker())
+    assert (ended.status, ended.left) == (SagaStatus.FAILED, ("a",))
 
 
 async def test_a_version_that_is_gone_is_told_of_and_its_saga_can_be_ended() -> None:

@@ -47,6 +47,24 @@ async def test_a_version_that_the_worker_does_not_know_yet_waits_for_one_that_do
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
+async def test_a_saga_with_other_steps_under_its_version_waits_for_a_worker_that_has_them() -> None:
+    """Dapr would give the result of the first activity to whichever step is the first."""
+    changed = replace(CHILD, steps=(Step("v", CHILD.steps[0].action), *CHILD.steps))
+    async with saga_machine(SagaCatalog(changed), before=SagaCatalog(CHILD)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "child", {}, Asker())
+        await machine.clock.settle()
+        with pytest.raises(DaprError, match="stalled"):
+            await machine.workflows.pause(instance_id(KEY))
+        assert await machine.types(KEY) == ["saga.started"]
+        await machine.upgrade()
+        for _ in changed.steps:
+            await machine.clock.settle()
+            await ask.raise_event(KEY, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
 async def test_a_saga_that_came_to_a_worker_of_before_is_restarted_and_goes_on() -> None:
     async with saga_machine(SagaCatalog(CHILD, ANEW), before=SagaCatalog(CHILD)) as machine:
         ask = machine.orchestrator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -90,19 +90,32 @@ class SagaCatalog:
             raise UnknownSaga(saga_type, self.types)
         return versions[max(versions)]
 
-    def get(self, saga_type: str, version: int) -> Saga[Any]:
-        """Return one version of a saga. Raises KeyError."""
-        return self._versions[saga_type][version]
+    def find(self, saga_type: str, version: int, steps: Sequence[str] | None) -> Saga[Any] | None:
+        """Return a version of a saga; None if it is not declared, or not with these steps, if they are known.
+
+        With a step more, or one less, a workflow would take the result of one step for that of another: Dapr
+        replays the results of activities in their order, and does not compare what they were asked.
+        """
+        saga = self._versions.get(saga_type, {}).get(version)
+        if saga is None or (steps is not None and saga.step_names != tuple(steps)):
+            return None
+        return saga
 
     def of(self, state: SagaState) -> Saga[Any] | None:
-        """Return the declaration of a saga that has started, or None if its version is not declared."""
-        return self._versions.get(state.saga_type, {}).get(state.saga_version)
+        """Return the declaration of a saga that has started, or None: see `find`."""
+        return self.find(state.saga_type, state.saga_version, tuple(state.steps))
 
     def require(self, state: SagaState) -> Saga[Any]:
         """Return the declaration of a saga. Raises NotDeclared if it is not here, or refuses the input."""
         saga = self.of(state)
         if saga is None:
-            raise NotDeclared(f"this replica has no version {state.saga_version} of {state.saga_type}")
+            which = f"version {state.saga_version} of {state.saga_type}"
+            if state.saga_version not in self._versions.get(state.saga_type, {}):
+                raise NotDeclared(f"this replica has no {which}")
+            raise NotDeclared(
+                f"{which} has other steps in this replica than when the saga began: {', '.join(state.steps)}."
+                " Declare it with those, and the changed saga as a new version"
+            )
         try:
             saga.input.model_validate(state.input)
         except ValidationError as error:

@@ -257,7 +257,7 @@ class Saga(Generic[I]):
     triggers: tuple[StartOn | CancelOn, ...] = field(default=())
 
     def __post_init__(self) -> None:
-        names = [step.name for step in self.flat()]
+        names = self.step_names
         if not names or len(set(names)) != len(names):
             raise ValueError(f"{self.type}: a saga needs steps, with unique names: {names}")
         for step in self.flat():
@@ -287,6 +287,11 @@ class Saga(Generic[I]):
             if shared and (place == other_place or wait.by or other.by):
                 both = f"{name} and {other_name} both wait for {shared}"
                 raise ValueError(f"{self.type}: {both}: give each events of its own")
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """The names of all steps, in order. A running saga that began with other names began as another."""
+        return tuple(step.name for step in self.flat())
 
     def flat(self) -> Iterator[Step]:
         """Yield all steps, including those in `Parallel` blocks."""

@@ -135,7 +135,7 @@ class Orchestrator:
             saga_version=saga.version,
             business_key=saga.business_key(validated) if saga.business_key else None,
             input=stored,
-            steps=tuple(step.name for step in saga.flat()),
+            steps=saga.step_names,
             parent=parent,
         )
         require_publishable(

@@ -7,7 +7,7 @@ the declaration without running anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -50,7 +50,7 @@ def start_of(saga_id: str, tenant: str, state: SagaState, asker: Asker = NOBODY)
     }
     if state.run == 0:
         return given | {"begun": beginning(state.as_started(), asker)}
-    given["run"] = state.run
+    given |= {"run": state.run, "steps": list(state.steps)}
     if state.status is SagaStatus.COMPENSATING:
         return given | {"undo": state.to_undo(), "reason": state.reason or "tried again"}
     return given | {
@@ -96,6 +96,13 @@ def answerer(saga: Saga[Any], event: str, start: Mapping[str, Any]) -> str | Non
             user: str | None = wait.by(context_of(saga, start))
             return user
     return None
+
+
+def begun_with(start: Mapping[str, Any]) -> Sequence[str] | None:
+    """Return the steps that the saga began with; None if a workflow of an earlier release does not say."""
+    begun = start.get("begun", {}).get("data", {})
+    steps: Sequence[str] | None = start.get("steps", begun.get("steps"))
+    return steps
 
 
 def context_of(saga: Saga[Any], start: Mapping[str, Any]) -> SagaContext[Any]:

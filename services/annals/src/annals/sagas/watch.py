@@ -129,8 +129,6 @@ class Watch:
         except NotDeclared as error:
             _log.warning("a saga that has not moved cannot be run here", reason=str(error), **about)
             return
-        if state.steps.keys() != {step.name for step in saga.flat()}:
-            _log.error("a saga was changed without a new version", **about)
         since = seen[1] if seen is not None and seen[0] == version else self._clock()
         if self._clock() - since < self._patience(saga, state):
             self._seen[key] = version, since

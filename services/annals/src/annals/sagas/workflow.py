@@ -20,6 +20,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 from annals.sagas import engine
 from annals.sagas.catalog import SagaCatalog
 from annals.sagas.declaration import Parallel, Saga
+from annals.sagas.start import begun_with
 from annals.sagas.tasks import Task
 from annals.sagas.turns import Turns
 from annals.telemetry import traces
@@ -148,11 +149,10 @@ def _workflow(
     def run(context: DaprWorkflowContext, start: dict[str, Any]) -> Generator[Any, Any, Any]:
         # The input says which version to run. Dapr (1.18, versioning.go, compactPatches) forgets the version
         # of a workflow with a patch, and runs it as the newest. A saga may also be older than its workflow.
-        try:
-            declared = saga if start["version"] == saga.version else catalog.get(saga.type, start["version"])
-        except KeyError:
-            # As during an upgrade: Dapr holds the workflow until a worker comes that knows the version.
-            raise VersionNotRegisteredException from None
+        declared = catalog.find(saga.type, start["version"], begun_with(start))
+        if declared is None:
+            # As during an upgrade: Dapr holds the workflow until a worker comes that declares the saga so.
+            raise VersionNotRegisteredException
         return (yield from engine.run(declared, _DaprWorkflow(context, declared), start))
 
     return run

@@ -223,7 +223,7 @@ class _World:
             saga_version=saga.version,
             business_key=saga.business_key(validated) if saga.business_key else None,
             input=validated.model_dump(mode="json"),
-            steps=tuple(step.name for step in saga.flat()),
+            steps=saga.step_names,
         )
         self.state = SagaState().apply(stored(started))
         self.did: list[str] = []
