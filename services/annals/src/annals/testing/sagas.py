@@ -28,7 +28,7 @@ from pydantic_core import to_jsonable_python
 from annals.aggregates import RuleViolation
 from annals.events import EventData, IntegrationEvent, to_cloudevent_json
 from annals.sagas import engine
-from annals.sagas.declaration import Saga
+from annals.sagas.declaration import CANCEL, Saga
 from annals.sagas.events import (
     REGISTRY,
     SagaStarted,
@@ -156,7 +156,7 @@ class Scenario:
 
     def cancelled(self, *, after: timedelta = timedelta(0), reason: str = "cancelled") -> Self:
         """Cancel the saga `after` the start."""
-        self._events.append(_Event(after, engine.CANCEL, reason))
+        self._events.append(_Event(after, CANCEL, reason))
         return self
 
     def run(self) -> Ran:
@@ -247,7 +247,7 @@ class _World:
         self.happened.append(event)
         if self.state.status.ended:
             return
-        if event.name == engine.CANCEL:
+        if event.name == CANCEL:
             self._tell(self.state.cancel(event.data))
             self.clock.raise_event(event.name, {"reason": self.state.cancel_reason})
             return
