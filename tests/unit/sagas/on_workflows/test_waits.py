@@ -1,4 +1,4 @@
-"""Waits beside each other: each answer and deadline is recorded when it comes."""
+"""Waits, alone and beside each other: each answer and deadline is recorded when it comes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.runs import instance_id
-from annals.sagas.start import child_id
+from annals.sagas.start import child_id, waits
 from annals.sagas.watch import Watch
 from saga_machine import SagaMachine, saga_machine
 from small_sagas import CHILD, KEY, WAIT, Answering, Numbered, answered, beside, command
@@ -181,21 +181,25 @@ async def test_a_step_that_is_done_beside_one_that_takes_long_is_not_done_again(
     assert answering.did == ["a", "b"]
 
 
-LOOKS, TELLS = "annals.looks-for-a-cancel", "annals.tells-before-it-waits"
+LOOKS, TELLS, ASKS = (
+    "annals.looks-for-a-cancel",
+    "annals.tells-before-it-waits",
+    "annals.asks-at-the-deadline",
+)
 
 
 @pytest.mark.parametrize(
     ("steps", "asked", "patched"),
     [
         ((command("a"), command("b"), command("c")), ["perform"] * 3, [LOOKS]),
-        ((command("a"), WAIT, command("b")), ["perform", "record", "perform"], [LOOKS]),
+        ((command("a"), WAIT, command("b")), ["perform", "record", "perform"], [LOOKS, ASKS]),
         (
             (command("a"), Step("s", StartSaga("child", lambda _: {})), command("b")),
             ["perform", "record", "begin_child", "perform"],
             [LOOKS],
         ),
         ((Parallel(command("a"), command("b")), command("c")), ["perform"] * 3, [LOOKS, TELLS]),
-        ((Parallel(answered("v"), WAIT), command("a")), [*["record"] * 3, "perform"], [LOOKS, TELLS]),
+        ((Parallel(answered("v"), WAIT), command("a")), [*["record"] * 3, "perform"], [LOOKS, TELLS, ASKS]),
     ],
 )
 async def test_what_came_to_pass_costs_an_activity_where_steps_beside_each_other_only_wait(
@@ -281,3 +285,67 @@ async def test_a_saga_that_told_before_it_waits_stands_still_at_a_worker_of_befo
         await machine.upgrade()
         await machine.clock.settle()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
+async def record_only(machine: SagaMachine, declared: Saga[Any], event: str) -> None:
+    """Raise an event like an orchestrator that dies before it has told the workflow."""
+    now = machine.clock.now()
+    await machine.history.decide(
+        KEY, lambda state: state.raise_event(event, 7, "ada", waits(declared), now), Asker("ada")
+    )
+
+
+@pytest.mark.parametrize("others", [(), (answered("w"),)], ids=["alone", "beside another"])
+@pytest.mark.parametrize(
+    ("event", "ends"), [("yes-v", SagaStatus.COMPLETED), ("no-v", SagaStatus.COMPENSATED)]
+)
+async def test_an_answer_in_time_counts_though_its_workflow_does_not_hear_of_it(
+    event: str, ends: SagaStatus, others: tuple[Step, ...]
+) -> None:
+    saga = beside(answered("v", days=1), *others)
+    async with saga_machine(SagaCatalog(saga), Answering()) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, Asker())
+        await machine.clock.settle()
+        await record_only(machine, saga, event)
+        await machine.clock.advance(timedelta(days=2))
+        if others:
+            await ask.raise_event(KEY, "yes-w", None, Asker("ada"))
+            await machine.clock.settle()
+        ended = await ask.load(KEY)
+        assert (ended.status, ended.step("v").result) == (ends, {"event": event, "data": 7})
+        assert ended.raised == ()
+
+
+async def test_an_answer_that_comes_to_its_workflow_after_it_was_found_counts_once() -> None:
+    saga = Saga("test", Numbered, (Step("v", WAIT.action), WAIT))
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, Asker())
+        await machine.clock.settle()
+        await record_only(machine, saga, "yes")
+        [raised] = (await ask.load(KEY)).raised
+        await machine.clock.advance(timedelta(days=1, hours=1))
+        assert (await ask.load(KEY)).step("v").status is StepStatus.COMPLETED
+        await machine.workflows.raise_event(instance_id(KEY), "yes", raised.model_dump())
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).step("w").status is StepStatus.WAITING
+        await ask.raise_event(KEY, "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
+async def test_a_wait_that_began_before_answers_were_looked_for_ends_as_it_would_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saga = Saga("test", Numbered, (answered("v", days=1), command("b")))
+    async with saga_machine(SagaCatalog(saga), Answering()) as machine:
+        ask = machine.orchestrator
+        with monkeypatch.context() as before:
+            of_before(before)
+            await ask.start(KEY, "test", {}, Asker())
+            await machine.clock.settle()
+        await machine.clock.advance(timedelta(days=2))
+        ended = await ask.load(KEY)
+        assert (ended.status, ended.reason) == (SagaStatus.COMPENSATED, "v: nobody answered in time")
+        assert activities(machine) == ["record", "record"]

@@ -109,11 +109,14 @@ class SagaActivities:
         """Record transitions. In the answer, `over` says that the workflow has nothing more to do.
 
         That is so if the saga was terminated, if the workflow of another run continues it, or if the store
-        does not have it.
+        does not have it. `answer` is what was raised for the step of `deadline_of`, whose wait is then not
+        recorded as over.
         """
         state, _ = await self._record(SagaKey.of(call), call["entries"], traceparent, call["run"])
         over = state.terminated or state.run != call["run"] or state.status is SagaStatus.NONE
-        return {"over": over, "cancel": state.cancel_reason} | _end(state, call)
+        raised = state.answer_to(call["deadline_of"]) if "deadline_of" in call else None
+        answer = raised.model_dump() if raised else None
+        return {"over": over, "cancel": state.cancel_reason, "answer": answer} | _end(state, call)
 
     async def perform(self, call: Mapping[str, Any], traceparent: str | None) -> dict[str, Any]:
         """Make one attempt at an action or a compensation, and record it."""

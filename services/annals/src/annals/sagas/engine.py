@@ -288,6 +288,8 @@ class _Run:
             raised = next((name for name in names if waited[name].is_complete), None)
             if raised is None:
                 self._stop_if_cancelled()
+                payload = yield from self._answer_at_the_deadline(step)
+                raised = payload["event"]
                 break
             payload = self._consume(raised)
             if payload.get("number") not in self._taken:
@@ -299,12 +301,28 @@ class _Run:
         self._note(
             SagaResumed(step=step.name, event=raised, number=number, refused=refused, data=data, user=user)
         )
-        if raised is None:
-            raise _Stop(f"{step.name}: nobody answered in time")
         if refused:
             raise _Stop(f"{step.name}: {raised}")
         self._results[step.name] = {"event": raised, "data": data}
         self._undo.append((step, 0))
+
+    def _answer_at_the_deadline(self, step: Step) -> Branch:
+        """Return the answer that is in the saga's history, but has not come here by the deadline.
+
+        If there is none, record that the wait is over, so that no answer is accepted any more. Raises _Stop.
+        """
+        over = SagaResumed(step=step.name, event=None)
+        if self._workflow.asks_at_the_deadline:
+            try:
+                done = yield from self._record(over, deadline_of=step.name)
+            except Exception:  # noqa: BLE001 - what the history does not take now, the compensation records
+                self._note(over)
+            else:
+                if done["answer"] is not None:
+                    return done["answer"]
+        else:
+            self._note(over)
+        raise _Stop(f"{step.name}: nobody answered in time")
 
     # --- other sagas ---
 
@@ -455,14 +473,20 @@ class _Run:
         with suppress(Exception):  # the next activity records them, or fails visibly
             yield from self._record()
 
-    def _record(self, *events: EventData) -> Branch:
-        """Record the transitions so far and `events`. If that fails, only the transitions are tried again."""
+    def _record(self, *events: EventData, deadline_of: str | None = None) -> Branch:
+        """Record the transitions so far and `events`. If that fails, only the transitions are tried again.
+
+        `deadline_of` names a step whose wait is to be over, unless it has an answer: see
+        `SagaActivities.record`, whose answer this returns.
+        """
         before = self._take_unrecorded()
         entries = [*before, *(entry(event, self._workflow.now.isoformat()) for event in events)]
-        done = yield from self._call_and_record(before, "record", {"entries": entries})
+        call = {"entries": entries} | ({"deadline_of": deadline_of} if deadline_of else {})
+        done = yield from self._call_and_record(before, "record", call)
         if done["over"]:
             raise _Ended(done)
         self._cancel_reason = self._cancel_reason or done["cancel"]
+        return done
 
     def _stop_if_cancelled(self) -> None:
         if CANCEL not in self._events and (raised := self._workflow.raised(CANCEL)) is not None:

@@ -130,7 +130,9 @@ class SagaState(Aggregate):
             case SagaWaiting():
                 news = not self._knows(event.step, 1, BEGUN, undo=False)
             case SagaResumed():
-                news = not self._knows(event.step, 1, OVER, undo=False)
+                over = self._knows(event.step, 1, OVER, undo=False)
+                # What was raised before the deadline counts, however late the workflow learns of it.
+                news = not over and (event.event is not None or self.answer_to(event.step) is None)
             case StepSkipped():
                 news = self.step(event.step).status is StepStatus.PENDING
             case SagaCompensating() | SagaCompleted():
@@ -357,6 +359,14 @@ class SagaState(Aggregate):
     def step(self, name: str) -> StepState:
         """Return the state of a step; a step that was not declared when the saga began is pending."""
         return self.steps.get(name) or StepState()
+
+    def answer_to(self, step: str) -> Raised | None:
+        """Return the raised event that a step waits for and has not taken yet; None if there is none.
+
+        Steps that wait at the same time share no event. Of several, a step takes the first it declares.
+        """
+        names = self.step(step).waits_for
+        return next((one for name in names for one in self.raised if one.event == name), None)
 
     def runs_for(self, saga_type: str, business_key: str) -> bool:
         """Return whether this is the active saga of a type for a business key.

@@ -37,6 +37,14 @@ class Workflow(Protocol):
         """
         ...
 
+    @property
+    def asks_at_the_deadline(self) -> bool:
+        """Whether a wait whose deadline has passed looks for an answer in the saga's history.
+
+        False for a workflow that an older release began, as for `records_before_waiting`.
+        """
+        ...
+
     def activity(self, name: str, call: Mapping[str, Any]) -> Task:
         """Call `SagaActivities.perform` or `.record`, or `ChildSagas.begin` or `.cancel`."""
         ...

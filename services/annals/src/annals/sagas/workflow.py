@@ -20,7 +20,7 @@ from dapr.ext.workflow.logger import LoggerOptions
 from annals.sagas import engine
 from annals.sagas.catalog import SagaCatalog
 from annals.sagas.declaration import Parallel, Saga
-from annals.sagas.start import begun_with
+from annals.sagas.start import begun_with, waits
 from annals.sagas.tasks import Task
 from annals.sagas.turns import Turns
 from annals.telemetry import traces
@@ -40,6 +40,8 @@ _CHANNEL = (
 _LOOKS = "annals.looks-for-a-cancel"
 # Before this patch, a workflow recorded nothing when all that parallel steps still did was wait.
 _TELLS = "annals.tells-before-it-waits"
+# Before this patch, a workflow knew only the answers that had come to itself.
+_ASKS = "annals.asks-at-the-deadline"
 
 
 class _DaprWorkflow:
@@ -47,11 +49,12 @@ class _DaprWorkflow:
 
     def __init__(self, context: DaprWorkflowContext, saga: Saga[Any]) -> None:
         self._context = context
-        # Both patches are asked for at the beginning. The SDK (1.18) replays what came while a workflow was
+        # The patches are asked for at the beginning. The SDK (1.18) replays what came while a workflow was
         # suspended before the patches of the turn that took it: a patch asked for there is not found again.
         self._looks = context.is_patched(_LOOKS)
         beside = any(isinstance(block, Parallel) for block in saga.steps)
         self.records_before_waiting = beside and context.is_patched(_TELLS)
+        self.asks_at_the_deadline = bool(waits(saga)) and context.is_patched(_ASKS)
 
     @property
     def now(self) -> datetime:

@@ -282,7 +282,9 @@ class _World:
             case "record":
                 self._record(call["entries"], call["run"])
                 over = self.state.terminated or self.state.run != call["run"]
-                return {"over": over, "cancel": self.state.cancel_reason}, timedelta(0)
+                raised = self.state.answer_to(call["deadline_of"]) if "deadline_of" in call else None
+                answer = raised.model_dump() if raised else None
+                return {"over": over, "cancel": self.state.cancel_reason, "answer": answer}, timedelta(0)
             case "begin_child":
                 return self._begin_child(call), timedelta(0)
             case "child" if call["run"] != self.state.run:

@@ -43,6 +43,7 @@ class VirtualWorkflow:
     """
 
     records_before_waiting = True
+    asks_at_the_deadline = True
 
     def __init__(
         self, answer: Callable[[str, Mapping[str, Any]], tuple[Any, timedelta]], now: datetime
