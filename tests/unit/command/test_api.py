@@ -300,6 +300,25 @@ async def test_a_batch_keeps_each_aggregates_order(client: httpx.AsyncClient) ->
     assert [result["status"] for result in answer.json()["results"]] == [201, 200, 422, 201, 400]
 
 
+@pytest.mark.parametrize("error", [OutcomeUnknown("no answer"), StoreUnavailable("it is away")])
+async def test_after_a_command_that_is_to_be_sent_again_a_batch_tries_no_later_one_of_its_aggregate(
+    client: httpx.AsyncClient, store: FlakyStore, error: Exception
+) -> None:
+    """It would come before the first when that is sent again."""
+    store.errors.append(error)
+    items = [
+        {"type": "task.create", "data": {"id": "t", "title": "Write"}},
+        {"type": "task.create", "data": {"id": "other", "title": "Read"}},
+        {"type": "task.create", "data": {"id": "t", "title": "Write again"}},
+        {"type": "task.complete", "data": {"id": "t"}},
+    ]
+    answer = await client.post("http://test/commands:batch", json=items)
+    results = answer.json()["results"]
+    assert [result["status"] for result in results] == [503, 201, 503, 503]
+    assert "send both, in this order" in results[2]["detail"]
+    assert await store.tails() == {0: 1}
+
+
 @pytest.mark.parametrize("header", ["Idempotency-Key", "If-Match"])
 async def test_what_is_of_one_command_is_refused_for_a_batch(
     client: httpx.AsyncClient, store: FlakyStore, header: str

@@ -31,6 +31,12 @@ from annals.web.request_context import client_of, id_of, tenant_of, traceparent_
 from annals_command.openapi import CONTEXT, Written, described
 
 _BATCH = 1_000
+# The lowest status of a failure after which the caller sends the command again.
+_TRANSIENT = 500
+_NOT_TRIED = (
+    "it was not tried, because an earlier command of this batch for the same aggregate has to be sent again;"
+    " send both, in this order"
+)
 _MAYBE_EARLIER = "this request changed nothing, but an earlier one with the same key may have: repeat it"
 # Printable ASCII, as the draft of the header says, without `||`, which Dapr reserves in keys. Commands of all
 # callers share transactions, so a key that the store refuses would delay other callers' commands.
@@ -156,7 +162,8 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         "/commands:batch",
         summary=f"Send up to {_BATCH:,} commands; those of one aggregate keep their order",
         description="Each command may have an `idempotency_key`, and an `expected_version` in its data."
-        " The headers `Idempotency-Key` and `If-Match` are refused.",
+        " If a command cannot be carried out now, or its outcome is unknown, the later ones of its aggregate"
+        " are not tried. The headers `Idempotency-Key` and `If-Match` are refused.",
         response_model=BatchAnswer,
         openapi_extra={"parameters": headers(*CONTEXT)} | json_body(Batch),
     )
@@ -172,8 +179,12 @@ def routes(bus: CommandBus, admit: Callable[[], None] = lambda: None) -> APIRout
         results: list[dict[str, Any]] = [{}] * len(items)
 
         async def run(indices: list[int]) -> None:
-            for index in indices:
+            for place, index in enumerate(indices, start=1):
                 results[index] = await _batch_item(bus, request, items[index])
+                if results[index]["status"] >= _TRANSIENT:
+                    for later in indices[place:]:
+                        results[later] = unavailable(_NOT_TRIED).body()
+                    return
 
         await asyncio.gather(*(run(indices) for indices in groups.values()))
         return Response(orjson.dumps({"results": results}, default=str), media_type="application/json")
