@@ -182,6 +182,15 @@ def test_many_children_run_a_few_at_a_time_and_some_may_fail() -> None:
     assert run.took == timedelta(minutes=2)
 
 
+def test_a_step_that_runs_others_is_taken_back_when_it_is_cancelled_in_it() -> None:
+    undo = SendCommand("all_back", lambda _: {})
+    many = Step("all", StartSagas("other", lambda _: [{"n": 1}, {"n": 2}]), compensation=undo)
+    given = scenario(saga(command("a"), many), {}).when("other", done(takes=timedelta(minutes=2)))
+    run = given.cancelled(after=timedelta(minutes=1)).run()
+    run.then("compensated").then_did("a", "other", "other", "undo all_back", "undo a_back")
+    assert run.state.steps["all"].result == {"total": 2, "cancelled": True}
+
+
 def test_a_function_that_fails_takes_the_saga_back() -> None:
     broken = Step("b", SendCommand("b", lambda s: s.results["missing"]))
     run = scenario(saga(command("a"), broken), {}).run()
