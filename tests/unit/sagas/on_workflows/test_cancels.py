@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from annals.sagas import (
     Saga,
     SagaCatalog,
     SagaStatus,
+    StartSaga,
+    Step,
 )
 from annals.sagas.asker import Asker
 from annals.sagas.runs import instance_id
@@ -143,3 +146,26 @@ async def test_a_cancel_between_a_restart_and_its_workflow_is_told_to_that_one(
         assert (await ask.load(KEY)).status is SagaStatus.COMPENSATED
         begun = [await ask.load(child) for child in CHILDREN[:2]]
         assert {child.status for child in begun} == {SagaStatus.COMPENSATED}
+
+
+async def test_a_saga_that_is_cancelled_is_taken_back_after_the_one_that_it_runs() -> None:
+    class Busy:
+        def __init__(self) -> None:
+            self.did: list[str] = []
+
+        async def invoke(self, _app: str, _method: str, path: str, **_: Any) -> Answer:
+            self.did.append(path.removeprefix("commands/"))
+            return Answer(503 if self.did[-1] == "c_back" and self.did.count("c_back") == 1 else 200, {})
+
+    busy = Busy()
+    child = Saga("child", Numbered, (command("c"), WAIT))
+    parent = Saga("parent", Numbered, (command("a"), Step("all", StartSaga("child", lambda _: {}))))
+    async with saga_machine(SagaCatalog(parent, child), busy) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
+        await machine.clock.settle()
+        await machine.orchestrator.cancel(KEY, "not any more", Asker())
+        await machine.clock.settle()
+        assert busy.did == ["a", "c", "c_back"]
+        await machine.clock.advance(timedelta(minutes=1))
+        assert (await machine.orchestrator.load(KEY)).status is SagaStatus.COMPENSATED
+    assert busy.did == ["a", "c", "c_back", "c_back", "a_back"]
