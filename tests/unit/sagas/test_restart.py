@@ -101,6 +101,12 @@ SCENARIOS = {
     .when("a", done(takes=3 * MINUTE))
     .raised("yes", after=MINUTE)
     .raised("yes", after=2 * MINUTE),
+    "two early answers, one for each wait": of(
+        command("a"), wait("w1", "yes"), wait("w2", "yes"), command("b")
+    )
+    .when("a", done(takes=3 * MINUTE))
+    .raised("yes", after=MINUTE, data=1)
+    .raised("yes", after=2 * MINUTE, data=2),
     "cancelled in a wait": of(command("a"), wait("w", "yes")).cancelled(after=MINUTE),
     "cancelled between tries": of(command("a"), command("b", retry=Retry(first=10 * MINUTE, cap=10 * MINUTE)))
     .when("b", failed())
