@@ -21,10 +21,13 @@ from annals.sagas import (
     history,
 )
 from annals.sagas.asker import Asker
+from annals.sagas.history import Recorded, SagaKey
+from annals.sagas.runs import instance_id
 from annals.store import Append, Appended, AppendTooLarge
 from annals.store.sizes import ENVELOPE_BYTES
+from conftest import until
 from saga_machine import SagaMachine, saga_machine
-from small_sagas import KEY, WAIT, Numbered, answered, beside, command
+from small_sagas import KEY, WAIT, Answering, Numbered, answered, beside, command
 
 
 class Broken:
@@ -52,6 +55,33 @@ async def test_a_step_whose_activity_failed_may_have_acted_and_is_taken_back(blo
     assert "beyond all" in (ended.reason or "")
     assert ended.steps["b"].status == "compensated"
     assert sorted(broken.did) == sorted(list(ended.steps) + [f"{name}_back" for name in ended.steps])
+
+
+async def test_what_could_not_be_recorded_goes_before_what_was_done_beside_it_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is recorded last is taken back first, also by a workflow that goes on in place of this one."""
+
+    async def has_told_of_a_and_c() -> bool:
+        history = machine.dapr.workflows.find(instance_id(KEY)).history
+        return sum(event.HasField("taskCompleted") for event in history) == len(["a", "c"])
+
+    saga = Saga("test", Numbered, (command("a"), Parallel(command("b"), command("c"))))
+    async with saga_machine(SagaCatalog(saga), Answering()) as machine:
+        record = machine.history.record_news
+
+        async def breaks_late(key: SagaKey, entries: Any, *given: Any) -> Recorded:
+            if any(one["data"].get("step") == "b" for one in entries if one["type"] == "saga.step_started"):
+                await until(has_told_of_a_and_c)
+                monkeypatch.undo()
+                raise RuntimeError("beyond all")
+            return await record(key, entries, *given)
+
+        monkeypatch.setattr(machine.history, "record_news", breaks_late)
+        await machine.orchestrator.start(KEY, "test", {}, Asker())
+        await machine.clock.settle()
+        ended = await machine.orchestrator.load(KEY)
+    assert (ended.status, ended.undo_order) == (SagaStatus.COMPENSATED, ("a", "c", "b"))
 
 
 async def test_a_step_that_comes_to_an_id_that_no_history_can_hold_is_taken_back_with_all_before_it() -> None:
