@@ -11,7 +11,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from annals.dapr import DaprSidecar, ServiceInvocation
+from annals.dapr import DaprSidecar, Message, ServiceInvocation
 from annals.dapr.invocation import Answer
 from annals.sagas import activities
 from annals.sagas.activities import ActivityCall, Rejected, SagaActivities
@@ -377,15 +377,51 @@ async def test_a_command_is_sent_for_the_saga_under_a_key_of_its_step(
     assert asked_for == [asks, asks, common | {"x-user-id": "bob"}]
 
 
+@pytest.mark.parametrize("call", [COMMAND, QUERY, FUNCTION])
+async def test_what_does_not_answer_in_time_may_have_taken_effect(call: Mapping[str, Any]) -> None:
+    async def silent(*_: Any, **__: Any) -> Any:
+        await asyncio.Event().wait()
+
+    class Silent:
+        invoke = staticmethod(silent)
+
+    apps, sidecar = cast("ServiceInvocation", Silent()), cast("DaprSidecar", None)
+    activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, sidecar, {"try": silent})
+    performed = await activities.perform(asked(call, 1, final=False) | {"timeout": 0.01}, None)
+    said = {name: performed[name] for name in ("outcome", "message", "uncertain")}
+    assert said == {"outcome": "failed", "message": "no answer within 0.01 s", "uncertain": True}
+
+
+@pytest.mark.parametrize(("error", "uncertain"), [(ValueError("broken"), True), (Rejected("no room"), False)])
+async def test_a_function_that_fails_may_have_acted_and_one_that_rejects_has_not(
+    error: Exception, uncertain: bool
+) -> None:
+    performed = await Tried(error).perform(1, final=False)
+    assert performed["uncertain"] == uncertain
+
+
+async def test_an_event_that_the_broker_does_not_take_is_not_published() -> None:
+    class Refusing:
+        async def publish(self, _topic: str, messages: Sequence[Message]) -> frozenset[str]:
+            return frozenset(message.entry_id for message in messages)
+
+    apps, sidecar = cast("ServiceInvocation", None), cast("DaprSidecar", Refusing())
+    activities = SagaActivities(SagaHistory(MemoryEventStore()), apps, sidecar, {})
+    performed = await activities.perform(asked(PUBLISHING, 1, final=False), None)
+    assert (performed["outcome"], performed["uncertain"]) == ("failed", False)
+
+
+PUBLISHING = {"kind": "publish", "type": "thing.asked", "data": {"n": 1}, "targets": ["other"]}
+
+
 async def test_an_event_that_is_published_again_is_the_same_one() -> None:
-    publishing = {"kind": "publish", "type": "thing.asked", "data": {"n": 1}, "targets": ["other"]}
     async with FakeSidecar() as sidecar:
         client = DaprSidecar(sidecar.grpc_port)
         given = []
         for tenant in ("default", "default", "other"):  # as if publishing had not been recorded
             history = SagaHistory(MemoryEventStore())
             activities = SagaActivities(history, cast("ServiceInvocation", None), client, {})
-            call = asked(publishing, 1, final=False) | {"tenant": tenant, "user": "ada"}
+            call = asked(PUBLISHING, 1, final=False) | {"tenant": tenant, "user": "ada"}
             performed = await activities.perform(call, None)
             assert performed["outcome"] == "done"
             given.append(performed["result"]["event_id"])
