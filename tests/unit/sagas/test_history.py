@@ -289,6 +289,17 @@ async def test_what_is_tried_again_is_not_suspended_though_it_was_when_it_was_en
     assert (state.status, state.suspended) == (SagaStatus.COMPENSATING, False)
 
 
+async def test_a_saga_that_has_done_nothing_is_ended_unless_another_run_goes_on_with_it() -> None:
+    history = SagaHistory(MemoryEventStore())
+    other = replace(KEY, id="s2")
+    for key in (KEY, other):
+        await history.record(key, [STARTED], None)
+    await history.decide(other, lambda saga: saga.restart(1, "it stood still"))
+    ended = await history.decide(KEY, lambda saga: saga.end_unbegun("not wanted"))
+    going_on = await history.decide(other, lambda saga: saga.end_unbegun("not wanted"))
+    assert (ended.status, going_on.status) == (SagaStatus.COMPENSATED, SagaStatus.PENDING)
+
+
 async def test_a_step_that_came_to_nothing_has_its_result_whatever_becomes_of_it() -> None:
     history = SagaHistory(MemoryEventStore())
     begun = entry(StepStarted(step="b", attempt=1))
