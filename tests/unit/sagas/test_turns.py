@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent import futures
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -89,6 +90,28 @@ def test_an_answer_that_was_not_taken_can_be_given_again(worker: Any) -> None:
         _answer(stub, "a", token)
     _answer(stub, "a", token)
     assert sidecar.done == ["a"]
+
+
+def test_a_turn_that_comes_before_the_last_answer_is_acknowledged_can_be_answered() -> None:
+    turns, tokens, done = Turns(), list[str](), list[str]()
+    acknowledged = SimpleNamespace(code=lambda: grpc.StatusCode.OK)
+
+    def hand_out() -> None:
+        [item] = turns.intercept_unary_stream(lambda *_: iter([_turn("a")]), None, None)
+        tokens.append(item.completionToken)
+
+    def take(_details: Any, answer: protos.WorkflowResponse) -> Any:
+        done.append(answer.instanceId)
+        if len(done) == 1:
+            hand_out()
+        return acknowledged
+
+    hand_out()
+    method = SimpleNamespace(method="/TaskHubSidecarService/CompleteOrchestratorTask")
+    for turn in range(2):
+        answer = protos.WorkflowResponse(instanceId="a", completionToken=tokens[turn])
+        turns.intercept_unary_unary(take, method, answer)
+    assert done == ["a", "a"], "the workflow would stand still"
 
 
 @pytest.mark.parametrize("worker", [("a/1", "a/2")], indirect=True)
