@@ -66,6 +66,7 @@ SAGA = Saga(
             SendCommand("a", lambda _: {}),
             retry=Retry(first=timedelta(minutes=2), cap=timedelta(minutes=2)),
             timeout=timedelta(seconds=20),
+            compensation_retry=Retry(first=timedelta(minutes=3), cap=timedelta(minutes=3)),
         ),
         Step("w", AwaitEvent(("yes",), deadline=lambda _: timedelta(hours=1))),
     ),
@@ -74,6 +75,8 @@ STARTED = SagaStarted(started_at=NOW, saga_type="test", saga_version=1, input={}
 BEGUN = StepStarted(step="a", attempt=1)
 FAILED = StepFailed(step="a", attempt=1, error=SagaError(kind="failed", message="no"), final=False)
 DONE = StepCompleted(step="a", attempt=1)
+UNDOING = StepStarted(step="a", attempt=1, compensation=True)
+NOT_UNDONE = FAILED.model_copy(update={"compensation": True})
 WAITING = SagaWaiting(step="w", events=("yes",), deadline=NOW + timedelta(hours=1))
 RAISED = EventRaised(event="yes", number=1)
 CANCEL = SagaCancelRequested(reason="enough")
@@ -86,6 +89,8 @@ CANCEL = SagaCancelRequested(reason="enough")
         ((BEGUN,), 20),
         ((BEGUN, FAILED), 120),
         ((BEGUN, DONE), 0),
+        ((BEGUN, DONE, SagaCompensating(reason="no"), UNDOING), 20),
+        ((BEGUN, DONE, SagaCompensating(reason="no"), UNDOING, NOT_UNDONE), 180),
         ((BEGUN, DONE, WAITING), 3600),
         ((BEGUN, DONE, WAITING, RAISED), 0),
         ((BEGUN, DONE, WAITING, CANCEL), 0),
@@ -397,6 +402,14 @@ async def with_two_children(world: World, saga_type: str, key: SagaKey, **began:
     for child in children:
         await world.tell(STARTED.model_copy(update={"parent": key.id}), BEGUN, key=child)
     return children
+
+
+async def test_the_one_that_runs_two_that_stand_still_is_restarted_once() -> None:
+    world = World(SAGA, Saga("parent", Nothing, (Step("a", StartSagas("test", lambda _: [{}, {}])),)))
+    world.unmoved = await with_two_children(world, "parent", OTHER)
+    for _ in range(2):
+        await world.look(200)
+    assert world.told.started == [instance_id(OTHER, 1)]
 
 
 async def test_one_that_stands_still_beside_one_that_cannot_be_read_is_restarted(
