@@ -164,6 +164,26 @@ async def test_a_child_that_begins_after_its_parent_was_ended_is_taken_back(rest
         assert (await ask.load(CHILDREN[3])).status is SagaStatus.COMPENSATED
 
 
+@pytest.mark.parametrize(
+    ("cancelled", "becomes"), [(True, SagaStatus.COMPENSATED), (False, SagaStatus.PENDING)]
+)
+async def test_a_child_that_an_earlier_run_begins_late_is_left_to_the_next_run_unless_that_was_cancelled(
+    cancelled: bool, becomes: SagaStatus
+) -> None:
+    """Once it was cancelled, the next run may have passed over the child, which was not there yet."""
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
+        await machine.clock.settle()
+        await machine.history.decide(KEY, lambda saga: saga.restart(1, "it stood still"))
+        if cancelled:
+            await machine.history.decide(KEY, lambda saga: saga.cancel("not any more"))
+        late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[3].id}
+        late |= {"type": "child", "input": {}, "cancelled": False}
+        begun = await machine.children.begin(late, None)
+        assert (begun["start"] is None) == cancelled
+        assert (await machine.orchestrator.load(CHILDREN[3])).status is becomes
+
+
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
     async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
         await machine.orchestrator.start(KEY, "parent", {}, Asker())
