@@ -279,6 +279,22 @@ async def test_what_happens_between_the_claim_of_a_saga_and_its_beginning_cancel
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
 
 
+async def test_an_event_that_would_cancel_a_saga_holds_up_no_other_if_the_saga_ends_just_before() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        await start(machine, MINE, "t1", new=True)
+        holder = machine.claims.holder
+
+        async def ends_then(*given: Any) -> Any:
+            found = await holder(*given)
+            await machine.orchestrator.terminate(MINE, "enough", Asker())
+            return found
+
+        machine.claims.holder = ends_then  # type: ignore[method-assign]
+        await machine.triggers.on_domain_event(deleted("t1"))
+        ended = await machine.orchestrator.load(MINE)
+        assert (ended.terminated, ended.cancel_requested) == (True, False)
+
+
 class Numbered(SagaInput):
     n: int = 0
 
