@@ -13,12 +13,18 @@ from annals.sagas import (
     AwaitEvent,
     Saga,
     SagaCatalog,
+    SagaState,
     SagaStatus,
     Step,
+    children,
 )
 from annals.sagas.asker import Asker
+from annals.sagas.claims import ClaimContended
+from annals.sagas.events import SagaCompensating, SagaFailed
+from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import Orchestrator
 from annals.sagas.runs import instance_id
+from annals.sagas.start import entry
 from saga_machine import SagaMachine, saga_machine
 from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered, command
 
@@ -182,6 +188,58 @@ async def test_a_child_that_an_earlier_run_begins_late_is_left_to_the_next_run_u
         begun = await machine.children.begin(late, None)
         assert (begun["start"] is None) == cancelled
         assert (await machine.orchestrator.load(CHILDREN[3])).status is becomes
+
+
+async def test_a_lost_child_with_which_another_run_goes_on_just_then_is_not_given_up() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
+        await machine.clock.settle()
+        load = machine.orchestrator.load
+
+        async def restarted_then(key: SagaKey) -> SagaState:
+            state = await load(key)
+            if key == KEY:
+                await machine.history.decide(CHILDREN[0], lambda saga: saga.restart(1, "it stood still"))
+            return state
+
+        machine.orchestrator.load = restarted_then  # type: ignore[method-assign]
+        late = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[0].id}
+        late |= {"type": "child", "input": {}, "cancelled": False, "begun": True}
+        await machine.children.begin(late, None)
+        child = await load(CHILDREN[0])
+        assert (child.run, child.cancel_requested) == (1, False)
+
+
+async def test_a_child_that_failed_and_that_people_retry_has_failed() -> None:
+    async with saga_machine(SagaCatalog(MANY, CHILD)) as machine:
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
+        await machine.clock.settle()
+        failed = [entry(SagaCompensating(reason="no")), entry(SagaFailed(reason="no", left=("w",)))]
+        await machine.history.record(CHILDREN[0], failed, None)
+        await machine.history.decide(CHILDREN[0], lambda saga: saga.retry_compensation())
+        again = {"id": "p", "tenant": "default", "user": "ada", "run": 0, "child": CHILDREN[0].id}
+        again |= {"type": "child", "input": {}, "cancelled": False, "begun": True}
+        found = await machine.children.begin(again, None)
+        assert found == {"refused": None, "start": None, "status": "failed", "reason": "no"}
+
+
+async def test_a_child_whose_claim_many_want_at_once_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_INSIST_SECONDS", 0)
+    async with saga_machine(SagaCatalog(ONE, CHILD)) as machine:
+        take, contended = machine.claims.take, [ClaimContended("by many")] * 2
+
+        async def at_last(*given: Any) -> None:
+            if given[0].id == CHILDREN[0].id and contended:
+                raise contended.pop()
+            await take(*given)
+
+        machine.claims.take = at_last  # type: ignore[method-assign]
+        await machine.orchestrator.start(KEY, "parent", {}, Asker())
+        await machine.clock.settle()
+        await machine.orchestrator.raise_event(CHILDREN[0], "yes", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await machine.orchestrator.load(KEY)).status is SagaStatus.COMPLETED
+        assert not contended
 
 
 async def test_an_only_child_that_is_ended_by_force_fails_its_step() -> None:
