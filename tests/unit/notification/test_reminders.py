@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
@@ -45,6 +46,7 @@ class Tables:
         self.tasks: list[Any] = []
         self.planned: list[Any] = []
         self.fired: list[str | None] = []
+        self.fired_at: list[str | None] = []
         self.late: list[str | None] = []
         self.had: list[dict[str, Any]] = []
         self.becomes: list[Any] = []
@@ -65,6 +67,7 @@ class Tables:
             self.shown.append(params)
             return 1
         if "SET status" in sql:
+            self.fired_at.append(params[2])
             self.fired.append(params[3])
             self.late.append(params[4])
         return {"row": self.row}
@@ -178,6 +181,79 @@ async def test_what_comes_due_asks_no_more_whether_an_import_is_under_way_once_n
         await reminders.fire("acme", "7:due")
     assert len(tables.fired) == 3
     assert asked == 2, "into a store that is filled nothing is imported"
+
+
+@pytest.mark.parametrize(
+    "other", [{"status": "done"}, {"due": None}, {"due": (DUE + timedelta(hours=1)).isoformat()}]
+)
+async def test_what_is_due_of_a_task_that_is_done_or_was_moved_is_told_to_nobody(
+    other: dict[str, Any],
+) -> None:
+    """The reminder may fire before the service has read of the change."""
+    store, tables, told = MemoryEventStore(), Tables(), Told()
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events, 0, STATE | other))
+    unused = cast("Any", None)
+    reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
+    await reminders.fire("acme", "7:due")
+    assert (tables.fired, told.notices) == (["cancelled"], [])
+
+
+async def test_what_came_due_since_the_first_of_the_events_that_are_followed_together_is_planned() -> None:
+    store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
+    now = datetime.now(UTC)
+    due = (now - timedelta(minutes=5)).isoformat()
+    events = [
+        of_task(TASK, kind, {"due": due}).model_copy(update={"timestamp": now - timedelta(minutes=ago)})
+        for kind, ago in (("task.created", 9), ("task.reopened", 1))
+    ]
+    await store.append(Append(TASK, tuple(events), 0, STATE | {"due": due}))
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), never)
+    recorded = await store.read_events([(TASK, 1), (TASK, 2)])
+    await asyncio.gather(*(reminders.on_event(event) for event in recorded))
+    assert [(row["id"], row["version"]) for row in tables.planned] == [("7:due", 2)]
+    assert len(tables.tasks) == 1, "they were followed together"
+
+
+async def test_a_reminder_that_fires_twice_is_one_notice_and_one_that_was_moved_is_another() -> None:
+    store, told, unused = MemoryEventStore(), Told(), cast("Any", None)
+    events = tuple(of_task(TASK, *event) for event in EVENTS)
+    await store.append(Append(TASK, events, 0, STATE))
+    sooner, later = ((DUE - timedelta(hours=hours)).isoformat() for hours in (2, 1))
+    for fires in (sooner, sooner, later):
+        tables = Tables(fires=fires)
+        reminders = Reminders(tables, store, cast("Any", told), Alarms(unused), (timedelta(0),), never)
+        await reminders.fire("acme", "7:due")
+        assert (tables.fired, tables.fired_at) == (["fired"], [fires]), "as long as it was not moved again"
+    first, again, moved = (notice.event_id for notice in told.notices)
+    assert first == again != moved
+
+
+@pytest.mark.parametrize(
+    "kind", ["task.created", "task.completed", "task.reopened", "task.deleted", "task.due_date_set"]
+)
+async def test_what_changes_what_a_task_is_to_be_reminded_of_plans_its_reminders(kind: str) -> None:
+    store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
+    due = {"due": DUE.isoformat()}
+    await store.append(Append(TASK, (of_task(TASK, kind, due),), 0, STATE))
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), never)
+    await reminders.on_event((await store.read_events([(TASK, 1)]))[0])
+    assert [(task["task_id"], task["version"]) for task in tables.tasks] == [("7", 1)]
+    assert [row["id"] for row in tables.planned] == ["7:due"]
+
+
+@pytest.mark.parametrize(("imported", "planned"), [(False, ["7:due"]), (True, [])])
+async def test_what_came_due_before_it_was_imported_is_not_planned(
+    imported: bool, planned: list[str]
+) -> None:
+    store, tables, unused = MemoryEventStore(), Tables(), cast("Any", None)
+    event = of_task(TASK, "task.created", {"due": PAST})
+    earlier = {"timestamp": datetime.fromisoformat(PAST) - timedelta(hours=1)}
+    await store.append(Append(TASK, (event.model_copy(update=earlier),), 0, STATE | {"due": PAST}))
+    reminders = Reminders(tables, store, unused, Alarms(unused), (timedelta(0),), never)
+    [recorded] = await store.read_events([(TASK, 1)])
+    await (reminders.on_imported if imported else reminders.on_event)(recorded)
+    assert [row["id"] for row in tables.planned] == planned
 
 
 async def test_what_is_due_of_a_task_that_is_gone_waits_for_no_import() -> None:
