@@ -116,24 +116,27 @@ class Tables:
 
 
 class Broker:
-    """Accepts nothing while it is `away`."""
+    """Accepts nothing while it is `away`, and takes no entry while it `refuses`."""
 
     def __init__(self) -> None:
         self.away = True
+        self.refuses = False
         self.published: list[str] = []
 
     async def publish(self, _topic: str, messages: Sequence[Message]) -> list[str]:
         if self.away:
             raise SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "the broker is away")
+        if self.refuses:
+            return [one.entry_id for one in messages]
         self.published += [one.entry_id for one in messages]
         return []
 
 
-@pytest.mark.parametrize("away", ["broker", "database"])
+@pytest.mark.parametrize("away", ["broker", "database", "refusal"])
 async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -> None:
     """A caller that is told to send it again would have it published twice."""
     tables, broker, unused = Tables(), Broker(), cast("Any", None)
-    tables.away, broker.away = away == "database", away == "broker"
+    tables.away, broker.away, broker.refuses = away == "database", away == "broker", away == "refusal"
     held = HeldEvents(cast("Any", tables), cast("Any", broker), unused)
     app = FastAPI()
     app.add_exception_handler(NotNow, cast("Any", on_unavailable))
@@ -146,7 +149,7 @@ async def test_an_event_that_is_held_is_taken_whatever_is_away_then(away: str) -
     assert taken.status_code == 202, taken.text
     assert list(tables.held) == [taken.json()["event_id"]]
     assert [(log["tenant"], log["id"]) for log in logs] == [("default", taken.json()["event_id"])]
-    tables.away = broker.away = False
+    tables.away = broker.away = broker.refuses = False
     await held.fire("default", taken.json()["event_id"])
     assert broker.published == [taken.json()["event_id"]]
     assert tables.held == {}
