@@ -228,6 +228,17 @@ async def test_that_what_it_would_make_exists_is_said(data: dict[str, str]) -> N
     assert refused == "there is a task stand-up"
 
 
+async def test_a_refusal_is_said_although_the_command_of_a_later_occurrence_was_taken() -> None:
+    began = datetime.now(UTC) - timedelta(days=2)
+    database = Database(start=began, rule="FREQ=DAILY;COUNT=3", catch_up="all")
+    database.row["last"] = began.isoformat()
+    no = {"type": "urn:annals:problem:rule", "rule": "task.closed", "detail": "not on this day"}
+    commands = Commands(Answer(422, no), Answer(200, {}))
+    await Recurrences(cast("Any", database), cast("Any", commands), cast("Any", Alarms())).fire("acme", "r")
+    [(*_, counted, refused)] = database.written
+    assert (counted, refused) == ("2", "not on this day")
+
+
 async def test_what_is_made_anew_has_an_id_of_its_occurrence_however_often_that_is_sent() -> None:
     """The id is the same even if the command is repeated after its key was forgotten."""
 
