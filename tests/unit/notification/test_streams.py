@@ -438,6 +438,19 @@ async def test_who_comes_while_the_store_is_away_is_told_so_soon_and_keeps_no_pl
             assert refused.value.headers
 
 
+async def test_who_waits_for_the_store_has_a_place_already() -> None:
+    streams = hub(AwayStore(0))
+    async with background(streams.run(), "hub"), asyncio.timeout(20):
+        there = [streams.listen(Filter("mine"), None) for _ in range(9)]
+        waiting = [asyncio.create_task(_some(one, 1)) for one in there]
+        await asyncio.sleep(0)
+        with pytest.raises(TooMany):
+            await anext(streams.listen(Filter("mine"), None))
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_who_is_gone_makes_room_for_others() -> None:
     streams = hub(LongStore(0))
     async with background(streams.run(), "hub"), asyncio.timeout(20):
