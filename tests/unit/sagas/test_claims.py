@@ -279,6 +279,24 @@ async def test_what_happens_between_the_claim_of_a_saga_and_its_beginning_cancel
         assert (await machine.orchestrator.load(MINE)).status is SagaStatus.COMPENSATED
 
 
+async def test_a_child_that_a_start_finds_claimed_and_not_begun_is_recorded_and_left_to_its_parent() -> None:
+    """A workflow that its parent did not start would never tell the parent how it ended."""
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        ask = machine.orchestrator
+        started = ask.first_event(MINE, SAGA.type, {"task_id": "t1"}, parent="p")
+        await machine.claims.take(MINE, started, Asker(), ask.begin_claimed)
+        begun: list[Any] = []
+
+        async def begin(*given: Any) -> bool:
+            begun.append(given)
+            return True
+
+        machine.workflows.start = begin  # type: ignore[method-assign]
+        assert await start(machine, FRESH, "t1", new=True) == Started("mine", created=False)
+        child = await ask.load(MINE)
+        assert (child.status, child.parent, begun) == (SagaStatus.PENDING, "p", [])
+
+
 async def test_an_event_that_would_cancel_a_saga_holds_up_no_other_if_the_saga_ends_just_before() -> None:
     async with saga_machine(SagaCatalog(SAGA)) as machine:
         await start(machine, MINE, "t1", new=True)
