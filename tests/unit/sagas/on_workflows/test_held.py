@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,12 @@ from annals.sagas.asker import Asker
 from annals.sagas.history import SagaKey
 from annals.sagas.orchestrator import NotBegun
 from annals.sagas.runs import instance_id
+from annals.sagas.start import beginning
 from annals.sagas.workflow import SagaWorker
 from annals.testing.fake import FakeSidecar
+from annals.testing.fake.workflows import NoInstance
 from saga_machine import saga_machine
-from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, Numbered
+from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, WAIT, Numbered
 
 ANEW = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
 
@@ -262,3 +265,46 @@ async def test_a_worker_that_ends_leaves_no_work_behind() -> None:
             await task
         assert left.cancelled()
         assert loop.is_closed()
+
+
+async def test_an_answer_to_a_saga_without_a_workflow_is_not_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runs, "PAUSES_SECONDS", (0.0, 0.0))
+    saga = Saga("test", Numbered, (WAIT,))
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        ask = machine.orchestrator
+        await machine.history.record(KEY, [beginning(ask.first_event(KEY, "test", {}))], None)
+        with pytest.raises(NotBegun):
+            await ask.raise_event(KEY, "yes", None, Asker())
+
+
+async def test_a_saga_that_is_purged_leaves_no_workflow_of_any_run() -> None:
+    saga = Saga("test", Numbered, (WAIT,))
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, Asker())
+        await ask.restart(KEY, "it stood still", Asker())
+        await ask.terminate(KEY, "enough", Asker())
+        await machine.clock.settle()
+        await ask.purge(KEY)
+        for run in (0, 1):
+            with pytest.raises(NoInstance):
+                machine.dapr.workflows.find(instance_id(KEY, run))
+
+
+async def test_two_that_restart_a_saga_at_once_restart_it_once() -> None:
+    saga = Saga("test", Numbered, (WAIT,))
+    async with saga_machine(SagaCatalog(saga)) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, Asker())
+        lineage = ask.lineage
+
+        async def restarted_meanwhile(*given: Any) -> Any:
+            ask.lineage = lineage  # type: ignore[method-assign]
+            await ask.restart(KEY, "it stood still", Asker())
+            return await lineage(*given)
+
+        ask.lineage = restarted_meanwhile  # type: ignore[method-assign]
+        state = await ask.restart(KEY, "it stood still", Asker())
+        assert state.run == (await ask.load(KEY)).run == 1
