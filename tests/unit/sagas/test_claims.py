@@ -558,3 +558,15 @@ async def test_a_saga_is_not_refused_to_another_where_only_a_newer_release_can_r
         assert not beginning.done()
         monkeypatch.setattr(SagaState, "state_schema", SagaState.state_schema + 1)
         assert (await beginning)["refused"] == "saga mine runs for t1"
+
+
+async def test_sagas_of_two_tenants_under_one_id_are_two() -> None:
+    async with saga_machine(SagaCatalog(SAGA)) as machine:
+        ask, one, other = machine.orchestrator, SagaKey("same", "one"), SagaKey("same", "other")
+        for key in (one, other):
+            assert await start(machine, key, "t1") == Started("same", created=True)
+        await ask.terminate(other, "enough", Asker())
+        await ask.raise_event(one, "yes", None, Asker())
+        await machine.clock.settle()
+        statuses = [(await ask.load(key)).status for key in (one, other)]
+        assert statuses == [SagaStatus.COMPLETED, SagaStatus.FAILED]
