@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from annals.dapr import DaprError, DaprSidecar
+from annals.dapr import DaprSidecar
 
 KEYS_A_READ = 500
 """Most keys that callers share in one bulk get. More keys are read faster by several concurrent gets."""
@@ -51,7 +51,13 @@ class BulkReader:
             wanted = list(dict.fromkeys(key for keys, _ in taken for key in keys))
             try:
                 values = await self._sidecar.get_bulk(self._store, wanted)
-            except DaprError as error:
+            except asyncio.CancelledError:
+                # The client was closed: nobody would answer those that wait.
+                for _, future in (*taken, *self._waiting):
+                    future.cancel()
+                self._waiting.clear()
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the callers are to know
                 for _, future in taken:
                     if not future.done():
                         future.set_exception(error)
