@@ -12,8 +12,9 @@ from structlog.testing import capture_logs
 from annals.dapr import DaprSidecar, StateTooLong, Write
 from annals.events import StreamId
 from annals.store import Appended, ConflictError, DaprEventStore, StoreUnavailable, Undecodable, keys, lane
+from annals.store.group_commit import GroupCommit, Waiting
 from annals.testing.fake import FakeSidecar
-from event_store_conformance import new_stream, to_append
+from event_store_conformance import new_stream, numbers, to_append
 from event_stores import lane_held, opened
 
 
@@ -82,4 +83,59 @@ async def test_who_is_refused_by_what_was_damaged_stops_nobody_else(
             await store.append(to_append(stream, 0))
 
         assert await store.append(to_append(new_stream(), 0))
+        await client.close()
+
+
+async def test_what_was_written_is_not_taken_for_anothers_while_it_cannot_be_read_back() -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        stream = new_stream()
+        sidecar.faults.lose_reply("ExecuteStateTransaction")
+        sidecar.faults.fail("GetBulkState", times=3)
+        appended = await store.append(to_append(stream, 0))
+        assert (appended.version, appended.position.seq) == (1, 1)
+        assert await numbers(store, stream) == [1]
+
+
+async def test_many_events_behind_a_version_that_is_taken_are_a_conflict() -> None:
+    async with (
+        FakeSidecar() as sidecar,
+        opened(sidecar.grpc_port, "other") as other,
+        opened(sidecar.grpc_port) as store,
+    ):
+        stream = new_stream()
+        await other.append(to_append(stream, 0))
+        outcomes = await asyncio.gather(
+            store.append(to_append(stream, 0, count=3)),
+            store.append(to_append(new_stream(), 0, count=3)),
+            return_exceptions=True,
+        )
+        assert [type(one) for one in outcomes] == [ConflictError, Appended]
+        assert await numbers(store, stream) == [1]
+
+
+class Recording(DaprSidecar):
+    """Keeps the keys of each transaction."""
+
+    def __init__(self, grpc_port: int) -> None:
+        super().__init__(grpc_port)
+        self.written: list[list[str]] = []
+
+    async def transact(self, store: str, writes: Iterable[Write]) -> None:
+        writes = list(writes)
+        self.written.append([write.key for write in writes])
+        await super().transact(store, writes)
+
+
+async def test_every_transaction_takes_its_keys_in_the_same_order() -> None:
+    """Two that lock the same keys in different orders could wait for each other."""
+    async with FakeSidecar() as sidecar:
+        client = Recording(sidecar.grpc_port)
+        stream = new_stream()
+        append = to_append(stream, 0, command_id="key")
+        loop = asyncio.get_running_loop()
+        batch = [Waiting(one, "", 100, loop.create_future()) for one in (append, to_append(new_stream(), 0))]
+        await GroupCommit(client, "eventstore", 60).commit(0, 0, batch)
+        (written,) = client.written
+        assert written == sorted(written)
+        assert {keys.head(stream), keys.event(stream, 1), keys.command("acme", "key")} < set(written)
         await client.close()
