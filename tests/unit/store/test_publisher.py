@@ -16,7 +16,7 @@ from annals.dapr import DaprError, DaprSidecar, Message, StateConflict, StateVal
 from annals.events import RecordedEvent, StreamId
 from annals.store import Append, MemoryEventStore, Undecodable, publisher
 from annals.store.group_commit import Committed, Waiting
-from annals.store.protocol import Appended
+from annals.store.protocol import Appended, Commit
 from annals.store.publisher import Publisher
 from conftest import until
 from event_store_conformance import saying
@@ -369,6 +369,57 @@ async def test_what_waits_while_the_broker_is_away_takes_little_memory(sidecar: 
         sidecar.away = lambda _: False
         await until(published(one))
     assert sidecar.taken == events
+
+
+async def test_what_found_no_room_in_memory_is_published_in_its_place(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_BUFFERED_BYTES", 3_000)
+    store = MemoryEventStore()
+    sidecar.away = lambda _: True
+    async with publishing(sidecar, store, 0, 0) as one:
+        events = [await offer(one, store, number, size) for number, size in enumerate((10, 5_000, 10), 1)]
+        sidecar.away = lambda _: False
+        await until(published(one))
+    assert sidecar.taken == events
+
+
+async def test_what_was_published_makes_room_in_memory(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(MemoryEventStore):
+        reads = 0
+
+        async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+            self.reads += 1
+            return await super().read_log(lane, first, last)
+
+    monkeypatch.setattr(publisher, "_BUFFERED_BYTES", 3_000)
+    store = Counting()
+    async with publishing(sidecar, store, 0, 0) as one:
+        for number in range(1, 21):
+            await offer(one, store, number)
+            await until(published(one))
+    assert store.reads == 20, "those of this test itself"
+
+
+async def test_a_watermark_that_could_not_be_saved_is_saved_later(sidecar: Sidecar) -> None:
+    class Away(Sidecar):
+        away_too = True
+
+        async def save(self, store: str, write: Write) -> None:
+            if self.away_too:
+                raise DaprError(grpc.StatusCode.INTERNAL, "the database is away")
+            await super().save(store, write)
+
+    store, away = MemoryEventStore(), Away()
+    await append(store, "t")
+    async with publishing(away, store, 0, 1) as one:
+        await one.drain()
+        assert (one.backlog, away.watermark) == (0, 0)
+        away.away_too = False
+        await one.drain()
+        assert away.watermark == 1
 
 
 async def offer(one: Publisher, store: MemoryEventStore, number: int, size: int = 10) -> str:
