@@ -422,6 +422,56 @@ async def test_a_watermark_that_could_not_be_saved_is_saved_later(sidecar: Sidec
         assert away.watermark == 1
 
 
+async def test_a_hole_in_the_log_is_waited_for_until_it_is_repaired(sidecar: Sidecar) -> None:
+    class Holed(MemoryEventStore):
+        reads = 0
+
+        async def read_log(self, lane: int, first: int, last: int) -> list[Commit]:
+            self.reads += 1
+            return [] if self.reads < 5 else await super().read_log(lane, first, last)
+
+    store = Holed()
+    events = [await append(store, f"t{number}") for number in range(3)]
+    async with publishing(sidecar, store, 0, 3) as one:
+        await until(published(one))
+    assert sidecar.taken == events
+
+
+async def test_the_watermark_of_an_idle_lane_is_saved(
+    sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "_MARK_SECONDS", 0.05)
+    store = MemoryEventStore()
+
+    async def saved() -> bool:
+        return sidecar.watermark == 1
+
+    async with publishing(sidecar, store, 0, 0) as one:
+        await offer(one, store, 1)
+        await until(saved)
+
+
+async def test_a_bulk_has_one_event_of_each_stream(sidecar: Sidecar) -> None:
+    """Some brokers are given the messages of a bulk in any order."""
+    bulks: list[list[str]] = []
+
+    class Recording(Sidecar):
+        async def publish(self, topic: str, messages: Sequence[Message]) -> frozenset[str]:
+            bulks.append([one.metadata["partitionKey"] for one in messages])
+            return await super().publish(topic, messages)
+
+    store, recording = MemoryEventStore(), Recording()
+    events = [await append(store, name) for name in "aababc"]
+    async with publishing(recording, store, 0, len(events)) as one:
+        await until(published(one))
+    assert bulks == [
+        ["default/thing-a", "default/thing-b", "default/thing-c"],
+        ["default/thing-a", "default/thing-b"],
+        ["default/thing-a"],
+    ]
+    assert recording.taken == [events[place] for place in (0, 2, 5, 1, 4, 3)]
+
+
 async def offer(one: Publisher, store: MemoryEventStore, number: int, size: int = 10) -> str:
     event = await append(store, f"t{number}", size)
     await tell(one, store, number)
