@@ -495,3 +495,20 @@ async def test_a_command_that_others_are_faster_than_for_ever_is_given_up_at_its
     store.times = 10_000
     with pytest.raises(StoreUnavailable, match="in time"):
         await tasks.execute(command("task.complete"))
+
+
+async def test_commands_on_one_aggregate_are_carried_out_one_at_a_time() -> None:
+    class Counting(MemoryEventStore):
+        appends = 0
+
+        async def append(self, append: Append) -> Appended:
+            self.appends += 1
+            await asyncio.sleep(0)
+            return await super().append(append)
+
+    store = Counting()
+    tasks = bus(store)
+    await tasks.execute(command("task.create", title="Write"))
+    changes = [command("task.update", title=f"Write {number}") for number in range(10)]
+    await asyncio.gather(*map(tasks.execute, changes))
+    assert store.appends == 11, "none was a conflict with another of this instance"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -11,13 +11,13 @@ import grpc
 import orjson
 import pytest
 
-from annals.dapr import DaprError, DaprSidecar, Write
+from annals.dapr import DaprError, DaprSidecar, StateValue, Write
 from annals.store import Appended, DaprEventStore, DuplicateCommand, StoreUnavailable, UnfitStore, keys
 from annals.store.probe import probe
 from annals.testing.fake import FakeDapr, FakeSidecar, FakeState, Flavour, VirtualClock
 from annals.testing.fake.state import Operation, StateRefused
 from event_store_conformance import EventStoreConformance, new_stream, numbers, to_append
-from event_stores import opened
+from event_stores import lane_held, opened
 
 WRITES = "ExecuteStateTransaction"
 
@@ -107,6 +107,35 @@ async def test_a_command_id_is_known_for_seven_days() -> None:
             await store.append(to_append(stream, 1, command_id="key"))
         await clock.advance(timedelta(seconds=1))
         await store.append(to_append(stream, 1, command_id="key"))
+
+
+class RunsOut(DaprSidecar):
+    """Lets the clock go on by `by` between a refusal and the read-back that explains it."""
+
+    clock: VirtualClock
+    by = timedelta(0)
+
+    async def get_certain(self, store: str, wanted: Sequence[str]) -> dict[str, StateValue]:
+        by, self.by = self.by, timedelta(0)
+        await self.clock.advance(by)
+        return await super().get_certain(store, wanted)
+
+
+async def test_a_command_id_that_ends_while_its_repeat_is_refused_is_free() -> None:
+    clock, stream = VirtualClock(), new_stream()
+    async with FakeSidecar(dapr=FakeDapr(clock=clock)) as sidecar:
+        client = RunsOut(sidecar.grpc_port)
+        client.clock = clock
+        store = DaprEventStore(client, owner="test")
+        running = asyncio.create_task(store.run())
+        await lane_held(store)
+        await store.append(to_append(stream, 0, command_id="key"))
+        client.by = timedelta(days=7, seconds=1)
+        await store.append(to_append(stream, 1, command_id="key"))
+        assert await numbers(store, stream) == [1, 2]
+        await store.drain()
+        await running
+        await client.close()
 
 
 async def test_a_command_id_that_mysql_did_not_clean_up_yet_is_refused_alone() -> None:
