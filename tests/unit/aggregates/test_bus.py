@@ -318,6 +318,17 @@ async def test_two_instances_that_are_sent_one_key_at_once_give_one_outcome(name
     assert await store.tails() == {0: 1}
 
 
+async def test_two_instances_that_are_sent_one_key_for_two_commands_at_once_do_one_of_them() -> None:
+    store = Meeting()
+    outcomes = await asyncio.gather(
+        bus(store).execute(keyed("task.create", title="Write")),
+        bus(store).execute(keyed("task.create", title="Something else")),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in outcomes) == ["CommandResult", "KeyReused"]
+    assert await store.tails() == {0: 1}
+
+
 async def test_events_carry_who_and_why() -> None:
     store = MemoryEventStore()
     context = CommandContext(
