@@ -21,7 +21,7 @@ from annals.aggregates import (
 )
 from annals.aggregates import bus as bus_module
 from annals.events import DomainEvent, EventData, EventRegistry, Position, StreamId
-from annals.privacy import PERSONAL, SubjectErased
+from annals.privacy import PERSONAL, SubjectErased, SubjectKey
 from annals.store import (
     Append,
     Appended,
@@ -179,6 +179,26 @@ async def test_a_repeat_gets_the_first_outcome_after_its_subject_was_erased_too(
     ):
         with pytest.raises(RuleViolation, match="was erased"):
             await members.execute(other)
+
+
+async def test_nothing_is_kept_of_a_command_by_which_a_guessed_name_could_be_confirmed() -> None:
+    """It would outlive the erasure of the subject: it is not encrypted."""
+    kept = []
+    for key in (bytes(64), bytes(range(64))):
+
+        async def protect(
+            tenant: str, subject: str, fields: Mapping[str, str], key: bytes = key
+        ) -> dict[str, str]:
+            of = SubjectKey(tenant, subject, key)
+            return {field: str(of.encrypt(field, text)) for field, text in fields.items()}
+
+        store = MemoryEventStore()
+        members = CommandBus(store, REGISTRY, HANDLERS, source="test", protect=protect)
+        await members.execute(keyed("member.register", id="zoe", name="Zoe"))
+        _, outcome = await store.load(StreamId("default", "member-zoe"), "the-key")
+        assert outcome is not None
+        kept.append(outcome.fingerprint)
+    assert kept[0] != kept[1], "the fingerprint is of what is encrypted"
 
 
 class Reached(EventData, type="person.reached"):
