@@ -585,3 +585,31 @@ async def test_a_command_that_is_broken_off_is_not_counted_as_done() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert (counted("cancelled"), counted("done")) == (before[0] + 1, before[1])
+
+
+@pytest.mark.parametrize("path", ["/task.create", "/task.invent", "", ":batch"])
+async def test_no_way_leads_round_a_service_that_takes_no_commands(store: FlakyStore, path: str) -> None:
+    def refuse() -> NoReturn:
+        raise Problem(503, "read-only", "nothing is changed now")
+
+    app = FastAPI()
+    app.include_router(
+        routes(CommandBus(store, REGISTRY, HANDLERS, source="command", protect=sealed), refuse)
+    )
+    app.add_exception_handler(Problem, on_problem)
+    data = {"title": "Write"}
+    body: Any = data
+    if path == "":
+        body = {
+            "event_type": "task.create",
+            "command_type": "task.create",
+            "command_data": data,
+            "source": "t",
+        }
+    elif path == ":batch":
+        body = [{"type": "task.create", "data": data}]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.post(f"/commands{path}", json=body)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:annals:problem:read-only")
+    assert store.keys == []
