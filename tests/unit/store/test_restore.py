@@ -183,6 +183,42 @@ async def test_an_import_that_is_refused_has_written_nothing() -> None:
         assert await into.get("eventstore", key) is not None
 
 
+async def test_an_import_that_another_writer_was_faster_than_says_so() -> None:
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            await store.append(to_append(new_stream(), 0))
+        lines = await lines_of(source)
+
+    class Slower(DaprSidecar):
+        async def transact(self, store: str, writes: Iterable[Write]) -> None:
+            async with opened(port) as faster:
+                await faster.append(to_append(new_stream(), 0))
+            await super().transact(store, writes)
+
+    async with FakeSidecar() as sidecar:
+        port = sidecar.grpc_port
+        slower = Slower(port)
+        with pytest.raises(NotImportable, match="at the same time"):
+            await Restore(slower, "eventstore", NOTHING).apply(b"".join(lines))
+        assert not await DaprEventReader(slower).half_imported()
+        await slower.close()
+
+
+async def test_a_commit_beyond_the_end_that_its_backup_names_is_refused() -> None:
+    async with empty() as (port, source):
+        async with opened(port) as store:
+            for _ in range(3):
+                await store.append(to_append(new_stream(), 0))
+        header, *commits = await lines_of(source)
+    shorter = orjson.dumps(orjson.loads(header) | {"lanes": {"0": 2}}) + b"\n"
+    async with empty() as (_, into):
+        restore = Restore(into, "eventstore", NOTHING)
+        assert await restore.apply(b"".join([shorter, *commits[:2]])) == 2
+        with pytest.raises(NotImportable, match="did not begin"):
+            await restore.apply(commits[2])
+        assert await DaprEventReader(into).reached() == {0: 2}
+
+
 class Put(EventData, type="box.put"):
     weight: int
 
