@@ -15,6 +15,7 @@ from annals.dapr import DaprSidecar, StateValue, Write
 from annals.events import DomainEvent, StreamId
 from annals.store import Append, DaprEventReader, DaprEventStore, Export, Restore, Undecodable, export, keys
 from annals.testing.fake import FakeSidecar
+from event_store_conformance import saying
 from event_stores import opened
 
 TEXT = b"x" * 20_000
@@ -205,3 +206,33 @@ async def test_an_event_that_no_import_takes_is_not_exported_as_if_whole(other: 
                 pass
         assert raised.value.key == key
         await client.close()
+
+
+async def test_an_export_has_the_keys_of_its_subjects_each_of_its_own_tenant() -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        client = DaprSidecar(sidecar.grpc_port)
+        for tenant in ("acme", "default", "other"):
+            await client.save("eventstore", Write(keys.subject(tenant, "zoe"), f"{tenant}'s".encode()))
+        for tenant in ("acme", "other"):
+            event = saying("t", "annals-enc.v1/zoe/sealed", tenant_id=tenant)
+            await store.append(Append(event.stream, (event,), 0))
+        pages = Export(client, "eventstore", with_keys=True).pages()
+        lines = [orjson.loads(line) for page in [page async for page in pages] for line in page.splitlines()]
+        await client.close()
+    assert {line["tenant"]: line["key"] for line in lines if "subject" in line} == {
+        "acme": "acme's",
+        "other": "other's",
+    }
+
+
+async def test_a_checkpoint_of_commits_that_are_not_exported_is_not_exported() -> None:
+    async with FakeSidecar() as sidecar, opened(sidecar.grpc_port) as store:
+        client = DaprSidecar(sidecar.grpc_port)
+        await store.append(written(StreamId.of("default", "thing", "1"), 1))
+        signed = [orjson.dumps({"lane": 0, "number": seq, "seq": seq}).decode() for seq in (1, 2)]
+        for number, checkpoint in enumerate(signed, start=1):
+            await client.save("eventstore", Write(keys.checkpoint(0, number), checkpoint.encode()))
+        pages = Export(client, "eventstore", with_keys=False).pages()
+        lines = [orjson.loads(line) for page in [page async for page in pages] for line in page.splitlines()]
+        await client.close()
+    assert [line["checkpoint"] for line in lines if "checkpoint" in line] == signed[:1]
