@@ -101,6 +101,13 @@ async def test_a_change_needs_the_version_it_was_made_for(client: httpx.AsyncCli
     assert (same.status_code, same.json()["version"]) == (200, 3)
 
 
+@pytest.mark.parametrize("expected", [True, False, -1, 1.0, "1"])
+async def test_what_is_no_version_is_not_taken_for_one(client: httpx.AsyncClient, expected: object) -> None:
+    await client.post("/task.create", json={"id": "t", "title": "Write"})
+    answer = await client.post("/task.complete", json={"id": "t", "expected_version": expected})
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:annals:problem:malformed")
+
+
 async def test_a_repeat_gets_the_first_outcome(client: httpx.AsyncClient, store: FlakyStore) -> None:
     key = {"Idempotency-Key": "k"}
     first = await client.post("/task.create", json={"title": "Write"}, headers=key)
