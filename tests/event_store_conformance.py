@@ -115,6 +115,14 @@ class EventStoreConformance:
         assert (await store.load(stream, command_id))[1] == caught.value.outcome
         assert await numbers(store, stream) == [1]
 
+    async def test_a_repeat_is_known_though_its_stream_has_gone_on(self, store: EventStore) -> None:
+        stream, command_id = new_stream(), str(uuid.uuid4())
+        first = await store.append(to_append(stream, 0, command_id=command_id))
+        await store.append(to_append(stream, 1))
+        with pytest.raises(DuplicateCommand) as caught:
+            await store.append(to_append(stream, 0, command_id=command_id))
+        assert caught.value.outcome.appended == first
+
     async def test_the_longest_command_ids_take_effect_once_each(self, store: EventStore) -> None:
         tenant, scope = "t" * 63, str(uuid.uuid4()).ljust(255, "k")
         for command_id in (f"{scope}1", f"{scope}2"):
