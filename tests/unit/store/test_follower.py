@@ -385,6 +385,23 @@ async def test_it_ends_when_it_is_told_to_in_the_moment_in_which_it_fails(turns:
     assert following.cancelled()
 
 
+async def test_what_is_parked_waits_also_if_it_is_read_again(world: World) -> None:
+    """As after a crash between the parking and the saving of the place."""
+    before = await world.lease()
+    await world.append(0, "torn")
+    world.fails = {1}
+    async with world.following():
+        await until(_holds(lambda: world.parked == [1]))
+    world.fails, tried = set(), world.tries
+    await world.client.save("eventstore", Write(keys.follower("test"), orjson.dumps(before)))
+    async with world.following():
+        await until(world.saved(before["seen"] | {"0": 2}))
+        assert (world.parked, world.tries) == ([1], tried)
+        await world.release()
+        await until(_holds(lambda: not world.parked))
+    assert world.handled == [1]
+
+
 async def test_what_is_discarded_is_passed_over_and_the_rest_goes_on(world: World) -> None:
     await world.append(0, "torn", 1)
     await world.append(0, "torn", 2)
