@@ -14,8 +14,7 @@ from dapr.ext.workflow import (
     WorkflowRuntime,
     when_any,
 )
-from dapr.ext.workflow._durabletask import worker as sdk
-from dapr.ext.workflow._durabletask.internal.protos import HistoryEvent
+from dapr.ext.workflow._durabletask.worker import VersionNotRegisteredException
 from dapr.ext.workflow.logger import LoggerOptions
 
 from annals.sagas import engine
@@ -43,23 +42,6 @@ _LOOKS = "annals.looks-for-a-cancel"
 _TELLS = "annals.tells-before-it-waits"
 # Before this patch, a workflow knew only the answers that had come to itself.
 _ASKS = "annals.asks-at-the-deadline"
-
-
-def _is_put_aside(event: HistoryEvent) -> bool:
-    """Whether a suspended workflow keeps an event until it is resumed.
-
-    For the SDK (1.18), a second suspension is such an event. On resuming, it suspends the workflow again, and
-    the SDK then puts each following event back at the end of the list that it goes through: without an end,
-    and until no memory is left (as microsoft/durabletask-js#306 mended elsewhere).
-    """
-    return event.WhichOneof("eventType") not in (
-        "executionSuspended",
-        "executionResumed",
-        "executionTerminated",
-    )
-
-
-sdk._is_suspendable = _is_put_aside  # noqa: SLF001
 
 
 class _DaprWorkflow:
@@ -173,7 +155,7 @@ def _workflow(
         declared = catalog.find(saga.type, start["version"], begun_with(start))
         if declared is None:
             # As during an upgrade: Dapr holds the workflow until a worker comes that declares the saga so.
-            raise sdk.VersionNotRegisteredException
+            raise VersionNotRegisteredException
         return (yield from engine.run(declared, _DaprWorkflow(context, declared), start))
 
     return run
