@@ -103,12 +103,7 @@ def _install(programs: list[str]) -> int:
 def _start(choice: Choice) -> int:
     running = supervisor.read()
     if running is not None:
-        runs = f"The {'suite is' if running.services else 'servers are'} already running"
-        of = f"profile {running.profile}, store {running.store}"
-        if running.state != "running":
-            runs = f"The suite is {running.state}"
-        console.print(f"{runs} ({of}); `make stop` stops everything.", highlight=False)
-        return 0 if running.choice == choice and running.state == "running" else 1
+        return _there(running, choice)
     if code := _setup(choice):
         return code
     process = supervisor.start_in_background(choice)
@@ -122,6 +117,11 @@ def _start(choice: Choice) -> int:
             process.wait()
         return 130
     report = supervisor.read()
+    if process.poll() == supervisor.TAKEN:
+        if report is not None:
+            return _there(report, choice)
+        console.print("Another `make start` or `make stop` is at work; try again.", highlight=False)
+        return 1
     if report is not None and report.state == "starting" and process.poll() is None:
         console.print(
             f"The suite is still starting after {_START_SECONDS} s: "
@@ -137,12 +137,24 @@ def _start(choice: Choice) -> int:
     return 0
 
 
+def _there(running: supervisor.Report, choice: Choice) -> int:
+    """Say which suite is there already; return the exit code of a start of the choice."""
+    runs = f"The {'suite is' if running.services else 'servers are'} already running"
+    of = f"profile {running.profile}, store {running.store}"
+    if running.state != "running":
+        runs = f"The suite is {running.state}"
+    console.print(f"{runs} ({of}); `make stop` stops everything.", highlight=False)
+    return 0 if running.choice == choice and running.state == "running" else 1
+
+
 def _wait_started(choice: Choice, process: subprocess.Popen[bytes]) -> str | None:
     """Wait until the suite runs, has ended, or takes too long; return the error it reports, if any."""
     deadline = time.monotonic() + _START_SECONDS
     with step(f"Starting the suite (profile {choice.profile}, store {choice.store})"):
         while time.monotonic() < deadline:
             report = supervisor.read()
+            if report is not None and report.supervisor.pid != process.pid:
+                report = None  # of another start; this supervisor ends as soon as it sees that one
             if report is not None and report.state == "running":
                 break
             if report is not None and report.error:

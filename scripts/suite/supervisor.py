@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from suite.suite import PortBusy, Suite
 
 STATE = ROOT / ".annals" / "suite.json"
 LOG = ROOT / ".annals" / "supervisor.log"
+TAKEN = 75
+"""The exit code of a supervisor that finds another one."""
 _LOOK_SECONDS = 0.25
 _STOP_SECONDS = 90
 
@@ -111,7 +115,27 @@ def observe(suite: Suite, state: str, error: str = "") -> Report:
 
 
 async def supervise(choice: Choice) -> None:
-    """Run a suite until SIGTERM or SIGINT, and keep its report up to date."""
+    """Run a suite until SIGTERM or SIGINT, and keep its report up to date.
+
+    Exits with TAKEN if another supervisor runs: of two starts at once, each would write the other's files.
+    """
+    with _only_one():
+        await _supervise(choice)
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[None]:
+    lock = STATE.with_suffix(".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SystemExit(TAKEN) from None
+        yield
+
+
+async def _supervise(choice: Choice) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

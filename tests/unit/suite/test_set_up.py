@@ -211,6 +211,36 @@ def test_a_supervisor_that_ended_before_its_first_report_is_not_waited_for(
     assert "did not start" in capsys.readouterr().out
 
 
+def test_of_two_starts_at_once_the_second_leaves_the_first_alone(
+    monkeypatch: pytest.MonkeyPatch,
+    supervising: Callable[[str], subprocess.Popen[bytes]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The first has reported nothing yet as the second looks, and fails as the second waits.
+    first = _report("failed")
+    first.error = "a port is taken by another"
+    reports = chain([None], repeat(first))
+    monkeypatch.setattr(supervisor, "read", lambda: next(reports))
+    supervising(f"import time; time.sleep(0.3); raise SystemExit({supervisor.TAKEN})")
+
+    assert command._start(Choice.of("embedded", "postgresql")) == 1
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "The suite is failed" in told
+    assert "a port is taken" not in told
+
+
+async def test_a_second_supervisor_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(supervisor, "STATE", tmp_path / "suite.json")
+    monkeypatch.setattr(supervisor, "Suite", lambda *_, **__: pytest.fail("it made a suite"))
+    with (
+        supervisor._only_one(),
+        pytest.raises(SystemExit) as ended,
+    ):
+        await supervisor.supervise(Choice.of("embedded", "postgresql"))
+    assert ended.value.code == supervisor.TAKEN
+    assert {path.name for path in tmp_path.iterdir()} == {"suite.lock"}
+
+
 def test_a_suite_that_takes_long_is_said_to_start_still(
     monkeypatch: pytest.MonkeyPatch,
     supervising: Callable[[str], subprocess.Popen[bytes]],
