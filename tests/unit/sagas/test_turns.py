@@ -17,7 +17,7 @@ from dapr.ext.workflow._durabletask.internal.orchestrator_service_pb2_grpc impor
     add_TaskHubSidecarServiceServicer_to_server,
 )
 
-from annals.sagas.turns import Turns, history_once
+from annals.sagas.turns import Turns, history_once, suspended_once
 
 
 def _turn(instance: str) -> protos.WorkItem:
@@ -141,3 +141,32 @@ def test_a_history_without_repeats_and_an_activity_are_left_alone() -> None:
     assert history_once(item) == _item(-1, 0, 1, -1)
     activity = protos.WorkItem(activityRequest=protos.ActivityRequest(name="perform"))
     assert history_once(activity) == activity
+
+
+def _happened(past: str, new: str) -> protos.WorkItem:
+    item = protos.WorkItem()
+    item.workflowRequest.SetInParent()
+    kinds = {"s": "executionSuspended", "r": "executionResumed", "e": "eventRaised", "w": "workflowStarted"}
+    for events, letters in ((item.workflowRequest.pastEvents, past), (item.workflowRequest.newEvents, new)):
+        for letter in letters:
+            getattr(events.add(), kinds[letter]).SetInParent()
+    return item
+
+
+@pytest.mark.parametrize(
+    ("past", "new", "left"),
+    [
+        ("wsesse", "wre", ("wsee", "wre")),
+        ("ws", "wssrss", ("ws", "wrs")),
+        ("wsrsr", "wse", ("wsrsr", "wse")),
+        ("ws", "s", ("ws", "s")),  # the SDK refuses a turn without a new event
+        ("w", "e", ("w", "e")),
+    ],
+)
+def test_a_suspension_of_a_suspended_workflow_is_not_seen(past: str, new: str, left: tuple[str, str]) -> None:
+    assert suspended_once(_happened(past, new)) == _happened(*left)
+
+
+def test_an_activity_is_not_searched_for_suspensions() -> None:
+    activity = protos.WorkItem(activityRequest=protos.ActivityRequest(name="perform"))
+    assert suspended_once(activity) == protos.WorkItem(activityRequest=protos.ActivityRequest(name="perform"))

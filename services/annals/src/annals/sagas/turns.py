@@ -63,7 +63,7 @@ class Turns(grpc.UnaryStreamClientInterceptor, grpc.UnaryUnaryClientInterceptor)
         if item.HasField("workflowRequest") and not item.completionToken:
             item.completionToken = f"{_OURS}{next(self._numbers)}"
             self._last[item.workflowRequest.instanceId] = item.completionToken
-        return history_once(item)
+        return suspended_once(history_once(item))
 
 
 def history_once(item: Any) -> Any:
@@ -87,4 +87,30 @@ def history_once(item: Any) -> Any:
         kept = [type(event).FromString(event.SerializeToString()) for event in once]
         del past[:]
         past.extend(kept)
+    return item
+
+
+def suspended_once(item: Any) -> Any:
+    """Return the work item without the suspensions of a workflow that is suspended already.
+
+    The SDK (1.18) keeps such a suspension for the resume, and then neither ends that turn nor stops taking
+    memory: it takes the suspension, and again and again puts back what came after it.
+    """
+    if not item.HasField("workflowRequest"):
+        return item
+    suspended = False
+    for events in (item.workflowRequest.pastEvents, item.workflowRequest.newEvents):
+        kept: list[Any] = []
+        for event in events:
+            repeated = suspended and event.HasField("executionSuspended")
+            suspended = not event.HasField("executionResumed") and (
+                suspended or event.HasField("executionSuspended")
+            )
+            if not repeated:
+                kept.append(event)
+        # The SDK refuses a turn without a new event. Until the resume comes, a repetition does no harm.
+        if kept and len(kept) < len(events):
+            kept = [type(event).FromString(event.SerializeToString()) for event in kept]
+            del events[:]
+            events.extend(kept)
     return item
