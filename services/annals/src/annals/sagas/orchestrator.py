@@ -40,7 +40,9 @@ class NotBegun(Exception):
     """A saga's workflow does not exist yet, but will."""
 
     def __init__(self, key: SagaKey) -> None:
-        super().__init__(f"the workflow of saga {key.id} has not begun yet")
+        super().__init__(
+            f"the workflow of saga {key.id} has not begun yet, or was lost: then restart the saga"
+        )
 
 
 @dataclass(frozen=True, slots=True)
