@@ -161,6 +161,7 @@ def _happened(past: str, new: str) -> protos.WorkItem:
         ("wsrsr", "wse", ("wsrsr", "wse")),
         ("ws", "s", ("ws", "s")),  # the SDK refuses a turn without a new event
         ("w", "e", ("w", "e")),
+        ("wrsr", "wre", ("wsr", "we")),
     ],
 )
 def test_a_suspension_of_a_suspended_workflow_is_not_seen(past: str, new: str, left: tuple[str, str]) -> None:

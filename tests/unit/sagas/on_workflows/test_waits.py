@@ -115,6 +115,20 @@ async def test_a_saga_that_was_suspended_twice_goes_on_when_it_is_resumed_once()
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 
+async def test_a_saga_that_was_resumed_twice_goes_on() -> None:
+    async with saga_machine(SagaCatalog(Saga("test", Numbered, (answered("v"),)))) as machine:
+        ask = machine.orchestrator
+        await ask.start(KEY, "test", {}, Asker())
+        await machine.clock.settle()
+        await ask.suspend(KEY, Asker("boss"))
+        for _ in range(2):
+            await ask.resume(KEY, Asker("boss"))
+            await machine.clock.settle()
+        await ask.raise_event(KEY, "yes-v", None, Asker("ada"))
+        await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
 @pytest.mark.parametrize("first", ["yes-v", "no-v"])
 @pytest.mark.parametrize("restarted", [True, False])
 async def test_the_first_answer_to_a_wait_counts_though_another_comes_before_it_is_taken(

@@ -91,10 +91,11 @@ def history_once(item: Any) -> Any:
 
 
 def suspended_once(item: Any) -> Any:
-    """Return the work item without the suspensions of a workflow that is suspended already.
+    """Return the work item without suspensions of a suspended workflow, and resumes of one that is not.
 
     The SDK (1.18) keeps such a suspension for the resume, and then neither ends that turn nor stops taking
-    memory: it takes the suspension, and again and again puts back what came after it.
+    memory: it takes the suspension, and again and again puts back what came after it. A workflow that is
+    resumed while it is not suspended fails, because the SDK does not know the event then.
     """
     if not item.HasField("workflowRequest"):
         return item
@@ -102,10 +103,9 @@ def suspended_once(item: Any) -> Any:
     for events in (item.workflowRequest.pastEvents, item.workflowRequest.newEvents):
         kept: list[Any] = []
         for event in events:
-            repeated = suspended and event.HasField("executionSuspended")
-            suspended = not event.HasField("executionResumed") and (
-                suspended or event.HasField("executionSuspended")
-            )
+            suspends, resumes = event.HasField("executionSuspended"), event.HasField("executionResumed")
+            repeated = suspends if suspended else resumes
+            suspended = suspends or (suspended and not resumes)
             if not repeated:
                 kept.append(event)
         # The SDK refuses a turn without a new event. Until the resume comes, a repetition does no harm.
