@@ -7,6 +7,8 @@ pending turn is known by its instance alone, and completion tokens are empty). D
 to the first copy for the answer to the second, and the answer to the second for the answer to the following
 turn, which counts as done without having run. So the workflow stands still for ever, or its history holds
 twice what it scheduled (docs/decisions/0017).
+
+What is handed out also goes through here to be freed from the events that the worker's SDK cannot take.
 """
 
 from __future__ import annotations
