@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from annals_cli.sidecar import Exit
+from annals_cli.sidecar import Exit, Failed
 from unit.cli.conftest import Annals
 
 LINES = b'{"format":"annals-export/1","lanes":{"0":1}}\n{"lane":0,"seq":1,"commit":"{}","events":[]}\n'
@@ -42,3 +42,32 @@ def test_programs_are_told_that_what_changed_is_not_known(annals: Annals, backup
     result = annals(without_projector, "--json", "import", backup)
     assert json.loads(result.stdout) == {"commits": 1, "taken": 1, "changed_read_models": None}
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("damaged", "as_damaged"),
+    [
+        (b'{"read_models": []}', b'{"read_models": [}'),
+        (b'{"read_models": []}', b'{"read_models": 7}'),
+        (b'{"read_models": []}', b'{"read_models": [{"name": "tasks"}]}'),
+        (b'{"read_models": []}', b'{"read_models": ["\xff"]}'),
+        (b'"sha256"', b'"sha257"'),
+        (b'"commits"', b'"komits"'),
+        (b'{"end": {', b'{"end": 3, "was": {'),
+    ],
+)
+def test_nothing_is_sent_of_a_file_whose_first_or_last_line_was_altered(
+    annals: Annals, backup: str, damaged: bytes, as_damaged: bytes
+) -> None:
+    """The checksum covers the lines between them."""
+    file = Path(backup)
+    file.write_bytes(file.read_bytes().replace(damaged, as_damaged))
+    sent: list[httpx.Request] = []
+
+    def taking(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return without_projector(request)
+
+    with pytest.raises(Failed, match="the file was altered") as failure:
+        annals(taking, "import", backup)
+    assert (failure.value.code, sent) == (Exit.USAGE, [])

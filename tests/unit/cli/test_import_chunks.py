@@ -39,10 +39,13 @@ def test_lines_come_whole_however_they_arrive() -> None:
 
 def test_a_file_that_was_cut_off_or_altered_is_refused() -> None:
     lines = HEADER + commit(0, 1)
-    end = json.dumps({"end": {"sha256": hashlib.sha256(lines).hexdigest()}}).encode() + b"\n"
+    end = (
+        json.dumps({"end": {"commits": 1, "events": 1, "sha256": hashlib.sha256(lines).hexdigest()}}).encode()
+        + b"\n"
+    )
     first = b'{"read_models": []}\n'
     for whole in (first + lines + end, first + lines + end.rstrip()):
-        assert _checked(io.BytesIO(whole))["sha256"]
+        assert _checked(io.BytesIO(whole))[1]["sha256"]
     for wrong, message in (
         (first + lines, "cut off"),
         (first + lines + end[:9], "cut off"),

@@ -99,9 +99,9 @@ def import_(
                 f"{file} is not a file: it is read twice, so that nothing is sent of an altered one",
                 Exit.USAGE,
             )
-        end = _checked(source)
+        definitions, end = _checked(source)
         source.seek(0)
-        definitions = json.loads(source.readline())["read_models"]
+        source.readline()  # of the definitions, which the store does not take
         taken = 0
         with given.output.progress() as progress:
             bar = progress.add_task("import", total=end["commits"])
@@ -138,14 +138,22 @@ def import_(
         notes.print(told(("Changed since the export:", "yellow"), f" {', '.join(changed)}"))
 
 
-def _checked(source: BinaryIO) -> dict[str, Any]:
-    """Return what the export's last line says. Raises Failed unless it fits the lines before it."""
+def _checked(source: BinaryIO) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return the definitions of the read models in an export's first line, and what its last line says.
+
+    Raises Failed unless these lines are whole, and the last one fits the lines between them.
+    """
     digest = hashlib.sha256()
     end: dict[str, Any] | None = None
+    definitions: dict[str, str] = {}
     for number, line in enumerate(source):
         if number == 0:
             if not line.startswith(b'{"read_models"'):
                 raise Failed("this file was not written by annals export", Exit.USAGE)
+            try:  # the checksum does not cover this line
+                definitions = {one["name"]: one["definition"] for one in json.loads(line)["read_models"]}
+            except (ValueError, KeyError, TypeError) as error:
+                raise Failed("the file was altered: its first line cannot be read", Exit.USAGE) from error
         elif line.startswith(b'{"end"'):
             with suppress(ValueError):  # half a line is no end
                 end = json.loads(line)["end"]
@@ -153,9 +161,11 @@ def _checked(source: BinaryIO) -> dict[str, Any]:
             digest.update(line)
     if end is None:
         raise Failed("the file was cut off: its last line is missing", Exit.USAGE)
+    if not isinstance(end, dict) or not end.keys() >= {"sha256", "commits", "events"}:
+        raise Failed("the file was altered: its last line cannot be read", Exit.USAGE)
     if end["sha256"] != digest.hexdigest():
         raise Failed("the file was altered: its checksum does not match", Exit.USAGE)
-    return end
+    return definitions, end
 
 
 def _chunks(source: BinaryIO) -> Iterator[list[bytes]]:
@@ -188,10 +198,9 @@ def _definitions(sidecar: Sidecar) -> list[dict[str, Any]]:
     ]
 
 
-def _changed(sidecar: Sidecar, exported: list[dict[str, Any]]) -> list[str] | None:
+def _changed(sidecar: Sidecar, then: dict[str, str]) -> list[str] | None:
     """Return the read models whose definitions differ from those in the export; None if it has none."""
     now = {one["name"]: one["definition"] for one in _definitions(sidecar)}
-    then = {one["name"]: one["definition"] for one in exported}
     return (
         sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name)) if then else None
     )
