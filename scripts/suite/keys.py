@@ -16,7 +16,8 @@ from suite.runtime import Missing
 def make(directory: Path) -> None:
     """Make the two key files that components/shared/keys.yaml reads, unless they exist.
 
-    Raises Missing if only one of them exists: the data needs the lost keys, and new ones cannot replace them.
+    Raises Missing if only one of them exists, or if one cannot be read: the data needs these keys, and new
+    ones cannot replace them.
     """
     signing, shared = directory / "signing-keys.json", directory / "shared-keys.json"
     begun = directory / "shared-keys.json.begun"  # its name until the matching signing key exists
@@ -32,11 +33,21 @@ def make(directory: Path) -> None:
         _write(signing, {"audit-signing-key": _encoded(key.private_bytes_raw())})
     if begun.exists() and not shared.exists():
         begun.rename(shared)
-    if lost := [file for file in (signing, shared) if not file.exists()]:
-        raise Missing(
-            f"{lost[0]} is gone, and the data in {directory} needs it: restore it from a backup, "
-            "or run `make clean` to delete the data and begin again"
-        )
+    for file in (signing, shared):
+        if (wrong := _wrong_with(file)) is not None:
+            raise Missing(
+                f"{file} is {wrong}, and the data in {directory} needs it: restore it from a backup, "
+                "or run `make clean` to delete the data and begin again"
+            )
+
+
+def _wrong_with(file: Path) -> str | None:
+    try:
+        return None if isinstance(json.loads(file.read_text()), dict) else "damaged"
+    except FileNotFoundError:
+        return "gone"
+    except ValueError:  # neither JSON nor text
+        return "damaged"
 
 
 def _write(path: Path, secrets: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ def denied(_: httpx.Request) -> httpx.Response:
 
 def without_token(request: httpx.Request) -> httpx.Response:
     """Answer as daprd 1.18 does; its health needs no token."""
-    if request.url.path == "/v1.0/healthz":
+    if request.url.path == "/v1.0/healthz/outbound":
         return httpx.Response(204)
     return httpx.Response(401, text="invalid api token\n")
 
@@ -55,6 +55,16 @@ def test_without_the_token_the_doctor_finds_one_thing_wrong(annals: Annals) -> N
     wrong, mend = result.output.splitlines()
     assert wrong == "wrong sidecar: invalid api token: set DAPR_API_TOKEN"
     assert "DAPR_API_TOKEN" in mend
+
+
+def test_the_doctor_advises_to_start_nothing_where_a_sidecar_answers_that_it_is_not_ready(
+    annals: Annals,
+) -> None:
+    result = annals(lambda _: httpx.Response(500), "doctor")
+    assert result.exit_code == Exit.FOUND_WRONG
+    wrong, mend = result.output.splitlines()
+    assert wrong.endswith("is not ready (HTTP 500)")
+    assert "make logs APP=command-dapr" in mend
 
 
 def test_the_doctor_gives_whom_a_service_refuses_no_advice_on_the_service(annals: Annals) -> None:

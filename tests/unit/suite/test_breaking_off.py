@@ -144,6 +144,16 @@ def test_of_two_key_files_the_one_that_is_there_outlives_the_loss_of_the_other(
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("damaged", ["signing-keys.json", "shared-keys.json"])
+@pytest.mark.parametrize("content", [b"", b'{"audit-', b"7", b"\xff"])
+def test_a_key_file_that_was_damaged_is_named(tmp_path: Path, damaged: str, content: bytes) -> None:
+    """Its sidecar would not start, and only the sidecar's log would say why."""
+    keys.make(tmp_path)
+    (tmp_path / damaged).write_bytes(content)
+    with pytest.raises(runtime.Missing, match=f"{damaged} is damaged.*restore it"):
+        keys.make(tmp_path)
+
+
 def test_keys_that_were_begun_are_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for dies_at in range(3):
         home = tmp_path / str(dies_at)

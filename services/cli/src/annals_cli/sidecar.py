@@ -51,6 +51,10 @@ class Failed(Exception):
         self.problem = problem
 
 
+class SidecarNotReady(Failed):
+    """A sidecar answers, and cannot reach others yet, or not any more."""
+
+
 class SidecarRefused(Failed):
     """A sidecar refused: the call lacks its API token, or the called app's access control forbids it."""
 
@@ -176,9 +180,10 @@ class Sidecar:
     def healthy(self) -> None:
         """Raise Failed unless the sidecar is healthy and accepts the API token."""
         with self._reaching("GET", "sidecar"):
-            answer = self.http.get(f"{self.url}/v1.0/healthz", headers=dict(self.headers))
+            # Whether calls leave the sidecar. Its own app may be away: the checks that follow say so.
+            answer = self.http.get(f"{self.url}/v1.0/healthz/outbound", headers=dict(self.headers))
             if answer.is_error:
-                raise Failed(
+                raise SidecarNotReady(
                     f"the sidecar at {self.url} is not ready (HTTP {answer.status_code})", Exit.UNAVAILABLE
                 )
             # Only the health check needs no token. Everything else does, even an API that is switched off.

@@ -80,4 +80,4 @@ class BindingDatabase:
         except DaprError as error:
             if error.code is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise StatementTooLarge(str(error)) from error
-            raise DatabaseError(str(error)) from error
+            raise DatabaseError(f"the database {self._binding}: {error}") from error

@@ -12,7 +12,7 @@ from annals_cli.commands.config import as_given
 from annals_cli.commands.dead_letters import parked_of_all
 from annals_cli.output import people, told
 from annals_cli.session import session
-from annals_cli.sidecar import Exit, Failed, Sidecar, SidecarRefused
+from annals_cli.sidecar import Exit, Failed, Sidecar, SidecarNotReady, SidecarRefused
 
 _APPS = ("command", "projector", "saga-orchestrator", "notification")
 _MUCH_BACKLOG = 1_000
@@ -81,6 +81,10 @@ def _sidecar(sidecar: Sidecar) -> Checked:
         sidecar.healthy()
     except SidecarRefused as refused:
         return Checked(name, False, str(refused), _LET_IN)
+    except SidecarNotReady as failed:
+        return Checked(
+            name, False, str(failed), "Wait a moment, or see its log: make logs APP=command-dapr"
+        )
     except Failed as failed:
         return Checked(name, False, str(failed), "Start the suite (make start), or pass --sidecar URL.")
     return Checked(name, True, sidecar.url)
