@@ -310,6 +310,24 @@ def _gone_through(saga: str, events: list[_Event]) -> Iterator[Violation]:
         yield Violation("half saga", f"{saga} completed without {sorted(left)}")
     if end == "saga.compensated" and (left := done & _UNDOABLE - back):
         yield Violation("half saga", f"{saga} was taken back, but not its {sorted(left)}")
+    yield from _answered(saga, events)
+
+
+def _answered(saga: str, events: list[_Event]) -> Iterator[Violation]:
+    """Check that no step gave up waiting for an answer that had been recorded before."""
+    waits: dict[str, list[str]] = {}
+    raised: dict[int | None, str] = {}
+    for event in events:
+        kind, data = event["event_type"], event["data"]
+        if kind == "saga.waiting":
+            waits[data["step"]] = data["events"]
+        if kind == "saga.event_raised":
+            raised[data["number"]] = data["event"]
+        if kind == "saga.resumed":
+            raised.pop(data.get("number"), None)
+            heard = {*raised.values()} & {*waits.get(data["step"], ())}
+            if data["event"] is None and heard:
+                yield Violation("lost", f"{saga}: {data['step']} gave up, and had {sorted(heard)}")
 
 
 def _did(event: _Event) -> bool:

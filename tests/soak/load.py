@@ -287,7 +287,13 @@ class Mixed:
             await self._callers.command(self._tenant, "task.complete", id=task)
         elif answer is not None and told.answer.done:
             # If a saga for the same task and input was started before, the answer carries its id.
-            await self._answer(str(told.answer.body["id"]), answer, member)
+            saga_id = str(told.answer.body["id"])
+            halted = dice.random() < 0.2
+            if halted:
+                await self._halt(saga_id)
+            await self._answer(saga_id, answer, member)
+            if halted:
+                await self._go_on(saga_id)
         if answer == "accept":
             self._held.append((task, member))
         if len(self._held) > 4:
@@ -295,6 +301,17 @@ class Mixed:
             kind = dice.choice(("task.complete", "task.delete", "task.unassign", "task.assign"))
             other = {"assignee": f"{self._tenant}-user0"} if kind == "task.assign" else {}
             await self._callers.command(self._tenant, kind, id=task, **other)
+
+    async def _halt(self, saga_id: str) -> None:
+        """Suspend a saga, once or twice, and insist on no answer: nobody restarts a suspended saga."""
+        url = f"http://127.0.0.1:{PORTS['saga-orchestrator']}/v1.0/invoke/saga-orchestrator/method/sagas"
+        for _ in range(self._dice.choice((1, 2))):
+            await self._callers.once("POST", f"{url}/{saga_id}/suspend", {"x-tenant-id": self._tenant})
+
+    async def _go_on(self, saga_id: str) -> None:
+        """Resume a saga, once or twice."""
+        for _ in range(self._dice.choice((1, 2))):
+            await self._callers.ask("saga-orchestrator", "POST", f"sagas/{saga_id}/resume", self._tenant)
 
     async def _answer(self, saga_id: str, event: str, member: str) -> None:
         """Answer as the member who is asked; one time in five, somebody else tries first, in vain."""

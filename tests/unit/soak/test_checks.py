@@ -352,6 +352,13 @@ def _wait_twice(made: Made) -> None:
         )
 
 
+def _answer_passed_over(made: Made) -> None:
+    waits = {"step": "answer", "events": ["accept", "decline"], "deadline": AT}
+    made.add(48, f"saga-{SAGA}", "saga.waiting", waits, SAGA)
+    made.add(48, f"saga-{SAGA}", "saga.event_raised", {"event": "decline", "number": 1}, SAGA)
+    made.add(48, f"saga-{SAGA}", "saga.resumed", {"step": "answer", "event": None, "refused": False}, SAGA)
+
+
 def _step_says_what_another_did(made: Made) -> None:
     registered = _event(made, f"member-{MEMBER}", 1)
     other = {"version": 1, "position": f"{registered['lane']}-{registered['seq']}"}
@@ -638,6 +645,7 @@ TAMPERED: list[tuple[Callable[[Made], None], str]] = [
     *((_column("members", name, 9), "stale read model") for name in ("capacity", "reserved", "version")),
     *((_column("sagas", name, None), "stale read model") for name in ("status", "steps", "ended_at")),
     (_half_saga, "half saga"),
+    (_answer_passed_over, "lost"),
     (_saga_never_began, "half saga"),
     (_workflow, "half saga"),
     (_orphan, "half saga"),
