@@ -75,6 +75,8 @@ def commands(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
             yield Violation("doubled", f"{tenant} {key} took effect {len(events)} times: {_places(events)}")
     known = {(told.tenant, told.key) for told in ledger.commands}
     for (tenant, key), events in effects.items():
+        if _operation(tenant, events[0]) in ledger.operations:
+            continue
         if (tenant, key) not in known and not key.startswith(("saga:", "recurrence:")):
             yield Violation("unasked", f"nobody sent {key}, by which {tenant} has {_places(events)}")
     for told in ledger.commands:
@@ -311,6 +313,13 @@ def _gone_through(saga: str, events: list[_Event]) -> Iterator[Violation]:
     if end == "saga.compensated" and (left := done & _UNDOABLE - back):
         yield Violation("half saga", f"{saga} was taken back, but not its {sorted(left)}")
     yield from _answered(saga, events)
+
+
+def _operation(tenant: str, event: _Event) -> tuple[str, str, str] | None:
+    """Return the operation that an event records, as the ledger has it; None for other events."""
+    if event["event_type"] != "operation.requested":
+        return None
+    return tenant, event["data"]["action"], event["data"]["target"]
 
 
 def _answered(saga: str, events: list[_Event]) -> Iterator[Violation]:

@@ -57,6 +57,8 @@ class Ledger:
 
     commands: list[Told] = field(default_factory=list)
     sagas: list[Told] = field(default_factory=list)
+    operations: set[tuple[str, str, str]] = field(default_factory=set)
+    """What operators asked for: tenant, action and target."""
     recurrences: list[Told] = field(default_factory=list)
     notices: list[Told] = field(default_factory=list)
     wrong: list[tuple[str, str]] = field(default_factory=list)
@@ -305,11 +307,13 @@ class Mixed:
     async def _halt(self, saga_id: str) -> None:
         """Suspend a saga, once or twice, and insist on no answer: nobody restarts a suspended saga."""
         url = f"http://127.0.0.1:{PORTS['saga-orchestrator']}/v1.0/invoke/saga-orchestrator/method/sagas"
+        self._callers.ledger.operations.add((self._tenant, "suspend", saga_id))
         for _ in range(self._dice.choice((1, 2))):
             await self._callers.once("POST", f"{url}/{saga_id}/suspend", {"x-tenant-id": self._tenant})
 
     async def _go_on(self, saga_id: str) -> None:
         """Resume a saga, once or twice."""
+        self._callers.ledger.operations.add((self._tenant, "resume", saga_id))
         for _ in range(self._dice.choice((1, 2))):
             await self._callers.ask("saga-orchestrator", "POST", f"sagas/{saga_id}/resume", self._tenant)
 

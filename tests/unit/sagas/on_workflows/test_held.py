@@ -27,8 +27,9 @@ from annals.sagas.start import beginning
 from annals.sagas.workflow import SagaWorker
 from annals.testing.fake import FakeSidecar
 from annals.testing.fake.workflows import NoInstance
+from conftest import until
 from saga_machine import saga_machine
-from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, WAIT, Numbered
+from small_sagas import CHILD, CHILDREN, KEY, MANY, ONE, WAIT, Answering, Numbered, command
 
 ANEW = Saga("child", Numbered, (*CHILD.steps, Step("v", CHILD.steps[0].action)), 2)
 
@@ -234,6 +235,48 @@ async def test_a_saga_is_halted_when_its_workflow_is(monkeypatch: pytest.MonkeyP
         assert (await ask.load(KEY)).status is SagaStatus.RUNNING
         await ask.resume(KEY, Asker("boss"))
         await machine.clock.settle()
+        assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
+
+
+@pytest.mark.parametrize("paused_late", [True, False])
+async def test_a_saga_that_ends_while_it_is_being_halted_holds_up_the_one_that_runs_it_no_longer_than_asked(
+    paused_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workflow ends only if it goes on, and what was under way may end the saga before that."""
+    child = CHILDREN[0]
+    halting: list[asyncio.Task[Any]] = []
+    ended = asyncio.Event()
+
+    async def halt() -> None:
+        halting.append(asyncio.create_task(machine.orchestrator.suspend(child, Asker("boss"))))
+        await until(halted)
+
+    async def halted() -> bool:
+        return (await machine.orchestrator.load(child)).suspended
+
+    catalog = SagaCatalog(ONE, Saga("child", Numbered, (command("a"),)))
+    async with saga_machine(catalog, Answering(first=halt)) as machine:
+        pause = machine.workflows.pause
+
+        async def pause_late(instance: str) -> bool:
+            await ended.wait()
+            return await pause(instance)
+
+        if paused_late:
+            monkeypatch.setattr(machine.workflows, "pause", pause_late)
+        ask = machine.orchestrator
+        await ask.start(KEY, "parent", {}, Asker())
+        await machine.clock.settle()
+        ended.set()
+        state = await halting[0]
+        await machine.clock.settle()
+        assert (await ask.load(child)).status is SagaStatus.COMPLETED
+        if not state.status.ended:
+            assert (await ask.load(KEY)).status is SagaStatus.RUNNING
+            state = await ask.resume(child, Asker("boss"))
+            await machine.clock.settle()
+        assert state.status is SagaStatus.COMPLETED
+        assert machine.dapr.workflows.find(instance_id(child)).ended
         assert (await ask.load(KEY)).status is SagaStatus.COMPLETED
 
 

@@ -241,10 +241,14 @@ class Orchestrator:
         state = await self._history.decide(key, lambda state: state.suspend(), asker)
         if not await self._workflows.pause(key, state):
             raise NotBegun(key)
-        return state
+        now = await self.load(key)
+        if now.status.ended:
+            # What was under way ended it. Its workflow can end only if it goes on, and so can its parent.
+            await self._workflows.resume(key, now)
+        return now
 
     async def resume(self, key: SagaKey, asker: Asker) -> SagaState:
-        """Resume a suspended saga."""
+        """Resume a suspended saga, or the workflow of one that ended while it was suspended."""
         state = await self._history.decide(key, lambda state: state.resume(), asker)
         root, above = (await self.lineage(key, state))[-1]
         cancelled = above.cancel_requested and not above.suspended

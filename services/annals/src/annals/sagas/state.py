@@ -171,7 +171,9 @@ class SagaState(Aggregate):
         return () if self.suspended else (SagaSuspended(),)
 
     def resume(self) -> tuple[EventData, ...]:
-        """Resume the saga. This adds nothing if it is not suspended."""
+        """Resume the saga. This adds nothing if it is not suspended, or if it has ended meanwhile."""
+        if self.status.ended and self.suspended and not self.terminated:
+            return ()
         self._require_active()
         return (SagaContinued(),) if self.suspended else ()
 

@@ -82,9 +82,7 @@ def _sidecar(sidecar: Sidecar) -> Checked:
     except SidecarRefused as refused:
         return Checked(name, False, str(refused), _LET_IN)
     except SidecarNotReady as failed:
-        return Checked(
-            name, False, str(failed), "Wait a moment, or see its log: make logs APP=command-dapr"
-        )
+        return Checked(name, False, str(failed), "Wait a moment, or see its log: make logs APP=command-dapr")
     except Failed as failed:
         return Checked(name, False, str(failed), "Start the suite (make start), or pass --sidecar URL.")
     return Checked(name, True, sidecar.url)
