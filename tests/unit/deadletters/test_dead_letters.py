@@ -278,6 +278,47 @@ async def test_what_was_parked_is_not_forgotten_for_what_was_read_or_changed_bef
     assert letters.find("tasks", ACME) is not None
 
 
+async def test_what_is_being_parked_is_not_forgotten_for_what_was_read_just_before_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The read began after the parking, and so it is newer, and does not have the letter."""
+    async with FakeSidecar() as sidecar:
+        parked_by, read_by = DaprSidecar(sidecar.grpc_port), Held(sidecar.grpc_port)
+        letters = letters_of(parked_by)
+        write, writing, go_on = parked_by.transact, asyncio.Event(), asyncio.Event()
+
+        async def write_later(*given: Any) -> None:
+            writing.set()
+            await go_on.wait()
+            await write(*given)
+
+        monkeypatch.setattr(parked_by, "transact", write_later)
+        parking = asyncio.create_task(letters.park(*await failed(ACME)))
+        await writing.wait()
+        monkeypatch.setattr(letters, "_sidecar", read_by)
+        read_by.holds = "read"
+        reading = asyncio.create_task(letters.refresh())
+        await read_by.held.wait()
+        go_on.set()
+        await parking
+        read_by.go_on.set()
+        await reading
+        assert letters.find("tasks", ACME) is not None
+        for client in (parked_by, read_by):
+            await client.close()
+
+
+async def test_a_copy_that_was_not_read_for_long_is_not_relied_on(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = letters_of(held)
+    await letters.refresh()
+    letters.require_fresh("tasks")
+    monkeypatch.setattr(dead_letters, "_STALE_SECONDS", -1)
+    with pytest.raises(DeadLettersUnknown, match="for too long"):
+        letters.require_fresh("tasks")
+
+
 async def test_what_was_read_first_is_not_taken_for_newer(held: Held) -> None:
     letters, other = letters_of(held), letters_of(held)
     held.holds = "read"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
+import grpc
 import pytest
 from pydantic import ValidationError
 
-from annals.dapr import Configuration, ConfigurationItem, DaprSidecar
+from annals.dapr import Configuration, ConfigurationItem, DaprError, DaprSidecar, SidecarUnavailable
 from annals.live import Live, LiveSettings, NoSuchSetting, SettingRefused
 from annals_command.settings import CommandLive, CommandSettings
 from annals_notification.settings import NotificationLive, NotificationSettings
@@ -74,3 +77,32 @@ async def test_the_suite_is_read_only_as_the_environment_says_until_somebody_set
     assert live.read_only
     live._take({"command.read_only": ConfigurationItem("false", "1", {})})
     assert not live.read_only
+
+
+async def test_a_suite_that_is_read_only_stays_so_when_the_value_is_damaged() -> None:
+    live = LiveSettings("s", SagaLive(), Configuration(DaprSidecar(1), "settings"))
+    for value, read_only in (("nonsense", False), ("true", True), ("nonsense", True), ("false", False)):
+        live._take({"command.read_only": ConfigurationItem(value, "1", {})})
+        assert live.read_only == read_only
+
+
+async def test_a_store_has_been_asked_once_it_answers_and_not_while_the_sidecar_is_away() -> None:
+    """Until then nobody knows whether the suite is read-only, and nothing is written."""
+    live = LiveSettings("s", SagaLive(), Configuration(DaprSidecar(1), "settings"))
+    live._fail(SidecarUnavailable(grpc.StatusCode.UNAVAILABLE, "away"))
+    assert (live.asked.is_set(), live.unreached) == (False, "UNAVAILABLE: away")
+    live._fail(DaprError(grpc.StatusCode.INTERNAL, "no database"))
+    assert (live.asked.is_set(), live.unreached) == (True, "INTERNAL: no database")
+    live._take({})
+    assert live.unreached is None
+
+
+async def test_a_log_level_that_is_set_is_the_level_of_the_log() -> None:
+    live = LiveSettings("s", SagaLive(), Configuration(DaprSidecar(1), "settings"))
+    before = logging.getLogger().level
+    try:
+        for level in ("debug", "error"):
+            live._take({"s.log_level": ConfigurationItem(level, "1", {})})
+            assert logging.getLogger().level == logging.getLevelName(level.upper())
+    finally:
+        logging.getLogger().setLevel(before)
