@@ -91,6 +91,17 @@ async def test_two_that_park_at_the_same_time_are_both_parked(clients: tuple[AtO
     assert {one.stream for one in both[0].parked("acme")} == {f"thing-{name}" for name in "abcd"}
 
 
+@pytest.mark.parametrize("versions", [(3, 1), (1, 3), (2, 1, 3)])
+async def test_a_sequence_is_parked_at_its_first_event_that_failed_in_whatever_order_they_do(
+    held: Held, versions: tuple[int, ...]
+) -> None:
+    letters = letters_of(held)
+    for version in versions:
+        await letters.park(*await failed(ACME, version))
+    [letter] = letters.parked("acme")
+    assert (letter.version, letter.attempts) == (1, len(versions))
+
+
 async def test_what_fails_again_while_it_is_handled_stays_parked(clients: tuple[AtOnce, AtOnce]) -> None:
     one, other = (letters_of(client) for client in clients)
     await one.park(*await failed(ACME, 2))
