@@ -76,6 +76,7 @@ test-unit: ## run the tests that need no server
 	$(PYTEST) tests/unit
 
 test-browser: setup ## run the tests of the console's page, in Chromium, on the whole suite
+	@$(RUN) -m suite install page-tools
 	@scripts/install-chromium
 	$(PYTEST) -m browser tests/browser
 

@@ -90,10 +90,13 @@ def _setup(choice: Choice | None = None) -> int:
 def _install(programs: list[str]) -> int:
     try:
         for program in programs:
-            if program == "helm":
-                runtime.helm()
-            else:
-                packages.program(program)
+            match program:
+                case "helm":
+                    runtime.helm()
+                case "page-tools":
+                    page.packages()
+                case _:
+                    packages.program(program)
     except runtime.Missing as error:
         console.print(str(error), highlight=False)
         return 1
