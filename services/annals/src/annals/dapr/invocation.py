@@ -123,10 +123,10 @@ class ServiceInvocation:
                 self._session.request(method, url, data=body, headers=given) as response,
             ):
                 body = await response.read()
+        except aiohttp.ClientError as error:  # first, as those of its own timeouts are TimeoutErrors too
+            raise NotAnswered(f"{app} did not answer: {type(error).__name__}: {error}") from error
         except TimeoutError as error:
             raise NotAnswered(f"{app} did not answer within {within:g} s") from error
-        except aiohttp.ClientError as error:
-            raise NotAnswered(f"{app} did not answer: {type(error).__name__}: {error}") from error
         try:
             return Answer(response.status, orjson.loads(body), response.headers)
         except orjson.JSONDecodeError as error:
