@@ -14,7 +14,7 @@ What is handed out also goes through here to be freed from the events that the w
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -86,9 +86,7 @@ def history_once(item: Any) -> Any:
         _log.warning(
             "repeated events of a workflow history are removed", workflow=item.workflowRequest.instanceId
         )
-        kept = [type(event).FromString(event.SerializeToString()) for event in once]
-        del past[:]
-        past.extend(kept)
+        _keep(past, once)
     return item
 
 
@@ -112,7 +110,12 @@ def suspended_once(item: Any) -> Any:
                 kept.append(event)
         # The SDK refuses a turn without a new event. Until the resume comes, a repetition does no harm.
         if kept and len(kept) < len(events):
-            kept = [type(event).FromString(event.SerializeToString()) for event in kept]
-            del events[:]
-            events.extend(kept)
+            _keep(events, kept)
     return item
+
+
+def _keep(events: Any, kept: Sequence[Any]) -> None:
+    """Leave only `kept` in a field of a message. It is copied: emptying the field empties its events too."""
+    copies = [type(event).FromString(event.SerializeToString()) for event in kept]
+    del events[:]
+    events.extend(copies)
